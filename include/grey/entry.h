@@ -1,0 +1,37 @@
+/* entry.h: what stands in the site's log.  Payload formats: docs/FORMATS.md. */
+#ifndef GREY_ENTRY_H
+#define GREY_ENTRY_H
+
+#include "include/grey/ids.h"
+#include "include/grey/slice.h"
+
+/* An unknown kind or schema fences the node (DECISIONS 5); numbers are never reused. */
+enum entry_kind {
+    ENTRY_NOOP = 0,   /* first entry of a term; no payload */
+    ENTRY_CONFIG = 1, /* membership (federation/raft/member.h) */
+    ENTRY_SITE = 2,   /* site id, cluster id, incarnation, feature level: once, at bootstrap */
+    ENTRY_CLOCK = 3,  /* ClockSet: a correction of log time above 60 s */
+    ENTRY_KV = 4,     /* put or delete of one key, with its condition */
+    ENTRY_EVENTS = 5, /* one batch of events, all or nothing */
+    ENTRY_ACK = 6,    /* the core's cumulative acknowledgement of a channel */
+    ENTRY_KIND_COUNT
+};
+
+#define ENTRY_SCHEMA 1 /* schema of all kinds so far */
+
+#define DIGEST_BYTES 32u
+
+/* One log entry.  `digest` = SHA-256 of the payload; `hash` = SHA-256 of the header encoding, which holds the previous entry's hash
+ * (federation/raft/entries.h), so hash vouches for everything before.  payload: a reference of its own, NULL when empty. */
+struct entry {
+    raft_index index;
+    raft_term term;
+    grey_epoch epoch;
+    int64_t time_ms; /* log time, Unix milliseconds; never goes back */
+    uint16_t kind, schema;
+    uint8_t digest[DIGEST_BYTES];
+    uint8_t hash[DIGEST_BYTES];
+    struct blob *payload;
+};
+
+#endif

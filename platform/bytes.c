@@ -1,0 +1,173 @@
+#include "platform/bytes.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "include/grey/must.h"
+
+struct bytes bytes_str(const char *text) {
+    return text == NULL ? bytes_of(NULL, 0) : bytes_of(text, strlen(text));
+}
+
+bool bytes_equal(struct bytes a, struct bytes b) {
+    return a.size == b.size && (a.size == 0 || memcmp(a.data, b.data, a.size) == 0);
+}
+
+bool bytes_equal_str(struct bytes a, const char *text) {
+    return bytes_equal(a, bytes_str(text));
+}
+
+int bytes_compare(struct bytes a, struct bytes b) {
+    size_t size = a.size < b.size ? a.size : b.size;
+    int order = size == 0 ? 0 : memcmp(a.data, b.data, size);
+    if (order != 0) {
+        return order;
+    }
+    return a.size < b.size ? -1 : a.size > b.size;
+}
+
+void *mem_new(size_t count, size_t size) {
+    return calloc(count, size); /* calloc checks the product */
+}
+
+void mem_free(void *p) {
+    free(p);
+}
+
+void *mem_grow(void *p, size_t count, size_t size) {
+    must(count > 0 && size > 0);
+    return reallocarray(p, count, size);
+}
+
+struct blob *blob_new(size_t size) {
+    if (size > UINT32_MAX - sizeof(struct blob)) {
+        return NULL;
+    }
+    struct blob *b = malloc(sizeof *b + size);
+    if (b != NULL) {
+        atomic_init(&b->refs, 1);
+        b->size = (uint32_t)size;
+    }
+    return b;
+}
+
+struct blob *blob_copy(struct bytes bytes) {
+    struct blob *b = blob_new(bytes.size);
+    if (b != NULL && bytes.size > 0) {
+        memcpy(b->data, bytes.data, bytes.size);
+    }
+    return b;
+}
+
+struct blob *blob_ref(struct blob *b) {
+    if (b != NULL) {
+        uint32_t before = atomic_fetch_add_explicit(&b->refs, 1, memory_order_relaxed);
+        must(before > 0 && before < UINT32_MAX);
+    }
+    return b;
+}
+
+void blob_unref(struct blob *b) {
+    if (b == NULL) {
+        return;
+    }
+    uint32_t before = atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel);
+    must(before > 0);
+    if (before == 1) {
+        free(b);
+    }
+}
+
+struct bytes blob_bytes(const struct blob *b) {
+    return b == NULL ? bytes_of(NULL, 0) : bytes_of(b->data, b->size);
+}
+
+void builder_init(struct builder *b, size_t limit_bytes) {
+    *b = (struct builder){.limit_bytes = limit_bytes};
+}
+
+void builder_free(struct builder *b) {
+    free(b->data);
+    *b = (struct builder){.limit_bytes = b->limit_bytes};
+}
+
+void builder_reset(struct builder *b) {
+    b->size = 0;
+    b->err = E_OK;
+}
+
+uint8_t *builder_room(struct builder *b, size_t size) {
+    if (b->err != E_OK) {
+        return NULL;
+    }
+    must(b->size <= b->limit_bytes);
+    if (size > b->limit_bytes - b->size) {
+        b->err = E_TOO_LARGE;
+        return NULL;
+    }
+    if (size > b->capacity - b->size) {
+        size_t capacity = b->capacity < 64 ? 64 : b->capacity;
+        while (capacity - b->size < size) {
+            capacity = capacity > b->limit_bytes / 2 ? b->limit_bytes : capacity * 2;
+        }
+        uint8_t *data = realloc(b->data, capacity);
+        if (data == NULL) {
+            b->err = E_NO_MEMORY;
+            return NULL;
+        }
+        b->data = data;
+        b->capacity = capacity;
+    }
+    uint8_t *room = b->data + b->size;
+    b->size += size;
+    return room;
+}
+
+void builder_add(struct builder *b, struct bytes part) {
+    if (part.size == 0) {
+        return;
+    }
+    uint8_t *room = builder_room(b, part.size);
+    if (room != NULL) {
+        memcpy(room, part.data, part.size);
+    }
+}
+
+void builder_add_byte(struct builder *b, uint8_t byte) {
+    builder_add(b, bytes_of(&byte, 1));
+}
+
+void builder_add_str(struct builder *b, const char *text) {
+    builder_add(b, bytes_str(text));
+}
+
+void builder_addf(struct builder *b, const char *format, ...) {
+    char text[512];
+    va_list args;
+    va_start(args, format);
+    int size = vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    must(size >= 0);
+    if ((size_t)size < sizeof text) {
+        builder_add(b, bytes_of(text, (size_t)size));
+        return;
+    }
+    uint8_t *room = builder_room(b, (size_t)size + 1); /* vsnprintf writes a NUL, which is then given back */
+    if (room != NULL) {
+        va_start(args, format);
+        (void)vsnprintf((char *)room, (size_t)size + 1, format, args);
+        va_end(args);
+        b->size--;
+    }
+}
+
+struct bytes builder_bytes(const struct builder *b) {
+    return bytes_of(b->data, b->size);
+}
+
+struct blob *builder_blob(struct builder *b) {
+    return b->err != E_OK ? NULL : blob_copy(builder_bytes(b));
+}

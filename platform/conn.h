@@ -1,0 +1,79 @@
+/* conn.h: byte streams over TCP or unix sockets, plain or mutual TLS 1.2+ (mbedTLS), with bounded buffers and every byte counted.
+ *
+ * Name resolution and all public-key work of a handshake run on the crypto worker given to conn_context_new; the loop never waits
+ * for them.  A conn is freed by conn_close (any time, also inside its callbacks; no callback follows) or after on_closed returns. */
+#ifndef PLATFORM_CONN_H
+#define PLATFORM_CONN_H
+
+#include "platform/bytes.h"
+#include "platform/fault.h"
+#include "platform/loop.h"
+#include "platform/worker.h"
+
+struct conn;
+struct conn_tls; /* certificates and key of this side; shared by many conns */
+struct conn_listener;
+
+struct conn_context {
+    struct loop *loop;
+    struct worker *crypto;
+};
+
+/* Reads PEM files.  Both sides always show a certificate and check the other's against ca_path and the validity times.
+ * E_CERT, E_KEY with file and reason.  AEAD suites with forward secrecy only, curves X25519 and P-256. */
+struct conn_tls *conn_tls_new(const char *ca_path, const char *cert_path, const char *key_path, struct fault *f);
+void conn_tls_free(struct conn_tls *t);
+
+struct conn_events {
+    void (*on_open)(void *context, struct conn *c); /* connected, and the handshake is done where there is TLS */
+    /* Bytes arrived: `in` is all that is not consumed yet (borrowed).  Returns how many bytes are used up; the rest is kept and shown
+     * again with what follows.  More than input_limit_bytes unconsumed closes with E_TOO_LARGE. */
+    size_t (*on_bytes)(void *context, struct conn *c, struct bytes in);
+    void (*on_drained)(void *context, struct conn *c); /* the output buffer became empty; may be NULL */
+    /* The last callback.  why: E_CLOSED (by the other side, in order), E_CONNECT, E_TLS, E_CERT, E_TOO_LARGE, ... with detail. */
+    void (*on_closed)(void *context, struct conn *c, enum grey_error why, const char *detail);
+};
+
+struct conn_options {
+    const struct conn_tls *tls;     /* NULL: plain */
+    const char *expected_host;      /* TLS client: the DNS name the certificate must hold; NULL: the caller judges conn_peer_uri */
+    size_t input_limit_bytes;
+    size_t output_limit_bytes;
+    uint32_t open_timeout_ms;       /* connect and handshake; 0: 10 s */
+    const struct conn_events *events;
+    void *context;
+};
+
+/* address: "host:port", "[v6]:port", ":port" (all addresses, to listen) or "unix:/path".  Copies options and strings. */
+struct conn *conn_dial(const struct conn_context *x, const char *address, const struct conn_options *o, struct fault *f);
+
+/* accepted: called for each connection before its handshake; fills o for it (o->events must be set) and returns true, or false to
+ * refuse.  E_ADDRESS_IN_USE names the owner where it can be known.  unix sockets are made 0660 and an old one is replaced. */
+struct conn_listener *conn_listen(const struct conn_context *x, const char *address, bool (*accepted)(void *context, struct conn_options *o),
+                                  void *context, struct fault *f);
+void conn_listener_close(struct conn_listener *l);
+uint16_t conn_listener_port(const struct conn_listener *l);
+
+enum grey_error conn_write(struct conn *c, struct bytes out); /* copies; all or nothing; E_BUSY above output_limit_bytes; sent at once or
+                                                                 when the socket allows */
+size_t conn_output_bytes(const struct conn *c);               /* not yet given to the kernel */
+void conn_set_context(struct conn *c, const struct conn_events *events, void *context);
+void *conn_get_context(const struct conn *c);
+void conn_close(struct conn *c);  /* NULL is allowed */
+void conn_finish(struct conn *c); /* closes after the output buffer is written; on_closed follows */
+
+const char *conn_peer_uri(const struct conn *c);  /* "grey://site/node" from the certificate's SAN; "" when there is none */
+const char *conn_peer_name(const struct conn *c); /* subject CN; "" when there is none */
+const char *conn_peer_address(const struct conn *c);
+bool conn_peer_uid(const struct conn *c, uint32_t *uid); /* unix sockets: SO_PEERCRED */
+bool conn_is_tls(const struct conn *c);
+struct conn_count {
+    uint64_t in_bytes, out_bytes; /* on the socket: TLS records and handshakes included, TCP/IP headers not */
+} conn_counted(const struct conn *c);
+
+/* conn_set_gate: every write to the socket first asks gate(context, wanted) how many bytes may leave now; 0 parks the output until
+ * conn_gate_open.  This is the one place where the uplink is shaped.  NULL removes it. */
+void conn_set_gate(struct conn *c, size_t (*gate)(void *context, size_t wanted_bytes), void *context);
+void conn_gate_open(struct conn *c);
+
+#endif

@@ -1,0 +1,29 @@
+#!/bin/bash
+# tap.sh PROGRAM...: runs test programs that print TAP, shows what failed, and ends with "N passed, N failed".
+# A program that dies, or prints no test at all, counts as one failure.  Counts are added to $TALLY when that file is named.
+set -u
+passed=0 failed=0
+for program in "$@"; do
+    name=$(basename "$program")
+    start=$(date +%s%N)
+    output=$(CMOCKA_MESSAGE_OUTPUT=TAP timeout "${TEST_TIMEOUT:-600}" "$program" 2>&1)
+    status=$?
+    ok=$(grep -c '^ok ' <<<"$output")
+    bad=$(grep -c '^not ok ' <<<"$output")
+    if [ "$bad" -eq 0 ] && { [ "$status" -ne 0 ] || [ "$ok" -eq 0 ]; }; then
+        bad=1
+    fi
+    printf '  %-28s %3d passed, %d failed  (%d ms)\n' "$name" "$ok" "$bad" $((($(date +%s%N) - start) / 1000000))
+    grep '# SKIP' <<<"$output"
+    if [ "$bad" -gt 0 ]; then
+        printf '%s\n' "$output" | tail -n "${TEST_TAIL:-60}" | sed 's/^/    | /'
+        printf '    | exit status %d\n' "$status"
+    fi
+    passed=$((passed + ok)) failed=$((failed + bad))
+done
+if [ -n "${TALLY:-}" ]; then
+    printf '%d %d\n' "$passed" "$failed" >>"$TALLY"
+else
+    printf '%d passed, %d failed\n' "$passed" "$failed"
+fi
+[ "$failed" -eq 0 ]
