@@ -55,6 +55,7 @@ enum grey_error yaml_number(const struct yaml_node *node, double min, double max
 enum grey_error yaml_bool(const struct yaml_node *node, bool *out, struct fault *f);
 
 /* A fault at the place of node: "line 3, column 5: " and the formatted text.  Returns E_CONFIG. */
-enum grey_error yaml_fault(const struct yaml_node *node, struct fault *f, const char *format, ...) __attribute__((format(printf, 3, 4)));
+enum grey_error yaml_fault(const struct yaml_node *node, struct fault *f, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 #endif
