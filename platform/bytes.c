@@ -29,6 +29,40 @@ int bytes_compare(struct bytes a, struct bytes b) {
     return a.size < b.size ? -1 : a.size > b.size;
 }
 
+size_t bytes_utf8_size(struct bytes b) {
+    if (b.size == 0 || b.data[0] < 0x80) {
+        return b.size == 0 ? 0 : 1;
+    }
+    /* RFC 3629, section 4: the lead byte gives the size; the second byte's range shuts out long forms, surrogates and > U+10FFFF. */
+    uint8_t lead = b.data[0];
+    size_t size = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : 2;
+    if (lead < 0xc2 || lead > 0xf4 || size > b.size) {
+        return 0;
+    }
+    uint8_t low = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
+    uint8_t high = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
+    if (b.data[1] < low || b.data[1] > high) {
+        return 0;
+    }
+    for (size_t i = 2; i < size; i++) {
+        if ((b.data[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+    }
+    return size;
+}
+
+bool bytes_utf8_valid(struct bytes b) {
+    while (b.size > 0) {
+        size_t size = bytes_utf8_size(b);
+        if (size == 0) {
+            return false;
+        }
+        b.data += size, b.size -= size;
+    }
+    return true;
+}
+
 void *mem_new(size_t count, size_t size) {
     return calloc(count, size); /* calloc checks the product */
 }

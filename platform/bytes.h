@@ -21,6 +21,10 @@ bool bytes_equal(struct bytes a, struct bytes b);
 bool bytes_equal_str(struct bytes a, const char *text);
 int bytes_compare(struct bytes a, struct bytes b); /* as memcmp, a prefix sorts first */
 
+/* The size, 1 to 4, of the UTF-8 character at the head of b; 0 when b is empty or does not begin with a well-formed one (RFC 3629). */
+size_t bytes_utf8_size(struct bytes b);
+bool bytes_utf8_valid(struct bytes b);
+
 /* Big-endian numbers at unaligned places. */
 static inline void bytes_put_be16(uint8_t *p, uint16_t v) {
     p[0] = (uint8_t)(v >> 8), p[1] = (uint8_t)v;

@@ -13,7 +13,7 @@ void codec_put_int(struct builder *b, int64_t v);
 void codec_put_bool(struct builder *b, bool v);
 void codec_put_null(struct builder *b);
 void codec_put_bytes(struct builder *b, struct bytes v);
-void codec_put_text(struct builder *b, struct bytes utf8);
+void codec_put_text(struct builder *b, struct bytes utf8); /* not UTF-8: sets b->err = E_BAD_MESSAGE, since no reader would take it */
 void codec_put_array(struct builder *b, uint64_t count); /* count items follow */
 void codec_put_map(struct builder *b, uint64_t count);   /* count pairs follow, keys ascending */
 
@@ -31,7 +31,7 @@ struct bytes codec_bytes(struct codec_reader *r, size_t size_max); /* borrows fr
 struct bytes codec_text(struct codec_reader *r, size_t size_max);  /* valid UTF-8; borrows */
 void codec_fixed(struct codec_reader *r, uint8_t *out, size_t size); /* a byte string of exactly this size; zeroed on error */
 uint64_t codec_array(struct codec_reader *r, uint64_t count_max);
-uint64_t codec_map(struct codec_reader *r, uint64_t count_max);
+uint64_t codec_map(struct codec_reader *r, uint64_t count_max); /* looks through the whole map first: keys ascend, all is well formed */
 bool codec_null(struct codec_reader *r); /* true and skipped when the next item is null; else false and nothing is read */
 struct bytes codec_skip(struct codec_reader *r); /* any one item, checked in depth; lends its encoding */
 enum grey_error codec_end(struct codec_reader *r); /* sets E_BAD_CBOR when bytes are left; returns err */

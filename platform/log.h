@@ -35,6 +35,9 @@ bool log_limit_pass(struct log_limit *limit, uint32_t *left_out); /* true: write
         uint32_t left_out_here = 0;                                           \
         if (log_enabled(level) && log_limit_pass(&limit_here, &left_out_here)) { \
             log_write(level, module, event, __VA_ARGS__);                     \
+            if (left_out_here > 0) {                                          \
+                log_write(level, module, event, "left_out=%u", (unsigned)left_out_here); \
+            }                                                                 \
         }                                                                     \
     } while (0)
 

@@ -1,0 +1,61 @@
+#include "platform/now.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <time.h>
+
+#include "include/grey/must.h"
+
+static _Atomic int64_t floor_ms;
+
+uint64_t now_monotonic_us(void) {
+    struct timespec t;
+    must(clock_gettime(CLOCK_BOOTTIME, &t) == 0);
+    return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
+}
+
+uint64_t now_monotonic_ms(void) {
+    return now_monotonic_us() / 1000u;
+}
+
+int64_t now_wall_ms(void) {
+    struct timespec t;
+    must(clock_gettime(CLOCK_REALTIME, &t) == 0);
+    int64_t wall_ms = (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    int64_t lowest_ms = atomic_load_explicit(&floor_ms, memory_order_relaxed);
+    return wall_ms < lowest_ms ? lowest_ms : wall_ms;
+}
+
+void now_set_floor_ms(int64_t floor) {
+    int64_t before = atomic_load_explicit(&floor_ms, memory_order_relaxed);
+    while (before < floor && !atomic_compare_exchange_weak(&floor_ms, &before, floor)) {
+    }
+}
+
+void now_format(int64_t unix_ms, char buf[32]) {
+    int64_t days = unix_ms / 86400000, of_day_ms = unix_ms % 86400000;
+    if (of_day_ms < 0) {
+        days--, of_day_ms += 86400000;
+    }
+    /* Years of four digits only; a time beyond them is shown as the nearest one. */
+    const int64_t first_day = -719528, last_day = 2932896; /* 0000-01-01, 9999-12-31 */
+    if (days < first_day) {
+        days = first_day, of_day_ms = 0;
+    } else if (days > last_day) {
+        days = last_day, of_day_ms = 86399999;
+    }
+    /* Howard Hinnant, "chrono-compatible low-level date algorithms": years that begin in March, eras of 400 of them. */
+    int64_t shifted = days + 719468;
+    int64_t era = (shifted >= 0 ? shifted : shifted - 146096) / 146097;
+    unsigned of_era = (unsigned)(shifted - era * 146097);
+    unsigned year_of_era = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+    unsigned of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    unsigned march_month = (5 * of_year + 2) / 153;
+    unsigned day = of_year - (153 * march_month + 2) / 5 + 1;
+    unsigned month = march_month < 10 ? march_month + 3 : march_month - 9;
+    unsigned year = (unsigned)(era * 400 + year_of_era) + (month <= 2);
+    unsigned ms = (unsigned)of_day_ms;
+    int size = snprintf(buf, 32, "%04u-%02u-%02uT%02u:%02u:%02u.%03uZ", year % 10000, month, day, ms / 3600000, ms / 60000 % 60,
+                        ms / 1000 % 60, ms % 1000);
+    must(size == 24);
+}
