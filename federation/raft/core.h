@@ -3,7 +3,7 @@
  * Who does what: raft.c takes inputs and hands out outputs; vote.c changes roles; replicate.c is the leader's way to its followers,
  * follow.c the follower's side of it; change.c moves from one membership to the next; read.c answers reads; entries.c holds the log.
  *
- *     base <= window base <= applied <= commit <= last       entries
+ *     base, window base <= applied <= commit <= last         entries; base may be above the window's: memory holds more then
  *     window base <= stored <= last
  *     commit <= verified <= last                             follower: the prefix known to equal the leader's of this term
  *     settled_index <= commit, settled_index <= members_index */
@@ -15,11 +15,11 @@
 #include "federation/raft/raft.h"
 #include "include/grey/must.h"
 
-#define RAFT_NUMBER_MAX (UINT64_C(1) << 62)       /* terms, indexes: above, a message is a lie */
-#define RAFT_TIME_MS_MAX (INT64_C(1) << 53)       /* log time: 285,000 years */
-#define RAFT_CLOCK_STEP_MS_MAX 60000              /* DECISIONS 7 */
-#define RAFT_APPENDS_PER_STEP 4u                  /* to one peer; the answers bring the next ones */
-#define RAFT_REMOTE_READS_MAX 64u                 /* requests of followers that wait at a leader */
+#define RAFT_NUMBER_MAX (UINT64_C(1) << 62) /* terms, indexes: above, a message is a lie */
+#define RAFT_TIME_MS_MAX (INT64_C(1) << 53) /* log time: 285,000 years */
+#define RAFT_CLOCK_STEP_MS_MAX 60000        /* DECISIONS 7 */
+#define RAFT_APPENDS_PER_STEP 4u            /* to one peer; the answers bring the next ones */
+#define RAFT_REMOTE_READS_MAX 64u           /* requests of followers that wait at a leader */
 #define RAFT_INFLIGHT_MAX 256u
 #define RAFT_SENDS_MAX (LIMIT_MEMBERS * (RAFT_APPENDS_PER_STEP + 4) + RAFT_REMOTE_READS_MAX)
 #define RAFT_NOTES_MAX 32u
@@ -36,23 +36,23 @@ struct peer {
     raft_id id;
     enum peer_mode mode;
     enum quorum_vote vote;
-    raft_index match;        /* durable there and equal to ours; never falls within a term */
-    raft_index next;         /* the next entry to send */
-    raft_index commit_sent;  /* the commit index it can know of */
-    struct raft_point prev;  /* the entry before next, when that was read from disk */
-    uint64_t heard_ms;       /* last answer in this term */
-    uint64_t progress_ms;    /* match rose, or a probe for lost appends went out */
-    uint64_t retry_ms;       /* neither a snapshot offer nor a load before this */
-    uint64_t round;          /* last read round that it answered */
-    bool probe_sent;         /* PEER_PROBE: an append is on the way */
-    raft_index *inflight;    /* ring: last index of each append on the way */
+    raft_index match;       /* durable there and equal to ours; never falls within a term */
+    raft_index next;        /* the next entry to send */
+    raft_index commit_sent; /* the commit index it can know of */
+    struct raft_point prev; /* the entry before next, when that was read from disk */
+    uint64_t heard_ms;      /* last answer in this term */
+    uint64_t progress_ms;   /* match rose, or a probe for lost appends went out */
+    uint64_t retry_ms;      /* neither a snapshot offer nor a load before this */
+    uint64_t round;         /* last read round that it answered */
+    bool probe_sent;        /* PEER_PROBE: an append is on the way */
+    raft_index *inflight;   /* ring: last index of each append on the way */
     uint32_t inflight_start, inflight_count;
 };
 
 /* An outstanding request to the owner to read entries from disk.  It outlives roles: the answer to a former one must not be taken for
  * that to a new one. */
 struct load {
-    raft_id peer; /* 0: free */
+    raft_id peer;          /* 0: free */
     raft_index from, last; /* entries above last were not settled when this was asked */
     bool stale;
 };
@@ -104,14 +104,14 @@ struct raft {
 
     struct read_wait reads[RAFT_READS_MAX + RAFT_REMOTE_READS_MAX]; /* oldest first; the first reads_running are under way */
     uint32_t read_count, reads_running, reads_local;
-    uint64_t round;       /* leader: read round; follower: number of the last request */
+    uint64_t round; /* leader: read round; follower: number of the last request */
     raft_index round_index;
     uint64_t read_retry_ms;
 
     /* what this step puts out */
     bool store_used, store_vote;
     raft_index truncate_from, store_first, proposed_index;
-    struct raft_send sends[RAFT_SENDS_MAX];
+    struct raft_send sends[RAFT_SENDS_MAX + 1]; /* the last: for what is one too many */
     struct raft_read reads_out[RAFT_READS_MAX];
     struct raft_load loads_out[LIMIT_MEMBERS];
     struct raft_note notes[RAFT_NOTES_MAX];
@@ -127,8 +127,8 @@ void raft_refuse(struct raft *r, const struct raft_message *m); /* notes RAFT_NO
 struct raft_message *raft_emit(struct raft *r, enum raft_message_kind kind, raft_id to, uint64_t after_store_id);
 uint64_t raft_store_unit(struct raft *r); /* id of the unit that this step stores */
 void raft_commit_to(struct raft *r, raft_index index);
-uint64_t raft_random(struct raft *r, uint64_t bound); /* below bound */
-uint32_t raft_room(const struct raft *r, raft_index last, uint64_t bytes_held, const struct entry *entries, uint32_t count);
+uint64_t raft_random(struct raft *r, uint64_t bound);                                  /* below bound */
+uint32_t raft_room(const struct raft *r, const struct entry *entries, uint32_t count); /* how many of them memory may take */
 
 /* vote.c */
 bool vote_may_campaign(const struct raft *r);
@@ -142,7 +142,7 @@ void vote_on_reply(struct raft *r, const struct raft_message *m);
 
 /* replicate.c */
 struct peer *replicate_peer(struct raft *r, raft_id id); /* NULL: not a member, or this one */
-void replicate_begin(struct raft *r);                     /* this member leads from now on */
+void replicate_begin(struct raft *r);                    /* this member leads from now on */
 void replicate_end(struct raft *r);
 enum grey_error replicate_append(struct raft *r, uint16_t kind, uint16_t schema, struct blob *payload);
 void replicate_flush(struct raft *r);     /* at the end of every step of a leader */
@@ -160,13 +160,14 @@ void replicate_tick(struct raft *r);
 void follow_on_append(struct raft *r, const struct raft_message *m);
 void follow_on_heartbeat(struct raft *r, const struct raft_message *m);
 void follow_on_snapshot(struct raft *r, const struct raft_message *m);
-void follow_installed(struct raft *r, const struct raft_point *point, const struct raft_members *members, raft_index members_index);
+enum grey_error follow_installed(struct raft *r, const struct raft_point *point, const struct raft_members *members,
+                                 raft_index members_index);
 void follow_answer_stale(struct raft *r, const struct raft_message *m); /* to a leader of a former term */
 
 /* change.c */
-void change_take(struct raft *r, const struct entry *e); /* an ENTRY_CONFIG was appended */
-void change_truncated(struct raft *r, raft_index from);  /* the log ends before `from` now */
-void change_committed(struct raft *r);                   /* commit rose */
+void change_take(struct raft *r, const struct entry *e);  /* an ENTRY_CONFIG was appended */
+void change_truncated(struct raft *r, raft_index from);   /* the log ends before `from` now */
+void change_committed(struct raft *r, raft_index before); /* commit rose from there */
 void change_install(struct raft *r, const struct raft_members *members, raft_index index);
 void change_peers(struct raft *r); /* makes peers parallel to members */
 enum grey_error change_propose(struct raft *r, const struct raft_members *want);

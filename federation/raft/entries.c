@@ -88,8 +88,8 @@ static uint64_t entries_bytes_end(const struct entries *log, raft_index index) {
 }
 
 uint64_t entries_bytes(const struct entries *log, raft_index above) {
-    return entries_bytes_end(log, entries_last(log)) - (above > entries_last(log) ? entries_bytes_end(log, entries_last(log))
-                                                                                  : entries_bytes_end(log, above));
+    return entries_bytes_end(log, entries_last(log)) -
+           (above > entries_last(log) ? entries_bytes_end(log, entries_last(log)) : entries_bytes_end(log, above));
 }
 
 /* Doubles the ring, its content moved to the front. */
@@ -169,7 +169,8 @@ void entries_evict(struct entries *log, raft_index until, uint32_t entries_max, 
     if (until > log->stored_index) {
         until = log->stored_index;
     }
-    while (log->count > 0 && log->base.index < until && (log->count > entries_max || entries_bytes(log, log->base.index) > bytes_max)) {
+    while (log->count > 0 && log->base.index < until &&
+           (log->count > entries_max || entries_bytes(log, log->base.index) > bytes_max)) {
         struct entry *e = &log->ring[log->start];
         log->base_bytes_end = log->notes[log->start].bytes_end;
         log->base = (struct raft_point){.index = e->index, .term = e->term, .time_ms = e->time_ms};

@@ -41,13 +41,13 @@ const struct entry *entries_at(const struct entries *log, raft_index index); /* 
 
 /* entries_point: term, time and hash at index when it is base.index or held; else false. */
 bool entries_point(const struct entries *log, raft_index index, struct raft_point *point);
-raft_term entries_term(const struct entries *log, raft_index index); /* index must be base.index or held */
+raft_term entries_term(const struct entries *log, raft_index index);    /* index must be base.index or held */
 uint64_t entries_store_id(const struct entries *log, raft_index index); /* 0 for base.index and below */
 uint64_t entries_bytes(const struct entries *log, raft_index above);    /* payload bytes of held entries above an index */
 
 /* entries_append: copies a sealed entry that follows the last one; takes a payload reference of its own.  E_NO_MEMORY. */
 enum grey_error entries_append(struct entries *log, const struct entry *e, uint64_t store_id);
-void entries_truncate(struct entries *log, raft_index from); /* forgets from here on */
+void entries_truncate(struct entries *log, raft_index from);            /* forgets from here on */
 void entries_reset(struct entries *log, const struct raft_point *base); /* forgets all; the log goes on behind base */
 
 /* entries_stored: everything up to store_id is durable.  Entries that were written again since have a later id and do not count

@@ -129,7 +129,7 @@ static void vote_judge(struct raft *r) {
         vote_follow(r, r->term, 0); /* tries again after its time-out */
     } else if (result == QUORUM_WON && r->role == RAFT_PRE_CANDIDATE) {
         vote_campaign_for_term(r, false);
-    } else if (result == QUORUM_WON && r->role == RAFT_CANDIDATE) {
+    } else if (result == QUORUM_WON && r->role == RAFT_CANDIDATE && r->stored_id >= r->vote_store_id) {
         vote_set_role(r, RAFT_LEADER);
         vote_set_leader(r, r->config.self);
         replicate_begin(r);
