@@ -11,17 +11,17 @@
 
 struct intake_result {
     uint32_t count;
-    bool array;   /* the client sent an array */
+    bool array; /* the client sent an array */
     enum event_priority most_urgent;
     /* ids in order, packed as CBOR text items, for the answer: intake_id reads them */
     struct builder ids;
 };
 
 struct intake_options {
-    const char *default_source;      /* source of events that name none: the node's "grey://site/node" */
+    const char *default_source; /* source of events that name none: the node's "grey://site/node" */
     enum event_priority default_priority;
-    uint64_t id_seed;                /* random; events without id get "<16 hex of seed>-<n>" and no de-duplication */
-    struct bytes traceparent;        /* from the HTTP header, for events that carry none */
+    uint64_t id_seed;         /* random; events without id get "<16 hex of seed>-<n>" and no de-duplication */
+    struct bytes traceparent; /* from the HTTP header, for events that carry none */
 };
 
 /* text: the request body; content_type: of the request ("application/json", "application/cloudevents+json",
