@@ -107,6 +107,28 @@ static void nesting_is_bounded(void **state) {
     json_decref(value);
 }
 
+/* If 4 MiB of brackets unfolded to 150 MiB, one request would have the kernel kill the agent (FAULTS B4). */
+static void the_memory_of_a_tree_is_bounded_before_it_grows(void **state) {
+    (void)state;
+    size_t size = 4u << 20;
+    char *text = malloc(size);
+    static const char *const patterns[] = {"[],", "{},", "{\"\":0},", "0,", "\"\",", "[", "{\"a\":"};
+    for (size_t k = 0; k < sizeof patterns / sizeof patterns[0]; k++) {
+        for (size_t i = 0; i < size; i++) {
+            text[i] = i == 0 ? '[' : patterns[k][(i - 1) % strlen(patterns[k])];
+        }
+        struct fault f = {0};
+        assert_null(json_read(bytes_of(text, size), &f));
+        assert_int_equal(f.code, k < 5 ? E_TOO_LARGE : E_BAD_JSON);
+    }
+    memset(text, 'x', size);
+    text[0] = text[size - 1] = '"';
+    json_t *value = json_read(bytes_of(text, size), NULL);
+    assert_non_null(value);
+    json_decref(value);
+    free(text);
+}
+
 /* If a value were printed anew instead of passed on, 1.10 would reach the core as 1.1 and a signature over it would fail. */
 static void raw_slices_are_what_was_received(void **state) {
     (void)state;
@@ -233,6 +255,7 @@ int main(void) {
         cmocka_unit_test(what_is_not_json_is_refused_with_its_place),
         cmocka_unit_test(what_is_json_is_read),
         cmocka_unit_test(nesting_is_bounded),
+        cmocka_unit_test(the_memory_of_a_tree_is_bounded_before_it_grows),
         cmocka_unit_test(raw_slices_are_what_was_received),
         cmocka_unit_test(the_scanner_is_safe_on_any_bytes),
         cmocka_unit_test(the_writer_makes_json_of_anything),
