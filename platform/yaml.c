@@ -86,7 +86,7 @@ static void *doc_new(struct yaml_doc *doc, size_t size) {
     return piece->content;
 }
 
-void yaml_free(struct yaml_doc *doc) {
+void yaml_doc_free(struct yaml_doc *doc) {
     if (doc == NULL) {
         return;
     }
@@ -342,7 +342,7 @@ struct yaml_doc *yaml_read(struct bytes text, struct fault *f) {
     enum grey_error err = read_events(&r, text);
     yaml_parser_delete(&r.parser);
     if (err != E_OK) {
-        yaml_free(r.doc);
+        yaml_doc_free(r.doc);
         return NULL;
     }
     must(r.depth == 0);

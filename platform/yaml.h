@@ -36,9 +36,9 @@ struct yaml_doc;
 
 /* Copies what it needs of text.  NULL with *f set (f may be NULL): E_CONFIG or E_NO_MEMORY.  The caller owns the result. */
 struct yaml_doc *yaml_read(struct bytes text, struct fault *f);
-void yaml_free(struct yaml_doc *doc); /* NULL is allowed */
+void yaml_doc_free(struct yaml_doc *doc); /* NULL is allowed (libyaml exports a yaml_free of its own) */
 
-/* Lends the root, and with it all nodes, until yaml_free.  NULL when the text is empty or holds only comments. */
+/* Lends the root, and with it all nodes, until yaml_doc_free.  NULL when the text is empty or holds only comments. */
 const struct yaml_node *yaml_root(const struct yaml_doc *doc);
 
 /* The member `key` of a mapping; NULL when node is NULL, no mapping, or has no such member. */
