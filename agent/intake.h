@@ -27,8 +27,8 @@ struct intake_options {
 /* text: the request body; content_type: of the request ("application/json", "application/cloudevents+json",
  * "application/cloudevents-batch+json"; empty is taken as JSON).  payload: appended to.  E_BAD_JSON, E_BAD_REQUEST (names the element
  * and the field), E_TOO_LARGE. */
-enum grey_error intake_json(struct bytes text, const struct intake_options *o, struct builder *payload, struct intake_result *r,
-                            struct fault *f);
+enum grey_error intake_json(struct bytes text, struct bytes content_type, const struct intake_options *o, struct builder *payload,
+                            struct intake_result *r, struct fault *f);
 bool intake_id(const struct intake_result *r, uint32_t element, struct bytes *id);
 void intake_result_free(struct intake_result *r);
 

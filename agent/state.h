@@ -64,6 +64,7 @@ struct kv_row {
     struct bytes content_type; /* lent until the next change */
 };
 enum table_found state_kv(struct state *s, struct bytes key, struct kv_row *out); /* TABLE_UNKNOWN: load the row first */
+enum grey_error state_kv_row(struct bytes value, struct kv_row *out);             /* decodes the value of a TABLE_KV row; lends */
 
 struct channel_facts {
     grey_seq next_seq, acked_seq;
@@ -97,7 +98,8 @@ enum kv_condition { KV_ALWAYS, KV_IF_VERSION, KV_IF_ABSENT };
 void payload_kv(struct builder *out, bool is_delete, struct bytes key, enum kv_condition c, raft_index version,
                 struct bytes content_type, struct bytes value);
 bool payload_kv_value(struct bytes payload, struct bytes *content_type,
-                      struct bytes *value); /* of an entry that a kv row refers to */
+                      struct bytes *value);                       /* of an entry that a kv row refers to */
+bool payload_kv_deletes(const struct entry *e, struct bytes key); /* e is an ENTRY_KV that deletes key */
 void payload_ack(struct builder *out, uint64_t incarnation, enum event_channel c, grey_seq acked_seq);
 void payload_site(struct builder *out, const struct site_facts *f);
 void payload_clock(struct builder *out, int64_t time_ms); /* the entry's own header carries the new time as well */
