@@ -14,6 +14,7 @@ enum entry_kind {
     ENTRY_KV = 4,     /* put or delete of one key, with its condition */
     ENTRY_EVENTS = 5, /* one batch of events, all or nothing */
     ENTRY_ACK = 6,    /* the core's cumulative acknowledgement of a channel */
+    ENTRY_LIMITS = 7, /* bounds that decide what the state does (queue size), so that all nodes use the same */
     ENTRY_KIND_COUNT
 };
 

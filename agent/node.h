@@ -1,0 +1,96 @@
+/* node.h: one gateway of the site: turns events of the loop into inputs of the Raft core, and its outputs into deeds
+ * (store, send, apply, answer).  Owns the state, the storage thread and the links to the other gateways.  Thread: the loop's.
+ *
+ * The way of a proposal: node_propose -> (a follower forwards it to the leader) -> batch of the turn -> raft_step -> storage and peers
+ * side by side -> commit -> the rows it needs are in memory -> state_apply -> done. */
+#ifndef AGENT_NODE_H
+#define AGENT_NODE_H
+
+#include "agent/peers.h"
+#include "agent/sitelog.h"
+#include "agent/state.h"
+
+struct node;
+
+struct node_options {
+    const char *node, *site;
+    const char *data_dir, *wal_dir;
+    const char *peer_listen_address;         /* NULL: a group of one without peers */
+    const char *peer_address, *http_address; /* what others are told */
+    const char *seeds;                       /* --join: addresses, comma separated; may be empty */
+    bool bootstrap;                          /* acts on an empty directory only, and only when no seed answers with a cluster */
+    const struct conn_tls *tls;              /* for peers; NULL: plain */
+    uint32_t heartbeat_ms, election_timeout_ms_min, election_timeout_ms_max;
+    uint32_t snapshot_threshold_entries, snapshot_interval_s, snapshots_kept;
+    uint32_t commit_delay_ms;    /* events below critical may wait this long to share a commit */
+    uint32_t request_timeout_ms; /* without a leader, requests wait this long; then 503 */
+    uint64_t queue_bytes_max;    /* proposed as ENTRY_LIMITS by a leader that finds another value in force */
+};
+
+struct node_events {
+    void (*leading)(void *context, bool leads,
+                    grey_epoch epoch); /* this node became or ceased to be the leader that applied its own no-op */
+    void (*applied)(void *context, const struct entry *e);                  /* after each entry; may be NULL */
+    void (*failed)(void *context, enum grey_error err, const char *detail); /* the node must stop: disk, damage, unknown entry */
+};
+
+/* Opens the disk (blocks) and starts.  NULL and fault on error. */
+struct node *node_new(const struct conn_context *x, const struct node_options *o, const struct node_events *events, void *context,
+                      struct fault *f);
+/* Hands leadership on if there is someone to take it, calls gone when done or after timeout_ms. */
+void node_leave_leadership(struct node *n, uint32_t timeout_ms, void (*gone)(void *context), void *context);
+void node_free(struct node *n); /* finishes storage jobs; pending requests are answered E_STOPPING */
+
+/* --- requests: each calls done exactly once, on a later turn ------------------------------------------------------------------- */
+struct node_answer { /* lent during done */
+    enum grey_error err;
+    const char *detail;
+    raft_index index;    /* of the entry, or the index a read may be served at */
+    struct bytes answer; /* CBOR of agent/state.h */
+};
+typedef void node_done(void *context, const struct node_answer *a);
+
+/* Proposes one entry; payload: borrowed (a reference is taken).  urgent: never waits for company.
+ * E_OK (committed and applied), what the state refused (E_CONDITION ...), E_NO_QUORUM, E_LOG_FULL, E_BUSY (certainly not proposed),
+ * E_OUTCOME_UNKNOWN. */
+void node_propose(struct node *n, enum entry_kind kind, struct blob *payload, bool urgent, node_done *done, void *context);
+/* Done with E_OK when this node has applied all that was committed anywhere before the call (ReadIndex). */
+void node_read_barrier(struct node *n, node_done *done, void *context);
+/* Adds, removes or promotes members; only on the leader: E_NOT_LEADER otherwise. */
+void node_change_members(struct node *n, const struct raft_members *wanted, node_done *done, void *context);
+void node_transfer_leadership(struct node *n, const char *to_node, node_done *done, void *context);
+
+/* Makes rows of the state readable by state_*: done when they are in memory.  wants: see sitelog_want; taken. */
+void node_fetch_rows(struct node *n, struct builder *wants, node_done *done, void *context);
+/* Rows of one table with low <= key < high in key order, from memory and disk merged, at most rows_max. */
+struct node_row {
+    struct bytes key, value;
+    raft_index ref;
+};
+void node_scan(struct node *n, enum table_id id, struct bytes low, struct bytes high, uint32_t rows_max,
+               void (*done)(void *context, enum grey_error err, const struct node_row *rows, size_t count, bool more),
+               void *context);
+/* The payload of a committed entry, from memory or disk; payload NULL when it is gone. */
+void node_payload(struct node *n, raft_index index, void (*done)(void *context, struct blob *payload), void *context);
+struct blob *node_payload_in_memory(struct node *n, raft_index index); /* lends for this turn; NULL: not in memory */
+
+/* Writes a snapshot now; self_contained: one that `greyd restore` can use. */
+void node_snapshot(struct node *n, bool self_contained,
+                   void (*done)(void *context, enum grey_error err, const struct sitelog_snapshot_info *info, const char *detail),
+                   void *context);
+
+/* --- questions ------------------------------------------------------------------------------------------------------------------ */
+struct state *node_state(struct node *n);
+struct table *node_table(struct node *n);
+struct sitelog *node_log(struct node *n);
+struct peers *node_peers(struct node *n);
+void node_raft_status(const struct node *n, struct raft_status *s);
+const struct raft_member *node_member(const struct node *n, raft_id id); /* of the latest membership; NULL */
+const char *node_leader_name(const struct node *n);                      /* "" when unknown; lends until the next turn */
+bool node_has_quorum(const struct node *n); /* leader: a majority answers; follower: it hears a leader */
+const char *node_name(const struct node *n);
+const char *node_site(const struct node *n);
+uint32_t node_requests_waiting(const struct node *n);
+int64_t node_site_time_ms(const struct node *n); /* log time now, as far as this node knows */
+
+#endif

@@ -1,0 +1,193 @@
+/* sitelog.h: what a gateway keeps on disk, behind one storage thread (DECISIONS 1-3; FAULTS.md fact 3).
+ *
+ * log.db (in storage.wal_dir): entries (header and payload in one row each, keyed by index), term, vote, identity.
+ * state.db (in storage.data_dir): rows of agent/table.h and the applied position they stand for.
+ * snapshots/ (in data_dir): the last three state images.   docs/FORMATS.md has all three formats.
+ *
+ * Every call that may touch a disk is a job: it returns at once, the storage thread works in order of calling with one connection per
+ * database, and the done function runs on the loop.  All store jobs that wait are made durable by one transaction (group commit).
+ * An error of a store or flush job is final for what it covered: the node must stop and start again from its disk (never "retry as if
+ * nothing happened"); E_DISK_FULL is the exception: nothing was stored, the job may be given again.
+ * Jobs are embedded in their owner, who leaves them alone until done.  At most SITELOG_JOBS_MAX wait. */
+#ifndef AGENT_SITELOG_H
+#define AGENT_SITELOG_H
+
+#include "agent/table.h"
+#include "federation/raft/raft.h"
+#include "platform/fault.h"
+#include "platform/worker.h"
+
+#define SITELOG_JOBS_MAX 4096u
+
+struct sitelog;
+
+struct sitelog_options {
+    const char *data_dir, *wal_dir; /* made when absent, 0700 */
+    uint32_t window_entries;        /* at most this many entries are loaded at start beyond those not applied */
+    uint32_t snapshots_kept;        /* 3 */
+};
+
+/* What the disk says, read and verified (hash chain) at open.  Lent until sitelog_start_free. */
+struct sitelog_start {
+    bool fresh; /* the directory was empty: self was just drawn */
+    raft_id self;
+    uint64_t cluster_id;         /* 0: not bootstrapped, not joined */
+    struct grey_name node, site; /* as first started; empty when fresh */
+    uint64_t start_count;        /* counts openings, this one included */
+    struct raft_start raft;      /* ready for raft_new; members NULL for a node that waits to be added */
+    struct raft_point applied;   /* what state.db stands for */
+    uint8_t state_hash[DIGEST_BYTES];
+};
+
+/* Opens or creates; blocks (start of the program only).  Loads all rows of TABLE_META and TABLE_SEGMENT into t.
+ * E_LOCKED, E_DISK_VERSION, E_CORRUPT (says what and where), E_DISK_FULL, E_IO. */
+struct sitelog *sitelog_open(struct loop *loop, const struct sitelog_options *o, struct table *t, struct sitelog_start *start,
+                             struct fault *f);
+void sitelog_start_free(struct sitelog_start *start);
+void sitelog_close(struct sitelog *s); /* finishes all jobs, checkpoints, closes */
+
+/* Once, before the first store: who this directory belongs to.  Blocks. */
+enum grey_error sitelog_claim(struct sitelog *s, const struct grey_name *node, const struct grey_name *site, struct fault *f);
+
+/* --- jobs: set the public fields, call, wait for done --------------------------------------------------------------------------- */
+struct sitelog_row { /* lent during done */
+    enum table_id id;
+    struct bytes key, value;
+    raft_index ref;
+    bool found;
+};
+struct sitelog_row_set; /* rows read by a job; freed after done */
+size_t sitelog_row_count(const struct sitelog_row_set *set);
+void sitelog_row_get(const struct sitelog_row_set *set, size_t i, struct sitelog_row *row);
+
+/* Make durable: term and vote, truncation, entries; and, once that is done, read the rows that applying the entries will want. */
+struct sitelog_store {
+    struct worker_job job;
+    uint64_t store_id;
+    bool vote_given;
+    raft_term term;
+    raft_id vote;
+    uint64_t cluster_id;      /* > 0: remember it with this store */
+    raft_index truncate_from; /* 0: none */
+    struct entry *entries;    /* takes the payload references and the array (mem_new); freed by the job */
+    uint32_t entry_count;
+    struct builder wants; /* rows to read: sitelog_want; freed by the job */
+    struct sitelog_row_set *rows;
+    enum grey_error err;
+    struct fault fault;
+    void (*done)(void *context, struct sitelog_store *job);
+    void *context;
+};
+void sitelog_want(struct builder *wants, enum table_id id, struct bytes key);
+enum grey_error sitelog_store(struct sitelog *s, struct sitelog_store *job);
+
+/* Write changed rows and the position they stand for, in one transaction. */
+struct sitelog_flush {
+    struct worker_job job;
+    struct table_flush changes;
+    struct raft_point applied;
+    uint8_t state_hash[DIGEST_BYTES];
+    struct blob *members; /* encoding of the membership in force at applied (borrowed reference) and where it stands */
+    raft_index members_index;
+    enum grey_error err;
+    struct fault fault;
+    void (*done)(void *context, struct sitelog_flush *job);
+    void *context;
+};
+enum grey_error sitelog_flush(struct sitelog *s, struct sitelog_flush *job);
+
+/* Read things.  One kind of job, the fields say what. */
+enum sitelog_read_kind {
+    SITELOG_ROWS,     /* `wants` */
+    SITELOG_SCAN,     /* table, low <= key < high (high empty: no end), up to rows_max; rows on disk only; *more tells */
+    SITELOG_ENTRIES,  /* from ...: complete entries, verified, about bytes_max of payload, at least one; E_CORRUPT, E_NOT_FOUND */
+    SITELOG_PAYLOADS, /* payloads of `indexes` (any entries, also compacted ones that rows keep alive); a missing one is empty */
+    SITELOG_LIVE, /* live payloads from index `from` up to `to`, in order, about bytes_max: for a follower that installs a snapshot */
+};
+struct sitelog_read {
+    struct worker_job job;
+    enum sitelog_read_kind kind;
+    struct builder wants; /* freed by the job */
+    enum table_id table;
+    uint8_t low[LIMIT_KEY_BYTES], high[LIMIT_KEY_BYTES];
+    size_t low_size, high_size;
+    uint32_t rows_max;
+    raft_index from, to;
+    uint32_t bytes_max;
+    raft_index *indexes; /* mem_new; freed by the job */
+    uint32_t index_count;
+    /* results, freed after done */
+    struct sitelog_row_set *rows;
+    struct entry *entries; /* references are dropped after done: take your own.  LIVE: index and payload, with digest checked */
+    uint32_t entry_count;
+    struct blob **payloads; /* PAYLOADS: index_count of them */
+    bool more;
+    enum grey_error err;
+    struct fault fault;
+    void (*done)(void *context, struct sitelog_read *job);
+    void *context;
+};
+enum grey_error sitelog_read(struct sitelog *s, struct sitelog_read *job);
+
+/* Snapshots.  A state image of the last flush: the rows, position, membership.  Written in slices between store jobs, so that commits
+ * do not wait for it; no flush may be given until done. */
+struct sitelog_snapshot_info {
+    struct raft_point point;
+    raft_index members_index;
+    uint64_t file_bytes;
+    int64_t made_unix_ms;
+    uint8_t checksum[DIGEST_BYTES]; /* SHA-256 of the file */
+    bool self_contained;            /* holds the live payloads too: `snapshot create` */
+    char name[64];                  /* file name below data_dir/snapshots */
+};
+enum sitelog_snapshot_kind {
+    SITELOG_SNAPSHOT_WRITE, /* self_contained; result in info */
+    SITELOG_SNAPSHOT_READ,  /* point.index, offset, bytes_max -> chunk, total_bytes (a peer fetches it); E_NOT_FOUND */
+    SITELOG_SNAPSHOT_RECEIVE, /* point, offset, chunk, total_bytes: append to the partial file; resume_offset tells how much is there */
+    SITELOG_SNAPSHOT_PAYLOADS, /* entries (index and payload): live payloads that belong to the received image; takes as store does */
+    SITELOG_SNAPSHOT_INSTALL, /* the received image, verified, becomes the state and the log's base: one transaction per database,
+                                 safe to repeat after a crash in between; then META and SEGMENT rows are in `rows` */
+};
+struct sitelog_snapshot {
+    struct worker_job job;
+    enum sitelog_snapshot_kind kind;
+    bool self_contained;
+    struct raft_point point;
+    uint64_t offset, total_bytes, resume_offset;
+    uint32_t bytes_max;
+    struct blob *chunk; /* READ: result, dropped after done; RECEIVE: borrowed reference */
+    struct entry *entries;
+    uint32_t entry_count;
+    struct sitelog_snapshot_info info; /* WRITE, INSTALL */
+    struct raft_members members;       /* INSTALL: membership of the image */
+    uint8_t state_hash[DIGEST_BYTES];  /* INSTALL */
+    struct sitelog_row_set *rows;
+    enum grey_error err;
+    struct fault fault;
+    void (*done)(void *context, struct sitelog_snapshot *job);
+    void *context;
+};
+enum grey_error sitelog_snapshot(struct sitelog *s, struct sitelog_snapshot *job);
+/* The snapshots on disk, newest first; call on the loop's thread, no disk access (kept in memory). */
+size_t sitelog_snapshots(const struct sitelog *s, struct sitelog_snapshot_info *out, size_t max);
+
+/* Forget entries up to `point` except payloads that rows keep alive.  Only up to a snapshot that exists. */
+struct sitelog_compact {
+    struct worker_job job;
+    struct raft_point point;
+    enum grey_error err;
+    struct fault fault;
+    void (*done)(void *context, struct sitelog_compact *job);
+    void *context;
+};
+enum grey_error sitelog_compact(struct sitelog *s, struct sitelog_compact *job);
+
+struct sitelog_usage {                                          /* as of the last finished job */
+    uint64_t log_bytes, state_bytes, snapshot_bytes, wal_bytes; /* file sizes */
+    uint64_t syncs, written_bytes;        /* since start; written: /proc/self/io write_bytes is the node's own */
+    uint64_t store_us_last, store_us_max; /* duration of store transactions */
+    uint32_t jobs_waiting;
+};
+void sitelog_usage(const struct sitelog *s, struct sitelog_usage *u);
+
+#endif

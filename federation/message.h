@@ -1,0 +1,90 @@
+/* message.h: what the gateways of a site say to each other, as CBOR arrays [kind, ...] inside Grey frames.  docs/PROTOCOL.md has
+ * the fields.  Everything read here was sent by an authenticated peer and is still checked for every bound. */
+#ifndef FEDERATION_MESSAGE_H
+#define FEDERATION_MESSAGE_H
+
+#include "federation/raft/raft.h"
+#include "include/grey/protocol.h"
+#include "platform/codec.h"
+
+/* First on every link, from both sides. */
+struct message_hello {
+    uint32_t feature_level;
+    uint64_t cluster_id; /* 0: belongs to none yet */
+    raft_id id;
+    uint64_t start_count;
+    struct bytes site, node, peer_address, http_address;
+};
+
+/* A follower hands a proposal to the leader. */
+struct message_forward {
+    uint64_t request;
+    uint16_t kind, schema;
+    bool urgent;
+    struct bytes payload;
+};
+struct message_forward_reply {
+    uint64_t request;
+    enum grey_error err;
+    struct bytes detail, answer;
+    raft_index index;
+};
+
+/* A node with an empty disk asks to be added. */
+struct message_join {
+    raft_id id;
+    struct bytes node, peer_address, http_address;
+};
+struct message_join_reply {
+    enum grey_error err; /* E_NOT_LEADER: leader_address says whom to ask */
+    struct bytes detail, leader_address;
+};
+
+struct message_snapshot_fetch {
+    raft_index index;
+    uint64_t offset;
+    uint32_t bytes_max;
+};
+struct message_snapshot_chunk {
+    raft_index index;
+    uint64_t offset, total_bytes;
+    enum grey_error err;
+    struct bytes chunk;
+};
+struct message_payload_fetch {
+    raft_index from, to;
+    uint32_t bytes_max;
+};
+/* Entries with index and payload only. */
+struct message_payloads {
+    raft_index from;
+    bool more;
+    enum grey_error err;
+    struct entry *entries;
+    uint32_t entry_count;
+};
+
+struct message {
+    enum message_kind kind;
+    union {
+        struct message_hello hello;
+        struct raft_message raft;
+        struct message_forward forward;
+        struct message_forward_reply forward_reply;
+        struct message_join join;
+        struct message_join_reply join_reply;
+        struct message_snapshot_fetch snapshot_fetch;
+        struct message_snapshot_chunk snapshot_chunk;
+        struct message_payload_fetch payload_fetch;
+        struct message_payloads payloads;
+    } u;
+    struct entry *owned; /* entries made by message_decode; freed by message_release */
+    uint32_t owned_count;
+};
+
+void message_encode(const struct message *m, struct builder *out);
+/* Slices borrow from in.  E_BAD_CBOR, E_BAD_MESSAGE, E_NO_MEMORY; on error nothing is owned. */
+enum grey_error message_decode(struct bytes in, struct message *m);
+void message_release(struct message *m);
+
+#endif

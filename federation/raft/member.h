@@ -1,0 +1,34 @@
+/* member.h: who belongs to a Raft group, as one log entry says it (ENTRY_CONFIG); joint-capable (Raft thesis 4.3).
+ *
+ * A member counts in the incoming set (`voter`), the outgoing set (`voter_old`, only while joint) or neither (learner).  A decision
+ * needs a majority of the incoming voters and, while any voter_old is set, of the outgoing voters as well. */
+#ifndef FEDERATION_RAFT_MEMBER_H
+#define FEDERATION_RAFT_MEMBER_H
+
+#include "include/grey/ids.h"
+#include "platform/bytes.h"
+
+struct raft_member {
+    raft_id id;
+    bool voter, voter_old, witness; /* neither voter nor voter_old: a learner.  witness: votes, holds no payloads (later) */
+    struct grey_name node;          /* its name; two entries with one name while a wiped node replaces its former self */
+    char peer_address[LIMIT_ADDRESS_BYTES + 1], http_address[LIMIT_ADDRESS_BYTES + 1];
+};
+
+struct raft_members {
+    uint32_t count; /* ascending by id, no id twice */
+    struct raft_member at[LIMIT_MEMBERS];
+};
+
+const struct raft_member *raft_members_find(const struct raft_members *m, raft_id id); /* NULL: not a member; lends */
+const struct raft_member *raft_members_find_node(const struct raft_members *m, const char *node); /* the newest: a learner before a voter */
+bool raft_members_joint(const struct raft_members *m);
+enum grey_error raft_members_put(struct raft_members *m, const struct raft_member *member); /* adds or replaces by id; E_TOO_LARGE */
+void raft_members_remove(struct raft_members *m, raft_id id);                                /* harmless when absent */
+
+/* Payload of ENTRY_CONFIG, deterministic CBOR.  Reading checks everything (bounds, order, names, at least one voter): E_BAD_CBOR,
+ * E_BAD_MESSAGE. */
+void raft_members_encode(const struct raft_members *m, struct builder *out);
+enum grey_error raft_members_decode(struct bytes in, struct raft_members *m);
+
+#endif

@@ -1,0 +1,44 @@
+/* protocol.h: constants of Grey Protocol v2 that gateways and core share (docs/PROTOCOL.md). */
+#ifndef GREY_PROTOCOL_H
+#define GREY_PROTOCOL_H
+
+#define FRAME_MAGIC "GREY"
+#define FRAME_VERSION 2u
+#define FRAME_HEADER_BYTES 32u /* magic 4, version 2, flags 2, message id 8, time stamp ns 8, payload length 4, [payload], CRC-32 4 */
+#define FRAME_OVERHEAD_BYTES FRAME_HEADER_BYTES
+#define FRAME_FLAG_COMPRESSED 0x0001u /* payload: u32 size of the content, then an LZ4 block */
+#define FRAME_FLAG_ENCRYPTED 0x0002u  /* refused until sessions exist */
+#define FRAME_FLAG_PRIORITY 0x0004u
+#define FRAME_FLAG_IDEMPOTENT 0x0008u
+#define FRAME_FLAGS_KNOWN 0x000fu
+
+#define FEATURE_LEVEL 1u /* said in the hello; raised in the log only when all members have it */
+
+/* Topics: grey/v2/{site}/up/{channel} and grey/v2/{site}/down/{channel}, channel as event_channel_name. */
+#define TOPIC_PREFIX "grey/v2/"
+#define TOPIC_BYTES_MAX 128u
+
+/* The first item of a frame's payload, a CBOR array, is its kind.  Numbers are never reused. */
+enum message_kind {
+    /* between gateways of a site: federation/message.h */
+    MESSAGE_HELLO = 1,
+    MESSAGE_RAFT = 2,
+    MESSAGE_FORWARD = 3,
+    MESSAGE_FORWARD_REPLY = 4,
+    MESSAGE_JOIN = 5,
+    MESSAGE_JOIN_REPLY = 6,
+    MESSAGE_SNAPSHOT_FETCH = 7,
+    MESSAGE_SNAPSHOT_CHUNK = 8,
+    MESSAGE_PAYLOAD_FETCH = 9,
+    MESSAGE_PAYLOADS = 10,
+    MESSAGE_PART = 11, /* a piece of a message above LIMIT_FRAME_PAYLOAD_BYTES */
+    /* between site and core: federation/sync.h */
+    MESSAGE_UP_HELLO = 64,
+    MESSAGE_UP_EVENTS = 65,
+    MESSAGE_UP_BYE = 66,
+    MESSAGE_DOWN_WELCOME = 80,
+    MESSAGE_DOWN_ACK = 81,
+    MESSAGE_DOWN_RESYNC = 82,
+};
+
+#endif
