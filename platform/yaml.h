@@ -1,8 +1,8 @@
 /* yaml.h: a configuration text as a tree of nodes that know where they stand (libyaml).
  *
- * The YAML that people write: mappings, sequences, scalars.  Anchors, aliases, tags, keys given twice, keys that are not plain or
- * quoted text, several documents, a NUL character, and more than YAML_TEXT_BYTES_MAX, YAML_DEPTH_MAX or YAML_NODES_MAX are
- * refused.  All faults say E_CONFIG and begin "line 3, column 5: "; the caller puts the file's name before it.
+ * The YAML that people write: mappings, sequences, scalars.  Anchors, aliases, tags, directives, keys given twice, keys that
+ * are not plain or quoted text, several documents, a NUL character, and more than YAML_TEXT_BYTES_MAX, YAML_DEPTH_MAX or
+ * YAML_NODES_MAX are refused.  All faults say E_CONFIG and begin "line 3, column 5: "; the caller puts the file's name before it.
  * Scalars are typed by who reads them, by the core schema of YAML 1.2 (so `no` is text, and only true and false are boolean).
  * Nothing here reads a file.  Thread: any, one at a time for each document.
  *

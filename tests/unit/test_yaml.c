@@ -84,6 +84,7 @@ static void what_nobody_needs_is_refused_with_its_place(void **state) {
     assert_refused(B("? !x {}\n: 1\n"), "line 1, column 3: tags (!x) are not allowed");
     assert_refused(B("a: 1\n---\nb: 2\n"), "line 2, column 1: a second document begins; one is allowed");
     assert_refused(B("a: 1\nb:\n  c: 1\n  d: 2\n  \"c\": 3\n"), "line 5, column 3: key \"c\" stands here and in line 3");
+    assert_refused(B("# x\n%YAML 1.2\n---\na: 1\n"), "line 2, column 1: directives and lines that begin with % are not allowed");
     assert_refused(B("? [a]\n: 1\n"), "line 1, column 3: a key must be plain text");
     assert_refused(B("a:\n\tb: 1\n"), "line 2, column 1: a tab; indent with spaces");
     assert_refused(B("a: \"x\\0y\"\n"), "line 1, column 4: a NUL character in a text");
