@@ -61,7 +61,7 @@ struct conn {
     struct conn_count count;
     size_t (*gate)(void *context, size_t wanted_bytes);
     void *gate_context;
-    bool gate_shut;
+    bool gate_shut, paused;
     struct sockaddr_storage targets[TARGETS_MAX];
     socklen_t target_sizes[TARGETS_MAX];
     uint32_t target_count, target_next;
@@ -294,7 +294,7 @@ static size_t out_left(const struct conn *c) {
 
 static void watch_open(struct conn *c) {
     bool want_out = (out_left(c) > 0 || c->tls_pending > 0) && !c->gate_shut;
-    (void)watch(c, EPOLLIN | EPOLLRDHUP | (want_out ? EPOLLOUT : 0u));
+    (void)watch(c, (c->paused ? 0u : EPOLLIN | EPOLLRDHUP) | (want_out ? EPOLLOUT : 0u));
 }
 
 /* --- bytes to and from the socket ---------------------------------------------------------------------------------------------------------- */
@@ -505,7 +505,7 @@ static void receive(struct conn *c) {
             return;
         }
         total += (size_t)got;
-        if (!deliver(c, bytes_of(scratch, (size_t)got))) {
+        if (!deliver(c, bytes_of(scratch, (size_t)got)) || c->paused) {
             return;
         }
         bool more_inside = c->ssl != NULL && mbedtls_ssl_check_pending(c->ssl) != 0;
@@ -516,6 +516,34 @@ static void receive(struct conn *c) {
             return;
         }
     }
+}
+
+void conn_pause(struct conn *c) {
+    c->paused = true;
+}
+
+void conn_resume(struct conn *c) {
+    if (!c->paused || c->dead || c->shut) {
+        c->paused = false;
+        return;
+    }
+    c->paused = false;
+    c->depth++;
+    bool alive = true;
+    if (c->in.size > 0) {
+        struct builder kept = c->in;
+        builder_init(&c->in, kept.limit_bytes);
+        alive = deliver(c, builder_bytes(&kept));
+        builder_free(&kept);
+    }
+    if (alive && !c->dead && !c->shut && !c->paused && c->ssl != NULL && mbedtls_ssl_check_pending(c->ssl) != 0) {
+        receive(c);
+    }
+    if (!c->dead && !c->shut && c->state == CONN_OPEN) {
+        watch_open(c);
+    }
+    c->depth--;
+    free_if_unheld(c);
 }
 
 /* --- handshake on the crypto worker ------------------------------------------------------------------------------------------------------ */
@@ -779,10 +807,12 @@ static void on_ready(void *context, uint32_t events) {
     if ((events & EPOLLOUT) != 0) {
         alive = flush(c);
     }
-    if (alive && !c->dead && !c->shut && (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
+    if (alive && !c->dead && !c->shut && !c->paused && (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0) {
         receive(c);
     }
-    if (!c->dead && !c->shut) {
+    if (!c->dead && !c->shut && c->paused && (events & (EPOLLHUP | EPOLLERR)) != 0) {
+        fail(c, E_CLOSED, "");
+    } else if (!c->dead && !c->shut) {
         watch_open(c);
     }
     c->depth--;

@@ -55,8 +55,11 @@ void conn_listener_close(struct conn_listener *l);
 uint16_t conn_listener_port(const struct conn_listener *l);
 
 enum grey_error conn_write(struct conn *c,
-                           struct bytes out);   /* copies; all or nothing; E_BUSY above output_limit_bytes; sent at once or
+                           struct bytes out); /* copies; all or nothing; E_BUSY above output_limit_bytes; sent at once or
                                                                  when the socket allows */
+/* conn_pause: on_bytes is not called and nothing is read until conn_resume, which shows what was kept at once. */
+void conn_pause(struct conn *c);
+void conn_resume(struct conn *c);
 size_t conn_output_bytes(const struct conn *c); /* not yet given to the kernel */
 void conn_set_context(struct conn *c, const struct conn_events *events, void *context);
 void *conn_get_context(const struct conn *c);
