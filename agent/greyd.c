@@ -123,42 +123,6 @@ static void on_failed(void *context, enum grey_error err, const char *detail) {
 
 static const struct node_events node_events = {.leading = on_leading, .applied = on_applied, .failed = on_failed};
 
-/* --- what the uplink needs of the node ------------------------------------------------------------------------------------------------------ */
-
-static struct blob *payload_in_memory(void *context, raft_index index) {
-    struct greyd *g = context;
-    return node_payload_in_memory(g->node, index);
-}
-
-static void ack_done(void *context, const struct node_answer *a) {
-    struct greyd *g = context;
-    if (a->err != E_OK) {
-        log_limited(LOG_WARN, "greyd", "ack", "error=GREY-%d %s: %s", error_id(a->err), error_sentence(a->err), a->detail);
-    }
-    if (g->uplink != NULL) {
-        uplink_wake(g->uplink);
-    }
-}
-
-static enum grey_error propose_ack(void *context, enum event_channel c, grey_seq acked_seq) {
-    struct greyd *g = context;
-    struct site_facts site;
-    if (!state_site(node_state(g->node), &site)) {
-        return E_NOT_LEADER;
-    }
-    struct builder b;
-    builder_init(&b, 256);
-    payload_ack(&b, site.incarnation, c, acked_seq);
-    struct blob *payload = builder_blob(&b);
-    builder_free(&b);
-    if (payload == NULL) {
-        return E_NO_MEMORY;
-    }
-    node_propose(g->node, ENTRY_ACK, payload, false, ack_done, g);
-    blob_unref(payload);
-    return E_OK;
-}
-
 /* --- signals -------------------------------------------------------------------------------------------------------------------------------- */
 
 static void leave_now(void *context) {
@@ -267,13 +231,7 @@ static bool start_uplink(struct greyd *g, struct fault *f) {
                                .keepalive_s = (uint32_t)c->keepalive_s,
                                .window_frames = 16,
                                .limit_bytes_per_s = (uint64_t)c->limit_kbps * 125u};
-    struct uplink_host host = {.context = g,
-                               .state = node_state(g->node),
-                               .table = node_table(g->node),
-                               .log = node_log(g->node),
-                               .payload = payload_in_memory,
-                               .propose_ack = propose_ack};
-    g->uplink = uplink_new(&g->x, &o, &host, f);
+    g->uplink = uplink_new(&g->x, &o, g->node, f);
     return g->uplink != NULL;
 }
 

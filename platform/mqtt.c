@@ -80,7 +80,7 @@ struct mqtt {
     struct loop_fd client_watch, pump_watch;
     int listen_fd, pump_fd;
     struct loop_timer retry, misc, fall;
-    char fall_reason[160];
+    char fall_reason[240];
     struct conn_count counted; /* of closed connections */
 };
 
