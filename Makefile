@@ -46,6 +46,7 @@ PURE := $(filter federation/%,$(SOURCES)) \
 PURE_MAY_CALL := memcpy memmove memset memcmp strlen strcmp strncmp memchr __stack_chk_fail __memcpy_chk __memset_chk __memmove_chk \
                  must_failed _GLOBAL_OFFSET_TABLE_
 
+.SECONDARY:
 .PHONY: all
 all: $(PROGRAMS) $(ARCHIVES) ## build greyd, greyctl and grey-core
 

@@ -29,19 +29,20 @@ struct sitelog_options {
 
 /* What the disk says, read and verified (hash chain) at open.  Lent until sitelog_start_free. */
 struct sitelog_start {
-    bool fresh;              /* the directory was empty: self was just drawn */
+    bool fresh; /* the directory was empty: self was just drawn */
     raft_id self;
-    uint64_t cluster_id;     /* 0: not bootstrapped, not joined */
+    uint64_t cluster_id;         /* 0: not bootstrapped, not joined */
     struct grey_name node, site; /* as first started; empty when fresh */
-    uint64_t start_count;    /* counts openings, this one included */
-    struct raft_start raft;  /* ready for raft_new; members NULL for a node that waits to be added */
-    struct raft_point applied; /* what state.db stands for */
+    uint64_t start_count;        /* counts openings, this one included */
+    struct raft_start raft;      /* ready for raft_new; members NULL for a node that waits to be added */
+    struct raft_point applied;   /* what state.db stands for */
     uint8_t state_hash[DIGEST_BYTES];
 };
 
 /* Opens or creates; blocks (start of the program only).  Loads all rows of TABLE_META and TABLE_SEGMENT into t.
  * E_LOCKED, E_DISK_VERSION, E_CORRUPT (says what and where), E_DISK_FULL, E_IO. */
-struct sitelog *sitelog_open(struct loop *loop, const struct sitelog_options *o, struct table *t, struct sitelog_start *start, struct fault *f);
+struct sitelog *sitelog_open(struct loop *loop, const struct sitelog_options *o, struct table *t, struct sitelog_start *start,
+                             struct fault *f);
 void sitelog_start_free(struct sitelog_start *start);
 void sitelog_close(struct sitelog *s); /* finishes all jobs, checkpoints, closes */
 
@@ -55,7 +56,7 @@ struct sitelog_row { /* lent during done */
     raft_index ref;
     bool found;
 };
-struct sitelog_row_set;  /* rows read by a job; freed after done */
+struct sitelog_row_set; /* rows read by a job; freed after done */
 size_t sitelog_row_count(const struct sitelog_row_set *set);
 void sitelog_row_get(const struct sitelog_row_set *set, size_t i, struct sitelog_row *row);
 
@@ -66,11 +67,11 @@ struct sitelog_store {
     bool vote_given;
     raft_term term;
     raft_id vote;
-    uint64_t cluster_id;       /* > 0: remember it with this store */
-    raft_index truncate_from;  /* 0: none */
-    struct entry *entries;     /* takes the payload references and the array (mem_new); freed by the job */
+    uint64_t cluster_id;      /* > 0: remember it with this store */
+    raft_index truncate_from; /* 0: none */
+    struct entry *entries;    /* takes the payload references and the array (mem_new); freed by the job */
     uint32_t entry_count;
-    struct builder wants;      /* rows to read: sitelog_want; freed by the job */
+    struct builder wants; /* rows to read: sitelog_want; freed by the job */
     struct sitelog_row_set *rows;
     enum grey_error err;
     struct fault fault;
@@ -101,23 +102,23 @@ enum sitelog_read_kind {
     SITELOG_SCAN,     /* table, low <= key < high (high empty: no end), up to rows_max; rows on disk only; *more tells */
     SITELOG_ENTRIES,  /* from ...: complete entries, verified, about bytes_max of payload, at least one; E_CORRUPT, E_NOT_FOUND */
     SITELOG_PAYLOADS, /* payloads of `indexes` (any entries, also compacted ones that rows keep alive); a missing one is empty */
-    SITELOG_LIVE,     /* live payloads from index `from` up to `to`, in order, about bytes_max: for a follower that installs a snapshot */
+    SITELOG_LIVE, /* live payloads from index `from` up to `to`, in order, about bytes_max: for a follower that installs a snapshot */
 };
 struct sitelog_read {
     struct worker_job job;
     enum sitelog_read_kind kind;
-    struct builder wants;   /* freed by the job */
+    struct builder wants; /* freed by the job */
     enum table_id table;
     uint8_t low[LIMIT_KEY_BYTES], high[LIMIT_KEY_BYTES];
     size_t low_size, high_size;
     uint32_t rows_max;
     raft_index from, to;
     uint32_t bytes_max;
-    raft_index *indexes;    /* mem_new; freed by the job */
+    raft_index *indexes; /* mem_new; freed by the job */
     uint32_t index_count;
     /* results, freed after done */
     struct sitelog_row_set *rows;
-    struct entry *entries;  /* references are dropped after done: take your own.  LIVE: index and payload, with digest checked */
+    struct entry *entries; /* references are dropped after done: take your own.  LIVE: index and payload, with digest checked */
     uint32_t entry_count;
     struct blob **payloads; /* PAYLOADS: index_count of them */
     bool more;
@@ -140,10 +141,10 @@ struct sitelog_snapshot_info {
     char name[64];                  /* file name below data_dir/snapshots */
 };
 enum sitelog_snapshot_kind {
-    SITELOG_SNAPSHOT_WRITE,   /* self_contained; result in info */
-    SITELOG_SNAPSHOT_READ,    /* point.index, offset, bytes_max -> chunk, total_bytes (a peer fetches it); E_NOT_FOUND */
+    SITELOG_SNAPSHOT_WRITE, /* self_contained; result in info */
+    SITELOG_SNAPSHOT_READ,  /* point.index, offset, bytes_max -> chunk, total_bytes (a peer fetches it); E_NOT_FOUND */
     SITELOG_SNAPSHOT_RECEIVE, /* point, offset, chunk, total_bytes: append to the partial file; resume_offset tells how much is there */
-    SITELOG_SNAPSHOT_PAYLOADS,/* entries (index and payload): live payloads that belong to the received image; takes as store does */
+    SITELOG_SNAPSHOT_PAYLOADS, /* entries (index and payload): live payloads that belong to the received image; takes as store does */
     SITELOG_SNAPSHOT_INSTALL, /* the received image, verified, becomes the state and the log's base: one transaction per database,
                                  safe to repeat after a crash in between; then META and SEGMENT rows are in `rows` */
 };
@@ -154,7 +155,7 @@ struct sitelog_snapshot {
     struct raft_point point;
     uint64_t offset, total_bytes, resume_offset;
     uint32_t bytes_max;
-    struct blob *chunk;     /* READ: result, dropped after done; RECEIVE: borrowed reference */
+    struct blob *chunk; /* READ: result, dropped after done; RECEIVE: borrowed reference */
     struct entry *entries;
     uint32_t entry_count;
     struct sitelog_snapshot_info info; /* WRITE, INSTALL */
@@ -181,10 +182,10 @@ struct sitelog_compact {
 };
 enum grey_error sitelog_compact(struct sitelog *s, struct sitelog_compact *job);
 
-struct sitelog_usage { /* as of the last finished job */
+struct sitelog_usage {                                          /* as of the last finished job */
     uint64_t log_bytes, state_bytes, snapshot_bytes, wal_bytes; /* file sizes */
-    uint64_t syncs, written_bytes;                               /* since start; written: /proc/self/io write_bytes is the node's own */
-    uint64_t store_us_last, store_us_max;                        /* duration of store transactions */
+    uint64_t syncs, written_bytes;        /* since start; written: /proc/self/io write_bytes is the node's own */
+    uint64_t store_us_last, store_us_max; /* duration of store transactions */
     uint32_t jobs_waiting;
 };
 void sitelog_usage(const struct sitelog *s, struct sitelog_usage *u);

@@ -34,7 +34,7 @@ struct outcome {
 enum grey_error state_apply(struct state *s, const struct entry *e, struct outcome *o, struct builder *answer);
 
 raft_index state_applied(const struct state *s);
-int64_t state_time_ms(const struct state *s); /* log time of the last applied entry */
+int64_t state_time_ms(const struct state *s);                      /* log time of the last applied entry */
 void state_hash(const struct state *s, uint8_t out[DIGEST_BYTES]); /* running hash over (index, row changes) of every entry */
 
 /* --- answers --------------------------------------------------------------------------------------------------------------------- */
@@ -64,11 +64,12 @@ struct kv_row {
     struct bytes content_type; /* lent until the next change */
 };
 enum table_found state_kv(struct state *s, struct bytes key, struct kv_row *out); /* TABLE_UNKNOWN: load the row first */
+enum grey_error state_kv_row(struct bytes value, struct kv_row *out);             /* decodes the value of a TABLE_KV row; lends */
 
 struct channel_facts {
     grey_seq next_seq, acked_seq;
     uint64_t pending_count, pending_bytes;
-    int64_t oldest_time_ms; /* log time of the oldest pending event; 0: none */
+    int64_t oldest_time_ms;          /* log time of the oldest pending event; 0: none */
     uint64_t gap_ranges, gap_events; /* evicted since bootstrap */
 };
 void state_channel(const struct state *s, enum event_channel c, struct channel_facts *out);
@@ -94,9 +95,11 @@ enum table_found state_dedup(struct state *s, struct bytes source, struct bytes 
 /* --- payloads of entries (docs/FORMATS.md), written by the proposer ---------------------------------------------------------------- */
 enum kv_condition { KV_ALWAYS, KV_IF_VERSION, KV_IF_ABSENT };
 /* value: ignored for a delete. */
-void payload_kv(struct builder *out, bool is_delete, struct bytes key, enum kv_condition c, raft_index version, struct bytes content_type,
-                struct bytes value);
-bool payload_kv_value(struct bytes payload, struct bytes *content_type, struct bytes *value); /* of an entry that a kv row refers to */
+void payload_kv(struct builder *out, bool is_delete, struct bytes key, enum kv_condition c, raft_index version,
+                struct bytes content_type, struct bytes value);
+bool payload_kv_value(struct bytes payload, struct bytes *content_type,
+                      struct bytes *value);                       /* of an entry that a kv row refers to */
+bool payload_kv_deletes(const struct entry *e, struct bytes key); /* e is an ENTRY_KV that deletes key */
 void payload_ack(struct builder *out, uint64_t incarnation, enum event_channel c, grey_seq acked_seq);
 void payload_site(struct builder *out, const struct site_facts *f);
 void payload_clock(struct builder *out, int64_t time_ms); /* the entry's own header carries the new time as well */
