@@ -3,6 +3,7 @@
  *   fresh   as on disk (or known not to be there), loaded and not read since
  *   used    as on disk, least recently used last
  *   dirty   changed since the last flush began; with `found` false it is a deletion
+ *   pinned  as on disk, of a table that stays in memory
  *   flight  lent to the storage thread.  When it changes meanwhile, a new dirty row takes its place in the treap and the lent one,
  *           now `detached`, is freed when the flush is done.
  *
@@ -17,21 +18,21 @@
 
 #define FRESH_FACTOR 4u /* rows loaded and not read yet may take this many times clean_bytes_max */
 
-enum row_list { LIST_FRESH, LIST_USED, LIST_DIRTY, LIST_FLIGHT, LIST_COUNT };
+enum row_list { LIST_FRESH, LIST_USED, LIST_PINNED, LIST_DIRTY, LIST_FLIGHT, LIST_COUNT };
 
 struct row {
-    struct row *left, *right;    /* treap: ordered by key, heap by weight */
-    struct row *newer, *older;   /* of its list */
+    struct row *left, *right;  /* treap: ordered by key, heap by weight */
+    struct row *newer, *older; /* of its list */
     raft_index ref;
     uint32_t weight;
     uint32_t value_bytes;
     uint16_t key_bytes;
     uint8_t id;
-    uint8_t list : 2;
-    bool found : 1;           /* false: known to be absent, or (dirty) to be deleted */
-    bool maybe_on_disk : 1;   /* dirty: deleting it takes a write */
-    bool detached : 1;        /* flight: no longer in the treap */
-    uint8_t bytes[];          /* key, value */
+    uint8_t list;
+    bool found : 1;         /* false: known to be absent, or (dirty) to be deleted */
+    bool maybe_on_disk : 1; /* dirty: deleting it takes a write */
+    bool detached : 1;      /* flight: no longer in the treap */
+    uint8_t bytes[];        /* key, value */
 };
 
 struct range {
@@ -78,7 +79,7 @@ static bool pinned(enum table_id id) {
 
 static void list_add(struct table *t, struct row *r, enum row_list which) {
     struct list *l = &t->lists[which];
-    r->list = (uint8_t)which & 3u;
+    r->list = (uint8_t)which;
     r->newer = NULL;
     r->older = l->newest;
     if (l->newest != NULL) {
@@ -338,7 +339,7 @@ enum table_found table_get(struct table *t, enum table_id id, struct bytes key, 
     if (r == NULL) {
         return pinned(id) || covered(t, id, key) ? TABLE_ABSENT : TABLE_UNKNOWN;
     }
-    if (r->list == LIST_FRESH || r->list == LIST_USED) {
+    if (r->list == LIST_FRESH || r->list == LIST_USED) { /* read: to the head of the used */
         list_remove(t, r);
         list_add(t, r, LIST_USED);
     }
@@ -380,10 +381,319 @@ static void forget(struct table *t, struct row *r) {
     drop(t, r);
 }
 
-static struct row *oldest_to_forget(const struct table *t, enum row_list which) {
-    struct row *r = t->lists[which].oldest;
-    while (r != NULL && pinned(r->id)) { /* pinned rows are kept out of these lists but for the moment of becoming clean */
-        r = r->newer;
+static size_t clean_bytes(const struct table *t) {
+    return t->lists[LIST_FRESH].bytes + t->lists[LIST_USED].bytes;
+}
+
+static void trim(struct table *t) {
+    while (clean_bytes(t) > t->clean_bytes_max && t->lists[LIST_USED].oldest != NULL) {
+        forget(t, t->lists[LIST_USED].oldest);
     }
-    return r;
+    while (t->lists[LIST_FRESH].bytes / FRESH_FACTOR > t->clean_bytes_max) {
+        forget(t, t->lists[LIST_FRESH].oldest);
+    }
+}
+
+enum grey_error table_load(struct table *t, enum table_id id, struct bytes key, bool found, struct bytes value, raft_index ref) {
+    if (*place_of(t, id, key) != NULL || covered(t, id, key) || (!found && pinned(id))) {
+        return E_OK;
+    }
+    struct row *r = row_new(id, key, found, found ? value : bytes_of(NULL, 0), found ? ref : 0);
+    if (r == NULL) {
+        return E_NO_MEMORY;
+    }
+    insert(t, r);
+    list_add(t, r, pinned(id) ? LIST_PINNED : LIST_FRESH);
+    trim(t);
+    return E_OK;
+}
+
+/* --- Changing: what may fail is done before (a row, a range is made), so that a list of changes is made whole ------------------------ */
+
+/* Takes r, which says what the row is from now on (found) or that it is to be deleted. */
+static void change_row(struct table *t, struct row *r) {
+    struct row **place = place_of(t, (enum table_id)r->id, key_of(r));
+    struct row *old = *place;
+    if (old == NULL) {
+        r->maybe_on_disk = !pinned((enum table_id)r->id) && !covered(t, (enum table_id)r->id, key_of(r));
+        if (!r->found && !r->maybe_on_disk) {
+            mem_free(r);
+            return;
+        }
+        insert(t, r);
+        list_add(t, r, LIST_DIRTY);
+        return;
+    }
+    if (old->found == r->found && old->ref == r->ref && bytes_equal(value_of(old), value_of(r))) {
+        mem_free(r); /* nothing changes, wherever it stands */
+        return;
+    }
+    switch ((enum row_list)old->list) {
+    case LIST_FRESH:
+    case LIST_USED:
+    case LIST_PINNED:
+        r->maybe_on_disk = old->found;
+        break;
+    case LIST_DIRTY:
+        r->maybe_on_disk = old->maybe_on_disk;
+        break;
+    case LIST_FLIGHT:
+        r->maybe_on_disk = true;
+        break;
+    case LIST_COUNT:
+        must(false);
+    }
+    if (!r->found && !r->maybe_on_disk && pinned((enum table_id)r->id)) {
+        take_out(place);
+        drop(t, old);
+        mem_free(r);
+        return;
+    }
+    replace(place, r);
+    if (old->list == LIST_FLIGHT) {
+        old->detached = true;
+    } else {
+        drop(t, old);
+    }
+    list_add(t, r, r->found || r->maybe_on_disk ? LIST_DIRTY : LIST_USED); /* else: it never reached the disk, and is absent */
+}
+
+static void drop_all(struct table *t, struct row *root) {
+    while (root != NULL) {
+        struct row *right = root->right;
+        drop_all(t, root->left);
+        if (root->list == LIST_FLIGHT) {
+            root->detached = true;
+        } else {
+            drop(t, root);
+        }
+        root = right;
+    }
+}
+
+/* Takes g. */
+static void change_range(struct table *t, struct range *g) {
+    if (bytes_compare(low_of(g), high_of(g)) >= 0) {
+        mem_free(g);
+        return;
+    }
+    struct row **root = &t->roots[g->id], *below, *within, *above;
+    split(*root, low_of(g), &below, &within);
+    split(within, high_of(g), &within, &above);
+    *root = join(below, above);
+    drop_all(t, within);
+    range_add(t, g);
+}
+
+enum grey_error table_put(struct table *t, enum table_id id, struct bytes key, struct bytes value, raft_index ref) {
+    struct row *r = row_new(id, key, true, value, ref);
+    if (r == NULL) {
+        return E_NO_MEMORY;
+    }
+    change_row(t, r);
+    return E_OK;
+}
+
+enum grey_error table_delete(struct table *t, enum table_id id, struct bytes key) {
+    struct row *r = row_new(id, key, false, bytes_of(NULL, 0), 0);
+    if (r == NULL) {
+        return E_NO_MEMORY;
+    }
+    change_row(t, r);
+    return E_OK;
+}
+
+enum grey_error table_delete_range(struct table *t, enum table_id id, struct bytes low, struct bytes high) {
+    struct range *g = range_new(id, low, high);
+    if (g == NULL) {
+        return E_NO_MEMORY;
+    }
+    change_range(t, g);
+    return E_OK;
+}
+
+/* --- Lists of changes ------------------------------------------------------------------------------------------------------------- */
+
+#define CHANGE_HEAD_BYTES 16u
+
+struct change {
+    enum table_op_kind kind;
+    enum table_id id;
+    struct bytes key, second;
+    raft_index ref;
+};
+
+static void change_add(struct builder *out, const struct change *c) {
+    must(c->key.size <= UINT16_MAX && c->second.size <= UINT32_MAX);
+    uint8_t *p = builder_room(out, CHANGE_HEAD_BYTES + c->key.size + c->second.size);
+    if (p == NULL) {
+        return;
+    }
+    p[0] = (uint8_t)c->kind;
+    p[1] = (uint8_t)c->id;
+    bytes_put_be16(p + 2, (uint16_t)c->key.size);
+    bytes_put_be32(p + 4, (uint32_t)c->second.size);
+    bytes_put_be64(p + 8, c->ref);
+    p += CHANGE_HEAD_BYTES;
+    if (c->key.size > 0) {
+        memcpy(p, c->key.data, c->key.size);
+    }
+    if (c->second.size > 0) {
+        memcpy(p + c->key.size, c->second.data, c->second.size);
+    }
+}
+
+static struct change change_take(struct bytes *changes) {
+    must(changes->size >= CHANGE_HEAD_BYTES); /* the list is our own work */
+    const uint8_t *p = changes->data;
+    struct change c = {.kind = (enum table_op_kind)p[0], .id = (enum table_id)p[1], .ref = bytes_get_be64(p + 8)};
+    c.key = bytes_of(p + CHANGE_HEAD_BYTES, bytes_get_be16(p + 2));
+    c.second = bytes_of(c.key.data + c.key.size, bytes_get_be32(p + 4));
+    size_t size = CHANGE_HEAD_BYTES + c.key.size + c.second.size;
+    must(size <= changes->size);
+    *changes = bytes_of(p + size, changes->size - size);
+    return c;
+}
+
+void table_change_put(struct builder *changes, enum table_id id, struct bytes key, struct bytes value, raft_index ref) {
+    change_add(changes, &(struct change){TABLE_OP_PUT, id, key, value, ref});
+}
+
+void table_change_delete(struct builder *changes, enum table_id id, struct bytes key) {
+    change_add(changes, &(struct change){TABLE_OP_DELETE, id, key, bytes_of(NULL, 0), 0});
+}
+
+void table_change_delete_range(struct builder *changes, enum table_id id, struct bytes low, struct bytes high) {
+    change_add(changes, &(struct change){TABLE_OP_DELETE_RANGE, id, low, high, 0});
+}
+
+enum grey_error table_commit(struct table *t, struct bytes changes) {
+    struct row *rows = NULL, **rows_end = &rows;
+    struct range *ranges = NULL, **ranges_end = &ranges;
+    bool complete = true;
+    for (struct bytes rest = changes; rest.size > 0 && complete;) {
+        struct change c = change_take(&rest);
+        if (c.kind == TABLE_OP_DELETE_RANGE) {
+            *ranges_end = range_new(c.id, c.key, c.second);
+            complete = *ranges_end != NULL;
+            ranges_end = complete ? &(*ranges_end)->next : ranges_end;
+        } else {
+            *rows_end = row_new(c.id, c.key, c.kind == TABLE_OP_PUT, c.second, c.ref);
+            complete = *rows_end != NULL;
+            rows_end = complete ? &(*rows_end)->older : rows_end;
+        }
+    }
+    for (struct bytes rest = changes; rest.size > 0 && complete;) {
+        if (change_take(&rest).kind == TABLE_OP_DELETE_RANGE) {
+            struct range *g = ranges;
+            ranges = g->next;
+            change_range(t, g);
+        } else {
+            struct row *r = rows;
+            rows = r->older;
+            change_row(t, r);
+        }
+    }
+    while (rows != NULL) {
+        struct row *r = rows;
+        rows = r->older;
+        mem_free(r);
+    }
+    while (ranges != NULL) {
+        struct range *g = ranges;
+        ranges = g->next;
+        mem_free(g);
+    }
+    return complete ? E_OK : E_NO_MEMORY;
+}
+
+/* --- Flushing --------------------------------------------------------------------------------------------------------------------- */
+
+static void hand_over(struct table *t, struct row *root) {
+    for (; root != NULL; root = root->right) {
+        hand_over(t, root->left);
+        if (root->list == LIST_DIRTY) {
+            list_remove(t, root);
+            list_add(t, root, LIST_FLIGHT);
+            t->ops[t->op_count++] = (struct table_op){.kind = root->found ? TABLE_OP_PUT : TABLE_OP_DELETE,
+                                                      .id = (enum table_id)root->id,
+                                                      .key = key_of(root),
+                                                      .value = value_of(root),
+                                                      .ref = root->ref};
+        }
+    }
+}
+
+enum grey_error table_flush_begin(struct table *t, struct table_flush *f) {
+    must(!t->flushing && t->ops == NULL && t->lists[LIST_FLIGHT].count == 0);
+    *f = (struct table_flush){0};
+    size_t count = t->lists[LIST_DIRTY].count;
+    for (const struct range *g = t->ranges; g != NULL; g = g->next) {
+        count++;
+    }
+    if (count == 0) {
+        return E_OK;
+    }
+    t->ops = mem_new(count, sizeof *t->ops);
+    if (t->ops == NULL) {
+        return E_NO_MEMORY;
+    }
+    t->op_count = 0;
+    for (const struct range *g = t->ranges; g != NULL; g = g->next) {
+        t->ops[t->op_count++] = (struct table_op){.kind = TABLE_OP_DELETE_RANGE, .id = g->id, .key = low_of(g), .high = high_of(g)};
+    }
+    t->flight_ranges = t->ranges;
+    t->ranges = NULL;
+    for (size_t id = 1; id <= TABLE_ID_MAX; id++) {
+        hand_over(t, t->roots[id]);
+    }
+    must(t->op_count == count && t->lists[LIST_DIRTY].count == 0);
+    t->flushing = true;
+    *f = (struct table_flush){.ops = t->ops, .count = count};
+    return E_OK;
+}
+
+void table_flush_done(struct table *t, bool written) {
+    must(t->flushing);
+    t->flushing = false;
+    mem_free(t->ops);
+    t->ops = NULL;
+    t->op_count = 0;
+    while (t->lists[LIST_FLIGHT].oldest != NULL) {
+        struct row *r = t->lists[LIST_FLIGHT].oldest;
+        if (r->detached) { /* what came after it covers it, written or not */
+            drop(t, r);
+        } else if (!written) {
+            list_remove(t, r);
+            r->maybe_on_disk = true;
+            list_add(t, r, LIST_DIRTY);
+        } else if (!r->found) {
+            forget(t, r);
+        } else {
+            list_remove(t, r);
+            list_add(t, r, pinned((enum table_id)r->id) ? LIST_PINNED : LIST_USED);
+        }
+    }
+    if (written) {
+        ranges_free(t, &t->flight_ranges);
+    }
+    while (t->flight_ranges != NULL) {
+        struct range *g = t->flight_ranges;
+        t->flight_ranges = g->next;
+        t->range_bytes -= range_size(g);
+        range_add(t, g);
+    }
+    trim(t);
+}
+
+bool table_flushing(const struct table *t) {
+    return t->flushing;
+}
+
+size_t table_dirty_bytes(const struct table *t) {
+    return t->lists[LIST_DIRTY].bytes + t->lists[LIST_FLIGHT].bytes + t->range_bytes;
+}
+
+size_t table_memory_bytes(const struct table *t) {
+    return sizeof *t + clean_bytes(t) + t->lists[LIST_PINNED].bytes + table_dirty_bytes(t) + t->op_count * sizeof *t->ops;
 }
