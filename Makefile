@@ -42,7 +42,7 @@ SIM_O := $(call objects,$(wildcard tests/sim/*.c))
 COMPUTE := platform/bytes.c platform/fault.c platform/codec.c platform/json.c platform/yaml.c platform/compress.c platform/digest.c \
            platform/keys.c platform/cert.c
 PURE := $(filter federation/%,$(SOURCES)) \
-        $(filter $(addprefix agent/,intake.c state.c kv.c outbox.c table.c tasks.c quota.c schedule.c ring.c),$(SOURCES))
+        $(filter $(addprefix agent/,intake.c state.c kv.c outbox.c dedup.c table.c tasks.c quota.c schedule.c ring.c),$(SOURCES))
 PURE_MAY_CALL := memcpy memmove memset memcmp strlen strcmp strncmp memchr __stack_chk_fail __memcpy_chk __memset_chk __memmove_chk \
                  must_failed _GLOBAL_OFFSET_TABLE_
 
