@@ -21,7 +21,7 @@ HARDEN := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
 ALL_CFLAGS = -std=c11 $(WARN) $(HARDEN) $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
 LIBS_BASE := -lcbor -llz4 -lz -lsodium -lyaml -ljansson -lsqlite3 -lmbedtls -lmbedx509 -lmbedcrypto -lhttp_parser -pthread
-LIBS := $(LIBS_BASE) -lmosquitto
+LIBS := $(LIBS_BASE)
 
 # --- What is where.  A main program's file is not in its folder's archive. ------------------------------------------------------
 MAINS := agent/greyd.c agent/ctl/greyctl.c core/grey_core.c
@@ -42,10 +42,11 @@ SIM_O := $(call objects,$(wildcard tests/sim/*.c))
 COMPUTE := platform/bytes.c platform/fault.c platform/codec.c platform/json.c platform/yaml.c platform/compress.c platform/digest.c \
            platform/keys.c platform/cert.c
 PURE := $(filter federation/%,$(SOURCES)) \
-        $(filter $(addprefix agent/,intake.c state.c kv.c outbox.c table.c tasks.c quota.c schedule.c ring.c),$(SOURCES))
+        $(filter $(addprefix agent/,intake.c state.c kv.c outbox.c dedup.c table.c tasks.c quota.c schedule.c ring.c),$(SOURCES))
 PURE_MAY_CALL := memcpy memmove memset memcmp strlen strcmp strncmp memchr __stack_chk_fail __memcpy_chk __memset_chk __memmove_chk \
                  must_failed _GLOBAL_OFFSET_TABLE_
 
+.SECONDARY:
 .PHONY: all
 all: $(PROGRAMS) $(ARCHIVES) ## build greyd, greyctl and grey-core
 

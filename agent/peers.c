@@ -236,8 +236,8 @@ static bool accept_hello(struct link *k, const struct message_hello *h) {
         char uri[2 * LIMIT_NAME_BYTES + 16];
         (void)snprintf(uri, sizeof uri, "grey://%s/%s", p->site, k->node.text);
         if (strcmp(conn_peer_uri(k->conn), uri) != 0) {
-            (void)snprintf(detail, sizeof detail, "certificate is for '%.80s', the node says it is '%.80s'",
-                           conn_peer_uri(k->conn), uri);
+            (void)snprintf(detail, sizeof detail, "certificate is for '%.80s', the node says it is '%.80s'", conn_peer_uri(k->conn),
+                           uri);
             refuse(k, REFUSED_IDENTITY, E_CERT, detail);
             return false;
         }
@@ -652,6 +652,16 @@ void peers_flush(struct peers *p) {
 
 bool peers_up(const struct peers *p, raft_id to) {
     return find_link(p, to) != NULL;
+}
+
+size_t peers_up_ids(const struct peers *p, raft_id *out, size_t max) {
+    size_t count = 0;
+    for (uint32_t i = 0; i < LINKS_MAX && count < max; i++) {
+        if (p->links[i].conn != NULL && p->links[i].up) {
+            out[count++] = p->links[i].id;
+        }
+    }
+    return count;
 }
 
 uint64_t peers_dropped(const struct peers *p) {

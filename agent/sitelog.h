@@ -6,8 +6,11 @@
  *
  * Every call that may touch a disk is a job: it returns at once, the storage thread works in order of calling with one connection per
  * database, and the done function runs on the loop.  All store jobs that wait are made durable by one transaction (group commit).
- * An error of a store or flush job is final for what it covered: the node must stop and start again from its disk (never "retry as if
- * nothing happened"); E_DISK_FULL is the exception: nothing was stored, the job may be given again.
+ * An error of a store or flush job is final: all later ones fail as well, the node must stop and start again from its disk (never
+ * "retry as if nothing happened").  E_DISK_FULL is the exception: nothing of the job was stored, it keeps what it was given (entries,
+ * wants) and may be given again; store jobs that were given before their owner heard of it fail in the same way, so that none
+ * overtakes.  From then on the reserve file is given up (usage: disk_full) until there is room again: refuse new events meanwhile, so
+ * that acknowledgements and clean-up can use it.
  * Jobs are embedded in their owner, who leaves them alone until done.  At most SITELOG_JOBS_MAX wait. */
 #ifndef AGENT_SITELOG_H
 #define AGENT_SITELOG_H
@@ -22,31 +25,45 @@
 struct sitelog;
 
 struct sitelog_options {
-    const char *data_dir, *wal_dir; /* made when absent, 0700 */
+    const char *data_dir, *wal_dir; /* made when absent, 0700; copied */
+    uint32_t reserve_bytes;         /* size of data_dir/reserve, and of the one in wal_dir when that is another device; 0: none */
     uint32_t window_entries;        /* at most this many entries are loaded at start beyond those not applied */
     uint32_t snapshots_kept;        /* 3 */
 };
 
 /* What the disk says, read and verified (hash chain) at open.  Lent until sitelog_start_free. */
 struct sitelog_start {
-    bool fresh;              /* the directory was empty: self was just drawn */
+    bool fresh;    /* never claimed: self was just drawn */
+    bool restored; /* fresh, made by sitelog_restore: a state without members */
     raft_id self;
-    uint64_t cluster_id;     /* 0: not bootstrapped, not joined */
+    uint64_t cluster_id;         /* 0: not bootstrapped, not joined */
     struct grey_name node, site; /* as first started; empty when fresh */
-    uint64_t start_count;    /* counts openings, this one included */
-    struct raft_start raft;  /* ready for raft_new; members NULL for a node that waits to be added */
-    struct raft_point applied; /* what state.db stands for */
+    uint64_t start_count;        /* counts openings, this one included */
+    struct raft_start raft;      /* ready for raft_new; members NULL for a node that waits to be added */
+    struct raft_point applied;   /* what state.db stands for */
     uint8_t state_hash[DIGEST_BYTES];
 };
 
 /* Opens or creates; blocks (start of the program only).  Loads all rows of TABLE_META and TABLE_SEGMENT into t.
  * E_LOCKED, E_DISK_VERSION, E_CORRUPT (says what and where), E_DISK_FULL, E_IO. */
-struct sitelog *sitelog_open(struct loop *loop, const struct sitelog_options *o, struct table *t, struct sitelog_start *start, struct fault *f);
+struct sitelog *sitelog_open(struct loop *loop, const struct sitelog_options *o, struct table *t, struct sitelog_start *start,
+                             struct fault *f);
 void sitelog_start_free(struct sitelog_start *start);
 void sitelog_close(struct sitelog *s); /* finishes all jobs, checkpoints, closes */
 
+/* Makes an empty data directory from a self-contained image: the state and the log's base; the node draws a new identity and must be
+ * bootstrapped or joined.  Blocks.  E_CORRUPT, E_DISK_VERSION; E_CONFIG when the directory is not empty. */
+enum grey_error sitelog_restore(const char *file, const char *data_dir, const char *wal_dir, struct fault *f);
+
 /* Once, before the first store: who this directory belongs to.  Blocks. */
 enum grey_error sitelog_claim(struct sitelog *s, const struct grey_name *node, const struct grey_name *site, struct fault *f);
+
+/* Part of every job; the sitelog's own. */
+struct sitelog_slot {
+    struct sitelog *owner;
+    uint64_t failures; /* of store jobs that were known when this one was given, or that this one met */
+    bool again;        /* the storage thread did a slice of it and wants to go on */
+};
 
 /* --- jobs: set the public fields, call, wait for done --------------------------------------------------------------------------- */
 struct sitelog_row { /* lent during done */
@@ -55,22 +72,23 @@ struct sitelog_row { /* lent during done */
     raft_index ref;
     bool found;
 };
-struct sitelog_row_set;  /* rows read by a job; freed after done */
+struct sitelog_row_set; /* rows read by a job; freed after done */
 size_t sitelog_row_count(const struct sitelog_row_set *set);
 void sitelog_row_get(const struct sitelog_row_set *set, size_t i, struct sitelog_row *row);
 
 /* Make durable: term and vote, truncation, entries; and, once that is done, read the rows that applying the entries will want. */
 struct sitelog_store {
     struct worker_job job;
+    struct sitelog_slot slot;
     uint64_t store_id;
     bool vote_given;
     raft_term term;
     raft_id vote;
-    uint64_t cluster_id;       /* > 0: remember it with this store */
-    raft_index truncate_from;  /* 0: none */
-    struct entry *entries;     /* takes the payload references and the array (mem_new); freed by the job */
+    uint64_t cluster_id;      /* > 0: remember it with this store */
+    raft_index truncate_from; /* 0: none */
+    struct entry *entries;    /* takes the payload references and the array (mem_new); freed before done unless E_DISK_FULL */
     uint32_t entry_count;
-    struct builder wants;      /* rows to read: sitelog_want; freed by the job */
+    struct builder wants; /* rows to read: sitelog_want; freed before done unless E_DISK_FULL */
     struct sitelog_row_set *rows;
     enum grey_error err;
     struct fault fault;
@@ -83,6 +101,7 @@ enum grey_error sitelog_store(struct sitelog *s, struct sitelog_store *job);
 /* Write changed rows and the position they stand for, in one transaction. */
 struct sitelog_flush {
     struct worker_job job;
+    struct sitelog_slot slot;
     struct table_flush changes;
     struct raft_point applied;
     uint8_t state_hash[DIGEST_BYTES];
@@ -101,23 +120,24 @@ enum sitelog_read_kind {
     SITELOG_SCAN,     /* table, low <= key < high (high empty: no end), up to rows_max; rows on disk only; *more tells */
     SITELOG_ENTRIES,  /* from ...: complete entries, verified, about bytes_max of payload, at least one; E_CORRUPT, E_NOT_FOUND */
     SITELOG_PAYLOADS, /* payloads of `indexes` (any entries, also compacted ones that rows keep alive); a missing one is empty */
-    SITELOG_LIVE,     /* live payloads from index `from` up to `to`, in order, about bytes_max: for a follower that installs a snapshot */
+    SITELOG_LIVE, /* live payloads from index `from` up to `to`, in order, about bytes_max: for a follower that installs a snapshot */
 };
 struct sitelog_read {
     struct worker_job job;
+    struct sitelog_slot slot;
     enum sitelog_read_kind kind;
-    struct builder wants;   /* freed by the job */
+    struct builder wants; /* freed by the job */
     enum table_id table;
     uint8_t low[LIMIT_KEY_BYTES], high[LIMIT_KEY_BYTES];
     size_t low_size, high_size;
     uint32_t rows_max;
     raft_index from, to;
     uint32_t bytes_max;
-    raft_index *indexes;    /* mem_new; freed by the job */
+    raft_index *indexes; /* mem_new; freed by the job */
     uint32_t index_count;
     /* results, freed after done */
     struct sitelog_row_set *rows;
-    struct entry *entries;  /* references are dropped after done: take your own.  LIVE: index and payload, with digest checked */
+    struct entry *entries; /* references are dropped after done: take your own.  LIVE: index and payload, with digest checked */
     uint32_t entry_count;
     struct blob **payloads; /* PAYLOADS: index_count of them */
     bool more;
@@ -140,21 +160,22 @@ struct sitelog_snapshot_info {
     char name[64];                  /* file name below data_dir/snapshots */
 };
 enum sitelog_snapshot_kind {
-    SITELOG_SNAPSHOT_WRITE,   /* self_contained; result in info */
-    SITELOG_SNAPSHOT_READ,    /* point.index, offset, bytes_max -> chunk, total_bytes (a peer fetches it); E_NOT_FOUND */
+    SITELOG_SNAPSHOT_WRITE, /* self_contained; result in info */
+    SITELOG_SNAPSHOT_READ,  /* point.index, offset, bytes_max -> chunk, total_bytes (a peer fetches it); E_NOT_FOUND */
     SITELOG_SNAPSHOT_RECEIVE, /* point, offset, chunk, total_bytes: append to the partial file; resume_offset tells how much is there */
-    SITELOG_SNAPSHOT_PAYLOADS,/* entries (index and payload): live payloads that belong to the received image; takes as store does */
+    SITELOG_SNAPSHOT_PAYLOADS, /* entries (index and payload): live payloads that belong to the received image; takes as store does */
     SITELOG_SNAPSHOT_INSTALL, /* the received image, verified, becomes the state and the log's base: one transaction per database,
                                  safe to repeat after a crash in between; then META and SEGMENT rows are in `rows` */
 };
 struct sitelog_snapshot {
     struct worker_job job;
+    struct sitelog_slot slot;
     enum sitelog_snapshot_kind kind;
     bool self_contained;
     struct raft_point point;
     uint64_t offset, total_bytes, resume_offset;
     uint32_t bytes_max;
-    struct blob *chunk;     /* READ: result, dropped after done; RECEIVE: borrowed reference */
+    struct blob *chunk; /* READ: result, dropped after done; RECEIVE: borrowed reference */
     struct entry *entries;
     uint32_t entry_count;
     struct sitelog_snapshot_info info; /* WRITE, INSTALL */
@@ -173,6 +194,7 @@ size_t sitelog_snapshots(const struct sitelog *s, struct sitelog_snapshot_info *
 /* Forget entries up to `point` except payloads that rows keep alive.  Only up to a snapshot that exists. */
 struct sitelog_compact {
     struct worker_job job;
+    struct sitelog_slot slot;
     struct raft_point point;
     enum grey_error err;
     struct fault fault;
@@ -181,11 +203,13 @@ struct sitelog_compact {
 };
 enum grey_error sitelog_compact(struct sitelog *s, struct sitelog_compact *job);
 
-struct sitelog_usage { /* as of the last finished job */
+struct sitelog_usage {                                          /* as of the last finished job */
     uint64_t log_bytes, state_bytes, snapshot_bytes, wal_bytes; /* file sizes */
-    uint64_t syncs, written_bytes;                               /* since start; written: /proc/self/io write_bytes is the node's own */
-    uint64_t store_us_last, store_us_max;                        /* duration of store transactions */
+    uint64_t syncs, written_bytes;                              /* since start; written: to the databases, as SQLite asked for */
+    uint64_t store_us_last, store_us_max;                       /* duration of store transactions */
+    uint64_t stores;                                            /* store transactions */
     uint32_t jobs_waiting;
+    bool disk_full; /* the reserve is given up; ends by itself when there is room for it again */
 };
 void sitelog_usage(const struct sitelog *s, struct sitelog_usage *u);
 

@@ -5,45 +5,32 @@
 #ifndef AGENT_UPLINK_H
 #define AGENT_UPLINK_H
 
-#include "agent/sitelog.h"
-#include "agent/state.h"
+#include "agent/node.h"
 #include "platform/conn.h"
-#include "platform/json.h"
 
 struct uplink;
 
 struct uplink_options {
     const char *const *endpoints; /* "host:port", tried in order */
     uint32_t endpoint_count;
-    const struct conn_tls *tls;   /* NULL: plain MQTT, loopback only */
+    const struct conn_tls *tls; /* NULL: plain MQTT, loopback only */
     const char *node, *data_dir;
     uint32_t keepalive_s;
-    uint32_t window_frames; /* frames not acknowledged by the core */
+    uint32_t window_frames;     /* frames not acknowledged by the core */
     uint64_t limit_bytes_per_s; /* 0: none */
 };
 
-/* What the uplink needs of the node that owns it. */
-struct uplink_host {
-    void *context;
-    struct state *state;
-    struct table *table;
-    struct sitelog *log;
-    /* The payload of a committed entry if it is still in memory (lends until the next event of the loop); NULL: read it from disk. */
-    struct blob *(*payload)(void *context, raft_index index);
-    /* Proposes an ENTRY_ACK.  E_NOT_LEADER, E_LOG_FULL: try again later. */
-    enum grey_error (*propose_ack)(void *context, enum event_channel c, grey_seq acked_seq);
-};
-
-struct uplink *uplink_new(const struct conn_context *x, const struct uplink_options *o, const struct uplink_host *host, struct fault *f);
+/* node: borrowed for the life of the uplink.  Starts idle. */
+struct uplink *uplink_new(const struct conn_context *x, const struct uplink_options *o, struct node *node, struct fault *f);
 void uplink_free(struct uplink *u);
 void uplink_lead(struct uplink *u, grey_epoch epoch); /* this node leads: connect and publish */
 void uplink_follow(struct uplink *u);                 /* no more: disconnect */
 void uplink_wake(struct uplink *u);                   /* the outbox or an acknowledged position changed */
 
 struct uplink_facts {
-    bool up;                     /* connected, and the core welcomed this session */
+    bool up; /* connected, and the core welcomed this session */
     const char *endpoint;
-    int64_t last_contact_unix_ms; /* last word of the core; 0: never since start */
+    int64_t last_contact_unix_ms;        /* last word of the core; 0: never since start */
     uint64_t sent_bytes, received_bytes; /* on the wire: TLS and MQTT included */
     char last_error[160];
 };

@@ -35,11 +35,11 @@ struct conn_events {
 };
 
 struct conn_options {
-    const struct conn_tls *tls;     /* NULL: plain */
-    const char *expected_host;      /* TLS client: the DNS name the certificate must hold; NULL: the caller judges conn_peer_uri */
+    const struct conn_tls *tls; /* NULL: plain */
+    const char *expected_host;  /* TLS client: the DNS name the certificate must hold; NULL: the caller judges conn_peer_uri */
     size_t input_limit_bytes;
     size_t output_limit_bytes;
-    uint32_t open_timeout_ms;       /* connect and handshake; 0: 10 s */
+    uint32_t open_timeout_ms; /* connect and handshake; 0: 10 s */
     const struct conn_events *events;
     void *context;
 };
@@ -49,14 +49,18 @@ struct conn *conn_dial(const struct conn_context *x, const char *address, const 
 
 /* accepted: called for each connection before its handshake; fills o for it (o->events must be set) and returns true, or false to
  * refuse.  E_ADDRESS_IN_USE names the owner where it can be known.  unix sockets are made 0660 and an old one is replaced. */
-struct conn_listener *conn_listen(const struct conn_context *x, const char *address, bool (*accepted)(void *context, struct conn_options *o),
-                                  void *context, struct fault *f);
+struct conn_listener *conn_listen(const struct conn_context *x, const char *address,
+                                  bool (*accepted)(void *context, struct conn_options *o), void *context, struct fault *f);
 void conn_listener_close(struct conn_listener *l);
 uint16_t conn_listener_port(const struct conn_listener *l);
 
-enum grey_error conn_write(struct conn *c, struct bytes out); /* copies; all or nothing; E_BUSY above output_limit_bytes; sent at once or
+enum grey_error conn_write(struct conn *c,
+                           struct bytes out); /* copies; all or nothing; E_BUSY above output_limit_bytes; sent at once or
                                                                  when the socket allows */
-size_t conn_output_bytes(const struct conn *c);               /* not yet given to the kernel */
+/* conn_pause: on_bytes is not called and nothing is read until conn_resume, which shows what was kept at once. */
+void conn_pause(struct conn *c);
+void conn_resume(struct conn *c);
+size_t conn_output_bytes(const struct conn *c); /* not yet given to the kernel */
 void conn_set_context(struct conn *c, const struct conn_events *events, void *context);
 void *conn_get_context(const struct conn *c);
 void conn_close(struct conn *c);  /* NULL is allowed */

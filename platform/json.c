@@ -8,12 +8,18 @@
 #include "include/grey/must.h"
 
 #define DEPTH_MAX 64u
-#define TEXT_BYTES_MAX (16u * 1024u * 1024u) /* four times the largest request; answers of the core may be longer than requests */
+#define TREE_BYTES_MAX (32u * 1024u * 1024u) /* half of the 64 MiB that greyd must live in; 4 MiB of "[]," would take 150 */
 
 /* --- Reading -------------------------------------------------------------------------------------------------------------------- */
 
-/* Where the depth first exceeds DEPTH_MAX, or text.size.  Brackets in strings do not count. */
-static size_t too_deep_at(struct bytes text) {
+/* What a look at the brackets, commas and quotes tells before jansson allocates anything. */
+struct outline {
+    size_t too_deep_at; /* where the depth first exceeds DEPTH_MAX, or the size of the text */
+    size_t tree_bytes;  /* about what jansson's tree will take, from above (jansson 2.14, glibc, 64 bits) */
+};
+
+static struct outline outline_of(struct bytes text) {
+    struct outline o = {.too_deep_at = text.size, .tree_bytes = 2 * text.size};
     size_t depth = 0;
     bool in_string = false;
     for (size_t i = 0; i < text.size; i++) {
@@ -24,33 +30,54 @@ static size_t too_deep_at(struct bytes text) {
             } else if (c == '"') {
                 in_string = false;
             }
-        } else if (c == '"') {
+            continue;
+        }
+        switch (c) {
+        case '"':
             in_string = true;
-        } else if (c == '{' || c == '[') {
+            o.tree_bytes += 48;
+            break;
+        case ',':
+            o.tree_bytes += 48; /* a number and its place in an array */
+            break;
+        case ':':
+            o.tree_bytes += 96; /* a pair of the hash table */
+            break;
+        case '{':
+        case '[':
+            o.tree_bytes += c == '{' ? 256 : 144;
             if (++depth > DEPTH_MAX) {
-                return i;
+                o.too_deep_at = i;
+                return o;
             }
-        } else if ((c == '}' || c == ']') && depth > 0) {
-            depth--;
+            break;
+        case '}':
+        case ']':
+            depth -= depth > 0;
+            break;
+        default:
+            break;
         }
     }
-    return text.size;
+    return o;
 }
 
 json_t *json_read(struct bytes text, struct fault *f) {
-    if (text.size > TEXT_BYTES_MAX) {
-        (void)fault_set(f, E_BAD_JSON, "line 1, column 1: %zu bytes of JSON, at most %u are read", text.size, TEXT_BYTES_MAX);
-        return NULL;
-    }
-    size_t deep_at = too_deep_at(text);
-    if (deep_at < text.size) {
+    struct outline o = outline_of(text);
+    if (o.too_deep_at < text.size) {
         size_t line = 1, line_start = 0;
-        for (size_t i = 0; i < deep_at; i++) {
+        for (size_t i = 0; i < o.too_deep_at; i++) {
             if (text.data[i] == '\n') {
                 line++, line_start = i + 1;
             }
         }
-        (void)fault_set(f, E_BAD_JSON, "line %zu, column %zu: more than %u levels deep", line, deep_at - line_start + 1, DEPTH_MAX);
+        size_t column = o.too_deep_at - line_start + 1;
+        (void)fault_set(f, E_BAD_JSON, "line %zu, column %zu: more than %u levels deep", line, column, DEPTH_MAX);
+        return NULL;
+    }
+    if (o.tree_bytes > TREE_BYTES_MAX) {
+        (void)fault_set(f, E_TOO_LARGE, "%zu bytes of JSON would take %zu MiB to read, at most %u", text.size, o.tree_bytes >> 20,
+                        TREE_BYTES_MAX >> 20);
         return NULL;
     }
     json_error_t error;

@@ -7,8 +7,10 @@
 #include "platform/bytes.h"
 #include "platform/fault.h"
 
-/* Parses one document; duplicate keys, trailing bytes, invalid UTF-8, NUL in strings and depth above 64 are refused: E_BAD_JSON with line and column.
- * The caller owns the result (json_decref). */
+/* Parses one document; duplicate keys, trailing bytes, invalid UTF-8, NUL in strings and depth above 64 are refused:
+ * E_BAD_JSON with line and column.
+ * So are integers beyond 64 bits and reals beyond a double, which jansson cannot hold.  What would take more than 32 MiB to read
+ * (some 100,000 objects, 500,000 numbers): E_TOO_LARGE, before anything is allocated.  The caller owns the result (json_decref). */
 json_t *json_read(struct bytes text, struct fault *f);
 
 /* In a document that json_read accepted: the bytes of element `index` of the top-level array, or of member `name` of the top-level

@@ -14,7 +14,8 @@ enum log_format { LOG_PRETTY, LOG_JSON };
 void log_configure(enum log_level level, enum log_format format);
 bool log_enabled(enum log_level level);
 bool log_level_parse(const char *text, enum log_level *level);
-void log_write(enum log_level level, const char *module, const char *event, const char *format, ...) __attribute__((format(printf, 4, 5)));
+void log_write(enum log_level level, const char *module, const char *event, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
 
 struct log_limit {
     uint64_t next_ms; /* start with zeros */
@@ -29,16 +30,16 @@ bool log_limit_pass(struct log_limit *limit, uint32_t *left_out); /* true: write
 #define log_warn(module, event, ...) log_at(LOG_WARN, module, event, __VA_ARGS__)
 #define log_error(module, event, ...) log_at(LOG_ERROR, module, event, __VA_ARGS__)
 /* Use in a loop thread only; one static limit per call site. */
-#define log_limited(level, module, event, ...)                                \
-    do {                                                                      \
-        static struct log_limit limit_here;                                   \
-        uint32_t left_out_here = 0;                                           \
-        if (log_enabled(level) && log_limit_pass(&limit_here, &left_out_here)) { \
-            log_write(level, module, event, __VA_ARGS__);                     \
-            if (left_out_here > 0) {                                          \
-                log_write(level, module, event, "left_out=%u", (unsigned)left_out_here); \
-            }                                                                 \
-        }                                                                     \
+#define log_limited(level, module, event, ...)                                                                                     \
+    do {                                                                                                                           \
+        static struct log_limit limit_here;                                                                                        \
+        uint32_t left_out_here = 0;                                                                                                \
+        if (log_enabled(level) && log_limit_pass(&limit_here, &left_out_here)) {                                                   \
+            log_write(level, module, event, __VA_ARGS__);                                                                          \
+            if (left_out_here > 0) {                                                                                               \
+                log_write(level, module, event, "left_out=%u", (unsigned)left_out_here);                                           \
+            }                                                                                                                      \
+        }                                                                                                                          \
     } while (0)
 
 #endif

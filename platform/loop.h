@@ -17,7 +17,7 @@ struct loop;
 
 struct loop *loop_new(struct fault *f);
 void loop_free(struct loop *l);
-void loop_run(struct loop *l);  /* returns after loop_stop, at the end of a turn */
+void loop_run(struct loop *l); /* returns after loop_stop, at the end of a turn */
 void loop_stop(struct loop *l);
 uint64_t loop_now_ms(const struct loop *l); /* monotonic, read once per turn */
 
@@ -29,7 +29,7 @@ struct loop_timer {
 };
 void loop_timer_set(struct loop *l, struct loop_timer *t, uint64_t deadline_ms); /* sets or moves; fires once */
 void loop_timer_after(struct loop *l, struct loop_timer *t, uint64_t delay_ms);
-void loop_timer_cancel(struct loop *l, struct loop_timer *t);                    /* harmless when not set */
+void loop_timer_cancel(struct loop *l, struct loop_timer *t); /* harmless when not set */
 
 struct loop_fd {
     void (*ready)(void *context, uint32_t events); /* EPOLLIN, EPOLLOUT, EPOLLHUP, EPOLLERR */
@@ -44,6 +44,7 @@ void loop_fd_remove(struct loop *l, struct loop_fd *w); /* does not close; harml
 
 /* Called at the end of each turn in which anything ran; what a hook starts is handled in the next turn.  At most 8 hooks. */
 void loop_hook(struct loop *l, void (*hook)(void *context), void *context);
+void loop_hook_remove(struct loop *l, void (*hook)(void *context), void *context);
 /* loop_again: the next turn does not sleep. */
 void loop_again(struct loop *l);
 
@@ -55,5 +56,7 @@ struct loop_note {
     struct loop_note *next; /* owned by the loop until run */
 };
 void loop_post(struct loop *l, struct loop_note *note);
+void loop_unpost(struct loop *l,
+                 struct loop_note *note); /* the loop's thread only: forgets a note that did not run; harmless otherwise */
 
 #endif

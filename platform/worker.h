@@ -13,12 +13,12 @@ struct worker;
 struct worker_job {
     void (*work)(struct worker_job *job); /* unused with a batch function */
     void (*done)(struct worker_job *job);
-    struct worker_job *next;              /* owned by the worker until done */
+    struct worker_job *next; /* owned by the worker until done */
 };
 
 /* batch: NULL or the function for lists; context is handed to it.  name: at most 15 characters. */
-struct worker *worker_new(struct loop *l, const char *name, uint32_t queue_max, void (*batch)(void *context, struct worker_job *list),
-                          void *context, struct fault *f);
+struct worker *worker_new(struct loop *l, const char *name, uint32_t queue_max,
+                          void (*batch)(void *context, struct worker_job *list), void *context, struct fault *f);
 enum grey_error worker_submit(struct worker *w, struct worker_job *job); /* E_BUSY when queue_max jobs wait or run */
 uint32_t worker_queued(const struct worker *w);
 /* Finishes all jobs, calls their done functions, ends the thread, frees w.  Call on the loop's thread. */

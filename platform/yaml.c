@@ -86,7 +86,7 @@ static void *doc_new(struct yaml_doc *doc, size_t size) {
     return piece->content;
 }
 
-void yaml_free(struct yaml_doc *doc) {
+void yaml_doc_free(struct yaml_doc *doc) {
     if (doc == NULL) {
         return;
     }
@@ -326,9 +326,27 @@ static void drop_empty_root(struct yaml_doc *doc) {
     }
 }
 
+/* The number of the first line that begins with '%', 0 when there is none.  Directives set up tags, which we refuse, and libyaml takes
+ * seconds for some thousands of them. */
+static size_t directive_line(struct bytes text) {
+    size_t line = 1;
+    for (size_t i = 0; i < text.size; i++) {
+        if (text.data[i] == '%' && (i == 0 || text.data[i - 1] == '\n')) {
+            return line;
+        }
+        line += text.data[i] == '\n';
+    }
+    return 0;
+}
+
 struct yaml_doc *yaml_read(struct bytes text, struct fault *f) {
     if (text.size > YAML_TEXT_BYTES_MAX) {
         (void)fault_set(f, E_CONFIG, "line 1, column 1: %zu bytes, at most %u are read", text.size, YAML_TEXT_BYTES_MAX);
+        return NULL;
+    }
+    size_t directive = directive_line(text);
+    if (directive > 0) {
+        (void)fault_set(f, E_CONFIG, "line %zu, column 1: directives and lines that begin with %% are not allowed", directive);
         return NULL;
     }
     struct reader r = {.fault = f, .doc = mem_new(1, sizeof *r.doc)};
@@ -342,7 +360,7 @@ struct yaml_doc *yaml_read(struct bytes text, struct fault *f) {
     enum grey_error err = read_events(&r, text);
     yaml_parser_delete(&r.parser);
     if (err != E_OK) {
-        yaml_free(r.doc);
+        yaml_doc_free(r.doc);
         return NULL;
     }
     must(r.depth == 0);

@@ -1,8 +1,8 @@
 /* yaml.h: a configuration text as a tree of nodes that know where they stand (libyaml).
  *
- * The YAML that people write: mappings, sequences, scalars.  Anchors, aliases, tags, keys given twice, keys that are not plain or
- * quoted text, several documents, a NUL character, and more than YAML_TEXT_BYTES_MAX, YAML_DEPTH_MAX or YAML_NODES_MAX are
- * refused.  All faults say E_CONFIG and begin "line 3, column 5: "; the caller puts the file's name before it.
+ * The YAML that people write: mappings, sequences, scalars.  Anchors, aliases, tags, directives, keys given twice, keys that
+ * are not plain or quoted text, several documents, a NUL character, and more than YAML_TEXT_BYTES_MAX, YAML_DEPTH_MAX or
+ * YAML_NODES_MAX are refused.  All faults say E_CONFIG and begin "line 3, column 5: "; the caller puts the file's name before it.
  * Scalars are typed by who reads them, by the core schema of YAML 1.2 (so `no` is text, and only true and false are boolean).
  * Nothing here reads a file.  Thread: any, one at a time for each document.
  *
@@ -36,9 +36,9 @@ struct yaml_doc;
 
 /* Copies what it needs of text.  NULL with *f set (f may be NULL): E_CONFIG or E_NO_MEMORY.  The caller owns the result. */
 struct yaml_doc *yaml_read(struct bytes text, struct fault *f);
-void yaml_free(struct yaml_doc *doc); /* NULL is allowed */
+void yaml_doc_free(struct yaml_doc *doc); /* NULL is allowed (libyaml exports a yaml_free of its own) */
 
-/* Lends the root, and with it all nodes, until yaml_free.  NULL when the text is empty or holds only comments. */
+/* Lends the root, and with it all nodes, until yaml_doc_free.  NULL when the text is empty or holds only comments. */
 const struct yaml_node *yaml_root(const struct yaml_doc *doc);
 
 /* The member `key` of a mapping; NULL when node is NULL, no mapping, or has no such member. */

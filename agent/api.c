@@ -1,0 +1,594 @@
+#include "agent/api.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "agent/api_core.h"
+#include "platform/keys.h"
+#include "platform/log.h"
+#include "platform/metrics.h"
+#include "platform/now.h"
+
+static struct metric requests = METRIC_COUNTER("grey_http_requests_total", "Requests of the HTTP API.");
+static struct metric errors = METRIC_COUNTER("grey_http_errors_total", "Requests answered with a problem.");
+static struct metric resident = METRIC_GAUGE("grey_process_resident_memory_bytes", "Resident memory of this process.");
+static struct metric disk_ratio =
+    METRIC_GAUGE_MILLI("grey_storage_disk_usage_ratio", "Used part of the file system of the data directory.");
+static struct metric written =
+    METRIC_COUNTER("grey_storage_written_bytes_total", "Bytes this process caused to be written to storage.");
+static const char *const channels[] = {"control", "events", "data"};
+static struct metric queue_bytes =
+    METRIC_GAUGE_LABELS("grey_federation_queue_bytes", "Bytes of events not acknowledged by the core.", "channel", channels);
+static struct metric queue_pending =
+    METRIC_GAUGE_LABELS("grey_federation_queue_pending", "Events not acknowledged by the core.", "channel", channels);
+static struct metric queue_gaps =
+    METRIC_COUNTER_LABELS("grey_federation_gaps_total", "Events evicted from the full queue.", "channel", channels);
+
+void api_answer_begin(struct api_answer *a) {
+    builder_init(&a->out, API_ANSWER_BYTES_MAX);
+    json_writer_init(&a->w, &a->out);
+}
+
+void api_answer_send(struct api_answer *a, struct api_call *c, int status, const struct http_extra *extra, size_t extra_count) {
+    if (a->out.err != E_OK) {
+        http_reply_error(c->q, a->out.err, "the answer grew too large; ask for less");
+    } else {
+        builder_add_byte(&a->out, '\n');
+        http_reply(c->q, status, "application/json", builder_bytes(&a->out), extra, extra_count);
+    }
+    builder_free(&a->out);
+    mem_free(c);
+}
+
+void api_call_error(struct api_call *c, enum grey_error err, const char *detail) {
+    metrics_add(&errors, 0, 1);
+    http_reply_error(c->q, err, detail);
+    mem_free(c);
+}
+
+/* --- how it is ------------------------------------------------------------------------------------------------------------------- */
+
+enum health { HEALTHY, DEGRADED, UNHEALTHY };
+static const char *const health_names[] = {"healthy", "degraded", "unhealthy"};
+
+/* Unhealthy: nothing can be decided.  Degraded: it can, but one more loss would end that, or this node lags behind. */
+static enum health consensus_health(struct api *a) {
+    struct raft_status s;
+    node_raft_status(a->o.node, &s);
+    if (!node_has_quorum(a->o.node)) {
+        return UNHEALTHY;
+    }
+    uint32_t voters = 0, active = 1;
+    for (uint32_t i = 0; i < s.members->count; i++) {
+        voters += s.members->at[i].voter;
+    }
+    if (s.role == RAFT_LEADER) {
+        for (uint32_t i = 0; i < s.peer_count; i++) {
+            const struct raft_member *m = raft_members_find(s.members, s.peers[i].id);
+            active += m != NULL && m->voter && s.peers[i].active;
+        }
+        return active < voters ? DEGRADED : HEALTHY;
+    }
+    return raft_members_find(s.members, s.self) == NULL ? DEGRADED : HEALTHY;
+}
+
+static enum health link_health(struct api *a, struct uplink_facts *facts) {
+    struct raft_status s;
+    node_raft_status(a->o.node, &s);
+    memset(facts, 0, sizeof *facts);
+    if (a->o.uplink == NULL) {
+        return HEALTHY;
+    }
+    uplink_facts(a->o.uplink, facts);
+    return s.role != RAFT_LEADER || facts->up ? HEALTHY : DEGRADED;
+}
+
+static void health(struct api_call *c) {
+    struct uplink_facts facts;
+    enum health consensus = consensus_health(c->api), link = link_health(c->api, &facts);
+    enum health worst = consensus > link ? consensus : link;
+    struct api_answer a;
+    api_answer_begin(&a);
+    json_open(&a.w, '{');
+    json_key(&a.w, "status");
+    json_str(&a.w, health_names[worst]);
+    json_close(&a.w);
+    api_answer_send(&a, c, worst == UNHEALTHY ? 503 : 200, NULL, 0);
+}
+
+static void health_live(struct api_call *c) {
+    http_reply(c->q, 200, "application/json", bytes_str("{\"status\":\"healthy\"}\n"), NULL, 0);
+    mem_free(c);
+}
+
+static void health_ready(struct api_call *c) {
+    bool ready = node_has_quorum(c->api->o.node);
+    http_reply(c->q, ready ? 200 : 503, "application/json",
+               bytes_str(ready ? "{\"status\":\"healthy\"}\n" : "{\"status\":\"unhealthy\"}\n"), NULL, 0);
+    mem_free(c);
+}
+
+static void put_str(struct json_writer *w, const char *name, const char *value) {
+    json_key(w, name);
+    json_str(w, value);
+}
+
+static void put_uint(struct json_writer *w, const char *name, uint64_t value) {
+    json_key(w, name);
+    json_uint(w, value);
+}
+
+static void put_hex(struct json_writer *w, const char *name, const uint8_t *bytes, size_t size) {
+    char text[2 * DIGEST_BYTES + 1];
+    for (size_t i = 0; i < size; i++) {
+        (void)snprintf(text + 2 * i, 3, "%02x", bytes[i]);
+    }
+    put_str(w, name, text);
+}
+
+static const char *role_name(const struct raft_status *s, raft_id id) {
+    if (id == s->leader && id != 0) {
+        return "leader";
+    }
+    return id == s->self && (s->role == RAFT_CANDIDATE || s->role == RAFT_PRE_CANDIDATE) ? "candidate" : "follower";
+}
+
+static const char *own_role_name(const struct raft_status *s) {
+    return s->role == RAFT_LEADER ? "leader" : s->role == RAFT_FOLLOWER ? "follower" : "candidate";
+}
+
+static uint64_t pending_bytes(struct api *a) {
+    uint64_t bytes = 0;
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        struct channel_facts f;
+        state_channel(node_state(a->o.node), (enum event_channel)i, &f);
+        bytes += f.pending_bytes;
+    }
+    return bytes;
+}
+
+static void health_detailed(struct api_call *c) {
+    struct api *api = c->api;
+    struct uplink_facts facts;
+    enum health consensus = consensus_health(api), link = link_health(api, &facts);
+    enum health worst = consensus > link ? consensus : link;
+    struct raft_status s;
+    node_raft_status(api->o.node, &s);
+    struct sitelog_usage usage;
+    sitelog_usage(node_log(api->o.node), &usage);
+    struct peers_link links[LIMIT_MEMBERS];
+    size_t up = 0, link_count = node_peers(api->o.node) == NULL ? 0 : peers_links(node_peers(api->o.node), links, LIMIT_MEMBERS);
+    for (size_t i = 0; i < link_count; i++) {
+        up += links[i].up;
+    }
+    struct api_answer a;
+    api_answer_begin(&a);
+    json_open(&a.w, '{');
+    put_str(&a.w, "status", health_names[worst]);
+    json_key(&a.w, "checks");
+    json_open(&a.w, '{');
+    json_key(&a.w, "consensus");
+    json_open(&a.w, '{');
+    put_str(&a.w, "status", health_names[consensus]);
+    put_str(&a.w, "role", own_role_name(&s));
+    put_uint(&a.w, "term", s.term);
+    put_str(&a.w, "leader_id", node_leader_name(api->o.node));
+    json_close(&a.w);
+    json_key(&a.w, "storage");
+    json_open(&a.w, '{');
+    put_str(&a.w, "status", "healthy");
+    put_uint(&a.w, "used_bytes", usage.log_bytes + usage.state_bytes + usage.wal_bytes + usage.snapshot_bytes);
+    put_uint(&a.w, "log_bytes", usage.log_bytes + usage.wal_bytes);
+    put_uint(&a.w, "jobs_waiting", usage.jobs_waiting);
+    put_uint(&a.w, "last_store_us", usage.store_us_last);
+    json_close(&a.w);
+    json_key(&a.w, "scheduler");
+    json_open(&a.w, '{');
+    put_str(&a.w, "status", "healthy");
+    put_uint(&a.w, "active_tasks", 0);
+    json_close(&a.w);
+    json_key(&a.w, "network");
+    json_open(&a.w, '{');
+    put_str(&a.w, "status", up < link_count ? "degraded" : "healthy");
+    put_uint(&a.w, "connected_peers", up);
+    put_uint(&a.w, "known_peers", link_count);
+    json_close(&a.w);
+    json_key(&a.w, "federation");
+    json_open(&a.w, '{');
+    put_str(&a.w, "status", api->o.uplink == NULL ? "disabled" : health_names[link]);
+    put_uint(&a.w, "queue_bytes", pending_bytes(api));
+    json_key(&a.w, "last_contact_seconds");
+    if (facts.last_contact_unix_ms == 0) {
+        json_none(&a.w);
+    } else {
+        json_milli(&a.w, now_wall_ms() - facts.last_contact_unix_ms);
+    }
+    json_close(&a.w);
+    json_key(&a.w, "clock");
+    json_open(&a.w, '{');
+    int64_t site_ms = node_site_time_ms(api->o.node);
+    int64_t off_ms = now_wall_ms() - site_ms;
+    bool unsure = site_ms > 0 && (off_ms > 60000 || off_ms < -60000);
+    put_str(&a.w, "status", unsure ? "degraded" : "healthy");
+    json_key(&a.w, "offset_from_site_seconds");
+    json_milli(&a.w, site_ms > 0 ? off_ms : 0);
+    json_close(&a.w);
+    json_key(&a.w, "attestation");
+    json_open(&a.w, '{');
+    put_str(&a.w, "status", "none");
+    json_close(&a.w);
+    json_close(&a.w);
+    json_close(&a.w);
+    api_answer_send(&a, c, worst == UNHEALTHY ? 503 : 200, NULL, 0);
+}
+
+/* --- metrics ------------------------------------------------------------------------------------------------------------------------- */
+
+static void read_process(struct api *a) {
+    long pages = 0, skipped;
+    FILE *f = fopen("/proc/self/statm", "re");
+    if (f != NULL) {
+        if (fscanf(f, "%ld %ld", &skipped, &pages) == 2) {
+            metrics_set(&resident, 0, (int64_t)pages * sysconf(_SC_PAGESIZE));
+        }
+        (void)fclose(f);
+    }
+    f = fopen("/proc/self/io", "re");
+    if (f != NULL) {
+        char line[80];
+        long long bytes;
+        while (fgets(line, sizeof line, f) != NULL) {
+            if (sscanf(line, "write_bytes: %lld", &bytes) == 1) {
+                metrics_set(&written, 0, bytes);
+            }
+        }
+        (void)fclose(f);
+    }
+    struct statvfs v;
+    if (statvfs(a->o.data_dir, &v) == 0 && v.f_blocks > 0) {
+        metrics_set(&disk_ratio, 0, (int64_t)(1000u - 1000u * (uint64_t)v.f_bavail / v.f_blocks));
+    }
+}
+
+static void metrics(struct api_call *c) {
+    for (unsigned i = 0; i < CHANNEL_COUNT; i++) {
+        struct channel_facts f;
+        state_channel(node_state(c->api->o.node), (enum event_channel)i, &f);
+        metrics_set(&queue_bytes, i, (int64_t)f.pending_bytes);
+        metrics_set(&queue_pending, i, (int64_t)f.pending_count);
+        metrics_set(&queue_gaps, i, (int64_t)f.gap_events);
+    }
+    read_process(c->api);
+    struct builder out;
+    builder_init(&out, API_ANSWER_BYTES_MAX);
+    metrics_render(&out);
+    http_reply(c->q, 200, "text/plain; version=0.0.4", builder_bytes(&out), NULL, 0);
+    builder_free(&out);
+    mem_free(c);
+}
+
+/* --- the site ------------------------------------------------------------------------------------------------------------------------ */
+
+static const char *member_state(struct api *a, const struct raft_status *s, const struct raft_member *m) {
+    if (m->id == s->self) {
+        return "healthy";
+    }
+    for (uint32_t i = 0; i < s->peer_count; i++) {
+        if (s->role == RAFT_LEADER && s->peers[i].id == m->id) {
+            return s->peers[i].active ? "healthy" : "dead";
+        }
+    }
+    struct peers *p = node_peers(a->o.node);
+    return p != NULL && peers_up(p, m->id) ? "healthy" : "suspect";
+}
+
+static void put_members(struct api *a, struct json_writer *w) {
+    struct raft_status s;
+    node_raft_status(a->o.node, &s);
+    json_open(w, '[');
+    for (uint32_t i = 0; i < s.members->count; i++) {
+        const struct raft_member *m = &s.members->at[i];
+        json_open(w, '{');
+        put_str(w, "id", m->node.text);
+        put_str(w, "addr", m->peer_address);
+        put_str(w, "http_addr", m->http_address);
+        put_str(w, "role", role_name(&s, m->id));
+        put_str(w, "kind", m->witness ? "witness" : m->voter || m->voter_old ? "voter" : "learner");
+        put_str(w, "state", member_state(a, &s, m));
+        json_key(w, "match_index");
+        bool known = false;
+        for (uint32_t k = 0; k < s.peer_count && s.role == RAFT_LEADER; k++) {
+            if (s.peers[k].id == m->id) {
+                json_uint(w, s.peers[k].match_index);
+                known = true;
+            }
+        }
+        if (!known && m->id == s.self) {
+            json_uint(w, s.stored_index);
+        } else if (!known) {
+            json_none(w);
+        }
+        char id[17];
+        (void)snprintf(id, sizeof id, "%016" PRIx64, m->id);
+        put_str(w, "raft_id", id);
+        put_str(w, "attestation", "none");
+        json_close(w);
+    }
+    json_close(w);
+}
+
+static void cluster_members(struct api_call *c) {
+    struct api_answer a;
+    api_answer_begin(&a);
+    put_members(c->api, &a.w);
+    api_answer_send(&a, c, 200, NULL, 0);
+}
+
+static void cluster_status(struct api_call *c) {
+    struct api *api = c->api;
+    struct raft_status s;
+    node_raft_status(api->o.node, &s);
+    struct api_answer a;
+    api_answer_begin(&a);
+    json_open(&a.w, '{');
+    put_str(&a.w, "site_id", node_site(api->o.node));
+    put_str(&a.w, "node_id", node_name(api->o.node));
+    put_str(&a.w, "mode", api->o.mode);
+    put_str(&a.w, "version", GREY_VERSION);
+    put_str(&a.w, "role", own_role_name(&s));
+    put_str(&a.w, "leader_id", node_leader_name(api->o.node));
+    put_uint(&a.w, "term", s.term);
+    put_uint(&a.w, "commit_index", s.commit_index);
+    put_uint(&a.w, "applied_index", state_applied(node_state(api->o.node)));
+    json_key(&a.w, "quorum");
+    json_bool(&a.w, node_has_quorum(api->o.node));
+    json_key(&a.w, "uptime_seconds");
+    json_milli(&a.w, (int64_t)(loop_now_ms(api->o.loop) - api->started_ms));
+    char time_text[32];
+    now_format(node_site_time_ms(api->o.node), time_text);
+    put_str(&a.w, "site_time", time_text);
+    json_key(&a.w, "members");
+    put_members(api, &a.w);
+    json_close(&a.w);
+    api_answer_send(&a, c, 200, NULL, 0);
+}
+
+static void cluster_leader(struct api_call *c) {
+    struct raft_status s;
+    node_raft_status(c->api->o.node, &s);
+    const struct raft_member *m = node_member(c->api->o.node, s.leader);
+    if (m == NULL) {
+        api_call_error(c, E_NO_QUORUM, "no leader is known");
+        return;
+    }
+    struct api_answer a;
+    api_answer_begin(&a);
+    json_open(&a.w, '{');
+    put_str(&a.w, "leader_id", m->node.text);
+    put_str(&a.w, "addr", m->peer_address);
+    put_str(&a.w, "http_addr", m->http_address);
+    put_uint(&a.w, "term", s.term);
+    json_close(&a.w);
+    api_answer_send(&a, c, 200, NULL, 0);
+}
+
+static void put_id(struct json_writer *w, const char *name, raft_id id) {
+    char text[17];
+    (void)snprintf(text, sizeof text, "%016" PRIx64, id);
+    put_str(w, name, text);
+}
+
+static void raft_details(struct api_call *c) {
+    struct node *n = c->api->o.node;
+    struct raft_status s;
+    node_raft_status(n, &s);
+    uint8_t hash[DIGEST_BYTES];
+    state_hash(node_state(n), hash);
+    struct api_answer a;
+    api_answer_begin(&a);
+    json_open(&a.w, '{');
+    put_str(&a.w, "state", s.role == RAFT_LEADER ? "Leader" : s.role == RAFT_FOLLOWER ? "Follower" : "Candidate");
+    put_str(&a.w, "role", own_role_name(&s));
+    put_id(&a.w, "raft_id", s.self);
+    put_uint(&a.w, "term", s.term);
+    put_id(&a.w, "voted_for", s.vote);
+    put_str(&a.w, "leader_id", node_leader_name(n));
+    put_uint(&a.w, "epoch", s.term);
+    json_key(&a.w, "log");
+    json_open(&a.w, '{');
+    put_uint(&a.w, "first_index", s.base_index + 1);
+    put_uint(&a.w, "last_index", s.last_index);
+    put_uint(&a.w, "stored_index", s.stored_index);
+    put_hex(&a.w, "chain_head", s.last_hash, DIGEST_BYTES);
+    json_key(&a.w, "last_time_ms");
+    json_int(&a.w, s.last_time_ms);
+    json_close(&a.w);
+    put_uint(&a.w, "commit_index", s.commit_index);
+    put_uint(&a.w, "applied_index", state_applied(node_state(n)));
+    put_hex(&a.w, "state_hash", hash, DIGEST_BYTES);
+    put_uint(&a.w, "members_index", s.members_index);
+    put_uint(&a.w, "requests_waiting", node_requests_waiting(n));
+    json_key(&a.w, "peers");
+    json_open(&a.w, '[');
+    for (uint32_t i = 0; i < s.peer_count && s.role == RAFT_LEADER; i++) {
+        static const char *const modes[] = {"probe", "replicate", "snapshot"};
+        const struct raft_member *m = raft_members_find(s.members, s.peers[i].id);
+        json_open(&a.w, '{');
+        put_str(&a.w, "id", m == NULL ? "?" : m->node.text);
+        put_uint(&a.w, "match_index", s.peers[i].match_index);
+        put_uint(&a.w, "next_index", s.peers[i].next_index);
+        json_key(&a.w, "active");
+        json_bool(&a.w, s.peers[i].active);
+        put_str(&a.w, "mode", s.peers[i].mode < 3 ? modes[s.peers[i].mode] : "?");
+        json_close(&a.w);
+    }
+    json_close(&a.w);
+    json_close(&a.w);
+    api_answer_send(&a, c, 200, NULL, 0);
+}
+
+static void debug_network(struct api_call *c) {
+    struct peers *p = node_peers(c->api->o.node);
+    struct peers_link links[LIMIT_MEMBERS];
+    size_t count = p == NULL ? 0 : peers_links(p, links, LIMIT_MEMBERS);
+    struct api_answer a;
+    api_answer_begin(&a);
+    json_open(&a.w, '{');
+    json_key(&a.w, "links");
+    json_open(&a.w, '[');
+    for (size_t i = 0; i < count; i++) {
+        const struct peers_link *k = &links[i];
+        json_open(&a.w, '{');
+        put_str(&a.w, "peer_id", k->node.text);
+        put_id(&a.w, "raft_id", k->id);
+        put_str(&a.w, "addr", k->address);
+        put_str(&a.w, "state", k->up ? "connected" : "disconnected");
+        json_key(&a.w, "tls");
+        json_bool(&a.w, k->tls);
+        json_key(&a.w, "last_seen_seconds");
+        if (k->last_heard_ms == 0) {
+            json_none(&a.w);
+        } else {
+            json_milli(&a.w, (int64_t)(loop_now_ms(c->api->o.loop) - k->last_heard_ms));
+        }
+        put_uint(&a.w, "received_bytes", k->in_bytes);
+        put_uint(&a.w, "sent_bytes", k->out_bytes);
+        put_uint(&a.w, "queued_bytes", k->output_bytes);
+        put_str(&a.w, "last_error", k->last_error);
+        json_close(&a.w);
+    }
+    json_close(&a.w);
+    put_uint(&a.w, "dropped_messages", p == NULL ? 0 : peers_dropped(p));
+    json_close(&a.w);
+    api_answer_send(&a, c, 200, NULL, 0);
+}
+
+static void not_here_yet(struct api_call *c) {
+    api_call_error(c, E_NOT_HERE_YET, "this call is part of a later version");
+}
+
+/* --- routes ------------------------------------------------------------------------------------------------------------------------- */
+
+struct route {
+    const char *method, *path; /* a path that ends in "/" takes what follows as its argument */
+    void (*run)(struct api_call *c);
+};
+
+static const struct route routes[] = {
+    {"PUT", "/v1/kv/", api_kv_put},
+    {"GET", "/v1/kv/", api_kv_get},
+    {"HEAD", "/v1/kv/", api_kv_get},
+    {"DELETE", "/v1/kv/", api_kv_delete},
+    {"GET", "/v1/kv", api_kv_list},
+    {"POST", "/v1/events", api_events_post},
+    {"GET", "/v1/events/", api_events_get},
+    {"GET", "/v1/queue", api_queue_get},
+    {"GET", "/health", health},
+    {"GET", "/health/live", health_live},
+    {"GET", "/health/ready", health_ready},
+    {"GET", "/health/detailed", health_detailed},
+    {"GET", "/metrics", metrics},
+    {"GET", "/v1/cluster/status", cluster_status},
+    {"GET", "/v1/cluster/members", cluster_members},
+    {"GET", "/v1/cluster/leader", cluster_leader},
+    {"GET", "/v1/raft/status", raft_details},
+    {"GET", "/v1/debug/raft", raft_details},
+    {"GET", "/v1/debug/network", debug_network},
+    {"GET", "/v1/federation/status", api_federation_status},
+    {"POST", "/v1/admin/snapshot", api_admin_snapshot},
+    {"GET", "/v1/admin/snapshots", api_admin_snapshots},
+    {"POST", "/v1/admin/transfer-leader", api_admin_transfer},
+    {"DELETE", "/v1/admin/members/", api_admin_member_remove},
+    {"POST", "/v1/admin/members", not_here_yet},
+    {"POST", "/v1/admin/leave", not_here_yet},
+    {"POST", "/v1/admin/rebalance", not_here_yet},
+    {"GET", "/v1/tasks", not_here_yet},
+    {"POST", "/v1/tasks", not_here_yet},
+    {"GET", "/v1/quotas", not_here_yet},
+    {"GET", "/v1/audit", not_here_yet},
+    {"GET", "/v1/state", not_here_yet},
+};
+
+/* Where the argument begins, 0 for an exact match, -1 for none. */
+static long match(const struct route *r, struct bytes path) {
+    size_t size = strlen(r->path);
+    if (r->path[size - 1] != '/') {
+        return bytes_equal_str(path, r->path) ? 0 : -1;
+    }
+    return path.size > size && memcmp(path.data, r->path, size) == 0 ? (long)size : -1;
+}
+
+void api_handle(void *context, struct http_request *q) {
+    struct api *api = context;
+    struct bytes path = http_path(q);
+    metrics_add(&requests, 0, 1);
+    uint32_t uid;
+    if (http_peer_uid(q, &uid) && uid != 0 && uid != geteuid()) {
+        metrics_add(&errors, 0, 1);
+        http_reply_error(q, E_DENIED, "this socket is for root and for the user greyd runs as");
+        return;
+    }
+    bool path_known = false;
+    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
+        long at = match(&routes[i], path);
+        if (at < 0) {
+            continue;
+        }
+        path_known = true;
+        if (strcmp(http_method(q), routes[i].method) != 0) {
+            continue;
+        }
+        struct api_call *c = mem_new(1, sizeof *c);
+        if (c == NULL) {
+            http_reply_error(q, E_NO_MEMORY, "");
+            return;
+        }
+        c->api = api;
+        c->q = q;
+        if (at > 0) {
+            c->arg_size = path.size - (size_t)at;
+            if (c->arg_size > LIMIT_KEY_BYTES) {
+                api_call_error(c, E_TOO_LARGE, "the name in the path is longer than 512 bytes");
+                return;
+            }
+            memcpy(c->arg, path.data + at, c->arg_size);
+        }
+        routes[i].run(c);
+        return;
+    }
+    metrics_add(&errors, 0, 1);
+    http_reply_error(q, path_known ? E_METHOD : E_NOT_FOUND, path_known ? "" : "no such path; docs/openapi.yaml lists them all");
+}
+
+struct api *api_new(const struct api_options *o) {
+    struct metric *const all[] = {&requests, &errors, &resident, &disk_ratio, &written, &queue_bytes, &queue_pending, &queue_gaps};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        metrics_register(all[i]);
+    }
+    struct api *a = mem_new(1, sizeof *a);
+    if (a != NULL) {
+        a->o = *o;
+        a->started_ms = loop_now_ms(o->loop);
+        keys_random(&a->id_seed, sizeof a->id_seed);
+        a->watch_timer = (struct loop_timer){.fire = api_kv_watch_timer, .context = a};
+        (void)snprintf(a->source, sizeof a->source, "grey://%s/%s", node_site(o->node), node_name(o->node));
+    }
+    return a;
+}
+
+void api_free(struct api *a) {
+    if (a != NULL) {
+        loop_timer_cancel(a->o.loop, &a->watch_timer);
+        api_kv_watchers_free(a);
+        mem_free(a);
+    }
+}
+
+void api_applied(struct api *a, const struct entry *e) {
+    if (e->kind == ENTRY_KV && a->watcher_count > 0) {
+        api_kv_applied(a, e);
+    }
+}

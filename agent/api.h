@@ -1,0 +1,27 @@
+/* api.h: the HTTP API of a node (INTERFACE in docs/openapi.yaml).  Any node answers; writes reach the leader by themselves.
+ * Thread: the loop's. */
+#ifndef AGENT_API_H
+#define AGENT_API_H
+
+#include "agent/node.h"
+#include "agent/uplink.h"
+#include "platform/http.h"
+
+struct api;
+
+struct api_options {
+    struct loop *loop;
+    struct node *node;
+    struct uplink *uplink; /* NULL: no core configured */
+    const char *mode;      /* "single", "site" or "edge" */
+    const char *data_dir;
+    enum event_priority default_priority;
+    uint32_t storage_max_gb;
+};
+
+struct api *api_new(const struct api_options *o);
+void api_free(struct api *a);
+void api_handle(void *context, struct http_request *q); /* an http_handler; context: the api */
+void api_applied(struct api *a, const struct entry *e); /* wakes those who watch a key */
+
+#endif

@@ -1,0 +1,57 @@
+/* api_core.h: the inside of the API, for its sources: api.c (routes, health, cluster), api_kv.c, api_events.c, api_admin.c, and nobody else. */
+#ifndef AGENT_API_CORE_H
+#define AGENT_API_CORE_H
+
+#include "agent/api.h"
+#include "platform/json.h"
+
+#define API_ANSWER_BYTES_MAX (8u * 1024u * 1024u)
+#define API_WATCHERS_MAX 256u
+
+/* One request under way.  arg: what follows the route's prefix in the path, e.g. the key. */
+struct api_call {
+    struct api *api;
+    struct http_request *q;
+    char arg[LIMIT_KEY_BYTES + 1];
+    size_t arg_size;
+};
+
+struct api_watcher;
+
+struct api {
+    struct api_options o;
+    uint64_t started_ms, id_seed;
+    struct api_watcher *watchers;
+    uint32_t watcher_count;
+    struct loop_timer watch_timer;
+    char source[2 * LIMIT_NAME_BYTES + 16]; /* grey://site/node */
+};
+
+/* A JSON answer being written. */
+struct api_answer {
+    struct builder out;
+    struct json_writer w;
+};
+void api_answer_begin(struct api_answer *a);
+/* Sends and frees; 500 when it grew too large.  Takes c. */
+void api_answer_send(struct api_answer *a, struct api_call *c, int status, const struct http_extra *extra, size_t extra_count);
+void api_call_error(struct api_call *c, enum grey_error err, const char *detail); /* takes c */
+
+/* Routes; each takes c. */
+void api_kv_get(struct api_call *c);
+void api_kv_put(struct api_call *c);
+void api_kv_delete(struct api_call *c);
+void api_kv_list(struct api_call *c);
+void api_kv_applied(struct api *a, const struct entry *e);
+void api_kv_watchers_free(struct api *a);
+void api_kv_watch_timer(void *context);
+void api_events_post(struct api_call *c);
+void api_events_get(struct api_call *c);
+void api_queue_get(struct api_call *c);
+void api_admin_snapshot(struct api_call *c);
+void api_admin_snapshots(struct api_call *c);
+void api_admin_transfer(struct api_call *c);
+void api_admin_member_remove(struct api_call *c);
+void api_federation_status(struct api_call *c);
+
+#endif

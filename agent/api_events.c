@@ -1,0 +1,204 @@
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/api_core.h"
+#include "agent/intake.h"
+#include "include/grey/must.h"
+#include "platform/now.h"
+
+struct post {
+    struct api_call *c;
+    struct intake_result result;
+};
+
+static void post_free(struct post *p) {
+    intake_result_free(&p->result);
+    mem_free(p);
+}
+
+static void accepted(void *context, const struct node_answer *a) {
+    struct post *p = context;
+    struct api_call *c = p->c;
+    if (a->err != E_OK) {
+        api_call_error(c, a->err, a->detail);
+        post_free(p);
+        return;
+    }
+    struct answer_event *events = mem_new(p->result.count, sizeof *events);
+    size_t count = events == NULL ? 0 : answer_events(a->answer, events, p->result.count);
+    if (count != p->result.count) {
+        api_call_error(c, events == NULL ? E_NO_MEMORY : E_BUG, "the state's answer cannot be read; the events are kept");
+        mem_free(events);
+        post_free(p);
+        return;
+    }
+    struct api_answer out;
+    bool all_duplicates = true;
+    api_answer_begin(&out);
+    json_open(&out.w, '{');
+    json_key(&out.w, "accepted");
+    json_open(&out.w, '[');
+    for (uint32_t i = 0; i < count; i++) {
+        struct bytes id;
+        json_open(&out.w, '{');
+        json_key(&out.w, "id");
+        json_text(&out.w, intake_id(&p->result, i, &id) ? id : bytes_of(NULL, 0));
+        json_key(&out.w, "channel");
+        json_str(&out.w, event_channel_name(events[i].channel));
+        json_key(&out.w, "seq");
+        json_uint(&out.w, events[i].seq);
+        json_key(&out.w, "index");
+        json_uint(&out.w, events[i].index);
+        if (events[i].duplicate) {
+            json_key(&out.w, "duplicate");
+            json_bool(&out.w, true);
+        }
+        all_duplicates = all_duplicates && events[i].duplicate;
+        json_close(&out.w);
+    }
+    json_close(&out.w);
+    json_key(&out.w, "provisional");
+    json_bool(&out.w, false);
+    json_close(&out.w);
+    struct http_extra extra[] = {{"X-Grey-Leader", node_leader_name(c->api->o.node)}};
+    api_answer_send(&out, c, all_duplicates ? 200 : 201, extra, 1);
+    mem_free(events);
+    post_free(p);
+}
+
+void api_events_post(struct api_call *c) {
+    struct post *p = mem_new(1, sizeof *p);
+    if (p == NULL) {
+        api_call_error(c, E_NO_MEMORY, "");
+        return;
+    }
+    p->c = c;
+    struct intake_options o = {.default_source = c->api->source,
+                               .default_priority = c->api->o.default_priority,
+                               .id_seed = c->api->id_seed++,
+                               .traceparent = http_header(c->q, "traceparent")};
+    struct builder b;
+    struct fault f = {0};
+    builder_init(&b, LIMIT_PAYLOAD_BYTES);
+    enum grey_error err = intake_json(http_body(c->q), http_header(c->q, "Content-Type"), &o, &b, &p->result, &f);
+    struct blob *payload = err == E_OK ? builder_blob(&b) : NULL;
+    builder_free(&b);
+    if (payload == NULL) {
+        api_call_error(c, err != E_OK ? err : E_NO_MEMORY, f.text);
+        post_free(p);
+        return;
+    }
+    bool urgent = p->result.most_urgent == PRIORITY_CRITICAL;
+    node_propose(c->api->o.node, ENTRY_EVENTS, payload, urgent, accepted, p);
+    blob_unref(payload);
+}
+
+/* --- one event by its id ---------------------------------------------------------------------------------------------------------------- */
+
+static void event_source(const struct api_call *c, char *source, size_t size) {
+    if (!http_query(c->q, "source", source, size)) {
+        (void)snprintf(source, size, "%s", c->api->source);
+    }
+}
+
+static void found(void *context, const struct node_answer *a) {
+    struct api_call *c = context;
+    char source[LIMIT_EVENT_FIELD_BYTES + 1];
+    struct answer_event e;
+    event_source(c, source, sizeof source);
+    struct bytes id = bytes_of(c->arg, c->arg_size);
+    if (a->err != E_OK) {
+        api_call_error(c, a->err, a->detail);
+        return;
+    }
+    if (state_dedup(node_state(c->api->o.node), bytes_str(source), id, &e) != TABLE_FOUND) {
+        api_call_error(c, E_NOT_FOUND, "no event of this source and id is remembered; give ?source= when it is not this node");
+        return;
+    }
+    struct api_answer out;
+    api_answer_begin(&out);
+    json_open(&out.w, '{');
+    json_key(&out.w, "id");
+    json_text(&out.w, id);
+    json_key(&out.w, "source");
+    json_str(&out.w, source);
+    json_key(&out.w, "channel");
+    json_str(&out.w, event_channel_name(e.channel));
+    json_key(&out.w, "seq");
+    json_uint(&out.w, e.seq);
+    json_key(&out.w, "index");
+    json_uint(&out.w, e.index);
+    struct channel_facts facts;
+    state_channel(node_state(c->api->o.node), e.channel, &facts);
+    json_key(&out.w, "acknowledged");
+    json_bool(&out.w, e.seq <= facts.acked_seq);
+    json_key(&out.w, "provisional");
+    json_bool(&out.w, false);
+    json_close(&out.w);
+    api_answer_send(&out, c, 200, NULL, 0);
+}
+
+static void want_row(void *context, enum table_id id, struct bytes key) {
+    sitelog_want(context, id, key);
+}
+
+static void fetch_row(void *context, const struct node_answer *a) {
+    struct api_call *c = context;
+    char source[LIMIT_EVENT_FIELD_BYTES + 1];
+    if (a->err != E_OK) {
+        api_call_error(c, a->err, a->detail);
+        return;
+    }
+    event_source(c, source, sizeof source);
+    struct builder wants;
+    builder_init(&wants, 4096);
+    state_dedup_wants(bytes_str(source), bytes_of(c->arg, c->arg_size), want_row, &wants);
+    node_fetch_rows(c->api->o.node, &wants, found, c);
+}
+
+void api_events_get(struct api_call *c) {
+    node_read_barrier(c->api->o.node, fetch_row, c);
+}
+
+/* --- the queue -------------------------------------------------------------------------------------------------------------------------- */
+
+void api_queue_get(struct api_call *c) {
+    struct node *n = c->api->o.node;
+    struct api_answer out;
+    api_answer_begin(&out);
+    json_open(&out.w, '{');
+    json_key(&out.w, "channels");
+    json_open(&out.w, '{');
+    uint64_t bytes = 0;
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        struct channel_facts f;
+        state_channel(node_state(n), (enum event_channel)i, &f);
+        bytes += f.pending_bytes;
+        json_key(&out.w, event_channel_name((enum event_channel)i));
+        json_open(&out.w, '{');
+        json_key(&out.w, "next_seq");
+        json_uint(&out.w, f.next_seq);
+        json_key(&out.w, "acked_seq");
+        json_uint(&out.w, f.acked_seq);
+        json_key(&out.w, "pending");
+        json_uint(&out.w, f.pending_count);
+        json_key(&out.w, "bytes");
+        json_uint(&out.w, f.pending_bytes);
+        json_key(&out.w, "oldest_seconds");
+        int64_t age_ms = f.oldest_time_ms == 0 ? 0 : node_site_time_ms(n) - f.oldest_time_ms;
+        json_milli(&out.w, age_ms > 0 ? age_ms : 0);
+        json_key(&out.w, "gaps");
+        json_uint(&out.w, f.gap_ranges);
+        json_key(&out.w, "gap_events");
+        json_uint(&out.w, f.gap_events);
+        json_close(&out.w);
+    }
+    json_close(&out.w);
+    json_key(&out.w, "bytes");
+    json_uint(&out.w, bytes);
+    json_key(&out.w, "limit_bytes");
+    json_uint(&out.w, state_queue_bytes_max(node_state(n)));
+    json_close(&out.w);
+    api_answer_send(&out, c, 200, NULL, 0);
+}

@@ -1,0 +1,66 @@
+/* config.h: every configuration key of greyd in one table: YAML path, environment variable, flag, range, default, meaning.
+ * Flags over environment over file over default; where each value came from is remembered.  docs/CONFIGURATION.md shows the table.
+ * Thread: start of the program and the loop's. */
+#ifndef AGENT_CONFIG_H
+#define AGENT_CONFIG_H
+
+#include "include/grey/ids.h"
+#include "platform/bytes.h"
+#include "platform/fault.h"
+
+#define CONFIG_ENDPOINTS_MAX 8u
+
+enum config_mode { CONFIG_MODE_SINGLE, CONFIG_MODE_SITE, CONFIG_MODE_EDGE };
+
+struct config {
+    enum config_mode mode; /* dev is another word for single */
+    char node_id[LIMIT_NAME_BYTES + 1], site_id[LIMIT_NAME_BYTES + 1];
+    char data_dir[LIMIT_PATH_BYTES + 1], wal_dir[LIMIT_PATH_BYTES + 1]; /* wal_dir "": data_dir/log */
+    char http_addr[LIMIT_ADDRESS_BYTES + 1], peer_addr[LIMIT_ADDRESS_BYTES + 1], peer_advertise[LIMIT_ADDRESS_BYTES + 1];
+    char socket_path[LIMIT_PATH_BYTES + 1]; /* "": data_dir/greyd.sock */
+    bool bootstrap;
+    char join[1024];
+    char log_level[8], log_format[8];
+    int64_t election_timeout_ms, heartbeat_interval_ms; /* heartbeat 0: half of the default time-out, a third of a set one */
+    int64_t snapshot_threshold, snapshot_interval_s, snapshots_kept;
+    int64_t commit_delay_ms, provisional_after_ms;
+    int64_t default_priority;
+    bool peer_tls, auth;
+    char tls_ca[LIMIT_PATH_BYTES + 1], tls_cert[LIMIT_PATH_BYTES + 1], tls_key[LIMIT_PATH_BYTES + 1], tls_min_version[8];
+    bool metrics_enabled;
+    int64_t metrics_port; /* 0: off */
+    bool federation;
+    char endpoints[CONFIG_ENDPOINTS_MAX][LIMIT_ADDRESS_BYTES + 1];
+    uint32_t endpoint_count;
+    bool upstream_tls;
+    char upstream_ca[LIMIT_PATH_BYTES + 1], upstream_cert[LIMIT_PATH_BYTES + 1], upstream_key[LIMIT_PATH_BYTES + 1];
+    int64_t keepalive_s, queue_size_mb;
+    int64_t limit_kbps; /* kilobits per second; 0: none */
+    int64_t max_size_gb;
+    bool insecure;
+
+    /* what the command line asks for instead of running */
+    bool check, print, show_help, show_version;
+    uint16_t origin[128]; /* per key: where its value came from */
+    uint32_t origin_line[128];
+    char file[LIMIT_PATH_BYTES + 1];
+};
+
+void config_defaults(struct config *c);
+
+/* The whole way: finds --config among the arguments, reads the file (limits as yaml.h), the environment (getenv form: NAME -> value
+ * or NULL), the flags; then checks what belongs together.  E_USAGE or E_CONFIG with file, line, column, what was expected and the
+ * nearest known key.  read_file: gives the text of a file, appended to out. */
+enum grey_error config_load(struct config *c, int argc, char **argv, const char *(*environment)(const char *name),
+                            enum grey_error (*read_file)(const char *path, struct builder *out, struct fault *f), struct fault *f);
+
+/* One YAML text on top of c; name: for messages.  Used by config_load, tests and the fuzz target. */
+enum grey_error config_read(struct config *c, struct bytes text, const char *name, struct fault *f);
+
+void config_print(const struct config *c, struct builder *out);      /* effective values and where each came from */
+void config_list_inert(const struct config *c, struct builder *out); /* keys of the file that are known but without effect yet */
+void config_document(struct builder *out);                           /* the table, in Markdown */
+void config_help(struct builder *out);                               /* for --help */
+bool config_loopback(const char *address);                           /* an address that only this machine reaches */
+
+#endif

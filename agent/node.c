@@ -1,0 +1,979 @@
+#include "agent/node.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/node_core.h"
+#include "include/grey/must.h"
+#include "platform/keys.h"
+#include "platform/log.h"
+#include "platform/metrics.h"
+#include "platform/now.h"
+
+#define TABLE_CLEAN_BYTES (1024u * 1024u)
+#define WINDOW_ENTRIES 1024u
+#define WINDOW_BYTES (1024u * 1024u)
+#define PEER_OUTPUT_BYTES (16u * 1024u * 1024u)
+#define BOOTSTRAP_WAIT_MS 3000u /* for word from the seeds that a cluster exists already */
+#define DUTY_MS 1000u
+#define PROMOTE_LAG_ENTRIES 256u /* a learner this close behind becomes a voter */
+
+static struct metric leader_changes =
+    METRIC_COUNTER("grey_consensus_leader_changes_total", "Changes of leadership seen by this node.");
+static struct metric commits = METRIC_COUNTER("grey_consensus_commits_total", "Entries committed and applied by this node.");
+static struct metric term_gauge = METRIC_GAUGE("grey_consensus_term", "Current term.");
+static struct metric is_leader = METRIC_GAUGE("grey_consensus_is_leader", "1 on the leader of the site.");
+static struct metric refused_messages =
+    METRIC_COUNTER("grey_consensus_refused_messages_total", "Impossible Raft messages, ignored.");
+static struct metric applied_gauge = METRIC_GAUGE("grey_consensus_applied_index", "Last applied log index.");
+
+static const char *role_name(uint64_t role) {
+    static const char *const names[] = {"follower", "pre-candidate", "candidate", "leader"};
+    return role < 4 ? names[role] : "?";
+}
+
+void node_fail(struct node *n, enum grey_error err, const char *detail) {
+    if (!n->has_failed) {
+        n->has_failed = true;
+        log_error("node", "fail", "error=GREY-%d %s: %s", error_id(err), error_sentence(err), detail);
+        n->events->failed(n->context, err, detail);
+    }
+}
+
+/* --- outputs ----------------------------------------------------------------------------------------------------------------------- */
+
+static void send_message(struct node *n, const struct raft_message *r) {
+    if (n->peers != NULL && r->to != n->self) {
+        struct message m = {.kind = MESSAGE_RAFT, .u.raft = *r};
+        (void)peers_send(n->peers, r->to, &m); /* what is lost, Raft sends again */
+    }
+}
+
+static void hold_send(struct node *n, const struct raft_send *s) {
+    must(s->message.entry_count == 0);
+    if (n->held_count == HELD_SENDS_MAX) {
+        return; /* as if lost on the way */
+    }
+    n->held[(n->held_first + n->held_count++) % HELD_SENDS_MAX] = (struct held_send){s->after_store_id, s->message};
+}
+
+static void release_sends(struct node *n) {
+    while (n->held_count > 0 && n->held[n->held_first].after_store_id <= n->stored_id) {
+        send_message(n, &n->held[n->held_first].message);
+        n->held_first = (n->held_first + 1) % HELD_SENDS_MAX;
+        n->held_count--;
+    }
+}
+
+static void store_done(void *context, struct sitelog_store *job) {
+    struct node *n = context;
+    if (job->err != E_OK) {
+        node_fail(n, job->err, job->fault.text);
+    } else {
+        size_t rows = job->rows == NULL ? 0 : sitelog_row_count(job->rows);
+        for (size_t i = 0; i < rows; i++) {
+            struct sitelog_row row;
+            sitelog_row_get(job->rows, i, &row);
+            (void)table_load(n->table, row.id, row.key, row.found, row.value,
+                             row.ref); /* without room it is fetched when applied */
+        }
+        n->stored_id = job->store_id;
+        release_sends(n);
+        struct raft_input in = {.kind = RAFT_IN_STORED, .store_id = job->store_id};
+        (void)node_step(n, &in, NULL);
+    }
+    mem_free(job);
+}
+
+static void want_row(void *context, enum table_id id, struct bytes key) {
+    sitelog_want(context, id, key);
+}
+
+static void store(struct node *n, const struct raft_output *out) {
+    struct sitelog_store *job = mem_new(1, sizeof *job);
+    uint32_t count =
+        out->store_last >= out->store_first && out->store_first > 0 ? (uint32_t)(out->store_last - out->store_first + 1) : 0;
+    struct entry *entries = count == 0 ? NULL : mem_new(count, sizeof *entries);
+    if (job == NULL || (count > 0 && entries == NULL)) {
+        mem_free(job);
+        mem_free(entries);
+        node_fail(n, E_NO_MEMORY, "storing entries");
+        return;
+    }
+    builder_init(&job->wants, 1024u * 1024u); /* what does not fit is fetched when the entry is applied */
+    for (uint32_t i = 0; i < count; i++) {
+        const struct entry *e = raft_entry(n->raft, out->store_first + i);
+        must(e != NULL && e->index == out->store_first + i);
+        entries[i] = *e;
+        (void)blob_ref(entries[i].payload);
+        state_wants(e, want_row, &job->wants);
+    }
+    if (job->wants.err != E_OK) {
+        builder_reset(&job->wants);
+    }
+    job->store_id = out->store_id;
+    job->vote_given = out->store_vote;
+    job->term = out->term;
+    job->vote = out->vote;
+    job->truncate_from = out->truncate_from;
+    job->entries = entries;
+    job->entry_count = count;
+    job->done = store_done;
+    job->context = n;
+    enum grey_error err = sitelog_store(n->log, job);
+    if (err != E_OK) {
+        node_fail(n, err, "the storage thread takes no more jobs");
+    }
+}
+
+struct load_job {
+    struct sitelog_read read;
+    struct node *node;
+    raft_id peer;
+};
+
+static void load_done(void *context, struct sitelog_read *read) {
+    struct load_job *job = context;
+    struct node *n = job->node;
+    if (read->err != E_OK) {
+        log_limited(LOG_ERROR, "node", "load", "from=%" PRIu64 " error=GREY-%d %s: %s", read->from, error_id(read->err),
+                    error_sentence(read->err), read->fault.text);
+    }
+    struct raft_input in = {.kind = RAFT_IN_LOADED,
+                            .peer = job->peer,
+                            .load_index = read->from,
+                            .entries = read->entries,
+                            .entry_count = read->err == E_OK ? read->entry_count : 0};
+    (void)node_step(n, &in, NULL);
+    mem_free(job);
+}
+
+static void load(struct node *n, const struct raft_load *l) {
+    struct load_job *job = mem_new(1, sizeof *job);
+    if (job == NULL) {
+        return; /* the peer will ask again */
+    }
+    job->node = n;
+    job->peer = l->peer;
+    job->read = (struct sitelog_read){
+        .kind = SITELOG_ENTRIES, .from = l->from, .bytes_max = l->bytes_max, .done = load_done, .context = job};
+    if (sitelog_read(n->log, &job->read) != E_OK) {
+        struct raft_input in = {.kind = RAFT_IN_LOADED, .peer = l->peer, .load_index = l->from};
+        mem_free(job);
+        (void)node_step(n, &in, NULL);
+    }
+}
+
+static void leading_ends(struct node *n) {
+    if (n->leading) {
+        n->leading = false;
+        n->events->leading(n->context, false, n->leading_term);
+    }
+}
+
+static void take_note(struct node *n, const struct raft_note *note) {
+    switch (note->kind) {
+    case RAFT_NOTE_ROLE:
+        log_info("raft", "role", "role=%s term=%" PRIu64, role_name(note->a), note->b);
+        n->role = (enum raft_role)note->a;
+        metrics_set(&term_gauge, 0, (int64_t)note->b);
+        metrics_set(&is_leader, 0, n->role == RAFT_LEADER);
+        leading_ends(n);
+        break;
+    case RAFT_NOTE_LEADER: {
+        const struct raft_member *m = node_member(n, note->a);
+        log_info("raft", "leader", "leader=%s term=%" PRIu64, m != NULL ? m->node.text : note->a == 0 ? "none" : "?", note->b);
+        if (note->a != 0 && note->a != n->leader) {
+            metrics_add(&leader_changes, 0, 1);
+        }
+        n->leader = note->a;
+        requests_leader_changed(n);
+        break;
+    }
+    case RAFT_NOTE_QUORUM_LOST:
+        log_warn("raft", "quorum-lost", "no majority answered for an election time-out: leadership laid down");
+        break;
+    case RAFT_NOTE_DIVERGED: {
+        char text[120];
+        (void)snprintf(text, sizeof text, "the log of this node differs from its leader's at index %" PRIu64, note->a);
+        node_fail(n, E_CORRUPT, text);
+        break;
+    }
+    case RAFT_NOTE_REFUSED:
+        metrics_add(&refused_messages, 0, 1);
+        log_limited(LOG_WARN, "raft", "refuse", "message kind=%" PRIu64 " from=%016" PRIx64, note->a, note->b);
+        break;
+    case RAFT_NOTE_MEMBERS: {
+        struct raft_status s;
+        raft_status(n->raft, &s);
+        log_info("raft", "members", "index=%" PRIu64 " count=%u", note->a, s.members->count);
+        if (n->peers != NULL) {
+            peers_set_members(n->peers, s.members);
+            if (raft_members_find(s.members, n->self) != NULL) {
+                peers_no_seeds(n->peers);
+            }
+        }
+        break;
+    }
+    case RAFT_NOTE_SNAPSHOT_OFFERED:
+        log_info("raft", "snapshot-offer", "to=%016" PRIx64 " index=%" PRIu64, note->a, note->b);
+        break;
+    case RAFT_NOTE_TRUNCATED:
+        log_info("raft", "truncate", "from=%" PRIu64 " to=%" PRIu64, note->a, note->b);
+        requests_truncated(n, note->a);
+        break;
+    }
+}
+
+enum grey_error node_step(struct node *n, struct raft_input *in, raft_index *proposed_index) {
+    struct raft_output out;
+    in->now_ms = loop_now_ms(n->x.loop);
+    in->wall_ms = now_wall_ms();
+    if (n->has_failed) {
+        return E_STOPPING;
+    }
+    enum grey_error err = raft_step(n->raft, in, &out);
+    if (proposed_index != NULL) {
+        *proposed_index = out.proposed_index;
+    }
+    /* The output is lent until the next step, and some deeds below may step again: those come last, from copies. */
+    if (out.store_id > 0) {
+        store(n, &out);
+    }
+    for (uint32_t i = 0; i < out.send_count; i++) {
+        if (out.sends[i].after_store_id <= n->stored_id) {
+            send_message(n, &out.sends[i].message);
+        } else {
+            hold_send(n, &out.sends[i]);
+        }
+    }
+    if (out.commit_index > n->commit_index) {
+        n->commit_index = out.commit_index;
+    }
+    for (uint32_t i = 0; i < out.read_count; i++) {
+        requests_read_index(n, out.reads[i].context, out.reads[i].index, out.reads[i].err);
+    }
+    for (uint32_t i = 0; i < out.note_count; i++) {
+        take_note(n, &out.notes[i]);
+    }
+    struct raft_load loads[LIMIT_MEMBERS];
+    uint32_t load_count = out.load_count < LIMIT_MEMBERS ? out.load_count : LIMIT_MEMBERS;
+    if (load_count > 0) {
+        memcpy(loads, out.loads, load_count * sizeof *loads);
+    }
+    if (out.install) {
+        struct raft_point point = out.install_point;
+        catchup_start(n, out.install_from, &point);
+    }
+    for (uint32_t i = 0; i < load_count; i++) {
+        load(n, &loads[i]);
+    }
+    loop_again(n->x.loop);
+    return err;
+}
+
+/* --- applying ---------------------------------------------------------------------------------------------------------------------- */
+
+struct missing {
+    struct node *node;
+    struct builder wants;
+    uint32_t count;
+};
+
+static void check_row(void *context, enum table_id id, struct bytes key) {
+    struct missing *m = context;
+    struct bytes value;
+    if (table_get(m->node->table, id, key, &value) == TABLE_UNKNOWN) {
+        sitelog_want(&m->wants, id, key);
+        m->count++;
+    }
+}
+
+static void fetched(void *context, const struct node_answer *a) {
+    struct node *n = context;
+    n->fetching = false;
+    if (a->err != E_OK) {
+        node_fail(n, a->err, "rows that an entry needs cannot be read");
+    }
+    loop_again(n->x.loop);
+}
+
+void node_set_members(struct node *n, const struct raft_members *members, raft_index index) {
+    struct builder b;
+    builder_init(&b, 64u * 1024u);
+    raft_members_encode(members, &b);
+    struct blob *blob = builder_blob(&b);
+    builder_free(&b);
+    if (blob == NULL) {
+        node_fail(n, E_NO_MEMORY, "membership");
+        return;
+    }
+    blob_unref(n->members_blob);
+    n->members_blob = blob;
+    n->members = *members;
+    n->members_index = index;
+}
+
+static void propose_own(struct node *n, enum entry_kind kind, void (*fill)(struct node *n, struct builder *out));
+
+static void fill_site(struct node *n, struct builder *out) {
+    struct site_facts f = {.site = n->site, .cluster_id = n->cluster_id, .feature_level = FEATURE_LEVEL};
+    keys_random(&f.incarnation, sizeof f.incarnation);
+    f.incarnation = f.incarnation >> 1 | 1; /* fits a signed 64-bit number in other people's tools, and is not 0 */
+    payload_site(out, &f);
+}
+
+static void fill_limits(struct node *n, struct builder *out) {
+    payload_limits(out, n->o.queue_bytes_max);
+}
+
+/* The leader's first duties once its own no-op is applied: then all that came before it is as well. */
+static void leading_begins(struct node *n, raft_term term, grey_epoch epoch) {
+    struct site_facts site;
+    n->leading = true;
+    n->leading_term = term;
+    if (!state_site(n->state, &site)) {
+        propose_own(n, ENTRY_SITE, fill_site);
+    }
+    if (state_queue_bytes_max(n->state) != n->o.queue_bytes_max) {
+        propose_own(n, ENTRY_LIMITS, fill_limits);
+    }
+    n->events->leading(n->context, true, epoch);
+}
+
+static bool apply_one(struct node *n, const struct entry *e) {
+    struct missing m = {.node = n};
+    builder_init(&m.wants, 1024u * 1024u);
+    state_wants(e, check_row, &m);
+    if (m.count > 0) {
+        n->fetching = true;
+        node_fetch_rows(n, &m.wants, fetched, n);
+        return false;
+    }
+    builder_free(&m.wants);
+    struct request *q = requests_waiting_for(n, e->index);
+    bool ours = q != NULL && q->term == e->term;
+    struct builder answer;
+    builder_init(&answer, 64u * 1024u);
+    struct outcome o = {0};
+    enum grey_error err = state_apply(n->state, e, &o, ours ? &answer : NULL);
+    if (err != E_OK) {
+        builder_free(&answer);
+        char text[120];
+        (void)snprintf(text, sizeof text, "applying entry %" PRIu64 " of kind %u", e->index, e->kind);
+        node_fail(n, err, text);
+        return false;
+    }
+    metrics_add(&commits, 0, 1);
+    if (e->kind == ENTRY_CONFIG) {
+        struct raft_members members;
+        if (raft_members_decode(blob_bytes(e->payload), &members) == E_OK) {
+            node_set_members(n, &members, e->index);
+        }
+    }
+    if (n->events->applied != NULL) {
+        n->events->applied(n->context, e);
+    }
+    raft_index index = e->index;
+    bool own_noop = e->kind == ENTRY_NOOP && n->role == RAFT_LEADER && !n->leading;
+    raft_term term = e->term;
+    grey_epoch epoch = e->epoch;
+    if (q != NULL) { /* another entry at its place: this proposal is certainly lost */
+        struct node_answer a = {
+            .err = ours ? o.err : E_NOT_LEADER, .detail = o.detail, .index = index, .answer = builder_bytes(&answer)};
+        requests_answer_proposed(n, q, &a);
+    }
+    builder_free(&answer);
+    if (own_noop) {
+        struct raft_status s;
+        raft_status(n->raft, &s);
+        if (s.term == term) {
+            leading_begins(n, term, epoch);
+        }
+    }
+    return true;
+}
+
+static void apply(struct node *n) {
+    uint32_t count = 0;
+    while (!n->fetching && !n->installing && !n->has_failed && state_applied(n->state) < n->commit_index &&
+           count < APPLY_PER_TURN) {
+        const struct entry *e = raft_entry(n->raft, state_applied(n->state) + 1);
+        must(e != NULL); /* the core keeps what is not applied */
+        if (!apply_one(n, e)) {
+            break;
+        }
+        count++;
+    }
+    if (count > 0) {
+        metrics_set(&applied_gauge, 0, (int64_t)state_applied(n->state));
+        struct raft_input in = {.kind = RAFT_IN_APPLIED, .index = state_applied(n->state)};
+        (void)node_step(n, &in, NULL);
+    }
+    requests_applied(n);
+}
+
+/* --- turns and time ---------------------------------------------------------------------------------------------------------------- */
+
+static void arm_tick(struct node *n) {
+    uint64_t deadline_ms = raft_deadline_ms(n->raft);
+    if (n->tick.place == 0 || n->tick.deadline_ms != deadline_ms) {
+        loop_timer_set(n->x.loop, &n->tick, deadline_ms);
+    }
+}
+
+static void on_turn(void *context) {
+    struct node *n = context;
+    if (n->has_failed) {
+        return;
+    }
+    requests_turn(n);
+    apply(n);
+    upkeep_turn(n);
+    if (n->peers != NULL) {
+        peers_flush(n->peers);
+    }
+    arm_tick(n);
+}
+
+static void on_tick(void *context) {
+    struct node *n = context;
+    struct raft_input in = {.kind = RAFT_IN_TICK};
+    (void)node_step(n, &in, NULL);
+}
+
+/* --- membership: joining, promoting, replacing --------------------------------------------------------------------------------------- */
+
+static void self_member(const struct node *n, struct raft_member *m) {
+    *m = (struct raft_member){.id = n->self, .voter = true, .node = n->name};
+    memcpy(m->peer_address, n->peer_address, sizeof m->peer_address);
+    memcpy(m->http_address, n->http_address, sizeof m->http_address);
+}
+
+static void bootstrap_flushed(void *context, struct sitelog_flush *job) {
+    struct node *n = context;
+    if (job->err != E_OK) {
+        node_fail(n, job->err, job->fault.text);
+    } else {
+        /* A fresh core that knows its group; the one before it had heard nothing and promised nothing. */
+        struct raft_start start = {.members = &n->members};
+        struct raft *raft = raft_new(&n->raft_config, &start, loop_now_ms(n->x.loop));
+        if (raft == NULL) {
+            node_fail(n, E_NO_MEMORY, "bootstrap");
+        } else {
+            raft_free(n->raft);
+            n->raft = raft;
+            log_info("node", "bootstrap", "cluster=%016" PRIx64 " site=%s node=%s", n->cluster_id, n->site.text, n->name.text);
+        }
+    }
+    mem_free(job);
+    loop_again(n->x.loop);
+}
+
+static void identity_stored(void *context, struct sitelog_store *job) {
+    struct node *n = context;
+    if (job->err != E_OK) {
+        node_fail(n, job->err, job->fault.text);
+    }
+    mem_free(job);
+}
+
+static void remember_cluster(struct node *n, uint64_t cluster_id) {
+    struct sitelog_store *job = mem_new(1, sizeof *job);
+    if (job == NULL) {
+        node_fail(n, E_NO_MEMORY, "cluster id");
+        return;
+    }
+    builder_init(&job->wants, 0);
+    job->cluster_id = cluster_id;
+    job->done = identity_stored;
+    job->context = n;
+    n->cluster_id = cluster_id;
+    if (n->peers != NULL) {
+        peers_set_cluster(n->peers, cluster_id);
+    }
+    if (sitelog_store(n->log, job) != E_OK) {
+        node_fail(n, E_BUSY, "cluster id");
+    }
+}
+
+/* Order on disk: cluster id first, then the membership.  A crash in between leaves a directory that neither leads nor votes and says
+ * so; it may be bootstrapped again because it has promised nothing. */
+static void bootstrap(struct node *n) {
+    n->undecided_until_ms = 0;
+    uint64_t cluster_id = 0;
+    keys_random(&cluster_id, sizeof cluster_id);
+    remember_cluster(n, cluster_id >> 1 | 1);
+    struct raft_member self;
+    struct raft_members members = {0};
+    self_member(n, &self);
+    must(raft_members_put(&members, &self) == E_OK);
+    node_set_members(n, &members, 0);
+    struct sitelog_flush *job = mem_new(1, sizeof *job);
+    if (job == NULL) {
+        node_fail(n, E_NO_MEMORY, "bootstrap");
+        return;
+    }
+    job->members = n->members_blob;
+    job->done = bootstrap_flushed;
+    job->context = n;
+    if (sitelog_flush(n->log, job) != E_OK) {
+        node_fail(n, E_BUSY, "bootstrap");
+    }
+}
+
+static bool is_member(struct node *n) {
+    struct raft_status s;
+    raft_status(n->raft, &s);
+    return raft_members_find(s.members, n->self) != NULL;
+}
+
+static void ask_to_join(struct node *n, raft_id whom) {
+    struct message m = {.kind = MESSAGE_JOIN,
+                        .u.join = {.id = n->self,
+                                   .node = bytes_str(n->name.text),
+                                   .peer_address = bytes_str(n->peer_address),
+                                   .http_address = bytes_str(n->http_address)}};
+    (void)peers_send(n->peers, whom, &m);
+}
+
+static void reply_join(struct node *n, raft_id to, enum grey_error err, const char *detail) {
+    const struct raft_member *leader = node_member(n, n->leader);
+    struct message m = {.kind = MESSAGE_JOIN_REPLY,
+                        .u.join_reply = {.err = err,
+                                         .detail = bytes_str(detail),
+                                         .leader_address = bytes_str(leader == NULL ? "" : leader->peer_address)}};
+    (void)peers_send(n->peers, to, &m);
+}
+
+static void take_join(struct node *n, raft_id from, const struct message_join *j) {
+    struct raft_status s;
+    raft_status(n->raft, &s);
+    struct raft_members wanted = *s.members;
+    struct raft_member m = {.id = from};
+    if (j->id != from || !grey_name_valid((const char *)j->node.data, j->node.size) || j->peer_address.size == 0 ||
+        j->peer_address.size > LIMIT_ADDRESS_BYTES || j->http_address.size > LIMIT_ADDRESS_BYTES) {
+        reply_join(n, from, E_BAD_MESSAGE, "name, id or address is not valid");
+        return;
+    }
+    if (raft_members_find(s.members, from) != NULL) {
+        reply_join(n, from, E_OK, "is a member already");
+        return;
+    }
+    if (s.role != RAFT_LEADER) {
+        reply_join(n, from, E_NOT_LEADER, "ask the leader");
+        return;
+    }
+    memcpy(m.node.text, j->node.data, j->node.size);
+    memcpy(m.peer_address, j->peer_address.data, j->peer_address.size);
+    memcpy(m.http_address, j->http_address.data, j->http_address.size);
+    for (uint32_t i = 0; i < wanted.count; i++) { /* an earlier try of the same node that never became a voter gives way */
+        const struct raft_member *w = &wanted.at[i];
+        if (strcmp(w->node.text, m.node.text) == 0 && !w->voter && !w->voter_old) {
+            raft_members_remove(&wanted, w->id);
+            break;
+        }
+    }
+    enum grey_error err = raft_members_put(&wanted, &m);
+    if (err == E_OK) {
+        struct raft_input in = {.kind = RAFT_IN_MEMBERS, .members = &wanted};
+        err = node_step(n, &in, NULL);
+    }
+    log_info("node", "join", "node=%s id=%016" PRIx64 " address=%s result=%s", m.node.text, from, m.peer_address, error_name(err));
+    reply_join(n, from, err, error_sentence(err));
+}
+
+/* One change at a time: the first learner that has caught up becomes a voter, and takes the place of its former self. */
+static void promote(struct node *n) {
+    struct raft_status s;
+    raft_status(n->raft, &s);
+    if (!n->leading || !s.members_committed || raft_members_joint(s.members)) {
+        return;
+    }
+    for (uint32_t i = 0; i < s.peer_count; i++) {
+        const struct raft_member *m = raft_members_find(s.members, s.peers[i].id);
+        if (m == NULL || m->voter || !s.peers[i].active || s.peers[i].match_index + PROMOTE_LAG_ENTRIES < s.last_index) {
+            continue;
+        }
+        struct raft_members wanted = *s.members;
+        struct raft_member now_voter = *m;
+        now_voter.voter = true;
+        must(raft_members_put(&wanted, &now_voter) == E_OK);
+        for (uint32_t k = 0; k < wanted.count; k++) {
+            if (wanted.at[k].id != m->id && strcmp(wanted.at[k].node.text, m->node.text) == 0) {
+                raft_members_remove(&wanted, wanted.at[k].id);
+                break;
+            }
+        }
+        struct raft_input in = {.kind = RAFT_IN_MEMBERS, .members = &wanted};
+        enum grey_error err = node_step(n, &in, NULL);
+        log_info("node", "promote", "node=%s id=%016" PRIx64 " result=%s", now_voter.node.text, now_voter.id, error_name(err));
+        return;
+    }
+}
+
+static void on_duty(void *context) {
+    struct node *n = context;
+    uint64_t now_ms = loop_now_ms(n->x.loop);
+    loop_timer_set(n->x.loop, &n->duty, now_ms + DUTY_MS);
+    if (n->undecided_until_ms != 0 && now_ms >= n->undecided_until_ms) {
+        bootstrap(n);
+    }
+    if (n->peers != NULL && n->undecided_until_ms == 0 && !is_member(n)) {
+        raft_id up[LIMIT_MEMBERS];
+        size_t count = peers_up_ids(n->peers, up, LIMIT_MEMBERS);
+        for (size_t i = 0; i < count; i++) {
+            ask_to_join(n, up[i]);
+        }
+    }
+    if (n->role == RAFT_LEADER) {
+        promote(n);
+    }
+}
+
+/* --- events of the links --------------------------------------------------------------------------------------------------------------- */
+
+static void peer_up(void *context, raft_id id) {
+    struct node *n = context;
+    if (n->undecided_until_ms == 0 && !is_member(n)) {
+        ask_to_join(n, id);
+    }
+    loop_again(n->x.loop);
+}
+
+static void peer_down(void *context, raft_id id) {
+    struct node *n = context;
+    struct raft_input in = {.kind = RAFT_IN_LINK_DOWN, .peer = id};
+    (void)node_step(n, &in, NULL);
+    requests_link_down(n, id);
+}
+
+static void cluster_seen(void *context, uint64_t cluster_id) {
+    struct node *n = context;
+    n->undecided_until_ms = 0; /* there is a cluster: join it */
+    remember_cluster(n, cluster_id);
+}
+
+static void peer_message(void *context, raft_id from, const struct message *m) {
+    struct node *n = context;
+    switch (m->kind) {
+    case MESSAGE_RAFT: {
+        struct raft_input in = {.kind = RAFT_IN_MESSAGE, .message = &m->u.raft};
+        (void)node_step(n, &in, NULL);
+        return;
+    }
+    case MESSAGE_FORWARD:
+        requests_forward(n, from, &m->u.forward);
+        return;
+    case MESSAGE_FORWARD_REPLY:
+        requests_forward_reply(n, from, &m->u.forward_reply);
+        return;
+    case MESSAGE_JOIN:
+        take_join(n, from, &m->u.join);
+        return;
+    case MESSAGE_JOIN_REPLY:
+        if (m->u.join_reply.err == E_NOT_LEADER) {
+            peers_add_seed(n->peers, m->u.join_reply.leader_address);
+        } else {
+            log_info("node", "join-reply", "error=GREY-%d %.*s", error_id(m->u.join_reply.err), (int)m->u.join_reply.detail.size,
+                     (const char *)m->u.join_reply.detail.data);
+        }
+        return;
+    case MESSAGE_SNAPSHOT_FETCH:
+        catchup_fetch(n, from, &m->u.snapshot_fetch);
+        return;
+    case MESSAGE_SNAPSHOT_CHUNK:
+        catchup_chunk(n, from, &m->u.snapshot_chunk);
+        return;
+    case MESSAGE_PAYLOAD_FETCH:
+        catchup_payload_fetch(n, from, &m->u.payload_fetch);
+        return;
+    case MESSAGE_PAYLOADS:
+        catchup_payloads(n, from, &m->u.payloads);
+        return;
+    default:
+        return;
+    }
+}
+
+static const struct peers_events peers_events = {
+    .up = peer_up, .down = peer_down, .message = peer_message, .cluster_seen = cluster_seen};
+
+/* --- own proposals ----------------------------------------------------------------------------------------------------------------- */
+
+static void own_done(void *context, const struct node_answer *a) {
+    struct node *n = context;
+    if (a->err != E_OK) {
+        log_warn("node", "own-proposal", "error=GREY-%d %s: %s", error_id(a->err), error_sentence(a->err), a->detail);
+    }
+    (void)n;
+}
+
+static void propose_own(struct node *n, enum entry_kind kind, void (*fill)(struct node *n, struct builder *out)) {
+    struct builder b;
+    builder_init(&b, 4096);
+    fill(n, &b);
+    struct blob *payload = builder_blob(&b);
+    builder_free(&b);
+    if (payload != NULL) {
+        node_propose(n, kind, payload, true, own_done, n);
+        blob_unref(payload);
+    }
+}
+
+void node_change_members(struct node *n, const struct raft_members *wanted, node_done *done, void *context) {
+    struct raft_input in = {.kind = RAFT_IN_MEMBERS, .members = wanted};
+    enum grey_error err = node_step(n, &in, NULL);
+    struct node_answer a = {.err = err, .detail = ""};
+    done(context, &a);
+}
+
+void node_transfer_leadership(struct node *n, const char *to_node, node_done *done, void *context) {
+    struct raft_status s;
+    raft_status(n->raft, &s);
+    const struct raft_member *m = to_node[0] == 0 ? NULL : raft_members_find_node(s.members, to_node);
+    struct node_answer a = {.err = E_OK, .detail = ""};
+    if (to_node[0] != 0 && m == NULL) {
+        a = (struct node_answer){.err = E_NOT_FOUND, .detail = "no member of that name"};
+    } else if (s.role != RAFT_LEADER) {
+        a = (struct node_answer){.err = E_NOT_LEADER, .detail = "ask the leader"};
+    } else {
+        struct raft_input in = {.kind = RAFT_IN_TRANSFER, .peer = m == NULL ? 0 : m->id};
+        a.err = node_step(n, &in, NULL);
+    }
+    done(context, &a);
+}
+
+/* --- life ---------------------------------------------------------------------------------------------------------------------------- */
+
+static bool open_disk(struct node *n, struct sitelog_start *start, struct fault *f) {
+    struct sitelog_options o = {.data_dir = n->o.data_dir,
+                                .wal_dir = n->o.wal_dir,
+                                .window_entries = WINDOW_ENTRIES,
+                                .snapshots_kept = n->o.snapshots_kept};
+    n->log = sitelog_open(n->x.loop, &o, n->table, start, f);
+    if (n->log == NULL) {
+        return false;
+    }
+    if (start->site.text[0] == 0) {
+        return sitelog_claim(n->log, &n->name, &n->site, f) == E_OK;
+    }
+    if (strcmp(start->site.text, n->site.text) != 0 || strcmp(start->node.text, n->name.text) != 0) {
+        (void)fault_set(f, E_CONFIG, "%s belongs to site %s node %s, not to site %s node %s", n->o.data_dir, start->site.text,
+                        start->node.text, n->site.text, n->name.text);
+        return false;
+    }
+    return true;
+}
+
+static bool start_raft(struct node *n, const struct sitelog_start *start, struct fault *f) {
+    uint64_t seed = 0;
+    keys_random(&seed, sizeof seed);
+    n->raft_config = (struct raft_config){.self = n->self,
+                                          .heartbeat_ms = n->o.heartbeat_ms,
+                                          .election_timeout_ms_min = n->o.election_timeout_ms_min,
+                                          .election_timeout_ms_max = n->o.election_timeout_ms_max,
+                                          .window_entries = WINDOW_ENTRIES,
+                                          .window_bytes = WINDOW_BYTES,
+                                          .proposed_entries_max = 4096,
+                                          .proposed_bytes_max = 8u * 1024u * 1024u,
+                                          .message_bytes_max = 256u * 1024u,
+                                          .inflight_messages_max = 32,
+                                          .snapshot_retry_ms = 5000,
+                                          .seed = seed};
+    n->raft = raft_new(&n->raft_config, &start->raft, loop_now_ms(n->x.loop));
+    if (n->raft == NULL) {
+        (void)fault_set(f, E_CORRUPT, "log and state in %s contradict each other", n->o.data_dir);
+        return false;
+    }
+    n->commit_index = start->raft.applied_index;
+    if (start->raft.members != NULL) {
+        node_set_members(n, start->raft.members, start->raft.members_index);
+    }
+    return true;
+}
+
+static bool start_peers(struct node *n, bool has_members, struct fault *f) {
+    struct peers_options o = {.listen_address = n->o.peer_listen_address,
+                              .advertise_address = n->peer_address,
+                              .http_address = n->http_address,
+                              .tls = n->o.tls,
+                              .self = n->self,
+                              .cluster_id = n->cluster_id,
+                              .start_count = n->start_count,
+                              .site = n->site.text,
+                              .node = n->name.text,
+                              .output_limit_bytes = PEER_OUTPUT_BYTES};
+    if (n->o.peer_listen_address == NULL) {
+        return true;
+    }
+    n->peers = peers_new(&n->x, &o, &peers_events, n, f);
+    if (n->peers == NULL) {
+        return false;
+    }
+    struct raft_status s;
+    raft_status(n->raft, &s);
+    if (has_members) {
+        peers_set_members(n->peers, s.members);
+    }
+    if (!has_members || raft_members_find(s.members, n->self) == NULL) {
+        peers_set_seeds(n->peers, n->seeds);
+    }
+    return true;
+}
+
+static void copy_text(char *out, size_t out_size, const char *text) {
+    (void)snprintf(out, out_size, "%s", text == NULL ? "" : text);
+}
+
+struct node *node_new(const struct conn_context *x, const struct node_options *o, const struct node_events *events, void *context,
+                      struct fault *f) {
+    metrics_register(&leader_changes);
+    metrics_register(&commits);
+    metrics_register(&term_gauge);
+    metrics_register(&is_leader);
+    metrics_register(&refused_messages);
+    metrics_register(&applied_gauge);
+    struct sitelog_start start = {0};
+    struct node *n = mem_new(1, sizeof *n);
+    if (n == NULL) {
+        (void)fault_set(f, E_NO_MEMORY, "node");
+        return NULL;
+    }
+    n->x = *x;
+    n->o = *o;
+    n->events = events;
+    n->context = context;
+    copy_text(n->name.text, sizeof n->name.text, o->node);
+    copy_text(n->site.text, sizeof n->site.text, o->site);
+    copy_text(n->peer_address, sizeof n->peer_address, o->peer_address);
+    copy_text(n->http_address, sizeof n->http_address, o->http_address);
+    copy_text(n->seeds, sizeof n->seeds, o->seeds);
+    n->tick = (struct loop_timer){.fire = on_tick, .context = n};
+    n->duty = (struct loop_timer){.fire = on_duty, .context = n};
+    n->table = table_new(TABLE_CLEAN_BYTES);
+    n->held = mem_new(HELD_SENDS_MAX, sizeof *n->held);
+    bool ok = n->table != NULL && n->held != NULL && open_disk(n, &start, f);
+    if (ok) {
+        n->self = start.self;
+        n->cluster_id = start.cluster_id;
+        n->start_count = start.start_count;
+        n->state = state_new(n->table, f);
+        ok = n->state != NULL && start_raft(n, &start, f) && start_peers(n, start.raft.members != NULL, f);
+    } else if (n->table == NULL || n->held == NULL) {
+        (void)fault_set(f, E_NO_MEMORY, "node");
+    }
+    bool empty = ok && start.raft.members == NULL && start.raft.entry_count == 0;
+    sitelog_start_free(&start);
+    if (!ok) {
+        node_free(n);
+        return NULL;
+    }
+    requests_start(n);
+    upkeep_start(n);
+    loop_hook(x->loop, on_turn, n);
+    loop_timer_after(x->loop, &n->duty, DUTY_MS);
+    arm_tick(n);
+    if (o->bootstrap && empty) {
+        if (n->seeds[0] == 0) {
+            bootstrap(n);
+        } else {
+            n->undecided_until_ms = loop_now_ms(x->loop) + BOOTSTRAP_WAIT_MS;
+        }
+    }
+    log_info("node", "start", "site=%s node=%s id=%016" PRIx64 " start=%" PRIu64 " applied=%" PRIu64 " peers=%s", n->site.text,
+             n->name.text, n->self, n->start_count, state_applied(n->state),
+             o->peer_listen_address == NULL ? "none" : n->peer_address);
+    return n;
+}
+
+void node_leave_leadership(struct node *n) {
+    struct raft_status s;
+    raft_status(n->raft, &s);
+    n->stopping = true;
+    if (s.role == RAFT_LEADER && s.peer_count > 0) {
+        struct raft_input in = {.kind = RAFT_IN_TRANSFER};
+        (void)node_step(n, &in, NULL);
+    }
+}
+
+void node_free(struct node *n) {
+    if (n == NULL) {
+        return;
+    }
+    n->has_failed = true; /* nothing is stepped or applied any more */
+    loop_timer_cancel(n->x.loop, &n->tick);
+    loop_timer_cancel(n->x.loop, &n->duty);
+    if (n->state != NULL) {
+        loop_hook_remove(n->x.loop, on_turn, n);
+        requests_stop(n);
+        catchup_stop(n);
+        upkeep_stop(n);
+    }
+    if (n->log != NULL) {
+        sitelog_close(n->log);
+    }
+    peers_free(n->peers);
+    raft_free(n->raft);
+    state_free(n->state);
+    table_free(n->table);
+    blob_unref(n->members_blob);
+    mem_free(n->held);
+    mem_free(n);
+}
+
+/* --- questions ------------------------------------------------------------------------------------------------------------------------ */
+
+struct state *node_state(struct node *n) {
+    return n->state;
+}
+
+struct table *node_table(struct node *n) {
+    return n->table;
+}
+
+struct sitelog *node_log(struct node *n) {
+    return n->log;
+}
+
+struct peers *node_peers(struct node *n) {
+    return n->peers;
+}
+
+void node_raft_status(const struct node *n, struct raft_status *s) {
+    raft_status(n->raft, s);
+}
+
+const struct raft_member *node_member(const struct node *n, raft_id id) {
+    struct raft_status s;
+    raft_status(n->raft, &s);
+    return id == 0 ? NULL : raft_members_find(s.members, id);
+}
+
+const char *node_leader_name(const struct node *n) {
+    const struct raft_member *m = node_member(n, n->leader);
+    return m == NULL ? "" : m->node.text;
+}
+
+bool node_has_quorum(const struct node *n) {
+    struct raft_status s;
+    raft_status(n->raft, &s);
+    return s.leader != 0 && loop_now_ms(n->x.loop) - s.quorum_contact_ms <= 2u * n->o.election_timeout_ms_max;
+}
+
+const char *node_name(const struct node *n) {
+    return n->name.text;
+}
+
+const char *node_site(const struct node *n) {
+    return n->site.text;
+}
+
+uint32_t node_requests_waiting(const struct node *n) {
+    return n->requests.count;
+}
+
+int64_t node_site_time_ms(const struct node *n) {
+    return raft_log_time_ms(n->raft, loop_now_ms(n->x.loop));
+}

@@ -1,0 +1,155 @@
+/* node_core.h: the inside of a node, for the five sources that share it and for nobody else:
+ *   node.c      Raft inputs and outputs, applying, membership
+ *   requests.c  proposals and reads of clients: held, batched, forwarded, answered
+ *   catchup.c   snapshots between gateways, both sides
+ *   upkeep.c    flushing rows, writing snapshots, compaction
+ *   rows.c      rows and payloads that may be on disk only */
+#ifndef AGENT_NODE_CORE_H
+#define AGENT_NODE_CORE_H
+
+#include "agent/node.h"
+
+#define REQUESTS_MAX 8192u         /* clients and forwards together; above: E_BUSY */
+#define APPLY_PER_TURN 512u        /* entries; the loop then looks at its sockets again */
+#define HELD_SENDS_MAX 4096u       /* replies that wait for the disk */
+#define FETCH_BYTES (256u * 1024u) /* snapshot chunk and payload batch between gateways */
+
+/* --- requests.c ---------------------------------------------------------------------------------------------------------------- */
+enum request_state { REQUEST_HELD, REQUEST_BATCHED, REQUEST_PROPOSED, REQUEST_FORWARDED, REQUEST_READING, REQUEST_READ_READY };
+
+struct request {
+    struct request *next, *previous;
+    enum request_state state;
+    bool is_read, urgent;
+    enum entry_kind kind;
+    struct blob *payload;
+    uint64_t deadline_ms;
+    uint64_t received_us;
+    raft_index index; /* PROPOSED: of the entry; READ_READY: to be applied */
+    raft_term term;   /* PROPOSED */
+    uint64_t number;  /* FORWARDED: request number; READING: read round */
+    raft_id forwarded_to;
+    node_done *done;
+    void *context;
+};
+
+struct request_list {
+    struct request *first, *last;
+    uint32_t count;
+};
+
+struct requests {
+    struct request_list held, batched, proposed, forwarded, reading;
+    uint32_t count;
+    uint64_t next_number, batch_since_ms;
+    size_t batch_bytes;
+    struct loop_timer timer, batch_timer;
+};
+
+void requests_start(struct node *n);
+void requests_stop(struct node *n); /* answers all E_STOPPING */
+/* End of a turn: proposes the batch, asks for a read index, forwards. */
+void requests_turn(struct node *n);
+void requests_leader_changed(struct node *n);
+void requests_truncated(struct node *n, raft_index from); /* entries from here on will never be committed */
+void requests_skipped(struct node *n, raft_index to);     /* a snapshot went past them: fate unknown */
+void requests_read_index(struct node *n, uint64_t round, raft_index index, enum grey_error err);
+struct request *requests_waiting_for(struct node *n, raft_index index); /* NULL: nobody */
+void requests_answer_proposed(struct node *n, struct request *q, const struct node_answer *a);
+void requests_applied(struct node *n); /* reads whose index is applied now are answered */
+void requests_link_down(struct node *n, raft_id peer);
+void requests_forward(struct node *n, raft_id from, const struct message_forward *m);
+void requests_forward_reply(struct node *n, raft_id from, const struct message_forward_reply *m);
+
+/* --- catchup.c ------------------------------------------------------------------------------------------------------------------- */
+enum catchup_phase { CATCHUP_IDLE, CATCHUP_IMAGE, CATCHUP_PAYLOADS, CATCHUP_INSTALL };
+
+struct catchup {
+    enum catchup_phase phase;
+    raft_id from;
+    struct raft_point point;
+    raft_index payload_from;
+    bool storing; /* a storage job of it is under way */
+    struct sitelog_snapshot job;
+    uint64_t progress_ms; /* when the last piece came */
+    struct loop_timer timer;
+};
+
+void catchup_start(struct node *n, raft_id from, const struct raft_point *point);
+void catchup_stop(struct node *n);
+void catchup_fetch(struct node *n, raft_id from, const struct message_snapshot_fetch *m);
+void catchup_chunk(struct node *n, raft_id from, const struct message_snapshot_chunk *m);
+void catchup_payload_fetch(struct node *n, raft_id from, const struct message_payload_fetch *m);
+void catchup_payloads(struct node *n, raft_id from, const struct message_payloads *m);
+void catchup_continue(struct node *n); /* after a flush or snapshot is done: installing may have waited for it */
+
+/* --- upkeep.c ---------------------------------------------------------------------------------------------------------------------- */
+struct upkeep {
+    struct sitelog_flush flush;
+    struct sitelog_snapshot snapshot;
+    struct sitelog_compact compact;
+    bool flushing, snapshotting, compacting, snapshot_due, snapshot_self_contained;
+    uint64_t dirty_since_ms, snapshot_ms;
+    raft_index flushed_index;
+    uint64_t log_bytes_at_snapshot;
+    struct raft_point snapshot_point; /* the newest image */
+    struct loop_timer timer;
+    void (*snapshot_done)(void *context, enum grey_error err, const struct sitelog_snapshot_info *info, const char *detail);
+    void *snapshot_context;
+};
+
+void upkeep_start(struct node *n);
+void upkeep_stop(struct node *n);
+void upkeep_turn(struct node *n);
+bool upkeep_idle(const struct node *n); /* no flush and no snapshot under way */
+
+/* --- node.c ---------------------------------------------------------------------------------------------------------------------- */
+struct held_send {
+    uint64_t after_store_id;
+    struct raft_message message; /* never carries entries */
+};
+
+struct node {
+    struct conn_context x;
+    struct node_options o;
+    struct grey_name name, site;
+    char peer_address[LIMIT_ADDRESS_BYTES + 1], http_address[LIMIT_ADDRESS_BYTES + 1], seeds[1024];
+    const struct node_events *events;
+    void *context;
+
+    struct raft *raft;
+    struct raft_config raft_config;
+    struct state *state;
+    struct table *table;
+    struct sitelog *log;
+    struct peers *peers;
+    raft_id self;
+    uint64_t cluster_id, start_count;
+
+    struct held_send *held;
+    uint32_t held_first, held_count;
+    uint64_t stored_id;
+    raft_index commit_index;
+    bool fetching;   /* applying waits for rows */
+    bool installing; /* a snapshot replaces the state: nothing is applied */
+    bool leading, stopping, has_failed;
+    raft_term leading_term;
+    enum raft_role role;
+    raft_id leader;
+    struct raft_members members; /* in force at the applied index, for flushes */
+    raft_index members_index;
+    struct blob *members_blob;
+
+    struct requests requests;
+    struct catchup catchup;
+    struct upkeep upkeep;
+    struct loop_timer tick, duty;
+    uint64_t undecided_until_ms; /* bootstrap waits for word from the seeds; 0: decided */
+};
+
+/* Gives one input (time is filled in) and carries the output out. */
+enum grey_error node_step(struct node *n, struct raft_input *in, raft_index *proposed_index);
+void node_fail(struct node *n, enum grey_error err, const char *detail);
+void node_set_members(struct node *n, const struct raft_members *members, raft_index index);
+
+#endif

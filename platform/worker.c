@@ -1,0 +1,170 @@
+#include "platform/worker.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "include/grey/must.h"
+#include "platform/bytes.h"
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define STACK_BYTES (2048u * 1024u)
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define STACK_BYTES (2048u * 1024u)
+#endif
+#endif
+#ifndef STACK_BYTES
+#define STACK_BYTES (256u * 1024u) /* SQLite and a handshake need less than half */
+#endif
+
+struct worker {
+    struct loop *loop;
+    void (*batch)(void *context, struct worker_job *list);
+    void *context;
+    pthread_t thread;
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t wake;
+    struct worker_job *first, *last;           /* waiting */
+    struct worker_job *done_first, *done_last; /* worked, `done` not called yet */
+    bool stopping, note_posted;
+    uint32_t queue_max;
+    _Atomic uint32_t queued; /* waiting, running or not reported yet */
+    struct loop_note note;
+};
+
+static void append(struct worker_job **first, struct worker_job **last, struct worker_job *job) {
+    *(*last == NULL ? first : &(*last)->next) = job;
+    *last = job;
+}
+
+static void report(struct worker *w) {
+    (void)pthread_mutex_lock(&w->lock);
+    struct worker_job *job = w->done_first;
+    w->done_first = w->done_last = NULL;
+    w->note_posted = false;
+    (void)pthread_mutex_unlock(&w->lock);
+    while (job != NULL) {
+        struct worker_job *next = job->next;
+        atomic_fetch_sub(&w->queued, 1);
+        job->done(job);
+        job = next;
+    }
+}
+
+static void on_note(struct loop_note *note) {
+    report((struct worker *)(void *)((char *)note - offsetof(struct worker, note)));
+}
+
+static void finished(struct worker *w, struct worker_job *list) {
+    (void)pthread_mutex_lock(&w->lock);
+    while (list != NULL) {
+        struct worker_job *next = list->next;
+        list->next = NULL;
+        append(&w->done_first, &w->done_last, list);
+        list = next;
+    }
+    bool post = !w->note_posted;
+    w->note_posted = true;
+    (void)pthread_mutex_unlock(&w->lock);
+    if (post) {
+        loop_post(w->loop, &w->note);
+    }
+}
+
+static void *run(void *context) {
+    struct worker *w = context;
+    for (;;) {
+        (void)pthread_mutex_lock(&w->lock);
+        while (w->first == NULL && !w->stopping) {
+            (void)pthread_cond_wait(&w->wake, &w->lock);
+        }
+        struct worker_job *list = w->first;
+        if (list == NULL) {
+            (void)pthread_mutex_unlock(&w->lock);
+            return NULL;
+        }
+        if (w->batch != NULL) {
+            w->first = w->last = NULL;
+        } else {
+            w->first = list->next;
+            w->last = w->first == NULL ? NULL : w->last;
+            list->next = NULL;
+        }
+        (void)pthread_mutex_unlock(&w->lock);
+        if (w->batch != NULL) {
+            w->batch(w->context, list);
+        } else {
+            list->work(list);
+        }
+        finished(w, list);
+    }
+}
+
+struct worker *worker_new(struct loop *l, const char *name, uint32_t queue_max,
+                          void (*batch)(void *context, struct worker_job *list), void *context, struct fault *f) {
+    struct worker *w = mem_new(1, sizeof *w);
+    if (w == NULL) {
+        (void)fault_set(f, E_NO_MEMORY, "thread %s", name);
+        return NULL;
+    }
+    *w = (struct worker){.loop = l, .batch = batch, .context = context, .queue_max = queue_max, .note = {.run = on_note}};
+    (void)pthread_mutex_init(&w->lock, NULL);
+    (void)pthread_cond_init(&w->wake, NULL);
+    pthread_attr_t attributes;
+    (void)pthread_attr_init(&attributes);
+    (void)pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    sigset_t all, old; /* signals are the loop's */
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &old);
+    int number = pthread_create(&w->thread, &attributes, run, w);
+    (void)pthread_sigmask(SIG_SETMASK, &old, NULL);
+    (void)pthread_attr_destroy(&attributes);
+    if (number != 0) {
+        (void)fault_set(f, E_SYSTEM, "thread %s: %s", name, strerror(number));
+        mem_free(w);
+        return NULL;
+    }
+    (void)pthread_setname_np(w->thread, name);
+    return w;
+}
+
+enum grey_error worker_submit(struct worker *w, struct worker_job *job) {
+    if (atomic_load(&w->queued) >= w->queue_max) {
+        return E_BUSY;
+    }
+    if (w->stopping) { /* written on this very thread only */
+        return E_STOPPING;
+    }
+    must(job->done != NULL);
+    job->next = NULL;
+    atomic_fetch_add(&w->queued, 1);
+    (void)pthread_mutex_lock(&w->lock);
+    append(&w->first, &w->last, job);
+    (void)pthread_cond_signal(&w->wake);
+    (void)pthread_mutex_unlock(&w->lock);
+    return E_OK;
+}
+
+uint32_t worker_queued(const struct worker *w) {
+    return atomic_load(&w->queued);
+}
+
+void worker_stop(struct worker *w) {
+    if (w == NULL) {
+        return;
+    }
+    (void)pthread_mutex_lock(&w->lock);
+    w->stopping = true;
+    (void)pthread_cond_signal(&w->wake);
+    (void)pthread_mutex_unlock(&w->lock);
+    (void)pthread_join(w->thread, NULL);
+    while (atomic_load(&w->queued) > 0) {
+        report(w);
+    }
+    loop_unpost(w->loop, &w->note);
+    (void)pthread_cond_destroy(&w->wake);
+    (void)pthread_mutex_destroy(&w->lock);
+    mem_free(w);
+}
