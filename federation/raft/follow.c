@@ -198,6 +198,9 @@ void follow_on_append(struct raft *r, const struct raft_message *m) {
         uint32_t want = (uint32_t)(end - plan.fresh + 1);
         const struct entry *entries = &m->entries[plan.fresh - m->index - 1];
         uint32_t count = raft_room(r, entries, want);
+        if (count == 0) {
+            return; /* no memory until more is stored and applied: silence slows the leader down to one append per heartbeat */
+        }
         if (!follow_extend(r, m, plan.fresh, count, checked)) {
             raft_refuse(r, m);
             return;
