@@ -34,8 +34,8 @@ static bool follow_hear(struct raft *r, const struct raft_message *m) {
 
 void follow_answer_stale(struct raft *r, const struct raft_message *m) {
     struct raft_message *reply = raft_emit(r, RAFT_APPEND_REPLY, m->from, 0);
-    reply->refused = true; /* our term in it makes the former leader step down, so that a leader of our term can be found */
-    reply->index = reply->hint_index = entries_last(&r->log);
+    reply->refused =
+        true; /* of no index: our term in it makes the former leader step down, so that a leader of our term can be found */
 }
 
 static void follow_acknowledge(struct raft *r, raft_index match) {
