@@ -3,6 +3,7 @@
 #ifndef TESTS_UNIT_ROWS_ON_DISK_H
 #define TESTS_UNIT_ROWS_ON_DISK_H
 
+#include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
