@@ -19,11 +19,33 @@ def free_ports(count):
     return ports
 
 
+def owner_of_port(port):
+    """The process that holds this end of a loopback connection; None when it is gone."""
+    inode = None
+    with open("/proc/net/tcp") as f:
+        for line in f:
+            fields = line.split()
+            if fields[1].endswith(":%04X" % port) and fields[3] == "01":
+                inode = "socket:[%s]" % fields[9]
+    for process in os.listdir("/proc") if inode else []:
+        try:
+            fds = os.listdir("/proc/%s/fd" % process) if process.isdigit() else []
+        except OSError:
+            continue
+        for fd in fds:
+            try:
+                if os.readlink("/proc/%s/fd/%s" % (process, fd)) == inode:
+                    return int(process)
+            except OSError:  # this one was just closed
+                pass
+    return None
+
+
 class Link:
-    """A TCP proxy that can be cut: connections are closed, new ones are refused until it is mended."""
+    """A TCP proxy in front of one gateway.  It can be cut for all, or for one process that dials through it."""
 
     def __init__(self, target_port):
-        self.target_port, self.up, self.pairs = target_port, True, []
+        self.target_port, self.up, self.blocked, self.pairs = target_port, True, set(), []
         self.server = socket.socket()
         self.server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.server.bind(("127.0.0.1", 0))
@@ -34,10 +56,11 @@ class Link:
     def accept(self):
         while True:
             try:
-                near, _ = self.server.accept()
+                near, source = self.server.accept()
             except OSError:
                 return
-            if not self.up:
+            owner = owner_of_port(source[1])
+            if not self.up or owner in self.blocked or (owner is None and self.blocked):
                 near.close()
                 continue
             try:
@@ -45,7 +68,7 @@ class Link:
             except OSError:
                 near.close()
                 continue
-            self.pairs.append((near, far))
+            self.pairs.append((near, far, owner))
             for a, b in ((near, far), (far, near)):
                 threading.Thread(target=self.copy, args=(a, b), daemon=True).start()
 
@@ -58,24 +81,27 @@ class Link:
                 b.sendall(data)
         except OSError:
             pass
-        for s in (a, b):
+        self.close(a, b)
+
+    def close(self, *sockets):
+        for s in sockets:
             try:
                 s.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
 
-    def cut(self):
-        self.up = False
-        pairs, self.pairs = self.pairs, []
-        for pair in pairs:
-            for s in pair:
-                try:
-                    s.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
+    def cut(self, owner=None):
+        """Ends and refuses the connections of one process, or of all."""
+        if owner is None:
+            self.up = False
+        else:
+            self.blocked.add(owner)
+        for near, far, who in list(self.pairs):
+            if owner is None or who == owner:
+                self.close(near, far)
 
     def mend(self):
-        self.up = True
+        self.up, self.blocked = True, set()
 
 
 class Answer:
@@ -211,6 +237,17 @@ class Site:
         if self.alive(name):
             self.kill(name)
         {"broker": self.start_broker, "core": self.start_core}.get(name, lambda: self.start_node(int(name[4:])))()
+
+    def isolate(self, n):
+        """Cuts gateway n off from the others, both ways; it and its API go on."""
+        self.links[n].cut()
+        for m in self.nodes:
+            if m != n:
+                self.links[m].cut(self.processes["node%d" % n].pid)
+
+    def heal(self):
+        for link in self.links.values():
+            link.mend()
 
     # --- questions ------------------------------------------------------------------------------------------------------------------
     def status(self, n):

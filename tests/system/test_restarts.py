@@ -25,7 +25,9 @@ def test(site):
     site.ok(a.status in (200, 201), "the others go on")
     site.restart(name)
     site.wait_whole()
-    site.ok(request(site.http[int(name[4:])], "GET", "/v1/kv/after").body == b"1", "what was written meanwhile is read from the one that returned")
+    back = site.http[int(name[4:])]
+    wait_until("its API", lambda: request(back, "GET", "/health/ready").status == 200)
+    site.ok(request(back, "GET", "/v1/kv/after").body == b"1", "what was written meanwhile is read from the one that returned")
 
 
 run_test(test)
