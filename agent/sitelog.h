@@ -51,6 +51,10 @@ struct sitelog *sitelog_open(struct loop *loop, const struct sitelog_options *o,
 void sitelog_start_free(struct sitelog_start *start);
 void sitelog_close(struct sitelog *s); /* finishes all jobs, checkpoints, closes */
 
+/* Makes an empty data directory from a self-contained image: the state and the log's base; the node draws a new identity and must be
+ * bootstrapped or joined.  Blocks.  E_CORRUPT, E_DISK_VERSION; E_CONFIG when the directory is not empty. */
+enum grey_error sitelog_restore(const char *file, const char *data_dir, const char *wal_dir, struct fault *f);
+
 /* Once, before the first store: who this directory belongs to.  Blocks. */
 enum grey_error sitelog_claim(struct sitelog *s, const struct grey_name *node, const struct grey_name *site, struct fault *f);
 
