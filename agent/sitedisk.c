@@ -21,6 +21,7 @@
 #define SHRINK_PAGES 64u
 #define SHRINK_FREE_BYTES (1024u * 1024u)
 #define MEASURE_EVERY_MS 1000u
+#define CHORE_PAUSE_MS 1000u
 
 /* --- open ---------------------------------------------------------------------------------------------------------------------------- */
 static enum grey_error name_paths(struct sitedisk *d, const struct sitelog_options *o, struct fault *f) {
@@ -332,6 +333,8 @@ void sitedisk_flush(struct sitedisk *d, struct sitelog_flush *job) {
     memcpy(facts.state_hash, job->state_hash, DIGEST_BYTES);
     if (d->failed != E_OK) {
         job->err = fault_set(&job->fault, d->failed, "an earlier write failed; start again from the disk");
+    } else if (job->applied.index < statedb_facts(d->state)->applied.index) {
+        job->err = fault_set(&job->fault, E_BUG, "the applied position would go back to %" PRIu64, job->applied.index);
     } else if (job->applied.index > log->last) {
         /* Applied, but the store of it failed: only a full disk lets the node live on. */
         job->err = fault_set(&job->fault, E_DISK_FULL, "entry %" PRIu64 " is not stored yet", job->applied.index);
@@ -469,7 +472,7 @@ static bool shrinks(struct db *db) {
 }
 
 bool sitedisk_has_chore(struct sitedisk *d) {
-    return d->failed == E_OK &&
+    return d->failed == E_OK && now_monotonic_ms() >= d->chore_after_ms &&
            (db_wal_bytes(logdb_db(d->log)) > WAL_BYTES_MAX || db_wal_bytes(statedb_db(d->state)) > WAL_BYTES_MAX || sweep_open(d) ||
             statedb_freed_count(d->state) > FREED_WITH_STORE || shrinks(logdb_db(d->log)) || shrinks(statedb_db(d->state)));
 }
@@ -514,6 +517,9 @@ void sitedisk_chore(struct sitedisk *d) {
     } else if (shrinks(state)) {
         err = db_shrink(state, SHRINK_PAGES, &fault);
     }
+    /* What could not be done now is not tried again at once. */
+    bool stuck = err != E_OK || db_wal_bytes(log) > 2 * WAL_BYTES_MAX;
+    d->chore_after_ms = stuck ? now_monotonic_ms() + CHORE_PAUSE_MS : 0;
     if (sitedisk_write_failed(d, err) != E_OK) {
         log_limited(LOG_ERROR, "sitelog", "clean_up", "error=%s %s", error_name(err), fault.text);
     }

@@ -18,6 +18,7 @@ struct sitedisk {
     enum grey_error failed;     /* E_OK, or why no further store or flush is taken */
     uint64_t failures;          /* store transactions that failed */
     struct sitelog_usage usage; /* all but jobs_waiting */
+    uint64_t chore_after_ms;    /* no clean-up before: the last one failed */
     uint64_t measured_ms;       /* when the file sizes were last looked at */
 };
 
@@ -33,6 +34,9 @@ void sitedisk_flush(struct sitedisk *d, struct sitelog_flush *job);
 void sitedisk_read(struct sitedisk *d, struct sitelog_read *job);
 /* Sliced: job->slot.again tells that there is more to do. */
 void sitedisk_compact(struct sitedisk *d, struct sitelog_compact *job);
+
+void sitedisk_snapshot(struct sitedisk *d, struct sitelog_snapshot *job); /* agent/sitesnap.c */
+size_t sitedisk_snapshots(const struct sitedisk *d, struct sitelog_snapshot_info *out, size_t max);
 
 /* Clean-up, a slice of it: checkpoints, freed payloads, unused pages, the reserve. */
 bool sitedisk_has_chore(struct sitedisk *d);

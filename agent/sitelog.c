@@ -21,8 +21,8 @@ struct sitelog {
     struct loop *loop;
     struct worker *worker;
     struct sitedisk *disk;
-    uint32_t waiting;          /* jobs given and not done; chores not counted */
-    uint64_t failures_known;   /* of store jobs, as their owner heard */
+    uint32_t waiting;        /* jobs given and not done; chores not counted */
+    uint64_t failures_known; /* of store jobs, as their owner heard */
     struct worker_job chore;
     bool chore_given, stopping;
     struct loop_timer retry;
@@ -74,7 +74,7 @@ static uint64_t store_bytes(const struct sitelog_store *store) {
 
 /* Does the group of stores that begins at `list`, and the reads among them; returns what is left of the list. */
 static struct worker_job *group_work(struct sitelog *s, struct worker_job *list) {
-    struct sitelog_store *jobs[GROUP_JOBS_MAX];
+    struct sitelog_store *jobs[GROUP_JOBS_MAX] = {NULL};
     uint32_t count = 0;
     uint64_t bytes = 0;
     struct worker_job *end = list;
@@ -145,8 +145,8 @@ static void chore_done(struct worker_job *job) {
     chore_give(s);
 }
 
-static enum grey_error give(struct sitelog *s, struct worker_job *job, struct sitelog_slot *slot, void (*work)(struct worker_job *job),
-                            void (*done)(struct worker_job *job)) {
+static enum grey_error give(struct sitelog *s, struct worker_job *job, struct sitelog_slot *slot,
+                            void (*work)(struct worker_job *job), void (*done)(struct worker_job *job)) {
     if (s->waiting >= SITELOG_JOBS_MAX) {
         return E_BUSY;
     }
@@ -158,14 +158,14 @@ static enum grey_error give(struct sitelog *s, struct worker_job *job, struct si
     return err;
 }
 
-/* A sliced job that is not ready goes to the end of the queue: true.  There is always room: the queue is longer than `waiting`. */
-static bool gone_again(struct sitelog_slot *slot, struct worker_job *job) {
+/* A sliced job that is not ready goes to the end of the queue: true.  There is always room: the queue is longer than `waiting`; only
+ * a sitelog that closes takes nothing more. */
+static bool gone_again(struct sitelog_slot *slot, struct worker_job *job, enum grey_error *err) {
     if (!slot->again) {
         return false;
     }
-    enum grey_error err = worker_submit(slot->owner->worker, job);
-    must(err == E_OK);
-    return true;
+    *err = worker_submit(slot->owner->worker, job);
+    return *err == E_OK;
 }
 
 static void one_done(struct sitelog *s) {
@@ -208,7 +208,7 @@ static void read_done(struct worker_job *job) {
 
 static void compact_done(struct worker_job *job) {
     struct sitelog_compact *compact = (struct sitelog_compact *)job;
-    if (gone_again(&compact->slot, job)) {
+    if (gone_again(&compact->slot, job, &compact->err)) {
         return;
     }
     one_done(compact->slot.owner);
@@ -217,7 +217,7 @@ static void compact_done(struct worker_job *job) {
 
 static void snapshot_done(struct worker_job *job) {
     struct sitelog_snapshot *snapshot = (struct sitelog_snapshot *)job;
-    if (gone_again(&snapshot->slot, job)) {
+    if (gone_again(&snapshot->slot, job, &snapshot->err)) {
         return;
     }
     struct sitelog_row_set *rows = snapshot->rows;

@@ -205,9 +205,9 @@ enum grey_error sitelog_compact(struct sitelog *s, struct sitelog_compact *job);
 
 struct sitelog_usage {                                          /* as of the last finished job */
     uint64_t log_bytes, state_bytes, snapshot_bytes, wal_bytes; /* file sizes */
-    uint64_t syncs, written_bytes;        /* since start; written: to the databases, as SQLite asked for */
-    uint64_t store_us_last, store_us_max; /* duration of store transactions */
-    uint64_t stores;                      /* store transactions */
+    uint64_t syncs, written_bytes;                              /* since start; written: to the databases, as SQLite asked for */
+    uint64_t store_us_last, store_us_max;                       /* duration of store transactions */
+    uint64_t stores;                                            /* store transactions */
     uint32_t jobs_waiting;
     bool disk_full; /* the reserve is given up; ends by itself when there is room for it again */
 };
