@@ -6,6 +6,8 @@
 #ifndef PLATFORM_DB_DISK_H
 #define PLATFORM_DB_DISK_H
 
+#include <stdint.h>
+
 #include "platform/fault.h"
 
 #define DB_DISK_NAME "grey"
