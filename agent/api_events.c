@@ -139,6 +139,10 @@ static void found(void *context, const struct node_answer *a) {
     api_answer_send(&out, c, 200, NULL, 0);
 }
 
+static void want_row(void *context, enum table_id id, struct bytes key) {
+    sitelog_want(context, id, key);
+}
+
 static void fetch_row(void *context, const struct node_answer *a) {
     struct api_call *c = context;
     char source[LIMIT_EVENT_FIELD_BYTES + 1];
@@ -147,11 +151,9 @@ static void fetch_row(void *context, const struct node_answer *a) {
         return;
     }
     event_source(c, source, sizeof source);
-    uint8_t key[16];
-    state_dedup_key(bytes_str(source), bytes_of(c->arg, c->arg_size), key);
     struct builder wants;
     builder_init(&wants, 4096);
-    sitelog_want(&wants, TABLE_DEDUP, bytes_of(key, sizeof key));
+    state_dedup_wants(bytes_str(source), bytes_of(c->arg, c->arg_size), want_row, &wants);
     node_fetch_rows(c->api->o.node, &wants, found, c);
 }
 

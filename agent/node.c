@@ -410,8 +410,8 @@ static void apply(struct node *n) {
         metrics_set(&applied_gauge, 0, (int64_t)state_applied(n->state));
         struct raft_input in = {.kind = RAFT_IN_APPLIED, .index = state_applied(n->state)};
         (void)node_step(n, &in, NULL);
-        requests_applied(n);
     }
+    requests_applied(n);
 }
 
 /* --- turns and time ---------------------------------------------------------------------------------------------------------------- */

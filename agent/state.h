@@ -19,8 +19,8 @@ void state_free(struct state *s);
 /* state_reload: t was cleared and META and SEGMENT loaded anew (a snapshot was installed). */
 enum grey_error state_reload(struct state *s, struct fault *f);
 
-/* state_wants: names the rows that must be in memory before e is applied; want is called for each (id, key lent during the call).
- * Malformed payloads want nothing. */
+/* state_wants: names the rows that must be in memory before e is applied; want is called for each (id, key lent during the call), at
+ * most three times for each event.  What it names follows from e alone. */
 void state_wants(const struct entry *e, void (*want)(void *context, enum table_id id, struct bytes key), void *context);
 
 /* What an entry came to, for the one who proposed it.  `answer` is CBOR (state_answer_*), empty on error. */
@@ -30,7 +30,8 @@ struct outcome {
 };
 /* state_apply: e->index must be the applied index + 1.  answer: NULL when nobody waits, else the answer's CBOR is appended.
  * Returns E_OK (o tells what came out, including refusals such as E_CONDITION: those are part of the state's course), or
- * E_UNKNOWN_ENTRY (fence the node), E_NO_MEMORY (nothing changed; try again), E_BUG when a wanted row was not loaded. */
+ * E_UNKNOWN_ENTRY (fence the node), E_NO_MEMORY (nothing changed; try again), E_BUG when a wanted row is not in memory (nothing
+ * changed; o->detail says which; load what state_wants names and call again).  An entry is applied whole or not at all. */
 enum grey_error state_apply(struct state *s, const struct entry *e, struct outcome *o, struct builder *answer);
 
 raft_index state_applied(const struct state *s);
@@ -44,7 +45,7 @@ struct answer_event {
     raft_index index;
     bool duplicate;
 };
-/* Answer of ENTRY_EVENTS: one per event, in order.  Returns the number, 0 on malformed input. */
+/* Answer of ENTRY_EVENTS: one per event, in order.  Returns the number, 0 on malformed input and when max is too small. */
 size_t answer_events(struct bytes answer, struct answer_event *out, size_t max);
 /* Answer of ENTRY_KV: version is the index of this write (of the deleted value for a delete); existed: the key was there before. */
 bool answer_kv(struct bytes answer, raft_index *version, bool *existed);
@@ -68,9 +69,9 @@ enum grey_error state_kv_row(struct bytes value, struct kv_row *out);           
 
 struct channel_facts {
     grey_seq next_seq, acked_seq;
-    uint64_t pending_count, pending_bytes;
-    int64_t oldest_time_ms;          /* log time of the oldest pending event; 0: none */
-    uint64_t gap_ranges, gap_events; /* evicted since bootstrap */
+    uint64_t pending_count, pending_bytes; /* bytes: of the records; within 256 KiB for each priority while partly acknowledged */
+    int64_t oldest_time_ms;                /* log time of the oldest pending event, about; 0: none */
+    uint64_t gap_ranges, gap_events;       /* evicted since bootstrap: runs of consecutive numbers of one priority, and events */
 };
 void state_channel(const struct state *s, enum event_channel c, struct channel_facts *out);
 
@@ -88,9 +89,11 @@ void state_outbox_key(enum event_priority p, grey_seq seq, uint8_t out[9]);
 enum grey_error state_outbox_row(struct bytes key, struct bytes value, struct outbox_row *out); /* decodes a TABLE_OUTBOX row */
 /* state_evicted_below: events of this priority with a lower seq that are not acknowledged were evicted: they are gaps. */
 grey_seq state_evicted_below(const struct state *s, enum event_priority p);
-/* state_dedup_key: the row key under which (source, id) is remembered. */
-void state_dedup_key(struct bytes source, struct bytes id, uint8_t out[16]);
+/* state_dedup_wants: names the rows that state_dedup reads.  What is longer than LIMIT_EVENT_FIELD_BYTES is not remembered. */
+void state_dedup_wants(struct bytes source, struct bytes id, void (*want)(void *context, enum table_id id, struct bytes key),
+                       void *context);
 enum table_found state_dedup(struct state *s, struct bytes source, struct bytes id, struct answer_event *out);
+uint64_t state_dedup_count(const struct state *s); /* ids remembered, forgotten ones that still take room included */
 
 /* --- payloads of entries (docs/FORMATS.md), written by the proposer ---------------------------------------------------------------- */
 enum kv_condition { KV_ALWAYS, KV_IF_VERSION, KV_IF_ABSENT };

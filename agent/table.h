@@ -2,8 +2,13 @@
  *
  * Pure.  Rows live in state.db; the storage thread loads what an entry needs before it is applied (table_load) and writes what
  * changed (table_flush_*).  So applying never waits for a disk: table_get answers TABLE_UNKNOWN only if the caller did not ask for
- * the row first.  Rows are ordered by key as memcmp does.  Bound: clean rows are dropped least recently used first above
- * clean_bytes_max; dirty rows are bounded by flushing (table_dirty_bytes). */
+ * the row first.  Rows are ordered by key as memcmp does.  That a row is absent is remembered like a row.
+ *
+ * Bounds: clean rows are dropped least recently used first above clean_bytes_max (which must hold what one entry wants: 512 KiB is
+ * plenty); rows that were loaded and not read yet have twice as much for themselves, so that what was loaded for
+ * entries in flight is still there when they are applied.  Dirty rows are bounded by flushing (table_dirty_bytes).  Rows of
+ * TABLE_META and TABLE_SEGMENT are never dropped, and one that is not in memory does not exist.  A row costs some 56 bytes beside
+ * its key and value. */
 #ifndef AGENT_TABLE_H
 #define AGENT_TABLE_H
 
@@ -16,10 +21,11 @@ struct table;
 enum table_id {
     TABLE_META = 1,    /* small fixed set of rows: counters of channels, site, limits; always in memory */
     TABLE_KV = 2,      /* key -> version, size, content type; ref = log index whose payload holds the value */
-    TABLE_DEDUP = 3,   /* 16-byte hash of source and id -> channel, seq, index, body hash, time */
+    TABLE_DEDUP = 3,   /* slot u8, 16-byte hash of source and id -> priority, seq, index, body hash, time */
     TABLE_OUTBOX = 4,  /* priority u8, seq be64 -> index, slot, bytes, time; ref = log index */
     TABLE_SEGMENT = 5, /* priority u8, first seq be64 -> summary of a run of outbox rows; always in memory */
 };
+#define TABLE_ID_MAX 5
 
 enum table_found { TABLE_FOUND, TABLE_ABSENT, TABLE_UNKNOWN };
 
@@ -28,13 +34,26 @@ void table_free(struct table *t);
 
 /* value: lent until the next call that changes t. */
 enum table_found table_get(struct table *t, enum table_id id, struct bytes key, struct bytes *value);
-/* Copies.  ref: index of the log entry whose payload this row keeps alive; 0: none. */
+/* Copies.  ref: index of the log entry whose payload this row keeps alive; 0: none.  Each of these three either returns E_OK, or
+ * E_NO_MEMORY with t as it was.  Keys are at most LIMIT_KEY_BYTES. */
 enum grey_error table_put(struct table *t, enum table_id id, struct bytes key, struct bytes value, raft_index ref);
 enum grey_error table_delete(struct table *t, enum table_id id, struct bytes key);
 /* Deletes all rows with low <= key < high, in memory and, at the next flush, on disk. */
 enum grey_error table_delete_range(struct table *t, enum table_id id, struct bytes low, struct bytes high);
 
-/* What storage found: a row, or that there is none (found false).  Never overwrites what is newer in memory. */
+enum table_op_kind { TABLE_OP_PUT = 0, TABLE_OP_DELETE = 1, TABLE_OP_DELETE_RANGE = 2 };
+
+/* A list of changes that are made whole or not at all: collect them in a builder, then commit.  The encoding of a change is fixed,
+ * for it is what the state hash covers: kind u8 (enum table_op_kind), id u8, key size u16, second size u32, ref u64, all big-endian;
+ * key (or low); value (or high). */
+void table_change_put(struct builder *changes, enum table_id id, struct bytes key, struct bytes value, raft_index ref);
+void table_change_delete(struct builder *changes, enum table_id id, struct bytes key);
+void table_change_delete_range(struct builder *changes, enum table_id id, struct bytes low, struct bytes high);
+enum grey_error table_commit(struct table *t, struct bytes changes); /* E_NO_MEMORY: t is as it was */
+
+/* What storage found: a row, or that there is none (found false).  Never overwrites what is newer in memory.  The result of a
+ * read must come here before table_flush_done is called for a flush that was given to the storage thread after that read.
+ * E_NO_MEMORY: not loaded. */
 enum grey_error table_load(struct table *t, enum table_id id, struct bytes key, bool found, struct bytes value, raft_index ref);
 
 /* table_next: the first row in memory (dirty or clean, not deleted) with key >= from, in key order; false when there is none.
@@ -42,9 +61,9 @@ enum grey_error table_load(struct table *t, enum table_id id, struct bytes key, 
 bool table_next(struct table *t, enum table_id id, struct bytes from, struct bytes *key, struct bytes *value, raft_index *ref);
 bool table_deleted(struct table *t, enum table_id id, struct bytes key); /* a deletion of it is in memory */
 
-/* Flushing: begin hands over all changes since the last begin, in order; they stay readable.  done(true): they are on disk, the rows
- * become clean; done(false): the write failed, they are dirty again (merged under what changed since).  One at a time. */
-enum table_op_kind { TABLE_OP_PUT, TABLE_OP_DELETE, TABLE_OP_DELETE_RANGE };
+/* Flushing: begin hands over the net effect of all changes since the last begin, to be written in this order: range deletions first,
+ * then rows by table and key, one operation each.  They stay readable.  done(true): they are on disk, the rows become clean;
+ * done(false): the write failed, they are dirty again (merged under what changed since).  One at a time. */
 struct table_op {
     enum table_op_kind kind;
     enum table_id id;
@@ -58,7 +77,7 @@ struct table_flush {
 enum grey_error table_flush_begin(struct table *t, struct table_flush *f); /* count 0: nothing to do, no done needed */
 void table_flush_done(struct table *t, bool written);
 bool table_flushing(const struct table *t);
-size_t table_dirty_bytes(const struct table *t);
+size_t table_dirty_bytes(const struct table *t); /* rows changed and not on disk yet, in flight included */
 size_t table_memory_bytes(const struct table *t);
 void table_clear(struct table *t); /* forgets everything in memory (before a snapshot is installed); not while flushing */
 

@@ -24,7 +24,7 @@
 #define COMPRESS_FROM_BYTES 256u
 #define GATHER_DATA_MS 200u /* normal and low events wait this long for company */
 #define ACK_TIMEOUT_MS 15000u
-#define WELCOME_TIMEOUT_MS 10000u
+#define WELCOME_TIMEOUT_MS 3000u
 #define RETRY_MS 1000u
 #define FLOOR_EVERY 20u      /* each 20th batch is of the lowest channel that has anything: 5% */
 #define BURST_SECONDS_DIV 4u /* a quarter of a second's bytes may leave at once */
@@ -64,7 +64,7 @@ struct uplink {
     struct mqtt *mqtt;
     struct shaper shaper;
     char site[LIMIT_NAME_BYTES + 1], name[LIMIT_NAME_BYTES + 1];
-    bool leads, welcomed;
+    bool leads, welcomed, hello_due;
     grey_epoch epoch;
     uint64_t session, hello_ms, message_id;
     struct stream streams[CHANNEL_COUNT];
@@ -136,15 +136,12 @@ static bool send_content(struct uplink *u, enum event_channel c, struct bytes co
     return err == E_OK;
 }
 
-static void on_connected(void *context) {
-    struct uplink *u = context;
+/* Says who speaks.  Stays due while the client cannot take it, or while the log does not know the site yet. */
+static void say_hello(struct uplink *u) {
     struct site_facts site;
-    char filter[TOPIC_BYTES_MAX];
-    metrics_add(&connects, 0, 1);
-    if (!state_site(state(u), &site)) {
-        return; /* the log does not know the site yet: uplink_wake comes back to it */
+    if (!u->hello_due || !mqtt_connected(u->mqtt) || !state_site(state(u), &site)) {
+        return;
     }
-    (void)snprintf(filter, sizeof filter, TOPIC_PREFIX "%s/down/#", u->site);
     struct sync_hello h = {.incarnation = site.incarnation,
                            .epoch = u->epoch,
                            .feature_level = FEATURE_LEVEL,
@@ -159,11 +156,21 @@ static void on_connected(void *context) {
     struct builder b;
     builder_init(&b, 1024);
     sync_put_hello(&b, &h);
-    u->hello_ms = loop_now_ms(u->x.loop);
-    if (mqtt_subscribe(u->mqtt, filter) != E_OK || !send_content(u, CHANNEL_CONTROL, builder_bytes(&b), FRAME_FLAG_PRIORITY)) {
-        note_error(u, "the hello could not be sent");
+    if (send_content(u, CHANNEL_CONTROL, builder_bytes(&b), FRAME_FLAG_PRIORITY)) {
+        u->hello_due = false;
+        u->hello_ms = loop_now_ms(u->x.loop);
     }
     builder_free(&b);
+}
+
+static void on_connected(void *context) {
+    struct uplink *u = context;
+    char filter[TOPIC_BYTES_MAX];
+    metrics_add(&connects, 0, 1);
+    (void)snprintf(filter, sizeof filter, TOPIC_PREFIX "%s/down/#", u->site);
+    (void)mqtt_subscribe(u->mqtt, filter); /* before the hello, so that the welcome finds us */
+    u->hello_due = true;
+    say_hello(u);
 }
 
 static void on_closed(void *context, const char *why) {
@@ -301,7 +308,9 @@ static void on_published(void *context, int id, const char *refusal) {
 }
 
 static void on_writable(void *context) {
-    pump(context);
+    struct uplink *u = context;
+    say_hello(u);
+    pump(u);
 }
 
 static const struct mqtt_events mqtt_events = {
@@ -625,11 +634,11 @@ static void on_timer(void *context) {
         return;
     }
     uint64_t now_ms = loop_now_ms(u->x.loop);
-    if (mqtt_connected(u->mqtt) && !u->welcomed && now_ms >= u->hello_ms + WELCOME_TIMEOUT_MS) {
-        on_connected(u); /* the core may have been away when the hello came: say it again */
-        u->hello_ms = now_ms;
+    if (mqtt_connected(u->mqtt) && !u->welcomed && !u->hello_due && now_ms >= u->hello_ms + WELCOME_TIMEOUT_MS) {
+        u->hello_due = true; /* the core may have been away when the hello came: say it again */
         note_error(u, "connected to the broker, but the core does not answer");
     }
+    say_hello(u);
     if (u->flight_count > 0 && now_ms >= u->flights[u->flight_first].sent_ms + ACK_TIMEOUT_MS) {
         reconnect(u, "the core acknowledges nothing");
     }
@@ -734,9 +743,7 @@ void uplink_wake(struct uplink *u) {
     if (!u->leads) {
         return;
     }
-    if (mqtt_connected(u->mqtt) && !u->welcomed && u->hello_ms == 0) {
-        on_connected(u);
-    }
+    say_hello(u);
     if (u->welcomed && !u->batch.running && (u->timer.place == 0 || u->timer.deadline_ms > loop_now_ms(u->x.loop))) {
         loop_timer_after(u->x.loop, &u->timer, 0); /* after the entries of this turn, once */
     }

@@ -188,6 +188,10 @@ static void on_client(void *context, uint32_t events) {
         return;
     }
     watch_client(m);
+    if (m->was_busy && !lib.want_write(m->client) && m->connected) {
+        m->was_busy = false;
+        m->events->writable(m->context);
+    }
 }
 
 /* From the library to the broker. */
