@@ -30,8 +30,9 @@ static void a_site_is_made_once(void **context) {
         struct site_facts f;
         enum grey_error wanted;
     } steps[] = {
-        {facts_of("s-1", 7, 9, 1), E_OK},         {facts_of("s-1", 7, 9, 1), E_OK},         {facts_of("s-2", 7, 9, 1), E_WRONG_SITE},
-        {facts_of("s-1", 8, 9, 1), E_WRONG_SITE}, {facts_of("s-1", 7, 8, 1), E_WRONG_SITE}, {facts_of("s-1", 7, 9, 2), E_OK},
+        {facts_of("s-1", 7, 9, 1), E_OK},         {facts_of("s-1", 7, 9, 1), E_OK},
+        {facts_of("s-2", 7, 9, 1), E_WRONG_SITE}, {facts_of("s-1", 8, 9, 1), E_WRONG_SITE},
+        {facts_of("s-1", 7, 8, 1), E_WRONG_SITE}, {facts_of("s-1", 7, 9, 2), E_OK},
         {facts_of("s-1", 7, 9, 1), E_WRONG_SITE}, {facts_of("s 1", 7, 9, 2), E_BAD_MESSAGE},
     };
     for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
@@ -152,8 +153,8 @@ static enum entry_kind random_payload(const struct gateway *g, struct builder *p
     case 3:
     case 4:
         (void)snprintf(key, sizeof key, "k%u", (unsigned)draw(60));
-        payload_kv(p, draw(4) == 0, bytes_str(key), (enum kv_condition)draw(3), state_applied(g->state) - draw(20), bytes_str("a/b"),
-                   bytes_of("0123456789", draw(10)));
+        payload_kv(p, draw(4) == 0, bytes_str(key), (enum kv_condition)draw(3), state_applied(g->state) - draw(20),
+                   bytes_str("a/b"), bytes_of("0123456789", draw(10)));
         return ENTRY_KV;
     case 5:
     case 6: {
