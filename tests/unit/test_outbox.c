@@ -589,7 +589,7 @@ static void model_compare(const struct model *m, const struct outbox *b, struct 
 /* One wrong count in a queue of millions, and a site refuses events with an empty disk, or reports a gap that is none. */
 static void a_naive_outbox_counts_the_same(void **context) {
     (void)context;
-    struct model *m = calloc(1, sizeof *m);
+    struct model *m = calloc(1, sizeof *m), *copy = calloc(1, sizeof *m);
     struct builder p, changes;
     builder_init(&p, LIMIT_PAYLOAD_BYTES);
     builder_init(&changes, 1 << 20);
@@ -639,7 +639,6 @@ static void a_naive_outbox_counts_the_same(void **context) {
                 struct entry e = {.index = step + 1, .kind = ENTRY_EVENTS, .payload = builder_blob(&p)};
                 enum grey_error err = outbox_events(&next, &d, t, &e, step, &changes, NULL, NULL);
                 blob_unref(e.payload);
-                struct model *copy = malloc(sizeof *copy);
                 memcpy(copy, m, sizeof *m);
                 assert_int_equal(err, model_add(m, ps, sizes, count, b.bytes_max) ? E_OK : E_QUEUE_FULL);
                 if (err == E_OK) {
@@ -649,7 +648,6 @@ static void a_naive_outbox_counts_the_same(void **context) {
                     builder_reset(&changes);
                     refused++;
                 }
-                free(copy);
             }
             assert_int_equal(changes.err, E_OK);
             assert_int_equal(table_commit(t, builder_bytes(&changes)), E_OK);
@@ -672,6 +670,7 @@ static void a_naive_outbox_counts_the_same(void **context) {
     builder_free(&p);
     builder_free(&changes);
     free(m);
+    free(copy);
 }
 
 /* Rows of a damaged disk must be found at the start, not believed. */
