@@ -410,8 +410,8 @@ static void apply(struct node *n) {
         metrics_set(&applied_gauge, 0, (int64_t)state_applied(n->state));
         struct raft_input in = {.kind = RAFT_IN_APPLIED, .index = state_applied(n->state)};
         (void)node_step(n, &in, NULL);
-        requests_applied(n);
     }
+    requests_applied(n);
 }
 
 /* --- turns and time ---------------------------------------------------------------------------------------------------------------- */
@@ -888,8 +888,7 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     return n;
 }
 
-void node_leave_leadership(struct node *n, uint32_t timeout_ms, void (*gone)(void *context), void *context) {
-    (void)timeout_ms;
+void node_leave_leadership(struct node *n) {
     struct raft_status s;
     raft_status(n->raft, &s);
     n->stopping = true;
@@ -897,7 +896,6 @@ void node_leave_leadership(struct node *n, uint32_t timeout_ms, void (*gone)(voi
         struct raft_input in = {.kind = RAFT_IN_TRANSFER};
         (void)node_step(n, &in, NULL);
     }
-    gone(context);
 }
 
 void node_free(struct node *n) {

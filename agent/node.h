@@ -37,9 +37,8 @@ struct node_events {
 /* Opens the disk (blocks) and starts.  NULL and fault on error. */
 struct node *node_new(const struct conn_context *x, const struct node_options *o, const struct node_events *events, void *context,
                       struct fault *f);
-/* Hands leadership on if there is someone to take it, calls gone when done or after timeout_ms. */
-void node_leave_leadership(struct node *n, uint32_t timeout_ms, void (*gone)(void *context), void *context);
-void node_free(struct node *n); /* finishes storage jobs; pending requests are answered E_STOPPING */
+void node_leave_leadership(struct node *n); /* takes no more requests; hands leadership on if there is someone to take it */
+void node_free(struct node *n);             /* finishes storage jobs; pending requests are answered E_STOPPING */
 
 /* --- requests: each calls done exactly once, on a later turn ------------------------------------------------------------------- */
 struct node_answer { /* lent during done */

@@ -145,10 +145,6 @@ struct node {
     struct upkeep upkeep;
     struct loop_timer tick, duty;
     uint64_t undecided_until_ms; /* bootstrap waits for word from the seeds; 0: decided */
-    bool member_change_waits;
-    void (*gone)(void *context);
-    void *gone_context;
-    uint64_t gone_deadline_ms;
 };
 
 /* Gives one input (time is filled in) and carries the output out. */

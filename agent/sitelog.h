@@ -6,8 +6,11 @@
  *
  * Every call that may touch a disk is a job: it returns at once, the storage thread works in order of calling with one connection per
  * database, and the done function runs on the loop.  All store jobs that wait are made durable by one transaction (group commit).
- * An error of a store or flush job is final for what it covered: the node must stop and start again from its disk (never "retry as if
- * nothing happened"); E_DISK_FULL is the exception: nothing was stored, the job may be given again.
+ * An error of a store or flush job is final: all later ones fail as well, the node must stop and start again from its disk (never
+ * "retry as if nothing happened").  E_DISK_FULL is the exception: nothing of the job was stored, it keeps what it was given (entries,
+ * wants) and may be given again; store jobs that were given before their owner heard of it fail in the same way, so that none
+ * overtakes.  From then on the reserve file is given up (usage: disk_full) until there is room again: refuse new events meanwhile, so
+ * that acknowledgements and clean-up can use it.
  * Jobs are embedded in their owner, who leaves them alone until done.  At most SITELOG_JOBS_MAX wait. */
 #ifndef AGENT_SITELOG_H
 #define AGENT_SITELOG_H
@@ -22,14 +25,16 @@
 struct sitelog;
 
 struct sitelog_options {
-    const char *data_dir, *wal_dir; /* made when absent, 0700 */
+    const char *data_dir, *wal_dir; /* made when absent, 0700; copied */
+    uint32_t reserve_bytes;         /* size of data_dir/reserve, and of the one in wal_dir when that is another device; 0: none */
     uint32_t window_entries;        /* at most this many entries are loaded at start beyond those not applied */
     uint32_t snapshots_kept;        /* 3 */
 };
 
 /* What the disk says, read and verified (hash chain) at open.  Lent until sitelog_start_free. */
 struct sitelog_start {
-    bool fresh; /* the directory was empty: self was just drawn */
+    bool fresh;    /* never claimed: self was just drawn */
+    bool restored; /* fresh, made by sitelog_restore: a state without members */
     raft_id self;
     uint64_t cluster_id;         /* 0: not bootstrapped, not joined */
     struct grey_name node, site; /* as first started; empty when fresh */
@@ -46,8 +51,19 @@ struct sitelog *sitelog_open(struct loop *loop, const struct sitelog_options *o,
 void sitelog_start_free(struct sitelog_start *start);
 void sitelog_close(struct sitelog *s); /* finishes all jobs, checkpoints, closes */
 
+/* Makes an empty data directory from a self-contained image: the state and the log's base; the node draws a new identity and must be
+ * bootstrapped or joined.  Blocks.  E_CORRUPT, E_DISK_VERSION; E_CONFIG when the directory is not empty. */
+enum grey_error sitelog_restore(const char *file, const char *data_dir, const char *wal_dir, struct fault *f);
+
 /* Once, before the first store: who this directory belongs to.  Blocks. */
 enum grey_error sitelog_claim(struct sitelog *s, const struct grey_name *node, const struct grey_name *site, struct fault *f);
+
+/* Part of every job; the sitelog's own. */
+struct sitelog_slot {
+    struct sitelog *owner;
+    uint64_t failures; /* of store jobs that were known when this one was given, or that this one met */
+    bool again;        /* the storage thread did a slice of it and wants to go on */
+};
 
 /* --- jobs: set the public fields, call, wait for done --------------------------------------------------------------------------- */
 struct sitelog_row { /* lent during done */
@@ -63,15 +79,16 @@ void sitelog_row_get(const struct sitelog_row_set *set, size_t i, struct sitelog
 /* Make durable: term and vote, truncation, entries; and, once that is done, read the rows that applying the entries will want. */
 struct sitelog_store {
     struct worker_job job;
+    struct sitelog_slot slot;
     uint64_t store_id;
     bool vote_given;
     raft_term term;
     raft_id vote;
     uint64_t cluster_id;      /* > 0: remember it with this store */
     raft_index truncate_from; /* 0: none */
-    struct entry *entries;    /* takes the payload references and the array (mem_new); freed by the job */
+    struct entry *entries;    /* takes the payload references and the array (mem_new); freed before done unless E_DISK_FULL */
     uint32_t entry_count;
-    struct builder wants; /* rows to read: sitelog_want; freed by the job */
+    struct builder wants; /* rows to read: sitelog_want; freed before done unless E_DISK_FULL */
     struct sitelog_row_set *rows;
     enum grey_error err;
     struct fault fault;
@@ -84,6 +101,7 @@ enum grey_error sitelog_store(struct sitelog *s, struct sitelog_store *job);
 /* Write changed rows and the position they stand for, in one transaction. */
 struct sitelog_flush {
     struct worker_job job;
+    struct sitelog_slot slot;
     struct table_flush changes;
     struct raft_point applied;
     uint8_t state_hash[DIGEST_BYTES];
@@ -106,6 +124,7 @@ enum sitelog_read_kind {
 };
 struct sitelog_read {
     struct worker_job job;
+    struct sitelog_slot slot;
     enum sitelog_read_kind kind;
     struct builder wants; /* freed by the job */
     enum table_id table;
@@ -150,6 +169,7 @@ enum sitelog_snapshot_kind {
 };
 struct sitelog_snapshot {
     struct worker_job job;
+    struct sitelog_slot slot;
     enum sitelog_snapshot_kind kind;
     bool self_contained;
     struct raft_point point;
@@ -174,6 +194,7 @@ size_t sitelog_snapshots(const struct sitelog *s, struct sitelog_snapshot_info *
 /* Forget entries up to `point` except payloads that rows keep alive.  Only up to a snapshot that exists. */
 struct sitelog_compact {
     struct worker_job job;
+    struct sitelog_slot slot;
     struct raft_point point;
     enum grey_error err;
     struct fault fault;
@@ -184,9 +205,11 @@ enum grey_error sitelog_compact(struct sitelog *s, struct sitelog_compact *job);
 
 struct sitelog_usage {                                          /* as of the last finished job */
     uint64_t log_bytes, state_bytes, snapshot_bytes, wal_bytes; /* file sizes */
-    uint64_t syncs, written_bytes;        /* since start; written: /proc/self/io write_bytes is the node's own */
-    uint64_t store_us_last, store_us_max; /* duration of store transactions */
+    uint64_t syncs, written_bytes;                              /* since start; written: to the databases, as SQLite asked for */
+    uint64_t store_us_last, store_us_max;                       /* duration of store transactions */
+    uint64_t stores;                                            /* store transactions */
     uint32_t jobs_waiting;
+    bool disk_full; /* the reserve is given up; ends by itself when there is room for it again */
 };
 void sitelog_usage(const struct sitelog *s, struct sitelog_usage *u);
 

@@ -5,10 +5,8 @@
 #ifndef AGENT_UPLINK_H
 #define AGENT_UPLINK_H
 
-#include "agent/sitelog.h"
-#include "agent/state.h"
+#include "agent/node.h"
 #include "platform/conn.h"
-#include "platform/json.h"
 
 struct uplink;
 
@@ -22,20 +20,8 @@ struct uplink_options {
     uint64_t limit_bytes_per_s; /* 0: none */
 };
 
-/* What the uplink needs of the node that owns it. */
-struct uplink_host {
-    void *context;
-    struct state *state;
-    struct table *table;
-    struct sitelog *log;
-    /* The payload of a committed entry if it is still in memory (lends until the next event of the loop); NULL: read it from disk. */
-    struct blob *(*payload)(void *context, raft_index index);
-    /* Proposes an ENTRY_ACK.  E_NOT_LEADER, E_LOG_FULL: try again later. */
-    enum grey_error (*propose_ack)(void *context, enum event_channel c, grey_seq acked_seq);
-};
-
-struct uplink *uplink_new(const struct conn_context *x, const struct uplink_options *o, const struct uplink_host *host,
-                          struct fault *f);
+/* node: borrowed for the life of the uplink.  Starts idle. */
+struct uplink *uplink_new(const struct conn_context *x, const struct uplink_options *o, struct node *node, struct fault *f);
 void uplink_free(struct uplink *u);
 void uplink_lead(struct uplink *u, grey_epoch epoch); /* this node leads: connect and publish */
 void uplink_follow(struct uplink *u);                 /* no more: disconnect */

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -21,6 +20,7 @@
 
 #include "include/grey/limits.h"
 #include "include/grey/must.h"
+#include "platform/keys.h"
 #include "platform/log.h"
 #include "platform/port.h"
 
@@ -81,23 +81,6 @@ struct conn_listener {
 
 /* --- certificates ------------------------------------------------------------------------------------------------------------------------- */
 
-/* Every call asks the kernel: no generator state is shared between the loop and the crypto worker. */
-static int random_bytes(void *context, unsigned char *out, size_t size) {
-    (void)context;
-    while (size > 0) {
-        ssize_t got = getrandom(out, size, 0);
-        if (got < 0 && errno == EINTR) {
-            continue;
-        }
-        if (got <= 0) {
-            return MBEDTLS_ERR_SSL_INTERNAL_ERROR;
-        }
-        out += got;
-        size -= (size_t)got;
-    }
-    return 0;
-}
-
 static const char *tls_text(int code, char text[128]) {
     mbedtls_strerror(code, text, 128);
     return text;
@@ -118,7 +101,7 @@ static int configure(struct conn_tls *t, mbedtls_ssl_config *c, int endpoint) {
     mbedtls_ssl_conf_renegotiation(c, MBEDTLS_SSL_RENEGOTIATION_DISABLED);
     mbedtls_ssl_conf_session_tickets(c, MBEDTLS_SSL_SESSION_TICKETS_DISABLED);
     mbedtls_ssl_conf_authmode(c, MBEDTLS_SSL_VERIFY_REQUIRED);
-    mbedtls_ssl_conf_rng(c, random_bytes, NULL);
+    mbedtls_ssl_conf_rng(c, keys_rng, NULL); /* no generator state is shared between loop and crypto worker */
     mbedtls_ssl_conf_ca_chain(c, &t->ca, NULL);
     return mbedtls_ssl_conf_own_cert(c, &t->own, &t->key);
 }

@@ -11,6 +11,7 @@
 struct raft_member {
     raft_id id;
     bool voter, voter_old, witness; /* neither voter nor voter_old: a learner.  witness: votes, holds no payloads (later) */
+    bool leaving;                   /* joint only: an outgoing voter that is gone when the joint phase ends; else it stays, a learner */
     struct grey_name node;          /* its name; two entries with one name while a wiped node replaces its former self */
     char peer_address[LIMIT_ADDRESS_BYTES + 1], http_address[LIMIT_ADDRESS_BYTES + 1];
 };
@@ -26,8 +27,18 @@ bool raft_members_joint(const struct raft_members *m);
 enum grey_error raft_members_put(struct raft_members *m, const struct raft_member *member); /* adds or replaces by id; E_TOO_LARGE */
 void raft_members_remove(struct raft_members *m, raft_id id);                                /* harmless when absent */
 
-/* Payload of ENTRY_CONFIG, deterministic CBOR.  Reading checks everything (bounds, order, names, at least one voter): E_BAD_CBOR,
+/* raft_members_check: order, ids, names, addresses, flags that fit together, 1 to LIMIT_VOTERS voters in each set in use.
  * E_BAD_MESSAGE. */
+enum grey_error raft_members_check(const struct raft_members *m);
+
+/* raft_members_plan: the configuration to propose next for `now` to become `want` (of which voter_old and leaving are ignored):
+ * `want` itself when at most one voter changes, else the joint one (thesis 4.3).  E_BAD_MESSAGE, E_TOO_LARGE. */
+enum grey_error raft_members_plan(const struct raft_members *now, const struct raft_members *want, struct raft_members *next);
+void raft_members_leave_joint(struct raft_members *m); /* what follows a joint configuration */
+
+/* Payload of ENTRY_CONFIG, deterministic CBOR: an array of [id, flags, node, peer address, HTTP address]; flags: 1 voter,
+ * 2 voter_old, 4 witness, 8 leaving.  Reading checks everything (raft_members_check): E_BAD_CBOR, E_BAD_MESSAGE; m is then
+ * undefined. */
 void raft_members_encode(const struct raft_members *m, struct builder *out);
 enum grey_error raft_members_decode(struct bytes in, struct raft_members *m);
 

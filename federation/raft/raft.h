@@ -14,6 +14,8 @@
 #include "federation/raft/member.h"
 #include "include/grey/entry.h"
 
+#define RAFT_READS_MAX 1024u /* reads of the owner that wait; above, RAFT_IN_READ gets E_BUSY */
+
 struct raft;
 
 struct raft_config {

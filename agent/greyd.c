@@ -1,0 +1,372 @@
+/* greyd: the agent on a gateway.  Reads the configuration, wires the parts together, runs the loop, stops cleanly. */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/api.h"
+#include "agent/config.h"
+#include "agent/node.h"
+#include "agent/uplink.h"
+#include "include/grey/must.h"
+#include "platform/log.h"
+#include "platform/metrics.h"
+#include "platform/now.h"
+
+#define EXIT_FAILED 1
+#define EXIT_USAGE 2
+#define CRYPTO_QUEUE 64u
+#define LEAVE_MS 3000u /* for handing leadership on */
+
+struct greyd {
+    struct config config;
+    struct conn_context x;
+    struct conn_tls *tls, *upstream_tls;
+    struct node *node;
+    struct uplink *uplink;
+    struct api *api;
+    struct http_server *http;
+    struct loop_timer leave_timer;
+    uint64_t leave_deadline_ms;
+    bool stopping, failed;
+};
+
+static const char *environment(const char *name) {
+    return getenv(name);
+}
+
+static enum grey_error read_file(const char *path, struct builder *out, struct fault *f) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return fault_errno(f, E_CONFIG, "%s", path);
+    }
+    uint8_t room[4096];
+    ssize_t got;
+    while ((got = read(fd, room, sizeof room)) > 0) {
+        builder_add(out, bytes_of(room, (size_t)got));
+    }
+    enum grey_error err = got < 0 ? fault_errno(f, E_CONFIG, "%s", path) : E_OK;
+    (void)close(fd);
+    return err;
+}
+
+static void print_text(struct builder *b) {
+    (void)fwrite(b->data, 1, b->size, stdout);
+    builder_free(b);
+}
+
+static int complain(const struct fault *f) {
+    (void)fprintf(stderr, "greyd: %s (GREY-%d): %s\n  -> %s\n", error_sentence(f->code), error_id(f->code), f->text,
+                  error_remedy(f->code));
+    return f->code == E_USAGE || f->code == E_CONFIG ? EXIT_USAGE : EXIT_FAILED;
+}
+
+/* --- restore ---------------------------------------------------------------------------------------------------------------------------- */
+
+static int restore(int argc, char **argv) {
+    const char *snapshot = NULL, *data_dir = NULL;
+    struct fault f = {0};
+    for (int i = 2; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--snapshot") == 0) {
+            snapshot = argv[i + 1];
+        } else if (strcmp(argv[i], "--data-dir") == 0) {
+            data_dir = argv[i + 1];
+        }
+    }
+    if (snapshot == NULL || data_dir == NULL || argc != 6) {
+        (void)fputs("usage: greyd restore --snapshot FILE --data-dir DIR\n", stderr);
+        return EXIT_USAGE;
+    }
+    char wal_dir[LIMIT_PATH_BYTES + 8];
+    (void)snprintf(wal_dir, sizeof wal_dir, "%.1000s/log", data_dir);
+    if (sitelog_restore(snapshot, data_dir, wal_dir, &f) != E_OK) {
+        return complain(&f);
+    }
+    (void)printf("restored %s into %s; start greyd with --data-dir %s\n", snapshot, data_dir, data_dir);
+    return 0;
+}
+
+/* --- events of the node ------------------------------------------------------------------------------------------------------------------- */
+
+static void on_leading(void *context, bool leads, grey_epoch epoch) {
+    struct greyd *g = context;
+    if (g->uplink != NULL) {
+        if (leads) {
+            uplink_lead(g->uplink, epoch);
+        } else {
+            uplink_follow(g->uplink);
+        }
+    }
+}
+
+static void on_applied(void *context, const struct entry *e) {
+    struct greyd *g = context;
+    if (g->api != NULL) {
+        api_applied(g->api, e);
+    }
+    if (g->uplink != NULL && (e->kind == ENTRY_EVENTS || e->kind == ENTRY_ACK || e->kind == ENTRY_SITE)) {
+        uplink_wake(g->uplink);
+    }
+}
+
+static void on_failed(void *context, enum grey_error err, const char *detail) {
+    struct greyd *g = context;
+    (void)err, (void)detail;
+    g->failed = true;
+    loop_stop(g->x.loop);
+}
+
+static const struct node_events node_events = {.leading = on_leading, .applied = on_applied, .failed = on_failed};
+
+/* --- signals -------------------------------------------------------------------------------------------------------------------------------- */
+
+static void leave_now(void *context) {
+    struct greyd *g = context;
+    loop_stop(g->x.loop);
+}
+
+static void look_for_successor(void *context) {
+    struct greyd *g = context;
+    struct raft_status s;
+    node_raft_status(g->node, &s);
+    if (s.role != RAFT_LEADER || s.peer_count == 0 || loop_now_ms(g->x.loop) >= g->leave_deadline_ms) {
+        leave_now(g);
+        return;
+    }
+    loop_timer_after(g->x.loop, &g->leave_timer, 20);
+}
+
+static void on_terminate(void *context, int signal_number) {
+    struct greyd *g = context;
+    if (g->stopping) {
+        leave_now(g);
+        return;
+    }
+    g->stopping = true;
+    log_info("greyd", "stop", "signal=%d", signal_number);
+    node_leave_leadership(g->node);
+    g->leave_deadline_ms = loop_now_ms(g->x.loop) + LEAVE_MS;
+    g->leave_timer = (struct loop_timer){.fire = look_for_successor, .context = g};
+    look_for_successor(g);
+}
+
+static void on_reload(void *context, int signal_number) {
+    struct greyd *g = context;
+    (void)signal_number;
+    struct config fresh;
+    struct fault f = {0};
+    struct builder text;
+    enum log_level level;
+    if (g->config.file[0] == 0) {
+        return;
+    }
+    builder_init(&text, 256u * 1024u);
+    config_defaults(&fresh);
+    if (read_file(g->config.file, &text, &f) != E_OK || config_read(&fresh, builder_bytes(&text), g->config.file, &f) != E_OK) {
+        log_error("greyd", "reload", "refused, the running configuration stays: %s", f.text);
+    } else if (log_level_parse(fresh.log_level, &level)) {
+        log_configure(level, strcmp(fresh.log_format, "json") == 0 ? LOG_JSON : LOG_PRETTY);
+        log_info("greyd", "reload", "log level %s; all else takes a restart", fresh.log_level);
+    }
+    builder_free(&text);
+}
+
+/* --- wiring ----------------------------------------------------------------------------------------------------------------------------------- */
+
+static enum event_priority priority_of(int64_t number) {
+    return number >= 90 ? PRIORITY_CRITICAL : number >= 70 ? PRIORITY_HIGH : number >= 30 ? PRIORITY_NORMAL : PRIORITY_LOW;
+}
+
+static bool start_node(struct greyd *g, struct fault *f) {
+    const struct config *c = &g->config;
+    bool single = c->mode == CONFIG_MODE_SINGLE;
+    struct node_options o = {.node = c->node_id,
+                             .site = c->site_id,
+                             .data_dir = c->data_dir,
+                             .wal_dir = c->wal_dir,
+                             .peer_listen_address = single ? NULL : c->peer_addr,
+                             .peer_address = c->peer_advertise,
+                             .http_address = c->http_addr,
+                             .seeds = single ? "" : c->join,
+                             .bootstrap = single || c->bootstrap,
+                             .tls = g->tls,
+                             .heartbeat_ms = (uint32_t)c->heartbeat_interval_ms,
+                             .election_timeout_ms_min = (uint32_t)c->election_timeout_ms,
+                             .election_timeout_ms_max = (uint32_t)(c->election_timeout_ms * 5 / 3),
+                             .snapshot_threshold_entries = (uint32_t)c->snapshot_threshold,
+                             .snapshot_interval_s = (uint32_t)c->snapshot_interval_s,
+                             .snapshots_kept = (uint32_t)c->snapshots_kept,
+                             .commit_delay_ms = (uint32_t)c->commit_delay_ms,
+                             .request_timeout_ms = (uint32_t)c->provisional_after_ms,
+                             .queue_bytes_max = (uint64_t)c->queue_size_mb * 1024u * 1024u};
+    g->node = node_new(&g->x, &o, &node_events, g, f);
+    return g->node != NULL;
+}
+
+static bool start_uplink(struct greyd *g, struct fault *f) {
+    const struct config *c = &g->config;
+    if (!c->federation) {
+        return true;
+    }
+    if (c->upstream_tls) {
+        g->upstream_tls = conn_tls_new(c->upstream_ca, c->upstream_cert, c->upstream_key, f);
+        if (g->upstream_tls == NULL) {
+            return false;
+        }
+    }
+    const char *endpoints[CONFIG_ENDPOINTS_MAX];
+    for (uint32_t i = 0; i < c->endpoint_count; i++) {
+        endpoints[i] = c->endpoints[i];
+    }
+    struct uplink_options o = {.endpoints = endpoints,
+                               .endpoint_count = c->endpoint_count,
+                               .tls = g->upstream_tls,
+                               .node = c->node_id,
+                               .data_dir = c->data_dir,
+                               .keepalive_s = (uint32_t)c->keepalive_s,
+                               .window_frames = 16,
+                               .limit_bytes_per_s = (uint64_t)c->limit_kbps * 125u};
+    g->uplink = uplink_new(&g->x, &o, g->node, f);
+    return g->uplink != NULL;
+}
+
+static bool start_api(struct greyd *g, struct fault *f) {
+    const struct config *c = &g->config;
+    static const char *const modes[] = {"single", "site", "edge"};
+    struct api_options o = {.loop = g->x.loop,
+                            .node = g->node,
+                            .uplink = g->uplink,
+                            .mode = modes[c->mode],
+                            .data_dir = c->data_dir,
+                            .default_priority = priority_of(c->default_priority)};
+    struct http_limits limits = {.connections_max = LIMIT_HTTP_CONNECTIONS,
+                                 .body_bytes_max = LIMIT_BATCH_BYTES,
+                                 .idle_timeout_ms = 120000,
+                                 .request_timeout_ms = 15000};
+    char address[LIMIT_PATH_BYTES + 8];
+    g->api = api_new(&o);
+    g->http = g->api == NULL ? NULL : http_server_new(&g->x, &limits, api_handle, g->api);
+    if (g->http == NULL) {
+        (void)fault_set(f, E_NO_MEMORY, "API");
+        return false;
+    }
+    if (http_server_listen(g->http, c->http_addr, config_loopback(c->http_addr) ? NULL : g->tls, f) != E_OK) {
+        return false;
+    }
+    (void)snprintf(address, sizeof address, "unix:%s", c->socket_path);
+    if (strlen(c->socket_path) > 100) {
+        log_warn("greyd", "socket", "%s is too long for a socket; greyctl needs --addr", c->socket_path);
+    } else if (http_server_listen(g->http, address, NULL, f) != E_OK) {
+        return false;
+    }
+    if (c->metrics_enabled && c->metrics_port > 0) {
+        (void)snprintf(address, sizeof address, "127.0.0.1:%" PRId64, c->metrics_port);
+        if (http_server_listen(g->http, address, NULL, f) != E_OK) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool start(struct greyd *g, struct fault *f) {
+    const struct config *c = &g->config;
+    g->x.loop = loop_new(f);
+    g->x.crypto = g->x.loop == NULL ? NULL : worker_new(g->x.loop, "crypto", CRYPTO_QUEUE, NULL, NULL, f);
+    if (g->x.crypto == NULL) {
+        return false;
+    }
+    loop_signal(g->x.loop, SIGTERM, on_terminate, g);
+    loop_signal(g->x.loop, SIGINT, on_terminate, g);
+    loop_signal(g->x.loop, SIGHUP, on_reload, g);
+    if (c->mode != CONFIG_MODE_SINGLE && c->peer_tls) {
+        g->tls = conn_tls_new(c->tls_ca, c->tls_cert, c->tls_key, f);
+        if (g->tls == NULL) {
+            return false;
+        }
+    } else if (c->mode != CONFIG_MODE_SINGLE) {
+        log_warn("greyd", "plain",
+                 "links to other gateways are plain: whoever reaches %s can read and change what this site agrees on; "
+                 "set security.tls.enabled for anything but a trial",
+                 c->peer_addr);
+    }
+    return start_node(g, f) && start_uplink(g, f) && start_api(g, f);
+}
+
+static void stop(struct greyd *g) {
+    http_server_free(g->http);
+    g->http = NULL;
+    uplink_free(g->uplink);
+    g->uplink = NULL;
+    node_free(g->node);
+    api_free(g->api);
+    worker_stop(g->x.crypto);
+    loop_free(g->x.loop);
+    conn_tls_free(g->tls);
+    conn_tls_free(g->upstream_tls);
+}
+
+static int check(const struct config *c) {
+    struct builder b;
+    builder_init(&b, 256u * 1024u);
+    if (c->print) {
+        config_print(c, &b);
+    }
+    config_list_inert(c, &b);
+    builder_addf(&b, "%s: acceptable\n", c->file[0] != 0 ? c->file : "configuration");
+    print_text(&b);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    static struct greyd g;
+    struct fault f = {0};
+    struct builder b;
+    enum log_level level;
+    if (argc > 1 && strcmp(argv[1], "restore") == 0) {
+        return restore(argc, argv);
+    }
+    if (argc > 1 && strcmp(argv[1], "--config-keys") == 0) { /* for docs/CONFIGURATION.md */
+        builder_init(&b, 256u * 1024u);
+        config_document(&b);
+        print_text(&b);
+        return 0;
+    }
+    enum grey_error err = config_load(&g.config, argc, argv, environment, read_file, &f);
+    if (err != E_OK) {
+        return complain(&f);
+    }
+    if (g.config.show_help || g.config.show_version) {
+        builder_init(&b, 64u * 1024u);
+        if (g.config.show_help) {
+            config_help(&b);
+        } else {
+            builder_add_str(&b, "greyd " GREY_VERSION " (experimental: formats may change; disk format 1, Grey Protocol v2)\n");
+        }
+        print_text(&b);
+        return 0;
+    }
+    if (g.config.check) {
+        return check(&g.config);
+    }
+    (void)mallopt(M_ARENA_MAX, 1); /* three threads share one arena: an arena each costs memory that is never given back */
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)umask(027);
+    if (log_level_parse(g.config.log_level, &level)) {
+        log_configure(level, strcmp(g.config.log_format, "json") == 0 ? LOG_JSON : LOG_PRETTY);
+    }
+    if (!start(&g, &f)) {
+        stop(&g);
+        return complain(&f);
+    }
+    log_info("greyd", "ready", "version=%s http=%s site=%s node=%s", GREY_VERSION, g.config.http_addr, g.config.site_id,
+             g.config.node_id);
+    loop_run(g.x.loop);
+    stop(&g);
+    log_info("greyd", "stopped", "failed=%s", g.failed ? "yes" : "no");
+    return g.failed ? EXIT_FAILED : 0;
+}

@@ -1,0 +1,540 @@
+#include "agent/sitedisk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/datadir.h"
+#include "include/grey/must.h"
+#include "platform/db.h"
+#include "platform/log.h"
+#include "platform/now.h"
+
+#define WAL_BYTES_MAX (1024u * 1024u) /* then the log is checkpointed: the more, the more often one page is written for many */
+#define SOFT_HEAP_BYTES (2u * 1024u * 1024u) /* of both databases: caches, statements, the index of their logs */
+#define SWEEP_ROWS 256u                      /* a slice of about 2 ms on a slow card */
+#define FREED_WITH_STORE 32u                 /* freed payloads that a store transaction takes along */
+#define SHRINK_PAGES 64u
+#define SHRINK_FREE_BYTES (1024u * 1024u)
+#define MEASURE_EVERY_MS 1000u
+#define CHORE_PAUSE_MS 1000u
+
+/* --- open ---------------------------------------------------------------------------------------------------------------------------- */
+static enum grey_error name_paths(struct sitedisk *d, const struct sitelog_options *o, struct fault *f) {
+    const char *wal_dir = o->wal_dir == NULL || o->wal_dir[0] == '\0' ? o->data_dir : o->wal_dir;
+    if (strlen(o->data_dir) > LIMIT_PATH_BYTES || strlen(wal_dir) > LIMIT_PATH_BYTES) {
+        return fault_set(f, E_CONFIG, "storage.data_dir or storage.wal_dir is longer than %u bytes", LIMIT_PATH_BYTES);
+    }
+    snprintf(d->data_dir, sizeof d->data_dir, "%s", o->data_dir);
+    snprintf(d->wal_dir, sizeof d->wal_dir, "%s", wal_dir);
+    snprintf(d->log_path, sizeof d->log_path, "%s/log.db", d->wal_dir);
+    snprintf(d->state_path, sizeof d->state_path, "%s/state.db", d->data_dir);
+    snprintf(d->new_state_path, sizeof d->new_state_path, "%s/state-new.db", d->data_dir);
+    return E_OK;
+}
+
+static enum grey_error reserve_make(struct sitedisk *d, struct fault *f) {
+    enum grey_error err = datadir_reserve_make(d->data_dir, d->reserve_bytes, f);
+    return err == E_OK && d->two_devices ? datadir_reserve_make(d->wal_dir, d->reserve_bytes, f) : err;
+}
+
+static void disk_full(struct sitedisk *d) {
+    bool dropped = datadir_reserve_drop(d->data_dir);
+    dropped |= d->two_devices && datadir_reserve_drop(d->wal_dir);
+    if (!d->usage.disk_full) {
+        log_warn("sitelog", "disk_full", "reserve_dropped=%d reserve_bytes=%" PRIu32, dropped, d->reserve_bytes);
+    }
+    d->usage.disk_full = true;
+}
+
+enum grey_error sitedisk_write_failed(struct sitedisk *d, enum grey_error err) {
+    if (err == E_DISK_FULL) {
+        disk_full(d);
+    } else if (err != E_OK && d->failed == E_OK) {
+        d->failed = err;
+    }
+    return err;
+}
+
+/* The two databases must tell one history: state.db stands for an entry that the log has, or for its base. */
+static enum grey_error compare(struct sitedisk *d, struct fault *f) {
+    const struct logdb_facts *log = logdb_facts(d->log);
+    const struct statedb_facts *state = statedb_facts(d->state);
+    struct raft_point point = {0};
+    raft_index applied = state->applied.index;
+    if (applied < log->base.index) {
+        return fault_set(f, E_CORRUPT, "state.db stands for entry %" PRIu64 ", but log.db begins after %" PRIu64, applied,
+                         log->base.index);
+    }
+    if (applied > log->last) {
+        return fault_set(f, E_CORRUPT,
+                         "log.db ends at entry %" PRIu64 ", but state.db stands for %" PRIu64 ": the log lost its end", log->last,
+                         applied);
+    }
+    enum grey_error err = logdb_point(d->log, applied, &point, f);
+    if (err == E_OK && memcmp(point.hash, state->applied.hash, DIGEST_BYTES) != 0) {
+        err = fault_set(f, E_CORRUPT, "state.db and log.db tell different histories of entry %" PRIu64, applied);
+    }
+    return err;
+}
+
+static enum grey_error load_table(struct sitedisk *d, struct table *t, enum table_id id, struct fault *f) {
+    struct sitelog_row_set *set = rowset_new();
+    bool more = false;
+    enum grey_error err = set == NULL ? E_NO_MEMORY : E_OK;
+    if (err == E_OK) {
+        err = statedb_scan(d->state, id, bytes_of(NULL, 0), bytes_of(NULL, 0), UINT32_MAX, set, &more, f);
+    }
+    for (size_t i = 0; err == E_OK && i < sitelog_row_count(set); i++) {
+        struct sitelog_row row;
+        sitelog_row_get(set, i, &row);
+        err = table_load(t, id, row.key, true, row.value, row.ref);
+    }
+    rowset_free(set);
+    return err == E_NO_MEMORY ? fault_set(f, err, "loading the state") : err;
+}
+
+static enum grey_error load_start(struct sitedisk *d, uint32_t window_entries, struct sitelog_start *start, struct fault *f) {
+    const struct logdb_facts *log = logdb_facts(d->log);
+    const struct statedb_facts *state = statedb_facts(d->state);
+    struct raft_start *r = &start->raft;
+    enum grey_error err = E_OK;
+    start->fresh = log->node.text[0] == '\0';
+    start->restored = start->fresh && state->applied.index > 0;
+    start->self = log->self;
+    start->cluster_id = log->cluster_id;
+    start->node = log->node;
+    start->site = log->site;
+    start->start_count = log->start_count;
+    start->applied = state->applied;
+    memcpy(start->state_hash, state->state_hash, DIGEST_BYTES);
+    r->term = log->term;
+    r->vote = log->vote;
+    r->base = log->base;
+    r->applied_index = state->applied.index;
+    r->members_index = state->members_index;
+    if (state->members != NULL) {
+        struct raft_members *m = mem_new(1, sizeof *m);
+        r->members = m;
+        err = m == NULL ? fault_set(f, E_NO_MEMORY, "loading the membership") : raft_members_decode(blob_bytes(state->members), m);
+        if (err != E_OK && err != E_NO_MEMORY) {
+            err = fault_set(f, E_CORRUPT, "state.db: the stored membership is damaged");
+        }
+    }
+    raft_index from = state->applied.index > window_entries ? state->applied.index - window_entries : 0;
+    from = from > log->base.index ? from : log->base.index;
+    if (err == E_OK) {
+        err = logdb_point(d->log, from, &r->window_base, f);
+    }
+    if (err == E_OK && log->last > from) {
+        struct entry *entries = NULL;
+        err = logdb_entries(d->log, from + 1, log->last, UINT64_MAX, &entries, &r->entry_count, f);
+        r->entries = entries;
+    }
+    return err;
+}
+
+void sitelog_start_free(struct sitelog_start *start) {
+    union { /* lent as const to the reader, owned here */
+        const struct entry *lent;
+        struct entry *own;
+    } entries = {.lent = start->raft.entries};
+    union {
+        const struct raft_members *lent;
+        struct raft_members *own;
+    } members = {.lent = start->raft.members};
+    logdb_entries_free(entries.own, start->raft.entry_count);
+    mem_free(members.own);
+    *start = (struct sitelog_start){0};
+}
+
+enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, struct sitelog_start *start, struct sitedisk **out,
+                              struct fault *f) {
+    struct fault unheard;
+    f = f == NULL ? &unheard : f;
+    *start = (struct sitelog_start){0};
+    struct sitedisk *d = mem_new(1, sizeof *d);
+    if (d == NULL) {
+        return fault_set(f, E_NO_MEMORY, "opening the site log");
+    }
+    d->lock_fd = -1;
+    d->reserve_bytes = o->reserve_bytes;
+    d->snapshots_kept = o->snapshots_kept;
+    enum grey_error err = name_paths(d, o, f);
+    if (err == E_OK && (err = datadir_make(d->data_dir, f)) == E_OK && (err = datadir_make(d->wal_dir, f)) == E_OK) {
+        d->two_devices = !datadir_same_device(d->data_dir, d->wal_dir);
+        err = datadir_lock(d->data_dir, &d->lock_fd, f);
+    }
+    if (err == E_OK && reserve_make(d, f) == E_DISK_FULL) {
+        d->usage.disk_full = true; /* starts all the same: room may come back */
+        log_warn("sitelog", "no_reserve", "%s", f->text);
+    }
+    db_soft_limit(SOFT_HEAP_BYTES);
+    if (err == E_OK) {
+        d->log = logdb_open(d->log_path, f);
+        err = d->log == NULL ? f->code : E_OK;
+    }
+    if (err == E_OK) {
+        d->state = statedb_open(d->state_path, f);
+        err = d->state == NULL ? f->code : E_OK;
+    }
+    if (err == E_OK && (err = compare(d, f)) == E_OK && (err = load_start(d, o->window_entries, start, f)) == E_OK &&
+        (err = load_table(d, t, TABLE_META, f)) == E_OK) {
+        err = load_table(d, t, TABLE_SEGMENT, f);
+    }
+    if (err != E_OK) {
+        sitelog_start_free(start);
+        sitedisk_close(d);
+        return err;
+    }
+    sitedisk_measure(d);
+    *out = d;
+    return E_OK;
+}
+
+void sitedisk_close(struct sitedisk *d) {
+    if (d == NULL) {
+        return;
+    }
+    statedb_close(d->state);
+    logdb_close(d->log);
+    if (d->lock_fd >= 0) {
+        close(d->lock_fd);
+    }
+    mem_free(d);
+}
+
+enum grey_error sitedisk_claim(struct sitedisk *d, const struct grey_name *node, const struct grey_name *site, struct fault *f) {
+    enum grey_error err = logdb_begin(d->log, f);
+    if (err != E_OK) {
+        return sitedisk_write_failed(d, err);
+    }
+    if ((err = logdb_claim(d->log, node, site, f)) != E_OK) {
+        logdb_rollback(d->log);
+        return sitedisk_write_failed(d, err);
+    }
+    return sitedisk_write_failed(d, logdb_commit(d->log, f));
+}
+
+/* --- store --------------------------------------------------------------------------------------------------------------------------- */
+static enum grey_error store_one(struct sitedisk *d, const struct sitelog_store *job, struct fault *f) {
+    enum grey_error err = E_OK;
+    if (job->vote_given) {
+        err = logdb_vote(d->log, job->term, job->vote, f);
+    }
+    if (err == E_OK && job->cluster_id > 0) {
+        err = logdb_cluster(d->log, job->cluster_id, f);
+    }
+    if (err == E_OK && job->truncate_from > 0) {
+        err = logdb_truncate(d->log, job->truncate_from, f);
+    }
+    for (uint32_t i = 0; i < job->entry_count && err == E_OK; i++) {
+        if (job->entries[i].index != logdb_facts(d->log)->last + 1) {
+            return fault_set(f, E_BUG, "entry %" PRIu64 " does not follow %" PRIu64, job->entries[i].index,
+                             logdb_facts(d->log)->last);
+        }
+        err = logdb_append(d->log, &job->entries[i], f);
+    }
+    return err;
+}
+
+/* Freed payloads go with a transaction that is made anyway; count tells how many, for statedb_forgotten. */
+static enum grey_error forget_freed(struct sitedisk *d, uint32_t max, uint32_t *count, struct fault *f) {
+    raft_index freed[SWEEP_ROWS];
+    must(max <= SWEEP_ROWS);
+    enum grey_error err = statedb_freed(d->state, freed, max, count, f);
+    for (uint32_t i = 0; i < *count && err == E_OK; i++) {
+        err = logdb_forget(d->log, freed[i], f);
+    }
+    return err;
+}
+
+static enum grey_error store_all(struct sitedisk *d, struct sitelog_store *const *jobs, uint32_t count, struct fault *f) {
+    uint32_t freed = 0;
+    enum grey_error err = logdb_begin(d->log, f);
+    for (uint32_t i = 0; i < count && err == E_OK; i++) {
+        err = store_one(d, jobs[i], f);
+    }
+    if (err == E_OK) {
+        err = forget_freed(d, FREED_WITH_STORE, &freed, f);
+    }
+    if (err != E_OK) {
+        logdb_rollback(d->log);
+        return err;
+    }
+    if ((err = logdb_commit(d->log, f)) == E_OK) {
+        statedb_forgotten(d->state);
+    }
+    return err;
+}
+
+static void read_wanted(struct sitedisk *d, struct sitelog_store *job) {
+    if (job->wants.size == 0) {
+        return;
+    }
+    job->rows = rowset_new();
+    job->err = job->rows == NULL ? fault_set(&job->fault, E_NO_MEMORY, "reading rows")
+                                 : statedb_rows(d->state, builder_bytes(&job->wants), job->rows, &job->fault);
+    (void)sitedisk_write_failed(d, job->err); /* the entries are stored, but the node cannot go on */
+}
+
+static void give_up_inputs(struct sitelog_store *job) {
+    logdb_entries_free(job->entries, job->entry_count);
+    job->entries = NULL;
+    job->entry_count = 0;
+    builder_free(&job->wants);
+}
+
+void sitedisk_store(struct sitedisk *d, struct sitelog_store *const *jobs, uint32_t count) {
+    struct fault fault = {0};
+    uint32_t late = 0; /* jobs given before their owner knew of a failure: the oldest ones */
+    while (d->failed == E_OK && late < count && jobs[late]->slot.failures != d->failures) {
+        jobs[late]->err = fault_set(&jobs[late]->fault, E_DISK_FULL, "an earlier store found the disk full");
+        jobs[late]->slot.failures = d->failures;
+        late++;
+    }
+    jobs += late;
+    count -= late;
+    if (count == 0) {
+        return;
+    }
+    enum grey_error err = d->failed;
+    if (err != E_OK) {
+        fault_set(&fault, err, "an earlier write failed; start again from the disk");
+    } else {
+        uint64_t start_us = now_monotonic_us();
+        err = sitedisk_write_failed(d, store_all(d, jobs, count, &fault));
+        d->usage.store_us_last = now_monotonic_us() - start_us;
+        d->usage.store_us_max = d->usage.store_us_max > d->usage.store_us_last ? d->usage.store_us_max : d->usage.store_us_last;
+        d->usage.stores++;
+        d->failures += err != E_OK;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        jobs[i]->err = err;
+        jobs[i]->fault = fault;
+        jobs[i]->slot.failures = d->failures;
+        if (err == E_OK) {
+            read_wanted(d, jobs[i]);
+        }
+        if (err != E_DISK_FULL) {
+            give_up_inputs(jobs[i]);
+        }
+    }
+}
+
+/* --- flush --------------------------------------------------------------------------------------------------------------------------- */
+void sitedisk_flush(struct sitedisk *d, struct sitelog_flush *job) {
+    const struct logdb_facts *log = logdb_facts(d->log);
+    struct statedb_facts facts = {.applied = job->applied, .members = job->members, .members_index = job->members_index};
+    memcpy(facts.state_hash, job->state_hash, DIGEST_BYTES);
+    if (d->failed != E_OK) {
+        job->err = fault_set(&job->fault, d->failed, "an earlier write failed; start again from the disk");
+    } else if (job->applied.index < statedb_facts(d->state)->applied.index) {
+        job->err = fault_set(&job->fault, E_BUG, "the applied position would go back to %" PRIu64, job->applied.index);
+    } else if (job->applied.index > log->last) {
+        /* Applied, but the store of it failed: only a full disk lets the node live on. */
+        job->err = fault_set(&job->fault, E_DISK_FULL, "entry %" PRIu64 " is not stored yet", job->applied.index);
+    } else {
+        job->err = sitedisk_write_failed(d, statedb_flush(d->state, &job->changes, &facts, log->base.index, &job->fault));
+    }
+}
+
+/* --- read ---------------------------------------------------------------------------------------------------------------------------- */
+static enum grey_error read_payloads(struct sitedisk *d, struct sitelog_read *job) {
+    job->payloads = mem_new(job->index_count, sizeof(struct blob *));
+    if (job->payloads == NULL && job->index_count > 0) {
+        return fault_set(&job->fault, E_NO_MEMORY, "reading payloads");
+    }
+    for (uint32_t i = 0; i < job->index_count; i++) {
+        struct entry e;
+        enum grey_error err = logdb_payload(d->log, job->indexes[i], &e, &job->fault);
+        if (err == E_OK) {
+            job->payloads[i] = e.payload;
+        } else if (err != E_NOT_FOUND) {
+            return err;
+        }
+    }
+    job->fault = (struct fault){0};
+    return E_OK;
+}
+
+static enum grey_error read_live(struct sitedisk *d, struct sitelog_read *job) {
+    uint32_t capacity = 0;
+    uint64_t bytes = 0;
+    raft_index at = job->from;
+    for (;;) {
+        enum grey_error err = statedb_live_next(d->state, at, &at, &job->fault);
+        if (err != E_OK || at == 0 || at > job->to) {
+            return err;
+        }
+        if (job->entry_count > 0 && bytes >= job->bytes_max) {
+            job->more = true;
+            return E_OK;
+        }
+        if (job->entry_count == capacity) {
+            capacity = capacity == 0 ? 16 : capacity * 2;
+            struct entry *grown = mem_grow(job->entries, capacity, sizeof *grown);
+            if (grown == NULL) {
+                return fault_set(&job->fault, E_NO_MEMORY, "reading live payloads");
+            }
+            job->entries = grown;
+        }
+        if ((err = logdb_payload(d->log, at, &job->entries[job->entry_count], &job->fault)) != E_OK) {
+            return err == E_NOT_FOUND
+                       ? fault_set(&job->fault, E_CORRUPT, "log.db lacks the payload of entry %" PRIu64 " that rows refer to", at)
+                       : err;
+        }
+        bytes += blob_bytes(job->entries[job->entry_count++].payload).size;
+        at++;
+    }
+}
+
+void sitedisk_read(struct sitedisk *d, struct sitelog_read *job) {
+    struct fault *f = &job->fault;
+    job->more = false;
+    if (job->kind == SITELOG_ROWS || job->kind == SITELOG_SCAN) {
+        job->rows = rowset_new();
+        if (job->rows == NULL) {
+            job->err = fault_set(f, E_NO_MEMORY, "reading rows");
+            return;
+        }
+    }
+    switch (job->kind) {
+    case SITELOG_ROWS:
+        job->err = statedb_rows(d->state, builder_bytes(&job->wants), job->rows, f);
+        break;
+    case SITELOG_SCAN:
+        job->err = statedb_scan(d->state, job->table, bytes_of(job->low, job->low_size), bytes_of(job->high, job->high_size),
+                                job->rows_max, job->rows, &job->more, f);
+        break;
+    case SITELOG_ENTRIES:
+        job->err = logdb_entries(d->log, job->from, job->to, job->bytes_max, &job->entries, &job->entry_count, f);
+        break;
+    case SITELOG_PAYLOADS:
+        job->err = read_payloads(d, job);
+        break;
+    case SITELOG_LIVE:
+        job->err = read_live(d, job);
+        break;
+    }
+    if (job->err == E_BUG) { /* only wrong SQL or a malformed list */
+        log_error("sitelog", "read", "kind=%d %s", (int)job->kind, f->text);
+    }
+}
+
+/* --- compaction and chores -------------------------------------------------------------------------------------------------------------- */
+static enum grey_error is_live(void *context, raft_index index, bool *is, struct fault *f) {
+    return statedb_live(((struct sitedisk *)context)->state, index, is, f);
+}
+
+/* One transaction: the base moves (point may be NULL) and a slice of the payloads below it is judged. */
+static enum grey_error sweep(struct sitedisk *d, const struct raft_point *point, struct fault *f) {
+    enum grey_error err = logdb_begin(d->log, f);
+    if (err == E_OK && point != NULL) {
+        err = logdb_compact(d->log, point, f);
+    }
+    if (err == E_OK) {
+        err = logdb_sweep(d->log, SWEEP_ROWS, is_live, d, f);
+    }
+    if (err != E_OK) {
+        logdb_rollback(d->log);
+        return err;
+    }
+    return logdb_commit(d->log, f);
+}
+
+static bool sweep_open(const struct sitedisk *d) {
+    const struct logdb_facts *log = logdb_facts(d->log);
+    return log->swept < log->base.index;
+}
+
+void sitedisk_compact(struct sitedisk *d, struct sitelog_compact *job) {
+    job->slot.again = false;
+    if (d->failed != E_OK) {
+        job->err = fault_set(&job->fault, d->failed, "an earlier write failed; start again from the disk");
+        return;
+    }
+    if (job->point.index > statedb_facts(d->state)->applied.index) {
+        job->err = fault_set(&job->fault, E_BUG, "compaction to %" PRIu64 " beyond the flushed state", job->point.index);
+        return;
+    }
+    job->err = sitedisk_write_failed(d, sweep(d, &job->point, &job->fault));
+    job->slot.again = job->err == E_OK && sweep_open(d);
+}
+
+static bool shrinks(struct db *db) {
+    uint64_t free_bytes = db_free_bytes(db);
+    return free_bytes > SHRINK_FREE_BYTES && free_bytes > db_file_bytes(db) / 4;
+}
+
+bool sitedisk_has_chore(struct sitedisk *d) {
+    return d->failed == E_OK && now_monotonic_ms() >= d->chore_after_ms &&
+           (db_wal_bytes(logdb_db(d->log)) > WAL_BYTES_MAX || db_wal_bytes(statedb_db(d->state)) > WAL_BYTES_MAX || sweep_open(d) ||
+            statedb_freed_count(d->state) > FREED_WITH_STORE || shrinks(logdb_db(d->log)) || shrinks(statedb_db(d->state)));
+}
+
+static enum grey_error forget_slice(struct sitedisk *d, struct fault *f) {
+    uint32_t count = 0;
+    enum grey_error err = logdb_begin(d->log, f);
+    if (err == E_OK) {
+        err = forget_freed(d, SWEEP_ROWS, &count, f);
+    }
+    if (err != E_OK) {
+        logdb_rollback(d->log);
+        return err;
+    }
+    if ((err = logdb_commit(d->log, f)) == E_OK) {
+        statedb_forgotten(d->state);
+    }
+    return err;
+}
+
+void sitedisk_chore(struct sitedisk *d) {
+    struct fault fault = {0};
+    struct db *log = logdb_db(d->log), *state = statedb_db(d->state);
+    enum grey_error err = E_OK;
+    if (d->failed != E_OK) {
+        return;
+    }
+    if (d->usage.disk_full && reserve_make(d, NULL) == E_OK) {
+        d->usage.disk_full = false;
+        log_info("sitelog", "disk_has_room", "reserve_bytes=%" PRIu32, d->reserve_bytes);
+    }
+    if (db_wal_bytes(log) > WAL_BYTES_MAX) {
+        err = db_checkpoint(log, &fault);
+    } else if (db_wal_bytes(state) > WAL_BYTES_MAX) {
+        err = db_checkpoint(state, &fault);
+    } else if (sweep_open(d)) {
+        err = sweep(d, NULL, &fault);
+    } else if (statedb_freed_count(d->state) > FREED_WITH_STORE) {
+        err = forget_slice(d, &fault);
+    } else if (shrinks(log)) {
+        err = db_shrink(log, SHRINK_PAGES, &fault);
+    } else if (shrinks(state)) {
+        err = db_shrink(state, SHRINK_PAGES, &fault);
+    }
+    /* What could not be done now is not tried again at once. */
+    bool stuck = err != E_OK || db_wal_bytes(log) > 2 * WAL_BYTES_MAX;
+    d->chore_after_ms = stuck ? now_monotonic_ms() + CHORE_PAUSE_MS : 0;
+    if (sitedisk_write_failed(d, err) != E_OK) {
+        log_limited(LOG_ERROR, "sitelog", "clean_up", "error=%s %s", error_name(err), fault.text);
+    }
+}
+
+void sitedisk_measure(struct sitedisk *d) {
+    struct db_counts counts;
+    db_count(&counts);
+    d->usage.syncs = counts.syncs;
+    d->usage.written_bytes = counts.written_bytes;
+    d->usage.wal_bytes = db_wal_bytes(logdb_db(d->log)) + db_wal_bytes(statedb_db(d->state));
+    uint64_t now_ms = now_monotonic_ms();
+    if (d->measured_ms == 0 || now_ms - d->measured_ms >= MEASURE_EVERY_MS) {
+        d->measured_ms = now_ms;
+        d->usage.log_bytes = db_file_bytes(logdb_db(d->log));
+        d->usage.state_bytes = db_file_bytes(statedb_db(d->state));
+    }
+}

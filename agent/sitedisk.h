@@ -1,0 +1,49 @@
+/* sitedisk.h: the blocking half of agent/sitelog.h: what the storage thread does with a job.
+ *
+ * One owner at a time: the caller of sitedisk_open, then the storage thread, then the caller of sitedisk_close. */
+#ifndef AGENT_SITEDISK_H
+#define AGENT_SITEDISK_H
+
+#include "agent/logdb.h"
+#include "agent/statedb.h"
+
+struct sitedisk {
+    char data_dir[LIMIT_PATH_BYTES + 1], wal_dir[LIMIT_PATH_BYTES + 1];
+    char log_path[LIMIT_PATH_BYTES + 16], state_path[LIMIT_PATH_BYTES + 16], new_state_path[LIMIT_PATH_BYTES + 16];
+    uint32_t reserve_bytes, snapshots_kept;
+    bool two_devices; /* wal_dir has a reserve of its own */
+    int lock_fd;
+    struct logdb *log;
+    struct statedb *state;
+    enum grey_error failed;     /* E_OK, or why no further store or flush is taken */
+    uint64_t failures;          /* store transactions that failed */
+    struct sitelog_usage usage; /* all but jobs_waiting */
+    uint64_t chore_after_ms;    /* no clean-up before: the last one failed */
+    uint64_t measured_ms;       /* when the file sizes were last looked at */
+};
+
+enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, struct sitelog_start *start, struct sitedisk **out,
+                              struct fault *f);
+void sitedisk_close(struct sitedisk *d); /* NULL is allowed */
+enum grey_error sitedisk_claim(struct sitedisk *d, const struct grey_name *node, const struct grey_name *site, struct fault *f);
+
+/* Each sets the job's err and fault. */
+void sitedisk_store(struct sitedisk *d, struct sitelog_store *const *jobs,
+                    uint32_t count); /* one transaction; then each job's rows */
+void sitedisk_flush(struct sitedisk *d, struct sitelog_flush *job);
+void sitedisk_read(struct sitedisk *d, struct sitelog_read *job);
+/* Sliced: job->slot.again tells that there is more to do. */
+void sitedisk_compact(struct sitedisk *d, struct sitelog_compact *job);
+
+void sitedisk_snapshot(struct sitedisk *d, struct sitelog_snapshot *job); /* agent/sitesnap.c */
+size_t sitedisk_snapshots(const struct sitedisk *d, struct sitelog_snapshot_info *out, size_t max);
+
+/* Clean-up, a slice of it: checkpoints, freed payloads, unused pages, the reserve. */
+bool sitedisk_has_chore(struct sitedisk *d);
+void sitedisk_chore(struct sitedisk *d);
+
+void sitedisk_measure(struct sitedisk *d); /* brings usage up to date */
+/* For parts of the disk layer: what an error of a write means from now on.  Returns err. */
+enum grey_error sitedisk_write_failed(struct sitedisk *d, enum grey_error err);
+
+#endif

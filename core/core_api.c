@@ -1,0 +1,253 @@
+#include "core/core_api.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "include/grey/limits.h"
+#include "platform/metrics.h"
+
+#define ANSWER_BYTES_MAX (16u * 1024u * 1024u)
+#define LIMIT_DEFAULT 100u
+#define LIMIT_MAX 1000u
+
+static struct metric requests = METRIC_COUNTER("grey_http_requests_total", "Requests of the HTTP API.");
+
+void core_api_register(void) {
+    metrics_register(&requests);
+}
+
+struct question {
+    struct storage_job storage;
+    struct http_request *q;
+    char site[LIMIT_NAME_BYTES + 1], after[80];
+    struct store_query query;
+    struct builder out;
+    struct json_writer w;
+    enum { ASK_SITES, ASK_SITE, ASK_EVENTS, ASK_GAPS, ASK_PAGE } what;
+};
+
+/* --- the page --------------------------------------------------------------------------------------------------------------------------------- */
+
+static const char page_head[] =
+    "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><meta http-equiv=refresh "
+    "content=10>"
+    "<title>Grey Edge</title><style>"
+    "body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:72em;padding:0 1em;color:#1d2429;background:#f7f8f8}"
+    "h1{font-size:1.35em;margin:0 0 .2em}p{margin:.2em 0 1.2em;color:#56616a}.wrap{overflow-x:auto;background:#fff;border:1px "
+    "solid #dde2e5;border-radius:6px}"
+    "table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.55em .8em;border-bottom:1px solid "
+    "#eceff1;white-space:nowrap}"
+    "th{font-weight:600;color:#56616a;font-size:.88em}tr:last-child "
+    "td{border-bottom:0}td.n{text-align:right;font-variant-numeric:tabular-nums}"
+    ".ok{color:#1a7f4b}.late{color:#a15c00}.away{color:#b3261e}</style>"
+    "<h1>Grey Edge</h1><p>Sites that sync to this core. The page renews itself every 10 s; the same as JSON: <a "
+    "href=/v1/sites>/v1/sites</a></p>";
+
+static void put_html(struct builder *b, const char *text) {
+    for (; text != NULL && *text != 0; text++) {
+        switch (*text) {
+        case '<':
+            builder_add_str(b, "&lt;");
+            break;
+        case '&':
+            builder_add_str(b, "&amp;");
+            break;
+        case '"':
+            builder_add_str(b, "&quot;");
+            break;
+        default:
+            builder_add_byte(b, (uint8_t)*text);
+        }
+    }
+}
+
+static void put_age(struct builder *b, double seconds) {
+    if (seconds < 120) {
+        builder_addf(b, "%.0f s ago", seconds);
+    } else if (seconds < 7200) {
+        builder_addf(b, "%.0f min ago", seconds / 60);
+    } else if (seconds < 172800) {
+        builder_addf(b, "%.1f h ago", seconds / 3600);
+    } else {
+        builder_addf(b, "%.1f d ago", seconds / 86400);
+    }
+}
+
+static void put_row(struct builder *b, const json_t *site) {
+    static const char *const names[] = {"control", "events", "data"};
+    double seconds = json_number_value(json_object_get(site, "last_contact_seconds"));
+    const char *class = seconds < 1800 ? "ok" : seconds < 7200 ? "late" : "away";
+    json_int_t behind = 0;
+    builder_add_str(b, "<tr><td><b>");
+    put_html(b, json_string_value(json_object_get(site, "id")));
+    builder_addf(b, "</b><td class=%s>%s<td>", class, seconds < 1800 ? "in contact" : seconds < 7200 ? "quiet" : "away");
+    put_age(b, seconds);
+    builder_add_str(b, "<td>");
+    put_html(b, json_string_value(json_object_get(site, "node")));
+    const json_t *channels = json_object_get(site, "channels");
+    for (size_t i = 0; i < 3; i++) {
+        const json_t *c = json_object_get(channels, names[i]);
+        builder_addf(b, "<td class=n>%" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(c, "acked_seq")));
+        behind += json_integer_value(json_object_get(c, "behind"));
+    }
+    builder_addf(b, "<td class=n>%" JSON_INTEGER_FORMAT "<td class=n>%" JSON_INTEGER_FORMAT "<td>none", behind,
+                 json_integer_value(json_object_get(site, "gap_events")));
+}
+
+static void send_page(struct question *a) {
+    struct builder page;
+    struct fault f = {0};
+    builder_init(&page, ANSWER_BYTES_MAX);
+    builder_add_str(&page, page_head);
+    json_t *sites = json_read(builder_bytes(&a->out), &f);
+    if (json_array_size(sites) == 0) {
+        builder_add_str(&page, "<p>No site has been in contact yet.");
+    } else {
+        builder_add_str(
+            &page, "<div class=wrap><table><tr><th>site<th>state<th>last contact<th>speaks through<th>control<th>events<th>data"
+                   "<th>behind<th>lost<th>attestation");
+        for (size_t i = 0; i < json_array_size(sites); i++) {
+            put_row(&page, json_array_get(sites, i));
+        }
+        builder_add_str(&page, "</table></div>");
+    }
+    json_decref(sites);
+    http_reply(a->q, 200, "text/html; charset=utf-8", builder_bytes(&page), NULL, 0);
+    builder_free(&page);
+}
+
+/* --- questions --------------------------------------------------------------------------------------------------------------------------------- */
+
+static void run_question(struct storage_job *storage, struct store *store) {
+    struct question *a = (struct question *)(void *)storage;
+    switch (a->what) {
+    case ASK_SITES:
+    case ASK_PAGE:
+        storage->err = store_sites(store, &a->w, &storage->fault);
+        return;
+    case ASK_SITE:
+        storage->err = store_site(store, a->site, &a->w, &storage->fault);
+        return;
+    case ASK_EVENTS:
+        storage->err = store_list_events(store, a->site, &a->query, &a->w, &storage->fault);
+        return;
+    case ASK_GAPS:
+        storage->err = store_list_gaps(store, a->site, &a->w, &storage->fault);
+        return;
+    }
+}
+
+static void question_done(struct worker_job *job) {
+    struct question *a = (struct question *)(void *)job;
+    enum grey_error err = a->storage.err != E_OK ? a->storage.err : a->out.err;
+    if (err != E_OK) {
+        http_reply_error(a->q, err, err == E_NOT_FOUND ? "no site of this name has been in contact" : a->storage.fault.text);
+    } else if (a->what == ASK_PAGE) {
+        send_page(a);
+    } else {
+        builder_add_byte(&a->out, '\n');
+        http_reply(a->q, 200, "application/json", builder_bytes(&a->out), NULL, 0);
+    }
+    builder_free(&a->out);
+    mem_free(a);
+}
+
+static bool read_query(struct question *a, const char **wrong) {
+    char text[80];
+    a->query = (struct store_query){.channel = -1, .after = a->after, .limit = LIMIT_DEFAULT};
+    if (http_query(a->q, "channel", text, sizeof text)) {
+        for (int i = 0; i < CHANNEL_COUNT; i++) {
+            if (strcmp(text, event_channel_name((enum event_channel)i)) == 0) {
+                a->query.channel = i;
+            }
+        }
+        if (a->query.channel < 0) {
+            *wrong = "channel is control, events or data";
+            return false;
+        }
+    }
+    if (http_query(a->q, "limit", text, sizeof text)) {
+        char *end;
+        unsigned long limit = strtoul(text, &end, 10);
+        if (text[0] == 0 || *end != 0 || limit < 1 || limit > LIMIT_MAX) {
+            *wrong = "limit is a number from 1 to 1000";
+            return false;
+        }
+        a->query.limit = (uint32_t)limit;
+    }
+    (void)http_query(a->q, "after", a->after, sizeof a->after);
+    return true;
+}
+
+/* "/v1/sites/{id}[/events|/gaps]" -> a->site and a->what. */
+static bool parse_site_path(struct question *a, struct bytes path) {
+    const uint8_t *slash = memchr(path.data, '/', path.size);
+    size_t size = slash == NULL ? path.size : (size_t)(slash - path.data);
+    if (!grey_name_valid((const char *)path.data, size)) {
+        return false;
+    }
+    memcpy(a->site, path.data, size);
+    struct bytes rest = bytes_of(path.data + size, path.size - size);
+    a->what = rest.size == 0 ? ASK_SITE : bytes_equal_str(rest, "/events") ? ASK_EVENTS : ASK_GAPS;
+    return rest.size == 0 || bytes_equal_str(rest, "/events") || bytes_equal_str(rest, "/gaps");
+}
+
+static void ask(struct core_api *api, struct http_request *q, struct bytes path) {
+    static const char prefix[] = "/v1/sites/";
+    struct question *a = mem_new(1, sizeof *a);
+    const char *wrong = NULL;
+    enum grey_error err = a == NULL ? E_NO_MEMORY : E_OK;
+    if (err == E_OK) {
+        a->q = q;
+        a->storage = (struct storage_job){.job = {.done = question_done}, .run = run_question};
+        builder_init(&a->out, ANSWER_BYTES_MAX);
+        json_writer_init(&a->w, &a->out);
+        if (bytes_equal_str(path, "/") || bytes_equal_str(path, "/v1/sites")) {
+            a->what = path.size == 1 ? ASK_PAGE : ASK_SITES;
+        } else if (path.size <= strlen(prefix) || memcmp(path.data, prefix, strlen(prefix)) != 0 ||
+                   !parse_site_path(a, bytes_of(path.data + strlen(prefix), path.size - strlen(prefix)))) {
+            err = E_NOT_FOUND;
+            wrong = "no such path; docs/openapi.yaml lists them all";
+        }
+    }
+    if (err == E_OK && !read_query(a, &wrong)) {
+        err = E_BAD_REQUEST;
+    }
+    if (err == E_OK) {
+        err = worker_submit(api->storage, &a->storage.job);
+    }
+    if (err != E_OK) {
+        http_reply_error(q, err, wrong);
+        mem_free(a);
+    }
+}
+
+static void health(struct core_api *api, struct http_request *q) {
+    bool up = ingest_connected(api->ingest);
+    http_reply(q, 200, "application/json",
+               bytes_str(up ? "{\"status\":\"healthy\",\"broker\":\"connected\"}\n"
+                            : "{\"status\":\"degraded\",\"broker\":\"disconnected\"}\n"),
+               NULL, 0);
+}
+
+void core_api_handle(void *context, struct http_request *q) {
+    struct core_api *api = context;
+    struct bytes path = http_path(q);
+    metrics_add(&requests, 0, 1);
+    if (strcmp(http_method(q), "GET") != 0 && strcmp(http_method(q), "HEAD") != 0) {
+        http_reply_error(q, E_METHOD, "this version of the core is asked with GET");
+    } else if (bytes_equal_str(path, "/health") || bytes_equal_str(path, "/health/live") ||
+               bytes_equal_str(path, "/health/ready")) {
+        health(api, q);
+    } else if (bytes_equal_str(path, "/metrics")) {
+        struct builder out;
+        builder_init(&out, ANSWER_BYTES_MAX);
+        metrics_render(&out);
+        http_reply(q, 200, "text/plain; version=0.0.4", builder_bytes(&out), NULL, 0);
+        builder_free(&out);
+    } else {
+        ask(api, q, path);
+    }
+}

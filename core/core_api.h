@@ -1,0 +1,17 @@
+/* core_api.h: the HTTP API of grey-core and its one page.  Every question about sites runs on the storage thread.  Thread: the loop's. */
+#ifndef CORE_CORE_API_H
+#define CORE_CORE_API_H
+
+#include "core/ingest.h"
+#include "platform/http.h"
+
+struct core_api {
+    struct loop *loop;
+    struct worker *storage;
+    struct ingest *ingest;
+};
+
+void core_api_register(void);
+void core_api_handle(void *context, struct http_request *q); /* an http_handler; context: the core_api */
+
+#endif

@@ -1,0 +1,268 @@
+/* grey-core: the central service that sites sync to.  Reads the command line, wires the parts together, runs the loop. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/authority.h"
+#include "core/core_api.h"
+#include "core/ingest.h"
+#include "include/grey/limits.h"
+#include "platform/log.h"
+#include "platform/yaml.h"
+
+#define ENDPOINTS_MAX 8u
+
+struct settings {
+    char data_dir[LIMIT_PATH_BYTES + 1], http_addr[LIMIT_ADDRESS_BYTES + 1], broker[1024], store[LIMIT_PATH_BYTES + 16];
+    char tls_ca[LIMIT_PATH_BYTES + 1], tls_cert[LIMIT_PATH_BYTES + 1], tls_key[LIMIT_PATH_BYTES + 1];
+    char log_level[16], log_format[16], client_id[LIMIT_NAME_BYTES + 1], config[LIMIT_PATH_BYTES + 1];
+};
+
+static const struct setting {
+    const char *name, *environment, *fallback, *meaning;
+    size_t at, size;
+} table[] = {
+#define SETTING(member, name, environment, fallback, meaning)                                                                      \
+    { name, environment, fallback, meaning, offsetof(struct settings, member), sizeof(((struct settings *)0)->member) }
+    SETTING(config, "config", "GREY_CORE_CONFIG", "", "YAML file with these names as keys (underscores for dashes)"),
+    SETTING(data_dir, "data-dir", "GREY_CORE_DATA_DIR", "/var/lib/grey-core", "where the core keeps its data"),
+    SETTING(http_addr, "http-addr", "GREY_CORE_HTTP_ADDR", "127.0.0.1:8080", "address of API and page"),
+    SETTING(broker, "broker", "GREY_CORE_BROKER", "mqtts://localhost:8883",
+            "MQTT 5 broker: mqtts://host:port[,host:port] or mqtt://"),
+    SETTING(store, "store", "GREY_CORE_STORE", "", "sqlite:PATH; without it core.db in the data directory"),
+    SETTING(tls_ca, "tls-ca", "GREY_CORE_TLS_CA", "", "CA certificate for the broker"),
+    SETTING(tls_cert, "tls-cert", "GREY_CORE_TLS_CERT", "", "certificate shown to the broker"),
+    SETTING(tls_key, "tls-key", "GREY_CORE_TLS_KEY", "", "its key"),
+    SETTING(client_id, "client-id", "GREY_CORE_CLIENT_ID", "grey-core", "MQTT client id"),
+    SETTING(log_level, "log-level", "GREY_LOG_LEVEL", "info", "trace, debug, info, warn or error"),
+    SETTING(log_format, "log-format", "GREY_LOG_FORMAT", "pretty", "pretty or json"),
+};
+#define SETTING_COUNT (sizeof table / sizeof table[0])
+
+struct grey_core {
+    struct settings s;
+    struct conn_context x;
+    struct conn_tls *tls;
+    struct store *store;
+    struct worker *storage;
+    struct ingest *ingest;
+    struct core_api api;
+    struct http_server *http;
+};
+
+static int complain(const struct fault *f) {
+    (void)fprintf(stderr, "grey-core: %s (GREY-%d): %s\n  -> %s\n", error_sentence(f->code), error_id(f->code), f->text,
+                  error_remedy(f->code));
+    return f->code == E_USAGE || f->code == E_CONFIG ? 2 : 1;
+}
+
+static enum grey_error set(struct settings *s, const struct setting *t, const char *value, struct fault *f) {
+    if (strlen(value) >= t->size) {
+        return fault_set(f, E_USAGE, "--%s is longer than %zu bytes", t->name, t->size - 1);
+    }
+    memcpy((char *)s + t->at, value, strlen(value) + 1);
+    return E_OK;
+}
+
+static const struct setting *find(const char *name, size_t size, char dash) {
+    for (size_t i = 0; i < SETTING_COUNT; i++) {
+        const char *n = table[i].name;
+        size_t k = 0;
+        while (k < size && n[k] != 0 && (n[k] == name[k] || (n[k] == '-' && name[k] == dash))) {
+            k++;
+        }
+        if (k == size && n[k] == 0) {
+            return &table[i];
+        }
+    }
+    return NULL;
+}
+
+static enum grey_error read_config(struct settings *s, const char *path, struct fault *f) {
+    struct builder text;
+    struct fault inner = {0};
+    FILE *file = fopen(path, "re");
+    uint8_t room[4096];
+    size_t got;
+    if (file == NULL) {
+        return fault_errno(f, E_CONFIG, "%s", path);
+    }
+    builder_init(&text, YAML_TEXT_BYTES_MAX);
+    while ((got = fread(room, 1, sizeof room, file)) > 0) {
+        builder_add(&text, bytes_of(room, got));
+    }
+    (void)fclose(file);
+    struct yaml_doc *doc = yaml_read(builder_bytes(&text), &inner);
+    const struct yaml_node *root = doc == NULL ? NULL : yaml_root(doc);
+    enum grey_error err = doc == NULL ? E_CONFIG : E_OK;
+    for (const struct yaml_node *n = root == NULL ? NULL : root->first; n != NULL && err == E_OK; n = n->next) {
+        struct bytes value;
+        const struct setting *t = find((const char *)n->key.data, n->key.size, '_');
+        if (t == NULL) {
+            err = yaml_fault(n, &inner, "unknown key '%.80s'; see grey-core --help", (const char *)n->key.data);
+        } else {
+            err = yaml_text(n, &value, &inner);
+            err = err != E_OK ? err : set(s, t, (const char *)value.data, &inner);
+        }
+    }
+    yaml_doc_free(doc);
+    builder_free(&text);
+    return err == E_OK ? E_OK : fault_set(f, E_CONFIG, "%.90s: %.140s", path, inner.text);
+}
+
+static enum grey_error read_flags(struct settings *s, int argc, char **argv, bool only_config, struct fault *f) {
+    for (int i = 1; i < argc; i++) {
+        size_t size = strncmp(argv[i], "--", 2) == 0 ? strcspn(argv[i] + 2, "=") : 0;
+        const struct setting *t = size == 0 ? NULL : find(argv[i] + 2, size, '-');
+        if (t == NULL) {
+            return fault_set(f, E_USAGE, "unknown flag '%.80s'; see grey-core --help", argv[i]);
+        }
+        const char *value = argv[i][2 + size] == '=' ? argv[i] + 3 + size : i + 1 < argc ? argv[++i] : NULL;
+        if (value == NULL) {
+            return fault_set(f, E_USAGE, "--%s wants a value", t->name);
+        }
+        if (only_config == (strcmp(t->name, "config") == 0) && set(s, t, value, f) != E_OK) {
+            return E_USAGE;
+        }
+    }
+    return E_OK;
+}
+
+static enum grey_error load(struct settings *s, int argc, char **argv, struct fault *f) {
+    enum grey_error err = E_OK;
+    for (size_t i = 0; i < SETTING_COUNT; i++) {
+        (void)set(s, &table[i], table[i].fallback, NULL);
+    }
+    err = read_flags(s, argc, argv, true, f);
+    if (err == E_OK && s->config[0] != 0) {
+        err = read_config(s, s->config, f);
+    }
+    for (size_t i = 0; i < SETTING_COUNT && err == E_OK; i++) {
+        const char *value = getenv(table[i].environment);
+        err = value == NULL ? E_OK : set(s, &table[i], value, f);
+    }
+    err = err != E_OK ? err : read_flags(s, argc, argv, false, f);
+    if (err == E_OK && s->store[0] == 0) {
+        (void)snprintf(s->store, sizeof s->store, "sqlite:%.1000s/core.db", s->data_dir);
+    }
+    return err;
+}
+
+static void help(void) {
+    (void)printf("grey-core: the central service that Grey Edge sites sync to\n\nusage: grey-core [flags]\n       grey-core ca "
+                 "init|broker|core|gateway ...\n\n");
+    for (size_t i = 0; i < SETTING_COUNT; i++) {
+        char left[40];
+        (void)snprintf(left, sizeof left, "--%s TEXT", table[i].name);
+        (void)printf("  %-20s %s [$%s]%s%s\n", left, table[i].meaning, table[i].environment,
+                     table[i].fallback[0] != 0 ? "; default " : "", table[i].fallback);
+    }
+    (void)printf("\nExit codes: 0; 1 failed while running; 2 usage or configuration.\n");
+}
+
+static void on_terminate(void *context, int signal_number) {
+    struct grey_core *g = context;
+    log_info("grey-core", "stop", "signal=%d", signal_number);
+    loop_stop(g->x.loop);
+}
+
+static bool start(struct grey_core *g, struct fault *f) {
+    struct settings *s = &g->s;
+    const char *endpoints[ENDPOINTS_MAX];
+    struct ingest_options o = {.endpoints = endpoints, .client_id = s->client_id, .socket_dir = s->data_dir};
+    bool tls = strncmp(s->broker, "mqtts://", 8) == 0;
+    if (!tls && strncmp(s->broker, "mqtt://", 7) != 0) {
+        (void)fault_set(f, E_USAGE, "--broker %.80s: expected mqtts://host:port or mqtt://host:port", s->broker);
+        return false;
+    }
+    for (char *at = strtok(s->broker + (tls ? 8 : 7), ","); at != NULL && o.endpoint_count < ENDPOINTS_MAX;
+         at = strtok(NULL, ",")) {
+        endpoints[o.endpoint_count++] = at;
+    }
+    if (o.endpoint_count == 0) {
+        (void)fault_set(f, E_USAGE, "--broker names no host");
+        return false;
+    }
+    if (mkdir(s->data_dir, 0700) != 0 && errno != EEXIST) {
+        (void)fault_errno(f, E_SYSTEM, "%s", s->data_dir);
+        return false;
+    }
+    g->x.loop = loop_new(f);
+    g->x.crypto = g->x.loop == NULL ? NULL : worker_new(g->x.loop, "crypto", 64, NULL, NULL, f);
+    g->store = g->x.crypto == NULL ? NULL : store_open(s->store, f);
+    g->storage = g->store == NULL ? NULL : worker_new(g->x.loop, "storage", INGEST_JOBS_MAX, ingest_batch, g->store, f);
+    if (g->storage == NULL) {
+        return false;
+    }
+    if (tls) {
+        g->tls = conn_tls_new(s->tls_ca, s->tls_cert, s->tls_key, f);
+        if (g->tls == NULL) {
+            return false;
+        }
+        o.tls = g->tls;
+    }
+    loop_signal(g->x.loop, SIGTERM, on_terminate, g);
+    loop_signal(g->x.loop, SIGINT, on_terminate, g);
+    struct http_limits limits = {.connections_max = LIMIT_HTTP_CONNECTIONS,
+                                 .body_bytes_max = 64u * 1024u,
+                                 .idle_timeout_ms = 120000,
+                                 .request_timeout_ms = 15000};
+    core_api_register();
+    g->http = http_server_new(&g->x, &limits, core_api_handle, &g->api);
+    if (g->http == NULL || http_server_listen(g->http, s->http_addr, NULL, f) != E_OK) {
+        return false;
+    }
+    g->ingest = ingest_new(&g->x, &o, g->storage, f);
+    g->api = (struct core_api){.loop = g->x.loop, .storage = g->storage, .ingest = g->ingest};
+    return g->ingest != NULL;
+}
+
+static void stop(struct grey_core *g) {
+    http_server_free(g->http);
+    worker_stop(g->storage);
+    ingest_free(g->ingest);
+    store_close(g->store);
+    worker_stop(g->x.crypto);
+    conn_tls_free(g->tls);
+    loop_free(g->x.loop);
+}
+
+int main(int argc, char **argv) {
+    static struct grey_core g;
+    struct fault f = {0};
+    enum log_level level;
+    if (argc > 1 && strcmp(argv[1], "ca") == 0) {
+        return authority_command(argc - 2, argv + 2);
+    }
+    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+        help();
+        return 0;
+    }
+    if (argc > 1 && strcmp(argv[1], "--version") == 0) {
+        (void)printf("grey-core " GREY_VERSION " (experimental: formats may change; store format 1, Grey Protocol v2)\n");
+        return 0;
+    }
+    if (load(&g.s, argc, argv, &f) != E_OK) {
+        return complain(&f);
+    }
+    (void)signal(SIGPIPE, SIG_IGN);
+    (void)umask(027);
+    if (!log_level_parse(g.s.log_level, &level)) {
+        (void)fault_set(&f, E_USAGE, "--log-level '%.20s' is not trace, debug, info, warn or error", g.s.log_level);
+        return complain(&f);
+    }
+    log_configure(level, strcmp(g.s.log_format, "json") == 0 ? LOG_JSON : LOG_PRETTY);
+    if (!start(&g, &f)) {
+        stop(&g);
+        return complain(&f);
+    }
+    log_info("grey-core", "ready", "version=%s http=%s store=%s", GREY_VERSION, g.s.http_addr, g.s.store);
+    loop_run(g.x.loop);
+    stop(&g);
+    log_info("grey-core", "stopped", "version=%s", GREY_VERSION);
+    return 0;
+}

@@ -1,0 +1,332 @@
+#include "core/ingest.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "federation/frame.h"
+#include "include/grey/must.h"
+#include "platform/log.h"
+#include "platform/metrics.h"
+#include "platform/now.h"
+
+#define REPLIES_MAX 4096u
+#define KEEPALIVE_S 60u
+
+/* An answer that the MQTT client could not take yet: a later one for the same site and channel replaces it. */
+struct reply {
+    struct grey_name site;
+    enum event_channel channel;
+    bool is_welcome;
+    struct sync_ack ack;
+    struct sync_welcome welcome;
+};
+
+struct ingest {
+    struct conn_context x;
+    struct worker *storage;
+    struct mqtt *mqtt;
+    struct reply *replies;
+    uint32_t reply_count;
+    uint64_t message_id;
+    bool stopping;
+    uint32_t jobs;
+};
+
+struct intake_job { /* one message of a site */
+    struct storage_job storage;
+    struct ingest *ingest;
+    struct grey_name site;
+    enum event_channel channel;
+    struct blob *content;
+    enum message_kind kind;
+    bool answer;
+    struct reply reply;
+    struct store_taken taken;
+};
+
+static const char *const channels[] = {"control", "events", "data"};
+static const char *const reasons[] = {"topic", "frame", "message", "epoch", "unknown-site", "hole", "busy"};
+enum { REFUSED_TOPIC, REFUSED_FRAME, REFUSED_MESSAGE, REFUSED_EPOCH, REFUSED_UNKNOWN, REFUSED_HOLE, REFUSED_BUSY };
+static struct metric taken_events =
+    METRIC_COUNTER_LABELS("grey_core_events_total", "Events taken into the store.", "channel", channels);
+static struct metric repeated =
+    METRIC_COUNTER_LABELS("grey_core_events_repeated_total", "Events that were there already.", "channel", channels);
+static struct metric refused =
+    METRIC_COUNTER_LABELS("grey_core_refused_messages_total", "Messages of sites that were not taken.", "reason", reasons);
+static struct metric hellos = METRIC_COUNTER("grey_core_hellos_total", "Sessions begun by sites.");
+static struct metric broker_up = METRIC_GAUGE("grey_core_broker_up", "1 while connected to the broker.");
+static struct metric store_errors = METRIC_COUNTER("grey_core_store_errors_total", "Transactions that failed.");
+
+/* --- the storage thread --------------------------------------------------------------------------------------------------------------------- */
+
+void ingest_batch(void *context, struct worker_job *list) {
+    struct store *store = context;
+    struct fault f = {0};
+    bool writes = false;
+    enum grey_error err = E_OK;
+    for (struct worker_job *j = list; j != NULL; j = j->next) {
+        struct storage_job *job = (struct storage_job *)(void *)j;
+        if (!job->is_write) {
+            continue;
+        }
+        if (!writes) {
+            err = store_begin(store, &f);
+            writes = true;
+        }
+        if (err == E_OK) {
+            job->run(job, store);
+            bool own = job->err == E_OK || job->err == E_STALE_MEMBER || job->err == E_NOT_FOUND || job->err == E_BAD_CBOR ||
+                       job->err == E_BAD_MESSAGE;
+            if (!own) {
+                err = job->err;
+                f = job->fault;
+            }
+        }
+    }
+    if (writes) {
+        err = err != E_OK ? err : store_commit(store, &f);
+        if (err != E_OK) {
+            store_rollback(store);
+            metrics_add(&store_errors, 0, 1);
+            log_error("store", "transaction", "error=GREY-%d %s: %s", error_id(err), error_sentence(err), f.text);
+            for (struct worker_job *j = list; j != NULL; j = j->next) {
+                struct storage_job *job = (struct storage_job *)(void *)j;
+                if (job->is_write) {
+                    job->err = err;
+                    job->fault = f;
+                }
+            }
+        }
+    }
+    for (struct worker_job *j = list; j != NULL; j = j->next) {
+        struct storage_job *job = (struct storage_job *)(void *)j;
+        if (!job->is_write) {
+            job->run(job, store);
+        }
+    }
+}
+
+static void run_hello(struct storage_job *storage, struct store *store) {
+    struct intake_job *job = (struct intake_job *)(void *)storage;
+    struct sync_hello h;
+    storage->err = sync_get_hello(blob_bytes(job->content), &h);
+    if (storage->err != E_OK) {
+        return;
+    }
+    job->reply.welcome = (struct sync_welcome){.incarnation = h.incarnation, .epoch = h.epoch, .time_ms = now_wall_ms()};
+    storage->err = store_hello(store, job->site.text, &h, now_wall_ms(), job->reply.welcome.position, &storage->fault);
+}
+
+static void run_events(struct storage_job *storage, struct store *store) {
+    static struct sync_item items[SYNC_ITEMS_MAX]; /* the storage thread only */
+    static struct sync_gap gaps[SYNC_GAPS_MAX];
+    struct intake_job *job = (struct intake_job *)(void *)storage;
+    struct sync_events e;
+    storage->err = sync_get_events(blob_bytes(job->content), &e, items, gaps);
+    if (storage->err == E_OK && e.channel != job->channel) {
+        storage->err = E_BAD_MESSAGE;
+    }
+    if (storage->err != E_OK) {
+        return;
+    }
+    storage->err = store_events(store, job->site.text, &e, now_wall_ms(), &job->taken, &storage->fault);
+    job->reply.ack =
+        (struct sync_ack){.incarnation = e.incarnation, .epoch = e.epoch, .channel = e.channel, .acked_seq = job->taken.position};
+}
+
+/* --- answers -------------------------------------------------------------------------------------------------------------------------------- */
+
+static enum grey_error send_reply(struct ingest *g, const struct reply *r) {
+    struct builder content, frame;
+    char topic[TOPIC_BYTES_MAX];
+    int id;
+    builder_init(&content, 1024);
+    builder_init(&frame, 2048);
+    if (r->is_welcome) {
+        sync_put_welcome(&content, &r->welcome);
+    } else {
+        sync_put_ack(&content, &r->ack);
+    }
+    frame_write(&frame, FRAME_FLAG_PRIORITY | FRAME_FLAG_IDEMPOTENT, ++g->message_id, (uint64_t)now_wall_ms() * 1000000u,
+                builder_bytes(&content));
+    sync_topic(topic, r->site.text, false, r->channel);
+    enum grey_error err = mqtt_publish(g->mqtt, topic, builder_bytes(&frame), &id);
+    builder_free(&content);
+    builder_free(&frame);
+    return err;
+}
+
+static void reply(struct ingest *g, const struct reply *r) {
+    if (g->reply_count == 0 && send_reply(g, r) != E_BUSY) {
+        return; /* sent; or the connection is gone, and the site will ask again */
+    }
+    for (uint32_t i = 0; i < g->reply_count; i++) {
+        struct reply *old = &g->replies[i];
+        if (old->channel == r->channel && old->is_welcome == r->is_welcome && strcmp(old->site.text, r->site.text) == 0) {
+            *old = *r;
+            return;
+        }
+    }
+    if (g->reply_count < REPLIES_MAX) {
+        g->replies[g->reply_count++] = *r;
+    }
+}
+
+static void on_writable(void *context) {
+    struct ingest *g = context;
+    uint32_t sent = 0;
+    while (sent < g->reply_count && send_reply(g, &g->replies[sent]) == E_OK) {
+        sent++;
+    }
+    g->reply_count -= sent;
+    memmove(g->replies, g->replies + sent, g->reply_count * sizeof *g->replies);
+}
+
+static void intake_done(struct worker_job *worker_job) {
+    struct intake_job *job = (struct intake_job *)(void *)worker_job;
+    struct ingest *g = job->ingest;
+    enum grey_error err = job->storage.err;
+    unsigned reason = err == E_STALE_MEMBER ? REFUSED_EPOCH : err == E_NOT_FOUND ? REFUSED_UNKNOWN : REFUSED_MESSAGE;
+    if (err == E_OK && !g->stopping) {
+        if (job->kind == MESSAGE_UP_HELLO) {
+            metrics_add(&hellos, 0, 1);
+            log_info("ingest", "hello", "site=%s epoch=%" PRIu64, job->site.text, job->reply.welcome.epoch);
+        } else {
+            metrics_add(&taken_events, (unsigned)job->channel, job->taken.fresh);
+            metrics_add(&repeated, (unsigned)job->channel, job->taken.repeated);
+            if (job->taken.beyond_hole) {
+                metrics_add(&refused, REFUSED_HOLE, 1);
+            }
+        }
+        reply(g, &job->reply);
+    } else if (err != E_OK) {
+        metrics_add(&refused, reason, 1);
+        log_limited(LOG_WARN, "ingest", "refuse", "site=%s channel=%s error=GREY-%d %s: %s", job->site.text,
+                    event_channel_name(job->channel), error_id(err), error_sentence(err), job->storage.fault.text);
+    }
+    g->jobs--;
+    blob_unref(job->content);
+    mem_free(job);
+}
+
+/* --- messages ---------------------------------------------------------------------------------------------------------------------------------- */
+
+static void refuse(unsigned reason, const char *topic, enum grey_error why) {
+    metrics_add(&refused, reason, 1);
+    log_limited(LOG_WARN, "ingest", "refuse", "topic=%.100s reason=%s error=GREY-%d %s", topic, reasons[reason], error_id(why),
+                error_sentence(why));
+}
+
+static void on_message(void *context, const char *topic, struct bytes payload) {
+    struct ingest *g = context;
+    struct grey_name site;
+    enum event_channel channel;
+    struct frame f;
+    size_t used, need;
+    enum grey_error why = E_BAD_FRAME;
+    struct builder scratch;
+    struct bytes content;
+    if (!sync_topic_parse(topic, true, &site, &channel)) {
+        refuse(REFUSED_TOPIC, topic, E_BAD_MESSAGE);
+        return;
+    }
+    if (frame_read(payload, &f, &used, &need, &why) != FRAME_READY || used != payload.size) {
+        refuse(REFUSED_FRAME, topic, why);
+        return;
+    }
+    builder_init(&scratch, LIMIT_FRAME_PAYLOAD_BYTES);
+    why = frame_content(&f, &scratch, &content);
+    enum message_kind kind = why == E_OK ? sync_kind(content) : (enum message_kind)0;
+    struct intake_job *job = NULL;
+    if (kind != MESSAGE_UP_HELLO && kind != MESSAGE_UP_EVENTS) {
+        refuse(why != E_OK ? REFUSED_FRAME : REFUSED_MESSAGE, topic, why != E_OK ? why : E_BAD_MESSAGE);
+    } else {
+        job = mem_new(1, sizeof *job);
+    }
+    if (job != NULL) {
+        job->storage = (struct storage_job){
+            .job = {.done = intake_done}, .is_write = true, .run = kind == MESSAGE_UP_HELLO ? run_hello : run_events};
+        job->ingest = g;
+        job->site = site;
+        job->channel = channel;
+        job->kind = kind;
+        job->content = blob_copy(content);
+        job->reply = (struct reply){.site = site, .channel = channel, .is_welcome = kind == MESSAGE_UP_HELLO};
+        g->jobs++;
+        if (job->content == NULL || worker_submit(g->storage, &job->storage.job) != E_OK) {
+            refuse(REFUSED_BUSY, topic, E_BUSY); /* not acknowledged: the site sends it again */
+            g->jobs--;
+            blob_unref(job->content);
+            mem_free(job);
+        }
+    }
+    builder_free(&scratch);
+}
+
+static void on_connected(void *context) {
+    struct ingest *g = context;
+    metrics_set(&broker_up, 0, 1);
+    log_info("ingest", "connected", "broker=%s", mqtt_endpoint(g->mqtt));
+    (void)mqtt_subscribe(g->mqtt, TOPIC_PREFIX "+/up/#");
+}
+
+static void on_closed(void *context, const char *why) {
+    struct ingest *g = context;
+    metrics_set(&broker_up, 0, 0);
+    g->reply_count = 0; /* sites ask again with their next hello */
+    log_limited(LOG_WARN, "ingest", "closed", "broker=%s %s", mqtt_endpoint(g->mqtt), why);
+}
+
+static void on_published(void *context, int id, const char *refusal) {
+    (void)context, (void)id;
+    if (refusal != NULL) {
+        log_limited(LOG_ERROR, "ingest", "refused", "the broker does not take an answer: %s; check its ACL", refusal);
+    }
+}
+
+static const struct mqtt_events mqtt_events = {
+    .connected = on_connected, .closed = on_closed, .message = on_message, .published = on_published, .writable = on_writable};
+
+struct ingest *ingest_new(const struct conn_context *x, const struct ingest_options *o, struct worker *storage, struct fault *f) {
+    struct metric *const all[] = {&taken_events, &repeated, &refused, &hellos, &broker_up, &store_errors};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        metrics_register(all[i]);
+    }
+    struct ingest *g = mem_new(1, sizeof *g);
+    if (g == NULL || (g->replies = mem_new(REPLIES_MAX, sizeof *g->replies)) == NULL) {
+        mem_free(g);
+        (void)fault_set(f, E_NO_MEMORY, "ingest");
+        return NULL;
+    }
+    g->x = *x;
+    g->storage = storage;
+    struct mqtt_options m = {.endpoints = o->endpoints,
+                             .endpoint_count = o->endpoint_count,
+                             .tls = o->tls,
+                             .client_id = o->client_id,
+                             .socket_dir = o->socket_dir,
+                             .keepalive_s = KEEPALIVE_S,
+                             .inflight_max = 20};
+    g->mqtt = mqtt_new(x, &m, &mqtt_events, g, f);
+    if (g->mqtt == NULL) {
+        mem_free(g->replies);
+        mem_free(g);
+        return NULL;
+    }
+    mqtt_start(g->mqtt);
+    return g;
+}
+
+void ingest_free(struct ingest *g) {
+    if (g != NULL) {
+        must(g->jobs == 0); /* the storage thread was stopped before */
+        mqtt_free(g->mqtt);
+        mem_free(g->replies);
+        mem_free(g);
+    }
+}
+
+bool ingest_connected(const struct ingest *g) {
+    return mqtt_connected(g->mqtt);
+}

@@ -1,0 +1,38 @@
+/* ingest.h: takes what sites publish into the store, once, and acknowledges what is durable there.
+ *
+ * The loop reads topics and frames; the storage thread (a worker with ingest_batch) writes everything that waits in one transaction;
+ * acknowledgements leave after its commit.  Thread: the loop's, but ingest_batch. */
+#ifndef CORE_INGEST_H
+#define CORE_INGEST_H
+
+#include "core/store.h"
+#include "platform/mqtt.h"
+
+#define INGEST_JOBS_MAX 1024u
+
+struct ingest;
+
+/* A job of the storage thread: writes go into the common transaction, reads run after it. */
+struct storage_job {
+    struct worker_job job;
+    bool is_write;
+    /* Runs on the storage thread.  A write that returns an error other than those of its own input rolls everything back. */
+    void (*run)(struct storage_job *job, struct store *store);
+    enum grey_error err; /* E_OK, or why it failed; a failed commit is told to all writes */
+    struct fault fault;
+};
+
+/* Batch function for worker_new; context: the store. */
+void ingest_batch(void *store, struct worker_job *list);
+
+struct ingest_options {
+    const char *const *endpoints;
+    uint32_t endpoint_count;
+    const struct conn_tls *tls;
+    const char *client_id, *socket_dir;
+};
+struct ingest *ingest_new(const struct conn_context *x, const struct ingest_options *o, struct worker *storage, struct fault *f);
+void ingest_free(struct ingest *g);
+bool ingest_connected(const struct ingest *g);
+
+#endif

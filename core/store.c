@@ -1,0 +1,512 @@
+#include "core/store.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "federation/record.h"
+#include "include/grey/must.h"
+#include "platform/db.h"
+#include "platform/now.h"
+
+#define FORMAT 1
+#define PAGE_BYTES 4096u
+#define CACHE_BYTES (8u * 1024u * 1024u)
+#define CHECKPOINT_BYTES (16u * 1024u * 1024u)
+
+static const char schema[] =
+    "CREATE TABLE meta(format INTEGER NOT NULL);"
+    "CREATE TABLE site(no INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, first_ms INTEGER, contact_ms INTEGER, node TEXT);"
+    "CREATE TABLE incarnation(no INTEGER PRIMARY KEY, site INTEGER NOT NULL, number INTEGER NOT NULL, epoch INTEGER NOT NULL,"
+    " first_ms INTEGER, UNIQUE(site, number));"
+    "CREATE TABLE position(inc INTEGER, channel INTEGER, seq INTEGER NOT NULL, known INTEGER NOT NULL, PRIMARY KEY(inc, channel)) "
+    "WITHOUT ROWID;"
+    "CREATE TABLE event(inc INTEGER, channel INTEGER, seq INTEGER, idx INTEGER, time_ms INTEGER, received_ms INTEGER, record BLOB "
+    "NOT NULL,"
+    " PRIMARY KEY(inc, channel, seq)) WITHOUT ROWID;"
+    "CREATE TABLE gap(inc INTEGER, channel INTEGER, from_seq INTEGER, to_seq INTEGER, reason INTEGER, received_ms INTEGER,"
+    " PRIMARY KEY(inc, channel, from_seq)) WITHOUT ROWID;"
+    "INSERT INTO meta VALUES(1);";
+
+enum statement {
+    SITE_FIND,
+    SITE_ADD,
+    SITE_TOUCH,
+    INC_FIND,
+    INC_ADD,
+    INC_EPOCH,
+    INC_LAST,
+    POSITION_GET,
+    POSITION_SET,
+    POSITION_KNOWN,
+    EVENT_ADD,
+    GAP_ADD,
+    SITES,
+    POSITIONS,
+    EVENTS,
+    GAPS,
+    GAP_SUM,
+    STATEMENT_COUNT
+};
+
+static const char *const sql[STATEMENT_COUNT] = {
+    [SITE_FIND] = "SELECT no FROM site WHERE id = ?1",
+    [SITE_ADD] = "INSERT INTO site(id, first_ms, contact_ms) VALUES(?1, ?2, ?2)",
+    [SITE_TOUCH] = "UPDATE site SET contact_ms = ?2, node = coalesce(?3, node) WHERE no = ?1",
+    [INC_FIND] = "SELECT no, epoch FROM incarnation WHERE site = ?1 AND number = ?2",
+    [INC_ADD] = "INSERT INTO incarnation(site, number, epoch, first_ms) VALUES(?1, ?2, ?3, ?4)",
+    [INC_EPOCH] = "UPDATE incarnation SET epoch = ?2 WHERE no = ?1",
+    [INC_LAST] = "SELECT no, number, epoch FROM incarnation WHERE site = ?1 ORDER BY no DESC LIMIT 1",
+    [POSITION_GET] = "SELECT seq, known FROM position WHERE inc = ?1 AND channel = ?2",
+    [POSITION_SET] = "INSERT INTO position VALUES(?1, ?2, ?3, ?3) ON CONFLICT DO UPDATE SET seq = ?3, known = max(known, ?3)",
+    [POSITION_KNOWN] = "INSERT INTO position VALUES(?1, ?2, 0, ?3) ON CONFLICT DO UPDATE SET known = max(known, ?3)",
+    [EVENT_ADD] = "INSERT OR IGNORE INTO event VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    [GAP_ADD] = "INSERT OR IGNORE INTO gap VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+    [SITES] = "SELECT no, id, first_ms, contact_ms, node FROM site WHERE length(?1) = 0 OR id = ?1 ORDER BY id",
+    [POSITIONS] = "SELECT channel, seq, known FROM position WHERE inc = ?1 ORDER BY channel",
+    [EVENTS] = "SELECT inc, channel, seq, idx, time_ms, received_ms, record FROM event WHERE inc IN (SELECT no FROM incarnation "
+               "WHERE site = ?1)"
+               " AND (inc, channel, seq) > (?2, ?3, ?4) AND (?5 < 0 OR channel = ?5) ORDER BY inc, channel, seq LIMIT ?6",
+    [GAPS] = "SELECT g.inc, g.channel, g.from_seq, g.to_seq, g.reason, g.received_ms FROM gap g JOIN incarnation i ON i.no = g.inc"
+             " WHERE i.site = ?1 ORDER BY g.inc, g.channel, g.from_seq",
+    [GAP_SUM] = "SELECT count(*), coalesce(sum(to_seq - from_seq + 1), 0) FROM gap WHERE inc IN (SELECT no FROM incarnation WHERE "
+                "site = ?1)",
+};
+
+struct store {
+    struct db *db;
+    struct db_statement *statements[STATEMENT_COUNT];
+};
+
+struct store *store_open(const char *where, struct fault *f) {
+    if (strncmp(where, "sqlite:", 7) != 0) {
+        (void)fault_set(f, E_USAGE, "--store %.100s: this version keeps its data in sqlite:PATH", where);
+        return NULL;
+    }
+    struct db_options o = {.page_bytes = PAGE_BYTES, .cache_bytes = CACHE_BYTES};
+    bool created = false;
+    struct store *s = mem_new(1, sizeof *s);
+    if (s == NULL) {
+        (void)fault_set(f, E_NO_MEMORY, "store");
+        return NULL;
+    }
+    s->db = db_open(where + 7, &o, &created, f);
+    bool ok = s->db != NULL && (!created || db_exec(s->db, schema, f) == E_OK);
+    if (ok && db_number(s->db, "SELECT format FROM meta", -1) != FORMAT) {
+        (void)fault_set(f, E_DISK_VERSION, "%s", where + 7);
+        ok = false;
+    }
+    for (int i = 0; i < STATEMENT_COUNT && ok; i++) {
+        ok = db_prepare(s->db, sql[i], &s->statements[i], f) == E_OK;
+    }
+    if (!ok) {
+        store_close(s);
+        return NULL;
+    }
+    return s;
+}
+
+void store_close(struct store *s) {
+    if (s != NULL) {
+        db_close(s->db);
+        mem_free(s);
+    }
+}
+
+enum grey_error store_begin(struct store *s, struct fault *f) {
+    return db_begin(s->db, f);
+}
+
+enum grey_error store_commit(struct store *s, struct fault *f) {
+    enum grey_error err = db_commit(s->db, f);
+    if (err == E_OK && db_wal_bytes(s->db) > CHECKPOINT_BYTES) {
+        err = db_checkpoint(s->db, f);
+    }
+    return err;
+}
+
+void store_rollback(struct store *s) {
+    db_rollback(s->db);
+}
+
+/* --- small reads and writes ----------------------------------------------------------------------------------------------------------------- */
+
+static struct db_statement *bound(struct store *s, enum statement which, const int64_t *numbers, int count) {
+    struct db_statement *st = s->statements[which];
+    for (int i = 0; i < count; i++) {
+        db_bind_int(st, i + 1, numbers[i]);
+    }
+    return st;
+}
+
+static enum grey_error run(struct store *s, enum statement which, const int64_t *numbers, int count, struct fault *f) {
+    struct db_statement *st = bound(s, which, numbers, count);
+    enum grey_error err = db_run(st, f);
+    db_reset(st);
+    return err;
+}
+
+/* Up to three numbers of one row; false in *found when there is none. */
+static enum grey_error one_row(struct store *s, enum statement which, const int64_t *numbers, int count, int64_t *out, int columns,
+                               bool *found, struct fault *f) {
+    struct db_statement *st = bound(s, which, numbers, count);
+    enum grey_error err = db_step(st, found, f);
+    for (int i = 0; i < columns && err == E_OK && *found; i++) {
+        out[i] = db_int(st, i);
+    }
+    db_reset(st);
+    return err;
+}
+
+static enum grey_error find_site(struct store *s, const char *site, int64_t *no, struct fault *f) {
+    struct db_statement *st = s->statements[SITE_FIND];
+    bool found = false;
+    db_bind_bytes(st, 1, bytes_str(site));
+    enum grey_error err = db_step(st, &found, f);
+    if (err == E_OK && found) {
+        *no = db_int(st, 0);
+    }
+    db_reset(st);
+    return err != E_OK ? err : found ? E_OK : E_NOT_FOUND;
+}
+
+static enum grey_error position(struct store *s, int64_t inc, enum event_channel c, grey_seq *seq, struct fault *f) {
+    int64_t row[2] = {0, 0};
+    bool found = false;
+    enum grey_error err = one_row(s, POSITION_GET, (int64_t[]){inc, c}, 2, row, 2, &found, f);
+    *seq = found ? (grey_seq)row[0] : 0;
+    return err;
+}
+
+static enum grey_error set_position(struct store *s, int64_t inc, enum event_channel c, grey_seq seq, struct fault *f) {
+    return run(s, POSITION_SET, (int64_t[]){inc, c, (int64_t)seq}, 3, f);
+}
+
+static enum grey_error touch(struct store *s, int64_t site_no, int64_t now_ms, struct bytes node, struct fault *f) {
+    struct db_statement *st = bound(s, SITE_TOUCH, (int64_t[]){site_no, now_ms}, 2);
+    if (node.size > 0) {
+        db_bind_bytes(st, 3, node);
+    } else {
+        db_bind_null(st, 3);
+    }
+    enum grey_error err = db_run(st, f);
+    db_reset(st);
+    return err;
+}
+
+/* --- taking what sites send ------------------------------------------------------------------------------------------------------------------ */
+
+enum grey_error store_hello(struct store *s, const char *site, const struct sync_hello *h, int64_t now_ms,
+                            grey_seq positions[CHANNEL_COUNT], struct fault *f) {
+    int64_t site_no = 0, inc[2] = {0, 0};
+    bool found = false;
+    enum grey_error err = find_site(s, site, &site_no, f);
+    if (err == E_NOT_FOUND) {
+        struct db_statement *st = s->statements[SITE_ADD];
+        db_bind_bytes(st, 1, bytes_str(site));
+        db_bind_int(st, 2, now_ms);
+        err = db_run(st, f);
+        db_reset(st);
+        err = err != E_OK ? err : find_site(s, site, &site_no, f);
+    }
+    if (err != E_OK) {
+        return err;
+    }
+    err = one_row(s, INC_FIND, (int64_t[]){site_no, (int64_t)h->incarnation}, 2, inc, 2, &found, f);
+    if (err == E_OK && !found) {
+        err = run(s, INC_ADD, (int64_t[]){site_no, (int64_t)h->incarnation, (int64_t)h->epoch, now_ms}, 4, f);
+        err = err != E_OK ? err : one_row(s, INC_FIND, (int64_t[]){site_no, (int64_t)h->incarnation}, 2, inc, 2, &found, f);
+    }
+    if (err == E_OK && (int64_t)h->epoch < inc[1]) {
+        return fault_set(f, E_STALE_MEMBER, "hello of epoch %" PRIu64 ", the site is at %" PRId64, h->epoch, inc[1]);
+    }
+    err = err != E_OK ? err : run(s, INC_EPOCH, (int64_t[]){inc[0], (int64_t)h->epoch}, 2, f);
+    err = err != E_OK ? err : touch(s, site_no, now_ms, h->node, f);
+    for (int i = 0; i < CHANNEL_COUNT && err == E_OK; i++) {
+        enum event_channel c = (enum event_channel)i;
+        grey_seq acked = h->channels[i].acked_seq;
+        err = position(s, inc[0], c, &positions[i], f);
+        if (err == E_OK && acked > positions[i]) {
+            err = run(s, GAP_ADD, (int64_t[]){inc[0], i, (int64_t)positions[i] + 1, (int64_t)acked, SYNC_GAP_CORE_RESTORED, now_ms},
+                      6, f);
+            err = err != E_OK ? err : set_position(s, inc[0], c, acked, f);
+            positions[i] = acked;
+        }
+        err = err != E_OK ? err : run(s, POSITION_KNOWN, (int64_t[]){inc[0], i, (int64_t)h->channels[i].next_seq - 1}, 3, f);
+    }
+    return err;
+}
+
+enum grey_error store_events(struct store *s, const char *site, const struct sync_events *e, int64_t now_ms,
+                             struct store_taken *taken, struct fault *f) {
+    int64_t site_no = 0, inc[2] = {0, 0};
+    bool found = false;
+    memset(taken, 0, sizeof *taken);
+    enum grey_error err = find_site(s, site, &site_no, f);
+    err = err != E_OK ? err : one_row(s, INC_FIND, (int64_t[]){site_no, (int64_t)e->incarnation}, 2, inc, 2, &found, f);
+    if (err == E_OK && !found) {
+        return fault_set(f, E_NOT_FOUND, "site %s has not said hello", site);
+    }
+    if (err == E_OK && (int64_t)e->epoch < inc[1]) {
+        return fault_set(f, E_STALE_MEMBER, "events of epoch %" PRIu64 ", the site is at %" PRId64, e->epoch, inc[1]);
+    }
+    err = err != E_OK ? err : position(s, inc[0], e->channel, &taken->position, f);
+    if (err == E_OK && e->from_seq > taken->position + 1) {
+        taken->beyond_hole = true; /* something between was lost: the site sends again from the position */
+        return E_OK;
+    }
+    struct db_statement *st = s->statements[EVENT_ADD];
+    for (uint32_t i = 0; i < e->item_count && err == E_OK; i++) {
+        const struct sync_item *item = &e->items[i];
+        if (item->seq <= taken->position) {
+            taken->repeated++;
+            continue;
+        }
+        (void)bound(s, EVENT_ADD, (int64_t[]){inc[0], e->channel, (int64_t)item->seq, (int64_t)item->index, item->time_ms, now_ms},
+                    6);
+        db_bind_bytes(st, 7, item->record);
+        err = db_run(st, f);
+        db_reset(st);
+        taken->fresh++;
+    }
+    for (uint32_t i = 0; i < e->gap_count && err == E_OK; i++) {
+        grey_seq from = e->gaps[i].from_seq > taken->position ? e->gaps[i].from_seq : taken->position + 1;
+        if (from <= e->gaps[i].to_seq) {
+            err = run(s, GAP_ADD,
+                      (int64_t[]){inc[0], e->channel, (int64_t)from, (int64_t)e->gaps[i].to_seq, e->gaps[i].reason, now_ms}, 6, f);
+        }
+    }
+    if (err == E_OK && e->to_seq > taken->position) {
+        taken->position = e->to_seq;
+        err = set_position(s, inc[0], e->channel, e->to_seq, f);
+    }
+    return err != E_OK ? err : touch(s, site_no, now_ms, bytes_of(NULL, 0), f);
+}
+
+/* --- questions ---------------------------------------------------------------------------------------------------------------------------------- */
+
+static void put_time(struct json_writer *w, const char *name, int64_t unix_ms) {
+    char text[32];
+    json_key(w, name);
+    now_format(unix_ms, text);
+    json_str(w, text);
+}
+
+static void put_text(struct json_writer *w, const char *name, struct bytes text) {
+    json_key(w, name);
+    json_text(w, text);
+}
+
+static enum grey_error put_site(struct store *s, struct json_writer *w, int64_t no, struct fault *f) {
+    int64_t inc[3] = {0}, gaps[2] = {0};
+    bool found = false;
+    enum grey_error err = one_row(s, INC_LAST, &no, 1, inc, 3, &found, f);
+    if (err == E_OK && found) {
+        char text[24];
+        (void)snprintf(text, sizeof text, "%016" PRIx64, (uint64_t)inc[1]);
+        json_key(w, "incarnation");
+        json_str(w, text);
+        json_key(w, "epoch");
+        json_int(w, inc[2]);
+    }
+    json_key(w, "channels");
+    json_open(w, '{');
+    struct db_statement *st = bound(s, POSITIONS, inc, 1);
+    bool row = false;
+    while (err == E_OK && (err = db_step(st, &row, f)) == E_OK && row) {
+        json_key(w, event_channel_name((enum event_channel)db_int(st, 0)));
+        json_open(w, '{');
+        json_key(w, "acked_seq");
+        json_int(w, db_int(st, 1));
+        json_key(w, "behind");
+        json_int(w, db_int(st, 2) > db_int(st, 1) ? db_int(st, 2) - db_int(st, 1) : 0);
+        json_close(w);
+    }
+    db_reset(st);
+    json_close(w);
+    err = err != E_OK ? err : one_row(s, GAP_SUM, &no, 1, gaps, 2, &found, f);
+    json_key(w, "gaps");
+    json_int(w, gaps[0]);
+    json_key(w, "gap_events");
+    json_int(w, gaps[1]);
+    return err;
+}
+
+static enum grey_error put_sites(struct store *s, const char *only, struct json_writer *w, size_t *count, struct fault *f) {
+    struct db_statement *st = s->statements[SITES];
+    bool row = false;
+    enum grey_error err;
+    db_bind_bytes(st, 1, bytes_str(only));
+    while ((err = db_step(st, &row, f)) == E_OK && row) {
+        ++*count;
+        json_open(w, '{');
+        put_text(w, "id", db_bytes(st, 1));
+        put_time(w, "first_seen", db_int(st, 2));
+        put_time(w, "last_contact", db_int(st, 3));
+        json_key(w, "last_contact_seconds");
+        json_milli(w, now_wall_ms() - db_int(st, 3));
+        put_text(w, "node", db_bytes(st, 4));
+        json_key(w, "attestation");
+        json_str(w, "none");
+        err = put_site(s, w, db_int(st, 0), f);
+        json_close(w);
+        if (err != E_OK) {
+            break;
+        }
+    }
+    db_reset(st);
+    return err;
+}
+
+enum grey_error store_sites(struct store *s, struct json_writer *w, struct fault *f) {
+    size_t count = 0;
+    json_open(w, '[');
+    enum grey_error err = put_sites(s, "", w, &count, f);
+    json_close(w);
+    return err;
+}
+
+enum grey_error store_site(struct store *s, const char *site, struct json_writer *w, struct fault *f) {
+    size_t count = 0;
+    enum grey_error err = site[0] == 0 ? E_NOT_FOUND : put_sites(s, site, w, &count, f);
+    return err != E_OK ? err : count == 1 ? E_OK : E_NOT_FOUND;
+}
+
+static void put_event(struct json_writer *w, const char *site, struct db_statement *st) {
+    struct codec_reader r;
+    struct event e;
+    enum event_channel c = (enum event_channel)db_int(st, 1);
+    codec_reader_init(&r, db_bytes(st, 6));
+    bool readable = record_decode(&r, &e) == E_OK;
+    json_open(w, '{');
+    json_key(w, "site");
+    json_str(w, site);
+    json_key(w, "channel");
+    json_str(w, event_channel_name(c));
+    json_key(w, "seq");
+    json_int(w, db_int(st, 2));
+    json_key(w, "index");
+    json_int(w, db_int(st, 3));
+    put_time(w, "log_time", db_int(st, 4));
+    put_time(w, "received", db_int(st, 5));
+    if (readable) {
+        put_text(w, "id", e.id);
+        put_text(w, "source", e.source);
+        put_text(w, "type", e.type);
+        if (e.subject.size > 0) {
+            put_text(w, "subject", e.subject);
+        }
+        json_key(w, "time");
+        if (e.time.size > 0) {
+            json_text(w, e.time);
+        } else {
+            json_none(w);
+        }
+        json_key(w, "priority");
+        json_str(w, event_priority_name(e.priority));
+        bool is_json = e.content_type.size == 0 || bytes_equal_str(e.content_type, "application/json");
+        if (is_json) {
+            json_key(w, "data");
+            if (e.data.size > 0) {
+                json_raw(w, e.data);
+            } else {
+                json_none(w);
+            }
+        } else {
+            put_text(w, "datacontenttype", e.content_type);
+            json_key(w, "data_base64");
+            json_base64(w, e.data);
+        }
+        json_key(w, "provisional");
+        json_bool(w, e.provisional);
+        json_key(w, "traceparent");
+        if (e.traceparent.size > 0) {
+            json_text(w, e.traceparent);
+        } else {
+            json_none(w);
+        }
+    }
+    json_close(w);
+}
+
+/* A cursor is "inc:channel:seq"; a bare number is a seq of the current incarnation. */
+static bool parse_cursor(const struct store_query *q, int64_t current_inc, int64_t out[3]) {
+    out[0] = out[1] = 0;
+    out[2] = 0;
+    if (q->after[0] == 0) {
+        return true;
+    }
+    char *end;
+    out[2] = strtoll(q->after, &end, 10);
+    if (*end == 0) {
+        out[0] = current_inc;
+        out[1] = q->channel < 0 ? 0 : q->channel;
+        return out[2] >= 0;
+    }
+    int used = 0;
+    return sscanf(q->after, "%" SCNd64 ":%" SCNd64 ":%" SCNd64 "%n", &out[0], &out[1], &out[2], &used) == 3 && q->after[used] == 0;
+}
+
+enum grey_error store_list_events(struct store *s, const char *site, const struct store_query *q, struct json_writer *w,
+                                  struct fault *f) {
+    int64_t site_no = 0, inc[3] = {0}, cursor[3];
+    bool found = false, row = false;
+    char next[80];
+    enum grey_error err = find_site(s, site, &site_no, f);
+    err = err != E_OK ? err : one_row(s, INC_LAST, &site_no, 1, inc, 3, &found, f);
+    if (err != E_OK) {
+        return err;
+    }
+    if (!parse_cursor(q, inc[0], cursor)) {
+        return fault_set(f, E_BAD_REQUEST, "after: '%.60s' is neither a sequence number nor a cursor of an earlier answer",
+                         q->after);
+    }
+    json_open(w, '{');
+    json_key(w, "events");
+    json_open(w, '[');
+    struct db_statement *st = bound(s, EVENTS, (int64_t[]){site_no, cursor[0], cursor[1], cursor[2], q->channel, q->limit}, 6);
+    while ((err = db_step(st, &row, f)) == E_OK && row) {
+        for (int i = 0; i < 3; i++) {
+            cursor[i] = db_int(st, i);
+        }
+        put_event(w, site, st);
+    }
+    db_reset(st);
+    json_close(w);
+    json_key(w, "next");
+    (void)snprintf(next, sizeof next, "%" PRId64 ":%" PRId64 ":%" PRId64, cursor[0], cursor[1], cursor[2]);
+    json_str(w, next);
+    json_close(w);
+    return err;
+}
+
+enum grey_error store_list_gaps(struct store *s, const char *site, struct json_writer *w, struct fault *f) {
+    int64_t site_no = 0;
+    bool row = false;
+    enum grey_error err = find_site(s, site, &site_no, f);
+    if (err != E_OK) {
+        return err;
+    }
+    json_open(w, '{');
+    json_key(w, "gaps");
+    json_open(w, '[');
+    struct db_statement *st = bound(s, GAPS, &site_no, 1);
+    while ((err = db_step(st, &row, f)) == E_OK && row) {
+        json_open(w, '{');
+        json_key(w, "channel");
+        json_str(w, event_channel_name((enum event_channel)db_int(st, 1)));
+        json_key(w, "from_seq");
+        json_int(w, db_int(st, 2));
+        json_key(w, "to_seq");
+        json_int(w, db_int(st, 3));
+        json_key(w, "reason");
+        json_str(w, sync_gap_reason_name((enum sync_gap_reason)db_int(st, 4)));
+        put_time(w, "received", db_int(st, 5));
+        json_close(w);
+    }
+    db_reset(st);
+    json_close(w);
+    json_close(w);
+    return err;
+}

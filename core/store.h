@@ -1,0 +1,50 @@
+/* store.h: what the core keeps: sites, their events, gaps and positions.  One interface; SQLite here, PostgreSQL later.
+ *
+ * All calls may wait for the disk: they run on the core's storage thread only.  Writing calls belong between store_begin and
+ * store_commit; positions told to a site come from after the commit. */
+#ifndef CORE_STORE_H
+#define CORE_STORE_H
+
+#include "federation/sync.h"
+#include "platform/fault.h"
+#include "platform/json.h"
+
+struct store;
+
+/* where: "sqlite:PATH".  E_USAGE for another kind. */
+struct store *store_open(const char *where, struct fault *f);
+void store_close(struct store *s);
+
+enum grey_error store_begin(struct store *s, struct fault *f);
+enum grey_error store_commit(struct store *s, struct fault *f);
+void store_rollback(struct store *s);
+
+/* A site has connected.  Registers it and its incarnation, raises its epoch; positions: what the core has of each channel.  Where the
+ * site has freed more than the core has (a core restored from a backup), the difference becomes a gap.  E_STALE_MEMBER: lower epoch. */
+enum grey_error store_hello(struct store *s, const char *site, const struct sync_hello *h, int64_t now_ms,
+                            grey_seq positions[CHANNEL_COUNT], struct fault *f);
+
+/* Events of one frame.  Each number is kept once, whatever is sent again.  *position: the contiguous prefix afterwards.  A frame that
+ * starts behind a hole is not kept.  E_STALE_MEMBER: lower epoch; E_NOT_FOUND: no hello of this incarnation. */
+struct store_taken {
+    grey_seq position;
+    uint32_t fresh, repeated;
+    bool beyond_hole;
+};
+enum grey_error store_events(struct store *s, const char *site, const struct sync_events *e, int64_t now_ms,
+                             struct store_taken *taken, struct fault *f);
+
+/* --- questions, answered as JSON ------------------------------------------------------------------------------------------------------ */
+enum grey_error store_sites(struct store *s, struct json_writer *w, struct fault *f);                  /* an array */
+enum grey_error store_site(struct store *s, const char *site, struct json_writer *w, struct fault *f); /* E_NOT_FOUND */
+struct store_query {
+    int channel;       /* -1: all, one after the other */
+    const char *after; /* a cursor, or a bare seq of the current incarnation; "" from the start */
+    uint32_t limit;
+};
+/* {"events":[...],"next":cursor}.  E_BAD_REQUEST for a cursor that is none. */
+enum grey_error store_list_events(struct store *s, const char *site, const struct store_query *q, struct json_writer *w,
+                                  struct fault *f);
+enum grey_error store_list_gaps(struct store *s, const char *site, struct json_writer *w, struct fault *f);
+
+#endif

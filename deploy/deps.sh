@@ -1,0 +1,41 @@
+#!/bin/bash
+# deps.sh GROUP...: installs the Debian packages of a group when they are missing: build, run, test, bench.
+# Needs root or sudo, and apt.  Does nothing, quickly, when all are there.
+set -eu
+declare -A groups=(
+    [build]="build-essential pkg-config libmbedtls-dev libmosquitto-dev libcbor-dev liblz4-dev libsqlite3-dev libyaml-dev libjansson-dev libsodium-dev libhttp-parser-dev zlib1g-dev"
+    [run]="mosquitto curl python3"
+    [test]="libcmocka-dev clang libclang-rt-14-dev clang-format clang-tidy cppcheck openssl mosquitto mosquitto-clients curl python3"
+    [bench]="etcd-server libraft-dev libuv1-dev curl python3"
+)
+missing=()
+for group in "$@"; do
+    for package in ${groups[$group]:?no such group: $group}; do
+        dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+    done
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+sudo=()
+if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null || {
+        echo "deps.sh: these packages are missing, and I am neither root nor is sudo here: ${missing[*]}" >&2
+        exit 1
+    }
+    sudo=(sudo)
+fi
+command -v apt-get >/dev/null || {
+    echo "deps.sh: no apt-get here; install by hand: ${missing[*]}" >&2
+    exit 1
+}
+echo "installing: ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+# The mosquitto package would start a broker of its own on port 1883; ours is started by hand with our configuration.
+policy=
+if [ ! -e /usr/sbin/policy-rc.d ] && [ "$(id -u)" -eq 0 ]; then
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d && policy=1
+fi
+trap '[ -n "$policy" ] && rm -f /usr/sbin/policy-rc.d' EXIT
+install=("${sudo[@]}" apt-get install -y -qq -o DPkg::Lock::Timeout=600 --no-install-recommends "${missing[@]}")
+"${install[@]}" >/dev/null 2>&1 && exit 0
+"${sudo[@]}" apt-get update -qq -o DPkg::Lock::Timeout=600
+"${install[@]}" >/dev/null

@@ -1,0 +1,116 @@
+#!/bin/bash
+# start-cluster.sh: one site of three gateways, a broker with TLS and a core, all on this machine, in the background; state in run/.
+# Starts only what is not running and changes nothing else.  Ports: see settings.sh.
+set -eu
+. "$(dirname "$0")/settings.sh"
+say() { printf '%s\n' "$*"; }
+fail() {
+    say "start-cluster: $*" >&2
+    exit 1
+}
+for program in greyd greyctl grey-core; do
+    [ -x "${BUILD:-/nonexistent}/$program" ] || fail "$program is not built yet: say 'make'"
+done
+broker=$(PATH=$PATH:/usr/sbin command -v mosquitto) || fail "mosquitto is not installed: say 'deploy/deps.sh run'"
+mkdir -p "$RUN" && chmod 755 "$RUN"
+
+# A port that somebody else holds is named before anything is started.
+free_port() { # what port
+    local owner
+    owner=$(ss -Hltnp "sport = :$2" 2>/dev/null | sed -n 's/.*users:((\([^)]*\)).*/\1/p' | head -n 1)
+    ! ss -Hltn "sport = :$2" 2>/dev/null | grep -q . || fail "port $2 ($1) is in use${owner:+ by $owner}; stop it, or set another port (see deploy/local/settings.sh)"
+}
+
+# --- certificates of a development CA ------------------------------------------------------------------------------------------
+"$BUILD/grey-core" ca init --dir "$CA"
+[ -f "$CA/broker.crt" ] || "$BUILD/grey-core" ca broker --dir "$CA" --out "$CA/broker"
+[ -f "$CA/core.crt" ] || "$BUILD/grey-core" ca core --dir "$CA" --out "$CA/core"
+for n in 1 2 3; do
+    mkdir -p "$RUN/node$n"
+    [ -f "$RUN/node$n/node.crt" ] || "$BUILD/grey-core" ca gateway --dir "$CA" --site "$GREY_SITE" --node "$n" --out "$RUN/node$n/node"
+done
+
+# --- broker ------------------------------------------------------------------------------------------------------------------------
+if ! running broker mosquitto; then
+    free_port broker "$GREY_BROKER_PORT"
+    sed -e "s|@PORT@|$GREY_BROKER_PORT|; s|@CA@|$CA|; s|@RUN@|$RUN|; s|@USER@|$(id -un)|" "$ROOT/deploy/local/mosquitto.conf.in" >"$RUN/mosquitto.conf"
+    install -m 0600 "$ROOT/deploy/local/broker.acl" "$RUN/broker.acl"
+    start broker "$RUN/broker.log" "$broker" -c "$RUN/mosquitto.conf"
+    say "broker     127.0.0.1:$GREY_BROKER_PORT (mutual TLS)"
+fi
+
+# --- core ------------------------------------------------------------------------------------------------------------------------------
+if ! running core grey-core; then
+    free_port core "$GREY_CORE_PORT"
+    start core "$RUN/core.log" "$BUILD/grey-core" --data-dir "$RUN/core" --http-addr "127.0.0.1:$GREY_CORE_PORT" \
+        --broker "mqtts://localhost:$GREY_BROKER_PORT" --tls-ca "$CA/ca.crt" --tls-cert "$CA/core.crt" --tls-key "$CA/core.key"
+    say "core       http://127.0.0.1:$GREY_CORE_PORT/"
+fi
+
+# --- gateways ----------------------------------------------------------------------------------------------------------------------
+for n in 1 2 3; do
+    others=
+    for m in 1 2 3; do
+        [ $m = $n ] || others=${others:+$others,}127.0.0.1:$((GREY_PEER_PORT + m))
+    done
+    cat >"$RUN/node$n/greyd.yaml.new" <<EOF
+# Written by deploy/local/start-cluster.sh.
+mode: edge
+node:
+  id: "$n"
+site:
+  id: $GREY_SITE
+networking:
+  http_addr: "127.0.0.1:$((GREY_HTTP_PORT + n))"
+  peer_addr: "127.0.0.1:$((GREY_PEER_PORT + n))"
+  socket: "$RUN/node$n/greyd.sock"
+storage:
+  data_dir: "$RUN/node$n/data"
+security:
+  tls:
+    enabled: true
+    ca_cert: "$CA/ca.crt"
+    cert: "$RUN/node$n/node.crt"
+    key: "$RUN/node$n/node.key"
+federation:
+  enabled: true
+  upstream:
+    endpoints: ["localhost:$GREY_BROKER_PORT"]
+    tls:
+      ca_cert: "$CA/ca.crt"
+      client_cert: "$RUN/node$n/node.crt"
+      client_key: "$RUN/node$n/node.key"
+EOF
+    [ -f "$RUN/node$n/greyd.yaml" ] && rm "$RUN/node$n/greyd.yaml.new" || mv "$RUN/node$n/greyd.yaml.new" "$RUN/node$n/greyd.yaml"
+    if ! running "node$n" greyd; then
+        free_port "node $n" $((GREY_HTTP_PORT + n))
+        free_port "node $n, other gateways" $((GREY_PEER_PORT + n))
+        first=()
+        [ $n = 1 ] && first=(--bootstrap)
+        start "node$n" "$RUN/node$n/greyd.log" "$BUILD/greyd" --config "$RUN/node$n/greyd.yaml" "${first[@]}" --join "$others"
+        say "gateway $n  http://127.0.0.1:$((GREY_HTTP_PORT + n))  log $RUN/node$n/greyd.log"
+    fi
+done
+
+# --- until the site is whole -------------------------------------------------------------------------------------------------------
+printf 'waiting for three voters and the link to the core '
+for _ in $(seq 1 240); do
+    voters=$(curl -s -m 2 "http://127.0.0.1:$((GREY_HTTP_PORT + 1))/v1/cluster/members" 2>/dev/null | grep -o '"kind":"voter"' | wc -l || true)
+    sites=$(curl -s -m 2 "http://127.0.0.1:$GREY_CORE_PORT/v1/sites" 2>/dev/null | grep -c "\"$GREY_SITE\"" || true)
+    if [ "$voters" = 3 ] && [ "$sites" -ge 1 ]; then
+        say ' done'
+        exit 0
+    fi
+    for name in broker:mosquitto core:grey-core node1:greyd node2:greyd node3:greyd; do
+        running "${name%%:*}" "${name##*:}" || {
+            say
+            case ${name%%:*} in node*) log=$RUN/${name%%:*}/greyd.log ;; *) log=$RUN/${name%%:*}.log ;; esac
+            tail -n 5 "$log" >&2
+            fail "${name%%:*} has ended; its log: $log"
+        }
+    done
+    printf .
+    sleep 0.5
+done
+say
+fail "the site is not whole after two minutes (voters: ${voters:-0} of 3, at the core: ${sites:-0}); logs are in $RUN"

@@ -1,0 +1,147 @@
+/* ReadIndex (Raft thesis 6.4): a read may be served from the state at index i when i was the commit index at a moment after the read
+ * began at which this member was surely the leader.
+ *
+ * The leader notes its commit index, but only once an entry of its own term is committed (before, it may be behind what a former
+ * leader answered), starts a numbered round of heartbeats, and when a majority has answered that round in this term the reads that
+ * waited when it began are answered.  Reads that come meanwhile wait for the next round, so reads cost two messages per round and
+ * follower however many they are.
+ *
+ * A follower does the same with a request to its leader in place of the round.  A request has a number that begins at a random place,
+ * and reads are never added to a request that was sent: a late or repeated answer can only be to a question asked after all its reads
+ * began.  Reads that did not get an answer begin anew when role or leader changes; after two election time-outs they fail. */
+#include "federation/raft/core.h"
+
+#include <string.h>
+
+static void read_remove(struct raft *r, uint32_t at) {
+    r->reads_local -= r->reads[at].peer == 0;
+    r->reads_running -= at < r->reads_running;
+    memmove(&r->reads[at], &r->reads[at + 1], (r->read_count - at - 1) * sizeof r->reads[0]);
+    r->read_count--;
+}
+
+static void read_answer(struct raft *r, const struct read_wait *w, raft_index index, enum grey_error err) {
+    if (w->peer == 0) {
+        must(r->reads_out_count < RAFT_READS_MAX);
+        r->reads_out[r->reads_out_count++] = (struct raft_read){.context = w->context, .index = index, .err = err};
+    } else if (err == E_OK) {
+        struct raft_message *m = raft_emit(r, RAFT_READ_REPLY, w->peer, 0);
+        m->round = w->context;
+        m->index = index;
+    }
+}
+
+/* Answers the reads under way. */
+static void read_finish(struct raft *r, raft_index index) {
+    for (uint32_t i = 0; i < r->reads_running; i++) {
+        r->reads_local -= r->reads[i].peer == 0;
+        read_answer(r, &r->reads[i], index, E_OK);
+    }
+    r->read_count -= r->reads_running;
+    memmove(&r->reads[0], &r->reads[r->reads_running], r->read_count * sizeof r->reads[0]);
+    r->reads_running = 0;
+}
+
+static void read_add(struct raft *r, uint64_t context, raft_id peer) {
+    must(r->read_count < RAFT_READS_MAX + RAFT_REMOTE_READS_MAX);
+    r->reads[r->read_count++] = (struct read_wait){.context = context, .peer = peer, .since_ms = r->now_ms};
+    r->reads_local += peer == 0;
+}
+
+enum grey_error read_ask(struct raft *r, uint64_t context) {
+    if (r->reads_local >= RAFT_READS_MAX) {
+        return E_BUSY;
+    }
+    read_add(r, context, 0);
+    return E_OK;
+}
+
+void read_on_request(struct raft *r, const struct raft_message *m) {
+    if (r->role != RAFT_LEADER || r->read_count - r->reads_local >= RAFT_REMOTE_READS_MAX) {
+        return; /* the follower asks again */
+    }
+    uint32_t of_peer = 0;
+    for (uint32_t i = 0; i < r->read_count; i++) {
+        if (r->reads[i].peer == m->from) {
+            if (r->reads[i].context == m->round) {
+                return;
+            }
+            of_peer++;
+        }
+    }
+    if (of_peer < RAFT_REMOTE_READS_MAX / LIMIT_MEMBERS) {
+        read_add(r, m->round, m->from);
+    }
+}
+
+void read_on_reply(struct raft *r, const struct raft_message *m) {
+    if (r->role != RAFT_FOLLOWER || m->from != r->leader || r->reads_running == 0 || m->round != r->round || m->refused) {
+        return;
+    }
+    if (m->index > RAFT_NUMBER_MAX) {
+        raft_refuse(r, m);
+        return;
+    }
+    read_finish(r, m->index);
+}
+
+static bool read_round_done(const struct raft *r) {
+    uint64_t value[LIMIT_MEMBERS];
+    for (uint32_t i = 0; i < r->members.count; i++) {
+        value[i] = r->members.at[i].id == r->config.self ? r->round : r->peers[i].round;
+    }
+    return quorum_value(&r->members, value) >= r->round;
+}
+
+static void read_send_request(struct raft *r) {
+    raft_emit(r, RAFT_READ_REQUEST, r->leader, 0)->round = r->round;
+    r->read_retry_ms = r->now_ms + r->config.heartbeat_ms;
+}
+
+void read_flush(struct raft *r) {
+    if (r->role != RAFT_LEADER) {
+        if (r->role == RAFT_FOLLOWER && r->leader != 0 && r->reads_running == 0 && r->read_count > 0) {
+            r->round++;
+            r->reads_running = r->read_count;
+            read_send_request(r);
+        }
+        return;
+    }
+    if (r->reads_running > 0 && read_round_done(r)) {
+        read_finish(r, r->round_index);
+    }
+    if (r->reads_running == 0 && r->read_count > 0 && r->commit >= r->term_start) {
+        r->round++;
+        r->round_index = r->commit;
+        r->reads_running = r->read_count;
+        if (read_round_done(r)) { /* the only voter */
+            read_finish(r, r->round_index);
+        } else {
+            replicate_heartbeat(r);
+        }
+    }
+}
+
+void read_tick(struct raft *r) {
+    uint64_t patience_ms = 2 * (uint64_t)r->config.election_timeout_ms_max;
+    while (r->read_count > 0 && r->now_ms - r->reads[0].since_ms >= patience_ms && r->reads_out_count < RAFT_READS_MAX) {
+        struct read_wait w = r->reads[0];
+        read_remove(r, 0);
+        read_answer(r, &w, 0, r->leader == 0 ? E_NOT_LEADER : E_NO_QUORUM);
+    }
+    if (r->role == RAFT_FOLLOWER && r->leader != 0 && r->reads_running > 0 && r->now_ms >= r->read_retry_ms) {
+        read_send_request(r);
+    }
+}
+
+void read_restart(struct raft *r) {
+    r->reads_running = 0;
+    for (uint32_t i = r->read_count; i > 0; i--) {
+        if (r->reads[i - 1].peer != 0) {
+            read_remove(r, i - 1); /* a follower asks the next leader by itself */
+        }
+    }
+    if (r->role != RAFT_LEADER) {
+        r->round = raft_random(r, UINT64_MAX / 2);
+    }
+}

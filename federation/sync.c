@@ -1,0 +1,252 @@
+#include "federation/sync.h"
+
+#include <string.h>
+
+#include "include/grey/limits.h"
+
+#define RECORD_BYTES_MAX (LIMIT_EVENT_BYTES + 8u * LIMIT_EVENT_FIELD_BYTES + 64u)
+
+const char *sync_gap_reason_name(enum sync_gap_reason r) {
+    switch (r) {
+    case SYNC_GAP_EVICTED:
+        return "evicted";
+    case SYNC_GAP_CORE_RESTORED:
+        return "core-restored";
+    case SYNC_GAP_UNREADABLE:
+        return "unreadable";
+    }
+    return "?";
+}
+
+static void head(struct builder *out, enum message_kind kind, unsigned fields) {
+    codec_put_array(out, 1u + fields);
+    codec_put_uint(out, (uint64_t)kind);
+}
+
+void sync_put_hello(struct builder *out, const struct sync_hello *h) {
+    head(out, MESSAGE_UP_HELLO, 6);
+    codec_put_uint(out, h->incarnation);
+    codec_put_uint(out, h->epoch);
+    codec_put_uint(out, h->feature_level);
+    codec_put_text(out, h->node);
+    codec_put_int(out, h->time_ms);
+    codec_put_array(out, CHANNEL_COUNT);
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        codec_put_array(out, 2);
+        codec_put_uint(out, h->channels[i].next_seq);
+        codec_put_uint(out, h->channels[i].acked_seq);
+    }
+}
+
+/* [kind, incarnation, epoch, channel, from, to, [[seq - from, index, time, record] ...], [[from, to, reason] ...]] */
+void sync_put_events(struct builder *out, const struct sync_events *e) {
+    head(out, MESSAGE_UP_EVENTS, 7);
+    codec_put_uint(out, e->incarnation);
+    codec_put_uint(out, e->epoch);
+    codec_put_uint(out, (uint64_t)e->channel);
+    codec_put_uint(out, e->from_seq);
+    codec_put_uint(out, e->to_seq);
+    codec_put_array(out, e->item_count);
+    for (uint32_t i = 0; i < e->item_count; i++) {
+        const struct sync_item *item = &e->items[i];
+        codec_put_array(out, 4);
+        codec_put_uint(out, item->seq - e->from_seq);
+        codec_put_uint(out, item->index);
+        codec_put_int(out, item->time_ms);
+        codec_put_bytes(out, item->record);
+    }
+    codec_put_array(out, e->gap_count);
+    for (uint32_t i = 0; i < e->gap_count; i++) {
+        codec_put_array(out, 3);
+        codec_put_uint(out, e->gaps[i].from_seq);
+        codec_put_uint(out, e->gaps[i].to_seq);
+        codec_put_uint(out, (uint64_t)e->gaps[i].reason);
+    }
+}
+
+void sync_put_welcome(struct builder *out, const struct sync_welcome *w) {
+    head(out, MESSAGE_DOWN_WELCOME, 4);
+    codec_put_uint(out, w->incarnation);
+    codec_put_uint(out, w->epoch);
+    codec_put_array(out, CHANNEL_COUNT);
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        codec_put_uint(out, w->position[i]);
+    }
+    codec_put_int(out, w->time_ms);
+}
+
+void sync_put_ack(struct builder *out, const struct sync_ack *a) {
+    head(out, MESSAGE_DOWN_ACK, 4);
+    codec_put_uint(out, a->incarnation);
+    codec_put_uint(out, a->epoch);
+    codec_put_uint(out, (uint64_t)a->channel);
+    codec_put_uint(out, a->acked_seq);
+}
+
+/* --- reading ------------------------------------------------------------------------------------------------------------------------------ */
+
+static void want(struct codec_reader *r, uint64_t count) {
+    if (codec_array(r, count) != count && r->err == E_OK) {
+        r->err = E_BAD_MESSAGE;
+    }
+}
+
+static void begin(struct codec_reader *r, struct bytes content, enum message_kind kind, unsigned fields) {
+    codec_reader_init(r, content);
+    want(r, 1u + fields);
+    if (codec_uint(r, UINT16_MAX) != (uint64_t)kind && r->err == E_OK) {
+        r->err = E_BAD_MESSAGE;
+    }
+}
+
+enum message_kind sync_kind(struct bytes content) {
+    struct codec_reader r;
+    codec_reader_init(&r, content);
+    (void)codec_array(&r, 32);
+    uint64_t kind = codec_uint(&r, UINT16_MAX);
+    return r.err == E_OK ? (enum message_kind)kind : (enum message_kind)0;
+}
+
+enum grey_error sync_get_hello(struct bytes content, struct sync_hello *h) {
+    struct codec_reader r;
+    memset(h, 0, sizeof *h);
+    begin(&r, content, MESSAGE_UP_HELLO, 6);
+    h->incarnation = codec_uint(&r, INT64_MAX);
+    h->epoch = codec_uint(&r, INT64_MAX);
+    h->feature_level = (uint32_t)codec_uint(&r, UINT32_MAX);
+    h->node = codec_text(&r, LIMIT_NAME_BYTES);
+    h->time_ms = codec_int(&r);
+    want(&r, CHANNEL_COUNT);
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        want(&r, 2);
+        h->channels[i].next_seq = codec_uint(&r, INT64_MAX);
+        h->channels[i].acked_seq = codec_uint(&r, INT64_MAX);
+        if (r.err == E_OK && h->channels[i].acked_seq >= h->channels[i].next_seq) {
+            r.err = E_BAD_MESSAGE;
+        }
+    }
+    if (r.err == E_OK && (h->incarnation == 0 || !grey_name_valid((const char *)h->node.data, h->node.size))) {
+        r.err = E_BAD_MESSAGE;
+    }
+    return codec_end(&r);
+}
+
+/* Every number from from_seq to to_seq stands in exactly one item or gap. */
+static bool covers(const struct sync_events *e) {
+    grey_seq next = e->from_seq;
+    uint32_t item = 0, gap = 0;
+    while (item < e->item_count || gap < e->gap_count) {
+        if (item < e->item_count && e->items[item].seq == next) {
+            next = e->items[item++].seq + 1;
+        } else if (gap < e->gap_count && e->gaps[gap].from_seq == next && e->gaps[gap].to_seq >= next) {
+            next = e->gaps[gap++].to_seq + 1;
+        } else {
+            return false;
+        }
+    }
+    return next == e->to_seq + 1;
+}
+
+enum grey_error sync_get_events(struct bytes content, struct sync_events *e, struct sync_item *items, struct sync_gap *gaps) {
+    struct codec_reader r;
+    memset(e, 0, sizeof *e);
+    begin(&r, content, MESSAGE_UP_EVENTS, 7);
+    e->incarnation = codec_uint(&r, INT64_MAX);
+    e->epoch = codec_uint(&r, INT64_MAX);
+    e->channel = (enum event_channel)codec_uint(&r, CHANNEL_COUNT - 1);
+    e->from_seq = codec_uint(&r, INT64_MAX - 1);
+    e->to_seq = codec_uint(&r, INT64_MAX - 1);
+    e->item_count = (uint32_t)codec_array(&r, SYNC_ITEMS_MAX);
+    for (uint32_t i = 0; i < e->item_count && r.err == E_OK; i++) {
+        want(&r, 4);
+        items[i].seq = e->from_seq + codec_uint(&r, INT64_MAX);
+        items[i].index = codec_uint(&r, INT64_MAX);
+        items[i].time_ms = codec_int(&r);
+        items[i].record = codec_bytes(&r, RECORD_BYTES_MAX);
+    }
+    e->gap_count = (uint32_t)codec_array(&r, SYNC_GAPS_MAX);
+    for (uint32_t i = 0; i < e->gap_count && r.err == E_OK; i++) {
+        want(&r, 3);
+        gaps[i].from_seq = codec_uint(&r, INT64_MAX - 1);
+        gaps[i].to_seq = codec_uint(&r, INT64_MAX - 1);
+        gaps[i].reason = (enum sync_gap_reason)codec_uint(&r, SYNC_GAP_UNREADABLE);
+    }
+    e->items = items;
+    e->gaps = gaps;
+    if (r.err == E_OK && (e->incarnation == 0 || e->from_seq == 0 || e->to_seq < e->from_seq || !covers(e))) {
+        r.err = E_BAD_MESSAGE;
+    }
+    enum grey_error err = codec_end(&r);
+    if (err != E_OK) {
+        e->item_count = e->gap_count = 0;
+    }
+    return err;
+}
+
+enum grey_error sync_get_welcome(struct bytes content, struct sync_welcome *w) {
+    struct codec_reader r;
+    memset(w, 0, sizeof *w);
+    begin(&r, content, MESSAGE_DOWN_WELCOME, 4);
+    w->incarnation = codec_uint(&r, INT64_MAX);
+    w->epoch = codec_uint(&r, INT64_MAX);
+    want(&r, CHANNEL_COUNT);
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        w->position[i] = codec_uint(&r, INT64_MAX);
+    }
+    w->time_ms = codec_int(&r);
+    return codec_end(&r);
+}
+
+enum grey_error sync_get_ack(struct bytes content, struct sync_ack *a) {
+    struct codec_reader r;
+    memset(a, 0, sizeof *a);
+    begin(&r, content, MESSAGE_DOWN_ACK, 4);
+    a->incarnation = codec_uint(&r, INT64_MAX);
+    a->epoch = codec_uint(&r, INT64_MAX);
+    a->channel = (enum event_channel)codec_uint(&r, CHANNEL_COUNT - 1);
+    a->acked_seq = codec_uint(&r, INT64_MAX);
+    return codec_end(&r);
+}
+
+/* --- topics ---------------------------------------------------------------------------------------------------------------------------------- */
+
+static char *add(char *at, const char *text) {
+    size_t size = strlen(text);
+    memcpy(at, text, size + 1);
+    return at + size;
+}
+
+void sync_topic(char out[TOPIC_BYTES_MAX], const char *site, bool up, enum event_channel c) {
+    char *at = add(out, TOPIC_PREFIX);
+    at = add(at, site);
+    at = add(at, up ? "/up/" : "/down/");
+    (void)add(at, event_channel_name(c));
+}
+
+bool sync_topic_parse(const char *topic, bool up, struct grey_name *site, enum event_channel *c) {
+    size_t prefix = strlen(TOPIC_PREFIX);
+    if (strncmp(topic, TOPIC_PREFIX, prefix) != 0) {
+        return false;
+    }
+    topic += prefix;
+    const char *slash = memchr(topic, '/', strlen(topic));
+    size_t size = slash == NULL ? 0 : (size_t)(slash - topic);
+    if (!grey_name_valid(topic, size)) {
+        return false;
+    }
+    memcpy(site->text, topic, size);
+    site->text[size] = 0;
+    const char *way = up ? "/up/" : "/down/";
+    if (strncmp(slash, way, strlen(way)) != 0) {
+        return false;
+    }
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        if (strcmp(slash + strlen(way), event_channel_name((enum event_channel)i)) == 0) {
+            *c = (enum event_channel)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static_assert(sizeof TOPIC_PREFIX + LIMIT_NAME_BYTES + sizeof "/down/control" <= TOPIC_BYTES_MAX, "every topic fits");

@@ -1,0 +1,86 @@
+/* sync.h: what a site and the core say to each other, as CBOR arrays [kind, ...] inside Grey frames over MQTT.  docs/PROTOCOL.md.
+ *
+ * The site says UP_HELLO after each connect; the core answers DOWN_WELCOME with the position it has of each channel; the site then
+ * streams UP_EVENTS, each of which covers from_seq..to_seq of a channel completely (events and gaps); the core answers DOWN_ACK with
+ * the contiguous prefix in its database.  Only that acknowledgement frees the site's queue. */
+#ifndef FEDERATION_SYNC_H
+#define FEDERATION_SYNC_H
+
+#include "include/grey/event.h"
+#include "include/grey/protocol.h"
+#include "platform/codec.h"
+
+#define SYNC_ITEMS_MAX 1024u
+#define SYNC_GAPS_MAX 256u
+
+struct sync_hello {
+    uint64_t incarnation;
+    grey_epoch epoch;
+    uint32_t feature_level;
+    struct bytes node; /* name of the gateway that speaks */
+    int64_t time_ms;   /* site time */
+    struct {
+        grey_seq next_seq, acked_seq;
+    } channels[CHANNEL_COUNT];
+};
+
+struct sync_item {
+    grey_seq seq;
+    raft_index index;
+    int64_t time_ms;     /* log time of its entry */
+    struct bytes record; /* federation/record.h */
+};
+
+enum sync_gap_reason { SYNC_GAP_EVICTED = 1, SYNC_GAP_CORE_RESTORED = 2, SYNC_GAP_UNREADABLE = 3 };
+
+struct sync_gap {
+    grey_seq from_seq, to_seq;
+    enum sync_gap_reason reason;
+};
+
+struct sync_events {
+    uint64_t incarnation;
+    grey_epoch epoch;
+    enum event_channel channel;
+    grey_seq from_seq, to_seq;
+    const struct sync_item *items; /* ascending; with the gaps they cover from_seq..to_seq, each number once */
+    uint32_t item_count;
+    const struct sync_gap *gaps;
+    uint32_t gap_count;
+};
+
+struct sync_welcome {
+    uint64_t incarnation;
+    grey_epoch epoch;
+    grey_seq position[CHANNEL_COUNT]; /* the core has everything up to here */
+    int64_t time_ms;                  /* the core's wall time */
+};
+
+struct sync_ack {
+    uint64_t incarnation;
+    grey_epoch epoch;
+    enum event_channel channel;
+    grey_seq acked_seq;
+};
+
+const char *sync_gap_reason_name(enum sync_gap_reason r);
+
+void sync_put_hello(struct builder *out, const struct sync_hello *h);
+void sync_put_events(struct builder *out, const struct sync_events *e);
+void sync_put_welcome(struct builder *out, const struct sync_welcome *w);
+void sync_put_ack(struct builder *out, const struct sync_ack *a);
+
+enum message_kind sync_kind(struct bytes content); /* 0 when it cannot be read */
+/* Slices borrow from content.  E_BAD_CBOR, E_BAD_MESSAGE. */
+enum grey_error sync_get_hello(struct bytes content, struct sync_hello *h);
+/* items and gaps: room for SYNC_ITEMS_MAX and SYNC_GAPS_MAX, filled and pointed to by e.  Checks order and complete cover. */
+enum grey_error sync_get_events(struct bytes content, struct sync_events *e, struct sync_item *items, struct sync_gap *gaps);
+enum grey_error sync_get_welcome(struct bytes content, struct sync_welcome *w);
+enum grey_error sync_get_ack(struct bytes content, struct sync_ack *a);
+
+/* Topics.  out: TOPIC_BYTES_MAX. */
+void sync_topic(char out[TOPIC_BYTES_MAX], const char *site, bool up, enum event_channel c);
+/* "grey/v2/{site}/up/{channel}"; false when it is not of that form. */
+bool sync_topic_parse(const char *topic, bool up, struct grey_name *site, enum event_channel *c);
+
+#endif

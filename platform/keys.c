@@ -1,0 +1,67 @@
+#include "platform/keys.h"
+
+#include <errno.h>
+#include <mbedtls/ecp.h>
+#include <mbedtls/error.h>
+#include <mbedtls/pk.h>
+#include <mbedtls/platform_util.h>
+#include <sodium.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "include/grey/must.h"
+
+void keys_random(void *out, size_t size) {
+    uint8_t *at = out;
+    while (size > 0) {
+        ssize_t got = getrandom(at, size, 0);
+        must(got > 0 || errno == EINTR); /* the pool is ready once the machine has booted */
+        if (got > 0) {
+            at += got;
+            size -= (size_t)got;
+        }
+    }
+}
+
+int keys_rng(void *context, unsigned char *out, size_t size) {
+    (void)context;
+    keys_random(out, size);
+    return 0;
+}
+
+enum grey_error keys_new_p256(struct builder *pem, struct fault *f) {
+    unsigned char text[512];
+    char reason[128];
+    mbedtls_pk_context key;
+    mbedtls_pk_init(&key);
+    int code = mbedtls_pk_setup(&key, mbedtls_pk_info_from_type(MBEDTLS_PK_ECKEY));
+    if (code == 0) {
+        code = mbedtls_ecp_gen_key(MBEDTLS_ECP_DP_SECP256R1, mbedtls_pk_ec(key), keys_rng, NULL);
+    }
+    if (code == 0) {
+        code = mbedtls_pk_write_key_pem(&key, text, sizeof text);
+    }
+    mbedtls_pk_free(&key);
+    if (code != 0) {
+        mbedtls_strerror(code, reason, sizeof reason);
+        return fault_set(f, E_KEY, "new P-256 key: %s", reason);
+    }
+    builder_add_str(pem, (const char *)text);
+    mbedtls_platform_zeroize(text, sizeof text);
+    return pem->err;
+}
+
+void keys_new_ed25519(uint8_t public_key[KEYS_ED25519_PUBLIC_BYTES], uint8_t secret_key[KEYS_ED25519_SECRET_BYTES]) {
+    must(sodium_init() >= 0);
+    must(crypto_sign_keypair(public_key, secret_key) == 0);
+}
+
+void keys_sign_ed25519(struct bytes message, const uint8_t secret_key[KEYS_ED25519_SECRET_BYTES],
+                       uint8_t signature[KEYS_ED25519_SIGNATURE_BYTES]) {
+    must(crypto_sign_detached(signature, NULL, message.data, message.size, secret_key) == 0);
+}
+
+bool keys_verify_ed25519(struct bytes message, const uint8_t public_key[KEYS_ED25519_PUBLIC_BYTES],
+                         const uint8_t signature[KEYS_ED25519_SIGNATURE_BYTES]) {
+    return crypto_sign_verify_detached(signature, message.data, message.size, public_key) == 0;
+}

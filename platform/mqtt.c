@@ -1,0 +1,530 @@
+#include "platform/mqtt.h"
+
+#include <arpa/inet.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <mosquitto.h>
+#include <mqtt_protocol.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "include/grey/limits.h"
+#include "include/grey/must.h"
+#include "platform/keys.h"
+#include "platform/log.h"
+
+#define ENDPOINTS_MAX 8u
+#define RETRY_MS_MIN 500u
+#define RETRY_MS_MAX 60000u
+#define MISC_MS 2000u                  /* libmosquitto's keep-alive wants to be looked at now and then */
+#define PUMP_BYTES 8192u               /* small, so that what goes first is decided by our owner and not in a socket */
+#define OUTPUT_BYTES_MAX (64u * 1024u) /* towards the broker; above it the pump stops reading */
+#define INPUT_BYTES_MAX (4u * 1024u * 1024u)
+
+/* The functions of libmosquitto that are used, looked up by name. */
+#define LIBRARY(X)                                                                                                                 \
+    X(int, lib_init, (void))                                                                                                       \
+    X(struct mosquitto *, new, (const char *id, bool clean_start, void *obj))                                                      \
+    X(void, destroy, (struct mosquitto * mosq))                                                                                    \
+    X(int, int_option, (struct mosquitto * mosq, enum mosq_opt_t option, int value))                                               \
+    X(int, connect_bind_v5,                                                                                                        \
+      (struct mosquitto * mosq, const char *host, int port, int keepalive, const char *bind_address,                               \
+       const mosquitto_property *properties))                                                                                      \
+    X(int, disconnect_v5, (struct mosquitto * mosq, int reason_code, const mosquitto_property *properties))                        \
+    X(int, publish_v5,                                                                                                             \
+      (struct mosquitto * mosq, int *mid, const char *topic, int payloadlen, const void *payload, int qos, bool retain,            \
+       const mosquitto_property *properties))                                                                                      \
+    X(int, subscribe_v5,                                                                                                           \
+      (struct mosquitto * mosq, int *mid, const char *sub, int qos, int options, const mosquitto_property *properties))            \
+    X(int, loop_read, (struct mosquitto * mosq, int max_packets))                                                                  \
+    X(int, loop_write, (struct mosquitto * mosq, int max_packets))                                                                 \
+    X(int, loop_misc, (struct mosquitto * mosq))                                                                                   \
+    X(int, socket, (struct mosquitto * mosq))                                                                                      \
+    X(bool, want_write, (struct mosquitto * mosq))                                                                                 \
+    X(const char *, strerror, (int mosq_errno))                                                                                    \
+    X(const char *, reason_string, (int reason_code))                                                                              \
+    X(void, connect_v5_callback_set,                                                                                               \
+      (struct mosquitto * mosq, void (*on)(struct mosquitto *, void *, int, int, const mosquitto_property *)))                     \
+    X(void, publish_v5_callback_set,                                                                                               \
+      (struct mosquitto * mosq, void (*on)(struct mosquitto *, void *, int, int, const mosquitto_property *)))                     \
+    X(void, subscribe_v5_callback_set,                                                                                             \
+      (struct mosquitto * mosq, void (*on)(struct mosquitto *, void *, int, int, const int *, const mosquitto_property *)))        \
+    X(void, message_v5_callback_set,                                                                                               \
+      (struct mosquitto * mosq,                                                                                                    \
+       void (*on)(struct mosquitto *, void *, const struct mosquitto_message *, const mosquitto_property *)))
+
+static struct {
+    void *handle;
+#define X(type, name, arguments) type(*name) arguments;
+    LIBRARY(X)
+#undef X
+} lib;
+
+struct mqtt {
+    struct conn_context x;
+    struct mqtt_options o;
+    char endpoints[ENDPOINTS_MAX][LIMIT_ADDRESS_BYTES + 1];
+    char client_id[LIMIT_NAME_BYTES * 2 + 8], socket_path[sizeof((struct sockaddr_un *)0)->sun_path], host[256];
+    const struct mqtt_events *events;
+    void *context;
+    bool wanted, connected, was_busy;
+    bool failing; /* a fall is under way: no library call any more */
+    uint32_t endpoint, tries, inflight;
+    struct conn *conn;
+    struct mosquitto *client;
+    struct loop_fd client_watch, pump_watch;
+    int listen_fd, pump_fd;
+    struct loop_timer retry, misc, fall;
+    char fall_reason[240];
+    struct conn_count counted; /* of closed connections */
+};
+
+static bool load(struct fault *f) {
+    if (lib.handle != NULL) {
+        return true;
+    }
+    void *handle = dlopen("libmosquitto.so.1", RTLD_NOW | RTLD_LOCAL);
+    if (handle == NULL) {
+        (void)fault_set(f, E_SYSTEM, "%s (package libmosquitto1)", dlerror());
+        return false;
+    }
+#define X(type, name, arguments)                                                                                                   \
+    {                                                                                                                              \
+        void *symbol = dlsym(handle, "mosquitto_" #name);                                                                          \
+        if (symbol == NULL) {                                                                                                      \
+            (void)fault_set(f, E_SYSTEM, "libmosquitto lacks mosquitto_" #name);                                                   \
+            (void)dlclose(handle);                                                                                                 \
+            return false;                                                                                                          \
+        }                                                                                                                          \
+        memcpy(&lib.name, &symbol, sizeof symbol);                                                                                 \
+    }
+    LIBRARY(X)
+#undef X
+    lib.handle = handle;
+    (void)lib.lib_init();
+    return true;
+}
+
+/* --- the end of a connection ------------------------------------------------------------------------------------------------------------- */
+
+static void close_all(struct mqtt *m) {
+    m->failing = true;
+    loop_timer_cancel(m->x.loop, &m->misc);
+    loop_timer_cancel(m->x.loop, &m->fall);
+    loop_fd_remove(m->x.loop, &m->client_watch);
+    loop_fd_remove(m->x.loop, &m->pump_watch);
+    if (m->client != NULL) {
+        lib.destroy(m->client);
+        m->client = NULL;
+    }
+    if (m->pump_fd >= 0) {
+        (void)close(m->pump_fd);
+        m->pump_fd = -1;
+    }
+    if (m->conn != NULL) {
+        struct conn_count c = conn_counted(m->conn);
+        m->counted.in_bytes += c.in_bytes;
+        m->counted.out_bytes += c.out_bytes;
+        conn_close(m->conn);
+        m->conn = NULL;
+    }
+    m->connected = false;
+    m->inflight = 0;
+    m->failing = false;
+}
+
+/* Never in the middle of a library call: those end by asking for it. */
+static void fall_now(void *context) {
+    struct mqtt *m = context;
+    close_all(m);
+    uint32_t limit = RETRY_MS_MIN << (m->tries < 7 ? m->tries : 7);
+    limit = limit > RETRY_MS_MAX ? RETRY_MS_MAX : limit;
+    uint32_t random;
+    keys_random(&random, sizeof random);
+    m->tries++;
+    m->endpoint = (m->endpoint + 1) % m->o.endpoint_count;
+    if (m->wanted) {
+        loop_timer_after(m->x.loop, &m->retry, limit / 2 + random % (limit / 2 + 1));
+    }
+    m->events->closed(m->context, m->fall_reason);
+}
+
+static void fall(struct mqtt *m, const char *why) {
+    if (m->fall.place == 0 && !m->failing) {
+        (void)snprintf(m->fall_reason, sizeof m->fall_reason, "%s", why);
+        loop_timer_after(m->x.loop, &m->fall, 0);
+    }
+}
+
+/* --- library <-> pump ---------------------------------------------------------------------------------------------------------------------- */
+
+static void watch_client(struct mqtt *m) {
+    if (m->client_watch.generation > 0) {
+        loop_fd_events(m->x.loop, &m->client_watch, EPOLLIN | (lib.want_write(m->client) ? EPOLLOUT : 0u));
+    }
+}
+
+static void check(struct mqtt *m, int code) {
+    if (code != MOSQ_ERR_SUCCESS) {
+        fall(m, code == MOSQ_ERR_ERRNO ? strerror(errno) : lib.strerror(code));
+    }
+}
+
+static void on_client(void *context, uint32_t events) {
+    struct mqtt *m = context;
+    if ((events & EPOLLOUT) != 0) {
+        check(m, lib.loop_write(m->client, 1));
+    }
+    if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0 && m->fall.place == 0) {
+        check(m, lib.loop_read(m->client, 1));
+    }
+    if (m->fall.place != 0) {
+        loop_fd_remove(m->x.loop, &m->client_watch);
+        return;
+    }
+    watch_client(m);
+    if (m->was_busy && !lib.want_write(m->client) && m->connected) {
+        m->was_busy = false;
+        m->events->writable(m->context);
+    }
+}
+
+/* From the library to the broker. */
+static void on_pump(void *context, uint32_t events) {
+    struct mqtt *m = context;
+    uint8_t room[PUMP_BYTES];
+    if ((events & EPOLLOUT) != 0) {
+        conn_resume(m->conn);
+    }
+    if (m->pump_watch.generation == 0 || (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) == 0) {
+        return;
+    }
+    for (int i = 0; i < 16; i++) {
+        if (conn_output_bytes(m->conn) + sizeof room > OUTPUT_BYTES_MAX) {
+            loop_fd_events(m->x.loop, &m->pump_watch, 0); /* until the output is drained */
+            return;
+        }
+        ssize_t got = recv(m->pump_fd, room, sizeof room, 0);
+        if (got <= 0) {
+            if (got == 0 || (errno != EAGAIN && errno != EINTR)) {
+                fall(m, "the connection was closed");
+                loop_fd_remove(m->x.loop, &m->pump_watch);
+            }
+            return;
+        }
+        if (conn_write(m->conn, bytes_of(room, (size_t)got)) != E_OK) {
+            fall(m, "the connection to the broker broke");
+            return;
+        }
+    }
+}
+
+/* From the broker to the library: what its socket does not take stays in the conn. */
+static size_t on_bytes(void *context, struct conn *c, struct bytes in) {
+    struct mqtt *m = context;
+    if (m->pump_fd < 0) {
+        return 0;
+    }
+    ssize_t sent = send(m->pump_fd, in.data, in.size, MSG_NOSIGNAL);
+    size_t used = sent > 0 ? (size_t)sent : 0;
+    if (sent < 0 && errno != EAGAIN && errno != EINTR) {
+        fall(m, "the connection was closed");
+        return in.size;
+    }
+    if (used < in.size) {
+        conn_pause(c);
+        if (m->pump_watch.generation > 0) {
+            loop_fd_events(m->x.loop, &m->pump_watch, EPOLLIN | EPOLLOUT);
+        }
+    } else if (m->pump_watch.generation > 0) {
+        loop_fd_events(m->x.loop, &m->pump_watch, EPOLLIN);
+    }
+    return used;
+}
+
+static void on_drained(void *context, struct conn *c) {
+    struct mqtt *m = context;
+    (void)c;
+    if (m->pump_watch.generation > 0 && m->pump_watch.events == 0) {
+        loop_fd_events(m->x.loop, &m->pump_watch, EPOLLIN);
+    }
+    if (m->was_busy) {
+        m->was_busy = false;
+        m->events->writable(m->context);
+    }
+}
+
+static void on_conn_closed(void *context, struct conn *c, enum grey_error why, const char *detail) {
+    struct mqtt *m = context;
+    struct conn_count count = conn_counted(c);
+    m->counted.in_bytes += count.in_bytes;
+    m->counted.out_bytes += count.out_bytes;
+    m->conn = NULL;
+    loop_fd_remove(m->x.loop, &m->pump_watch);
+    char text[160];
+    (void)snprintf(text, sizeof text, "%s: %.100s", error_sentence(why), detail);
+    fall(m, text);
+}
+
+/* --- what the library tells ------------------------------------------------------------------------------------------------------------------- */
+
+static void told_connect(struct mosquitto *client, void *context, int reason, int flags, const mosquitto_property *properties) {
+    struct mqtt *m = context;
+    (void)client, (void)flags, (void)properties;
+    if (reason != 0) {
+        char text[160];
+        (void)snprintf(text, sizeof text, "the broker refuses: %s", lib.reason_string(reason));
+        fall(m, text);
+        return;
+    }
+    m->connected = true;
+    m->tries = 0;
+    m->events->connected(m->context);
+}
+
+static void told_publish(struct mosquitto *client, void *context, int id, int reason, const mosquitto_property *properties) {
+    struct mqtt *m = context;
+    (void)client, (void)properties;
+    m->inflight -= m->inflight > 0;
+    /* 16: nobody is subscribed just now; the core's own acknowledgement is what counts, so this is no refusal */
+    m->events->published(m->context, id, reason >= 128 ? lib.reason_string(reason) : NULL);
+    if (m->was_busy) {
+        m->was_busy = false;
+        m->events->writable(m->context);
+    }
+}
+
+static void told_subscribe(struct mosquitto *client, void *context, int id, int count, const int *granted,
+                           const mosquitto_property *properties) {
+    struct mqtt *m = context;
+    (void)client, (void)id, (void)properties;
+    if (count < 1 || granted == NULL || granted[0] >= 128) {
+        fall(m, "the broker refuses a subscription: check its ACL");
+    }
+}
+
+static void told_message(struct mosquitto *client, void *context, const struct mosquitto_message *message,
+                         const mosquitto_property *properties) {
+    struct mqtt *m = context;
+    (void)client, (void)properties;
+    if (message->payloadlen >= 0 && message->topic != NULL) {
+        m->events->message(m->context, message->topic, bytes_of(message->payload, (size_t)message->payloadlen));
+    }
+}
+
+/* --- connecting ------------------------------------------------------------------------------------------------------------------------------- */
+
+static bool start_library(struct mqtt *m) {
+    m->client = lib.new(m->client_id, true, m);
+    if (m->client == NULL) {
+        return false;
+    }
+    lib.connect_v5_callback_set(m->client, told_connect);
+    lib.publish_v5_callback_set(m->client, told_publish);
+    lib.subscribe_v5_callback_set(m->client, told_subscribe);
+    lib.message_v5_callback_set(m->client, told_message);
+    (void)lib.int_option(m->client, MOSQ_OPT_PROTOCOL_VERSION, MQTT_PROTOCOL_V5);
+    (void)lib.int_option(m->client, MOSQ_OPT_SEND_MAXIMUM, (int)m->o.inflight_max);
+    int code = lib.connect_bind_v5(m->client, m->socket_path, 0, (int)m->o.keepalive_s, NULL, NULL);
+    m->pump_fd = accept4(m->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (code != MOSQ_ERR_SUCCESS || m->pump_fd < 0) {
+        return false;
+    }
+    int size = PUMP_BYTES;
+    (void)setsockopt(m->pump_fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+    (void)setsockopt(lib.socket(m->client), SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+    struct fault f;
+    if (loop_fd_add(m->x.loop, &m->pump_watch, m->pump_fd, EPOLLIN, &f) != E_OK ||
+        loop_fd_add(m->x.loop, &m->client_watch, lib.socket(m->client), EPOLLIN | EPOLLOUT, &f) != E_OK) {
+        return false;
+    }
+    loop_timer_after(m->x.loop, &m->misc, MISC_MS);
+    return true;
+}
+
+static void on_open(void *context, struct conn *c) {
+    struct mqtt *m = context;
+    if (m->o.gate != NULL) {
+        conn_set_gate(c, m->o.gate, m->o.gate_context);
+    }
+    if (!start_library(m)) {
+        fall(m, "libmosquitto cannot start");
+    }
+}
+
+static const struct conn_events conn_events = {
+    .on_open = on_open, .on_bytes = on_bytes, .on_drained = on_drained, .on_closed = on_conn_closed};
+
+static void on_misc(void *context) {
+    struct mqtt *m = context;
+    loop_timer_after(m->x.loop, &m->misc, MISC_MS);
+    check(m, lib.loop_misc(m->client));
+    if (m->fall.place == 0) {
+        watch_client(m);
+    }
+}
+
+static void on_retry(void *context) {
+    struct mqtt *m = context;
+    const char *address = m->endpoints[m->endpoint];
+    struct conn_options o = {.tls = m->o.tls,
+                             .input_limit_bytes = INPUT_BYTES_MAX,
+                             .output_limit_bytes = 2 * OUTPUT_BYTES_MAX,
+                             .events = &conn_events,
+                             .context = m};
+    struct in6_addr numeric;
+    size_t host_size = strcspn(address, ":");
+    (void)snprintf(m->host, sizeof m->host, "%.*s", (int)host_size, address);
+    if (m->o.tls != NULL && (inet_pton(AF_INET, m->host, &numeric) == 1 || address[0] == '[')) {
+        fall(m, "with TLS the endpoint needs the host name that stands in the broker's certificate, not a number");
+        return;
+    }
+    o.expected_host = m->host;
+    struct fault f = {0};
+    m->conn = conn_dial(&m->x, address, &o, &f);
+    if (m->conn == NULL) {
+        fall(m, f.text);
+    }
+}
+
+/* --- life ---------------------------------------------------------------------------------------------------------------------------------------- */
+
+static bool listen_unix(struct mqtt *m, struct fault *f) {
+    struct sockaddr_un u = {.sun_family = AF_UNIX};
+    if ((size_t)snprintf(u.sun_path, sizeof u.sun_path, "%s/uplink.sock", m->o.socket_dir) >= sizeof u.sun_path) {
+        uint64_t random;
+        keys_random(&random, sizeof random);
+        (void)snprintf(u.sun_path, sizeof u.sun_path, "/tmp/grey-%016llx.sock", (unsigned long long)random);
+    }
+    (void)unlink(u.sun_path);
+    m->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (m->listen_fd < 0 || bind(m->listen_fd, (const struct sockaddr *)&u, sizeof u) != 0 || listen(m->listen_fd, 1) != 0) {
+        (void)fault_errno(f, E_SYSTEM, "%s", u.sun_path);
+        return false;
+    }
+    memcpy(m->socket_path, u.sun_path, sizeof m->socket_path);
+    return true;
+}
+
+struct mqtt *mqtt_new(const struct conn_context *x, const struct mqtt_options *o, const struct mqtt_events *events, void *context,
+                      struct fault *f) {
+    must(o->endpoint_count > 0 && o->endpoint_count <= ENDPOINTS_MAX);
+    struct mqtt *m = mem_new(1, sizeof *m);
+    if (m == NULL) {
+        (void)fault_set(f, E_NO_MEMORY, "MQTT client");
+        return NULL;
+    }
+    m->x = *x;
+    m->o = *o;
+    m->events = events;
+    m->context = context;
+    m->listen_fd = m->pump_fd = -1;
+    m->client_watch = (struct loop_fd){.ready = on_client, .context = m, .fd = -1};
+    m->pump_watch = (struct loop_fd){.ready = on_pump, .context = m, .fd = -1};
+    m->retry = (struct loop_timer){.fire = on_retry, .context = m};
+    m->misc = (struct loop_timer){.fire = on_misc, .context = m};
+    m->fall = (struct loop_timer){.fire = fall_now, .context = m};
+    for (uint32_t i = 0; i < o->endpoint_count; i++) {
+        (void)snprintf(m->endpoints[i], sizeof m->endpoints[i], "%s", o->endpoints[i]);
+    }
+    (void)snprintf(m->client_id, sizeof m->client_id, "%s", o->client_id);
+    return m;
+}
+
+void mqtt_free(struct mqtt *m) {
+    if (m == NULL) {
+        return;
+    }
+    mqtt_stop(m);
+    if (m->listen_fd >= 0) {
+        (void)close(m->listen_fd);
+        (void)unlink(m->socket_path);
+    }
+    mem_free(m);
+}
+
+void mqtt_start(struct mqtt *m) {
+    struct fault f = {0};
+    if (m->wanted) {
+        return;
+    }
+    if (!load(&f) || (m->listen_fd < 0 && !listen_unix(m, &f))) {
+        m->events->closed(m->context, f.text);
+        return;
+    }
+    m->wanted = true;
+    m->tries = 0;
+    loop_timer_after(m->x.loop, &m->retry, 0);
+}
+
+void mqtt_stop(struct mqtt *m) {
+    m->wanted = false;
+    loop_timer_cancel(m->x.loop, &m->retry);
+    if (m->connected && m->client != NULL) {
+        (void)lib.disconnect_v5(m->client, 0, NULL);
+    }
+    close_all(m);
+}
+
+bool mqtt_connected(const struct mqtt *m) {
+    return m->connected && m->fall.place == 0;
+}
+
+const char *mqtt_endpoint(const struct mqtt *m) {
+    return m->endpoints[m->endpoint];
+}
+
+enum grey_error mqtt_publish(struct mqtt *m, const char *topic, struct bytes payload, int *id) {
+    if (!mqtt_connected(m)) {
+        return E_CLOSED;
+    }
+    if (payload.size > LIMIT_FRAME_PAYLOAD_BYTES + 64u) {
+        return E_TOO_LARGE;
+    }
+    if (m->inflight >= m->o.inflight_max || conn_output_bytes(m->conn) > OUTPUT_BYTES_MAX / 2 || lib.want_write(m->client)) {
+        m->was_busy = true;
+        return E_BUSY;
+    }
+    int code = lib.publish_v5(m->client, id, topic, (int)payload.size, payload.data, 1, false, NULL);
+    if (code != MOSQ_ERR_SUCCESS) {
+        check(m, code);
+        return E_CLOSED;
+    }
+    m->inflight++;
+    watch_client(m);
+    return E_OK;
+}
+
+enum grey_error mqtt_subscribe(struct mqtt *m, const char *topic_filter) {
+    if (!mqtt_connected(m)) {
+        return E_CLOSED;
+    }
+    int code = lib.subscribe_v5(m->client, NULL, topic_filter, 1, 0, NULL);
+    if (code != MOSQ_ERR_SUCCESS) {
+        check(m, code);
+        return E_CLOSED;
+    }
+    watch_client(m);
+    return E_OK;
+}
+
+struct conn_count mqtt_counted(const struct mqtt *m) {
+    struct conn_count c = m->counted;
+    if (m->conn != NULL) {
+        struct conn_count now = conn_counted(m->conn);
+        c.in_bytes += now.in_bytes;
+        c.out_bytes += now.out_bytes;
+    }
+    return c;
+}
+
+void mqtt_gate_open(struct mqtt *m) {
+    if (m->conn != NULL) {
+        conn_gate_open(m->conn);
+    }
+}
