@@ -1,5 +1,13 @@
-#include "agent/outbox.h"
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
 
+#include <cmocka.h>
+
+#include "agent/outbox.h"
 #include "tests/unit/rows_on_disk.h"
 
 #define HOUR_MS (3600ll * 1000)
