@@ -85,7 +85,7 @@ static void evicted_save(const struct outbox *b, enum event_priority p, struct b
 /* --- Segments ---------------------------------------------------------------------------------------------------------------------- */
 
 static bool segment_has(const struct segment *s, uint32_t i) {
-    return (s->bits[i / 8] >> (i % 8) & 1u) != 0;
+    return (s->bits[i / 8] & 1u << i % 8) != 0;
 }
 
 static uint32_t segment_span(const struct segment *s) {
