@@ -320,13 +320,13 @@ static void the_number_of_ids_is_bounded(void **context) {
                     dedup_key(hash, slot, key);
                     assert_int_equal(table_load(t, TABLE_DEDUP, bytes_of(key, sizeof key), false, bytes_of(NULL, 0), 0), E_OK);
                 }
-                enum table_found found = back == 0 ? TABLE_ABSENT : dedup_find(&d, t, hash, now, &row);
+                enum grey_error found = back == 0 ? E_NOT_FOUND : dedup_find(&d, t, hash, now, &row);
                 if (back > 0 && back < 100 && now - times[i - back] < (int64_t)DEDUP_AGE_MS) {
-                    assert_int_equal(found, TABLE_FOUND);
+                    assert_int_equal(found, E_OK);
                     assert_int_equal(row.seq, i - back);
                 }
                 if (back > 0 && now - times[i - back] >= (int64_t)DEDUP_AGE_MS) {
-                    assert_int_equal(found, TABLE_ABSENT);
+                    assert_int_equal(found, E_NOT_FOUND);
                 }
             }
             bytes_put_be32(hash, i);
