@@ -493,7 +493,8 @@ static void bootstrap_flushed(void *context, struct sitelog_flush *job) {
         node_fail(n, job->err, job->fault.text);
     } else {
         /* A fresh core that knows its group; the one before it had heard nothing and promised nothing. */
-        struct raft_start start = {.base = n->restored,
+        struct raft_start start = {.term = n->restored.term,
+                                   .base = n->restored,
                                    .window_base = n->restored,
                                    .applied_index = n->restored.index,
                                    .members = &n->members,
