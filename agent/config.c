@@ -534,8 +534,8 @@ static enum grey_error settle(struct config *c, struct fault *f) {
                          ") must be at most half of consensus.election_timeout_ms (%" PRId64 ")",
                          c->heartbeat_interval_ms, c->election_timeout_ms);
     }
-    if (c->site_id[0] == 0) { /* DECISIONS: the node.id of the file names the site, and a flag may name the node anew */
-        (void)snprintf(c->site_id, sizeof c->site_id, "%s", c->node_id[0] != 0 ? c->node_id : "site");
+    if (c->site_id[0] == 0) { /* no file named a site or a node */
+        (void)snprintf(c->site_id, sizeof c->site_id, "%s", "site");
     }
     if (c->node_id[0] == 0) {
         (void)snprintf(c->node_id, sizeof c->node_id, "1");
