@@ -340,8 +340,8 @@ static const char *nearest(const char *path) {
     unsigned best_distance = 128;
     for (size_t i = 0; i < KEY_COUNT; i++) {
         unsigned d = keys[i].path[0] == 0 ? 128 : distance(path, keys[i].path);
-        const char *last = strrchr(path, '.'), *known = strrchr(keys[i].path, '.');
-        if (last != NULL && known != NULL && strcmp(last, known) == 0 && d > 2) {
+        const char *dot = strrchr(path, '.'), *last = dot == NULL ? path : dot + 1, *known = strrchr(keys[i].path, '.');
+        if (known != NULL && strcmp(last, known + 1) == 0 && d > 2) {
             d = 2; /* the right name in the wrong place */
         }
         if (d < best_distance) {
