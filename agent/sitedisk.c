@@ -14,10 +14,11 @@
 #include "platform/log.h"
 #include "platform/now.h"
 
-#define WAL_BYTES_MAX (1024u * 1024u) /* then the log is checkpointed: the more, the more often one page is written for many */
-#define SOFT_HEAP_BYTES (2u * 1024u * 1024u) /* of both databases: caches, statements, the index of their logs */
-#define SWEEP_ROWS 256u                      /* a slice of about 2 ms on a slow card */
-#define FREED_WITH_STORE 32u                 /* freed payloads that a store transaction takes along */
+#define LOG_WAL_BYTES_MAX (1024u * 1024u)        /* then it is checkpointed */
+#define STATE_WAL_BYTES_MAX (4u * 1024u * 1024u) /* longer: flushes touch the same pages again and again */
+#define SOFT_HEAP_BYTES (2u * 1024u * 1024u)     /* of both databases: caches, statements, the index of their logs */
+#define SWEEP_ROWS 256u                          /* a slice of about 2 ms on a slow card */
+#define FREED_WITH_STORE 32u                     /* freed payloads that a store transaction takes along */
 #define SHRINK_PAGES 64u
 #define SHRINK_FREE_BYTES (1024u * 1024u)
 #define MEASURE_EVERY_MS 1000u
@@ -525,8 +526,9 @@ static bool shrinks(struct db *db) {
 
 bool sitedisk_has_chore(struct sitedisk *d) {
     return d->failed == E_OK && now_monotonic_ms() >= d->chore_after_ms &&
-           (db_wal_bytes(logdb_db(d->log)) > WAL_BYTES_MAX || db_wal_bytes(statedb_db(d->state)) > WAL_BYTES_MAX || sweep_open(d) ||
-            statedb_freed_count(d->state) > FREED_WITH_STORE || shrinks(logdb_db(d->log)) || shrinks(statedb_db(d->state)));
+           (db_wal_bytes(logdb_db(d->log)) > LOG_WAL_BYTES_MAX || db_wal_bytes(statedb_db(d->state)) > STATE_WAL_BYTES_MAX ||
+            sweep_open(d) || statedb_freed_count(d->state) > FREED_WITH_STORE || shrinks(logdb_db(d->log)) ||
+            shrinks(statedb_db(d->state)));
 }
 
 static enum grey_error forget_slice(struct sitedisk *d, struct fault *f) {
@@ -556,9 +558,9 @@ void sitedisk_chore(struct sitedisk *d) {
         d->usage.disk_full = false;
         log_info("sitelog", "disk_has_room", "reserve_bytes=%" PRIu32, d->reserve_bytes);
     }
-    if (db_wal_bytes(log) > WAL_BYTES_MAX) {
+    if (db_wal_bytes(log) > LOG_WAL_BYTES_MAX) {
         err = db_checkpoint(log, &fault);
-    } else if (db_wal_bytes(state) > WAL_BYTES_MAX) {
+    } else if (db_wal_bytes(state) > STATE_WAL_BYTES_MAX) {
         err = db_checkpoint(state, &fault);
     } else if (sweep_open(d)) {
         err = sweep(d, NULL, &fault);
@@ -570,7 +572,7 @@ void sitedisk_chore(struct sitedisk *d) {
         err = db_shrink(state, SHRINK_PAGES, &fault);
     }
     /* What could not be done now is not tried again at once. */
-    bool stuck = err != E_OK || db_wal_bytes(log) > 2 * WAL_BYTES_MAX;
+    bool stuck = err != E_OK || db_wal_bytes(log) > 2 * LOG_WAL_BYTES_MAX;
     d->chore_after_ms = stuck ? now_monotonic_ms() + CHORE_PAUSE_MS : 0;
     if (sitedisk_write_failed(d, err) != E_OK) {
         log_limited(LOG_ERROR, "sitelog", "clean_up", "error=%s %s", error_name(err), fault.text);
