@@ -215,7 +215,10 @@ static enum grey_error load(struct logdb *l, bool created, struct fault *f) {
         return err;
     }
     l->facts.start_count++;
-    int64_t last = db_number(l->db, "SELECT max(idx) FROM entry", 0);
+    int64_t last = 0;
+    if ((err = db_ask(l->db, "SELECT max(idx) FROM entry", &last, f)) != E_OK) {
+        return err;
+    }
     l->facts.last = last > (int64_t)l->facts.base.index ? (raft_index)last : l->facts.base.index;
     if ((err = facts_save(l, f)) != E_OK) {
         return err;
