@@ -1001,7 +1001,7 @@ const char *conn_peer_address(const struct conn *c) {
 }
 
 bool conn_peer_uid(const struct conn *c, uint32_t *uid) {
-    struct ucred cred;
+    struct ucred cred = {0};
     socklen_t size = sizeof cred;
     int domain = 0;
     socklen_t domain_size = sizeof domain;
