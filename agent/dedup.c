@@ -120,11 +120,9 @@ bool dedup_turn(struct dedup *d, int64_t now_ms, struct builder *changes) {
 }
 
 enum table_found dedup_find(const struct dedup *d, struct table *t, const uint8_t hash[16], int64_t now_ms, struct dedup_row *out) {
-    for (unsigned back = 0; back < d->live; back++) {
+    enum table_found best = TABLE_ABSENT;
+    for (unsigned back = 0; back < DEDUP_SLOTS; back++) { /* the youngest first; all are read, so that none stays as not read */
         unsigned slot = (d->current + DEDUP_SLOTS - back) % DEDUP_SLOTS;
-        if (back == 0 && d->turned) {
-            continue;
-        }
         uint8_t key[DEDUP_KEY_BYTES];
         struct bytes value;
         dedup_key(hash, slot, key);
@@ -132,11 +130,12 @@ enum table_found dedup_find(const struct dedup *d, struct table *t, const uint8_
         if (found == TABLE_UNKNOWN) {
             return found;
         }
-        if (found == TABLE_FOUND && row_decode(value, out)) {
-            return elapsed_ms(out->time_ms, now_ms) >= DEDUP_AGE_MS ? TABLE_ABSENT : TABLE_FOUND; /* older slots hold older rows */
+        if (found == TABLE_FOUND && best == TABLE_ABSENT && !(back == 0 && d->turned) && row_decode(value, out) &&
+            elapsed_ms(out->time_ms, now_ms) < DEDUP_AGE_MS) {
+            best = TABLE_FOUND;
         }
     }
-    return TABLE_ABSENT;
+    return best;
 }
 
 void dedup_put(struct dedup *d, struct table *t, const uint8_t hash[16], const struct dedup_row *row, struct builder *changes) {

@@ -673,7 +673,7 @@ static void peer_message(void *context, raft_id from, const struct message *m) {
         take_join(n, from, &m->u.join);
         return;
     case MESSAGE_JOIN_REPLY:
-        if (m->u.join_reply.err == E_NOT_LEADER) {
+        if (m->u.join_reply.err == E_NOT_LEADER && !is_member(n)) {
             peers_add_seed(n->peers, m->u.join_reply.leader_address);
         } else {
             log_info("node", "join-reply", "error=GREY-%d %.*s", error_id(m->u.join_reply.err), (int)m->u.join_reply.detail.size,

@@ -149,8 +149,8 @@ static bool segment_next(struct table *t, enum event_priority p, grey_seq from, 
            segment_decode(key, value, s);
 }
 
-static bool segment_takes(const struct segment *s, grey_seq seq, uint32_t bytes) {
-    return seq - s->first < OUTBOX_SEGMENT_SPAN && s->bytes + bytes <= OUTBOX_SEGMENT_BYTES;
+static bool segment_takes(const struct outbox *b, const struct segment *s, grey_seq seq, uint32_t bytes) {
+    return seq - s->first < b->segment_span && s->bytes + bytes <= b->segment_bytes;
 }
 
 static void segment_add(struct segment *s, grey_seq seq, uint32_t bytes, int64_t time_ms) {
@@ -228,7 +228,8 @@ static enum grey_error list_load(struct outbox *b, struct table *t, enum event_p
 }
 
 enum grey_error outbox_load(struct outbox *b, struct table *t, struct fault *f) {
-    *b = (struct outbox){.bytes_max = OUTBOX_BYTES_MAX_DEFAULT};
+    *b = (struct outbox){
+        .bytes_max = OUTBOX_BYTES_MAX_DEFAULT, .segment_span = OUTBOX_SEGMENT_SPAN, .segment_bytes = OUTBOX_SEGMENT_BYTES};
     struct bytes value;
     uint8_t name[2];
     if (table_get(t, TABLE_META, bytes_str("limits"), &value) == TABLE_FOUND) {
@@ -453,7 +454,7 @@ static void batch_write(struct outbox *b, struct dedup *d, struct table *t, stru
             if (!changed && list->tail_first > 0) {
                 must(segment_next(t, a->priority, list->tail_first, &s));
             }
-            if (s.count > 0 && !segment_takes(&s, a->seq, a->bytes)) {
+            if (s.count > 0 && !segment_takes(b, &s, a->seq, a->bytes)) {
                 if (changed) {
                     segment_put(changes, a->priority, &s);
                 }

@@ -486,9 +486,22 @@ static void dial(struct peers *p, struct target *t) {
     }
 }
 
+/* A seed that turned out to be a member is dialled as one. */
+static bool known_member(const struct peers *p, const struct target *t) {
+    for (uint32_t i = 0; i < p->member_count && t->id == 0; i++) {
+        if (strcmp(p->members[i].address, t->address) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void tend(struct peers *p, struct target *targets, uint32_t count, uint64_t now_ms, uint64_t *wake_ms) {
     for (uint32_t i = 0; i < count; i++) {
         struct target *t = &targets[i];
+        if (known_member(p, t)) {
+            continue;
+        }
         if (dialling(p, t)) {
             t->next_dial_ms = now_ms + (t->id != 0 && t->id > p->options.self ? YIELD_MS : 0);
             continue;

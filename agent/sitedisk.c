@@ -33,6 +33,7 @@ static enum grey_error name_paths(struct sitedisk *d, const struct sitelog_optio
     snprintf(d->wal_dir, sizeof d->wal_dir, "%s", wal_dir);
     snprintf(d->log_path, sizeof d->log_path, "%s/log.db", d->wal_dir);
     snprintf(d->state_path, sizeof d->state_path, "%s/state.db", d->data_dir);
+    snprintf(d->snapshot_dir, sizeof d->snapshot_dir, "%s/snapshots", d->data_dir);
     snprintf(d->new_state_path, sizeof d->new_state_path, "%s/state-new.db", d->data_dir);
     return E_OK;
 }
@@ -60,16 +61,31 @@ enum grey_error sitedisk_write_failed(struct sitedisk *d, enum grey_error err) {
     return err;
 }
 
+/* Pages of state.db are verified when they are read, so damage may show long after the start: the next one must know. */
+static void mark_path(const struct sitedisk *d, char *out, size_t size) {
+    (void)snprintf(out, size, "%s/state.damaged", d->data_dir);
+}
+
+static enum grey_error state_checked(struct sitedisk *d, enum grey_error err, const struct fault *f) {
+    if (err == E_CORRUPT) {
+        char mark[sizeof d->data_dir + 16];
+        mark_path(d, mark, sizeof mark);
+        int fd = open(mark, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd >= 0) {
+            close(fd);
+        }
+        (void)datadir_sync(d->data_dir, NULL);
+        log_error("sitelog", "state_damaged", "%s", f->text);
+    }
+    return err;
+}
+
 /* The two databases must tell one history: state.db stands for an entry that the log has, or for its base. */
 static enum grey_error compare(struct sitedisk *d, struct fault *f) {
     const struct logdb_facts *log = logdb_facts(d->log);
     const struct statedb_facts *state = statedb_facts(d->state);
     struct raft_point point = {0};
     raft_index applied = state->applied.index;
-    if (applied < log->base.index) {
-        return fault_set(f, E_CORRUPT, "state.db stands for entry %" PRIu64 ", but log.db begins after %" PRIu64, applied,
-                         log->base.index);
-    }
     if (applied > log->last) {
         return fault_set(f, E_CORRUPT,
                          "log.db ends at entry %" PRIu64 ", but state.db stands for %" PRIu64 ": the log lost its end", log->last,
@@ -80,6 +96,29 @@ static enum grey_error compare(struct sitedisk *d, struct fault *f) {
         err = fault_set(f, E_CORRUPT, "state.db and log.db tell different histories of entry %" PRIu64, applied);
     }
     return err;
+}
+
+/* A state that is damaged, or older than what the log begins with, is built anew from an image on this disk. */
+static enum grey_error open_state(struct sitedisk *d, struct fault *f) {
+    char mark[sizeof d->data_dir + 16];
+    mark_path(d, mark, sizeof mark);
+    enum grey_error err = E_OK;
+    if (access(mark, F_OK) == 0) {
+        err = fault_set(f, E_CORRUPT, "state.db was found damaged");
+    } else {
+        d->state = statedb_open(d->state_path, f);
+        err = d->state == NULL ? f->code : E_OK;
+        if (err == E_OK && statedb_facts(d->state)->applied.index < logdb_facts(d->log)->base.index) {
+            err = fault_set(f, E_CORRUPT, "state.db stands for entry %" PRIu64 ", but log.db begins after %" PRIu64,
+                            statedb_facts(d->state)->applied.index, logdb_facts(d->log)->base.index);
+        }
+    }
+    if (err == E_CORRUPT && sitedisk_rebuild_state(d, f) == E_OK) {
+        (void)unlink(mark);
+        d->state = statedb_open(d->state_path, f);
+        err = d->state == NULL ? f->code : E_OK;
+    }
+    return err == E_OK ? compare(d, f) : err;
 }
 
 static enum grey_error load_table(struct sitedisk *d, struct table *t, enum table_id id, struct fault *f) {
@@ -178,13 +217,15 @@ enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, 
         d->log = logdb_open(d->log_path, f);
         err = d->log == NULL ? f->code : E_OK;
     }
-    if (err == E_OK) {
-        d->state = statedb_open(d->state_path, f);
-        err = d->state == NULL ? f->code : E_OK;
+    if (err == E_OK && (err = snapshot_list_load(d->snapshot_dir, &d->snapshots, f)) == E_OK) {
+        err = sitedisk_finish_install(d, f);
     }
-    if (err == E_OK && (err = compare(d, f)) == E_OK && (err = load_start(d, o->window_entries, start, f)) == E_OK &&
-        (err = load_table(d, t, TABLE_META, f)) == E_OK) {
-        err = load_table(d, t, TABLE_SEGMENT, f);
+    if (err == E_OK) {
+        err = open_state(d, f);
+    }
+    if (err == E_OK && (err = load_start(d, o->window_entries, start, f)) == E_OK &&
+        (err = state_checked(d, load_table(d, t, TABLE_META, f), f)) == E_OK) {
+        err = state_checked(d, load_table(d, t, TABLE_SEGMENT, f), f);
     }
     if (err != E_OK) {
         sitelog_start_free(start);
@@ -277,8 +318,9 @@ static void read_wanted(struct sitedisk *d, struct sitelog_store *job) {
         return;
     }
     job->rows = rowset_new();
-    job->err = job->rows == NULL ? fault_set(&job->fault, E_NO_MEMORY, "reading rows")
-                                 : statedb_rows(d->state, builder_bytes(&job->wants), job->rows, &job->fault);
+    job->err = job->rows == NULL
+                   ? fault_set(&job->fault, E_NO_MEMORY, "reading rows")
+                   : state_checked(d, statedb_rows(d->state, builder_bytes(&job->wants), job->rows, &job->fault), &job->fault);
     (void)sitedisk_write_failed(d, job->err); /* the entries are stored, but the node cannot go on */
 }
 
@@ -339,7 +381,8 @@ void sitedisk_flush(struct sitedisk *d, struct sitelog_flush *job) {
         /* Applied, but the store of it failed: only a full disk lets the node live on. */
         job->err = fault_set(&job->fault, E_DISK_FULL, "entry %" PRIu64 " is not stored yet", job->applied.index);
     } else {
-        job->err = sitedisk_write_failed(d, statedb_flush(d->state, &job->changes, &facts, log->base.index, &job->fault));
+        job->err = sitedisk_write_failed(
+            d, state_checked(d, statedb_flush(d->state, &job->changes, &facts, log->base.index, &job->fault), &job->fault));
     }
 }
 
@@ -384,9 +427,13 @@ static enum grey_error read_live(struct sitedisk *d, struct sitelog_read *job) {
             job->entries = grown;
         }
         if ((err = logdb_payload(d->log, at, &job->entries[job->entry_count], &job->fault)) != E_OK) {
-            return err == E_NOT_FOUND
-                       ? fault_set(&job->fault, E_CORRUPT, "log.db lacks the payload of entry %" PRIu64 " that rows refer to", at)
-                       : err;
+            if (err != E_NOT_FOUND) {
+                return err;
+            }
+            /* Not given with a snapshot, because the giver had freed it by then: an entry to come removes the row. */
+            job->fault = (struct fault){0};
+            at++;
+            continue;
         }
         bytes += blob_bytes(job->entries[job->entry_count++].payload).size;
         at++;
@@ -396,6 +443,10 @@ static enum grey_error read_live(struct sitedisk *d, struct sitelog_read *job) {
 void sitedisk_read(struct sitedisk *d, struct sitelog_read *job) {
     struct fault *f = &job->fault;
     job->more = false;
+    if (d->state == NULL) {
+        job->err = fault_set(f, d->failed, "the state could not be put in place; start again from the disk");
+        return;
+    }
     if (job->kind == SITELOG_ROWS || job->kind == SITELOG_SCAN) {
         job->rows = rowset_new();
         if (job->rows == NULL) {
@@ -405,11 +456,12 @@ void sitedisk_read(struct sitedisk *d, struct sitelog_read *job) {
     }
     switch (job->kind) {
     case SITELOG_ROWS:
-        job->err = statedb_rows(d->state, builder_bytes(&job->wants), job->rows, f);
+        job->err = state_checked(d, statedb_rows(d->state, builder_bytes(&job->wants), job->rows, f), f);
         break;
     case SITELOG_SCAN:
         job->err = statedb_scan(d->state, job->table, bytes_of(job->low, job->low_size), bytes_of(job->high, job->high_size),
                                 job->rows_max, job->rows, &job->more, f);
+        (void)state_checked(d, job->err, f);
         break;
     case SITELOG_ENTRIES:
         job->err = logdb_entries(d->log, job->from, job->to, job->bytes_max, &job->entries, &job->entry_count, f);
@@ -527,6 +579,9 @@ void sitedisk_chore(struct sitedisk *d) {
 
 void sitedisk_measure(struct sitedisk *d) {
     struct db_counts counts;
+    if (d->state == NULL) {
+        return;
+    }
     db_count(&counts);
     d->usage.syncs = counts.syncs;
     d->usage.written_bytes = counts.written_bytes;
@@ -536,5 +591,9 @@ void sitedisk_measure(struct sitedisk *d) {
         d->measured_ms = now_ms;
         d->usage.log_bytes = db_file_bytes(logdb_db(d->log));
         d->usage.state_bytes = db_file_bytes(statedb_db(d->state));
+        d->usage.snapshot_bytes = 0;
+        for (size_t i = 0; i < d->snapshots.count; i++) {
+            d->usage.snapshot_bytes += d->snapshots.at[i].file_bytes;
+        }
     }
 }

@@ -222,6 +222,7 @@ static void snapshot_done(struct worker_job *job) {
     }
     struct sitelog_row_set *rows = snapshot->rows;
     struct blob *chunk = snapshot->kind == SITELOG_SNAPSHOT_READ ? snapshot->chunk : NULL;
+    sitedisk_snapshot_end(snapshot); /* left over only when closing cut it short: the storage thread has ended by then */
     one_done(snapshot->slot.owner);
     snapshot->done(snapshot->context, snapshot);
     rowset_free(rows);

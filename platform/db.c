@@ -72,6 +72,9 @@ static enum grey_error report(const struct db *d, int code, struct fault *f) {
     if (err == E_OK) {
         return E_OK;
     }
+    if (code == SQLITE_IOERR_DATA) {
+        return fault_set(f, err, "%s: page %" PRIu64 " is damaged", d->name, db_disk_bad_page());
+    }
     return fault_set(f, err, "%s: %s (SQLite %d, errno %d)", d->name,
                      d->connection == NULL ? "out of memory" : sqlite3_errmsg(d->connection), code,
                      d->connection == NULL ? 0 : sqlite3_system_errno(d->connection));

@@ -28,6 +28,11 @@ static sqlite3_vfs disk_vfs; /* a copy of the system's with our xOpen and xDelet
 static sqlite3_vfs *system_vfs;
 static _Atomic uint64_t count_writes, count_written_bytes, count_syncs, count_reads;
 static struct db_faults faults;
+static _Thread_local uint64_t bad_page;
+
+uint64_t db_disk_bad_page(void) {
+    return bad_page;
+}
 
 void db_inject(const struct db_faults *f) {
     faults = f == NULL ? (struct db_faults){0} : *f;
@@ -96,11 +101,12 @@ static int disk_read(sqlite3_file *file, void *out, int size, sqlite3_int64 offs
         return code;
     }
     if (code == SQLITE_IOERR_SHORT_READ) {
-        sqlite3_log(SQLITE_IOERR_DATA, "page %lld of %s is missing", offset / d->page_bytes + 1, d->path);
+        bad_page = (uint64_t)offset / d->page_bytes + 1;
         return SQLITE_IOERR_DATA; /* the file lost its end; SQLite would go on with zeros */
     }
     const uint8_t *page = out;
     if (code == SQLITE_OK && bytes_get_be32(page + d->page_bytes - DB_DISK_TAIL_BYTES) != page_sum(d, page, offset)) {
+        bad_page = (uint64_t)offset / d->page_bytes + 1;
         return SQLITE_IOERR_DATA;
     }
     return code;
