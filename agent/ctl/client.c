@@ -77,7 +77,7 @@ static enum client_exit refused(const struct http_answer *a, struct client_probl
     if (id != NULL) {
         (void)snprintf(p->id, sizeof p->id, "%s", id);
         enum grey_error err = error_by_id((int)strtol(id + 5, NULL, 10));
-        if (err == E_NO_QUORUM || err == E_NOT_LEADER) {
+        if (err == E_NO_QUORUM || err == E_NOT_LEADER || err == E_OUTCOME_UNKNOWN) {
             p->exit = CTL_NO_QUORUM;
         }
     }

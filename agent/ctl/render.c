@@ -143,11 +143,11 @@ double render_room_s(const struct render_facts *f) {
 
 static void put_waiting(const struct render_facts *f, struct builder *out) {
     char text[RENDER_SHORT];
-    if (f->waiting_bytes >= 100000) {
-        builder_addf(out, "%s waiting", render_size(f->waiting_bytes, text));
-    } else {
-        builder_addf(out, "%" PRIu64 " event%s waiting", f->waiting_events, f->waiting_events == 1 ? "" : "s");
+    builder_addf(out, "%" PRIu64 " event%s", f->waiting_events, f->waiting_events == 1 ? "" : "s");
+    if (f->waiting_bytes > 0) {
+        builder_addf(out, " (%s)", render_size(f->waiting_bytes, text));
     }
+    builder_add_str(out, " waiting");
 }
 
 static void put_room(const struct render_facts *f, struct builder *out) {

@@ -14,6 +14,7 @@ static const char *const channels[] = {"control", "events", "data"};
 struct picture {
     json_t *cluster, *queue, *federation, *health;
     struct builder raw[4];
+    json_t *members; /* the leader's view where it could be had: it hears from all of them */
     bool link_known; /* federation is the leader's own answer */
     char silent[160];
     struct render_facts facts;
@@ -24,6 +25,7 @@ static void picture_free(struct picture *p) {
     json_decref(p->queue);
     json_decref(p->federation);
     json_decref(p->health);
+    json_decref(p->members);
     for (int i = 0; i < 4; i++) {
         builder_free(&p->raw[i]);
     }
@@ -32,7 +34,7 @@ static void picture_free(struct picture *p) {
 static void count_members(struct picture *p) {
     size_t i, used = 0;
     const json_t *m;
-    json_array_foreach(json_object_get(p->cluster, "members"), i, m) {
+    json_array_foreach(p->members, i, m) {
         if (strcmp(verbs_text(m, "kind"), "learner") == 0) {
             p->facts.learners++;
             continue;
@@ -58,7 +60,7 @@ static void sum_queue(struct picture *p) {
     p->facts.queue_limit_bytes = verbs_uint(p->queue, "limit_bytes");
 }
 
-/* Only the leader knows the link.  Its API is asked directly where that is this machine, and only believed when it is the leader:
+/* Only the leader knows the link, and hears from every member.  Its API is asked directly where that is this machine, and only believed when it is the leader:
  * on real gateways each node has the same loopback address. */
 static void ask_leader(struct call *c, struct picture *p) {
     char address[300];
@@ -86,6 +88,8 @@ static void ask_leader(struct call *c, struct picture *p) {
             json_decref(p->federation);
             p->federation = federation;
             p->link_known = true;
+            json_decref(p->members);
+            p->members = json_incref(json_object_get(cluster, "members"));
         }
     }
     json_decref(cluster);
@@ -124,9 +128,10 @@ static enum client_exit picture_take(struct call *c, struct picture *p) {
     builder_add(&p->raw[3], builder_bytes(&a.body));
     builder_free(&a.body);
     const char *leader = verbs_text(p->cluster, "leader_id");
+    p->members = json_incref(json_object_get(p->cluster, "members"));
     p->link_known = leader[0] != 0 && strcmp(leader, verbs_text(p->cluster, "node_id")) == 0;
     p->facts.quorum = json_is_true(json_object_get(p->cluster, "quorum"));
-    if (!p->link_known && leader[0] != 0 && p->facts.quorum && json_is_true(json_object_get(p->federation, "enabled"))) {
+    if (!p->link_known && leader[0] != 0 && p->facts.quorum) {
         ask_leader(c, p);
     }
     count_members(p);
@@ -272,7 +277,7 @@ int site_status(struct call *c) {
     } else {
         enum render_verdict v = render_verdict(&p.facts, c->colour, &out);
         builder_add_str(&out, "\n\n");
-        put_members(json_object_get(p.cluster, "members"), verbs_uint(p.cluster, "commit_index"), c->output == OUTPUT_WIDE, &out);
+        put_members(p.members, verbs_uint(p.cluster, "commit_index"), c->output == OUTPUT_WIDE, &out);
         builder_add_byte(&out, '\n');
         put_head(p.cluster, &out);
         put_queue_line(&p, &out);
@@ -297,7 +302,8 @@ int site_cluster(struct call *c) {
     if (verbs_get(c, CLIENT_NODE, "/v1/cluster/status", &doc, &exit)) {
         return exit;
     }
-    struct picture p = {.cluster = doc, .facts = {.leader = verbs_text(doc, "leader_id")}};
+    struct picture p = {
+        .cluster = doc, .members = json_object_get(doc, "members"), .facts = {.leader = verbs_text(doc, "leader_id")}};
     p.facts.quorum = json_is_true(json_object_get(doc, "quorum"));
     count_members(&p);
     unsigned majority = p.facts.voters / 2 + 1;
