@@ -183,12 +183,12 @@ static void put_event(struct builder *out, const json_t *e) {
     builder_add_str(out, verbs_text(e, "type"));
     builder_add_str(out, "  ");
     const json_t *data = json_object_get(e, "data");
-    char *text = data == NULL ? NULL : json_dumps(data, JSON_COMPACT | JSON_ENCODE_ANY);
+    char *text = data == NULL ? NULL : json_dumps(data, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
     builder_add_str(out, text != NULL ? text : "(not JSON)");
     free(text);
 }
 
-static int print_events(struct tail *t, const json_t *doc) {
+static int print_events(struct tail *t, const json_t *doc, struct bytes raw) {
     size_t i;
     const json_t *e;
     struct builder line, plain;
@@ -200,9 +200,7 @@ static int print_events(struct tail *t, const json_t *doc) {
         builder_init(&line, CLIENT_ANSWER_BYTES_MAX);
         builder_init(&plain, CLIENT_ANSWER_BYTES_MAX);
         if (t->call->output == OUTPUT_JSON) {
-            char *text = json_dumps(e, JSON_COMPACT);
-            builder_add_str(&plain, text);
-            free(text);
+            builder_add(&plain, json_raw_element(raw, i));
         } else {
             put_event(&line, e);
             render_text(&plain, builder_bytes(&line));
@@ -218,22 +216,25 @@ static int print_events(struct tail *t, const json_t *doc) {
 
 /* All that is new on one channel. */
 static int tail_channel(struct tail *t, enum event_channel channel) {
-    struct builder path;
+    struct builder path, raw;
     json_t *doc;
     size_t count;
     int exit;
     do {
+        builder_init(&raw, CLIENT_ANSWER_BYTES_MAX);
         builder_init(&path, 4096);
         builder_addf(&path, "/v1/sites/%s/events?channel=%s&limit=1000&after=", t->site, event_channel_name(channel));
         client_encode(&path, bytes_str(t->after[channel]), true);
         builder_add_byte(&path, 0);
-        exit = client_get(&t->call->client, CLIENT_CORE, (const char *)path.data, &doc, NULL, &t->call->problem);
+        exit = client_get(&t->call->client, CLIENT_CORE, (const char *)path.data, &doc, &raw, &t->call->problem);
         builder_free(&path);
         if (exit != CTL_OK) {
+            builder_free(&raw);
             return client_complain(&t->call->problem);
         }
         count = json_array_size(json_object_get(doc, "events"));
-        exit = print_events(t, doc);
+        exit = print_events(t, doc, json_raw_member(builder_bytes(&raw), "events"));
+        builder_free(&raw);
         (void)snprintf(t->after[channel], sizeof t->after[channel], "%s", verbs_text(doc, "next"));
         json_decref(doc);
     } while (exit == CTL_OK && count == 1000 && t->left > 0);

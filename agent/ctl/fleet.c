@@ -104,7 +104,7 @@ int fleet_show(struct call *c) {
 
 static void put_data(struct render_table *t, const json_t *e, bool wide) {
     const json_t *data = json_object_get(e, "data");
-    char *text = data == NULL ? NULL : json_dumps(data, JSON_COMPACT | JSON_ENCODE_ANY);
+    char *text = data == NULL ? NULL : json_dumps(data, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(15));
     if (text == NULL) {
         render_cellf(t, "(%.60s)", verbs_text(e, "datacontenttype"));
     } else if (!wide && strlen(text) > 60) {

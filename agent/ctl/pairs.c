@@ -46,7 +46,8 @@ int pairs_get(struct call *c) {
         bool newline = isatty(STDOUT_FILENO) && (value.size == 0 || value.data[value.size - 1] != '\n');
         exit = write_out(value) && (!newline || fputc('\n', stdout) != EOF) && fflush(stdout) == 0 ? CTL_OK : CTL_FAILED;
         if (c->output == OUTPUT_WIDE) {
-            (void)fprintf(stderr, "version %s  type %s\n", a.etag, a.content_type);
+            (void)fprintf(stderr, "%sversion %s  type %s\n",
+                          value.size > 0 && !newline && value.data[value.size - 1] != '\n' ? "\n" : "", a.etag, a.content_type);
         }
     }
     builder_free(&a.body);

@@ -216,7 +216,8 @@ enum render_verdict render_verdict(const struct render_facts *f, bool colour, st
     builder_addf(out, "%s%s%s", colour ? paint[v] : "", words[v], colour ? "\033[0m" : "");
     switch (v) {
     case VERDICT_NO_QUORUM:
-        builder_addf(out, ": %u of %u nodes answer%s", f->voters_alive, f->voters, f->voters_alive == 1 ? "s" : "");
+        builder_addf(out, ": %u of %u nodes answer%s%s", f->voters_alive, f->voters, f->voters_alive == 1 ? "s" : "",
+                     f->voters_alive > f->voters / 2 ? ", none leads yet" : "");
         if (f->silent[0] != 0) {
             builder_addf(out, ", silent: %s", f->silent);
         }

@@ -173,7 +173,7 @@ static void put_members(const json_t *members, uint64_t last_index, bool wide, s
 }
 
 static void put_named(struct builder *out, const char *name, const char *value) {
-    builder_addf(out, "%-11s", name);
+    builder_addf(out, "%-12s", name);
     render_text(out, bytes_str(value));
     builder_add_byte(out, '\n');
 }
@@ -198,13 +198,17 @@ static void put_link(const struct picture *p, struct builder *out) {
         put_named(out, "link", "no core configured (federation.enabled)");
         return;
     case LINK_ELSEWHERE:
-        (void)snprintf(text, sizeof text, "kept by the leader; ask it: greyctl --addr ... federation status (node %.64s)",
+        if (p->facts.leader[0] == 0) {
+            put_named(out, "link", "down while the site has no leader");
+            return;
+        }
+        (void)snprintf(text, sizeof text, "kept by node %.64s, which leads; ask it: greyctl --addr ... federation status",
                        p->facts.leader);
         break;
     default:
         (void)snprintf(text, sizeof text, "%s %.200s, last contact %s%s, sent %s, received %s%s%.200s",
-                       p->facts.link == LINK_UP ? "up to" : "down,",
-                       p->facts.link == LINK_UP ? verbs_text(link, "endpoint") : "trying",
+                       p->facts.link == LINK_UP ? "up to" : "down",
+                       p->facts.link == LINK_UP ? verbs_text(link, "endpoint") : "and trying",
                        contact_s < 0 ? "never" : render_span(contact_s, span), contact_s < 0 ? "" : " ago",
                        render_size(verbs_uint(link, "sent_bytes"), sent), render_size(verbs_uint(link, "received_bytes"), received),
                        p->facts.link == LINK_DOWN && error[0] != 0 ? "; " : "", p->facts.link == LINK_DOWN ? error : "");
@@ -284,7 +288,9 @@ int site_status(struct call *c) {
         put_link(&p, &out);
         put_health(&p, &out);
         if (v == VERDICT_NO_QUORUM) {
-            builder_addf(&out, "  -> %s\n", error_remedy(E_NO_QUORUM));
+            builder_addf(&out, "  -> %s\n",
+                         p.facts.voters_alive > p.facts.voters / 2 ? "the nodes are choosing a leader; ask again in a few seconds"
+                                                                   : error_remedy(E_NO_QUORUM));
             exit = CTL_NO_QUORUM;
         } else if (v != VERDICT_OK) {
             builder_add_str(&out, "  -> greyctl doctor looks for the cause\n");
@@ -310,7 +316,7 @@ int site_cluster(struct call *c) {
     unsigned spare = p.facts.voters_alive > majority && p.facts.quorum ? p.facts.voters_alive - majority : 0;
     builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
     put_head(doc, &out);
-    builder_addf(&out, "%-11s%s; %u of %u voters answer; can lose %u\n\n", "quorum", p.facts.quorum ? "yes" : "NO",
+    builder_addf(&out, "%-12s%s; %u of %u voters answer; can lose %u\n\n", "quorum", p.facts.quorum ? "yes" : "NO",
                  p.facts.voters_alive, p.facts.voters, spare);
     put_members(json_object_get(doc, "members"), verbs_uint(doc, "commit_index"), c->output == OUTPUT_WIDE, &out);
     json_decref(doc);
