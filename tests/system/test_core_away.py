@@ -11,7 +11,7 @@ def test(site):
     pending = sum(c["pending"] for c in site.queue(site.leader()).values())
     site.ok(pending == ledger.count, "all of them wait in the queue (%d)" % pending)
     site.kill("broker")
-    status = wait_until("the link to be seen down", lambda: site.ctl("status", node=site.leader()).stdout.startswith("DEGRADED") and site.ctl("status", node=site.leader()), 30)
+    status = wait_until("the link to be seen down", lambda: site.ctl("status", node=site.leader()).stdout.startswith("OFFLINE") and site.ctl("status", node=site.leader()), 30)
     site.ok("OFFLINE" in status.stdout and "2000 events" in status.stdout, "greyctl status says so: %s" % status.stdout.splitlines()[0])
     site.restart("broker")
     site.restart("core")
