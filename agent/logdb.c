@@ -605,7 +605,7 @@ void logdb_entries_free(struct entry *entries, uint32_t count) {
 enum grey_error logdb_payload(struct logdb *l, raft_index index, struct entry *e, struct fault *f) {
     for (int sign = 1; sign >= -1; sign -= 2) {
         bool row = false;
-        db_bind_int(l->payload, 1, sign * (int64_t)index);
+        db_bind_int(l->payload, 1, sign > 0 ? (int64_t)index : -(int64_t)index);
         enum grey_error err = db_step(l->payload, &row, f);
         if (err == E_OK && row) {
             err = row_read(l->payload, 0, 1, index, e, f);

@@ -882,7 +882,7 @@ static int bind_unix(struct conn_listener *l, const char *address, struct fault 
 }
 
 static int bind_tcp(const char *address, struct fault *f) {
-    char host[256], port[8];
+    char host[256] = "", port[8] = "";
     if (split_address(address, host, sizeof host, port, f) != E_OK) {
         return -1;
     }
