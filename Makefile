@@ -32,7 +32,7 @@ FEDERATION_O := $(call objects,$(filter federation/%,$(SOURCES)))
 CTL_O := $(call objects,$(filter agent/ctl/%,$(SOURCES)))
 AGENT_O := $(call objects,$(filter-out agent/ctl/%,$(filter agent/%,$(SOURCES))))
 CORE_O := $(call objects,$(filter core/%,$(SOURCES)))
-ARCHIVES := $(BUILD)/libagent.a $(BUILD)/libcore.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
+ARCHIVES := $(BUILD)/libctl.a $(BUILD)/libagent.a $(BUILD)/libcore.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
 PROGRAMS := $(addprefix $(BUILD)/,$(if $(wildcard agent/greyd.c),greyd) $(if $(wildcard agent/ctl/greyctl.c),greyctl) \
             $(if $(wildcard core/grey_core.c),grey-core))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
@@ -60,13 +60,14 @@ $(BUILD)/libplatform.a: $(PLATFORM_O)
 $(BUILD)/libfederation.a: $(FEDERATION_O)
 $(BUILD)/libagent.a: $(AGENT_O)
 $(BUILD)/libcore.a: $(CORE_O)
+$(BUILD)/libctl.a: $(CTL_O)
 $(BUILD)/lib%.a:
 	@mkdir -p $(@D)
 	$(call say,AR,$@) rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
 
 $(BUILD)/greyd: $(BUILD)/obj/agent/greyd.o $(BUILD)/libagent.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
-$(BUILD)/greyctl: $(BUILD)/obj/agent/ctl/greyctl.o $(CTL_O) $(BUILD)/libplatform.a
+$(BUILD)/greyctl: $(BUILD)/obj/agent/ctl/greyctl.o $(BUILD)/libctl.a $(BUILD)/libplatform.a
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 $(BUILD)/grey-core: $(BUILD)/obj/core/grey_core.o $(BUILD)/libcore.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
@@ -157,12 +158,10 @@ clean-run: down ## and remove its data
 	rm -rf run
 bench: ## measure, beside etcd and the limits of this machine: docs/BENCHMARKS.md
 	$(Q)deploy/deps.sh build run bench
-	$(Q)$(MAKE) --no-print-directory all $(BUILD)/load $(BUILD)/limits $(BUILD)/raft_peer
+	$(Q)$(MAKE) --no-print-directory all $(BUILD)/load $(BUILD)/limits
 	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/bench/bench.py
 $(BUILD)/load $(BUILD)/limits: $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -lsqlite3 -pthread
-$(BUILD)/raft_peer: $(BUILD)/obj/tests/bench/raft_peer.o
-	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -lraft -luv
 DESTDIR ?=
 PREFIX ?= /usr
 install: all ## staged install: make install DESTDIR=...

@@ -85,7 +85,7 @@ static void evicted_save(const struct outbox *b, enum event_priority p, struct b
 /* --- Segments ---------------------------------------------------------------------------------------------------------------------- */
 
 static bool segment_has(const struct segment *s, uint32_t i) {
-    return (s->bits[i / 8] >> (i % 8) & 1u) != 0;
+    return (s->bits[i / 8] & 1u << i % 8) != 0;
 }
 
 static uint32_t segment_span(const struct segment *s) {
@@ -378,19 +378,16 @@ static enum grey_error batch_read(const struct dedup *d, struct table *t, struct
             continue;
         }
         struct dedup_row row;
-        switch (dedup_find(d, t, a->id.hash, now_ms, &row)) {
-        case TABLE_UNKNOWN:
-            return fault_set(f, E_BUG, "the row of event %u was not loaded", i);
-        case TABLE_FOUND:
-            if (memcmp(row.body, a->id.body, sizeof row.body) != 0) {
-                return id_reused(f, i, row.index);
-            }
+        err = dedup_find(d, t, a->id.hash, now_ms, &row);
+        if (err == E_OK && memcmp(row.body, a->id.body, sizeof row.body) != 0) {
+            return id_reused(f, i, row.index);
+        }
+        if (err == E_OK) {
             a->duplicate = true;
             a->seq = row.seq;
             a->index = row.index;
-            break;
-        case TABLE_ABSENT:
-            break;
+        } else if (err != E_NOT_FOUND) {
+            return fault_set(f, err, "the row of event %u was not loaded, or is damaged", i);
         }
     }
     return codec_end(r) == E_OK ? E_OK : fault_set(f, r->err, "bytes follow the batch");

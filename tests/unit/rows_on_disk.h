@@ -3,19 +3,13 @@
 #ifndef TESTS_UNIT_ROWS_ON_DISK_H
 #define TESTS_UNIT_ROWS_ON_DISK_H
 
-#include <inttypes.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <cmocka.h>
-
 #include "agent/state.h"
 #include "federation/record.h"
+#include "include/grey/must.h"
 
 struct gateway {
     struct table *rows, *disk;
@@ -30,7 +24,7 @@ static inline void gateway_load_pinned(struct gateway *g) {
         struct bytes from = bytes_of(NULL, 0), key, value;
         raft_index ref;
         while (table_next(g->disk, ids[i], from, &key, &value, &ref)) {
-            assert_int_equal(table_load(g->rows, ids[i], key, true, value, ref), E_OK);
+            must(table_load(g->rows, ids[i], key, true, value, ref) == E_OK);
             memcpy(after, key.data, key.size);
             after[key.size] = 0;
             from = bytes_of(after, key.size + 1);
@@ -44,7 +38,8 @@ static inline void gateway_start(struct gateway *g) {
     gateway_load_pinned(g);
     g->state = state_new(g->rows, &f);
     if (g->state == NULL) {
-        fail_msg("the state does not load: %s", f.text);
+        (void)fprintf(stderr, "the state does not load: %s\n", f.text);
+        abort();
     }
 }
 
@@ -68,18 +63,18 @@ static inline void gateway_flush_write(struct gateway *g, const struct table_flu
     for (size_t i = 0; i < f->count; i++) {
         const struct table_op *op = &f->ops[i];
         if (op->kind == TABLE_OP_PUT) {
-            assert_int_equal(table_put(g->disk, op->id, op->key, op->value, op->ref), E_OK);
+            must(table_put(g->disk, op->id, op->key, op->value, op->ref) == E_OK);
         } else if (op->kind == TABLE_OP_DELETE) {
-            assert_int_equal(table_delete(g->disk, op->id, op->key), E_OK);
+            must(table_delete(g->disk, op->id, op->key) == E_OK);
         } else {
-            assert_int_equal(table_delete_range(g->disk, op->id, op->key, op->high), E_OK);
+            must(table_delete_range(g->disk, op->id, op->key, op->high) == E_OK);
         }
     }
 }
 
 static inline void gateway_flush(struct gateway *g) {
     struct table_flush f;
-    assert_int_equal(table_flush_begin(g->rows, &f), E_OK);
+    must(table_flush_begin(g->rows, &f) == E_OK);
     if (f.count > 0) {
         gateway_flush_write(g, &f);
         table_flush_done(g->rows, true);
@@ -92,7 +87,7 @@ static inline void gateway_load(void *context, enum table_id id, struct bytes ke
     raft_index ref;
     if (table_get(g->rows, id, key, &value) == TABLE_UNKNOWN) {
         bool found = table_next(g->disk, id, key, &found_key, &value, &ref) && bytes_equal(found_key, key);
-        assert_int_equal(table_load(g->rows, id, key, found, value, ref), E_OK);
+        must(table_load(g->rows, id, key, found, value, ref) == E_OK);
     }
 }
 
@@ -107,11 +102,11 @@ static inline enum grey_error gateway_entry(struct gateway *g, enum entry_kind k
     struct entry e = {
         .index = state_applied(g->state) + 1, .kind = (uint16_t)kind, .schema = ENTRY_SCHEMA, .time_ms = time_ms, .term = 1};
     if (payload != NULL) {
-        assert_int_equal(payload->err, E_OK);
+        must(payload->err == E_OK);
         e.payload = builder_blob(payload);
         builder_reset(payload);
     }
-    assert_int_equal(gateway_apply(g, &e, o, answer), E_OK);
+    must(gateway_apply(g, &e, o, answer) == E_OK);
     blob_unref(e.payload);
     return o->err;
 }
@@ -138,7 +133,7 @@ static inline void gateway_dump(struct gateway *g, struct builder *out) {
             from = bytes_of(after, key[take].size + 1);
         }
     }
-    assert_int_equal(out->err, E_OK);
+    must(out->err == E_OK);
 }
 
 #endif

@@ -1,3 +1,12 @@
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
 #include "tests/unit/rows_on_disk.h"
 
 #define DAY_MS (24ll * 3600 * 1000)
@@ -30,8 +39,9 @@ static void a_site_is_made_once(void **context) {
         struct site_facts f;
         enum grey_error wanted;
     } steps[] = {
-        {facts_of("s-1", 7, 9, 1), E_OK},         {facts_of("s-1", 7, 9, 1), E_OK},         {facts_of("s-2", 7, 9, 1), E_WRONG_SITE},
-        {facts_of("s-1", 8, 9, 1), E_WRONG_SITE}, {facts_of("s-1", 7, 8, 1), E_WRONG_SITE}, {facts_of("s-1", 7, 9, 2), E_OK},
+        {facts_of("s-1", 7, 9, 1), E_OK},         {facts_of("s-1", 7, 9, 1), E_OK},
+        {facts_of("s-2", 7, 9, 1), E_WRONG_SITE}, {facts_of("s-1", 8, 9, 1), E_WRONG_SITE},
+        {facts_of("s-1", 7, 8, 1), E_WRONG_SITE}, {facts_of("s-1", 7, 9, 2), E_OK},
         {facts_of("s-1", 7, 9, 1), E_WRONG_SITE}, {facts_of("s 1", 7, 9, 2), E_BAD_MESSAGE},
     };
     for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
@@ -122,6 +132,43 @@ static void log_time_goes_back_only_by_a_clock_entry(void **context) {
     gateway_free(&g);
 }
 
+/* A damaged row is this node's alone: going on with it would part its state from the others'. */
+static void a_damaged_row_stops_the_node(void **context) {
+    (void)context;
+    struct gateway g = gateway_new(1 << 20);
+    struct outcome o;
+    struct builder p;
+    builder_init(&p, 1024);
+    payload_kv(&p, false, bytes_str("a"), KV_ALWAYS, 0, bytes_str(""), bytes_str("x"));
+    struct entry put = {.index = 1, .kind = ENTRY_KV, .schema = ENTRY_SCHEMA, .payload = builder_blob(&p)};
+    assert_int_equal(table_put(g.disk, TABLE_KV, bytes_str("a"), bytes_str("short"), 1), E_OK);
+    assert_int_equal(gateway_apply(&g, &put, &o, NULL), E_CORRUPT);
+    builder_reset(&p);
+    struct event event = {.id = bytes_str("i"), .source = bytes_str("s"), .type = bytes_str("t"), .has_id = true};
+    codec_put_array(&p, 1);
+    record_encode(&event, &p);
+    struct entry events = {.index = 1, .kind = ENTRY_EVENTS, .schema = ENTRY_SCHEMA, .payload = builder_blob(&p)};
+    assert_int_equal(state_apply(g.state, &events, &o, NULL), E_BUG); /* its rows were not loaded */
+    state_wants(&events, gateway_load, &g);
+    uint8_t key[17] = {0};
+    assert_int_equal(state_apply(g.state, &events, &o, NULL), E_OK);
+    gateway_flush(&g);
+    struct bytes found, value;
+    raft_index ref;
+    assert_true(table_next(g.disk, TABLE_DEDUP, bytes_of(NULL, 0), &found, &value, &ref) && found.size == sizeof key);
+    memcpy(key, found.data, sizeof key);
+    assert_int_equal(table_put(g.disk, TABLE_DEDUP, bytes_of(key, sizeof key), bytes_str("short"), 0), E_OK);
+    gateway_stop(&g);
+    gateway_start(&g);
+    events.index = 2;
+    assert_int_equal(gateway_apply(&g, &events, &o, NULL), E_CORRUPT);
+    assert_int_equal(state_applied(g.state), 1);
+    blob_unref(put.payload);
+    blob_unref(events.payload);
+    builder_free(&p);
+    gateway_free(&g);
+}
+
 /* --- the same log on gateways whose disks have another rhythm ---------------------------------------------------------------------- */
 
 static void random_batch(struct builder *p) {
@@ -152,8 +199,8 @@ static enum entry_kind random_payload(const struct gateway *g, struct builder *p
     case 3:
     case 4:
         (void)snprintf(key, sizeof key, "k%u", (unsigned)draw(60));
-        payload_kv(p, draw(4) == 0, bytes_str(key), (enum kv_condition)draw(3), state_applied(g->state) - draw(20), bytes_str("a/b"),
-                   bytes_of("0123456789", draw(10)));
+        payload_kv(p, draw(4) == 0, bytes_str(key), (enum kv_condition)draw(3), state_applied(g->state) - draw(20),
+                   bytes_str("a/b"), bytes_of("0123456789", draw(10)));
         return ENTRY_KV;
     case 5:
     case 6: {
@@ -273,11 +320,9 @@ static void the_rhythm_of_the_disk_does_not_show_in_the_state(void **context) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_site_is_made_once),
-        cmocka_unit_test(an_unknown_entry_changes_nothing),
-        cmocka_unit_test(an_entry_waits_for_its_rows),
-        cmocka_unit_test(log_time_goes_back_only_by_a_clock_entry),
-        cmocka_unit_test(the_rhythm_of_the_disk_does_not_show_in_the_state),
+        cmocka_unit_test(a_site_is_made_once),          cmocka_unit_test(an_unknown_entry_changes_nothing),
+        cmocka_unit_test(an_entry_waits_for_its_rows),  cmocka_unit_test(log_time_goes_back_only_by_a_clock_entry),
+        cmocka_unit_test(a_damaged_row_stops_the_node), cmocka_unit_test(the_rhythm_of_the_disk_does_not_show_in_the_state),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

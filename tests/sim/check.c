@@ -1,0 +1,236 @@
+/* The laws of FAULTS section 3, seen from outside the members.
+ *
+ * L1  one leader per term, one vote per member and term.
+ * L2  equal index and term means equal hash; the hash covers all before it, so equal prefix.
+ * L3  what a leader reports committed stays as it is, and is in the log of every later leader.
+ * L4  every member applies the same entry at the same index.  (The state is a function of the entries.)
+ * L5  what a message promises is on the sender's disk when it leaves; what is committed is on a majority's disks.
+ * L6  in world.c: a read sees all that any client knew when it began.
+ * L14 terms, commit and applied indexes never go back; terms not across restarts either. */
+#include "tests/sim/world.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "federation/raft/quorum.h"
+#include "include/grey/must.h"
+
+struct fact { /* an entry that some member once held */
+    raft_index index;
+    raft_term term;
+    uint8_t hash[DIGEST_BYTES];
+};
+
+struct check {
+    struct fact *facts; /* open addressing by (index, term); term 0: free */
+    uint32_t fact_count, fact_capacity;
+    uint8_t (*chain)[DIGEST_BYTES]; /* by index: committed */
+    raft_term *chain_terms;
+    raft_index committed;
+    uint32_t chain_capacity;
+    raft_id *leaders; /* by term */
+    uint32_t leader_capacity;
+};
+
+static void *check_grow(void *p, uint32_t *capacity, uint64_t index, size_t size) {
+    uint32_t before = *capacity;
+    if (index < before) {
+        return p;
+    }
+    uint32_t after = before == 0 ? 64 : before;
+    while (after <= index) {
+        after *= 2;
+    }
+    p = realloc(p, after * size);
+    must(p != NULL);
+    memset((uint8_t *)p + before * size, 0, (after - before) * size);
+    *capacity = after;
+    return p;
+}
+
+struct check *check_new(void) {
+    struct check *c = calloc(1, sizeof *c);
+    must(c != NULL);
+    c->fact_capacity = 1024;
+    c->facts = calloc(c->fact_capacity, sizeof *c->facts);
+    must(c->facts != NULL);
+    return c;
+}
+
+void check_free(struct check *c) {
+    free(c->facts);
+    free(c->chain);
+    free(c->chain_terms);
+    free(c->leaders);
+    free(c);
+}
+
+raft_index check_committed(const struct world *w) {
+    return w->check->committed;
+}
+
+static struct fact *check_fact(struct check *c, raft_index index, raft_term term) {
+    uint64_t at = (index * UINT64_C(0x9e3779b97f4a7c15) ^ term * UINT64_C(0xc2b2ae3d27d4eb4f)) >> 20;
+    for (;; at++) {
+        struct fact *f = &c->facts[at & (c->fact_capacity - 1)];
+        if (f->term == 0 || (f->index == index && f->term == term)) {
+            return f;
+        }
+    }
+}
+
+static void check_held(struct world *w, const struct node *n, const struct entry *e) {
+    struct check *c = w->check;
+    if (c->fact_count * 2 > c->fact_capacity) {
+        struct fact *old = c->facts;
+        uint32_t before = c->fact_capacity;
+        c->fact_capacity *= 2;
+        c->facts = calloc(c->fact_capacity, sizeof *c->facts);
+        must(c->facts != NULL);
+        for (uint32_t i = 0; i < before; i++) {
+            if (old[i].term != 0) {
+                *check_fact(c, old[i].index, old[i].term) = old[i];
+            }
+        }
+        free(old);
+    }
+    struct fact *f = check_fact(c, e->index, e->term);
+    if (f->term == 0) {
+        f->index = e->index;
+        f->term = e->term;
+        memcpy(f->hash, e->hash, DIGEST_BYTES);
+        c->fact_count++;
+    } else if (memcmp(f->hash, e->hash, DIGEST_BYTES) != 0) {
+        world_fail(w, "L2: node %" PRIu64 " holds another entry %" PRIu64 " of term %" PRIu64, n->id, e->index, e->term);
+    }
+}
+
+static void check_leader(struct world *w, const struct node *n, const struct raft_status *s) {
+    struct check *c = w->check;
+    c->leaders = check_grow(c->leaders, &c->leader_capacity, s->term, sizeof *c->leaders);
+    if (c->leaders[s->term] != 0 && c->leaders[s->term] != n->id) {
+        world_fail(w, "L1: nodes %" PRIu64 " and %" PRIu64 " lead term %" PRIu64, c->leaders[s->term], n->id, s->term);
+    }
+    c->leaders[s->term] = n->id;
+    if (n->disk.term < s->term || n->disk.vote != n->id) {
+        world_fail(w, "L5: node %" PRIu64 " leads term %" PRIu64 ", its own vote is not on its disk", n->id, s->term);
+    }
+    const struct entry *e = raft_entry(n->raft, c->committed);
+    if (s->last_index < c->committed || (e != NULL && memcmp(e->hash, c->chain[c->committed], DIGEST_BYTES) != 0)) {
+        world_fail(w, "L3: node %" PRIu64 " leads term %" PRIu64 " without the committed entry %" PRIu64, n->id, s->term,
+                   c->committed);
+    }
+}
+
+/* A leader says that all up to here is committed: it must be on the disks of a majority now. */
+static void check_commit(struct world *w, const struct node *n, const struct raft_status *s) {
+    struct check *c = w->check;
+    uint64_t durable[LIMIT_MEMBERS];
+    for (uint32_t i = 0; i < s->members->count; i++) {
+        const struct node *m = world_node(w, s->members->at[i].id);
+        const struct entry *e = disk_entry(&m->disk, s->commit_index), *mine = raft_entry(n->raft, s->commit_index);
+        durable[i] = m->wiped || m->disk.base.index >= s->commit_index ||
+                     (e != NULL && mine != NULL && memcmp(e->hash, mine->hash, DIGEST_BYTES) == 0);
+    }
+    if (quorum_value(s->members, durable) == 0) {
+        world_fail(w, "L5: node %" PRIu64 " commits %" PRIu64 ", which is not on the disks of a majority", n->id, s->commit_index);
+    }
+    while (c->committed < s->commit_index) {
+        raft_index index = c->committed + 1;
+        const struct entry *e = raft_entry(n->raft, index);
+        if (e == NULL) {
+            world_fail(w, "node %" PRIu64 ": entry %" PRIu64 " is committed and not in memory", n->id, index);
+            return;
+        }
+        uint32_t capacity = c->chain_capacity;
+        c->chain = check_grow(c->chain, &c->chain_capacity, index, sizeof *c->chain);
+        c->chain_terms = check_grow(c->chain_terms, &capacity, index, sizeof *c->chain_terms);
+        memcpy(c->chain[index], e->hash, DIGEST_BYTES);
+        c->chain_terms[index] = e->term;
+        c->committed = index;
+        w->counts[COUNT_COMMITTED]++;
+    }
+}
+
+void check_step(struct world *w, struct node *n, const struct raft_output *out) {
+    struct raft_status s;
+    raft_status(n->raft, &s);
+    if (s.term < n->term_seen || s.commit_index < n->commit_seen || s.term < n->disk.term) {
+        world_fail(w, "L14: node %" PRIu64 " goes back: term %" PRIu64 " after %" PRIu64 ", commit %" PRIu64 " after %" PRIu64,
+                   n->id, s.term, n->term_seen, s.commit_index, n->commit_seen);
+    }
+    if (out->commit_index != s.commit_index || s.commit_index > s.last_index || s.stored_index > s.last_index) {
+        world_fail(w, "node %" PRIu64 ": commit %" PRIu64 ", stored %" PRIu64 ", last %" PRIu64, n->id, s.commit_index,
+                   s.stored_index, s.last_index);
+    }
+    if (out->truncate_from > 0 && out->truncate_from <= n->commit_seen) {
+        world_fail(w, "L3: node %" PRIu64 " cuts %" PRIu64 ", committed is %" PRIu64, n->id, out->truncate_from, n->commit_seen);
+    }
+    for (raft_index i = out->store_first; i <= out->store_last; i++) {
+        const struct entry *e = raft_entry(n->raft, i);
+        if (e != NULL) {
+            check_held(w, n, e);
+        }
+    }
+    if (s.role == RAFT_LEADER && n->role_seen != RAFT_LEADER) {
+        check_leader(w, n, &s);
+    }
+    if (s.commit_index > w->check->committed) {
+        /* a leader that left with this commit is a follower by now */
+        struct check *c = w->check;
+        bool led = s.role == RAFT_LEADER || (n->role_seen == RAFT_LEADER && s.term == n->term_seen);
+        if (!led) {
+            world_fail(w, "L3: follower %" PRIu64 " commits %" PRIu64 ", leaders %" PRIu64, n->id, s.commit_index, c->committed);
+        } else {
+            check_commit(w, n, &s);
+        }
+    }
+    n->role_seen = s.role;
+    n->term_seen = s.term;
+    n->commit_seen = s.commit_index;
+}
+
+void check_release(struct world *w, struct node *n, const struct raft_message *m) {
+    const struct disk *d = &n->disk;
+    if (m->kind == RAFT_PRE_VOTE || (m->kind == RAFT_PRE_VOTE_REPLY && !m->refused)) {
+        return;
+    }
+    if (d->term < m->term) {
+        world_fail(w, "L5: node %" PRIu64 " says term %" PRIu64 " in message %d, its disk has %" PRIu64, n->id, m->term,
+                   (int)m->kind, d->term);
+    }
+    if ((m->kind == RAFT_VOTE_REPLY && !m->refused) || m->kind == RAFT_VOTE) {
+        raft_id candidate = m->kind == RAFT_VOTE ? n->id : m->to;
+        n->voted = check_grow(n->voted, &n->voted_capacity, m->term, sizeof *n->voted);
+        if (n->voted[m->term] != 0 && n->voted[m->term] != candidate) {
+            world_fail(w, "L1: node %" PRIu64 " votes for %" PRIu64 " and %" PRIu64 " in term %" PRIu64, n->id, n->voted[m->term],
+                       candidate, m->term);
+        }
+        n->voted[m->term] = candidate;
+        if (d->term == m->term && d->vote != candidate) {
+            world_fail(w, "L5: node %" PRIu64 " votes for %" PRIu64 ", its disk says %" PRIu64, n->id, candidate, d->vote);
+        }
+    }
+    if (m->kind == RAFT_APPEND_REPLY && !m->refused && d->term == m->term && disk_last(d) < m->index) {
+        world_fail(w, "L5: node %" PRIu64 " acknowledges %" PRIu64 ", its disk ends at %" PRIu64, n->id, m->index, disk_last(d));
+    }
+}
+
+void check_apply(struct world *w, struct node *n, const struct entry *e) {
+    struct check *c = w->check;
+    if (e->index > c->committed || memcmp(c->chain[e->index], e->hash, DIGEST_BYTES) != 0) {
+        world_fail(w, "L4: node %" PRIu64 " applies another entry %" PRIu64 " (term %" PRIu64 ", committed was term %" PRIu64 ")",
+                   n->id, e->index, e->term, e->index <= c->committed ? c->chain_terms[e->index] : 0);
+    }
+}
+
+void check_restart(struct world *w, struct node *n) {
+    if (n->disk.base.index > w->check->committed ||
+        (n->disk.base.index > 0 && memcmp(w->check->chain[n->disk.base.index], n->disk.base.hash, DIGEST_BYTES) != 0)) {
+        world_fail(w, "L3: node %" PRIu64 " starts from a snapshot that was never committed", n->id);
+    }
+    n->term_seen = n->disk.term;
+    n->commit_seen = n->disk.applied;
+    n->role_seen = RAFT_FOLLOWER;
+}

@@ -1,0 +1,935 @@
+#include "tests/sim/world.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "include/grey/must.h"
+
+const char *const world_count_names[COUNT_KINDS] = {"crashes",
+                                                    "crashes before store",
+                                                    "crashes before send",
+                                                    "crashes amid sends",
+                                                    "restarts",
+                                                    "partitions",
+                                                    "one-way cuts",
+                                                    "pauses",
+                                                    "slow disks",
+                                                    "links down",
+                                                    "messages lost",
+                                                    "messages duplicated",
+                                                    "messages late",
+                                                    "transfers",
+                                                    "wiped nodes",
+                                                    "learners added",
+                                                    "promotions",
+                                                    "removals",
+                                                    "joint changes",
+                                                    "replacements",
+                                                    "compactions",
+                                                    "snapshots installed",
+                                                    "snapshots failed",
+                                                    "loads",
+                                                    "loads failed",
+                                                    "truncations",
+                                                    "elections won",
+                                                    "quorums lost",
+                                                    "entries committed",
+                                                    "proposals acknowledged",
+                                                    "reads",
+                                                    "reads failed",
+                                                    "steps"};
+
+static const uint64_t MS = 1000;
+
+uint64_t world_draw(struct world *w, uint64_t bound) {
+    uint64_t z = (w->random += UINT64_C(0x9e3779b97f4a7c15));
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return (z ^ (z >> 31)) % bound;
+}
+
+bool world_chance(struct world *w, uint32_t permille) {
+    return world_draw(w, 1000) < permille;
+}
+
+uint64_t world_between(struct world *w, uint64_t low, uint64_t high) {
+    return low + world_draw(w, high - low + 1);
+}
+
+void world_fail(struct world *w, const char *format, ...) {
+    if (w->violation == NULL) {
+        va_list args;
+        va_start(args, format);
+        (void)vsnprintf(w->violation_text, sizeof w->violation_text, format, args);
+        va_end(args);
+        w->violation = w->violation_text;
+    }
+}
+
+void world_trace(struct world *w, const char *format, ...) {
+    if (w->trace) {
+        va_list args;
+        va_start(args, format);
+        printf("%10.3f ms  ", (double)w->now_us / 1000.0);
+        (void)vprintf(format, args);
+        printf("\n");
+        va_end(args);
+    }
+}
+
+static void *world_alloc(size_t count, size_t size) {
+    void *p = calloc(count > 0 ? count : 1, size);
+    must(p != NULL);
+    return p;
+}
+
+/* --- Events: a binary heap by time, then by order of making ------------------------------------------------------------------------ */
+
+static bool event_before(const struct event *a, const struct event *b) {
+    return a->at_us != b->at_us ? a->at_us < b->at_us : a->order < b->order;
+}
+
+static void event_push(struct world *w, struct event e) {
+    if (w->heap_count == w->heap_capacity) {
+        w->heap_capacity = w->heap_capacity == 0 ? 256 : w->heap_capacity * 2;
+        w->heap = realloc(w->heap, w->heap_capacity * sizeof *w->heap);
+        must(w->heap != NULL);
+    }
+    e.order = ++w->order;
+    uint32_t at = w->heap_count++;
+    while (at > 0 && event_before(&e, &w->heap[(at - 1) / 2])) {
+        w->heap[at] = w->heap[(at - 1) / 2];
+        at = (at - 1) / 2;
+    }
+    w->heap[at] = e;
+}
+
+static struct event event_pop(struct world *w) {
+    struct event top = w->heap[0], last = w->heap[--w->heap_count];
+    uint32_t at = 0;
+    for (uint32_t child = 1; child < w->heap_count; child = 2 * at + 1) {
+        if (child + 1 < w->heap_count && event_before(&w->heap[child + 1], &w->heap[child])) {
+            child++;
+        }
+        if (!event_before(&w->heap[child], &last)) {
+            break;
+        }
+        w->heap[at] = w->heap[child];
+        at = child;
+    }
+    w->heap[at] = last;
+    return top;
+}
+
+void world_later(struct world *w, uint64_t delay_us, enum event_kind kind, struct node *n) {
+    event_push(w, (struct event){.at_us = w->now_us + delay_us,
+                                 .kind = kind,
+                                 .node = n == NULL ? 0 : (uint32_t)(n - w->nodes),
+                                 .generation = n == NULL ? 0 : n->generation});
+}
+
+/* --- Messages ------------------------------------------------------------------------------------------------------------------ */
+
+/* What the wire carries: the fields that count for the kind, entries without digests and hashes. */
+static struct raft_message *message_copy(const struct raft_message *m) {
+    struct raft_message *copy = world_alloc(1, sizeof *copy);
+    *copy = (struct raft_message){.kind = m->kind,
+                                  .from = m->from,
+                                  .to = m->to,
+                                  .term = m->term,
+                                  .index = m->index,
+                                  .log_term = m->log_term,
+                                  .hint_index = m->hint_index,
+                                  .commit_index = m->commit_index,
+                                  .round = m->round,
+                                  .refused = m->refused,
+                                  .transfer = m->transfer};
+    if (m->kind == RAFT_APPEND) {
+        memcpy(copy->hash, m->hash, DIGEST_BYTES);
+        memcpy(copy->last_hash, m->last_hash, DIGEST_BYTES);
+        struct entry *entries = m->entry_count > 0 ? world_alloc(m->entry_count, sizeof *entries) : NULL;
+        for (uint32_t i = 0; i < m->entry_count; i++) {
+            entries[i] = m->entries[i];
+            blob_ref(entries[i].payload);
+            memset(entries[i].digest, 0, DIGEST_BYTES);
+            memset(entries[i].hash, 0, DIGEST_BYTES);
+        }
+        copy->entries = entries;
+        copy->entry_count = m->entry_count;
+    } else if (m->kind == RAFT_SNAPSHOT) {
+        copy->point = m->point;
+    }
+    return copy;
+}
+
+static void message_free(struct raft_message *m) {
+    if (m != NULL) {
+        for (uint32_t i = 0; i < m->entry_count; i++) {
+            blob_unref(m->entries[i].payload);
+        }
+        free((void *)(uintptr_t)m->entries);
+        free(m);
+    }
+}
+
+static void message_post(struct world *w, struct node *from, struct raft_message *m) {
+    check_release(w, from, m);
+    struct node *to = world_node(w, m->to);
+    if (w->trace) {
+        static const char *const names[] = {
+            "?",         "PRE_VOTE",        "PRE_VOTE_REPLY", "VOTE",         "VOTE_REPLY", "APPEND",     "APPEND_REPLY",
+            "HEARTBEAT", "HEARTBEAT_REPLY", "SNAPSHOT",       "READ_REQUEST", "READ_REPLY", "TIMEOUT_NOW"};
+        world_trace(w,
+                    "%" PRIu64 " -> %" PRIu64 " %s term=%" PRIu64 " index=%" PRIu64 " log_term=%" PRIu64 " hint=%" PRIu64
+                    " commit=%" PRIu64 " n=%u%s",
+                    m->from, m->to, names[m->kind], m->term, m->index, m->log_term, m->hint_index, m->commit_index, m->entry_count,
+                    m->refused ? " refused" : "");
+    }
+    bool cut = to == NULL || w->cut[from - w->nodes][to - w->nodes];
+    if (cut || world_chance(w, w->loss_permille)) {
+        w->counts[COUNT_LOST]++;
+        message_free(m);
+        return;
+    }
+    uint32_t copies = 1;
+    if (world_chance(w, w->duplicate_permille)) {
+        w->counts[COUNT_DUPLICATED]++;
+        copies++;
+    }
+    for (uint32_t i = 0; i < copies; i++) {
+        uint64_t delay_us = world_between(w, w->delay_us_min, w->delay_us_max);
+        if (world_chance(w, w->late_permille)) {
+            w->counts[COUNT_REORDERED]++;
+            delay_us += world_draw(w, 2000 * MS);
+        }
+        event_push(w, (struct event){.at_us = w->now_us + delay_us,
+                                     .kind = EVENT_DELIVER,
+                                     .node = (uint32_t)(to - w->nodes),
+                                     .message = i + 1 < copies ? message_copy(m) : m});
+    }
+}
+
+/* --- Disk ---------------------------------------------------------------------------------------------------------------------- */
+
+raft_index disk_last(const struct disk *d) {
+    return d->base.index + d->count;
+}
+
+const struct entry *disk_entry(const struct disk *d, raft_index index) {
+    return index > d->base.index && index <= disk_last(d) ? &d->entries[index - d->base.index - 1] : NULL;
+}
+
+void disk_members(const struct disk *d, raft_index at, struct raft_members *members, raft_index *index) {
+    *members = d->base_members;
+    *index = d->base_members_index;
+    for (raft_index i = at; i > d->base.index; i--) {
+        const struct entry *e = disk_entry(d, i);
+        if (e->kind == ENTRY_CONFIG) {
+            must(raft_members_decode(blob_bytes(e->payload), members) == E_OK);
+            *index = i;
+            return;
+        }
+    }
+}
+
+static void disk_cut(struct disk *d, raft_index from) {
+    while (d->count > 0 && disk_last(d) >= from) {
+        blob_unref(d->entries[--d->count].payload);
+    }
+}
+
+static void disk_drop(struct disk *d, raft_index until) { /* entries up to here */
+    uint32_t n = until >= disk_last(d) ? d->count : (uint32_t)(until - d->base.index);
+    for (uint32_t i = 0; i < n; i++) {
+        blob_unref(d->entries[i].payload);
+    }
+    memmove(d->entries, d->entries + n, (d->count - n) * sizeof *d->entries);
+    d->count -= n;
+}
+
+static void disk_clear(struct disk *d) {
+    disk_cut(d, d->base.index + 1);
+    free(d->entries);
+    *d = (struct disk){0};
+}
+
+static void disk_take(struct world *w, struct disk *d, const struct unit *u) {
+    if (u->vote_set) {
+        d->term = u->term;
+        d->vote = u->vote;
+    }
+    if (u->truncate_from > 0) {
+        disk_cut(d, u->truncate_from > d->base.index ? u->truncate_from : d->base.index + 1);
+    }
+    for (uint32_t i = 0; i < u->count; i++) {
+        if (u->entries[i].index <= d->base.index) {
+            continue;
+        }
+        if (u->entries[i].index != disk_last(d) + 1) {
+            world_fail(w, "gap on disk: entry %" PRIu64 " after %" PRIu64, u->entries[i].index, disk_last(d));
+            return;
+        }
+        if (d->count == d->capacity) {
+            d->capacity = d->capacity == 0 ? 64 : d->capacity * 2;
+            d->entries = realloc(d->entries, d->capacity * sizeof *d->entries);
+            must(d->entries != NULL);
+        }
+        d->entries[d->count] = u->entries[i];
+        blob_ref(d->entries[d->count++].payload);
+    }
+    if (u->applied > d->applied) {
+        d->applied = u->applied;
+        if (u->applied > disk_last(d)) {
+            world_fail(w, "applied %" PRIu64 " is durable, the log ends at %" PRIu64, u->applied, disk_last(d));
+        }
+    }
+}
+
+static void unit_free(struct unit *u) {
+    for (uint32_t i = 0; i < u->count; i++) {
+        blob_unref(u->entries[i].payload);
+    }
+    free(u->entries);
+    free(u);
+}
+
+static struct unit *unit_shift(struct node *n) {
+    struct unit *u = n->units;
+    n->units = u->next;
+    if (n->units == NULL) {
+        n->units_last = NULL;
+    }
+    return u;
+}
+
+static void unit_queue(struct world *w, struct node *n, struct unit *u) {
+    uint64_t us = n->slow_us > w->now_us ? world_between(w, 50 * MS, 800 * MS) : world_between(w, w->disk_us_min, w->disk_us_max);
+    uint64_t from = n->disk_free_us > w->now_us && world_chance(w, 700) ? n->disk_free_us : w->now_us;
+    u->done_us = n->disk_free_us = from + us > n->disk_free_us ? from + us : n->disk_free_us; /* in order; some share a sync */
+    if (n->units_last != NULL) {
+        n->units_last->next = u;
+    } else {
+        n->units = u;
+    }
+    n->units_last = u;
+    world_later(w, u->done_us - w->now_us, EVENT_STORED, n);
+}
+
+/* --- Nodes --------------------------------------------------------------------------------------------------------------------- */
+
+static uint64_t node_ms(const struct world *w, const struct node *n) {
+    int64_t us = (int64_t)w->now_us;
+    return (uint64_t)(n->clock_offset_ms + (us + us / 1000000 * n->drift_ppm) / 1000);
+}
+
+struct node *world_node(struct world *w, raft_id id) {
+    for (uint32_t i = 0; i < w->node_count; i++) {
+        if (w->nodes[i].id == id) {
+            return &w->nodes[i];
+        }
+    }
+    return NULL;
+}
+
+struct node *world_leader(struct world *w) {
+    struct node *leader = NULL;
+    raft_term term = 0;
+    for (uint32_t i = 0; i < w->node_count; i++) {
+        struct raft_status s;
+        if (w->nodes[i].up) {
+            raft_status(w->nodes[i].raft, &s);
+            if (s.role == RAFT_LEADER && s.term > term) {
+                leader = &w->nodes[i];
+                term = s.term;
+            }
+        }
+    }
+    return leader;
+}
+
+static void node_schedule_tick(struct world *w, struct node *n) {
+    uint64_t deadline_ms = raft_deadline_ms(n->raft), now_ms = node_ms(w, n);
+    uint64_t at_us = w->now_us + (deadline_ms > now_ms ? (deadline_ms - now_ms) * MS : 0) + 1;
+    if (n->tick_us == 0 || at_us < n->tick_us) {
+        n->tick_us = at_us;
+        world_later(w, at_us - w->now_us, EVENT_TICK, n);
+    }
+}
+
+static void node_start(struct world *w, struct node *n) {
+    struct disk *d = &n->disk;
+    struct raft_members *members = world_alloc(1, sizeof *members);
+    struct raft_start start = {.term = d->term, .vote = d->vote, .base = d->base, .applied_index = d->applied};
+    disk_members(d, d->applied, members, &start.members_index);
+    start.members = members->count > 0 ? members : NULL;
+    raft_index window = world_between(w, d->base.index, d->applied);
+    start.window_base = d->base;
+    const struct entry *before = disk_entry(d, window);
+    if (before != NULL) {
+        start.window_base = (struct raft_point){.index = before->index, .term = before->term, .time_ms = before->time_ms};
+        memcpy(start.window_base.hash, before->hash, DIGEST_BYTES);
+    }
+    start.entries = d->entries + (window - d->base.index);
+    start.entry_count = (uint32_t)(disk_last(d) - window);
+    struct raft_config config = w->config;
+    config.self = n->id;
+    config.seed = world_draw(w, UINT64_MAX);
+    n->raft = raft_new(&config, &start, node_ms(w, n));
+    free(members);
+    if (n->raft == NULL) {
+        world_fail(w, "node %" PRIu64 " cannot start", n->id);
+        return;
+    }
+    n->up = true;
+    n->generation++;
+    n->tick_us = 0;
+    n->applied = d->applied;
+    n->disk_free_us = n->paused_us = 0;
+    n->install_from = 0;
+    check_restart(w, n);
+    node_schedule_tick(w, n);
+}
+
+uint32_t world_add(struct world *w) {
+    must(w->node_count < WORLD_NODES_MAX);
+    struct node *n = &w->nodes[w->node_count];
+    *n = (struct node){.id = 1 + w->node_count,
+                       .clock_offset_ms = (int64_t)world_draw(w, 1000000),
+                       .wall_offset_ms = (int64_t)world_draw(w, 7200000),
+                       .drift_ppm = (int32_t)world_draw(w, 2001) - 1000,
+                       .held = world_alloc(WORLD_SENDS_HELD_MAX, sizeof(struct held_send))};
+    return w->node_count++;
+}
+
+static void node_forget(struct node *n) { /* all that lives in memory only */
+    raft_free(n->raft);
+    n->raft = NULL;
+    n->up = false;
+    for (uint32_t i = 0; i < n->held_count; i++) {
+        message_free(n->held[i].message);
+    }
+    n->held_count = 0;
+    n->proposal_count = n->read_count = 0;
+    n->crash_armed = 0;
+}
+
+void world_crash(struct world *w, struct node *n) {
+    world_trace(w, "crash of %" PRIu64, n->id);
+    w->counts[COUNT_CRASH]++;
+    uint32_t kept = 0, total = 0;
+    for (struct unit *u = n->units; u != NULL; u = u->next) {
+        total++;
+    }
+    kept = (uint32_t)world_draw(w, total + 1); /* written but not reported */
+    while (n->units != NULL) {
+        struct unit *u = unit_shift(n);
+        if (kept > 0) {
+            kept--;
+            disk_take(w, &n->disk, u);
+        }
+        unit_free(u);
+    }
+    node_forget(n);
+}
+
+void world_restart(struct world *w, struct node *n) {
+    if (!n->up && !n->wiped) {
+        world_trace(w, "start of %" PRIu64, n->id);
+        w->counts[COUNT_RESTART]++;
+        node_start(w, n);
+    }
+}
+
+static void claim_add(struct claim **claims, uint32_t *count, uint32_t *capacity, struct claim c) {
+    if (*count == *capacity) {
+        *capacity = *capacity == 0 ? 16 : *capacity * 2;
+        *claims = realloc(*claims, *capacity * sizeof **claims);
+        must(*claims != NULL);
+    }
+    (*claims)[(*count)++] = c;
+}
+
+static void node_acknowledge(struct world *w, struct node *n, const struct entry *e) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < n->proposal_count; i++) {
+        struct claim c = n->proposals[i];
+        if (c.index != e->index) {
+            n->proposals[kept++] = c;
+        } else if (c.term == e->term) {
+            w->counts[COUNT_ACKNOWLEDGED]++;
+            w->acknowledged = e->index > w->acknowledged ? e->index : w->acknowledged;
+            if (w->calm && c.context > 0 && e->index > w->calm_acknowledged) {
+                w->calm_acknowledged = e->index;
+            }
+        }
+    }
+    n->proposal_count = kept;
+}
+
+static void node_serve_reads(struct world *w, struct node *n) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < n->read_count; i++) {
+        struct claim c = n->reads[i];
+        if (c.term == 1 && c.index <= n->applied) { /* answered: the client sees the state as it is now */
+            w->acknowledged = n->applied > w->acknowledged ? n->applied : w->acknowledged;
+        } else {
+            n->reads[kept++] = c;
+        }
+    }
+    n->read_count = kept;
+}
+
+/* The owner applies, now all, now a part; and notes down durably how far it is, after what was stored before. */
+static void node_apply(struct world *w, struct node *n, raft_index commit) {
+    raft_index until = world_chance(w, 900) ? commit : world_between(w, n->applied, commit);
+    if (until <= n->applied) {
+        return;
+    }
+    while (n->applied < until) {
+        const struct entry *e = raft_entry(n->raft, n->applied + 1);
+        if (e == NULL) {
+            world_fail(w, "node %" PRIu64 ": entry %" PRIu64 " is committed and not in memory", n->id, n->applied + 1);
+            return;
+        }
+        check_apply(w, n, e);
+        n->applied++;
+        node_acknowledge(w, n, e);
+    }
+    node_serve_reads(w, n);
+    if (world_chance(w, 100)) {
+        struct unit *u = world_alloc(1, sizeof *u);
+        u->applied = n->applied;
+        unit_queue(w, n, u);
+    }
+    struct raft_input in = {.kind = RAFT_IN_APPLIED, .index = n->applied};
+    (void)world_step(w, n, &in, NULL);
+}
+
+static void node_store(struct world *w, struct node *n, const struct raft_output *out) {
+    struct unit *u = world_alloc(1, sizeof *u);
+    *u = (struct unit){.store_id = out->store_id,
+                       .vote_set = out->store_vote,
+                       .term = out->term,
+                       .vote = out->vote,
+                       .truncate_from = out->truncate_from};
+    if (out->store_last >= out->store_first) {
+        u->entries = world_alloc(out->store_last - out->store_first + 1, sizeof *u->entries);
+        for (raft_index i = out->store_first; i <= out->store_last; i++) {
+            const struct entry *e = raft_entry(n->raft, i);
+            if (e == NULL) {
+                world_fail(w, "node %" PRIu64 ": entry %" PRIu64 " is to be stored and not in memory", n->id, i);
+                break;
+            }
+            u->entries[u->count] = *e;
+            blob_ref(u->entries[u->count++].payload);
+        }
+    }
+    unit_queue(w, n, u);
+}
+
+static void node_send(struct world *w, struct node *n, const struct raft_output *out, uint32_t limit) {
+    for (uint32_t i = 0; i < out->send_count && i < limit; i++) {
+        const struct raft_send *s = &out->sends[i];
+        if (s->after_store_id == 0) {
+            message_post(w, n, message_copy(&s->message));
+        } else if (n->held_count < WORLD_SENDS_HELD_MAX) {
+            n->held[n->held_count++] = (struct held_send){message_copy(&s->message), s->after_store_id};
+        }
+    }
+}
+
+static void node_take_reads(struct world *w, struct node *n, const struct raft_output *out) {
+    for (uint32_t i = 0; i < out->read_count; i++) {
+        const struct raft_read *read = &out->reads[i];
+        for (uint32_t j = 0; j < n->read_count; j++) {
+            struct claim *c = &n->reads[j];
+            if (c->context != read->context) {
+                continue;
+            }
+            if (read->err != E_OK) {
+                w->counts[COUNT_READ_FAILED]++;
+                *c = n->reads[--n->read_count];
+            } else {
+                w->counts[COUNT_READ]++;
+                if (read->index < c->floor) {
+                    world_fail(w, "L6: node %" PRIu64 " reads at %" PRIu64 ", clients knew %" PRIu64, n->id, read->index, c->floor);
+                }
+                c->index = read->index;
+                c->term = 1;
+            }
+            break;
+        }
+    }
+}
+
+static void node_take_notes(struct world *w, struct node *n, const struct raft_output *out) {
+    for (uint32_t i = 0; i < out->note_count; i++) {
+        const struct raft_note *note = &out->notes[i];
+        world_trace(w, "note of %" PRIu64 ": kind=%d a=%" PRIu64 " b=%" PRIu64, n->id, (int)note->kind, note->a, note->b);
+        w->counts[COUNT_TRUNCATED] += note->kind == RAFT_NOTE_TRUNCATED;
+        w->counts[COUNT_QUORUM_LOST] += note->kind == RAFT_NOTE_QUORUM_LOST;
+        w->counts[COUNT_ELECTED] += note->kind == RAFT_NOTE_ROLE && note->a == RAFT_LEADER;
+        if (note->kind == RAFT_NOTE_DIVERGED || note->kind == RAFT_NOTE_REFUSED) {
+            world_fail(w, "node %" PRIu64 ": note %d a=%" PRIu64 " b=%" PRIu64 " among honest members", n->id, (int)note->kind,
+                       note->a, note->b);
+        }
+    }
+}
+
+enum grey_error world_step(struct world *w, struct node *n, struct raft_input *in, raft_index *proposed) {
+    struct raft_output out;
+    in->now_ms = node_ms(w, n);
+    in->wall_ms = INT64_C(1800000000000) + n->wall_offset_ms + (int64_t)(w->now_us / 1000);
+    w->counts[COUNT_STEPS]++;
+    enum grey_error err = raft_step(n->raft, in, &out);
+    if (proposed != NULL) {
+        *proposed = out.proposed_index;
+    }
+    node_take_notes(w, n, &out);
+    check_step(w, n, &out);
+    if (w->violation != NULL) {
+        return err;
+    }
+    int crash = out.store_id > 0 || out.send_count > 0 ? n->crash_armed : 0;
+    if (crash == COUNT_CRASH_BEFORE_STORE) {
+        w->counts[crash]++;
+        world_crash(w, n);
+        return E_OUTCOME_UNKNOWN;
+    }
+    if (out.store_id > 0) {
+        node_store(w, n, &out);
+    }
+    node_send(w, n, &out,
+              crash == COUNT_CRASH_BEFORE_SEND ? 0
+              : crash != 0                     ? (uint32_t)world_draw(w, out.send_count + 1)
+                                               : UINT32_MAX);
+    if (crash != 0) {
+        w->counts[crash]++;
+        world_crash(w, n);
+        return E_OUTCOME_UNKNOWN;
+    }
+    node_take_reads(w, n, &out);
+    for (uint32_t i = 0; i < out.load_count; i++) {
+        event_push(w, (struct event){.at_us = w->now_us + world_between(w, 1 * MS, 20 * MS),
+                                     .kind = EVENT_LOADED,
+                                     .node = (uint32_t)(n - w->nodes),
+                                     .generation = n->generation,
+                                     .load = out.loads[i]});
+    }
+    if (out.install) {
+        n->install_from = out.install_from;
+        n->install_point = out.install_point;
+        world_later(w, world_between(w, 5 * MS, 600 * MS), EVENT_INSTALLED, n);
+    }
+    if (out.commit_index > n->applied && n->install_from == 0) {
+        node_apply(w, n, out.commit_index);
+    }
+    node_serve_reads(w, n);
+    if (n->up && w->violation == NULL) {
+        node_schedule_tick(w, n);
+    }
+    return err;
+}
+
+/* Everything written so far, in order; then what waited for it may leave. */
+static void node_stored(struct world *w, struct node *n, bool all) {
+    uint64_t store_id = 0;
+    bool burst = world_chance(w, 100); /* several units reported as one */
+    while (n->units != NULL && (all || n->units->done_us <= w->now_us || (burst && world_chance(w, 500)))) {
+        struct unit *u = unit_shift(n);
+        disk_take(w, &n->disk, u);
+        store_id = u->store_id > 0 ? u->store_id : store_id;
+        unit_free(u);
+    }
+    if (store_id == 0) {
+        return;
+    }
+    if (n->crash_armed == COUNT_CRASH_BEFORE_SEND) { /* durable, and nobody knows */
+        w->counts[COUNT_CRASH_BEFORE_SEND]++;
+        world_crash(w, n);
+        return;
+    }
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < n->held_count; i++) {
+        if (n->held[i].after_store_id <= store_id) {
+            message_post(w, n, n->held[i].message);
+        } else {
+            n->held[kept++] = n->held[i];
+        }
+    }
+    n->held_count = kept;
+    struct raft_input in = {.kind = RAFT_IN_STORED, .store_id = store_id};
+    (void)world_step(w, n, &in, NULL);
+}
+
+static void node_loaded(struct world *w, struct node *n, const struct raft_load *load) {
+    const struct disk *d = &n->disk;
+    struct raft_input in = {.kind = RAFT_IN_LOADED, .peer = load->peer, .load_index = load->from};
+    if (load->from > d->base.index && !world_chance(w, 20)) {
+        if (load->from > disk_last(d)) {
+            world_fail(w, "node %" PRIu64 " loads %" PRIu64 ", the disk ends at %" PRIu64, n->id, load->from, disk_last(d));
+            return;
+        }
+        uint64_t bytes = 0;
+        in.entries = disk_entry(d, load->from);
+        do {
+            bytes += blob_bytes(in.entries[in.entry_count++].payload).size;
+        } while (load->from + in.entry_count <= disk_last(d) && bytes < load->bytes_max);
+        w->counts[COUNT_LOADED]++;
+    } else {
+        w->counts[COUNT_LOAD_FAILED]++;
+    }
+    (void)world_step(w, n, &in, NULL);
+}
+
+static void node_installed(struct world *w, struct node *n) {
+    struct node *from = world_node(w, n->install_from);
+    struct raft_input in = {.kind = RAFT_IN_SNAPSHOT_FAILED};
+    n->install_from = 0;
+    if (from == NULL || !from->up || from->disk.base.index < n->install_point.index || world_chance(w, 100)) {
+        w->counts[COUNT_INSTALL_FAILED]++;
+        (void)world_step(w, n, &in, NULL);
+        return;
+    }
+    uint64_t generation = n->generation;
+    node_stored(w, n, true); /* the storage works in order */
+    if (!n->up || n->generation != generation || w->violation != NULL) {
+        return;
+    }
+    struct disk *d = &n->disk;
+    const struct raft_point point = from->disk.base;
+    const struct entry *here = disk_entry(d, point.index);
+    bool goes_on = here != NULL && memcmp(here->hash, point.hash, DIGEST_BYTES) == 0;
+    if (goes_on) {
+        disk_drop(d, point.index);
+    } else {
+        disk_cut(d, d->base.index + 1);
+    }
+    d->base = point;
+    d->base_members = from->disk.base_members;
+    d->base_members_index = from->disk.base_members_index;
+    d->applied = n->applied = point.index;
+    w->counts[COUNT_INSTALLED]++;
+    in = (struct raft_input){
+        .kind = RAFT_IN_SNAPSHOT_DONE, .point = &point, .members = &d->base_members, .index = d->base_members_index};
+    if (world_step(w, n, &in, NULL) == E_BAD_MESSAGE) {
+        world_fail(w, "node %" PRIu64 " refuses the snapshot at %" PRIu64, n->id, point.index);
+    }
+    n->proposal_count = 0;
+}
+
+static void node_compact(struct world *w, struct node *n) {
+    struct disk *d = &n->disk;
+    if (d->applied <= d->base.index + w->compact_entries || n->install_from != 0) {
+        return;
+    }
+    raft_index at = d->applied - world_draw(w, w->compact_entries);
+    const struct entry *e = disk_entry(d, at);
+    struct raft_point point = {.index = at, .term = e->term, .time_ms = e->time_ms};
+    memcpy(point.hash, e->hash, DIGEST_BYTES);
+    disk_members(d, at, &d->base_members, &d->base_members_index);
+    disk_drop(d, at);
+    d->base = point;
+    w->counts[COUNT_COMPACTED]++;
+    struct raft_input in = {.kind = RAFT_IN_COMPACTED, .point = &point};
+    (void)world_step(w, n, &in, NULL);
+}
+
+/* --- Clients ------------------------------------------------------------------------------------------------------------------- */
+
+void world_propose(struct world *w, struct node *n) {
+    struct raft_proposal proposals[4];
+    uint32_t count = (uint32_t)world_between(w, 1, 4);
+    for (uint32_t i = 0; i < count; i++) {
+        size_t size = world_chance(w, 20) ? 4096 : 8 + world_draw(w, 64);
+        struct blob *payload = blob_new(size);
+        must(payload != NULL);
+        memset(payload->data, (int)w->value, size);
+        bytes_put_be64(payload->data, ++w->value);
+        proposals[i] = (struct raft_proposal){.kind = ENTRY_KV, .schema = ENTRY_SCHEMA, .payload = payload};
+    }
+    struct raft_status s;
+    raft_status(n->raft, &s);
+    struct raft_input in = {.kind = RAFT_IN_PROPOSE, .proposals = proposals, .proposal_count = count};
+    raft_index index = 0;
+    uint64_t generation = n->generation;
+    enum grey_error err = world_step(w, n, &in, &index);
+    world_trace(w, "%" PRIu64 " proposes %u at %" PRIu64 ": error %d, commit %" PRIu64 ", stored %" PRIu64 ", applied %" PRIu64,
+                n->id, count, index, (int)err, s.commit_index, s.stored_index, s.applied_index);
+    for (uint32_t i = 0; i < count; i++) {
+        if (err == E_OK && n->up && n->generation == generation) {
+            claim_add(&n->proposals, &n->proposal_count, &n->proposal_capacity,
+                      (struct claim){.index = index + i, .term = s.term, .context = w->calm});
+        }
+        blob_unref(proposals[i].payload);
+    }
+}
+
+static void client_act(struct world *w) {
+    struct node *n = &w->nodes[world_draw(w, w->node_count)];
+    if (!n->up || n->paused_us > w->now_us) {
+        return;
+    }
+    if (world_chance(w, 300)) {
+        struct raft_input in = {.kind = RAFT_IN_READ, .context = ++w->value};
+        claim_add(&n->reads, &n->read_count, &n->read_capacity, (struct claim){.context = w->value, .floor = w->acknowledged});
+        (void)world_step(w, n, &in, NULL);
+        return;
+    }
+    struct node *leader = world_chance(w, 800) ? world_leader(w) : n;
+    if (leader != NULL && leader->paused_us <= w->now_us) {
+        world_propose(w, leader);
+    }
+    if (n->up && world_chance(w, 200)) {
+        node_compact(w, n);
+    }
+}
+
+/* --- The run ------------------------------------------------------------------------------------------------------------------- */
+
+static void world_handle(struct world *w, struct event *e) {
+    struct node *n = &w->nodes[e->node];
+    bool of_node = e->kind != EVENT_CLIENT && e->kind != EVENT_CHAOS && e->kind != EVENT_RESTART;
+    if (of_node && n->up && n->paused_us > w->now_us && (e->kind == EVENT_DELIVER || e->generation == n->generation)) {
+        e->at_us = n->paused_us;
+        event_push(w, *e);
+        if (e->kind == EVENT_TICK && n->tick_us != 0) {
+            n->tick_us = n->paused_us;
+        }
+        return;
+    }
+    bool alive = n->up && (e->kind == EVENT_DELIVER || e->generation == n->generation);
+    switch (e->kind) {
+    case EVENT_DELIVER:
+        if (alive) {
+            struct raft_input in = {.kind = RAFT_IN_MESSAGE, .message = e->message};
+            (void)world_step(w, n, &in, NULL);
+        }
+        message_free(e->message);
+        break;
+    case EVENT_TICK:
+        if (alive && e->at_us == n->tick_us) {
+            n->tick_us = 0;
+            struct raft_input in = {.kind = RAFT_IN_TICK};
+            (void)world_step(w, n, &in, NULL);
+        }
+        break;
+    case EVENT_STORED:
+        if (alive) {
+            node_stored(w, n, false);
+        }
+        break;
+    case EVENT_LOADED:
+        if (alive) {
+            node_loaded(w, n, &e->load);
+        }
+        break;
+    case EVENT_INSTALLED:
+        if (alive && n->install_from != 0) {
+            node_installed(w, n);
+        }
+        break;
+    case EVENT_RESTART:
+        if (e->generation == n->generation) {
+            world_restart(w, n);
+        }
+        break;
+    case EVENT_CLIENT:
+        client_act(w);
+        world_later(w, world_between(w, 1, 2 * (uint64_t)w->client_ms) * MS, EVENT_CLIENT, NULL);
+        break;
+    case EVENT_CHAOS:
+        if (!w->calm) {
+            chaos_act(w);
+            world_later(w, world_between(w, 1, 2 * (uint64_t)w->chaos_ms) * MS, EVENT_CHAOS, NULL);
+        }
+        break;
+    }
+}
+
+void world_run_until(struct world *w, uint64_t until_us) {
+    while (w->violation == NULL && w->heap_count > 0 && w->heap[0].at_us <= until_us) {
+        struct event e = event_pop(w);
+        w->now_us = e.at_us;
+        world_handle(w, &e);
+    }
+    w->now_us = until_us;
+}
+
+static void world_draw_character(struct world *w) {
+    static const uint32_t windows[] = {0, 4, 16, 64, 1024};
+    w->config = (struct raft_config){.heartbeat_ms = 150,
+                                     .election_timeout_ms_min = 300,
+                                     .election_timeout_ms_max = 500,
+                                     .window_entries = windows[world_draw(w, 5)],
+                                     .window_bytes = (uint32_t)world_between(w, 1000, 100000),
+                                     .proposed_entries_max = (uint32_t)world_between(w, 4, 256),
+                                     .proposed_bytes_max = (uint32_t)world_between(w, 8192, 65536),
+                                     .message_bytes_max = (uint32_t)world_between(w, 256, 8192),
+                                     .inflight_messages_max = (uint32_t)world_between(w, 1, 16),
+                                     .snapshot_retry_ms = 1000};
+    bool harsh = world_chance(w, 500);
+    w->loss_permille = harsh ? (uint32_t)world_draw(w, 300) : (uint32_t)world_draw(w, 20);
+    w->duplicate_permille = harsh ? (uint32_t)world_draw(w, 500) : (uint32_t)world_draw(w, 20);
+    w->late_permille = harsh ? (uint32_t)world_draw(w, 100) : (uint32_t)world_draw(w, 5);
+    w->delay_us_min = 100;
+    w->delay_us_max = (uint32_t)world_between(w, 200, harsh ? 40000 : 5000);
+    w->disk_us_min = 100;
+    w->disk_us_max = (uint32_t)world_between(w, 200, 30000);
+    w->chaos_ms = (uint32_t)world_between(w, 50, 3000);
+    w->client_ms = (uint32_t)world_between(w, 5, 60);
+    w->compact_entries = (uint32_t)world_between(w, 10, 400);
+    w->changes = world_chance(w, 600);
+    w->wipes = w->changes && world_chance(w, 400);
+    w->voters_min = w->wipes ? 3 : 1;
+}
+
+struct world *world_new(uint64_t seed, bool trace) {
+    struct world *w = world_alloc(1, sizeof *w);
+    w->seed = seed;
+    w->random = seed * UINT64_C(0x2545f4914f6cdd1d) + 1;
+    w->trace = trace;
+    w->check = check_new();
+    world_draw_character(w);
+    static const uint32_t sizes[] = {1, 2, 3, 3, 3, 3, 5, 5};
+    uint32_t voters = sizes[world_draw(w, 8)];
+    voters = voters < w->voters_min ? w->voters_min : voters;
+    struct raft_members *members = world_alloc(1, sizeof *members);
+    for (uint32_t i = 0; i < voters; i++) {
+        struct raft_member m = {.id = w->nodes[world_add(w)].id, .voter = true};
+        (void)snprintf(m.node.text, sizeof m.node.text, "node%u", i);
+        must(raft_members_put(members, &m) == E_OK);
+    }
+    for (uint32_t i = 0; i < voters; i++) {
+        w->nodes[i].disk.base_members = *members; /* --bootstrap */
+        node_start(w, &w->nodes[i]);
+    }
+    free(members);
+    world_later(w, 1, EVENT_CLIENT, NULL);
+    world_later(w, 2000 * MS, EVENT_CHAOS, NULL);
+    return w;
+}
+
+void world_free(struct world *w) {
+    for (uint32_t i = 0; i < w->node_count; i++) {
+        struct node *n = &w->nodes[i];
+        while (n->units != NULL) {
+            unit_free(unit_shift(n));
+        }
+        node_forget(n);
+        disk_clear(&n->disk);
+        free(n->held);
+        free(n->proposals);
+        free(n->reads);
+        free(n->voted);
+    }
+    for (uint32_t i = 0; i < w->heap_count; i++) {
+        message_free(w->heap[i].message);
+    }
+    free(w->heap);
+    check_free(w->check);
+    free(w);
+}

@@ -1,0 +1,197 @@
+/* world.h: a whole cluster in one thread, from one seed: members with disks, a network, clocks, clients, and faults.
+ *
+ * Time is virtual; the same seed gives the same run.  The members are the very object files of greyd.  Each member's disk takes what a
+ * step asks to store in order and later; a crash keeps a random part of what was not reported.  Checkers (check.c) look at every step
+ * from outside. */
+#ifndef TESTS_SIM_WORLD_H
+#define TESTS_SIM_WORLD_H
+
+#include "federation/raft/entries.h"
+#include "federation/raft/raft.h"
+
+#define WORLD_NODES_MAX 14u
+#define WORLD_SENDS_HELD_MAX 4096u
+
+enum world_count {
+    COUNT_CRASH,
+    COUNT_CRASH_BEFORE_STORE,
+    COUNT_CRASH_BEFORE_SEND,
+    COUNT_CRASH_AMID_SENDS,
+    COUNT_RESTART,
+    COUNT_PARTITION,
+    COUNT_ONE_WAY,
+    COUNT_PAUSE,
+    COUNT_SLOW_DISK,
+    COUNT_LINK_DOWN,
+    COUNT_LOST,
+    COUNT_DUPLICATED,
+    COUNT_REORDERED,
+    COUNT_TRANSFER,
+    COUNT_WIPE,
+    COUNT_LEARNER,
+    COUNT_PROMOTE,
+    COUNT_REMOVE,
+    COUNT_JOINT,
+    COUNT_REPLACE,
+    COUNT_COMPACTED,
+    COUNT_INSTALLED,
+    COUNT_INSTALL_FAILED,
+    COUNT_LOADED,
+    COUNT_LOAD_FAILED,
+    COUNT_TRUNCATED,
+    COUNT_ELECTED,
+    COUNT_QUORUM_LOST,
+    COUNT_COMMITTED,
+    COUNT_ACKNOWLEDGED,
+    COUNT_READ,
+    COUNT_READ_FAILED,
+    COUNT_STEPS,
+    COUNT_KINDS
+};
+extern const char *const world_count_names[COUNT_KINDS];
+
+struct disk {
+    raft_term term;
+    raft_id vote;
+    struct raft_point base;
+    struct raft_members base_members; /* in force at base; count 0: none */
+    raft_index base_members_index;
+    struct entry *entries; /* base.index + 1 ... */
+    uint32_t count, capacity;
+    raft_index applied;
+};
+
+/* What one step asked to store, or an applied index to note down. */
+struct unit {
+    struct unit *next;
+    uint64_t store_id; /* 0: applied only */
+    uint64_t done_us;
+    bool vote_set;
+    raft_term term;
+    raft_id vote;
+    raft_index truncate_from, applied;
+    struct entry *entries;
+    uint32_t count;
+};
+
+struct held_send {
+    struct raft_message *message;
+    uint64_t after_store_id;
+};
+
+struct claim { /* a proposal or a read that waits */
+    raft_index index;
+    raft_term term;
+    uint64_t context;
+    raft_index floor;
+};
+
+struct node {
+    raft_id id;
+    bool up, wiped;
+    struct raft *raft;
+    struct disk disk;
+    struct unit *units, *units_last; /* on the way to the disk */
+    struct held_send *held;
+    uint32_t held_count;
+    raft_index applied;
+    uint64_t generation; /* counts starts: events of a former life are void */
+    uint64_t tick_us;    /* the tick that is scheduled; 0: none */
+    uint64_t paused_us;  /* does nothing before */
+    uint64_t slow_us;    /* the disk is slow before */
+    uint64_t disk_free_us;
+    int64_t clock_offset_ms, wall_offset_ms;
+    int32_t drift_ppm;
+    int crash_armed; /* enum world_count of the crash, 0: none */
+    raft_id install_from;
+    struct raft_point install_point;
+    struct claim *proposals, *reads;
+    uint32_t proposal_count, proposal_capacity, read_count, read_capacity;
+    /* for the checkers */
+    raft_term term_seen;
+    raft_index commit_seen;
+    enum raft_role role_seen;
+    raft_id *voted; /* by term */
+    uint32_t voted_capacity;
+};
+
+enum event_kind {
+    EVENT_DELIVER,
+    EVENT_TICK,
+    EVENT_STORED,
+    EVENT_LOADED,
+    EVENT_INSTALLED,
+    EVENT_RESTART,
+    EVENT_CLIENT,
+    EVENT_CHAOS
+};
+
+struct event {
+    uint64_t at_us, order;
+    enum event_kind kind;
+    uint32_t node;
+    uint64_t generation;
+    struct raft_message *message;
+    struct raft_load load;
+};
+
+struct world {
+    uint64_t seed, random, now_us, order;
+    bool trace, calm; /* calm: no more faults */
+    const char *violation;
+    char violation_text[256];
+    struct event *heap;
+    uint32_t heap_count, heap_capacity;
+    struct node nodes[WORLD_NODES_MAX];
+    uint32_t node_count;
+    bool cut[WORLD_NODES_MAX][WORLD_NODES_MAX]; /* from, to */
+    struct raft_config config;
+    /* drawn per seed */
+    uint32_t loss_permille, duplicate_permille, delay_us_min, delay_us_max, late_permille;
+    uint32_t disk_us_min, disk_us_max, chaos_ms, client_ms, compact_entries;
+    bool wipes, changes;
+    uint32_t voters_min;
+    uint64_t value;               /* last proposed */
+    raft_index acknowledged;      /* highest index that a client was told of, by answer or read */
+    raft_index calm_acknowledged; /* a proposal made after calm began */
+    uint64_t counts[COUNT_KINDS];
+    struct check *check;
+};
+
+uint64_t world_draw(struct world *w, uint64_t bound); /* below bound */
+bool world_chance(struct world *w, uint32_t permille);
+uint64_t world_between(struct world *w, uint64_t low, uint64_t high); /* inclusive */
+void world_fail(struct world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void world_trace(struct world *w, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+struct world *world_new(uint64_t seed, bool trace);
+void world_free(struct world *w);
+void world_run_until(struct world *w, uint64_t until_us); /* or until a violation */
+struct node *world_node(struct world *w, raft_id id);     /* NULL: none */
+struct node *world_leader(struct world *w);               /* the one of the highest term that believes so; NULL */
+uint32_t world_add(struct world *w);                      /* a new node, empty and up; its number */
+void world_crash(struct world *w, struct node *n);
+void world_restart(struct world *w, struct node *n);
+enum grey_error world_step(struct world *w, struct node *n, struct raft_input *in, raft_index *proposed);
+void world_propose(struct world *w, struct node *n);
+void world_later(struct world *w, uint64_t delay_us, enum event_kind kind, struct node *n);
+
+/* chaos.c */
+void chaos_act(struct world *w);
+void chaos_stop(struct world *w); /* heals everything */
+
+/* check.c: laws L1 to L6, L9 and L14 of the fault catalogue, as seen from outside */
+struct check *check_new(void);
+void check_free(struct check *c);
+void check_step(struct world *w, struct node *n, const struct raft_output *out);
+void check_release(struct world *w, struct node *n, const struct raft_message *m); /* a message leaves */
+void check_apply(struct world *w, struct node *n, const struct entry *e);
+void check_restart(struct world *w, struct node *n);
+raft_index check_committed(const struct world *w);
+
+/* disk helpers (world.c) */
+const struct entry *disk_entry(const struct disk *d, raft_index index);
+raft_index disk_last(const struct disk *d);
+void disk_members(const struct disk *d, raft_index at, struct raft_members *members, raft_index *index);
+
+#endif
