@@ -158,9 +158,9 @@ clean-run: down ## and remove its data
 	rm -rf run
 bench: ## measure, beside etcd and the limits of this machine: docs/BENCHMARKS.md
 	$(Q)deploy/deps.sh build run bench
-	$(Q)$(MAKE) --no-print-directory all $(BUILD)/load $(BUILD)/limits
+	$(Q)$(MAKE) --no-print-directory all $(BUILD)/load $(BUILD)/machine
 	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/bench/bench.py
-$(BUILD)/load $(BUILD)/limits: $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o
+$(BUILD)/load $(BUILD)/machine: $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -lsqlite3 -pthread
 DESTDIR ?=
 PREFIX ?= /usr
