@@ -32,7 +32,7 @@ FEDERATION_O := $(call objects,$(filter federation/%,$(SOURCES)))
 CTL_O := $(call objects,$(filter agent/ctl/%,$(SOURCES)))
 AGENT_O := $(call objects,$(filter-out agent/ctl/%,$(filter agent/%,$(SOURCES))))
 CORE_O := $(call objects,$(filter core/%,$(SOURCES)))
-ARCHIVES := $(BUILD)/libagent.a $(BUILD)/libcore.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
+ARCHIVES := $(BUILD)/libctl.a $(BUILD)/libagent.a $(BUILD)/libcore.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
 PROGRAMS := $(addprefix $(BUILD)/,$(if $(wildcard agent/greyd.c),greyd) $(if $(wildcard agent/ctl/greyctl.c),greyctl) \
             $(if $(wildcard core/grey_core.c),grey-core))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
@@ -43,7 +43,9 @@ COMPUTE := platform/bytes.c platform/fault.c platform/codec.c platform/json.c pl
            platform/keys.c platform/cert.c
 PURE := $(filter federation/%,$(SOURCES)) \
         $(filter $(addprefix agent/,intake.c state.c kv.c outbox.c dedup.c table.c tasks.c quota.c schedule.c ring.c),$(SOURCES))
-PURE_MAY_CALL := memcpy memmove memset memcmp strlen strcmp strncmp memchr __stack_chk_fail __memcpy_chk __memset_chk __memmove_chk \
+PURE_MAY_CALL := json_array_get json_array_size json_delete json_object_get json_object_iter json_object_iter_key \
+                 json_object_iter_next json_string_length json_string_value \
+                 memcpy memmove memset memcmp strlen strcmp strncmp memchr __stack_chk_fail __memcpy_chk __memset_chk __memmove_chk \
                  must_failed _GLOBAL_OFFSET_TABLE_
 
 .SECONDARY:
@@ -58,13 +60,14 @@ $(BUILD)/libplatform.a: $(PLATFORM_O)
 $(BUILD)/libfederation.a: $(FEDERATION_O)
 $(BUILD)/libagent.a: $(AGENT_O)
 $(BUILD)/libcore.a: $(CORE_O)
+$(BUILD)/libctl.a: $(CTL_O)
 $(BUILD)/lib%.a:
 	@mkdir -p $(@D)
 	$(call say,AR,$@) rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
 
 $(BUILD)/greyd: $(BUILD)/obj/agent/greyd.o $(BUILD)/libagent.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
-$(BUILD)/greyctl: $(BUILD)/obj/agent/ctl/greyctl.o $(CTL_O) $(BUILD)/libplatform.a
+$(BUILD)/greyctl: $(BUILD)/obj/agent/ctl/greyctl.o $(BUILD)/libctl.a $(BUILD)/libplatform.a
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 $(BUILD)/grey-core: $(BUILD)/obj/core/grey_core.o $(BUILD)/libcore.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
@@ -89,19 +92,82 @@ $(FUZZ_BUILD)/fuzz_%: $(FUZZ_BUILD)/obj/tests/fuzz/fuzz_%.o $(FUZZ_BUILD)/libfuz
 	$(call say,LD,$@) clang -fsanitize=fuzzer,address,undefined -o $@ $^ -Wl,--as-needed $(LIBS)
 
 # --- Checks ----------------------------------------------------------------------------------------------------------------------
-.PHONY: layers pure unit fuzz-brief sim-brief system format format-check lint
+.PHONY: layers pure symbols unit sim-brief sim fuzz-brief system format format-check lint docs-check check check-all sanitize deps
 layers: ## every include line keeps to docs/ARCHITECTURE.md
-	$(Q)tests/script/layers.sh
+	$(Q)tests/script/tap.sh tests/script/layers.sh
 pure: $(call objects,$(PURE) $(COMPUTE)) ## pure objects call nothing but pure and computing ones
-	$(Q)MAY_CALL="$(PURE_MAY_CALL)" tests/script/pure.sh "$(call objects,$(PURE))" "$(call objects,$(COMPUTE))"
+	$(Q)printf '#!/bin/sh\nMAY_CALL="%s" exec tests/script/pure.sh "%s" "%s"\n' "$(PURE_MAY_CALL)" "$(call objects,$(PURE))" \
+	    "$(call objects,$(COMPUTE))" >$(BUILD)/pure && chmod +x $(BUILD)/pure && tests/script/tap.sh $(BUILD)/pure
+symbols: $(PROGRAMS) ## no function of ours shadows one of a library
+	$(Q)printf '#!/bin/sh\nexec tests/script/symbols.sh %s\n' "$(PROGRAMS)" >$(BUILD)/symbols && chmod +x $(BUILD)/symbols && tests/script/tap.sh $(BUILD)/symbols
 unit: $(UNIT_TESTS) ## unit tests
 	$(Q)tests/script/tap.sh $(UNIT_TESTS)
+ifneq ($(wildcard tests/sim/sim.c),)
+SIM_BRIEF ?= --seed 1 --count 300 --minutes 2
+sim: $(BUILD)/sim ## the deterministic simulator of the consensus core: build/<arch>/sim --help
+sim-brief: $(BUILD)/sim ## a few hundred seeds of it
+	$(Q)printf '#!/bin/sh\nexec $(BUILD)/sim $(SIM_BRIEF)\n' >$(BUILD)/sim-brief && chmod +x $(BUILD)/sim-brief && tests/script/tap.sh $(BUILD)/sim-brief
+else
+sim-brief:
+endif
 fuzz-brief: $(FUZZERS) ## each fuzz target for FUZZ_SECONDS
-	$(Q)tests/script/fuzz.sh $(FUZZ_SECONDS) $(FUZZERS)
+	$(Q)printf '#!/bin/sh\nexec tests/script/fuzz.sh %s\n' "$(FUZZ_SECONDS) $(FUZZERS)" >$(FUZZ_BUILD)/fuzz-brief && chmod +x $(FUZZ_BUILD)/fuzz-brief && \
+	    tests/script/tap.sh $(FUZZ_BUILD)/fuzz-brief
+system: $(PROGRAMS) ## end-to-end tests with real processes; one: make system TESTS=test_restarts
+	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/script/tap.sh $(if $(TESTS),$(patsubst %,tests/system/%.py,$(TESTS)),$(sort $(wildcard tests/system/test_*.py)))
+docs-check: $(BUILD)/greyd ## generated tables in docs/ are in step with the code
+	$(Q)printf '#!/bin/sh\nexec tests/script/docs.sh $(BUILD)\n' >$(BUILD)/docs-check && chmod +x $(BUILD)/docs-check && tests/script/tap.sh $(BUILD)/docs-check
+sanitize:
+	$(Q)$(MAKE) --no-print-directory SAN=address,undefined unit
+	$(Q)$(MAKE) --no-print-directory CC=clang SAN=address,undefined unit
 format: ## lay out all sources with clang-format
 	$(Q)clang-format -i $$(git ls-files '*.c' '*.h')
 format-check:
-	$(Q)clang-format --dry-run -Werror $$(git ls-files '*.c' '*.h')
+	$(Q)printf '#!/bin/sh\nif clang-format --dry-run -Werror $$(git ls-files "*.c" "*.h"); then echo "ok 1 - every source is laid out by .clang-format"; else echo "not ok 1 - run make format"; fi\n' \
+	    >$(BUILD)/format-check && chmod +x $(BUILD)/format-check && tests/script/tap.sh $(BUILD)/format-check
+lint: ## clang-tidy and cppcheck
+	$(Q)tests/script/lint.sh $(SOURCES) $(MAINS)
+deps: ## install what building, running and testing need (apt)
+	$(Q)deploy/deps.sh build run test
+
+# Each part adds its counts to the tally; the last line is the sum.  A part that cannot even be built counts as one failure.
+CHECK_PARTS := format-check layers pure symbols docs-check unit sim-brief fuzz-brief system
+ALL_PARTS := sanitize lint
+define run_parts
+	@tally=$$(mktemp) && export TALLY=$$tally && for part in $(1); do echo "== $$part"; before=$$(wc -l <$$tally); \
+	    $(MAKE) --no-print-directory $$part || [ $$(wc -l <$$tally) -gt $$before ] || echo "0 1" >>$$tally; done; \
+	awk '{p += $$1; f += $$2} END {printf "%d passed, %d failed\n", p, f; exit f > 0}' $$tally; status=$$?; rm -f $$tally; exit $$status
+endef
+check: deps all ## all tests that belong to every change; ends with "N passed, N failed"
+	$(call run_parts,$(CHECK_PARTS))
+check-rest: deps
+	$(call run_parts,$(ALL_PARTS))
+check-all: deps all ## check, then sanitizers under both compilers and lint
+	$(call run_parts,$(CHECK_PARTS) $(ALL_PARTS))
+
+# --- Running -----------------------------------------------------------------------------------------------------------------------
+.PHONY: up down clean-run bench install
+up: ## start a site of three gateways, a broker and a core on this machine; see README.md
+	$(Q)deploy/deps.sh build run
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)BUILD=$(CURDIR)/$(BUILD) deploy/local/start-cluster.sh
+	$(Q)BUILD=$(CURDIR)/$(BUILD) deploy/local/first-steps.sh
+down: ## stop what `make up` started; the data stays in run/
+	$(Q)BUILD=$(CURDIR)/$(BUILD) deploy/local/stop-cluster.sh
+clean-run: down ## and remove its data
+	rm -rf run
+bench: ## measure, beside etcd and the limits of this machine: docs/BENCHMARKS.md
+	$(Q)deploy/deps.sh build run bench
+	$(Q)$(MAKE) --no-print-directory all $(BUILD)/load $(BUILD)/machine
+	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/bench/bench.py
+$(BUILD)/load $(BUILD)/machine: $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o
+	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -lsqlite3 -pthread
+DESTDIR ?=
+PREFIX ?= /usr
+install: all ## staged install: make install DESTDIR=...
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5 $(DESTDIR)$(PREFIX)/share/man/man8
+	install -m 0755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin/
+	for page in docs/man/*; do install -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/; done
 
 .PHONY: clean help
 clean: ## remove build/

@@ -574,7 +574,7 @@ struct api *api_new(const struct api_options *o) {
         a->started_ms = loop_now_ms(o->loop);
         keys_random(&a->id_seed, sizeof a->id_seed);
         a->watch_timer = (struct loop_timer){.fire = api_kv_watch_timer, .context = a};
-        (void)snprintf(a->source, sizeof a->source, "grey://%s/%s", node_site(o->node), node_name(o->node));
+        (void)snprintf(a->source, sizeof a->source, "grey://%s", node_site(o->node));
     }
     return a;
 }

@@ -24,7 +24,8 @@ struct api {
     struct api_watcher *watchers;
     uint32_t watcher_count;
     struct loop_timer watch_timer;
-    char source[2 * LIMIT_NAME_BYTES + 16]; /* grey://site/node */
+    char source[2 * LIMIT_NAME_BYTES +
+                16]; /* grey://site: of events that name none; the same at every gateway, so that a repeat is known as one */
 };
 
 /* A JSON answer being written. */

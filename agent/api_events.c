@@ -113,7 +113,7 @@ static void found(void *context, const struct node_answer *a) {
         return;
     }
     if (state_dedup(node_state(c->api->o.node), bytes_str(source), id, &e) != TABLE_FOUND) {
-        api_call_error(c, E_NOT_FOUND, "no event of this source and id is remembered; give ?source= when it is not this node");
+        api_call_error(c, E_NOT_FOUND, "no event of this source and id is remembered; give ?source= when it had one");
         return;
     }
     struct api_answer out;

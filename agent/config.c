@@ -340,8 +340,8 @@ static const char *nearest(const char *path) {
     unsigned best_distance = 128;
     for (size_t i = 0; i < KEY_COUNT; i++) {
         unsigned d = keys[i].path[0] == 0 ? 128 : distance(path, keys[i].path);
-        const char *last = strrchr(path, '.'), *known = strrchr(keys[i].path, '.');
-        if (last != NULL && known != NULL && strcmp(last, known) == 0 && d > 2) {
+        const char *dot = strrchr(path, '.'), *last = dot == NULL ? path : dot + 1, *known = strrchr(keys[i].path, '.');
+        if (known != NULL && strcmp(last, known + 1) == 0 && d > 2) {
             d = 2; /* the right name in the wrong place */
         }
         if (d < best_distance) {
@@ -534,8 +534,8 @@ static enum grey_error settle(struct config *c, struct fault *f) {
                          ") must be at most half of consensus.election_timeout_ms (%" PRId64 ")",
                          c->heartbeat_interval_ms, c->election_timeout_ms);
     }
-    if (c->site_id[0] == 0) { /* DECISIONS: the node.id of the file names the site, and a flag may name the node anew */
-        (void)snprintf(c->site_id, sizeof c->site_id, "%s", c->node_id[0] != 0 ? c->node_id : "site");
+    if (c->site_id[0] == 0) { /* no file named a site or a node */
+        (void)snprintf(c->site_id, sizeof c->site_id, "%s", "site");
     }
     if (c->node_id[0] == 0) {
         (void)snprintf(c->node_id, sizeof c->node_id, "1");

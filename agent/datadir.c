@@ -20,6 +20,7 @@ static enum grey_error join(char out[LIMIT_PATH_BYTES + 1], const char *path, co
 enum grey_error datadir_make(const char *path, struct fault *f) {
     char part[LIMIT_PATH_BYTES + 1];
     size_t size = strlen(path);
+    bool made = false;
     if (size == 0 || size > LIMIT_PATH_BYTES) {
         return fault_set(f, E_CONFIG, "the path of a data directory has %zu bytes", size);
     }
@@ -29,13 +30,23 @@ enum grey_error datadir_make(const char *path, struct fault *f) {
         }
         memcpy(part, path, i);
         part[i] = '\0';
-        if (mkdir(part, 0700) != 0 && errno != EEXIST) {
+        if (mkdir(part, 0700) == 0) {
+            made = true;
+        } else if (errno != EEXIST) {
             return fault_errno(f, E_SYSTEM, "making the directory %s", part);
         }
     }
     struct stat st;
     if (stat(path, &st) != 0 || !S_ISDIR(st.st_mode)) {
         return fault_set(f, E_SYSTEM, "%s is not a directory", path);
+    }
+    if (made) { /* the new names must survive a power cut as what is in them does */
+        char *slash = strrchr(memcpy(part, path, size + 1), '/');
+        if (slash == NULL) {
+            return datadir_sync(".", f);
+        }
+        slash[slash == part] = '\0';
+        return datadir_sync(part, f);
     }
     return E_OK;
 }

@@ -119,24 +119,30 @@ bool dedup_turn(struct dedup *d, int64_t now_ms, struct builder *changes) {
     return true;
 }
 
-enum table_found dedup_find(const struct dedup *d, struct table *t, const uint8_t hash[16], int64_t now_ms, struct dedup_row *out) {
-    for (unsigned back = 0; back < d->live; back++) {
+enum grey_error dedup_find(const struct dedup *d, struct table *t, const uint8_t hash[16], int64_t now_ms, struct dedup_row *out) {
+    enum grey_error result = E_NOT_FOUND;
+    for (unsigned back = 0; back < DEDUP_SLOTS; back++) { /* the youngest first; all are read, so that none stays as not read */
         unsigned slot = (d->current + DEDUP_SLOTS - back) % DEDUP_SLOTS;
-        if (back == 0 && d->turned) {
-            continue;
-        }
         uint8_t key[DEDUP_KEY_BYTES];
         struct bytes value;
         dedup_key(hash, slot, key);
         enum table_found found = table_get(t, TABLE_DEDUP, bytes_of(key, sizeof key), &value);
+        struct dedup_row row;
         if (found == TABLE_UNKNOWN) {
-            return found;
+            return E_BUG;
         }
-        if (found == TABLE_FOUND && row_decode(value, out)) {
-            return elapsed_ms(out->time_ms, now_ms) >= DEDUP_AGE_MS ? TABLE_ABSENT : TABLE_FOUND; /* older slots hold older rows */
+        if (found == TABLE_ABSENT || (back == 0 && d->turned)) {
+            continue;
+        }
+        if (!row_decode(value, &row)) {
+            return E_CORRUPT;
+        }
+        if (result == E_NOT_FOUND && elapsed_ms(row.time_ms, now_ms) < DEDUP_AGE_MS) {
+            *out = row;
+            result = E_OK;
         }
     }
-    return TABLE_ABSENT;
+    return result;
 }
 
 void dedup_put(struct dedup *d, struct table *t, const uint8_t hash[16], const struct dedup_row *row, struct builder *changes) {

@@ -47,8 +47,8 @@ void dedup_key(const uint8_t hash[16], unsigned slot, uint8_t out[DEDUP_KEY_BYTE
 enum grey_error dedup_load(struct dedup *d, struct table *t, struct fault *f); /* E_CORRUPT */
 /* Opens the next slot when it is time to (true: dedup_save is due).  Before the first dedup_find of an entry. */
 bool dedup_turn(struct dedup *d, int64_t now_ms, struct builder *changes);
-/* The youngest row of this id that is not forgotten. */
-enum table_found dedup_find(const struct dedup *d, struct table *t, const uint8_t hash[16], int64_t now_ms, struct dedup_row *out);
+/* The youngest row of this id that is not forgotten.  E_NOT_FOUND; E_BUG: a row was not loaded; E_CORRUPT: a row is damaged. */
+enum grey_error dedup_find(const struct dedup *d, struct table *t, const uint8_t hash[16], int64_t now_ms, struct dedup_row *out);
 /* Remembers an id that dedup_find did not find, or found in another slot's or a forgotten row. */
 void dedup_put(struct dedup *d, struct table *t, const uint8_t hash[16], const struct dedup_row *row, struct builder *changes);
 void dedup_save(const struct dedup *d, struct builder *changes); /* the META row, once per entry */

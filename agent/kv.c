@@ -147,7 +147,7 @@ enum grey_error kv_apply(struct kv *k, struct table *t, const struct entry *e, s
     bool exists = found == TABLE_FOUND;
     struct kv_row old = {0};
     if (exists && state_kv_row(old_value, &old) != E_OK) {
-        return fault_set(f, E_BUG, "the row of the key is damaged"); /* loaded rows come checked from storage */
+        return fault_set(f, E_CORRUPT, "the row of the key is damaged");
     }
     err = condition_check(&q, exists, old.version, f);
     if (err != E_OK) {

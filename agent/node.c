@@ -17,6 +17,8 @@
 #define PEER_OUTPUT_BYTES (16u * 1024u * 1024u)
 #define BOOTSTRAP_WAIT_MS 3000u /* for word from the seeds that a cluster exists already */
 #define DUTY_MS 1000u
+#define STALL_MS 500u /* a full disk is tried again after this */
+#define RESERVE_BYTES (4u * 1024u * 1024u)
 #define PROMOTE_LAG_ENTRIES 256u /* a learner this close behind becomes a voter */
 
 static struct metric leader_changes =
@@ -66,8 +68,38 @@ static void release_sends(struct node *n) {
     }
 }
 
+/* A full disk: nothing of the job is stored, and it is given again, with all that came after it, until there is room.  Nothing was
+ * promised meanwhile. */
+static void stall(struct node *n, struct sitelog_store *job) {
+    job->job.next = NULL;
+    *(n->stalled_last == NULL ? &n->stalled_first : (struct sitelog_store **)(void *)&n->stalled_last->job.next) = job;
+    n->stalled_last = job;
+    if (n->stalled_timer.place == 0) {
+        loop_timer_after(n->x.loop, &n->stalled_timer, STALL_MS);
+    }
+}
+
+static void on_stalled(void *context) {
+    struct node *n = context;
+    struct sitelog_store *job = n->stalled_first;
+    n->stalled_first = n->stalled_last = NULL;
+    while (job != NULL) {
+        struct sitelog_store *next = (struct sitelog_store *)(void *)job->job.next;
+        if (n->stalled_first != NULL || sitelog_store(n->log, job) != E_OK) {
+            stall(n, job);
+        }
+        job = next;
+    }
+}
+
 static void store_done(void *context, struct sitelog_store *job) {
     struct node *n = context;
+    if (job->err == E_DISK_FULL && !n->has_failed) {
+        log_limited(LOG_ERROR, "node", "disk-full", "error=GREY-%d %s: %s", error_id(job->err), error_remedy(job->err),
+                    job->fault.text);
+        stall(n, job);
+        return;
+    }
     if (job->err != E_OK) {
         node_fail(n, job->err, job->fault.text);
     } else {
@@ -121,6 +153,10 @@ static void store(struct node *n, const struct raft_output *out) {
     job->entry_count = count;
     job->done = store_done;
     job->context = n;
+    if (n->stalled_first != NULL) {
+        stall(n, job);
+        return;
+    }
     enum grey_error err = sitelog_store(n->log, job);
     if (err != E_OK) {
         node_fail(n, err, "the storage thread takes no more jobs");
@@ -328,7 +364,7 @@ static void fill_limits(struct node *n, struct builder *out) {
     payload_limits(out, n->o.queue_bytes_max);
 }
 
-/* The leader's first duties once its own no-op is applied: then all that came before it is as well. */
+/* The leader's first duties. */
 static void leading_begins(struct node *n, raft_term term, grey_epoch epoch) {
     struct site_facts site;
     n->leading = true;
@@ -376,7 +412,7 @@ static bool apply_one(struct node *n, const struct entry *e) {
         n->events->applied(n->context, e);
     }
     raft_index index = e->index;
-    bool own_noop = e->kind == ENTRY_NOOP && n->role == RAFT_LEADER && !n->leading;
+    bool may_lead = n->role == RAFT_LEADER && !n->leading;
     raft_term term = e->term;
     grey_epoch epoch = e->epoch;
     if (q != NULL) { /* another entry at its place: this proposal is certainly lost */
@@ -385,7 +421,7 @@ static bool apply_one(struct node *n, const struct entry *e) {
         requests_answer_proposed(n, q, &a);
     }
     builder_free(&answer);
-    if (own_noop) {
+    if (may_lead) { /* the first entry of the own term is applied, and so all before it */
         struct raft_status s;
         raft_status(n->raft, &s);
         if (s.term == term) {
@@ -457,7 +493,12 @@ static void bootstrap_flushed(void *context, struct sitelog_flush *job) {
         node_fail(n, job->err, job->fault.text);
     } else {
         /* A fresh core that knows its group; the one before it had heard nothing and promised nothing. */
-        struct raft_start start = {.members = &n->members};
+        struct raft_start start = {.term = n->restored.term,
+                                   .base = n->restored,
+                                   .window_base = n->restored,
+                                   .applied_index = n->restored.index,
+                                   .members = &n->members,
+                                   .members_index = n->restored.index};
         struct raft *raft = raft_new(&n->raft_config, &start, loop_now_ms(n->x.loop));
         if (raft == NULL) {
             node_fail(n, E_NO_MEMORY, "bootstrap");
@@ -509,13 +550,16 @@ static void bootstrap(struct node *n) {
     struct raft_members members = {0};
     self_member(n, &self);
     must(raft_members_put(&members, &self) == E_OK);
-    node_set_members(n, &members, 0);
+    node_set_members(n, &members, n->restored.index);
     struct sitelog_flush *job = mem_new(1, sizeof *job);
     if (job == NULL) {
         node_fail(n, E_NO_MEMORY, "bootstrap");
         return;
     }
     job->members = n->members_blob;
+    job->members_index = n->restored.index;
+    job->applied = n->restored;
+    memcpy(job->state_hash, n->restored_hash, DIGEST_BYTES);
     job->done = bootstrap_flushed;
     job->context = n;
     if (sitelog_flush(n->log, job) != E_OK) {
@@ -673,7 +717,7 @@ static void peer_message(void *context, raft_id from, const struct message *m) {
         take_join(n, from, &m->u.join);
         return;
     case MESSAGE_JOIN_REPLY:
-        if (m->u.join_reply.err == E_NOT_LEADER) {
+        if (m->u.join_reply.err == E_NOT_LEADER && !is_member(n)) {
             peers_add_seed(n->peers, m->u.join_reply.leader_address);
         } else {
             log_info("node", "join-reply", "error=GREY-%d %.*s", error_id(m->u.join_reply.err), (int)m->u.join_reply.detail.size,
@@ -750,6 +794,7 @@ void node_transfer_leadership(struct node *n, const char *to_node, node_done *do
 static bool open_disk(struct node *n, struct sitelog_start *start, struct fault *f) {
     struct sitelog_options o = {.data_dir = n->o.data_dir,
                                 .wal_dir = n->o.wal_dir,
+                                .reserve_bytes = RESERVE_BYTES,
                                 .window_entries = WINDOW_ENTRIES,
                                 .snapshots_kept = n->o.snapshots_kept};
     n->log = sitelog_open(n->x.loop, &o, n->table, start, f);
@@ -852,6 +897,7 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     copy_text(n->seeds, sizeof n->seeds, o->seeds);
     n->tick = (struct loop_timer){.fire = on_tick, .context = n};
     n->duty = (struct loop_timer){.fire = on_duty, .context = n};
+    n->stalled_timer = (struct loop_timer){.fire = on_stalled, .context = n};
     n->table = table_new(TABLE_CLEAN_BYTES);
     n->held = mem_new(HELD_SENDS_MAX, sizeof *n->held);
     bool ok = n->table != NULL && n->held != NULL && open_disk(n, &start, f);
@@ -859,6 +905,10 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
         n->self = start.self;
         n->cluster_id = start.cluster_id;
         n->start_count = start.start_count;
+        if (start.restored) {
+            n->restored = start.applied;
+            memcpy(n->restored_hash, start.state_hash, DIGEST_BYTES);
+        }
         n->state = state_new(n->table, f);
         ok = n->state != NULL && start_raft(n, &start, f) && start_peers(n, start.raft.members != NULL, f);
     } else if (n->table == NULL || n->held == NULL) {
@@ -905,6 +955,17 @@ void node_free(struct node *n) {
     n->has_failed = true; /* nothing is stepped or applied any more */
     loop_timer_cancel(n->x.loop, &n->tick);
     loop_timer_cancel(n->x.loop, &n->duty);
+    loop_timer_cancel(n->x.loop, &n->stalled_timer);
+    while (n->stalled_first != NULL) {
+        struct sitelog_store *job = n->stalled_first;
+        n->stalled_first = (struct sitelog_store *)(void *)job->job.next;
+        for (uint32_t i = 0; i < job->entry_count; i++) {
+            blob_unref(job->entries[i].payload);
+        }
+        mem_free(job->entries);
+        builder_free(&job->wants);
+        mem_free(job);
+    }
     if (n->state != NULL) {
         loop_hook_remove(n->x.loop, on_turn, n);
         requests_stop(n);

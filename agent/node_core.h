@@ -126,6 +126,11 @@ struct node {
     raft_id self;
     uint64_t cluster_id, start_count;
 
+    struct raft_point restored; /* a state made by `greyd restore` stands here; zeros: none */
+    uint8_t restored_hash[DIGEST_BYTES];
+    struct sitelog_store *stalled_first, *stalled_last; /* store jobs that met a full disk, in order; given again in time */
+    struct loop_timer stalled_timer;
+
     struct held_send *held;
     uint32_t held_first, held_count;
     uint64_t stored_id;

@@ -85,7 +85,7 @@ static void evicted_save(const struct outbox *b, enum event_priority p, struct b
 /* --- Segments ---------------------------------------------------------------------------------------------------------------------- */
 
 static bool segment_has(const struct segment *s, uint32_t i) {
-    return (s->bits[i / 8] >> (i % 8) & 1u) != 0;
+    return (s->bits[i / 8] & 1u << i % 8) != 0;
 }
 
 static uint32_t segment_span(const struct segment *s) {
@@ -149,8 +149,8 @@ static bool segment_next(struct table *t, enum event_priority p, grey_seq from, 
            segment_decode(key, value, s);
 }
 
-static bool segment_takes(const struct segment *s, grey_seq seq, uint32_t bytes) {
-    return seq - s->first < OUTBOX_SEGMENT_SPAN && s->bytes + bytes <= OUTBOX_SEGMENT_BYTES;
+static bool segment_takes(const struct outbox *b, const struct segment *s, grey_seq seq, uint32_t bytes) {
+    return seq - s->first < b->segment_span && s->bytes + bytes <= b->segment_bytes;
 }
 
 static void segment_add(struct segment *s, grey_seq seq, uint32_t bytes, int64_t time_ms) {
@@ -228,7 +228,8 @@ static enum grey_error list_load(struct outbox *b, struct table *t, enum event_p
 }
 
 enum grey_error outbox_load(struct outbox *b, struct table *t, struct fault *f) {
-    *b = (struct outbox){.bytes_max = OUTBOX_BYTES_MAX_DEFAULT};
+    *b = (struct outbox){
+        .bytes_max = OUTBOX_BYTES_MAX_DEFAULT, .segment_span = OUTBOX_SEGMENT_SPAN, .segment_bytes = OUTBOX_SEGMENT_BYTES};
     struct bytes value;
     uint8_t name[2];
     if (table_get(t, TABLE_META, bytes_str("limits"), &value) == TABLE_FOUND) {
@@ -377,19 +378,16 @@ static enum grey_error batch_read(const struct dedup *d, struct table *t, struct
             continue;
         }
         struct dedup_row row;
-        switch (dedup_find(d, t, a->id.hash, now_ms, &row)) {
-        case TABLE_UNKNOWN:
-            return fault_set(f, E_BUG, "the row of event %u was not loaded", i);
-        case TABLE_FOUND:
-            if (memcmp(row.body, a->id.body, sizeof row.body) != 0) {
-                return id_reused(f, i, row.index);
-            }
+        err = dedup_find(d, t, a->id.hash, now_ms, &row);
+        if (err == E_OK && memcmp(row.body, a->id.body, sizeof row.body) != 0) {
+            return id_reused(f, i, row.index);
+        }
+        if (err == E_OK) {
             a->duplicate = true;
             a->seq = row.seq;
             a->index = row.index;
-            break;
-        case TABLE_ABSENT:
-            break;
+        } else if (err != E_NOT_FOUND) {
+            return fault_set(f, err, "the row of event %u was not loaded, or is damaged", i);
         }
     }
     return codec_end(r) == E_OK ? E_OK : fault_set(f, r->err, "bytes follow the batch");
@@ -453,7 +451,7 @@ static void batch_write(struct outbox *b, struct dedup *d, struct table *t, stru
             if (!changed && list->tail_first > 0) {
                 must(segment_next(t, a->priority, list->tail_first, &s));
             }
-            if (s.count > 0 && !segment_takes(&s, a->seq, a->bytes)) {
+            if (s.count > 0 && !segment_takes(b, &s, a->seq, a->bytes)) {
                 if (changed) {
                     segment_put(changes, a->priority, &s);
                 }

@@ -31,6 +31,7 @@ struct outbox {
     struct outbox_channel channels[CHANNEL_COUNT];
     struct outbox_list lists[PRIORITY_COUNT];
     uint64_t bytes_max;
+    uint32_t segment_span, segment_bytes; /* OUTBOX_SEGMENT_*, but in tests */
 };
 
 enum grey_error outbox_load(struct outbox *b, struct table *t, struct fault *f); /* E_CORRUPT */

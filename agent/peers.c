@@ -461,7 +461,11 @@ static bool on_accept(void *context, struct conn_options *o) {
 static bool dialling(const struct peers *p, const struct target *t) {
     for (uint32_t i = 0; i < LINKS_MAX; i++) {
         const struct link *k = &p->links[i];
-        if (k->conn != NULL && ((t->id != 0 && k->id == t->id) || (k->dialled && strcmp(k->address, t->address) == 0))) {
+        if (k->conn == NULL) {
+            continue;
+        }
+        bool replaced = t->id != 0 && k->up && strcmp(k->node.text, t->node.text) == 0; /* its successor answers under its name */
+        if (replaced || (t->id != 0 && k->id == t->id) || (k->dialled && strcmp(k->address, t->address) == 0)) {
             return true;
         }
     }
@@ -486,9 +490,22 @@ static void dial(struct peers *p, struct target *t) {
     }
 }
 
+/* A seed that turned out to be a member is dialled as one. */
+static bool known_member(const struct peers *p, const struct target *t) {
+    for (uint32_t i = 0; i < p->member_count && t->id == 0; i++) {
+        if (strcmp(p->members[i].address, t->address) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void tend(struct peers *p, struct target *targets, uint32_t count, uint64_t now_ms, uint64_t *wake_ms) {
     for (uint32_t i = 0; i < count; i++) {
         struct target *t = &targets[i];
+        if (known_member(p, t)) {
+            continue;
+        }
         if (dialling(p, t)) {
             t->next_dial_ms = now_ms + (t->id != 0 && t->id > p->options.self ? YIELD_MS : 0);
             continue;
@@ -588,7 +605,7 @@ void peers_set_members(struct peers *p, const struct raft_members *members) {
     uint64_t now_ms = loop_now_ms(p->x.loop);
     for (uint32_t i = 0; i < members->count; i++) {
         const struct raft_member *m = &members->at[i];
-        if (m->id == p->options.self) {
+        if (m->id == p->options.self || strcmp(m->node.text, p->node) == 0) { /* this node, or its former self */
             continue;
         }
         struct target *t = &p->members[p->member_count++];

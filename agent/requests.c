@@ -113,6 +113,13 @@ static struct request *new_request(struct node *n, node_done *done, void *contex
 }
 
 void node_propose(struct node *n, enum entry_kind kind, struct blob *payload, bool urgent, node_done *done, void *context) {
+    struct sitelog_usage usage;
+    sitelog_usage(n->log, &usage);
+    if (usage.disk_full && (kind == ENTRY_KV || kind == ENTRY_EVENTS)) { /* acknowledgements and clean-up go on */
+        struct node_answer a = {.err = E_DISK_FULL, .detail = "this gateway's storage device is full"};
+        done(context, &a);
+        return;
+    }
     struct request *q = new_request(n, done, context);
     if (q != NULL) {
         q->kind = kind;

@@ -14,12 +14,13 @@
 #include "platform/log.h"
 #include "platform/now.h"
 
-#define WAL_BYTES_MAX (1024u * 1024u) /* then the log is checkpointed: the more, the more often one page is written for many */
-#define SOFT_HEAP_BYTES (2u * 1024u * 1024u) /* of both databases: caches, statements, the index of their logs */
-#define SWEEP_ROWS 256u                      /* a slice of about 2 ms on a slow card */
-#define FREED_WITH_STORE 32u                 /* freed payloads that a store transaction takes along */
+#define LOG_WAL_BYTES_MAX 1048576u   /* 1 MiB: then it is checkpointed */
+#define STATE_WAL_BYTES_MAX 4194304u /* 4 MiB: longer: flushes touch the same pages again and again */
+#define SOFT_HEAP_BYTES 2097152u     /* 2 MiB: of both databases: caches, statements, the index of their logs */
+#define SWEEP_ROWS 256u              /* a slice of about 2 ms on a slow card */
+#define FREED_WITH_STORE 32u         /* freed payloads that a store transaction takes along */
 #define SHRINK_PAGES 64u
-#define SHRINK_FREE_BYTES (1024u * 1024u)
+#define SHRINK_FREE_BYTES 1048576u /* 1 MiB */
 #define MEASURE_EVERY_MS 1000u
 #define CHORE_PAUSE_MS 1000u
 
@@ -33,6 +34,7 @@ static enum grey_error name_paths(struct sitedisk *d, const struct sitelog_optio
     snprintf(d->wal_dir, sizeof d->wal_dir, "%s", wal_dir);
     snprintf(d->log_path, sizeof d->log_path, "%s/log.db", d->wal_dir);
     snprintf(d->state_path, sizeof d->state_path, "%s/state.db", d->data_dir);
+    snprintf(d->snapshot_dir, sizeof d->snapshot_dir, "%s/snapshots", d->data_dir);
     snprintf(d->new_state_path, sizeof d->new_state_path, "%s/state-new.db", d->data_dir);
     return E_OK;
 }
@@ -60,16 +62,31 @@ enum grey_error sitedisk_write_failed(struct sitedisk *d, enum grey_error err) {
     return err;
 }
 
+/* Pages of state.db are verified when they are read, so damage may show long after the start: the next one must know. */
+static void mark_path(const struct sitedisk *d, char *out, size_t size) {
+    (void)snprintf(out, size, "%s/state.damaged", d->data_dir);
+}
+
+static enum grey_error state_checked(struct sitedisk *d, enum grey_error err, const struct fault *f) {
+    if (err == E_CORRUPT) {
+        char mark[sizeof d->data_dir + 16];
+        mark_path(d, mark, sizeof mark);
+        int fd = open(mark, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        if (fd >= 0) {
+            close(fd);
+        }
+        (void)datadir_sync(d->data_dir, NULL);
+        log_error("sitelog", "state_damaged", "%s", f->text);
+    }
+    return err;
+}
+
 /* The two databases must tell one history: state.db stands for an entry that the log has, or for its base. */
 static enum grey_error compare(struct sitedisk *d, struct fault *f) {
     const struct logdb_facts *log = logdb_facts(d->log);
     const struct statedb_facts *state = statedb_facts(d->state);
     struct raft_point point = {0};
     raft_index applied = state->applied.index;
-    if (applied < log->base.index) {
-        return fault_set(f, E_CORRUPT, "state.db stands for entry %" PRIu64 ", but log.db begins after %" PRIu64, applied,
-                         log->base.index);
-    }
     if (applied > log->last) {
         return fault_set(f, E_CORRUPT,
                          "log.db ends at entry %" PRIu64 ", but state.db stands for %" PRIu64 ": the log lost its end", log->last,
@@ -80,6 +97,29 @@ static enum grey_error compare(struct sitedisk *d, struct fault *f) {
         err = fault_set(f, E_CORRUPT, "state.db and log.db tell different histories of entry %" PRIu64, applied);
     }
     return err;
+}
+
+/* A state that is damaged, or older than what the log begins with, is built anew from an image on this disk. */
+static enum grey_error open_state(struct sitedisk *d, struct fault *f) {
+    char mark[sizeof d->data_dir + 16];
+    mark_path(d, mark, sizeof mark);
+    enum grey_error err = E_OK;
+    if (access(mark, F_OK) == 0) {
+        err = fault_set(f, E_CORRUPT, "state.db was found damaged");
+    } else {
+        d->state = statedb_open(d->state_path, f);
+        err = d->state == NULL ? f->code : E_OK;
+        if (err == E_OK && statedb_facts(d->state)->applied.index < logdb_facts(d->log)->base.index) {
+            err = fault_set(f, E_CORRUPT, "state.db stands for entry %" PRIu64 ", but log.db begins after %" PRIu64,
+                            statedb_facts(d->state)->applied.index, logdb_facts(d->log)->base.index);
+        }
+    }
+    if (err == E_CORRUPT && sitedisk_rebuild_state(d, f) == E_OK) {
+        (void)unlink(mark);
+        d->state = statedb_open(d->state_path, f);
+        err = d->state == NULL ? f->code : E_OK;
+    }
+    return err == E_OK ? compare(d, f) : err;
 }
 
 static enum grey_error load_table(struct sitedisk *d, struct table *t, enum table_id id, struct fault *f) {
@@ -154,7 +194,7 @@ void sitelog_start_free(struct sitelog_start *start) {
 
 enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, struct sitelog_start *start, struct sitedisk **out,
                               struct fault *f) {
-    struct fault unheard;
+    struct fault unheard = {0};
     f = f == NULL ? &unheard : f;
     *start = (struct sitelog_start){0};
     struct sitedisk *d = mem_new(1, sizeof *d);
@@ -178,13 +218,15 @@ enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, 
         d->log = logdb_open(d->log_path, f);
         err = d->log == NULL ? f->code : E_OK;
     }
-    if (err == E_OK) {
-        d->state = statedb_open(d->state_path, f);
-        err = d->state == NULL ? f->code : E_OK;
+    if (err == E_OK && (err = snapshot_list_load(d->snapshot_dir, &d->snapshots, f)) == E_OK) {
+        err = sitedisk_finish_install(d, f);
     }
-    if (err == E_OK && (err = compare(d, f)) == E_OK && (err = load_start(d, o->window_entries, start, f)) == E_OK &&
-        (err = load_table(d, t, TABLE_META, f)) == E_OK) {
-        err = load_table(d, t, TABLE_SEGMENT, f);
+    if (err == E_OK) {
+        err = open_state(d, f);
+    }
+    if (err == E_OK && (err = load_start(d, o->window_entries, start, f)) == E_OK &&
+        (err = state_checked(d, load_table(d, t, TABLE_META, f), f)) == E_OK) {
+        err = state_checked(d, load_table(d, t, TABLE_SEGMENT, f), f);
     }
     if (err != E_OK) {
         sitelog_start_free(start);
@@ -253,6 +295,16 @@ static enum grey_error forget_freed(struct sitedisk *d, uint32_t max, uint32_t *
     return err;
 }
 
+/* A full disk that a checkpoint finds is given the reserve at once: a log that cannot be moved into its file would only grow. */
+static enum grey_error checkpoint(struct sitedisk *d, struct db *db, struct fault *f) {
+    enum grey_error err = db_checkpoint(db, f);
+    if (err == E_DISK_FULL && !d->usage.disk_full) {
+        disk_full(d);
+        err = db_checkpoint(db, f);
+    }
+    return err;
+}
+
 static enum grey_error store_all(struct sitedisk *d, struct sitelog_store *const *jobs, uint32_t count, struct fault *f) {
     uint32_t freed = 0;
     enum grey_error err = logdb_begin(d->log, f);
@@ -277,8 +329,9 @@ static void read_wanted(struct sitedisk *d, struct sitelog_store *job) {
         return;
     }
     job->rows = rowset_new();
-    job->err = job->rows == NULL ? fault_set(&job->fault, E_NO_MEMORY, "reading rows")
-                                 : statedb_rows(d->state, builder_bytes(&job->wants), job->rows, &job->fault);
+    job->err = job->rows == NULL
+                   ? fault_set(&job->fault, E_NO_MEMORY, "reading rows")
+                   : state_checked(d, statedb_rows(d->state, builder_bytes(&job->wants), job->rows, &job->fault), &job->fault);
     (void)sitedisk_write_failed(d, job->err); /* the entries are stored, but the node cannot go on */
 }
 
@@ -307,7 +360,10 @@ void sitedisk_store(struct sitedisk *d, struct sitelog_store *const *jobs, uint3
         fault_set(&fault, err, "an earlier write failed; start again from the disk");
     } else {
         uint64_t start_us = now_monotonic_us();
-        err = sitedisk_write_failed(d, store_all(d, jobs, count, &fault));
+        if (d->usage.disk_full && db_wal_bytes(logdb_db(d->log)) > LOG_WAL_BYTES_MAX) { /* what is left is not for a growing log */
+            err = checkpoint(d, logdb_db(d->log), &fault);
+        }
+        err = sitedisk_write_failed(d, err == E_OK ? store_all(d, jobs, count, &fault) : err);
         d->usage.store_us_last = now_monotonic_us() - start_us;
         d->usage.store_us_max = d->usage.store_us_max > d->usage.store_us_last ? d->usage.store_us_max : d->usage.store_us_last;
         d->usage.stores++;
@@ -339,7 +395,8 @@ void sitedisk_flush(struct sitedisk *d, struct sitelog_flush *job) {
         /* Applied, but the store of it failed: only a full disk lets the node live on. */
         job->err = fault_set(&job->fault, E_DISK_FULL, "entry %" PRIu64 " is not stored yet", job->applied.index);
     } else {
-        job->err = sitedisk_write_failed(d, statedb_flush(d->state, &job->changes, &facts, log->base.index, &job->fault));
+        job->err = sitedisk_write_failed(
+            d, state_checked(d, statedb_flush(d->state, &job->changes, &facts, log->base.index, &job->fault), &job->fault));
     }
 }
 
@@ -384,9 +441,13 @@ static enum grey_error read_live(struct sitedisk *d, struct sitelog_read *job) {
             job->entries = grown;
         }
         if ((err = logdb_payload(d->log, at, &job->entries[job->entry_count], &job->fault)) != E_OK) {
-            return err == E_NOT_FOUND
-                       ? fault_set(&job->fault, E_CORRUPT, "log.db lacks the payload of entry %" PRIu64 " that rows refer to", at)
-                       : err;
+            if (err != E_NOT_FOUND) {
+                return err;
+            }
+            /* Not given with a snapshot, because the giver had freed it by then: an entry to come removes the row. */
+            job->fault = (struct fault){0};
+            at++;
+            continue;
         }
         bytes += blob_bytes(job->entries[job->entry_count++].payload).size;
         at++;
@@ -396,6 +457,10 @@ static enum grey_error read_live(struct sitedisk *d, struct sitelog_read *job) {
 void sitedisk_read(struct sitedisk *d, struct sitelog_read *job) {
     struct fault *f = &job->fault;
     job->more = false;
+    if (d->state == NULL) {
+        job->err = fault_set(f, d->failed, "the state could not be put in place; start again from the disk");
+        return;
+    }
     if (job->kind == SITELOG_ROWS || job->kind == SITELOG_SCAN) {
         job->rows = rowset_new();
         if (job->rows == NULL) {
@@ -405,11 +470,12 @@ void sitedisk_read(struct sitedisk *d, struct sitelog_read *job) {
     }
     switch (job->kind) {
     case SITELOG_ROWS:
-        job->err = statedb_rows(d->state, builder_bytes(&job->wants), job->rows, f);
+        job->err = state_checked(d, statedb_rows(d->state, builder_bytes(&job->wants), job->rows, f), f);
         break;
     case SITELOG_SCAN:
         job->err = statedb_scan(d->state, job->table, bytes_of(job->low, job->low_size), bytes_of(job->high, job->high_size),
                                 job->rows_max, job->rows, &job->more, f);
+        (void)state_checked(d, job->err, f);
         break;
     case SITELOG_ENTRIES:
         job->err = logdb_entries(d->log, job->from, job->to, job->bytes_max, &job->entries, &job->entry_count, f);
@@ -473,8 +539,8 @@ static bool shrinks(struct db *db) {
 
 bool sitedisk_has_chore(struct sitedisk *d) {
     return d->failed == E_OK && now_monotonic_ms() >= d->chore_after_ms &&
-           (db_wal_bytes(logdb_db(d->log)) > WAL_BYTES_MAX || db_wal_bytes(statedb_db(d->state)) > WAL_BYTES_MAX || sweep_open(d) ||
-            statedb_freed_count(d->state) > FREED_WITH_STORE || shrinks(logdb_db(d->log)) || shrinks(statedb_db(d->state)));
+           (db_wal_bytes(logdb_db(d->log)) > LOG_WAL_BYTES_MAX || db_wal_bytes(statedb_db(d->state)) > STATE_WAL_BYTES_MAX ||
+            sweep_open(d) || statedb_freed_count(d->state) > FREED_WITH_STORE || d->log_shrinks || d->state_shrinks);
 }
 
 static enum grey_error forget_slice(struct sitedisk *d, struct fault *f) {
@@ -504,21 +570,23 @@ void sitedisk_chore(struct sitedisk *d) {
         d->usage.disk_full = false;
         log_info("sitelog", "disk_has_room", "reserve_bytes=%" PRIu32, d->reserve_bytes);
     }
-    if (db_wal_bytes(log) > WAL_BYTES_MAX) {
-        err = db_checkpoint(log, &fault);
-    } else if (db_wal_bytes(state) > WAL_BYTES_MAX) {
-        err = db_checkpoint(state, &fault);
+    if (db_wal_bytes(log) > LOG_WAL_BYTES_MAX) {
+        err = checkpoint(d, log, &fault);
+    } else if (db_wal_bytes(state) > STATE_WAL_BYTES_MAX) {
+        err = checkpoint(d, state, &fault);
     } else if (sweep_open(d)) {
         err = sweep(d, NULL, &fault);
     } else if (statedb_freed_count(d->state) > FREED_WITH_STORE) {
         err = forget_slice(d, &fault);
-    } else if (shrinks(log)) {
+    } else if (d->log_shrinks) {
         err = db_shrink(log, SHRINK_PAGES, &fault);
-    } else if (shrinks(state)) {
+        d->log_shrinks = shrinks(log);
+    } else if (d->state_shrinks) {
         err = db_shrink(state, SHRINK_PAGES, &fault);
+        d->state_shrinks = shrinks(state);
     }
     /* What could not be done now is not tried again at once. */
-    bool stuck = err != E_OK || db_wal_bytes(log) > 2 * WAL_BYTES_MAX;
+    bool stuck = err != E_OK || db_wal_bytes(log) / 2 > LOG_WAL_BYTES_MAX;
     d->chore_after_ms = stuck ? now_monotonic_ms() + CHORE_PAUSE_MS : 0;
     if (sitedisk_write_failed(d, err) != E_OK) {
         log_limited(LOG_ERROR, "sitelog", "clean_up", "error=%s %s", error_name(err), fault.text);
@@ -527,6 +595,9 @@ void sitedisk_chore(struct sitedisk *d) {
 
 void sitedisk_measure(struct sitedisk *d) {
     struct db_counts counts;
+    if (d->state == NULL) {
+        return;
+    }
     db_count(&counts);
     d->usage.syncs = counts.syncs;
     d->usage.written_bytes = counts.written_bytes;
@@ -536,5 +607,11 @@ void sitedisk_measure(struct sitedisk *d) {
         d->measured_ms = now_ms;
         d->usage.log_bytes = db_file_bytes(logdb_db(d->log));
         d->usage.state_bytes = db_file_bytes(statedb_db(d->state));
+        d->log_shrinks = shrinks(logdb_db(d->log));
+        d->state_shrinks = shrinks(statedb_db(d->state));
+        d->usage.snapshot_bytes = 0;
+        for (size_t i = 0; i < d->snapshots.count; i++) {
+            d->usage.snapshot_bytes += d->snapshots.at[i].file_bytes;
+        }
     }
 }

@@ -5,6 +5,7 @@
 #define AGENT_SITEDISK_H
 
 #include "agent/logdb.h"
+#include "agent/snapshot.h"
 #include "agent/statedb.h"
 
 struct sitedisk {
@@ -15,11 +16,15 @@ struct sitedisk {
     int lock_fd;
     struct logdb *log;
     struct statedb *state;
-    enum grey_error failed;     /* E_OK, or why no further store or flush is taken */
-    uint64_t failures;          /* store transactions that failed */
-    struct sitelog_usage usage; /* all but jobs_waiting */
-    uint64_t chore_after_ms;    /* no clean-up before: the last one failed */
-    uint64_t measured_ms;       /* when the file sizes were last looked at */
+    char snapshot_dir[LIMIT_PATH_BYTES + 16];
+    struct snapshot_list snapshots;
+    char verified[64];               /* name of the image that was last read through */
+    enum grey_error failed;          /* E_OK, or why no further store or flush is taken */
+    uint64_t failures;               /* store transactions that failed */
+    struct sitelog_usage usage;      /* all but jobs_waiting */
+    bool log_shrinks, state_shrinks; /* more pages are unused than is good; as of the last look */
+    uint64_t chore_after_ms;         /* no clean-up before: the last one failed */
+    uint64_t measured_ms;            /* when the file sizes were last looked at */
 };
 
 enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, struct sitelog_start *start, struct sitedisk **out,
@@ -35,8 +40,13 @@ void sitedisk_read(struct sitedisk *d, struct sitelog_read *job);
 /* Sliced: job->slot.again tells that there is more to do. */
 void sitedisk_compact(struct sitedisk *d, struct sitelog_compact *job);
 
-void sitedisk_snapshot(struct sitedisk *d, struct sitelog_snapshot *job); /* agent/sitesnap.c */
+/* agent/sitesnap.c */
+void sitedisk_snapshot(struct sitedisk *d, struct sitelog_snapshot *job);
+void sitedisk_snapshot_end(struct sitelog_snapshot *job); /* drops what a job that is not gone on with holds */
 size_t sitedisk_snapshots(const struct sitedisk *d, struct sitelog_snapshot_info *out, size_t max);
+enum grey_error sitedisk_finish_install(struct sitedisk *d, struct fault *f); /* at open, before state.db is opened */
+/* state.db is lost or damaged: builds it from an image on this disk.  E_NOT_FOUND: none fits; f is left as it was. */
+enum grey_error sitedisk_rebuild_state(struct sitedisk *d, struct fault *f);
 
 /* Clean-up, a slice of it: checkpoints, freed payloads, unused pages, the reserve. */
 bool sitedisk_has_chore(struct sitedisk *d);

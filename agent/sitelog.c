@@ -13,8 +13,8 @@
 #include "include/grey/must.h"
 
 #define GROUP_JOBS_MAX 256u
-#define GROUP_BYTES_MAX (8u * 1024u * 1024u)
-#define RETRY_MS 5000u /* how often a full disk is looked at again */
+#define GROUP_BYTES_MAX 8388608u /* 8 MiB */
+#define RETRY_MS 5000u           /* how often a full disk is looked at again */
 #define SNAPSHOTS_LISTED 16u
 
 struct sitelog {
@@ -222,6 +222,7 @@ static void snapshot_done(struct worker_job *job) {
     }
     struct sitelog_row_set *rows = snapshot->rows;
     struct blob *chunk = snapshot->kind == SITELOG_SNAPSHOT_READ ? snapshot->chunk : NULL;
+    sitedisk_snapshot_end(snapshot); /* left over only when closing cut it short: the storage thread has ended by then */
     one_done(snapshot->slot.owner);
     snapshot->done(snapshot->context, snapshot);
     rowset_free(rows);

@@ -61,8 +61,9 @@ enum grey_error sitelog_claim(struct sitelog *s, const struct grey_name *node, c
 /* Part of every job; the sitelog's own. */
 struct sitelog_slot {
     struct sitelog *owner;
-    uint64_t failures; /* of store jobs that were known when this one was given, or that this one met */
-    bool again;        /* the storage thread did a slice of it and wants to go on */
+    uint64_t failures;            /* of store jobs that were known when this one was given, or that this one met */
+    bool again;                   /* the storage thread did a slice of it and wants to go on */
+    struct sitedisk_slice *slice; /* where it stands */
 };
 
 /* --- jobs: set the public fields, call, wait for done --------------------------------------------------------------------------- */
@@ -155,7 +156,7 @@ struct sitelog_snapshot_info {
     raft_index members_index;
     uint64_t file_bytes;
     int64_t made_unix_ms;
-    uint8_t checksum[DIGEST_BYTES]; /* SHA-256 of the file */
+    uint8_t checksum[DIGEST_BYTES]; /* digest of the whole (docs/FORMATS.md): the file's last 32 bytes */
     bool self_contained;            /* holds the live payloads too: `snapshot create` */
     char name[64];                  /* file name below data_dir/snapshots */
 };
@@ -163,9 +164,11 @@ enum sitelog_snapshot_kind {
     SITELOG_SNAPSHOT_WRITE, /* self_contained; result in info */
     SITELOG_SNAPSHOT_READ,  /* point.index, offset, bytes_max -> chunk, total_bytes (a peer fetches it); E_NOT_FOUND */
     SITELOG_SNAPSHOT_RECEIVE, /* point, offset, chunk, total_bytes: append to the partial file; resume_offset tells how much is there */
-    SITELOG_SNAPSHOT_PAYLOADS, /* entries (index and payload): live payloads that belong to the received image; takes as store does */
-    SITELOG_SNAPSHOT_INSTALL, /* the received image, verified, becomes the state and the log's base: one transaction per database,
-                                 safe to repeat after a crash in between; then META and SEGMENT rows are in `rows` */
+    SITELOG_SNAPSHOT_PAYLOADS, /* entries (index and payload): live payloads that belong to the received image; takes as store does.
+                                 Those the peer no longer has need not come: later entries remove their rows */
+    SITELOG_SNAPSHOT_INSTALL, /* the received image, verified, becomes the state and the log's base; the log is empty behind it.  A crash
+                                 leaves the old or, finished at the next open, the new.  E_CORRUPT: the received file is bad and was
+                                 removed.  Then META and SEGMENT rows are in `rows` */
 };
 struct sitelog_snapshot {
     struct worker_job job;

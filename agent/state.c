@@ -214,7 +214,7 @@ enum grey_error state_apply(struct state *s, const struct entry *e, struct outco
     struct facts next = s->facts;
     builder_reset(&s->changes);
     enum grey_error err = dispatch(s, &next, e, now_ms, answer, &f);
-    enum grey_error stop = err == E_UNKNOWN_ENTRY || err == E_NO_MEMORY || err == E_BUG ? err : s->changes.err;
+    enum grey_error stop = err == E_UNKNOWN_ENTRY || err == E_NO_MEMORY || err == E_BUG || err == E_CORRUPT ? err : s->changes.err;
     uint8_t hash[DIGEST_BYTES];
     if (stop == E_OK) {
         if (err != E_OK) { /* refused: nothing but the position changes */
@@ -316,12 +316,12 @@ enum table_found state_dedup(struct state *s, struct bytes source, struct bytes 
     dedup_hash(source, id, hash);
     struct dedup d = s->facts.dedup;
     d.turned = false; /* that was while its entry was applied */
-    enum table_found found = dedup_find(&d, s->table, hash, s->time_ms, &row);
-    if (found == TABLE_FOUND) {
+    enum grey_error err = dedup_find(&d, s->table, hash, s->time_ms, &row);
+    if (err == E_OK) {
         *out =
             (struct answer_event){.channel = event_channel_of(row.priority), .seq = row.seq, .index = row.index, .duplicate = true};
     }
-    return found;
+    return err == E_OK ? TABLE_FOUND : err == E_NOT_FOUND ? TABLE_ABSENT : TABLE_UNKNOWN;
 }
 
 uint64_t state_dedup_count(const struct state *s) {

@@ -31,7 +31,7 @@ struct outcome {
 /* state_apply: e->index must be the applied index + 1.  answer: NULL when nobody waits, else the answer's CBOR is appended.
  * Returns E_OK (o tells what came out, including refusals such as E_CONDITION: those are part of the state's course), or
  * E_UNKNOWN_ENTRY (fence the node), E_NO_MEMORY (nothing changed; try again), E_BUG when a wanted row is not in memory (nothing
- * changed; o->detail says which; load what state_wants names and call again).  An entry is applied whole or not at all. */
+ * changed; o->detail says which; load what state_wants names and call again), E_CORRUPT when one is damaged (stop the node).  An entry is applied whole or not at all. */
 enum grey_error state_apply(struct state *s, const struct entry *e, struct outcome *o, struct builder *answer);
 
 raft_index state_applied(const struct state *s);

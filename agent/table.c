@@ -16,7 +16,7 @@
 
 #include "include/grey/must.h"
 
-#define FRESH_FACTOR 4u /* rows loaded and not read yet may take this many times clean_bytes_max */
+#define FRESH_FACTOR 2u /* rows loaded and not read yet may take this many times clean_bytes_max */
 
 enum row_list { LIST_FRESH, LIST_USED, LIST_PINNED, LIST_DIRTY, LIST_FLIGHT, LIST_COUNT };
 
@@ -381,12 +381,9 @@ static void forget(struct table *t, struct row *r) {
     drop(t, r);
 }
 
-static size_t clean_bytes(const struct table *t) {
-    return t->lists[LIST_FRESH].bytes + t->lists[LIST_USED].bytes;
-}
-
+/* Each list for itself: rows that were loaded in vain must not drive out those that the next entry was just told are in memory. */
 static void trim(struct table *t) {
-    while (clean_bytes(t) > t->clean_bytes_max && t->lists[LIST_USED].oldest != NULL) {
+    while (t->lists[LIST_USED].bytes > t->clean_bytes_max) {
         forget(t, t->lists[LIST_USED].oldest);
     }
     while (t->lists[LIST_FRESH].bytes / FRESH_FACTOR > t->clean_bytes_max) {
@@ -695,5 +692,6 @@ size_t table_dirty_bytes(const struct table *t) {
 }
 
 size_t table_memory_bytes(const struct table *t) {
-    return sizeof *t + clean_bytes(t) + t->lists[LIST_PINNED].bytes + table_dirty_bytes(t) + t->op_count * sizeof *t->ops;
+    return sizeof *t + t->lists[LIST_FRESH].bytes + t->lists[LIST_USED].bytes + t->lists[LIST_PINNED].bytes + table_dirty_bytes(t) +
+           t->op_count * sizeof *t->ops;
 }

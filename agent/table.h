@@ -5,7 +5,7 @@
  * the row first.  Rows are ordered by key as memcmp does.  That a row is absent is remembered like a row.
  *
  * Bounds: clean rows are dropped least recently used first above clean_bytes_max (which must hold what one entry wants: 512 KiB is
- * plenty); rows that were loaded and not read yet are dropped last, and may take four times as much, so that what was loaded for
+ * plenty); rows that were loaded and not read yet have twice as much for themselves, so that what was loaded for
  * entries in flight is still there when they are applied.  Dirty rows are bounded by flushing (table_dirty_bytes).  Rows of
  * TABLE_META and TABLE_SEGMENT are never dropped, and one that is not in memory does not exist.  A row costs some 56 bytes beside
  * its key and value. */

@@ -6,13 +6,16 @@
 #ifndef PLATFORM_DB_DISK_H
 #define PLATFORM_DB_DISK_H
 
+#include <stdint.h>
+
 #include "platform/fault.h"
 
 #define DB_DISK_NAME "grey"
 #define DB_DISK_TAIL_BYTES 8
 #define DB_DISK_PAGE_BYTES_MAX 4096u
 
-int db_disk_register(void); /* SQLITE_OK; may be called again */
+uint64_t db_disk_bad_page(void); /* number of the page that was last found damaged on this thread; 0: none yet */
+int db_disk_register(void);      /* SQLITE_OK; may be called again */
 
 /* SQLite takes the first frame with a wrong sum for the end of its log.  That is right for the last, unfinished commit after a power
  * cut; anywhere before, it is damage, and what follows had been promised.  E_CORRUPT when frames of the same log go on behind a

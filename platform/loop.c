@@ -343,6 +343,7 @@ void loop_run(struct loop *l) {
             l->hooks[i].hook(l->hooks[i].context);
         }
     }
+    atomic_store(&l->stopping, false); /* may run again */
 }
 
 void loop_stop(struct loop *l) {

@@ -1,0 +1,521 @@
+/* Verbs that ask a node how its site is, and those that change who belongs to it. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/ctl/verbs.h"
+
+#define SILENT_NAME_BYTES 68u /* ", " and a node id */
+
+static const char *const channels[] = {"control", "events", "data"};
+
+/* --- the answers of one node, gathered ---------------------------------------------------------------------------------------------- */
+
+struct picture {
+    json_t *cluster, *queue, *federation, *health;
+    struct builder raw[4];
+    json_t *members; /* the leader's view where it could be had: it hears from all of them */
+    bool link_known; /* federation is the leader's own answer */
+    char silent[160];
+    struct render_facts facts;
+};
+
+static void picture_free(struct picture *p) {
+    json_decref(p->cluster);
+    json_decref(p->queue);
+    json_decref(p->federation);
+    json_decref(p->health);
+    json_decref(p->members);
+    for (int i = 0; i < 4; i++) {
+        builder_free(&p->raw[i]);
+    }
+}
+
+static void count_members(struct picture *p) {
+    size_t i, used = 0;
+    const json_t *m;
+    json_array_foreach(p->members, i, m) {
+        if (strcmp(verbs_text(m, "kind"), "learner") == 0) {
+            p->facts.learners++;
+            continue;
+        }
+        bool alive = strcmp(verbs_text(m, "state"), "healthy") == 0;
+        p->facts.voters++;
+        p->facts.voters_alive += alive;
+        if (!alive && used + SILENT_NAME_BYTES < sizeof p->silent) {
+            int size = snprintf(p->silent + used, sizeof p->silent - used, "%s%.64s", used > 0 ? ", " : "", verbs_text(m, "id"));
+            used += size > 0 ? (size_t)size : 0;
+        }
+    }
+}
+
+static void sum_queue(struct picture *p) {
+    for (int i = 0; i < 3; i++) {
+        const json_t *c = json_object_get(json_object_get(p->queue, "channels"), channels[i]);
+        double oldest_s = verbs_real(c, "oldest_seconds", 0);
+        p->facts.waiting_events += verbs_uint(c, "pending");
+        p->facts.waiting_bytes += verbs_uint(c, "bytes");
+        p->facts.oldest_s = oldest_s > p->facts.oldest_s ? oldest_s : p->facts.oldest_s;
+    }
+    p->facts.queue_limit_bytes = verbs_uint(p->queue, "limit_bytes");
+}
+
+/* Only the leader knows the link, and hears from every member.  Its API is asked directly where that is this machine, and only believed when it is the leader:
+ * on real gateways each node has the same loopback address. */
+static void ask_leader(struct call *c, struct picture *p) {
+    char address[300];
+    const char *leader = verbs_text(p->cluster, "leader_id"), *http = "";
+    size_t i;
+    const json_t *m;
+    json_array_foreach(json_object_get(p->cluster, "members"), i, m) {
+        if (strcmp(verbs_text(m, "id"), leader) == 0) {
+            http = verbs_text(m, "http_addr");
+        }
+    }
+    if (strncmp(http, "127.", 4) != 0 && strncmp(http, "localhost:", 10) != 0) {
+        return;
+    }
+    (void)snprintf(address, sizeof address, "http://%.280s", http);
+    struct client there = {.address = {address, NULL}, .timeout_ms = 2000};
+    struct client_problem ignored;
+    json_t *cluster, *federation;
+    (void)c;
+    if (client_get(&there, CLIENT_NODE, "/v1/cluster/status", &cluster, NULL, &ignored) == CTL_OK &&
+        strcmp(verbs_text(cluster, "node_id"), leader) == 0 &&
+        strcmp(verbs_text(cluster, "site_id"), verbs_text(p->cluster, "site_id")) == 0) {
+        builder_reset(&p->raw[2]);
+        if (client_get(&there, CLIENT_NODE, "/v1/federation/status", &federation, &p->raw[2], &ignored) == CTL_OK) {
+            json_decref(p->federation);
+            p->federation = federation;
+            p->link_known = true;
+            json_decref(p->members);
+            p->members = json_incref(json_object_get(cluster, "members"));
+        }
+    }
+    json_decref(cluster);
+}
+
+static void judge_link(struct picture *p) {
+    const json_t *link = json_object_get(p->federation, "link");
+    if (!json_is_true(json_object_get(p->federation, "enabled"))) {
+        p->facts.link = LINK_NONE;
+    } else if (!p->link_known) {
+        p->facts.link = LINK_ELSEWHERE;
+    } else {
+        p->facts.link = json_is_true(json_object_get(link, "up")) ? LINK_UP : LINK_DOWN;
+    }
+    p->facts.offline_s = verbs_real(link, "last_contact_seconds", -1);
+}
+
+static enum client_exit picture_take(struct call *c, struct picture *p) {
+    static const char *const paths[] = {"/v1/cluster/status", "/v1/queue", "/v1/federation/status", "/health/detailed"};
+    json_t **const docs[] = {&p->cluster, &p->queue, &p->federation, &p->health};
+    memset(p, 0, sizeof *p);
+    for (int i = 0; i < 4; i++) {
+        builder_init(&p->raw[i], CLIENT_ANSWER_BYTES_MAX);
+    }
+    for (int i = 0; i < 3; i++) {
+        enum client_exit exit = client_get(&c->client, CLIENT_NODE, paths[i], docs[i], &p->raw[i], &c->problem);
+        if (exit != CTL_OK) {
+            return exit;
+        }
+    }
+    /* Health says 503 when it is bad, with the same document. */
+    struct client_request q = {.side = CLIENT_NODE, .method = "GET", .path = paths[3]};
+    struct http_answer a;
+    (void)client_call(&c->client, &q, &a, &c->problem);
+    p->health = json_read(builder_bytes(&a.body), NULL);
+    builder_add(&p->raw[3], builder_bytes(&a.body));
+    builder_free(&a.body);
+    const char *leader = verbs_text(p->cluster, "leader_id");
+    p->members = json_incref(json_object_get(p->cluster, "members"));
+    p->link_known = leader[0] != 0 && strcmp(leader, verbs_text(p->cluster, "node_id")) == 0;
+    p->facts.quorum = json_is_true(json_object_get(p->cluster, "quorum"));
+    if (!p->link_known && leader[0] != 0 && p->facts.quorum) {
+        ask_leader(c, p);
+    }
+    count_members(p);
+    sum_queue(p);
+    judge_link(p);
+    p->facts.leader = leader;
+    p->facts.silent = p->silent;
+    return CTL_OK;
+}
+
+/* --- parts of the screen ------------------------------------------------------------------------------------------------------------- */
+
+static void put_members(const json_t *members, uint64_t last_index, bool wide, struct builder *out) {
+    static const char *const titles[] = {"NODE", "ROLE", "KIND", "STATE", "BEHIND>", "HTTP", "ATTESTATION", "PEERS", "RAFT ID"};
+    struct render_table t;
+    size_t i;
+    const json_t *m;
+    render_table_begin(&t, titles, wide ? 9 : 7);
+    json_array_foreach(members, i, m) {
+        const json_t *match = json_object_get(m, "match_index");
+        render_cell(&t, verbs_text(m, "id"));
+        render_cell(&t, verbs_text(m, "role"));
+        render_cell(&t, verbs_text(m, "kind"));
+        render_cell(&t, verbs_text(m, "state"));
+        if (json_is_integer(match) && last_index > 0) {
+            uint64_t index = verbs_uint(m, "match_index");
+            render_cellf(&t, "%" PRIu64, last_index > index ? last_index - index : 0);
+        } else {
+            render_cell(&t, NULL);
+        }
+        render_cell(&t, verbs_text(m, "http_addr"));
+        render_cell(&t, verbs_text(m, "attestation"));
+        if (wide) {
+            render_cell(&t, verbs_text(m, "addr"));
+            render_cell(&t, verbs_text(m, "raft_id"));
+        }
+    }
+    render_table_end(&t, out);
+}
+
+static void put_named(struct builder *out, const char *name, const char *value) {
+    builder_addf(out, "%-12s", name);
+    render_text(out, bytes_str(value));
+    builder_add_byte(out, '\n');
+}
+
+static void put_head(const json_t *cluster, struct builder *out) {
+    char text[400], span[RENDER_SHORT];
+    (void)snprintf(text, sizeof text,
+                   "%.64s  node %.64s (asked)  mode %.16s  term %" PRIu64 "  applied %" PRIu64 "  up %s  version %.32s",
+                   verbs_text(cluster, "site_id"), verbs_text(cluster, "node_id"), verbs_text(cluster, "mode"),
+                   verbs_uint(cluster, "term"), verbs_uint(cluster, "applied_index"),
+                   render_span(verbs_real(cluster, "uptime_seconds", 0), span), verbs_text(cluster, "version"));
+    put_named(out, "site", text);
+}
+
+static void put_link(const struct picture *p, struct builder *out) {
+    char text[700], span[RENDER_SHORT], sent[RENDER_SHORT], received[RENDER_SHORT];
+    const json_t *link = json_object_get(p->federation, "link");
+    double contact_s = verbs_real(link, "last_contact_seconds", -1);
+    const char *error = verbs_text(link, "last_error");
+    switch (p->facts.link) {
+    case LINK_NONE:
+        put_named(out, "link", "no core configured (federation.enabled)");
+        return;
+    case LINK_ELSEWHERE:
+        if (p->facts.leader[0] == 0) {
+            put_named(out, "link", "down while the site has no leader");
+            return;
+        }
+        (void)snprintf(text, sizeof text, "kept by node %.64s, which leads; ask it: greyctl --addr ... federation status",
+                       p->facts.leader);
+        break;
+    default:
+        (void)snprintf(text, sizeof text, "%s %.200s, last contact %s%s, sent %s, received %s%s%.200s",
+                       p->facts.link == LINK_UP ? "up to" : "down",
+                       p->facts.link == LINK_UP ? verbs_text(link, "endpoint") : "and trying",
+                       contact_s < 0 ? "never" : render_span(contact_s, span), contact_s < 0 ? "" : " ago",
+                       render_size(verbs_uint(link, "sent_bytes"), sent), render_size(verbs_uint(link, "received_bytes"), received),
+                       p->facts.link == LINK_DOWN && error[0] != 0 ? "; " : "", p->facts.link == LINK_DOWN ? error : "");
+    }
+    put_named(out, "link", text);
+}
+
+static void put_queue_line(const struct picture *p, struct builder *out) {
+    char text[400], used[RENDER_SHORT], limit[RENDER_SHORT], span[RENDER_SHORT];
+    uint64_t pending[3], lost = 0;
+    for (int i = 0; i < 3; i++) {
+        const json_t *c = json_object_get(json_object_get(p->queue, "channels"), channels[i]);
+        pending[i] = verbs_uint(c, "pending");
+        lost += verbs_uint(c, "gap_events");
+    }
+    (void)snprintf(text, sizeof text,
+                   "control %" PRIu64 ", events %" PRIu64 ", data %" PRIu64 " waiting; %s of %s; oldest %s; lost %" PRIu64,
+                   pending[0], pending[1], pending[2], render_size(p->facts.waiting_bytes, used),
+                   render_size(p->facts.queue_limit_bytes, limit), render_span(p->facts.oldest_s, span), lost);
+    put_named(out, "queue", text);
+}
+
+static void put_health(const struct picture *p, struct builder *out) {
+    char text[300], size[RENDER_SHORT];
+    const json_t *checks = json_object_get(p->health, "checks");
+    const json_t *storage = json_object_get(checks, "storage"), *clock = json_object_get(checks, "clock");
+    (void)snprintf(text, sizeof text, "%.32s, %s used", verbs_text(storage, "status"),
+                   render_size(verbs_uint(storage, "used_bytes"), size));
+    put_named(out, "storage", text);
+    (void)snprintf(text, sizeof text, "%.32s, %.1f s from the site's time", verbs_text(clock, "status"),
+                   verbs_real(clock, "offset_from_site_seconds", 0));
+    put_named(out, "clock", text);
+}
+
+static void put_json_member(struct builder *out, const char *name, const struct builder *raw, bool comma) {
+    struct bytes text = builder_bytes(raw);
+    while (text.size > 0 && text.data[text.size - 1] == '\n') {
+        text.size--;
+    }
+    builder_addf(out, "%s\"%s\":", comma ? "," : "", name);
+    builder_add(out, text.size > 0 ? text : bytes_str("null"));
+}
+
+/* --- verbs --------------------------------------------------------------------------------------------------------------------------- */
+
+int site_status(struct call *c) {
+    struct picture p;
+    struct builder out;
+    enum client_exit exit = picture_take(c, &p);
+    if (exit != CTL_OK) {
+        picture_free(&p);
+        return client_complain(&c->problem);
+    }
+    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
+    if (c->output == OUTPUT_JSON) {
+        struct builder words;
+        struct json_writer w;
+        builder_init(&words, 4096);
+        enum render_verdict v = render_verdict(&p.facts, false, &words);
+        json_writer_init(&w, &out);
+        builder_add_str(&out, "{\"verdict\":");
+        json_text(&w, builder_bytes(&words));
+        builder_free(&words);
+        put_json_member(&out, "cluster", &p.raw[0], true);
+        put_json_member(&out, "queue", &p.raw[1], true);
+        put_json_member(&out, "federation", &p.raw[2], true);
+        put_json_member(&out, "health", &p.raw[3], true);
+        builder_add_str(&out, "}\n");
+        exit = v == VERDICT_NO_QUORUM ? CTL_NO_QUORUM : CTL_OK;
+    } else {
+        enum render_verdict v = render_verdict(&p.facts, c->colour, &out);
+        builder_add_str(&out, "\n\n");
+        put_members(p.members, verbs_uint(p.cluster, "commit_index"), c->output == OUTPUT_WIDE, &out);
+        builder_add_byte(&out, '\n');
+        put_head(p.cluster, &out);
+        put_queue_line(&p, &out);
+        put_link(&p, &out);
+        put_health(&p, &out);
+        if (v == VERDICT_NO_QUORUM) {
+            builder_addf(&out, "  -> %s\n",
+                         p.facts.voters_alive > p.facts.voters / 2 ? "the nodes are choosing a leader; ask again in a few seconds"
+                                                                   : error_remedy(E_NO_QUORUM));
+            exit = CTL_NO_QUORUM;
+        } else if (v != VERDICT_OK) {
+            builder_add_str(&out, "  -> greyctl doctor looks for the cause\n");
+        }
+    }
+    picture_free(&p);
+    int printed = verbs_print(&out);
+    return printed != CTL_OK ? printed : (int)exit;
+}
+
+int site_cluster(struct call *c) {
+    json_t *doc;
+    int exit;
+    struct builder out;
+    if (verbs_get(c, CLIENT_NODE, "/v1/cluster/status", &doc, &exit)) {
+        return exit;
+    }
+    struct picture p = {
+        .cluster = doc, .members = json_object_get(doc, "members"), .facts = {.leader = verbs_text(doc, "leader_id")}};
+    p.facts.quorum = json_is_true(json_object_get(doc, "quorum"));
+    count_members(&p);
+    unsigned majority = p.facts.voters / 2 + 1;
+    unsigned spare = p.facts.voters_alive > majority && p.facts.quorum ? p.facts.voters_alive - majority : 0;
+    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
+    put_head(doc, &out);
+    builder_addf(&out, "%-12s%s; %u of %u voters answer; can lose %u\n\n", "quorum", p.facts.quorum ? "yes" : "NO",
+                 p.facts.voters_alive, p.facts.voters, spare);
+    put_members(json_object_get(doc, "members"), verbs_uint(doc, "commit_index"), c->output == OUTPUT_WIDE, &out);
+    json_decref(doc);
+    return verbs_print(&out);
+}
+
+int site_members(struct call *c) {
+    json_t *doc;
+    int exit;
+    struct builder out;
+    if (verbs_get(c, CLIENT_NODE, "/v1/cluster/members", &doc, &exit)) {
+        return exit;
+    }
+    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
+    uint64_t last_index = 0;
+    size_t i;
+    const json_t *m;
+    json_array_foreach(doc, i, m) {
+        last_index = verbs_uint(m, "match_index") > last_index ? verbs_uint(m, "match_index") : last_index;
+    }
+    put_members(doc, last_index, c->output == OUTPUT_WIDE, &out);
+    json_decref(doc);
+    return verbs_print(&out);
+}
+
+int site_leader(struct call *c) {
+    json_t *doc;
+    int exit;
+    struct builder out;
+    if (verbs_get(c, CLIENT_NODE, "/v1/cluster/leader", &doc, &exit)) {
+        return exit;
+    }
+    builder_init(&out, 4096);
+    render_text(&out, bytes_str(verbs_text(doc, "leader_id")));
+    if (c->output == OUTPUT_WIDE) {
+        builder_addf(&out, "  %.100s  %.100s  term %" PRIu64, verbs_text(doc, "http_addr"), verbs_text(doc, "addr"),
+                     verbs_uint(doc, "term"));
+    }
+    builder_add_byte(&out, '\n');
+    json_decref(doc);
+    return verbs_print(&out);
+}
+
+/* Sends a change; prints the answer as JSON, or `done` for people. */
+static int command(struct call *c, const struct client_request *q, const char *done) {
+    struct http_answer a;
+    struct builder out;
+    if (client_call(&c->client, q, &a, &c->problem) != CTL_OK) {
+        builder_free(&a.body);
+        return client_complain(&c->problem);
+    }
+    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
+    if (c->output == OUTPUT_JSON) {
+        builder_add(&out, builder_bytes(&a.body));
+    } else {
+        builder_addf(&out, "%s\n", done);
+    }
+    builder_free(&a.body);
+    return verbs_print(&out);
+}
+
+int site_member_add(struct call *c) {
+    struct builder body;
+    struct json_writer w;
+    builder_init(&body, 4096);
+    json_writer_init(&w, &body);
+    json_open(&w, '{');
+    json_key(&w, "id");
+    json_str(&w, c->args[0]);
+    json_key(&w, "addr");
+    json_str(&w, c->args[1]);
+    json_close(&w);
+    struct client_request q = {
+        .method = "POST", .path = "/v1/admin/members", .body = builder_bytes(&body), .body_type = "application/json"};
+    int exit = command(c, &q, "accepted; greyctl cluster members shows it join");
+    builder_free(&body);
+    return exit;
+}
+
+int site_member_remove(struct call *c) {
+    struct builder path;
+    builder_init(&path, 4096);
+    builder_add_str(&path, "/v1/admin/members/");
+    client_encode(&path, bytes_str(c->args[0]), true);
+    builder_add_byte(&path, 0);
+    struct client_request q = {.method = "DELETE", .path = (const char *)path.data};
+    int exit = path.err == E_OK ? command(c, &q, "accepted; greyctl cluster members shows when it is gone") : CTL_USAGE;
+    builder_free(&path);
+    return exit;
+}
+
+int site_queue(struct call *c) {
+    static const char *const titles[] = {"CHANNEL", "WAITING>", "SIZE>", "OLDEST>", "NEXT SEQ>", "ACKED SEQ>", "LOST>", "GAPS>"};
+    json_t *doc;
+    int exit;
+    struct builder out;
+    struct render_table t;
+    char text[RENDER_SHORT], limit[RENDER_SHORT];
+    if (verbs_get(c, CLIENT_NODE, "/v1/queue", &doc, &exit)) {
+        return exit;
+    }
+    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
+    render_table_begin(&t, titles, 8);
+    for (int i = 0; i < 3; i++) {
+        const json_t *channel = json_object_get(json_object_get(doc, "channels"), channels[i]);
+        render_cell(&t, channels[i]);
+        render_cellf(&t, "%" PRIu64, verbs_uint(channel, "pending"));
+        render_cell(&t, render_size(verbs_uint(channel, "bytes"), text));
+        render_cell(&t, render_span(verbs_real(channel, "oldest_seconds", 0), text));
+        render_cellf(&t, "%" PRIu64, verbs_uint(channel, "next_seq"));
+        render_cellf(&t, "%" PRIu64, verbs_uint(channel, "acked_seq"));
+        render_cellf(&t, "%" PRIu64, verbs_uint(channel, "gap_events"));
+        render_cellf(&t, "%" PRIu64, verbs_uint(channel, "gaps"));
+    }
+    render_table_end(&t, &out);
+    builder_addf(&out, "\n%s of %s used\n", render_size(verbs_uint(doc, "bytes"), text),
+                 render_size(verbs_uint(doc, "limit_bytes"), limit));
+    json_decref(doc);
+    return verbs_print(&out);
+}
+
+int site_federation(struct call *c) {
+    struct picture p;
+    struct builder out;
+    enum client_exit exit = picture_take(c, &p);
+    if (exit != CTL_OK) {
+        picture_free(&p);
+        return client_complain(&c->problem);
+    }
+    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
+    if (c->output == OUTPUT_JSON) {
+        builder_add(&out, builder_bytes(&p.raw[2]));
+    } else {
+        put_link(&p, &out);
+        put_queue_line(&p, &out);
+        put_named(&out, "owner", verbs_text(p.federation, "owner"));
+        put_named(&out, "incarnation", verbs_text(p.federation, "incarnation"));
+    }
+    picture_free(&p);
+    return verbs_print(&out);
+}
+
+/* --- snapshots ------------------------------------------------------------------------------------------------------------------------ */
+
+int site_snapshot_create(struct call *c) {
+    struct client_request q = {.method = "POST", .path = "/v1/admin/snapshot", .timeout_ms = 600000};
+    struct http_answer a;
+    struct builder out;
+    char size[RENDER_SHORT];
+    if (client_call(&c->client, &q, &a, &c->problem) != CTL_OK) {
+        builder_free(&a.body);
+        return client_complain(&c->problem);
+    }
+    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
+    json_t *doc = json_read(builder_bytes(&a.body), NULL);
+    if (c->output == OUTPUT_JSON || doc == NULL) {
+        builder_add(&out, builder_bytes(&a.body));
+    } else {
+        builder_add_str(&out, "wrote ");
+        render_text(&out, bytes_str(verbs_text(doc, "name")));
+        builder_addf(&out, " (%s, to entry %" PRIu64 ")\n", render_size(verbs_uint(doc, "bytes"), size), verbs_uint(doc, "index"));
+    }
+    json_decref(doc);
+    builder_free(&a.body);
+    return verbs_print(&out);
+}
+
+int site_snapshot_list(struct call *c) {
+    static const char *const titles[] = {"NAME", "INDEX>", "SIZE>", "MADE", "COMPLETE", "SHA-256"};
+    json_t *doc;
+    int exit;
+    struct builder out;
+    struct render_table t;
+    char size[RENDER_SHORT];
+    size_t i;
+    const json_t *s;
+    if (verbs_get(c, CLIENT_NODE, "/v1/admin/snapshots", &doc, &exit)) {
+        return exit;
+    }
+    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
+    render_table_begin(&t, titles, 6);
+    json_array_foreach(doc, i, s) {
+        render_cell(&t, verbs_text(s, "name"));
+        render_cellf(&t, "%" PRIu64, verbs_uint(s, "index"));
+        render_cell(&t, render_size(verbs_uint(s, "bytes"), size));
+        render_cell(&t, verbs_text(s, "made"));
+        render_cell(&t, json_is_true(json_object_get(s, "self_contained")) ? "yes" : "no");
+        render_cellf(&t, c->output == OUTPUT_WIDE ? "%.64s" : "%.12s", verbs_text(s, "sha256"));
+    }
+    render_table_end(&t, &out);
+    json_decref(doc);
+    return verbs_print(&out);
+}
+
+int site_snapshot_restore(struct call *c) {
+    (void)fprintf(
+        stderr,
+        "greyctl: a running agent is not restored under its feet\n  -> stop greyd on this node, then: greyd restore --snapshot "
+        "%s --data-dir EMPTY-DIRECTORY\n",
+        c->arg_count > 0 ? c->args[0] : "FILE");
+    return CTL_USAGE;
+}

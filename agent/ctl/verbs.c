@@ -1,0 +1,261 @@
+#include "agent/ctl/verbs.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const struct verb_option verbs_global[] = {
+    {"output", "table|json|wide", "form of the answer; json is the API's own; short: -o"},
+    {"addr", "URL|unix:PATH", "the node to ask; else $GREY_ADDR, unix:/run/grey/greyd.sock, unix:./run/node1/greyd.sock"},
+    {"core", "URL", "the core to ask; else $GREY_CORE, http://127.0.0.1:8080"},
+    {"timeout", "SECONDS", "how long to wait for an answer; else 15"},
+    {"help", NULL, "what a verb does and takes; short: -h"},
+};
+const size_t verbs_global_count = sizeof verbs_global / sizeof verbs_global[0];
+
+#define LATER(name, args, help)                                                                                                    \
+    {                                                                                                                              \
+        name, args, 0, 0, help, NULL, {                                                                                            \
+            { NULL, NULL, NULL }                                                                                                   \
+        }                                                                                                                          \
+    }
+#define NONE                                                                                                                       \
+    {                                                                                                                              \
+        { NULL, NULL, NULL }                                                                                                       \
+    }
+
+static const struct verb table[] = {
+    {"status", "", 0, 0, "how the site is, in one screen; the first line is the verdict (also without any verb)", site_status,
+     NONE},
+    {"cluster status", "", 0, 0, "the site as this node sees it", site_cluster, NONE},
+    {"cluster members", "", 0, 0, "the site's nodes", site_members, NONE},
+    {"cluster leader", "", 0, 0, "who leads", site_leader, NONE},
+    {"member add", "NODE PEER-ADDRESS", 2, 2, "take a node into the site", site_member_add, NONE},
+    {"member remove", "NODE", 1, 1, "take a node out of the site for good", site_member_remove, NONE},
+    {"kv get",
+     "KEY",
+     1,
+     1,
+     "write a key's value to stdout; -o wide tells version and type on stderr",
+     pairs_get,
+     {{"stale", NULL, "read what this node has, without asking the others"}}},
+    {"kv put",
+     "KEY [VALUE|-]",
+     1,
+     2,
+     "set a key; '-' reads the value from stdin",
+     pairs_put,
+     {{"file", "FILE", "the value is this file's content"},
+      {"type", "TYPE", "content type kept with the value"},
+      {"if-version", "N", "only if the key's version is N"},
+      {"if-absent", NULL, "only if there is no such key"}}},
+    {"kv del", "KEY", 1, 1, "delete a key", pairs_del, {{"if-version", "N", "only if the key's version is N"}}},
+    {"kv list",
+     "[PREFIX]",
+     0,
+     1,
+     "keys, their versions and sizes",
+     pairs_list,
+     {{"limit", "N", "at most so many; else all"}, {"stale", NULL, "list what this node has, without asking the others"}}},
+    {"kv watch",
+     "KEY",
+     1,
+     1,
+     "write each new value of a key, one per line, until interrupted",
+     pairs_watch,
+     {{"count", "N", "end after N changes"}}},
+    {"event send",
+     "[JSON|-]",
+     0,
+     1,
+     "keep an event on the site and send it to the core",
+     events_send,
+     {{"type", "TYPE", "what happened, for example door.opened"},
+      {"priority", "P", "critical, high, normal or low"},
+      {"data", "JSON", "the event's data; '-' reads stdin"},
+      {"source", "URI", "who says it; else this node"},
+      {"id", "ID", "the event's id; the same source and id again is taken once"},
+      {"subject", "TEXT", "what it is about"}}},
+    {"event tail",
+     "",
+     0,
+     0,
+     "events as they reach the core, until interrupted",
+     events_tail,
+     {{"site", "SITE", "whose; else the site of the node"},
+      {"channel", "C", "only control, events or data"},
+      {"lines", "N", "begin with the last N of each channel; else 10"},
+      {"count", "N", "end after N events"}}},
+    {"queue", "", 0, 0, "what waits for the core, by channel", site_queue, NONE},
+    {"federation status", "", 0, 0, "the link to the core", site_federation, NONE},
+    {"snapshot create", "", 0, 0, "write a self-contained snapshot on the node", site_snapshot_create, NONE},
+    {"snapshot list", "", 0, 0, "snapshots on the node", site_snapshot_list, NONE},
+    {"snapshot restore", "FILE", 0, 1, "says how: greyd itself restores, while it is stopped", site_snapshot_restore, NONE},
+    {"site list", "", 0, 0, "all sites the core knows", fleet_list, NONE},
+    {"site show", "SITE", 1, 1, "one site, as the core knows it", fleet_show, NONE},
+    {"site events",
+     "SITE",
+     1,
+     1,
+     "a site's events at the core, oldest first",
+     fleet_events,
+     {{"channel", "C", "only control, events or data"},
+      {"after", "SEQ|CURSOR", "those behind this one"},
+      {"limit", "N", "at most so many; else 100"}}},
+    {"doctor",
+     "",
+     0,
+     0,
+     "look for what is wrong and name the remedy; exit code 0 fine, 1 look at it, 2 broken",
+     doctor_run,
+     {{"config", "FILE", "configuration to look at; else /etc/grey/greyd.yaml, run/node1/greyd.yaml"}}},
+    {"explain", "[GREY-NUMBER]", 0, 1, "what an error means and what to do; without a number: all errors", local_explain, NONE},
+    {"config show",
+     "",
+     0,
+     0,
+     "effective configuration of a file; with --origin where each value comes from",
+     local_config_show,
+     {{"config", "FILE", "else /etc/grey/greyd.yaml"}, {"origin", NULL, "show where each value comes from"}}},
+    {"config check", "[FILE]", 0, 1, "whether greyd would accept a file; else /etc/grey/greyd.yaml", local_config_check, NONE},
+    {"completion", "bash|zsh|fish", 1, 1, "a completion script for the shell", local_completion, NONE},
+    {"help", "[VERB]", 0, 2, "this list, or one verb", local_help, NONE},
+    {"version", "", 0, 0, "the version of greyctl and its maturity", local_version, NONE},
+    LATER("task", "submit|list|show|logs|cancel|proof", "work of the site"),
+    LATER("tenant", "list|set|show", "tenants and quotas"),
+    LATER("audit", "[verify]", "the history of the site"),
+    LATER("replay", "FILE", "run a recorded log again"),
+    LATER("site recover", "--force-single", "go on with one node after the others are lost"),
+    LATER("site label", "SITE LABEL", "labels for rollouts"),
+    LATER("federation agree", "", "agreements among sites"),
+    LATER("federation revoke", "", "agreements among sites"),
+    LATER("attest", "status|now", "attestation"),
+    LATER("support-bundle", "", "what to send with a question"),
+    LATER("link", "status|test|budget", "the link, its test and its budget"),
+    LATER("top", "", "a live screen"),
+    LATER("enroll", "token", "take new gateways in"),
+    LATER("config set", "NAME", "configurations at the core"),
+    LATER("config get", "NAME", "configurations at the core"),
+    LATER("config rollout", "NAME", "configurations at the core"),
+    LATER("policy", "set|get", "policies at the core"),
+};
+
+const struct verb *verbs(size_t *count) {
+    *count = sizeof table / sizeof table[0];
+    return table;
+}
+
+const struct verb *verbs_find(const char *const *words, unsigned count, unsigned *used) {
+    const struct verb *best = NULL;
+    *used = 0;
+    for (size_t i = 0; i < sizeof table / sizeof table[0] && count > 0; i++) {
+        size_t first = strcspn(table[i].name, " ");
+        if (strlen(words[0]) != first || memcmp(words[0], table[i].name, first) != 0) {
+            continue;
+        }
+        if (table[i].name[first] == 0 && *used < 1) {
+            best = &table[i];
+            *used = 1;
+        } else if (table[i].name[first] == ' ' && count > 1 && strcmp(words[1], table[i].name + first + 1) == 0) {
+            best = &table[i];
+            *used = 2;
+        }
+    }
+    return best;
+}
+
+static unsigned distance(const char *a, const char *b) { /* Levenshtein, on short texts */
+    unsigned row[64];
+    size_t size = strlen(b) < 63 ? strlen(b) : 63;
+    for (size_t j = 0; j <= size; j++) {
+        row[j] = (unsigned)j;
+    }
+    for (size_t i = 0; a[i] != 0 && i < 64; i++) {
+        unsigned diagonal = row[0];
+        row[0] = (unsigned)i + 1;
+        for (size_t j = 0; j < size; j++) {
+            unsigned up = row[j + 1], least = (up < row[j] ? up : row[j]) + 1, cost = diagonal + (a[i] != b[j]);
+            row[j + 1] = cost < least ? cost : least;
+            diagonal = up;
+        }
+    }
+    return row[size];
+}
+
+const char *verbs_nearest(const char *text) {
+    const char *best = "status";
+    unsigned least = 1000;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        unsigned d = distance(text, table[i].name);
+        if (d < least) {
+            least = d;
+            best = table[i].name;
+        }
+    }
+    return best;
+}
+
+const char *verbs_option(const struct call *c, const char *name) {
+    for (size_t i = 0; i < VERB_OPTIONS_MAX && c->verb->options[i].name != NULL; i++) {
+        if (strcmp(c->verb->options[i].name, name) == 0) {
+            return c->options[i];
+        }
+    }
+    return NULL;
+}
+
+bool verbs_number(struct call *c, const char *name, uint64_t min, uint64_t max, uint64_t fallback, uint64_t *out) {
+    const char *text = verbs_option(c, name);
+    *out = fallback;
+    if (text == NULL) {
+        return true;
+    }
+    char *end;
+    *out = strtoull(text, &end, 10);
+    if (text[0] < '0' || text[0] > '9' || *end != 0 || *out < min || *out > max) {
+        (void)fprintf(stderr, "greyctl: --%s '%.60s': expected a number from %" PRIu64 " to %" PRIu64 "\n", name, text, min, max);
+        return false;
+    }
+    return true;
+}
+
+int verbs_print(struct builder *b) {
+    bool written = b->err == E_OK && fwrite(b->data, 1, b->size, stdout) == b->size && fflush(stdout) == 0;
+    if (b->err != E_OK) {
+        (void)fputs("greyctl: the answer is too large; ask for less\n", stderr);
+    }
+    builder_free(b);
+    return written ? CTL_OK : CTL_FAILED;
+}
+
+bool verbs_get(struct call *c, enum client_side side, const char *path, json_t **out, int *exit) {
+    struct builder raw;
+    builder_init(&raw, CLIENT_ANSWER_BYTES_MAX);
+    enum client_exit got = client_get(&c->client, side, path, out, &raw, &c->problem);
+    if (got != CTL_OK) {
+        *exit = client_complain(&c->problem);
+    } else if (c->output == OUTPUT_JSON) {
+        json_decref(*out);
+        *out = NULL;
+        *exit = verbs_print(&raw);
+        return true;
+    }
+    builder_free(&raw);
+    return got != CTL_OK;
+}
+
+const char *verbs_text(const json_t *object, const char *name) {
+    const char *text = json_string_value(json_object_get(object, name));
+    return text == NULL ? "" : text;
+}
+
+uint64_t verbs_uint(const json_t *object, const char *name) {
+    json_int_t v = json_integer_value(json_object_get(object, name));
+    return v < 0 ? 0 : (uint64_t)v;
+}
+
+double verbs_real(const json_t *object, const char *name, double fallback) {
+    const json_t *v = json_object_get(object, name);
+    return json_is_number(v) ? json_number_value(v) : fallback;
+}

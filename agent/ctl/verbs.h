@@ -1,0 +1,79 @@
+/* verbs.h: the table of greyctl's verbs, from which dispatch, help, completion and the manual page's list come. */
+#ifndef AGENT_CTL_VERBS_H
+#define AGENT_CTL_VERBS_H
+
+#include "agent/ctl/client.h"
+#include "agent/ctl/render.h"
+
+#define VERB_OPTIONS_MAX 8u
+#define VERB_ARGS_MAX 16u
+
+enum verb_output { OUTPUT_TABLE, OUTPUT_WIDE, OUTPUT_JSON };
+
+struct verb_option {
+    const char *name, *value, *help; /* value NULL: a switch */
+};
+
+/* One call of greyctl.  options[i] belongs to verb->options[i]: NULL when not given, "" for a switch that is. */
+struct call {
+    const struct verb *verb;
+    struct client client;
+    struct client_problem problem; /* filled by whoever failed */
+    enum verb_output output;
+    bool colour;
+    const char *args[VERB_ARGS_MAX];
+    unsigned arg_count;
+    const char *options[VERB_OPTIONS_MAX];
+};
+
+/* Runs a verb: prints its result to stdout and returns the exit code.  On failure it has told the user why. */
+typedef int verb_run(struct call *c);
+
+struct verb {
+    const char *name; /* one word or two */
+    const char *args; /* as the usage line shows them */
+    unsigned args_min, args_max;
+    const char *help; /* one line */
+    verb_run *run;    /* NULL: of a later version */
+    struct verb_option options[VERB_OPTIONS_MAX];
+};
+
+/* The whole table; *count verbs in the order of the help. */
+const struct verb *verbs(size_t *count);
+/* The verb that words[0..count) begin with, the longest match; *used says how many words it took.  NULL: none. */
+const struct verb *verbs_find(const char *const *words, unsigned count, unsigned *used);
+/* The known verb that is spelt most alike. */
+const char *verbs_nearest(const char *text);
+/* Options that every verb takes. */
+extern const struct verb_option verbs_global[];
+extern const size_t verbs_global_count;
+
+/* The value of the option `name`, NULL when it was not given. */
+const char *verbs_option(const struct call *c, const char *name);
+/* An option that is a number; `fallback` when not given.  False, and the user told, when it is none or out of range. */
+bool verbs_number(struct call *c, const char *name, uint64_t min, uint64_t max, uint64_t fallback, uint64_t *out);
+/* Prints b to stdout and frees it.  CTL_OK, or CTL_FAILED when stdout takes no more. */
+int verbs_print(struct builder *b);
+/* GET; with -o json prints the answer as it is and returns true with *exit set: the verb is done.  Else *out is the document. */
+bool verbs_get(struct call *c, enum client_side side, const char *path, json_t **out, int *exit);
+
+/* help.c */
+void help_all(struct builder *out);
+void help_verb(const struct verb *v, struct builder *out);
+void help_group(const char *group, struct builder *out);                 /* all verbs that begin with the word */
+enum grey_error help_completion(const char *shell, struct builder *out); /* E_USAGE: not bash, zsh or fish */
+
+/* Small readers for answers; safe on NULL. */
+const char *verbs_text(const json_t *object, const char *name); /* "" when absent or no text */
+uint64_t verbs_uint(const json_t *object, const char *name);
+double verbs_real(const json_t *object, const char *name, double fallback);
+
+verb_run site_status, site_cluster, site_members, site_leader, site_member_add, site_member_remove, site_queue, site_federation,
+    site_snapshot_create, site_snapshot_list, site_snapshot_restore;
+verb_run pairs_get, pairs_put, pairs_del, pairs_list, pairs_watch;
+verb_run events_send, events_tail;
+verb_run fleet_list, fleet_show, fleet_events;
+verb_run local_explain, local_config_show, local_config_check, local_completion, local_help, local_version;
+verb_run doctor_run;
+
+#endif

@@ -1,0 +1,415 @@
+"""harness.py: a site of real processes for the end-to-end tests: gateways, broker, core, and a ledger of what they promised.
+
+Each test file makes a Site, does things to it, and ends with finish(), which prints TAP and stops everything.  Times are generous: they
+bound a hang, they are never what is tested.  The logs of a failed run are kept and named."""
+import atexit, base64, http.client, json, os, random, shutil, signal, socket, subprocess, sys, tempfile, threading, time
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+BUILD = os.environ.get("BUILD") or os.path.join(ROOT, "build", "amd64")
+SITE = "test-site"
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def owner_of_port(port):
+    """The process that holds this end of a loopback connection; None when it is gone."""
+    inode = None
+    with open("/proc/net/tcp") as f:
+        for line in f:
+            fields = line.split()
+            if fields[1].endswith(":%04X" % port) and fields[3] == "01":
+                inode = "socket:[%s]" % fields[9]
+    for process in os.listdir("/proc") if inode else []:
+        try:
+            fds = os.listdir("/proc/%s/fd" % process) if process.isdigit() else []
+        except OSError:
+            continue
+        for fd in fds:
+            try:
+                if os.readlink("/proc/%s/fd/%s" % (process, fd)) == inode:
+                    return int(process)
+            except OSError:  # this one was just closed
+                pass
+    return None
+
+
+class Link:
+    """A TCP proxy in front of one gateway.  It can be cut for all, or for one process that dials through it."""
+
+    def __init__(self, target_port):
+        self.target_port, self.up, self.blocked, self.pairs = target_port, True, set(), []
+        self.server = socket.socket()
+        self.server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.server.bind(("127.0.0.1", 0))
+        self.server.listen(32)
+        self.port = self.server.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                near, source = self.server.accept()
+            except OSError:
+                return
+            owner = owner_of_port(source[1])
+            if not self.up or owner in self.blocked or (owner is None and self.blocked):
+                near.close()
+                continue
+            try:
+                far = socket.create_connection(("127.0.0.1", self.target_port), 2)
+            except OSError:
+                near.close()
+                continue
+            self.pairs.append((near, far, owner))
+            for a, b in ((near, far), (far, near)):
+                threading.Thread(target=self.copy, args=(a, b), daemon=True).start()
+
+    def copy(self, a, b):
+        try:
+            while True:
+                data = a.recv(65536)
+                if not data:
+                    break
+                b.sendall(data)
+        except OSError:
+            pass
+        self.close(a, b)
+
+    def close(self, *sockets):
+        for s in sockets:
+            try:
+                s.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def cut(self, owner=None):
+        """Ends and refuses the connections of one process, or of all."""
+        if owner is None:
+            self.up = False
+        else:
+            self.blocked.add(owner)
+        for near, far, who in list(self.pairs):
+            if owner is None or who == owner:
+                self.close(near, far)
+
+    def mend(self):
+        self.up, self.blocked = True, set()
+
+
+class Answer:
+    def __init__(self, status, headers, body):
+        self.status, self.headers, self.body = status, headers, body
+
+    def json(self):
+        return json.loads(self.body)
+
+
+def request(port, method, path, body=None, headers=None, timeout=15):
+    c = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        c.request(method, path, body, headers or {})
+        r = c.getresponse()
+        return Answer(r.status, {k.lower(): v for k, v in r.getheaders()}, r.read())
+    finally:
+        c.close()
+
+
+def wait_until(what, condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            value = condition()
+        except (OSError, http.client.HTTPException, ValueError, KeyError):
+            value = None
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError("waited %d s for: %s" % (seconds, what))
+        time.sleep(0.1)
+
+
+class Site:
+    def __init__(self, nodes=3, core=True, tls=True, links=False, extra=""):
+        self.dir = tempfile.mkdtemp(prefix="grey-test-")
+        self.nodes, self.with_core, self.tls, self.extra = list(range(1, nodes + 1)), core, tls, extra
+        ports = free_ports(2 * nodes + 2)
+        self.http = {n: ports[2 * n - 2] for n in self.nodes}
+        self.peer = {n: ports[2 * n - 1] for n in self.nodes}
+        self.broker_port, self.core_port = ports[-2:]
+        # With links every gateway is reached through a proxy of its own, which can be cut for a partition.
+        self.links = {n: Link(self.peer[n]) for n in self.nodes} if links else {}
+        self.processes, self.results, self.failed, self.finished = {}, [], False, False
+        atexit.register(self.cleanup)
+        self.ca = os.path.join(self.dir, "ca")
+        self.tool("ca", "init", "--dir", self.ca)
+        for kind in ("broker", "core"):
+            self.tool("ca", kind, "--dir", self.ca, "--out", os.path.join(self.ca, kind))
+        for n in self.nodes:
+            os.makedirs(self.path("node%d" % n))
+            self.tool("ca", "gateway", "--dir", self.ca, "--site", SITE, "--node", str(n), "--out", self.path("node%d" % n, "node"))
+            self.write_config(n)
+
+    def path(self, *parts):
+        return os.path.join(self.dir, *parts)
+
+    def tool(self, *words):
+        subprocess.run([os.path.join(BUILD, "grey-core")] + list(words), check=True)
+
+    def ctl(self, *words, node=1, stdin=None):
+        command = [os.path.join(BUILD, "greyctl"), "--addr", "http://127.0.0.1:%d" % self.http[node], "--core",
+                   "http://127.0.0.1:%d" % self.core_port] + list(words)
+        return subprocess.run(command, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
+
+    def write_config(self, n):
+        tls = """
+  tls: {enabled: true, ca_cert: "%s/ca.crt", cert: "%s.crt", key: "%s.key"}""" % (self.ca, self.path("node%d" % n, "node"), self.path("node%d" % n, "node"))
+        with open(self.path("node%d" % n, "greyd.yaml"), "w") as f:
+            f.write("mode: %s\nnode: {id: \"%d\"}\nsite: {id: %s}\n" % ("edge" if self.with_core else "site", n, SITE))
+            f.write("networking: {http_addr: \"127.0.0.1:%d\", peer_addr: \"127.0.0.1:%d\", peer_advertise: \"127.0.0.1:%d\", socket: \"%s\"}\n"
+                    % (self.http[n], self.peer[n], self.links[n].port if self.links else self.peer[n], self.path("node%d" % n, "greyd.sock")))
+            f.write("storage: {data_dir: \"%s\"}\n" % self.path("node%d" % n, "data"))
+            f.write("security:%s\n" % (tls if self.tls else " {tls: {enabled: false}}"))
+            if self.with_core:
+                f.write("federation:\n  enabled: true\n  upstream:\n    endpoints: [\"localhost:%d\"]\n    tls: {ca_cert: \"%s/ca.crt\", client_cert: \"%s.crt\", client_key: \"%s.key\"}\n"
+                        % (self.broker_port, self.ca, self.path("node%d" % n, "node"), self.path("node%d" % n, "node")))
+            f.write(self.extra)
+
+    # --- processes ------------------------------------------------------------------------------------------------------------------
+    def spawn(self, name, command):
+        log = open(self.path(name + ".log"), "ab")
+        self.processes[name] = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)
+        log.close()
+
+    def start_broker(self):
+        with open(os.path.join(ROOT, "deploy/local/mosquitto.conf.in")) as f:
+            text = f.read()
+        user = subprocess.run(["id", "-un"], stdout=subprocess.PIPE, text=True).stdout.strip()
+        for key, value in (("PORT", str(self.broker_port)), ("CA", self.ca), ("RUN", self.dir), ("USER", user)):
+            text = text.replace("@%s@" % key, value)
+        with open(self.path("mosquitto.conf"), "w") as f:
+            f.write(text)
+        shutil.copy(os.path.join(ROOT, "deploy/local/broker.acl"), self.path("broker.acl"))
+        os.chmod(self.path("broker.acl"), 0o600)
+        binary = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin")
+        assert binary, "mosquitto is not installed"
+        self.spawn("broker", [binary, "-c", self.path("mosquitto.conf")])
+
+    def start_core(self):
+        self.spawn("core", [os.path.join(BUILD, "grey-core"), "--data-dir", self.path("core"), "--http-addr", "127.0.0.1:%d" % self.core_port,
+                            "--broker", "mqtts://localhost:%d" % self.broker_port, "--tls-ca", self.ca + "/ca.crt", "--tls-cert",
+                            self.ca + "/core.crt", "--tls-key", self.ca + "/core.key"])
+
+    def start_node(self, n, bootstrap=None):
+        seeds = ",".join("127.0.0.1:%d" % (self.links[m].port if self.links else self.peer[m]) for m in self.nodes if m != n)
+        command = [os.path.join(BUILD, "greyd"), "--config", self.path("node%d" % n, "greyd.yaml")]
+        command += ["--join", seeds] if seeds else []
+        if bootstrap if bootstrap is not None else n == 1:
+            command.append("--bootstrap")
+        self.spawn("node%d" % n, command)
+
+    def start(self):
+        if self.with_core:
+            self.start_broker()
+            self.start_core()
+        for n in self.nodes:
+            self.start_node(n)
+        self.wait_whole()
+        return self
+
+    def kill(self, name, how=signal.SIGKILL):
+        p = self.processes[name]
+        p.send_signal(how)
+        if how in (signal.SIGKILL, signal.SIGTERM):
+            p.wait(30)
+
+    def alive(self, name):
+        return name in self.processes and self.processes[name].poll() is None
+
+    def restart(self, name):
+        if self.alive(name):
+            self.kill(name)
+        {"broker": self.start_broker, "core": self.start_core}.get(name, lambda: self.start_node(int(name[4:])))()
+
+    def isolate(self, n):
+        """Cuts gateway n off from the others, both ways; it and its API go on."""
+        self.links[n].cut()
+        for m in self.nodes:
+            if m != n:
+                self.links[m].cut(self.processes["node%d" % n].pid)
+
+    def heal(self):
+        for link in self.links.values():
+            link.mend()
+
+    # --- questions ------------------------------------------------------------------------------------------------------------------
+    def status(self, n):
+        return request(self.http[n], "GET", "/v1/cluster/status", timeout=5).json()
+
+    def leader(self, seconds=60, among=None):
+        """The node that says it leads, and by whom all reachable others are led."""
+        def one():
+            for n in among or self.nodes:
+                if self.alive("node%d" % n):
+                    try:
+                        s = self.status(n)
+                    except (OSError, http.client.HTTPException, ValueError):
+                        continue
+                    if s["role"] == "leader" and s["quorum"]:
+                        return n
+            return None
+        return wait_until("a leader", one, seconds)
+
+    def wait_whole(self, seconds=90):
+        def whole():
+            s = self.status(self.leader(seconds))
+            return len([m for m in s["members"] if m["kind"] == "voter" and m["state"] == "healthy"]) == len(self.nodes) == len(s["members"])
+        wait_until("%d healthy voters" % len(self.nodes), whole, seconds)
+        if self.with_core:
+            wait_until("the core to know the site", lambda: any(s["id"] == SITE for s in request(self.core_port, "GET", "/v1/sites").json()), seconds)
+
+    def queue(self, n):
+        return request(self.http[n], "GET", "/v1/queue").json()["channels"]
+
+    def wait_drained(self, seconds=120):
+        wait_until("an empty queue", lambda: all(c["pending"] == 0 for c in self.queue(self.leader()).values()), seconds)
+
+    def wait_same_state(self, seconds=60):
+        """All gateways have applied the same entries and hold the same state, bit for bit."""
+        def same():
+            states = [request(self.http[n], "GET", "/v1/raft/status").json() for n in self.nodes]
+            return len({(s["applied_index"], s["state_hash"]) for s in states}) == 1
+        wait_until("equal state hashes", same, seconds)
+
+    def core_events(self):
+        events, cursor = [], ""
+        while True:
+            page = request(self.core_port, "GET", "/v1/sites/%s/events?limit=1000&after=%s" % (SITE, cursor)).json()
+            events += page["events"]
+            if not page["events"]:
+                return events
+            cursor = page["next"]
+
+    # --- results --------------------------------------------------------------------------------------------------------------------
+    def ok(self, condition, text):
+        self.results.append(bool(condition))
+        print("%sok %d - %s" % ("" if condition else "not ", len(self.results), text), flush=True)
+        self.failed = self.failed or not condition
+        return condition
+
+    def finish(self):
+        self.finished = True
+        self.cleanup()
+        sys.exit(1 if self.failed else 0)
+
+    def cleanup(self):
+        if self.dir is None:
+            return
+        for name, p in self.processes.items():
+            if p.poll() is None:
+                p.send_signal(signal.SIGCONT)
+                p.kill()
+                p.wait()
+        if self.failed or not self.finished:
+            print("# logs of this run are kept in %s" % self.dir)
+            for name in sorted(self.processes):
+                try:
+                    with open(self.path(name + ".log"), errors="replace") as f:
+                        for line in f.readlines()[-8:]:
+                            print("# %s: %s" % (name, line.rstrip()))
+                except OSError:
+                    pass
+        else:
+            shutil.rmtree(self.dir, ignore_errors=True)
+        self.dir = None
+
+
+class Ledger:
+    """Clients that send events with ids of their own to all gateways, and repeat with the same id until an answer says they are kept."""
+
+    def __init__(self, site, count, threads=6, batch=10, pause=0.0):
+        self.site, self.count, self.batch, self.pause = site, count, batch, pause
+        self.lock, self.next, self.kept, self.errors = threading.Lock(), 0, {}, []
+        self.threads = [threading.Thread(target=self.run, args=(i,), daemon=True) for i in range(threads)]
+        self.name = "ledger-%08x" % random.getrandbits(32)
+
+    def start(self):
+        for t in self.threads:
+            t.start()
+        return self
+
+    def done(self):
+        return len(self.kept)
+
+    def run(self, worker):
+        random_source = random.Random(worker)
+        nodes = list(self.site.nodes)
+        while True:
+            with self.lock:
+                first, self.next = self.next, self.next + self.batch
+            if first >= self.count:
+                return
+            numbers = range(first, min(first + self.batch, self.count))
+            events = [{"id": "e%d" % i, "source": self.name, "type": "test.count", "priority": ("critical", "high", "normal", "low")[i % 4],
+                       "data": {"number": i, "text": "x" * (i % 50)}} for i in numbers]
+            deadline = time.monotonic() + 180
+            while True:
+                node = random_source.choice(nodes)
+                try:
+                    a = request(self.site.http[node], "POST", "/v1/events", json.dumps(events), {"Content-Type": "application/json"}, 20)
+                    if a.status in (200, 201):
+                        with self.lock:
+                            for e, k in zip(events, a.json()["accepted"]):
+                                self.kept[e["id"]] = (k["channel"], k["seq"])
+                        break
+                    if a.status not in (503, 504, 429):
+                        self.errors.append("%d %s" % (a.status, a.body[:200]))
+                        return
+                except (OSError, http.client.HTTPException):
+                    pass
+                if time.monotonic() > deadline:
+                    self.errors.append("events %d.. were not taken within 180 s" % first)
+                    return
+                time.sleep(0.05)
+            if self.pause:
+                time.sleep(self.pause)
+
+    def join(self, seconds=240):
+        for t in self.threads:
+            t.join(seconds)
+
+    def judge(self):
+        """Every promise is at the core once, under the number that was promised; no number is missing or there twice."""
+        site = self.site
+        site.ok(not self.errors and len(self.kept) == self.count, "all %d events were taken by the site%s" % (self.count, " " + str(self.errors[:3]) if self.errors else ""))
+        site.wait_drained()
+        events = site.core_events()
+        mine = [e for e in events if e["source"] == self.name]
+        numbers = {}
+        for e in events:
+            numbers.setdefault(e["channel"], []).append(e["seq"])
+        site.ok(len(mine) == len({e["id"] for e in mine}) == self.count, "each event is at the core exactly once (%d of %d)" % (len(mine), self.count))
+        site.ok(all(s == list(range(1, len(s) + 1)) for s in numbers.values()), "sequence numbers of every channel are without hole and repeat")
+        site.ok({e["id"]: (e["channel"], e["seq"]) for e in mine} == self.kept, "each under the number that its sender was told")
+        site.ok(all(e["data"]["number"] == int(e["id"][1:]) for e in mine), "each with its own data")
+
+
+def run_test(function, **options):
+    """Builds a site, runs function(site), prints TAP, stops everything; an exception is one failed test."""
+    site = Site(**options)
+    try:
+        site.start()
+        function(site)
+    except Exception as e:  # a failed wait, a refused connection: say which, and go on to clean up
+        import traceback
+        site.ok(False, "%s: %s" % (type(e).__name__, e))
+        for line in traceback.format_exc().splitlines()[-6:]:
+            print("# " + line)
+    site.finish()

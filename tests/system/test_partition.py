@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""One gateway is cut off: it must not answer as if it knew, and must not disturb the others when it returns."""
+from harness import *
+
+
+def test(site):
+    a = request(site.http[1], "PUT", "/v1/kv/colour", "red")
+    site.ok(a.status == 201, "a key is written")
+    term = site.status(site.leader())["term"]
+    for role in ("follower", "leader"):
+        leader = site.leader()
+        alone = leader if role == "leader" else next(n for n in site.nodes if n != leader)
+        others = [n for n in site.nodes if n != alone]
+        site.isolate(alone)
+        wait_until("the lonely %s to know it" % role, lambda: request(site.http[alone], "GET", "/health/ready").status == 503, 30)
+        site.leader(among=others)
+        b = request(site.http[others[0]], "PUT", "/v1/kv/colour", "blue-" + role, timeout=30)
+        site.ok(b.status == 200, "%s cut off: two of three go on" % role)
+        r = request(site.http[alone], "GET", "/v1/kv/colour", timeout=30)
+        site.ok(r.status == 503, "the lonely one refuses a read that must be right (%d)" % r.status)
+        w = request(site.http[alone], "PUT", "/v1/kv/colour", "wrong", timeout=30)
+        site.ok(w.status in (503, 504), "and a write (%d)" % w.status)
+        time.sleep(2)
+        site.heal()
+        wait_until("the lonely one to catch up", lambda: request(site.http[alone], "GET", "/v1/kv/colour").body == b"blue-" + role.encode(), 60)
+        site.ok(True, "it returns and reads what was written meanwhile")
+    rise = site.status(site.leader())["term"] - term
+    site.ok(rise <= 2, "one election was needed, terms rose by %d: a gateway that returns disturbs nobody" % rise)
+
+    # Two are gone: the third has no majority.
+    lone = site.leader()
+    for n in site.nodes:
+        if n != lone:
+            site.kill("node%d" % n)
+    wait_until("readiness to end", lambda: request(site.http[lone], "GET", "/health/ready").status == 503, 30)
+    r = request(site.http[lone], "GET", "/v1/kv/colour", timeout=30)
+    site.ok(r.status == 503 and r.headers.get("retry-after"), "a read that must be right is refused with 503 (%d)" % r.status)
+    r = request(site.http[lone], "GET", "/v1/kv/colour?consistency=stale")
+    site.ok(r.status == 200 and r.headers.get("x-grey-stale") == "true" and r.body == b"blue-leader", "a stale read is answered and says so")
+    w = request(site.http[lone], "PUT", "/v1/kv/colour", "green", timeout=30)
+    site.ok(w.status == 503 and w.json()["type"].startswith("/errors/GREY-"), "a write is refused with 503: certainly not proposed (%d)" % w.status)
+    site.ok(request(site.http[lone], "GET", "/health/live").status == 200, "it says that it lives")
+    c = site.ctl("kv", "put", "colour", "green", node=lone)
+    site.ok(c.returncode == 4 and "GREY-1001" in c.stderr, "greyctl ends with 4 for no quorum")
+    for n in site.nodes:
+        if n != lone:
+            site.start_node(n)
+    site.wait_whole()
+    r = request(site.http[lone], "GET", "/v1/kv/colour")
+    site.ok(r.body == b"blue-leader", "after their return the key is as it was promised (%s)" % r.body)
+    site.wait_same_state()
+
+
+run_test(test, links=True, core=False)

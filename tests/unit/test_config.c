@@ -1,0 +1,125 @@
+/* Configuration: a typing error must be refused with the place and the nearest key, not run with a default at 3 a.m. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "agent/config.h"
+
+static const char *env_name, *env_value, *file_text;
+
+static const char *environment(const char *name) {
+    return env_name != NULL && strcmp(name, env_name) == 0 ? env_value : NULL;
+}
+
+static enum grey_error read_file(const char *path, struct builder *out, struct fault *f) {
+    if (file_text == NULL) {
+        FILE *file = fopen(path, "r");
+        char room[4096];
+        if (file == NULL) {
+            return fault_set(f, E_CONFIG, "%s", path);
+        }
+        size_t got = fread(room, 1, sizeof room, file);
+        builder_add(out, bytes_of(room, got));
+        (void)fclose(file);
+    } else {
+        builder_add_str(out, file_text);
+    }
+    return E_OK;
+}
+
+static enum grey_error load(struct config *c, struct fault *f, const char *a, const char *b, const char *d) {
+    char *argv[] = {(char *)(uintptr_t) "greyd", (char *)(uintptr_t)a, (char *)(uintptr_t)b, (char *)(uintptr_t)d, NULL};
+    int argc = 1;
+    while (argv[argc] != NULL) {
+        argc++;
+    }
+    return config_load(c, argc, argv, environment, read_file, f);
+}
+
+static void example_files_are_accepted(void **state) {
+    (void)state;
+    static struct config c;
+    struct fault f = {0};
+    file_text = NULL;
+    assert_int_equal(load(&c, &f, "--config", "tests/unit/data/dev.yaml", NULL), E_OK);
+    assert_true(c.mode == CONFIG_MODE_SINGLE && c.election_timeout_ms == 1000 && c.heartbeat_interval_ms == 333 &&
+                c.metrics_port == 9091);
+    assert_string_equal(c.wal_dir, "./data/wal");
+    assert_int_equal(load(&c, &f, "--config", "tests/unit/data/edge-config.yaml", NULL), E_OK);
+    assert_true(c.mode == CONFIG_MODE_EDGE && c.endpoint_count == 2 && c.limit_kbps == 10000 && c.queue_size_mb == 1024);
+    assert_string_equal(c.site_id, "edge-factory-001");
+}
+
+static void order_of_origins(void **state) {
+    (void)state;
+    static struct config c;
+    struct fault f = {0};
+    file_text = "storage: {data_dir: /file}\nnode: {id: n1}\n";
+    env_name = "GREY_DATA_DIR", env_value = "/env";
+    assert_int_equal(load(&c, &f, "--config=x", "--node-id=n2", NULL), E_OK);
+    assert_string_equal(c.data_dir, "/env");
+    assert_string_equal(c.node_id, "n2");
+    assert_string_equal(c.site_id, "n1"); /* the file's node.id names the site */
+    assert_int_equal(load(&c, &f, "--config=x", "--data-dir", "/flag"), E_OK);
+    assert_string_equal(c.data_dir, "/flag");
+    struct builder b;
+    builder_init(&b, 100000);
+    config_print(&c, &b);
+    builder_add_byte(&b, 0);
+    assert_non_null(strstr((char *)b.data, "storage.data_dir: \"/flag\""));
+    assert_non_null(strstr((char *)b.data, "# --data-dir"));
+    assert_non_null(strstr((char *)b.data, "# x:2"));
+    builder_free(&b);
+    env_name = NULL;
+}
+
+static void mistakes_are_named(void **state) {
+    (void)state;
+    static const struct {
+        const char *text, *says;
+    } table[] = {
+        {"storage:\n  data_dri: /x\n",
+         "line 2, column 3: unknown key 'storage.data_dri'; the nearest known one is 'storage.data_dir'"},
+        {"data_dir: /x\n", "storage.data_dir"},
+        {"consensus: {election_timeout_ms: 10}\n", "line 1"},
+        {"consensus: {election_timeout_ms: fast}\n", "line 1"},
+        {"consensus: {election_timeout_ms: 300, heartbeat_interval_ms: 200}\n", "at most half"},
+        {"mode: cluster\n", "not one of single|site|edge|dev"},
+        {"node: {id: 'a/b'}\n", "no name"},
+        {"node: x\n", "more keys"},
+        {"security: {tls: {enabled: true}}\n", "security.tls.ca_cert"},
+        {"security: {tls: {enabled: 1}}\n", "line 1"},
+        {"networking: {http_addr: '0.0.0.0:80'}\n", "can be reached by others"},
+        {"federation: {enabled: true}\n", "endpoints"},
+        {"federation: {upstream: {endpoints: [nohost]}}\n", "host:port"},
+        {"a: 1\na: 2\n", "line 2"},
+        {"[1, 2]\n", "expected keys and values"},
+        {"security: {tls: {min_version: '1.3'}}\n", "mbedTLS 3.6"},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        static struct config c;
+        struct fault f = {0};
+        file_text = table[i].text;
+        assert_int_equal(load(&c, &f, "-c", "x.yaml", NULL), E_CONFIG);
+        if (strstr(f.text, table[i].says) == NULL) {
+            fail_msg("'%s' said: %s", table[i].text, f.text);
+        }
+    }
+    static struct config c;
+    struct fault f = {0};
+    assert_int_equal(load(&c, &f, "--nonsense", NULL, NULL), E_USAGE);
+    assert_int_equal(load(&c, &f, "--node-id", NULL, NULL), E_USAGE);
+    assert_int_equal(load(&c, &f, "--mode=x", NULL, NULL), E_USAGE);
+    assert_int_equal(load(&c, &f, "word", NULL, NULL), E_USAGE);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(example_files_are_accepted), cmocka_unit_test(order_of_origins),
+                                       cmocka_unit_test(mistakes_are_named)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,728 @@
+#include <inttypes.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "agent/outbox.h"
+#include "tests/unit/rows_on_disk.h"
+
+#define HOUR_MS (3600ll * 1000)
+#define DAY_MS (24 * HOUR_MS)
+#define INCARNATION 42u
+
+static uint64_t seed;
+
+static uint64_t draw(uint64_t below) {
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return seed % below;
+}
+
+struct site {
+    struct gateway g;
+    struct builder payload, answer;
+    struct outcome o;
+    int64_t time_ms;
+    struct answer_event events[LIMIT_BATCH_EVENTS];
+    size_t event_count;
+};
+
+static struct site *site_new(uint64_t queue_bytes_max) {
+    struct site *s = calloc(1, sizeof *s);
+    s->g = gateway_new(1 << 20);
+    s->time_ms = 1000 * DAY_MS;
+    builder_init(&s->payload, LIMIT_PAYLOAD_BYTES);
+    builder_init(&s->answer, 1 << 16);
+    struct site_facts f = {.site = {"s"}, .incarnation = INCARNATION};
+    payload_site(&s->payload, &f);
+    assert_int_equal(gateway_entry(&s->g, ENTRY_SITE, s->time_ms, &s->payload, &s->o, NULL), E_OK);
+    payload_limits(&s->payload, queue_bytes_max);
+    assert_int_equal(gateway_entry(&s->g, ENTRY_LIMITS, s->time_ms, &s->payload, &s->o, NULL), E_OK);
+    return s;
+}
+
+static void site_free(struct site *s) {
+    gateway_free(&s->g);
+    builder_free(&s->payload);
+    builder_free(&s->answer);
+    free(s);
+}
+
+static const uint8_t zeros[LIMIT_EVENT_BYTES];
+
+/* id NULL: the agent's own, without de-duplication. */
+static void add_event(struct site *s, enum event_priority p, const char *id, const char *type, size_t data_bytes) {
+    struct event e = {.id = bytes_str(id == NULL ? "none" : id),
+                      .source = bytes_str("src"),
+                      .type = bytes_str(type),
+                      .data = bytes_of(zeros, data_bytes),
+                      .priority = p,
+                      .has_id = id != NULL};
+    record_encode(&e, &s->payload);
+}
+
+static enum grey_error apply_events(struct site *s) {
+    builder_reset(&s->answer);
+    enum grey_error err = gateway_entry(&s->g, ENTRY_EVENTS, s->time_ms, &s->payload, &s->o, &s->answer);
+    s->event_count = answer_events(builder_bytes(&s->answer), s->events, LIMIT_BATCH_EVENTS);
+    assert_int_equal(err == E_OK, s->event_count > 0);
+    return err;
+}
+
+static enum grey_error send(struct site *s, enum event_priority p, const char *id, const char *type, size_t data_bytes) {
+    codec_put_array(&s->payload, 1);
+    add_event(s, p, id, type, data_bytes);
+    return apply_events(s);
+}
+
+static enum grey_error ack(struct site *s, uint64_t incarnation, enum event_channel c, grey_seq seq) {
+    payload_ack(&s->payload, incarnation, c, seq);
+    return gateway_entry(&s->g, ENTRY_ACK, s->time_ms, &s->payload, &s->o, NULL);
+}
+
+static struct channel_facts facts(struct site *s, enum event_channel c) {
+    struct channel_facts f;
+    state_channel(s->g.state, c, &f);
+    return f;
+}
+
+static bool row_at(struct site *s, enum event_priority p, grey_seq seq, struct outbox_row *row) {
+    uint8_t key[9];
+    struct bytes value;
+    state_outbox_key(p, seq, key);
+    return table_get(s->g.rows, TABLE_OUTBOX, bytes_of(key, 9), &value) == TABLE_FOUND &&
+           state_outbox_row(bytes_of(key, 9), value, row) == E_OK;
+}
+
+/* --- numbers ----------------------------------------------------------------------------------------------------------------------- */
+
+/* The client is told which number its event has at the core; the uplink finds the event by it. */
+static void each_channel_counts_for_itself(void **context) {
+    (void)context;
+    struct site *s = site_new(1 << 20);
+    struct outbox_row row;
+    codec_put_array(&s->payload, 5);
+    add_event(s, PRIORITY_LOW, "1", "t", 10);
+    add_event(s, PRIORITY_CRITICAL, "2", "t", 20);
+    add_event(s, PRIORITY_NORMAL, NULL, "t", 30);
+    add_event(s, PRIORITY_HIGH, "4", "t", 40);
+    add_event(s, PRIORITY_LOW, "5", "t", 50);
+    size_t batch_bytes = s->payload.size;
+    assert_int_equal(apply_events(s), E_OK);
+    static const struct answer_event wanted[] = {{CHANNEL_DATA, 1, 3, false},
+                                                 {CHANNEL_CONTROL, 1, 3, false},
+                                                 {CHANNEL_DATA, 2, 3, false},
+                                                 {CHANNEL_EVENTS, 1, 3, false},
+                                                 {CHANNEL_DATA, 3, 3, false}};
+    assert_int_equal(s->event_count, 5);
+    for (size_t i = 0; i < 5; i++) {
+        assert_int_equal(s->events[i].channel, wanted[i].channel);
+        assert_int_equal(s->events[i].seq, wanted[i].seq);
+        assert_int_equal(s->events[i].index, wanted[i].index);
+        assert_false(s->events[i].duplicate);
+    }
+    assert_true(row_at(s, PRIORITY_LOW, 3, &row));
+    assert_int_equal(row.index, 3);
+    assert_int_equal(row.slot, 4);
+    assert_int_equal(row.time_ms, s->time_ms);
+    assert_int_equal(row.priority, PRIORITY_LOW);
+    assert_int_equal(row.seq, 3);
+    struct channel_facts f = facts(s, CHANNEL_DATA);
+    assert_int_equal(f.next_seq, 4);
+    assert_int_equal(f.pending_count, 3);
+    assert_int_equal(f.oldest_time_ms, s->time_ms);
+    size_t bytes = 0;
+    for (unsigned c = 0; c < CHANNEL_COUNT; c++) {
+        bytes += facts(s, (enum event_channel)c).pending_bytes;
+    }
+    assert_int_equal(bytes, batch_bytes - 1); /* the records without the head of the array */
+    site_free(s);
+}
+
+/* An acknowledgement repeated, late, of another life of the site or of what was never sent must free nothing it should not. */
+static void acknowledgements_only_move_forward(void **context) {
+    (void)context;
+    struct site *s = site_new(1 << 20);
+    struct outbox_row row;
+    for (int i = 0; i < 10; i++) {
+        assert_int_equal(send(s, i % 3 == 0 ? PRIORITY_LOW : PRIORITY_NORMAL, NULL, "t", 50), E_OK);
+        s->time_ms += 1000;
+    }
+    gateway_flush(&s->g);
+    assert_int_equal(ack(s, INCARNATION + 1, CHANNEL_DATA, 5), E_WRONG_SITE);
+    assert_int_equal(ack(s, INCARNATION, CHANNEL_DATA, 11), E_BAD_REQUEST);
+    assert_int_equal(ack(s, INCARNATION, CHANNEL_CONTROL, 1), E_BAD_REQUEST);
+    assert_int_equal(facts(s, CHANNEL_DATA).pending_count, 10);
+    assert_int_equal(ack(s, INCARNATION, CHANNEL_DATA, 4), E_OK);
+    assert_int_equal(ack(s, INCARNATION, CHANNEL_DATA, 4), E_OK);
+    assert_int_equal(ack(s, INCARNATION, CHANNEL_DATA, 2), E_OK);
+    struct channel_facts f = facts(s, CHANNEL_DATA);
+    assert_int_equal(f.acked_seq, 4);
+    assert_int_equal(f.pending_count, 6);
+    assert_in_range(f.oldest_time_ms, s->time_ms - 7000, s->time_ms - 5000);
+    assert_false(row_at(s, PRIORITY_NORMAL, 3, &row));
+    assert_false(row_at(s, PRIORITY_LOW, 4, &row));
+    assert_int_equal(send(s, PRIORITY_NORMAL, NULL, "t", 50), E_OK);
+    assert_true(row_at(s, PRIORITY_NORMAL, 11, &row)); /* of the numbers 1 to 10 rows may be on disk only */
+    assert_int_equal(ack(s, INCARNATION, CHANNEL_DATA, 11), E_OK);
+    f = facts(s, CHANNEL_DATA);
+    assert_int_equal(f.pending_count, 0);
+    assert_int_equal(f.pending_bytes, 0);
+    assert_int_equal(f.oldest_time_ms, 0);
+    assert_int_equal(send(s, PRIORITY_NORMAL, NULL, "t", 50), E_OK);
+    assert_int_equal(s->events[0].seq, 12);
+    payload_ack(&s->payload, INCARNATION, CHANNEL_COUNT, 1);
+    assert_int_equal(gateway_entry(&s->g, ENTRY_ACK, s->time_ms, &s->payload, &s->o, NULL), E_BAD_MESSAGE);
+    site_free(s);
+}
+
+/* --- repeats ----------------------------------------------------------------------------------------------------------------------- */
+
+/* A device that hears no answer sends again: the event must not stand twice at the core, and must get its first numbers. */
+static void a_repeat_gets_the_old_numbers(void **context) {
+    (void)context;
+    struct site *s = site_new(1 << 20);
+    assert_int_equal(send(s, PRIORITY_HIGH, "a", "t", 10), E_OK);
+    raft_index first = s->events[0].index;
+    assert_int_equal(ack(s, INCARNATION, CHANNEL_EVENTS, 1), E_OK); /* remembered beyond that */
+    s->time_ms += 7 * DAY_MS;
+    codec_put_array(&s->payload, 4);
+    add_event(s, PRIORITY_HIGH, "b", "t", 10);
+    add_event(s, PRIORITY_HIGH, "a", "t", 10);
+    add_event(s, PRIORITY_HIGH, "b", "t", 10); /* of the first in this batch */
+    add_event(s, PRIORITY_HIGH, "a", "t", 10);
+    assert_int_equal(apply_events(s), E_OK);
+    static const struct {
+        grey_seq seq;
+        bool duplicate, old;
+    } wanted[] = {{2, false, false}, {1, true, true}, {2, true, false}, {1, true, true}};
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(s->events[i].seq, wanted[i].seq);
+        assert_int_equal(s->events[i].duplicate, wanted[i].duplicate);
+        assert_int_equal(s->events[i].index, wanted[i].old ? first : state_applied(s->g.state));
+    }
+    assert_int_equal(facts(s, CHANNEL_EVENTS).pending_count, 1);
+    struct answer_event found;
+    state_dedup_wants(bytes_str("src"), bytes_str("a"), gateway_load, &s->g);
+    assert_int_equal(state_dedup(s->g.state, bytes_str("src"), bytes_str("a"), &found), TABLE_FOUND);
+    assert_int_equal(found.seq, 1);
+    assert_int_equal(found.channel, CHANNEL_EVENTS);
+    state_dedup_wants(bytes_str("other"), bytes_str("a"), gateway_load, &s->g);
+    assert_int_equal(state_dedup(s->g.state, bytes_str("other"), bytes_str("a"), &found), TABLE_ABSENT);
+    assert_int_equal(state_dedup_count(s->g.state), 2);
+    site_free(s);
+}
+
+/* Two events under one id: one of them would be lost in silence, so the sender must hear of it. */
+static void an_id_with_another_body_is_refused_with_its_whole_batch(void **context) {
+    (void)context;
+    struct site *s = site_new(1 << 20);
+    assert_int_equal(send(s, PRIORITY_NORMAL, "a", "t", 10), E_OK);
+    uint8_t before[DIGEST_BYTES];
+    for (int in_batch = 0; in_batch < 2; in_batch++) {
+        codec_put_array(&s->payload, 3);
+        add_event(s, PRIORITY_CRITICAL, "b", "t", 10);
+        add_event(s, PRIORITY_NORMAL, in_batch ? "b" : "a", "t", 11);
+        add_event(s, PRIORITY_LOW, NULL, "t", 10);
+        state_hash(s->g.state, before);
+        assert_int_equal(apply_events(s), E_ID_REUSED);
+        assert_int_equal(s->answer.size, 0);
+        assert_non_null(strstr(s->o.detail, "event 1 has the id of another one"));
+        assert_int_equal(facts(s, CHANNEL_CONTROL).next_seq, 1);
+        assert_int_equal(facts(s, CHANNEL_DATA).next_seq, 2);
+    }
+    assert_int_equal(send(s, PRIORITY_NORMAL, "a", "u", 10), E_ID_REUSED);
+    assert_int_equal(send(s, PRIORITY_LOW, "a", "t", 10), E_ID_REUSED);
+    assert_int_equal(send(s, PRIORITY_NORMAL, "a", "t", 10), E_OK);
+    assert_true(s->events[0].duplicate);
+    struct event e = {.id = bytes_str("a"), .source = bytes_str("src"), .type = bytes_str("t"), .data = bytes_of(zeros, 10)};
+    e.priority = PRIORITY_NORMAL;
+    e.has_id = e.provisional = true;
+    e.traceparent = bytes_str("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"); /* of another attempt */
+    codec_put_array(&s->payload, 1);
+    record_encode(&e, &s->payload);
+    assert_int_equal(apply_events(s), E_OK);
+    assert_true(s->events[0].duplicate);
+    site_free(s);
+}
+
+/* Ids are kept for 8 days of log time: long enough for a week offline, and not for ever. */
+static void ids_are_forgotten_after_eight_days(void **context) {
+    (void)context;
+    struct site *s = site_new(1 << 30);
+    int64_t start = s->time_ms;
+    assert_int_equal(send(s, PRIORITY_NORMAL, "a", "t", 10), E_OK);
+    for (int hour = 1; hour < 8 * 24; hour++) {
+        char id[16];
+        (void)snprintf(id, sizeof id, "h%d", hour);
+        s->time_ms = start + hour * HOUR_MS;
+        assert_int_equal(send(s, PRIORITY_NORMAL, id, "t", 10), E_OK);
+        assert_int_equal(send(s, PRIORITY_NORMAL, "a", "t", 10), E_OK);
+        assert_true(s->events[0].duplicate);
+        if (hour % 7 == 0) {
+            gateway_flush(&s->g);
+        }
+    }
+    s->time_ms = start + 8 * DAY_MS - 1;
+    assert_int_equal(send(s, PRIORITY_NORMAL, "a", "t", 10), E_OK);
+    assert_true(s->events[0].duplicate);
+    s->time_ms++;
+    assert_int_equal(send(s, PRIORITY_NORMAL, "a", "u", 10), E_OK); /* even with another body */
+    assert_false(s->events[0].duplicate);
+    assert_int_equal(send(s, PRIORITY_NORMAL, "a", "u", 10), E_OK);
+    assert_true(s->events[0].duplicate);
+    uint64_t most = 0;
+    for (int hour = 8 * 24; hour < 60 * 24; hour++) {
+        char id[16];
+        (void)snprintf(id, sizeof id, "h%d", hour);
+        s->time_ms = start + hour * HOUR_MS;
+        assert_int_equal(send(s, PRIORITY_NORMAL, id, "t", 10), E_OK);
+        if (hour > 20 * 24) {
+            (void)snprintf(id, sizeof id, "h%d", hour - 8 * 24 + 1);
+            assert_int_equal(send(s, PRIORITY_NORMAL, id, "t", 10), E_OK);
+            assert_true(s->events[0].duplicate);
+        }
+        most = most < state_dedup_count(s->g.state) ? state_dedup_count(s->g.state) : most;
+    }
+    assert_in_range(most, 8 * 24, 12 * 24 + 2); /* 8 to 12 days' worth of rows */
+    site_free(s);
+}
+
+/* A flood of ids must neither fill the disk nor drive out the last ids_max of them. */
+static void the_number_of_ids_is_bounded(void **context) {
+    (void)context;
+    for (uint64_t rhythm = 0; rhythm < 3; rhythm++) {
+        struct table *t = table_new(SIZE_MAX / 8);
+        struct dedup d;
+        struct dedup_row row;
+        struct builder changes;
+        builder_init(&changes, 1 << 20);
+        assert_int_equal(dedup_load(&d, t, NULL), E_OK);
+        d.ids_max = 100;
+        int64_t now = 0;
+        seed = 77 + rhythm;
+        uint64_t most = 0;
+        int64_t times[3000];
+        for (uint32_t i = 0; i < 3000; i++) {
+            uint8_t hash[16] = {0};
+            now += rhythm == 0 ? 1 : rhythm == 1 ? (int64_t)draw(2 * DAY_MS) : draw(300) == 0 ? 5 * DAY_MS : 1000;
+            times[i] = now;
+            (void)dedup_turn(&d, now, &changes);
+            for (uint32_t back = 0; back <= i && back < 250; back++) {
+                bytes_put_be32(hash, i - back);
+                for (unsigned slot = 0; slot < DEDUP_SLOTS; slot++) {
+                    uint8_t key[DEDUP_KEY_BYTES];
+                    dedup_key(hash, slot, key);
+                    assert_int_equal(table_load(t, TABLE_DEDUP, bytes_of(key, sizeof key), false, bytes_of(NULL, 0), 0), E_OK);
+                }
+                enum grey_error found = back == 0 ? E_NOT_FOUND : dedup_find(&d, t, hash, now, &row);
+                if (back > 0 && back < 100 && now - times[i - back] < (int64_t)DEDUP_AGE_MS) {
+                    assert_int_equal(found, E_OK);
+                    assert_int_equal(row.seq, i - back);
+                }
+                if (back > 0 && now - times[i - back] >= (int64_t)DEDUP_AGE_MS) {
+                    assert_int_equal(found, E_NOT_FOUND);
+                }
+            }
+            bytes_put_be32(hash, i);
+            row = (struct dedup_row){.seq = i, .index = i, .time_ms = now};
+            dedup_put(&d, t, hash, &row, &changes);
+            assert_int_equal(table_commit(t, builder_bytes(&changes)), E_OK);
+            builder_reset(&changes);
+            uint64_t held = d.slots[0].count + d.slots[1].count + d.slots[2].count;
+            most = held > most ? held : most;
+        }
+        assert_true(most <= 300);
+        builder_free(&changes);
+        table_free(t);
+    }
+}
+
+/* --- a full queue ------------------------------------------------------------------------------------------------------------------ */
+
+static size_t fill(struct site *s, enum event_priority p) {
+    size_t count = 0;
+    struct channel_facts f;
+    uint64_t gaps;
+    for (;;) {
+        f = facts(s, CHANNEL_DATA);
+        gaps = f.gap_events + facts(s, CHANNEL_EVENTS).gap_events;
+        struct channel_facts before[3] = {facts(s, CHANNEL_CONTROL), facts(s, CHANNEL_EVENTS), f};
+        uint64_t held = before[0].pending_bytes + before[1].pending_bytes + before[2].pending_bytes;
+        if (held + 100100 > state_queue_bytes_max(s->g.state)) {
+            return count;
+        }
+        assert_int_equal(send(s, p, NULL, "t", 100000), E_OK);
+        assert_int_equal(gaps, facts(s, CHANNEL_DATA).gap_events + facts(s, CHANNEL_EVENTS).gap_events);
+        count++;
+    }
+}
+
+/* After days offline the alarms must still get in, and what made room for them must be reported, number by number. */
+static void a_full_queue_gives_way_by_priority(void **context) {
+    (void)context;
+    struct site *s = site_new(2 << 20);
+    struct outbox_row row;
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(send(s, PRIORITY_LOW, NULL, "t", 100000), E_OK);
+        assert_int_equal(send(s, PRIORITY_NORMAL, NULL, "t", 100000), E_OK);
+    }
+    size_t normal = fill(s, PRIORITY_NORMAL) + 4;
+    gateway_flush(&s->g);
+    assert_int_equal(send(s, PRIORITY_NORMAL, NULL, "t", 100000), E_OK); /* the oldest low segment leaves: 1 and 3 */
+    normal++;
+    struct channel_facts f = facts(s, CHANNEL_DATA);
+    assert_int_equal(f.gap_events, 2);
+    assert_int_equal(f.gap_ranges, 2); /* 2 is a normal one */
+    assert_int_equal(state_evicted_below(s->g.state, PRIORITY_LOW), 4);
+    assert_int_equal(state_evicted_below(s->g.state, PRIORITY_NORMAL), 0);
+    assert_false(row_at(s, PRIORITY_LOW, 1, &row));
+    while (f.gap_events == 2) {
+        assert_int_equal(send(s, PRIORITY_CRITICAL, NULL, "t", 100000), E_OK);
+        f = facts(s, CHANNEL_DATA);
+    }
+    assert_int_equal(f.gap_events, 4);
+    assert_int_equal(state_evicted_below(s->g.state, PRIORITY_LOW), 8);
+    (void)fill(s, PRIORITY_LOW);
+    assert_int_equal(send(s, PRIORITY_LOW, NULL, "t", 100000), E_OK); /* a low one in place of low ones */
+    while (state_evicted_below(s->g.state, PRIORITY_NORMAL) == 0) {
+        assert_int_equal(send(s, PRIORITY_HIGH, NULL, "t", 100000), E_OK);
+    }
+    assert_int_equal(fill(s, PRIORITY_HIGH), 1);
+    assert_int_equal(send(s, PRIORITY_LOW, NULL, "t", 100000), E_QUEUE_FULL); /* it ranks below all */
+    while (facts(s, CHANNEL_DATA).pending_count > 0) {
+        assert_int_equal(send(s, PRIORITY_CRITICAL, NULL, "t", 100000), E_OK);
+    }
+    (void)fill(s, PRIORITY_CRITICAL);
+    assert_int_equal(send(s, PRIORITY_NORMAL, NULL, "t", 100000), E_QUEUE_FULL);
+    assert_int_equal(facts(s, CHANNEL_EVENTS).gap_events, 0);
+    while (facts(s, CHANNEL_EVENTS).pending_count > 0) {
+        assert_int_equal(send(s, PRIORITY_CRITICAL, NULL, "t", 100000), E_OK);
+        (void)fill(s, PRIORITY_CRITICAL);
+    }
+    uint64_t critical = facts(s, CHANNEL_CONTROL).pending_count;
+    assert_int_equal(send(s, PRIORITY_CRITICAL, NULL, "t", 100000), E_QUEUE_FULL);
+    assert_non_null(strstr(s->o.detail, "may give way to critical"));
+    assert_int_equal(send(s, PRIORITY_LOW, NULL, "t", 100000), E_QUEUE_FULL);
+    f = facts(s, CHANNEL_CONTROL);
+    assert_int_equal(f.pending_count, critical); /* never evicted */
+    assert_int_equal(f.gap_events, 0);
+    assert_int_equal(f.next_seq, critical + 1);
+    assert_int_equal(facts(s, CHANNEL_EVENTS).gap_ranges, 1);
+    assert_int_equal(ack(s, INCARNATION, CHANNEL_CONTROL, 1), E_OK);
+    assert_int_equal(send(s, PRIORITY_CRITICAL, NULL, "t", 90000), E_OK);
+    site_free(s);
+}
+
+/* A batch is all or nothing: when its last event finds no room, nothing may have been evicted for the first ones. */
+static void a_batch_without_room_evicts_nothing(void **context) {
+    (void)context;
+    struct site *s = site_new(1 << 20);
+    (void)fill(s, PRIORITY_NORMAL);
+    struct channel_facts before = facts(s, CHANNEL_DATA);
+    codec_put_array(&s->payload, 3);
+    add_event(s, PRIORITY_CRITICAL, "a", "t", 200000);
+    add_event(s, PRIORITY_LOW, "b", "t", 200000);
+    add_event(s, PRIORITY_LOW, "c", "t", 200000);
+    assert_int_equal(apply_events(s), E_QUEUE_FULL);
+    struct channel_facts after = facts(s, CHANNEL_DATA);
+    assert_memory_equal(&before, &after, sizeof before);
+    assert_int_equal(facts(s, CHANNEL_CONTROL).next_seq, 1);
+    assert_int_equal(send(s, PRIORITY_NORMAL, "a", "t", 10), E_OK); /* nor were its ids taken */
+    assert_false(s->events[0].duplicate);
+    site_free(s);
+}
+
+/* A batch that does not keep the format or its bounds must not get in, not even in part. */
+static void malformed_batches_are_refused(void **context) {
+    (void)context;
+    struct site *s = site_new(1 << 20);
+    assert_int_equal(gateway_entry(&s->g, ENTRY_EVENTS, 0, NULL, &s->o, NULL), E_BAD_CBOR);
+    codec_put_array(&s->payload, 0);
+    assert_int_equal(apply_events(s), E_BAD_MESSAGE);
+    codec_put_array(&s->payload, LIMIT_BATCH_EVENTS + 1);
+    for (unsigned i = 0; i <= LIMIT_BATCH_EVENTS; i++) {
+        add_event(s, PRIORITY_LOW, NULL, "t", 0);
+    }
+    assert_int_equal(apply_events(s), E_BAD_MESSAGE);
+    codec_put_array(&s->payload, 1);
+    add_event(s, PRIORITY_LOW, NULL, "t", 0);
+    builder_add_byte(&s->payload, 0);
+    assert_int_equal(apply_events(s), E_BAD_CBOR);
+    codec_put_array(&s->payload, 2);
+    add_event(s, PRIORITY_LOW, NULL, "t", 0);
+    assert_int_equal(apply_events(s), E_BAD_CBOR);
+    assert_int_equal(facts(s, CHANNEL_DATA).next_seq, 1);
+    codec_put_array(&s->payload, LIMIT_BATCH_EVENTS);
+    for (unsigned i = 0; i < LIMIT_BATCH_EVENTS; i++) {
+        char id[8];
+        (void)snprintf(id, sizeof id, "%u", i);
+        add_event(s, PRIORITY_LOW, id, "t", 0);
+    }
+    assert_int_equal(apply_events(s), E_OK);
+    assert_int_equal(s->event_count, LIMIT_BATCH_EVENTS);
+    struct answer_event few[2];
+    assert_int_equal(answer_events(builder_bytes(&s->answer), few, 2), 0);
+    site_free(s);
+}
+
+/* --- against a naive second version ------------------------------------------------------------------------------------------------ */
+
+#define SPAN 24u
+#define BYTES 2000u
+#define SEGMENTS_MAX 512u
+
+struct model_segment {
+    grey_seq seqs[SPAN];
+    uint32_t count, bytes;
+};
+
+struct model {
+    grey_seq next[CHANNEL_COUNT], acked[CHANNEL_COUNT], evicted_below[PRIORITY_COUNT];
+    uint64_t gap_events[CHANNEL_COUNT], gap_ranges[CHANNEL_COUNT];
+    struct model_segment segments[PRIORITY_COUNT][SEGMENTS_MAX];
+    unsigned counts[PRIORITY_COUNT];
+};
+
+static uint64_t model_bytes(const struct model *m) {
+    uint64_t bytes = 0;
+    for (unsigned p = 0; p < PRIORITY_COUNT; p++) {
+        for (unsigned i = 0; i < m->counts[p]; i++) {
+            bytes += m->segments[p][i].bytes;
+        }
+    }
+    return bytes;
+}
+
+static void model_pop(struct model *m, unsigned p) {
+    m->counts[p]--;
+    memmove(&m->segments[p][0], &m->segments[p][1], m->counts[p] * sizeof m->segments[p][0]);
+}
+
+static bool model_add(struct model *m, const enum event_priority *ps, const uint32_t *sizes, unsigned count, uint64_t bytes_max) {
+    uint64_t added = 0;
+    for (unsigned i = 0; i < count; i++) {
+        while (model_bytes(m) + added + sizes[i] > bytes_max) {
+            unsigned p = PRIORITY_LOW;
+            while (m->counts[p] == 0 && p > 0) {
+                p--;
+            }
+            if (p == PRIORITY_CRITICAL || p < ps[i]) {
+                return false;
+            }
+            struct model_segment *s = &m->segments[p][0];
+            enum event_channel c = event_channel_of((enum event_priority)p);
+            for (unsigned k = 0; k < s->count; k++) {
+                m->gap_events[c]++;
+                m->gap_ranges[c] += s->seqs[k] != m->evicted_below[p];
+                m->evicted_below[p] = s->seqs[k] + 1;
+            }
+            model_pop(m, p);
+        }
+        added += sizes[i];
+    }
+    for (unsigned i = 0; i < count; i++) {
+        unsigned p = ps[i];
+        struct model_segment *s = m->counts[p] == 0 ? NULL : &m->segments[p][m->counts[p] - 1];
+        grey_seq seq = m->next[event_channel_of(ps[i])]++;
+        if (s == NULL || seq - s->seqs[0] >= SPAN || s->bytes + sizes[i] > BYTES) {
+            assert_true(m->counts[p] < SEGMENTS_MAX);
+            s = &m->segments[p][m->counts[p]++];
+            *s = (struct model_segment){0};
+        }
+        s->seqs[s->count++] = seq;
+        s->bytes += sizes[i];
+    }
+    return true;
+}
+
+static void model_ack(struct model *m, enum event_channel c, grey_seq seq) {
+    if (seq <= m->acked[c]) {
+        return;
+    }
+    m->acked[c] = seq;
+    for (unsigned p = 0; p < PRIORITY_COUNT; p++) {
+        while (event_channel_of((enum event_priority)p) == c && m->counts[p] > 0) {
+            struct model_segment *s = &m->segments[p][0];
+            unsigned gone = 0;
+            while (gone < s->count && s->seqs[gone] <= seq) {
+                gone++;
+            }
+            if (gone < s->count) {
+                s->bytes = s->bytes * (s->count - gone) / s->count;
+                s->count -= gone;
+                memmove(s->seqs, s->seqs + gone, s->count * sizeof s->seqs[0]);
+                break;
+            }
+            model_pop(m, p);
+        }
+    }
+}
+
+static void model_compare(const struct model *m, const struct outbox *b, struct table *t) {
+    for (unsigned c = 0; c < CHANNEL_COUNT; c++) {
+        assert_int_equal(b->channels[c].next_seq, m->next[c]);
+        assert_int_equal(b->channels[c].acked_seq, m->acked[c]);
+        assert_int_equal(b->channels[c].gap_events, m->gap_events[c]);
+        assert_int_equal(b->channels[c].gap_ranges, m->gap_ranges[c]);
+    }
+    uint8_t from[9] = {0};
+    struct bytes key, value;
+    raft_index ref;
+    for (unsigned p = 0; p < PRIORITY_COUNT; p++) {
+        uint64_t count = 0, bytes = 0;
+        for (unsigned i = 0; i < m->counts[p]; i++) {
+            const struct model_segment *s = &m->segments[p][i];
+            count += s->count;
+            bytes += s->bytes;
+            for (unsigned k = 0; k < s->count; k++) {
+                assert_true(table_next(t, TABLE_OUTBOX, bytes_of(from, 9), &key, &value, &ref));
+                assert_int_equal(key.data[0], p);
+                assert_int_equal(bytes_get_be64(key.data + 1), s->seqs[k]);
+                state_outbox_key((enum event_priority)p, s->seqs[k] + 1, from);
+            }
+        }
+        assert_int_equal(b->lists[p].count, count);
+        assert_int_equal(b->lists[p].bytes, bytes);
+        assert_int_equal(b->lists[p].evicted_below, m->evicted_below[p]);
+    }
+    assert_false(table_next(t, TABLE_OUTBOX, bytes_of(from, 9), &key, &value, &ref));
+}
+
+/* One wrong count in a queue of millions, and a site refuses events with an empty disk, or reports a gap that is none. */
+static void a_naive_outbox_counts_the_same(void **context) {
+    (void)context;
+    struct model *m = calloc(1, sizeof *m), *copy = calloc(1, sizeof *m);
+    struct builder p, changes;
+    builder_init(&p, LIMIT_PAYLOAD_BYTES);
+    builder_init(&changes, 1 << 20);
+    for (uint64_t round = 1; round <= 5; round++) {
+        seed = round * 0x9e3779b97f4a7c15u;
+        print_message("seed %" PRIu64 "\n", seed);
+        memset(m, 0, sizeof *m);
+        struct table *t = table_new(SIZE_MAX / 8);
+        struct outbox b;
+        struct dedup d;
+        assert_int_equal(outbox_load(&b, t, NULL), E_OK);
+        assert_int_equal(dedup_load(&d, t, NULL), E_OK);
+        b.bytes_max = 3000 + draw(30000);
+        for (unsigned c = 0; c < CHANNEL_COUNT; c++) {
+            m->next[c] = 1;
+        }
+        unsigned mood = 0, refused = 0;
+        for (unsigned step = 0; step < 20000; step++) {
+            struct outbox next = b;
+            next.segment_bytes = BYTES;
+            next.segment_span = SPAN;
+            builder_reset(&p);
+            builder_reset(&changes);
+            mood = draw(300) == 0 ? (unsigned)draw(4) : mood; /* offline, link back, alarms, calm */
+            if (draw(10) < (mood == 1 ? 5 : mood == 3 ? 3 : 0)) {
+                enum event_channel c = (enum event_channel)draw(CHANNEL_COUNT);
+                grey_seq last = m->next[c] - 1;
+                grey_seq seq = draw(8) == 0 ? last : m->acked[c] + draw(last - m->acked[c] + 1) / (1 + draw(20));
+                payload_ack(&p, INCARNATION, c, seq);
+                assert_int_equal(outbox_ack(&next, t, INCARNATION, builder_bytes(&p), &changes, NULL), E_OK);
+                model_ack(m, c, seq);
+                b = next;
+            } else {
+                enum event_priority ps[6];
+                uint32_t sizes[6];
+                unsigned count = 1 + (unsigned)draw(6);
+                codec_put_array(&p, count);
+                for (unsigned i = 0; i < count; i++) {
+                    ps[i] = mood == 2 ? (enum event_priority)draw(2) : (enum event_priority)draw(PRIORITY_COUNT);
+                    ps[i] = ps[i] == PRIORITY_CRITICAL && draw(3) > 0 ? PRIORITY_NORMAL : ps[i];
+                    struct event e = {.id = bytes_str("i"), .source = bytes_str("s"), .type = bytes_str("t"), .priority = ps[i]};
+                    e.data = bytes_of(zeros, draw(draw(40) == 0 ? 4000 : 300));
+                    size_t before = p.size;
+                    record_encode(&e, &p);
+                    sizes[i] = (uint32_t)(p.size - before);
+                }
+                struct entry e = {.index = step + 1, .kind = ENTRY_EVENTS, .payload = builder_blob(&p)};
+                enum grey_error err = outbox_events(&next, &d, t, &e, step, &changes, NULL, NULL);
+                blob_unref(e.payload);
+                memcpy(copy, m, sizeof *m);
+                assert_int_equal(err, model_add(m, ps, sizes, count, b.bytes_max) ? E_OK : E_QUEUE_FULL);
+                if (err == E_OK) {
+                    b = next;
+                } else {
+                    memcpy(m, copy, sizeof *m);
+                    builder_reset(&changes);
+                    refused++;
+                }
+            }
+            assert_int_equal(changes.err, E_OK);
+            assert_int_equal(table_commit(t, builder_bytes(&changes)), E_OK);
+            if (step % 20 == 0) {
+                model_compare(m, &b, t);
+            }
+            if (step % 500 == 0) {
+                struct outbox loaded;
+                assert_int_equal(outbox_load(&loaded, t, NULL), E_OK);
+                assert_memory_equal(loaded.lists, b.lists, sizeof b.lists);
+                assert_memory_equal(loaded.channels, b.channels, sizeof b.channels);
+            }
+        }
+        uint64_t gaps = m->gap_events[CHANNEL_EVENTS] + m->gap_events[CHANNEL_DATA];
+        print_message("%u refused, %" PRIu64 " evicted\n", refused, gaps);
+        assert_true(refused > 0 && gaps > 0);
+        assert_int_equal(m->gap_events[CHANNEL_CONTROL], 0);
+        table_free(t);
+    }
+    builder_free(&p);
+    builder_free(&changes);
+    free(m);
+    free(copy);
+}
+
+/* Rows of a damaged disk must be found at the start, not believed. */
+static void damaged_rows_are_found_at_load(void **context) {
+    (void)context;
+    struct site *s = site_new(1 << 20);
+    for (int i = 0; i < 6; i++) {
+        assert_int_equal(send(s, i % 2 == 0 ? PRIORITY_LOW : PRIORITY_NORMAL, i == 0 ? "x" : NULL, "t", 10), E_OK);
+    }
+    gateway_flush(&s->g);
+    struct fault f;
+    for (enum table_id id = TABLE_META; id <= TABLE_SEGMENT; id = (enum table_id)(id + TABLE_SEGMENT - TABLE_META)) {
+        uint8_t after[LIMIT_KEY_BYTES + 1];
+        struct bytes from = bytes_of(NULL, 0), key, value;
+        raft_index ref;
+        while (table_next(s->g.disk, id, from, &key, &value, &ref)) {
+            struct table *t = table_new(1 << 20);
+            memcpy(after, key.data, key.size);
+            after[key.size] = 0;
+            from = bytes_of(after, key.size + 1);
+            struct gateway damaged = {.rows = t, .disk = s->g.disk};
+            assert_int_equal(table_put(t, id, bytes_of(after, key.size), bytes_of(value.data, value.size - 1), 0), E_OK);
+            gateway_load_pinned(&damaged); /* does not overwrite */
+            assert_null(state_new(t, &f));
+            assert_int_equal(f.code, E_CORRUPT);
+            table_free(t);
+        }
+    }
+    site_free(s);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_channel_counts_for_itself),
+        cmocka_unit_test(acknowledgements_only_move_forward),
+        cmocka_unit_test(a_repeat_gets_the_old_numbers),
+        cmocka_unit_test(an_id_with_another_body_is_refused_with_its_whole_batch),
+        cmocka_unit_test(ids_are_forgotten_after_eight_days),
+        cmocka_unit_test(the_number_of_ids_is_bounded),
+        cmocka_unit_test(a_full_queue_gives_way_by_priority),
+        cmocka_unit_test(a_batch_without_room_evicts_nothing),
+        cmocka_unit_test(malformed_batches_are_refused),
+        cmocka_unit_test(damaged_rows_are_found_at_load),
+        cmocka_unit_test(a_naive_outbox_counts_the_same),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
