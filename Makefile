@@ -158,12 +158,10 @@ clean-run: down ## and remove its data
 	rm -rf run
 bench: ## measure, beside etcd and the limits of this machine: docs/BENCHMARKS.md
 	$(Q)deploy/deps.sh build run bench
-	$(Q)$(MAKE) --no-print-directory all $(BUILD)/load $(BUILD)/limits $(BUILD)/raft_peer
+	$(Q)$(MAKE) --no-print-directory all $(BUILD)/load $(BUILD)/limits
 	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/bench/bench.py
 $(BUILD)/load $(BUILD)/limits: $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -lsqlite3 -pthread
-$(BUILD)/raft_peer: $(BUILD)/obj/tests/bench/raft_peer.o
-	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -lraft -luv
 DESTDIR ?=
 PREFIX ?= /usr
 install: all ## staged install: make install DESTDIR=...

@@ -14,10 +14,11 @@
 #include "platform/log.h"
 #include "platform/now.h"
 
-#define WAL_BYTES_MAX (1024u * 1024u) /* then the log is checkpointed: the more, the more often one page is written for many */
-#define SOFT_HEAP_BYTES (2u * 1024u * 1024u) /* of both databases: caches, statements, the index of their logs */
-#define SWEEP_ROWS 256u                      /* a slice of about 2 ms on a slow card */
-#define FREED_WITH_STORE 32u                 /* freed payloads that a store transaction takes along */
+#define LOG_WAL_BYTES_MAX (1024u * 1024u)        /* then it is checkpointed */
+#define STATE_WAL_BYTES_MAX (4u * 1024u * 1024u) /* longer: flushes touch the same pages again and again */
+#define SOFT_HEAP_BYTES (2u * 1024u * 1024u)     /* of both databases: caches, statements, the index of their logs */
+#define SWEEP_ROWS 256u                          /* a slice of about 2 ms on a slow card */
+#define FREED_WITH_STORE 32u                     /* freed payloads that a store transaction takes along */
 #define SHRINK_PAGES 64u
 #define SHRINK_FREE_BYTES (1024u * 1024u)
 #define MEASURE_EVERY_MS 1000u
@@ -294,6 +295,16 @@ static enum grey_error forget_freed(struct sitedisk *d, uint32_t max, uint32_t *
     return err;
 }
 
+/* A full disk that a checkpoint finds is given the reserve at once: a log that cannot be moved into its file would only grow. */
+static enum grey_error checkpoint(struct sitedisk *d, struct db *db, struct fault *f) {
+    enum grey_error err = db_checkpoint(db, f);
+    if (err == E_DISK_FULL && !d->usage.disk_full) {
+        disk_full(d);
+        err = db_checkpoint(db, f);
+    }
+    return err;
+}
+
 static enum grey_error store_all(struct sitedisk *d, struct sitelog_store *const *jobs, uint32_t count, struct fault *f) {
     uint32_t freed = 0;
     enum grey_error err = logdb_begin(d->log, f);
@@ -349,7 +360,10 @@ void sitedisk_store(struct sitedisk *d, struct sitelog_store *const *jobs, uint3
         fault_set(&fault, err, "an earlier write failed; start again from the disk");
     } else {
         uint64_t start_us = now_monotonic_us();
-        err = sitedisk_write_failed(d, store_all(d, jobs, count, &fault));
+        if (d->usage.disk_full && db_wal_bytes(logdb_db(d->log)) > LOG_WAL_BYTES_MAX) { /* what is left is not for a growing log */
+            err = checkpoint(d, logdb_db(d->log), &fault);
+        }
+        err = sitedisk_write_failed(d, err == E_OK ? store_all(d, jobs, count, &fault) : err);
         d->usage.store_us_last = now_monotonic_us() - start_us;
         d->usage.store_us_max = d->usage.store_us_max > d->usage.store_us_last ? d->usage.store_us_max : d->usage.store_us_last;
         d->usage.stores++;
@@ -525,8 +539,8 @@ static bool shrinks(struct db *db) {
 
 bool sitedisk_has_chore(struct sitedisk *d) {
     return d->failed == E_OK && now_monotonic_ms() >= d->chore_after_ms &&
-           (db_wal_bytes(logdb_db(d->log)) > WAL_BYTES_MAX || db_wal_bytes(statedb_db(d->state)) > WAL_BYTES_MAX || sweep_open(d) ||
-            statedb_freed_count(d->state) > FREED_WITH_STORE || shrinks(logdb_db(d->log)) || shrinks(statedb_db(d->state)));
+           (db_wal_bytes(logdb_db(d->log)) > LOG_WAL_BYTES_MAX || db_wal_bytes(statedb_db(d->state)) > STATE_WAL_BYTES_MAX ||
+            sweep_open(d) || statedb_freed_count(d->state) > FREED_WITH_STORE || d->log_shrinks || d->state_shrinks);
 }
 
 static enum grey_error forget_slice(struct sitedisk *d, struct fault *f) {
@@ -556,21 +570,23 @@ void sitedisk_chore(struct sitedisk *d) {
         d->usage.disk_full = false;
         log_info("sitelog", "disk_has_room", "reserve_bytes=%" PRIu32, d->reserve_bytes);
     }
-    if (db_wal_bytes(log) > WAL_BYTES_MAX) {
-        err = db_checkpoint(log, &fault);
-    } else if (db_wal_bytes(state) > WAL_BYTES_MAX) {
-        err = db_checkpoint(state, &fault);
+    if (db_wal_bytes(log) > LOG_WAL_BYTES_MAX) {
+        err = checkpoint(d, log, &fault);
+    } else if (db_wal_bytes(state) > STATE_WAL_BYTES_MAX) {
+        err = checkpoint(d, state, &fault);
     } else if (sweep_open(d)) {
         err = sweep(d, NULL, &fault);
     } else if (statedb_freed_count(d->state) > FREED_WITH_STORE) {
         err = forget_slice(d, &fault);
-    } else if (shrinks(log)) {
+    } else if (d->log_shrinks) {
         err = db_shrink(log, SHRINK_PAGES, &fault);
-    } else if (shrinks(state)) {
+        d->log_shrinks = shrinks(log);
+    } else if (d->state_shrinks) {
         err = db_shrink(state, SHRINK_PAGES, &fault);
+        d->state_shrinks = shrinks(state);
     }
     /* What could not be done now is not tried again at once. */
-    bool stuck = err != E_OK || db_wal_bytes(log) > 2 * WAL_BYTES_MAX;
+    bool stuck = err != E_OK || db_wal_bytes(log) > 2 * LOG_WAL_BYTES_MAX;
     d->chore_after_ms = stuck ? now_monotonic_ms() + CHORE_PAUSE_MS : 0;
     if (sitedisk_write_failed(d, err) != E_OK) {
         log_limited(LOG_ERROR, "sitelog", "clean_up", "error=%s %s", error_name(err), fault.text);
@@ -591,6 +607,8 @@ void sitedisk_measure(struct sitedisk *d) {
         d->measured_ms = now_ms;
         d->usage.log_bytes = db_file_bytes(logdb_db(d->log));
         d->usage.state_bytes = db_file_bytes(statedb_db(d->state));
+        d->log_shrinks = shrinks(logdb_db(d->log));
+        d->state_shrinks = shrinks(statedb_db(d->state));
         d->usage.snapshot_bytes = 0;
         for (size_t i = 0; i < d->snapshots.count; i++) {
             d->usage.snapshot_bytes += d->snapshots.at[i].file_bytes;

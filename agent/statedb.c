@@ -113,11 +113,13 @@ struct statedb *statedb_open(const char *path, struct fault *f) {
     if (err == E_OK && created && (err = db_begin(s->db, f)) == E_OK && (err = db_exec(s->db, schema, f)) == E_OK) {
         err = db_commit(s->db, f);
     }
-    if (err != E_OK || prepare(s, f) != E_OK || facts_load(s, f) != E_OK) {
+    int64_t freed = 0;
+    if (err != E_OK || prepare(s, f) != E_OK || facts_load(s, f) != E_OK ||
+        db_ask(s->db, "SELECT count(*) FROM freed", &freed, f) != E_OK) {
         statedb_close(s);
         return NULL;
     }
-    s->freed_count = (uint64_t)db_number(s->db, "SELECT count(*) FROM freed", 0);
+    s->freed_count = (uint64_t)freed;
     return s;
 }
 

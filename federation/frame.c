@@ -65,7 +65,7 @@ void frame_write(struct builder *out, uint16_t flags, uint64_t message_id, uint6
     if (at == NULL) {
         return;
     }
-    memcpy(at, FRAME_MAGIC, AT_VERSION);
+    memcpy(at, FRAME_MAGIC, AT_VERSION); // NOLINT(bugprone-not-null-terminated-result): four letters, no string
     bytes_put_be16(at + AT_VERSION, FRAME_VERSION);
     bytes_put_be16(at + AT_FLAGS, flags);
     bytes_put_be64(at + AT_MESSAGE_ID, message_id);

@@ -882,7 +882,7 @@ static int bind_unix(struct conn_listener *l, const char *address, struct fault 
 }
 
 static int bind_tcp(const char *address, struct fault *f) {
-    char host[256], port[8];
+    char host[256] = "", port[8] = "";
     if (split_address(address, host, sizeof host, port, f) != E_OK) {
         return -1;
     }
@@ -1001,7 +1001,7 @@ const char *conn_peer_address(const struct conn *c) {
 }
 
 bool conn_peer_uid(const struct conn *c, uint32_t *uid) {
-    struct ucred cred;
+    struct ucred cred = {0};
     socklen_t size = sizeof cred;
     int domain = 0;
     socklen_t domain_size = sizeof domain;

@@ -86,14 +86,21 @@ static int committed(void *context, sqlite3 *connection, const char *schema, int
     return SQLITE_OK;
 }
 
-int64_t db_number(struct db *d, const char *sql, int64_t fallback) {
+enum grey_error db_ask(struct db *d, const char *sql, int64_t *out, struct fault *f) {
     sqlite3_stmt *run = NULL;
-    int64_t v = fallback;
-    if (sqlite3_prepare_v2(d->connection, sql, -1, &run, NULL) == SQLITE_OK && sqlite3_step(run) == SQLITE_ROW) {
-        v = sqlite3_column_int64(run, 0);
+    *out = 0;
+    int code = sqlite3_prepare_v2(d->connection, sql, -1, &run, NULL);
+    if (code == SQLITE_OK && (code = sqlite3_step(run)) == SQLITE_ROW) {
+        *out = sqlite3_column_int64(run, 0);
     }
+    enum grey_error err = report(d, code, f); /* before finalize, which forgets the message */
     sqlite3_finalize(run);
-    return v;
+    return err;
+}
+
+int64_t db_number(struct db *d, const char *sql, int64_t fallback) {
+    int64_t v = 0;
+    return db_ask(d, sql, &v, NULL) == E_OK ? v : fallback;
 }
 
 enum grey_error db_exec(struct db *d, const char *sql, struct fault *f) {
@@ -110,9 +117,9 @@ static enum grey_error set_up(struct db *d, const struct db_options *o, bool *cr
     if (err != E_OK) {
         return err;
     }
-    int64_t pages = db_number(d, "PRAGMA page_count", -1);
-    if (pages < 0) { /* the first access failed */
-        return report(d, sqlite3_extended_errcode(d->connection), f);
+    int64_t pages = 0, page_bytes = 0, tables = 0;
+    if ((err = db_ask(d, "PRAGMA page_count", &pages, f)) != E_OK) {
+        return err;
     }
     char sql[256];
     if (pages == 0) {
@@ -132,7 +139,9 @@ static enum grey_error set_up(struct db *d, const struct db_options *o, bool *cr
     }
     sqlite3_file_control(d->connection, "main", SQLITE_FCNTL_PERSIST_WAL, &on);
     /* The page size as the file says it; the layer below learnt it from the same place. */
-    int64_t page_bytes = db_number(d, "PRAGMA page_size", 0);
+    if ((err = db_ask(d, "PRAGMA page_size", &page_bytes, f)) != E_OK) {
+        return err;
+    }
     if (page_bytes != (int64_t)o->page_bytes) {
         return fault_set(f, E_DISK_VERSION, "%s: pages of %" PRId64 " bytes, not %u", d->name, page_bytes, o->page_bytes);
     }
@@ -143,9 +152,8 @@ static enum grey_error set_up(struct db *d, const struct db_options *o, bool *cr
     }
     d->page_bytes = o->page_bytes;
     sqlite3_wal_hook(d->connection, committed, d);
-    int64_t tables = db_number(d, "SELECT count(*) FROM sqlite_schema", -1);
-    if (tables < 0) {
-        return report(d, sqlite3_extended_errcode(d->connection), f);
+    if ((err = db_ask(d, "SELECT count(*) FROM sqlite_schema", &tables, f)) != E_OK) {
+        return err;
     }
     *created = tables == 0;
     if ((err = db_prepare(d, "BEGIN IMMEDIATE", &d->begin, f)) != E_OK || (err = db_prepare(d, "COMMIT", &d->commit, f)) != E_OK) {

@@ -47,8 +47,9 @@ struct bytes db_bytes(const struct db_statement *st, int column); /* lends until
 bool db_null(const struct db_statement *st, int column);
 int64_t db_changes(const struct db *d); /* rows the last statement touched */
 
-/* A single number, e.g. of "PRAGMA freelist_count"; fallback when there is none. */
-int64_t db_number(struct db *d, const char *sql, int64_t fallback);
+/* A single number, e.g. of "PRAGMA freelist_count"; 0 when there is no row or it is NULL. */
+enum grey_error db_ask(struct db *d, const char *sql, int64_t *out, struct fault *f);
+int64_t db_number(struct db *d, const char *sql, int64_t fallback); /* the same; fallback on any error: for figures only */
 
 /* Moves the write-ahead log into the file and syncs both; the next commit begins the log anew. */
 enum grey_error db_checkpoint(struct db *d, struct fault *f);

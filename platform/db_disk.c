@@ -15,13 +15,24 @@
 #include "platform/db.h"
 #include "platform/digest.h"
 
+#define CACHE_PAGE_BYTES 4096u
+
+/* SQLite writes a log frame in two calls.  Writes that follow each other are passed on as one, at the latest with the sync that makes
+ * them count; nobody else reads the file before. */
+struct gather {
+    sqlite3_int64 offset;
+    uint32_t size;
+    uint8_t data[16 * 1024];
+};
+
 /* A file of ours; the system's file lies directly behind it in the memory that SQLite provides. */
 struct disk_file {
     sqlite3_file base;
     sqlite3_file *real;
-    const char *path;    /* lent by SQLite while open; NULL for nameless files */
-    bool summed;         /* a main database: its pages carry sums */
-    uint32_t page_bytes; /* 0: not known yet */
+    const char *path;      /* lent by SQLite while open; NULL for nameless files */
+    bool summed;           /* a main database: its pages carry sums */
+    struct gather *gather; /* a log: what was written and not passed on yet */
+    uint32_t page_bytes;   /* 0: not known yet */
 };
 
 static sqlite3_vfs disk_vfs; /* a copy of the system's with our xOpen and xDelete */
@@ -86,10 +97,55 @@ static void learn(struct disk_file *d, const uint8_t *head, size_t size, sqlite3
     }
 }
 
+static int real_write(struct disk_file *d, const void *in, int size, sqlite3_int64 offset) {
+    count(&count_writes, 1);
+    count(&count_written_bytes, (uint64_t)size);
+    return d->real->pMethods->xWrite(d->real, in, size, offset);
+}
+
+/* On error what was gathered is lost, and with it the transaction: whoever asked fails. */
+static int pass_on(struct disk_file *d) {
+    struct gather *g = d->gather;
+    if (g == NULL || g->size == 0) {
+        return SQLITE_OK;
+    }
+    int code = SQLITE_OK;
+    uint32_t size = g->size;
+    g->size = 0;
+    /* Page by page of the system's cache: a write across several makes them one unit there, which is then written whole each time
+     * (measured on ext4: a fifth more bytes for small commits). */
+    for (uint32_t at = 0, part; at < size && code == SQLITE_OK; at += part) {
+        uint32_t room = CACHE_PAGE_BYTES - (uint32_t)((g->offset + at) % CACHE_PAGE_BYTES);
+        part = size - at < room ? size - at : room;
+        code = real_write(d, g->data + at, (int)part, g->offset + at);
+    }
+    return code;
+}
+
+static int gather_write(struct disk_file *d, const void *in, int size, sqlite3_int64 offset) {
+    struct gather *g = d->gather;
+    if (g->size > 0 && (offset != g->offset + g->size || (size_t)size > sizeof g->data - g->size)) {
+        int code = pass_on(d);
+        if (code != SQLITE_OK) {
+            return code;
+        }
+    }
+    if ((size_t)size > sizeof g->data) {
+        return real_write(d, in, size, offset);
+    }
+    g->offset = g->size == 0 ? offset : g->offset;
+    memcpy(g->data + g->size, in, (size_t)size);
+    g->size += (uint32_t)size;
+    return SQLITE_OK;
+}
+
 static int disk_read(sqlite3_file *file, void *out, int size, sqlite3_int64 offset) {
     struct disk_file *d = (struct disk_file *)file;
     int code = injected(DB_IO_READ, d->path, (uint64_t)offset, bytes_of(NULL, 0));
     if (code != SQLITE_OK) {
+        return code;
+    }
+    if ((code = pass_on(d)) != SQLITE_OK) {
         return code;
     }
     count(&count_reads, 1);
@@ -127,20 +183,22 @@ static int disk_write(sqlite3_file *file, const void *in, int size, sqlite3_int6
     if (code != SQLITE_OK) {
         return code;
     }
-    count(&count_writes, 1);
-    count(&count_written_bytes, (uint64_t)size);
-    return d->real->pMethods->xWrite(d->real, in, size, offset);
+    return d->gather != NULL ? gather_write(d, in, size, offset) : real_write(d, in, size, offset);
 }
 
 /* --- the rest passes through -------------------------------------------------------------------------------------------------------- */
 static int disk_close(sqlite3_file *file) {
     struct disk_file *d = (struct disk_file *)file;
-    return d->real->pMethods->xClose(d->real);
+    int code = pass_on(d), closed = d->real->pMethods->xClose(d->real);
+    mem_free(d->gather);
+    d->gather = NULL;
+    return code != SQLITE_OK ? code : closed;
 }
 
 static int disk_truncate(sqlite3_file *file, sqlite3_int64 size) {
     struct disk_file *d = (struct disk_file *)file;
     int code = injected(DB_IO_TRUNCATE, d->path, (uint64_t)size, bytes_of(NULL, 0));
+    code = code != SQLITE_OK ? code : pass_on(d);
     return code != SQLITE_OK ? code : d->real->pMethods->xTruncate(d->real, size);
 }
 
@@ -148,6 +206,9 @@ static int disk_sync(sqlite3_file *file, int flags) {
     struct disk_file *d = (struct disk_file *)file;
     int code = injected(DB_IO_SYNC, d->path, 0, bytes_of(NULL, 0));
     if (code != SQLITE_OK) {
+        return code;
+    }
+    if ((code = pass_on(d)) != SQLITE_OK) {
         return code;
     }
     count(&count_syncs, 1);
@@ -160,7 +221,8 @@ static int disk_sync(sqlite3_file *file, int flags) {
 
 static int disk_size(sqlite3_file *file, sqlite3_int64 *size) {
     struct disk_file *d = (struct disk_file *)file;
-    return d->real->pMethods->xFileSize(d->real, size);
+    int code = pass_on(d);
+    return code != SQLITE_OK ? code : d->real->pMethods->xFileSize(d->real, size);
 }
 
 static int disk_lock(sqlite3_file *file, int level) {
@@ -215,8 +277,12 @@ static int disk_open(sqlite3_vfs *vfs, const char *path, sqlite3_file *file, int
     struct disk_file *d = (struct disk_file *)file;
     memset(d, 0, sizeof *d);
     d->real = (sqlite3_file *)(d + 1);
+    if ((flags & SQLITE_OPEN_WAL) != 0 && (d->gather = mem_new(1, sizeof *d->gather)) == NULL) {
+        return SQLITE_NOMEM;
+    }
     int code = system_vfs->xOpen(system_vfs, path, d->real, flags, flags_out);
     if (code != SQLITE_OK) {
+        mem_free(d->gather);
         return code; /* base.pMethods NULL: SQLite does not close it */
     }
     d->base.pMethods = &disk_methods;

@@ -199,6 +199,7 @@ static enum grey_error read_value(struct reader *r, const yaml_event_t *event) {
             return err;
         }
     }
+    must(node != NULL); /* awaited, or just made */
     node->line = (uint32_t)event->start_mark.line + 1;
     node->column = (uint32_t)event->start_mark.column + 1;
     if (event->type == YAML_SCALAR_EVENT) {

@@ -114,6 +114,11 @@ static enum grey_error change_append(struct raft *r, const struct raft_members *
     return err;
 }
 
+/* A group that begins says in its first entry who belongs to it, so that the log tells a new member everything. */
+enum grey_error change_begin(struct raft *r) {
+    return r->members_index == 0 ? change_append(r, &r->members) : replicate_append(r, ENTRY_NOOP, ENTRY_SCHEMA, NULL);
+}
+
 static bool change_same(const struct raft_members *a, const struct raft_members *b) {
     bool same = a->count == b->count;
     for (uint32_t i = 0; same && i < a->count; i++) {

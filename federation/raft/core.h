@@ -131,7 +131,6 @@ uint64_t raft_random(struct raft *r, uint64_t bound);                           
 uint32_t raft_room(const struct raft *r, const struct entry *entries, uint32_t count); /* how many of them memory may take */
 
 /* vote.c */
-bool vote_may_campaign(const struct raft *r);
 void vote_draw_deadline(struct raft *r);
 void vote_follow(struct raft *r, raft_term term, raft_id leader); /* follower from now on, of this leader (0: not known) */
 void vote_campaign(struct raft *r, bool transfer);
@@ -170,6 +169,7 @@ void change_truncated(struct raft *r, raft_index from);   /* the log ends before
 void change_committed(struct raft *r, raft_index before); /* commit rose from there */
 void change_install(struct raft *r, const struct raft_members *members, raft_index index);
 void change_peers(struct raft *r); /* makes peers parallel to members */
+enum grey_error change_begin(struct raft *r); /* the first entry of a leader's term */
 enum grey_error change_propose(struct raft *r, const struct raft_members *want);
 void change_go_on(struct raft *r); /* leader: leaves a joint phase, or steps down, when commit allows */
 

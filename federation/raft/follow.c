@@ -34,8 +34,8 @@ static bool follow_hear(struct raft *r, const struct raft_message *m) {
 
 void follow_answer_stale(struct raft *r, const struct raft_message *m) {
     struct raft_message *reply = raft_emit(r, RAFT_APPEND_REPLY, m->from, 0);
-    reply->refused = true; /* our term in it makes the former leader step down, so that a leader of our term can be found */
-    reply->index = reply->hint_index = entries_last(&r->log);
+    reply->refused =
+        true; /* of no index: our term in it makes the former leader step down, so that a leader of our term can be found */
 }
 
 static void follow_acknowledge(struct raft *r, raft_index match) {
@@ -198,6 +198,9 @@ void follow_on_append(struct raft *r, const struct raft_message *m) {
         uint32_t want = (uint32_t)(end - plan.fresh + 1);
         const struct entry *entries = &m->entries[plan.fresh - m->index - 1];
         uint32_t count = raft_room(r, entries, want);
+        if (count == 0) {
+            return; /* no memory until more is stored and applied: silence slows the leader down to one append per heartbeat */
+        }
         if (!follow_extend(r, m, plan.fresh, count, checked)) {
             raft_refuse(r, m);
             return;

@@ -55,9 +55,15 @@ static raft_index raft_kept_from(const struct raft *r) {
     return r->applied < r->log.stored_index ? r->applied : r->log.stored_index;
 }
 
+/* What waits for this member's own disk and state.  Entries that wait for a majority do not count here: a leader bounds them when they
+ * are proposed, and a follower that refused them for want of room could keep them from ever being committed. */
+static uint64_t raft_backlog(const struct raft *r, uint64_t *bytes) {
+    *bytes = entries_bytes(&r->log, r->log.stored_index) + entries_bytes(&r->log, r->applied) - entries_bytes(&r->log, r->commit);
+    return entries_last(&r->log) - r->log.stored_index + r->commit - r->applied;
+}
+
 uint32_t raft_room(const struct raft *r, const struct entry *entries, uint32_t count) {
-    raft_index kept_from = raft_kept_from(r);
-    uint64_t held = entries_last(&r->log) - kept_from, bytes = entries_bytes(&r->log, kept_from);
+    uint64_t bytes, held = raft_backlog(r, &bytes);
     uint64_t held_max = (uint64_t)r->config.window_entries + r->config.proposed_entries_max;
     uint64_t bytes_max = (uint64_t)r->config.window_bytes + r->config.proposed_bytes_max;
     uint32_t n = 0;
@@ -267,12 +273,12 @@ static enum grey_error raft_propose(struct raft *r, const struct raft_proposal *
     raft_index first = entries_last(&r->log) + 1;
     uint64_t open = first - 1 - r->commit;
     uint64_t open_bytes = entries_bytes(&r->log, r->commit);
-    uint64_t held = first - 1 - raft_kept_from(r);
+    uint64_t backlog_bytes, backlog = raft_backlog(r, &backlog_bytes);
     if (count == 0 || first > RAFT_NUMBER_MAX) {
         return E_BAD_MESSAGE;
     }
     if (open + count > r->config.proposed_entries_max || (open_bytes + bytes > r->config.proposed_bytes_max && open > 0) ||
-        held + count > (uint64_t)r->config.window_entries + r->config.proposed_entries_max) {
+        backlog + count > (uint64_t)r->config.window_entries + r->config.proposed_entries_max) {
         return E_LOG_FULL;
     }
     for (uint32_t i = 0; i < count; i++) {

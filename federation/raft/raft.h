@@ -45,7 +45,8 @@ struct raft_start {
     struct raft_point base;             /* entries up to here are only in the snapshot; zeros for a new log */
     raft_index applied_index;           /* committed for sure; >= base.index */
     const struct raft_members *members; /* in force at applied_index; NULL: a new node that waits to be added */
-    raft_index members_index;           /* where that membership stands; 0 with members: bootstrap of a new group */
+    raft_index members_index;           /* where that membership stands; 0 with members: bootstrap of a new group;
+                                           its first leader makes them entry 1 */
     struct raft_point window_base;      /* the entry before entries[0]; equals base when all fit in memory */
     const struct entry *entries;        /* window_base.index + 1 ... last, hashes verified by the owner */
     uint32_t entry_count;               /* at least all entries above applied_index */

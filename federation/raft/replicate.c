@@ -71,7 +71,7 @@ void replicate_begin(struct raft *r) {
     }
     r->heartbeat_deadline_ms = r->now_ms + r->config.heartbeat_ms;
     replicate_set_clock(r);
-    if (replicate_append(r, ENTRY_NOOP, ENTRY_SCHEMA, NULL) != E_OK) {
+    if (change_begin(r) != E_OK) {
         vote_follow(r, r->term, 0); /* no memory: let another member lead */
     }
 }
@@ -372,11 +372,14 @@ void replicate_on_append_reply(struct raft *r, const struct raft_message *m) {
         return;
     }
     raft_index last = entries_last(&r->log);
-    if (m->index > last || (m->refused && (m->index == 0 || m->hint_index > m->index))) {
+    if (m->index > last || (m->refused && m->hint_index > m->index)) {
         raft_refuse(r, m);
         return;
     }
     p->heard_ms = r->now_ms;
+    if (m->refused && m->index == 0) {
+        return; /* it told a former leader our term */
+    }
     if (m->refused) {
         replicate_refused(r, p, m);
     } else {

@@ -9,9 +9,15 @@
  * But only the voters of a candidate's own configuration count for it. */
 #include "federation/raft/core.h"
 
-bool vote_may_campaign(const struct raft *r) {
-    const struct raft_member *self = raft_members_find(&r->members, r->config.self);
+static bool vote_is_voter(const struct raft *r, const struct raft_members *m) {
+    const struct raft_member *self = raft_members_find(m, r->config.self);
     return self != NULL && (self->voter || self->voter_old);
+}
+
+/* A voter of the latest configuration may, and one of the committed one as long as the latest is not: it may be the only one whose log
+ * can win, and then has to lead until the configuration without it is committed (thesis 4.2.2). */
+static bool vote_may_campaign(const struct raft *r) {
+    return vote_is_voter(r, &r->members) || (r->members_index > r->commit && vote_is_voter(r, &r->settled));
 }
 
 void vote_draw_deadline(struct raft *r) {

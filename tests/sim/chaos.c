@@ -310,6 +310,11 @@ void chaos_stop(struct world *w) {
         n->crash_armed = 0;
         n->slow_us = 0;
         n->paused_us = 0;
+        for (struct unit *u = n->units; u != NULL; u = u->next) { /* what a slow disk had in hand */
+            u->done_us = w->now_us;
+        }
+        n->disk_free_us = w->now_us;
+        world_later(w, 1, EVENT_STORED, n);
         world_restart(w, n);
     }
 }

@@ -757,6 +757,8 @@ void world_propose(struct world *w, struct node *n) {
     raft_index index = 0;
     uint64_t generation = n->generation;
     enum grey_error err = world_step(w, n, &in, &index);
+    world_trace(w, "%" PRIu64 " proposes %u at %" PRIu64 ": error %d, commit %" PRIu64 ", stored %" PRIu64 ", applied %" PRIu64,
+                n->id, count, index, (int)err, s.commit_index, s.stored_index, s.applied_index);
     for (uint32_t i = 0; i < count; i++) {
         if (err == E_OK && n->up && n->generation == generation) {
             claim_add(&n->proposals, &n->proposal_count, &n->proposal_capacity,
@@ -866,7 +868,7 @@ static void world_draw_character(struct world *w) {
                                      .window_bytes = (uint32_t)world_between(w, 1000, 100000),
                                      .proposed_entries_max = (uint32_t)world_between(w, 4, 256),
                                      .proposed_bytes_max = (uint32_t)world_between(w, 8192, 65536),
-                                     .message_bytes_max = (uint32_t)world_between(w, 1, 8192),
+                                     .message_bytes_max = (uint32_t)world_between(w, 256, 8192),
                                      .inflight_messages_max = (uint32_t)world_between(w, 1, 16),
                                      .snapshot_retry_ms = 1000};
     bool harsh = world_chance(w, 500);

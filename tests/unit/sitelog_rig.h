@@ -35,7 +35,7 @@ struct disk {
     struct sitelog_start start;
     struct fault fault;
     struct raft_point last; /* of the chain that the test builds */
-    uint32_t window;
+    uint32_t window, reserve_bytes;
 };
 
 static inline void make_dir(struct disk *d) {
@@ -43,13 +43,14 @@ static inline void make_dir(struct disk *d) {
     snprintf(d->dir, sizeof d->dir, "/tmp/grey-sitelog-XXXXXX");
     assert_non_null(mkdtemp(d->dir));
     d->window = 1000;
+    d->reserve_bytes = 65536;
 }
 
 static inline enum grey_error open_disk(struct disk *d) {
     char wal_dir[80];
     snprintf(wal_dir, sizeof wal_dir, "%s/log", d->dir);
     struct sitelog_options o = {
-        .data_dir = d->dir, .wal_dir = wal_dir, .window_entries = d->window, .snapshots_kept = 3, .reserve_bytes = 65536};
+        .data_dir = d->dir, .wal_dir = wal_dir, .window_entries = d->window, .snapshots_kept = 3, .reserve_bytes = d->reserve_bytes};
     d->loop = loop_new(NULL);
     assert_non_null(d->loop);
     d->table = table_new(1 << 20);

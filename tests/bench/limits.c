@@ -1,0 +1,125 @@
+/* limits.c DIRECTORY: what this machine allows, in the same run: one fdatasync of an overwritten block, one SQLite commit (WAL, FULL,
+ * 300-byte row), one round trip on loopback.  Medians, as one line of JSON. */
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <sqlite3.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define ROUNDS 500
+
+static uint32_t times[ROUNDS];
+
+static uint64_t now_us(void) {
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
+}
+
+static int compare(const void *a, const void *b) {
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+static uint32_t median(void) {
+    qsort(times, ROUNDS, sizeof *times, compare);
+    return times[ROUNDS / 2];
+}
+
+static uint32_t sync_us(const char *directory) {
+    char path[1024], block[4096] = {0};
+    (void)snprintf(path, sizeof path, "%s/limits.sync", directory);
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    for (int i = 0; i < 64; i++) {
+        (void)!write(fd, block, sizeof block);
+    }
+    (void)fsync(fd);
+    for (int i = 0; i < ROUNDS; i++) {
+        uint64_t begin_us = now_us();
+        block[0] = (char)i;
+        (void)!pwrite(fd, block, sizeof block, (off_t)(i % 64) * 4096);
+        (void)fdatasync(fd);
+        times[i] = (uint32_t)(now_us() - begin_us);
+    }
+    (void)close(fd);
+    (void)unlink(path);
+    return median();
+}
+
+static uint32_t commit_us(const char *directory) {
+    char path[1024];
+    sqlite3 *db;
+    sqlite3_stmt *st;
+    (void)snprintf(path, sizeof path, "%s/limits.db", directory);
+    (void)unlink(path);
+    if (sqlite3_open(path, &db) != SQLITE_OK ||
+        sqlite3_exec(db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE t(k INTEGER PRIMARY KEY, v BLOB)", NULL,
+                     NULL, NULL) != SQLITE_OK ||
+        sqlite3_prepare_v2(db, "INSERT INTO t VALUES(NULL, zeroblob(300))", -1, &st, NULL) != SQLITE_OK) {
+        fprintf(stderr, "limits: %s\n", sqlite3_errmsg(db));
+        exit(1);
+    }
+    for (int i = 0; i < ROUNDS; i++) {
+        uint64_t begin_us = now_us();
+        (void)sqlite3_step(st);
+        (void)sqlite3_reset(st);
+        times[i] = (uint32_t)(now_us() - begin_us);
+    }
+    (void)sqlite3_finalize(st);
+    (void)sqlite3_close(db);
+    (void)unlink(path);
+    return median();
+}
+
+static void *echo(void *context) {
+    int fd = accept(*(int *)context, NULL, NULL), on = 1;
+    char room[300];
+    ssize_t got;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    while ((got = recv(fd, room, sizeof room, 0)) > 0) {
+        (void)send(fd, room, (size_t)got, 0);
+    }
+    (void)close(fd);
+    return NULL;
+}
+
+static uint32_t round_trip_us(void) {
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof at;
+    int server = socket(AF_INET, SOCK_STREAM, 0), client = socket(AF_INET, SOCK_STREAM, 0), on = 1;
+    pthread_t thread;
+    char room[256] = {0};
+    (void)bind(server, (struct sockaddr *)&at, sizeof at);
+    (void)listen(server, 1);
+    (void)getsockname(server, (struct sockaddr *)&at, &size);
+    (void)pthread_create(&thread, NULL, echo, &server);
+    (void)connect(client, (struct sockaddr *)&at, sizeof at);
+    (void)setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    for (int i = 0; i < ROUNDS; i++) {
+        uint64_t begin_us = now_us();
+        (void)send(client, room, sizeof room, 0);
+        (void)recv(client, room, sizeof room, MSG_WAITALL);
+        times[i] = (uint32_t)(now_us() - begin_us);
+    }
+    (void)close(client);
+    (void)pthread_join(thread, NULL);
+    (void)close(server);
+    return median();
+}
+
+int main(int argc, char **argv) {
+    if (argc != 2) {
+        fprintf(stderr, "usage: limits DIRECTORY\n");
+        return 2;
+    }
+    uint32_t sync = sync_us(argv[1]), commit = commit_us(argv[1]);
+    printf("{\"fdatasync_us\": %u, \"sqlite_commit_us\": %u, \"round_trip_us\": %u}\n", sync, commit, round_trip_us());
+    return 0;
+}
