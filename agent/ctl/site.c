@@ -1,9 +1,11 @@
 /* Verbs that ask a node how its site is, and those that change who belongs to it. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "agent/ctl/verbs.h"
+#include "include/grey/limits.h"
 
 #define SILENT_NAME_BYTES 68u /* ", " and a node id */
 
@@ -144,14 +146,31 @@ static int picture_take(struct call *c, struct picture *p) {
 
 /* --- parts of the screen ------------------------------------------------------------------------------------------------------------- */
 
+static int by_id(const void *a, const void *b) {
+    return strcmp(verbs_text(*(const json_t *const *)a, "id"), verbs_text(*(const json_t *const *)b, "id"));
+}
+
+/* In the order of their names; the API has them in the order of their raft ids.  Returns how many there are. */
+static size_t sort_members(const json_t *members, const json_t *sorted[LIMIT_MEMBERS]) {
+    size_t count = 0, i;
+    const json_t *m;
+    json_array_foreach(members, i, m) {
+        if (count < LIMIT_MEMBERS) {
+            sorted[count++] = m;
+        }
+    }
+    qsort(sorted, count, sizeof sorted[0], by_id);
+    return count;
+}
+
 static void put_members(const json_t *members, uint64_t last_index, bool wide, struct builder *out) {
     static const char *const titles[] = {"NODE", "ROLE", "KIND", "STATE", "BEHIND>", "HTTP", "ATTESTATION", "PEERS", "RAFT ID"};
     struct render_table t;
-    size_t i;
-    const json_t *m;
+    const json_t *sorted[LIMIT_MEMBERS];
+    size_t count = sort_members(members, sorted);
     render_table_begin(&t, titles, wide ? 9 : 7);
-    json_array_foreach(members, i, m) {
-        const json_t *match = json_object_get(m, "match_index");
+    for (size_t i = 0; i < count; i++) {
+        const json_t *m = sorted[i], *match = json_object_get(m, "match_index");
         render_cell(&t, verbs_text(m, "id"));
         render_cell(&t, verbs_text(m, "role"));
         render_cell(&t, verbs_text(m, "kind"));
