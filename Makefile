@@ -6,7 +6,7 @@ ifeq ($(origin CC),default)
 CC := gcc
 endif
 VERSION := 0.1.0
-ARCH := $(patsubst x86_64%,amd64,$(patsubst aarch64%,arm64,$(patsubst arm-%,armhf,$(shell $(CC) -dumpmachine))))
+ARCH := $(patsubst x86_64%,amd64,$(patsubst aarch64%,arm64,$(patsubst arm-%,armhf,$(shell $(CC) -dumpmachine 2>/dev/null))))
 comma := ,
 VARIANT := $(if $(findstring clang,$(CC)),-clang)$(if $(SAN),-$(subst $(comma),-,$(SAN)))
 BUILD ?= build/$(ARCH)$(VARIANT)
@@ -92,7 +92,7 @@ $(FUZZ_BUILD)/fuzz_%: $(FUZZ_BUILD)/obj/tests/fuzz/fuzz_%.o $(FUZZ_BUILD)/libfuz
 	$(call say,LD,$@) clang -fsanitize=fuzzer,address,undefined -o $@ $^ -Wl,--as-needed $(LIBS)
 
 # --- Checks ----------------------------------------------------------------------------------------------------------------------
-.PHONY: layers pure symbols unit sim-brief sim fuzz-brief system format format-check lint docs-check check check-all sanitize deps
+.PHONY: layers pure symbols unit sim-brief sim fuzz-brief system format format-check lint docs-check check check-now check-all check-all-now sanitize deps
 layers: ## every include line keeps to docs/ARCHITECTURE.md
 	$(Q)tests/script/tap.sh tests/script/layers.sh
 pure: $(call objects,$(PURE) $(COMPUTE)) ## pure objects call nothing but pure and computing ones
@@ -138,18 +138,22 @@ define run_parts
 	    $(MAKE) --no-print-directory $$part || [ $$(wc -l <$$tally) -gt $$before ] || echo "0 1" >>$$tally; done; \
 	awk '{p += $$1; f += $$2} END {printf "%d passed, %d failed\n", p, f; exit f > 0}' $$tally; status=$$?; rm -f $$tally; exit $$status
 endef
-check: deps all ## all tests that belong to every change; ends with "N passed, N failed"
+# A fresh machine has no compiler yet when this file is read first: what needs one is read anew, once `deps` has run.
+check: deps ## all tests that belong to every change; ends with "N passed, N failed"
+	@$(MAKE) --no-print-directory check-now
+check-all: deps ## check, then sanitizers under both compilers and lint
+	@$(MAKE) --no-print-directory check-all-now
+check-now: all
 	$(call run_parts,$(CHECK_PARTS))
-check-rest: deps
-	$(call run_parts,$(ALL_PARTS))
-check-all: deps all ## check, then sanitizers under both compilers and lint
+check-all-now: all
 	$(call run_parts,$(CHECK_PARTS) $(ALL_PARTS))
 
 # --- Running -----------------------------------------------------------------------------------------------------------------------
-.PHONY: up down clean-run bench install
+.PHONY: up up-now down clean-run bench bench-now install
 up: ## start a site of three gateways, a broker and a core on this machine; see README.md
 	$(Q)deploy/deps.sh build run
-	$(Q)$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory up-now
+up-now: all
 	$(Q)BUILD=$(CURDIR)/$(BUILD) deploy/local/start-cluster.sh
 	$(Q)BUILD=$(CURDIR)/$(BUILD) deploy/local/first-steps.sh
 down: ## stop what `make up` started; the data stays in run/
@@ -158,7 +162,8 @@ clean-run: down ## and remove its data
 	rm -rf run
 bench: ## measure, beside etcd and the limits of this machine: docs/BENCHMARKS.md
 	$(Q)deploy/deps.sh build run bench
-	$(Q)$(MAKE) --no-print-directory all $(BUILD)/load $(BUILD)/machine
+	@$(MAKE) --no-print-directory bench-now
+bench-now: all $(BUILD)/load $(BUILD)/machine
 	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/bench/bench.py
 $(BUILD)/load $(BUILD)/machine: $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -lsqlite3 -pthread
