@@ -17,7 +17,7 @@
 #define LOG_FORMAT 1
 #define LOG_PAGE_BYTES                                                                                                             \
     2048u /* measured with 300-byte payloads, 1/64/512 a commit: 27.5, 4.1, 3.0 bytes written per byte; 1024: 26.0, 4.6, 3.8 */
-#define LOG_CACHE_BYTES (256u * 1024u)
+#define LOG_CACHE_BYTES 262144u /* 256 KiB */
 #define CHAIN_STEP 64u
 #define HEAD_BYTES_MAX (5u * 10u + DIGEST_BYTES)
 #define SWEEP_ROWS_MAX 512u
@@ -438,7 +438,7 @@ enum grey_error logdb_sweep(struct logdb *l, uint32_t rows_max,
         if (err != E_OK) {
             return err;
         }
-        if (count == rows_max && at[count - 1] < until) {
+        if (count > 0 && count == rows_max && at[count - 1] < until) {
             until = at[count - 1];
         }
         /* Dead payloads that lie side by side go with one statement. */
@@ -538,7 +538,7 @@ enum grey_error logdb_point(struct logdb *l, raft_index index, struct raft_point
     struct walk w;
     enum grey_error err = walk_begin(&w, l, index, index, f);
     while (err == E_OK && w.at.index < index) {
-        struct entry e;
+        struct entry e = {0};
         if ((err = walk_next(&w, &e, f)) == E_OK) {
             blob_unref(e.payload);
         }
@@ -563,7 +563,7 @@ enum grey_error logdb_entries(struct logdb *l, raft_index from, raft_index to, u
     uint64_t bytes = 0;
     enum grey_error err = walk_begin(&w, l, from, to, f);
     while (err == E_OK && w.at.index < to && (held == 0 || bytes < bytes_max)) {
-        struct entry e;
+        struct entry e = {0};
         if ((err = walk_next(&w, &e, f)) != E_OK) {
             break;
         }

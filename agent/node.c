@@ -364,7 +364,7 @@ static void fill_limits(struct node *n, struct builder *out) {
     payload_limits(out, n->o.queue_bytes_max);
 }
 
-/* The leader's first duties once its own no-op is applied: then all that came before it is as well. */
+/* The leader's first duties. */
 static void leading_begins(struct node *n, raft_term term, grey_epoch epoch) {
     struct site_facts site;
     n->leading = true;
@@ -412,7 +412,7 @@ static bool apply_one(struct node *n, const struct entry *e) {
         n->events->applied(n->context, e);
     }
     raft_index index = e->index;
-    bool own_noop = e->kind == ENTRY_NOOP && n->role == RAFT_LEADER && !n->leading;
+    bool may_lead = n->role == RAFT_LEADER && !n->leading;
     raft_term term = e->term;
     grey_epoch epoch = e->epoch;
     if (q != NULL) { /* another entry at its place: this proposal is certainly lost */
@@ -421,7 +421,7 @@ static bool apply_one(struct node *n, const struct entry *e) {
         requests_answer_proposed(n, q, &a);
     }
     builder_free(&answer);
-    if (own_noop) {
+    if (may_lead) { /* the first entry of the own term is applied, and so all before it */
         struct raft_status s;
         raft_status(n->raft, &s);
         if (s.term == term) {

@@ -29,7 +29,7 @@ struct node_options {
 
 struct node_events {
     void (*leading)(void *context, bool leads,
-                    grey_epoch epoch); /* this node became or ceased to be the leader that applied its own no-op */
+                    grey_epoch epoch); /* this node became or ceased to be a leader that has applied an entry of its term */
     void (*applied)(void *context, const struct entry *e);                  /* after each entry; may be NULL */
     void (*failed)(void *context, enum grey_error err, const char *detail); /* the node must stop: disk, damage, unknown entry */
 };

@@ -2,7 +2,7 @@
 
 #include "include/grey/must.h"
 
-#define ROWSET_BYTES_MAX (64u * 1024u * 1024u)
+#define ROWSET_BYTES_MAX 67108864u /* 64 MiB */
 
 struct place {
     size_t offset; /* of the key; the value follows */

@@ -14,13 +14,13 @@
 #include "platform/log.h"
 #include "platform/now.h"
 
-#define LOG_WAL_BYTES_MAX (1024u * 1024u)        /* then it is checkpointed */
-#define STATE_WAL_BYTES_MAX (4u * 1024u * 1024u) /* longer: flushes touch the same pages again and again */
-#define SOFT_HEAP_BYTES (2u * 1024u * 1024u)     /* of both databases: caches, statements, the index of their logs */
-#define SWEEP_ROWS 256u                          /* a slice of about 2 ms on a slow card */
-#define FREED_WITH_STORE 32u                     /* freed payloads that a store transaction takes along */
+#define LOG_WAL_BYTES_MAX 1048576u   /* 1 MiB: then it is checkpointed */
+#define STATE_WAL_BYTES_MAX 4194304u /* 4 MiB: longer: flushes touch the same pages again and again */
+#define SOFT_HEAP_BYTES 2097152u     /* 2 MiB: of both databases: caches, statements, the index of their logs */
+#define SWEEP_ROWS 256u              /* a slice of about 2 ms on a slow card */
+#define FREED_WITH_STORE 32u         /* freed payloads that a store transaction takes along */
 #define SHRINK_PAGES 64u
-#define SHRINK_FREE_BYTES (1024u * 1024u)
+#define SHRINK_FREE_BYTES 1048576u /* 1 MiB */
 #define MEASURE_EVERY_MS 1000u
 #define CHORE_PAUSE_MS 1000u
 
@@ -194,7 +194,7 @@ void sitelog_start_free(struct sitelog_start *start) {
 
 enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, struct sitelog_start *start, struct sitedisk **out,
                               struct fault *f) {
-    struct fault unheard;
+    struct fault unheard = {0};
     f = f == NULL ? &unheard : f;
     *start = (struct sitelog_start){0};
     struct sitedisk *d = mem_new(1, sizeof *d);
@@ -586,7 +586,7 @@ void sitedisk_chore(struct sitedisk *d) {
         d->state_shrinks = shrinks(state);
     }
     /* What could not be done now is not tried again at once. */
-    bool stuck = err != E_OK || db_wal_bytes(log) > 2 * LOG_WAL_BYTES_MAX;
+    bool stuck = err != E_OK || db_wal_bytes(log) / 2 > LOG_WAL_BYTES_MAX;
     d->chore_after_ms = stuck ? now_monotonic_ms() + CHORE_PAUSE_MS : 0;
     if (sitedisk_write_failed(d, err) != E_OK) {
         log_limited(LOG_ERROR, "sitelog", "clean_up", "error=%s %s", error_name(err), fault.text);

@@ -13,8 +13,8 @@
 #include "include/grey/must.h"
 
 #define GROUP_JOBS_MAX 256u
-#define GROUP_BYTES_MAX (8u * 1024u * 1024u)
-#define RETRY_MS 5000u /* how often a full disk is looked at again */
+#define GROUP_BYTES_MAX 8388608u /* 8 MiB */
+#define RETRY_MS 5000u           /* how often a full disk is looked at again */
 #define SNAPSHOTS_LISTED 16u
 
 struct sitelog {

@@ -18,9 +18,9 @@
 #include "platform/log.h"
 #include "platform/now.h"
 
-#define WALK_BYTES (64u * 1024u) /* rows of one slice */
+#define WALK_BYTES 65536u /* 64 KiB: rows of one slice */
 #define PAYLOADS_PER_SLICE 64u
-#define WAL_BYTES_MAX (1024u * 1024u)
+#define WAL_BYTES_MAX 1048576u /* 1 MiB */
 #define PATH_BYTES (LIMIT_PATH_BYTES + 96u)
 
 /* A job between two slices. */
@@ -511,7 +511,7 @@ enum grey_error sitedisk_rebuild_state(struct sitedisk *d, struct fault *f) {
 
 enum grey_error sitelog_restore(const char *file, const char *data_dir, const char *wal_dir, struct fault *f) {
     char log_path[PATH_BYTES], state_path[PATH_BYTES];
-    struct fault unheard;
+    struct fault unheard = {0};
     struct stat st;
     int lock_fd = -1;
     f = f == NULL ? &unheard : f;

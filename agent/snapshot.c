@@ -30,11 +30,11 @@
 #define VERSION 1u
 #define FLAG_SELF_CONTAINED 1u
 #define PREFIX_BYTES 16u
-#define HEAD_BYTES_MAX (64u * 1024u)
+#define HEAD_BYTES_MAX 65536u /* 64 KiB */
 #define BLOCK_HEAD_BYTES 16u
-#define BLOCK_BYTES (256u * 1024u) /* a block is closed when it holds as much */
+#define BLOCK_BYTES 262144u /* 256 KiB: a block is closed when it holds as much */
 #define BLOCK_BYTES_MAX (LIMIT_PAYLOAD_BYTES + BLOCK_BYTES + 4096u)
-#define SYNC_EVERY_BYTES (4u * 1024u * 1024u) /* so that the last sync does not hold up commits for long */
+#define SYNC_EVERY_BYTES 4194304u /* 4 MiB: so that the last sync does not hold up commits for long */
 
 enum block_kind { BLOCK_ROWS = 1, BLOCK_PAYLOADS = 2, BLOCK_END = 3 };
 
@@ -115,7 +115,7 @@ static enum grey_error block_for(struct snapshot_writer *w, enum block_kind kind
 
 static enum grey_error put_head(struct snapshot_writer *w, const struct snapshot_head *h, struct fault *f) {
     struct builder *b = &w->block;
-    uint8_t *prefix = builder_room(b, PREFIX_BYTES);
+    (void)builder_room(b, PREFIX_BYTES);
     codec_put_array(b, 8);
     codec_put_uint(b, h->point.index);
     codec_put_uint(b, h->point.term);
@@ -129,8 +129,10 @@ static enum grey_error put_head(struct snapshot_writer *w, const struct snapshot
     if (sum == NULL) {
         return fault_set(f, E_NO_MEMORY, "%s: its head", w->path);
     }
-    prefix = b->data; /* may have moved */
-    memcpy(prefix, MAGIC, 8);
+    uint8_t *prefix = b->data;
+    for (size_t i = 0; i < 8; i++) {
+        prefix[i] = (uint8_t)MAGIC[i];
+    }
     bytes_put_be16(prefix + 8, VERSION);
     bytes_put_be16(prefix + 10, h->self_contained ? FLAG_SELF_CONTAINED : 0);
     bytes_put_be32(prefix + 12, (uint32_t)(b->size - PREFIX_BYTES - 4));
@@ -465,7 +467,10 @@ enum grey_error snapshot_next(struct snapshot_reader *r, struct sitelog_row_set 
     builder_reset(&r->block);
     builder_reset(&r->plain);
     uint8_t *head = builder_room(&r->block, BLOCK_HEAD_BYTES);
-    enum grey_error err = head == NULL ? fault_set(f, E_NO_MEMORY, "reading %s", r->path) : get(r, head, BLOCK_HEAD_BYTES, f);
+    if (head == NULL) {
+        return fault_set(f, E_NO_MEMORY, "reading %s", r->path);
+    }
+    enum grey_error err = get(r, head, BLOCK_HEAD_BYTES, f);
     if (err != E_OK) {
         return err;
     }

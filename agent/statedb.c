@@ -10,8 +10,8 @@
 #include "platform/db.h"
 
 #define STATE_FORMAT 1
-#define STATE_PAGE_BYTES 1024u /* most flushed rows lie far apart (hashes): small pages write less */
-#define STATE_CACHE_BYTES (256u * 1024u)
+#define STATE_PAGE_BYTES 1024u    /* most flushed rows lie far apart (hashes): small pages write less */
+#define STATE_CACHE_BYTES 262144u /* 256 KiB */
 
 struct statedb {
     struct db *db;

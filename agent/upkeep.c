@@ -11,9 +11,9 @@
  * is written every snapshot_threshold entries or snapshot_interval; the log is then compacted up to the image before it, so that a
  * follower that was away for a moment is caught up from the log. */
 
-#define FLUSH_ENTRIES 1000u
+#define FLUSH_ENTRIES 8000u
 #define FLUSH_MS 1000u
-#define FLUSH_BYTES (512u * 1024u)
+#define FLUSH_BYTES (1024u * 1024u)
 #define SNAPSHOT_LOG_BYTES (64ull * 1024 * 1024) /* the log grew by so much since the last image, however few entries it took */
 
 static struct metric flushes = METRIC_COUNTER("grey_storage_flushes_total", "Transactions that wrote changed rows of the state.");

@@ -46,7 +46,8 @@ uint64_t db_disk_bad_page(void) {
 }
 
 void db_inject(const struct db_faults *f) {
-    faults = f == NULL ? (struct db_faults){0} : *f;
+    static const struct db_faults none;
+    faults = f == NULL ? none : *f;
 }
 
 void db_count(struct db_counts *c) {
@@ -329,7 +330,7 @@ static void wal_sum_add(struct wal_sum *s, const uint8_t *p, size_t size) {
     for (size_t i = 0; i + 8 <= size; i += 8) {
         uint32_t x[2];
         for (int k = 0; k < 2; k++) {
-            const uint8_t *q = p + i + 4 * k;
+            const uint8_t *q = p + i + (size_t)4 * (size_t)k;
             x[k] = s->big_endian ? bytes_get_be32(q) : (uint32_t)q[3] << 24 | (uint32_t)q[2] << 16 | (uint32_t)q[1] << 8 | q[0];
         }
         s->a += x[0] + s->b;

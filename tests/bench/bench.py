@@ -122,7 +122,7 @@ def bench_grey():
 def main():
     scratch = tempfile.mkdtemp(prefix="grey-bench-")
     try:
-        limits = json.loads(subprocess.run([os.path.join(BUILD, "limits"), scratch], stdout=subprocess.PIPE, text=True, check=True).stdout)
+        limits = json.loads(subprocess.run([os.path.join(BUILD, "machine"), scratch], stdout=subprocess.PIPE, text=True, check=True).stdout)
         etcd = bench_etcd(scratch)
         grey = bench_grey()
     finally:

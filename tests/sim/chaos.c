@@ -304,6 +304,7 @@ void chaos_stop(struct world *w) {
     w->calm = true;
     w->loss_permille = w->duplicate_permille = w->late_permille = 0;
     w->disk_us_max = w->disk_us_max < 10000 ? w->disk_us_max : 10000;
+    w->delay_us_max = w->delay_us_max < 2000 ? w->delay_us_max : 2000;
     chaos_heal_network(w);
     for (uint32_t i = 0; i < w->node_count; i++) {
         struct node *n = &w->nodes[i];

@@ -26,7 +26,8 @@ struct check {
     struct fact *facts; /* open addressing by (index, term); term 0: free */
     uint32_t fact_count, fact_capacity;
     uint8_t (*chain)[DIGEST_BYTES]; /* by index: committed */
-    raft_term *chain_terms;
+    raft_term *chain_terms;         /* of the entry */
+    raft_term *commit_terms;        /* of the leader that committed it first */
     raft_index committed;
     uint32_t chain_capacity;
     raft_id *leaders; /* by term */
@@ -62,6 +63,7 @@ void check_free(struct check *c) {
     free(c->facts);
     free(c->chain);
     free(c->chain_terms);
+    free(c->commit_terms);
     free(c->leaders);
     free(c);
 }
@@ -116,10 +118,14 @@ static void check_leader(struct world *w, const struct node *n, const struct raf
     if (n->disk.term < s->term || n->disk.vote != n->id) {
         world_fail(w, "L5: node %" PRIu64 " leads term %" PRIu64 ", its own vote is not on its disk", n->id, s->term);
     }
-    const struct entry *e = raft_entry(n->raft, c->committed);
-    if (s->last_index < c->committed || (e != NULL && memcmp(e->hash, c->chain[c->committed], DIGEST_BYTES) != 0)) {
+    raft_index must_have = c->committed;
+    while (must_have > 0 && c->commit_terms[must_have] >= s->term) {
+        must_have--; /* committed by a later leader: this one won late and does not know it yet */
+    }
+    const struct entry *e = raft_entry(n->raft, must_have);
+    if (s->last_index < must_have || (e != NULL && memcmp(e->hash, c->chain[must_have], DIGEST_BYTES) != 0)) {
         world_fail(w, "L3: node %" PRIu64 " leads term %" PRIu64 " without the committed entry %" PRIu64, n->id, s->term,
-                   c->committed);
+                   must_have);
     }
 }
 
@@ -143,10 +149,12 @@ static void check_commit(struct world *w, const struct node *n, const struct raf
             world_fail(w, "node %" PRIu64 ": entry %" PRIu64 " is committed and not in memory", n->id, index);
             return;
         }
-        uint32_t capacity = c->chain_capacity;
+        uint32_t capacity = c->chain_capacity, capacity_too = capacity;
         c->chain = check_grow(c->chain, &c->chain_capacity, index, sizeof *c->chain);
         c->chain_terms = check_grow(c->chain_terms, &capacity, index, sizeof *c->chain_terms);
+        c->commit_terms = check_grow(c->commit_terms, &capacity_too, index, sizeof *c->commit_terms);
         memcpy(c->chain[index], e->hash, DIGEST_BYTES);
+        c->commit_terms[index] = s->term;
         c->chain_terms[index] = e->term;
         c->committed = index;
         w->counts[COUNT_COMMITTED]++;

@@ -668,7 +668,7 @@ static void node_stored(struct world *w, struct node *n, bool all) {
 static void node_loaded(struct world *w, struct node *n, const struct raft_load *load) {
     const struct disk *d = &n->disk;
     struct raft_input in = {.kind = RAFT_IN_LOADED, .peer = load->peer, .load_index = load->from};
-    if (load->from > d->base.index && !world_chance(w, 20)) {
+    if (load->from > d->base.index && (w->calm || !world_chance(w, 20))) {
         if (load->from > disk_last(d)) {
             world_fail(w, "node %" PRIu64 " loads %" PRIu64 ", the disk ends at %" PRIu64, n->id, load->from, disk_last(d));
             return;
@@ -723,7 +723,7 @@ static void node_installed(struct world *w, struct node *n) {
 
 static void node_compact(struct world *w, struct node *n) {
     struct disk *d = &n->disk;
-    if (d->applied <= d->base.index + w->compact_entries || n->install_from != 0) {
+    if (d->applied <= d->base.index + w->compact_entries || n->install_from != 0 || w->calm) {
         return;
     }
     raft_index at = d->applied - world_draw(w, w->compact_entries);
@@ -866,7 +866,7 @@ static void world_draw_character(struct world *w) {
                                      .election_timeout_ms_max = 500,
                                      .window_entries = windows[world_draw(w, 5)],
                                      .window_bytes = (uint32_t)world_between(w, 1000, 100000),
-                                     .proposed_entries_max = (uint32_t)world_between(w, 4, 256),
+                                     .proposed_entries_max = (uint32_t)world_between(w, 16, 256),
                                      .proposed_bytes_max = (uint32_t)world_between(w, 8192, 65536),
                                      .message_bytes_max = (uint32_t)world_between(w, 256, 8192),
                                      .inflight_messages_max = (uint32_t)world_between(w, 1, 16),

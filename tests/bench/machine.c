@@ -1,4 +1,4 @@
-/* limits.c DIRECTORY: what this machine allows, in the same run: one fdatasync of an overwritten block, one SQLite commit (WAL, FULL,
+/* machine.c DIRECTORY: what this machine allows, in the same run: one fdatasync of an overwritten block, one SQLite commit (WAL, FULL,
  * 300-byte row), one round trip on loopback.  Medians, as one line of JSON. */
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -63,7 +63,7 @@ static uint32_t commit_us(const char *directory) {
         sqlite3_exec(db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE t(k INTEGER PRIMARY KEY, v BLOB)", NULL,
                      NULL, NULL) != SQLITE_OK ||
         sqlite3_prepare_v2(db, "INSERT INTO t VALUES(NULL, zeroblob(300))", -1, &st, NULL) != SQLITE_OK) {
-        fprintf(stderr, "limits: %s\n", sqlite3_errmsg(db));
+        fprintf(stderr, "machine: %s\n", sqlite3_errmsg(db));
         exit(1);
     }
     for (int i = 0; i < ROUNDS; i++) {
@@ -116,7 +116,7 @@ static uint32_t round_trip_us(void) {
 
 int main(int argc, char **argv) {
     if (argc != 2) {
-        fprintf(stderr, "usage: limits DIRECTORY\n");
+        fprintf(stderr, "usage: machine DIRECTORY\n");
         return 2;
     }
     uint32_t sync = sync_us(argv[1]), commit = commit_us(argv[1]);
