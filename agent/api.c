@@ -211,6 +211,9 @@ static void health_detailed(struct api_call *c) {
     json_open(&a.w, '{');
     int64_t site_ms = node_site_time_ms(api->o.node);
     int64_t off_ms = now_wall_ms() - site_ms;
+    if (s.role != RAFT_LEADER && off_ms > 0) {
+        off_ms = 0; /* a follower knows the time of the last entry only, and the site may be idle since */
+    }
     bool unsure = site_ms > 0 && (off_ms > 60000 || off_ms < -60000);
     put_str(&a.w, "status", unsure ? "degraded" : "healthy");
     json_key(&a.w, "offset_from_site_seconds");

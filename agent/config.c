@@ -64,7 +64,7 @@ static const struct key keys[] = {
     BOOL("", insecure, NULL, "insecure-i-know", "false", "allow plain links on addresses that others can reach"),
     TEXT("storage.data_dir", data_dir, "GREY_DATA_DIR", "data-dir", "/var/lib/grey", "where this gateway keeps its data"),
     TEXT("storage.wal_dir", wal_dir, NULL, NULL, "", "where the log lies; without it log/ in the data directory"),
-    INT("storage.max_size_gb", max_size_gb, 1, 1000000, "100", "bound on all that lies on disk"),
+    INERT("storage.max_size_gb", "bound on all that lies on disk"),
     INERT("storage.hot_tier", "fast device"),
     INERT("storage.warm_tier", "large device"),
     INERT("storage.replication_factor", "copies in the site store"),
@@ -103,7 +103,8 @@ static const struct key keys[] = {
     TEXT("security.tls.key", tls_key, NULL, "tls-key", "", "its key"),
     WORD("security.tls.min_version", tls_min_version, "1.2|1.3", NULL, NULL, "1.2", "least TLS version"),
     INERT("security.tls.cert_secret", "name of a secret in an orchestrator"),
-    BOOL("security.auth.enabled", auth, NULL, NULL, "false", "ask API clients who they are"),
+    BOOL("security.auth.enabled", auth, NULL, NULL, "false",
+         "ask API clients for tokens; true is refused at the start until there are any"),
     INERT("security.auth.method", "how they say it"),
     BOOL("federation.enabled", federation, NULL, NULL, "false", "sync with a core"),
     INERT("federation.role", "leaf, intermediate or core"),
@@ -430,7 +431,7 @@ struct option { /* what has no key */
     const char *name, *argument, *meaning;
 };
 static const struct option options[] = {
-    {"config", "FILE", "read this YAML file; short: -c"},
+    {"config", "FILE", "read this YAML file, else " CONFIG_FILE_DEFAULT " where there is one; short: -c"},
     {"check-config", NULL, "say whether the configuration is acceptable, and end"},
     {"print", NULL, "with --check-config: print every value and where it comes from"},
     {"version", NULL, "print the version, and end"},
@@ -522,6 +523,14 @@ static void say(struct fault *f, const char *text) {
     (void)fault_set(f, E_CONFIG, "%s", text);
 }
 
+/* ":8081" means this machine only, as all defaults do; "0.0.0.0:8081" must be said. */
+static void add_host(char address[LIMIT_ADDRESS_BYTES + 1]) {
+    char whole[LIMIT_ADDRESS_BYTES + 1];
+    if (address[0] == ':' && snprintf(whole, sizeof whole, "127.0.0.1%s", address) < (int)sizeof whole) {
+        memcpy(address, whole, sizeof whole);
+    }
+}
+
 /* What belongs together.  Files are looked at when greyd starts, not here. */
 static enum grey_error settle(struct config *c, struct fault *f) {
     if (c->heartbeat_interval_ms == 0) {
@@ -546,6 +555,8 @@ static enum grey_error settle(struct config *c, struct fault *f) {
     if (c->socket_path[0] == 0) {
         (void)snprintf(c->socket_path, sizeof c->socket_path, "%.1000s/greyd.sock", c->data_dir);
     }
+    add_host(c->http_addr);
+    add_host(c->peer_addr);
     if (c->peer_advertise[0] == 0) {
         memcpy(c->peer_advertise, c->peer_addr, sizeof c->peer_addr);
     }
@@ -577,6 +588,31 @@ static enum grey_error settle(struct config *c, struct fault *f) {
     return E_OK;
 }
 
+/* The file of --config, or CONFIG_FILE_DEFAULT where there is one. */
+static enum grey_error
+load_file(struct config *c, enum grey_error (*read_file)(const char *path, struct builder *out, struct fault *f), struct fault *f) {
+    char path[LIMIT_PATH_BYTES + 1];
+    struct fault inner = {0};
+    struct builder text;
+    bool named = c->file[0] != 0;
+    (void)snprintf(path, sizeof path, "%s", named ? c->file : CONFIG_FILE_DEFAULT);
+    builder_init(&text, YAML_TEXT_BYTES_MAX);
+    enum grey_error err = read_file(path, &text, &inner);
+    if (err == E_NOT_FOUND && !named) {
+        err = E_OK;
+    } else if (err != E_OK) {
+        err = fault_set(f, E_CONFIG, "%.230s", inner.text);
+    } else {
+        err = text.err != E_OK ? fault_set(f, E_CONFIG, "%.100s is larger than 256 KiB", path)
+                               : config_read(c, builder_bytes(&text), path, f);
+        if (err == E_OK && c->site_id[0] == 0 && c->node_id[0] != 0) {
+            memcpy(c->site_id, c->node_id, sizeof c->site_id);
+        }
+    }
+    builder_free(&text);
+    return err;
+}
+
 enum grey_error config_load(struct config *c, int argc, char **argv, const char *(*environment)(const char *name),
                             enum grey_error (*read_file)(const char *path, struct builder *out, struct fault *f), struct fault *f) {
     config_defaults(c);
@@ -584,27 +620,13 @@ enum grey_error config_load(struct config *c, int argc, char **argv, const char 
     if (err != E_OK || c->show_help || c->show_version) {
         return err;
     }
-    if (c->file[0] != 0) {
-        char path[LIMIT_PATH_BYTES + 1];
-        memcpy(path, c->file, sizeof path);
-        struct builder text;
-        builder_init(&text, YAML_TEXT_BYTES_MAX);
-        err = read_file(path, &text, f);
-        if (err == E_OK) {
-            err = text.err != E_OK ? fault_set(f, E_CONFIG, "%.100s is larger than 256 KiB", path)
-                                   : config_read(c, builder_bytes(&text), path, f);
-        }
-        builder_free(&text);
-        if (err != E_OK) {
-            return err;
-        }
-        if (c->site_id[0] == 0 && c->node_id[0] != 0) {
-            memcpy(c->site_id, c->node_id, sizeof c->site_id);
-        }
+    err = load_file(c, read_file, f);
+    if (err != E_OK) {
+        return err;
     }
     for (size_t i = 0; i < KEY_COUNT; i++) {
         const char *value = keys[i].environment == NULL ? NULL : environment(keys[i].environment);
-        if (value != NULL) {
+        if (value != NULL && value[0] != 0) { /* compose files set what they do not mean to "" */
             err = set_from_string(c, &keys[i], value, keys[i].environment, f);
             if (err != E_OK) {
                 return err;
@@ -665,7 +687,7 @@ void config_print(const struct config *c, struct builder *out) {
 
 void config_list_inert(const struct config *c, struct builder *out) {
     for (size_t i = 0; i < KEY_COUNT; i++) {
-        if (keys[i].kind == KIND_INERT && c->origin[i] == FROM_FILE) {
+        if (c->origin[i] == FROM_FILE && (keys[i].kind == KIND_INERT || (c->auth && keys[i].at == offsetof(struct config, auth)))) {
             builder_addf(out, "%s:%u: %s is known, and without effect in this version\n", c->file, c->origin_line[i], keys[i].path);
         }
     }

@@ -9,6 +9,7 @@
 #include "platform/fault.h"
 
 #define CONFIG_ENDPOINTS_MAX 8u
+#define CONFIG_FILE_DEFAULT "/etc/grey/greyd.yaml"
 
 enum config_mode { CONFIG_MODE_SINGLE, CONFIG_MODE_SITE, CONFIG_MODE_EDGE };
 
@@ -25,7 +26,7 @@ struct config {
     int64_t snapshot_threshold, snapshot_interval_s, snapshots_kept;
     int64_t commit_delay_ms, provisional_after_ms;
     int64_t default_priority;
-    bool peer_tls, auth;
+    bool peer_tls, auth; /* auth: greyd refuses to start with it, rather than to let everybody in */
     char tls_ca[LIMIT_PATH_BYTES + 1], tls_cert[LIMIT_PATH_BYTES + 1], tls_key[LIMIT_PATH_BYTES + 1], tls_min_version[8];
     bool metrics_enabled;
     int64_t metrics_port; /* 0: off */
@@ -36,7 +37,6 @@ struct config {
     char upstream_ca[LIMIT_PATH_BYTES + 1], upstream_cert[LIMIT_PATH_BYTES + 1], upstream_key[LIMIT_PATH_BYTES + 1];
     int64_t keepalive_s, queue_size_mb;
     int64_t limit_kbps; /* kilobits per second; 0: none */
-    int64_t max_size_gb;
     bool insecure;
 
     /* what the command line asks for instead of running */
@@ -50,7 +50,7 @@ void config_defaults(struct config *c);
 
 /* The whole way: finds --config among the arguments, reads the file (limits as yaml.h), the environment (getenv form: NAME -> value
  * or NULL), the flags; then checks what belongs together.  E_USAGE or E_CONFIG with file, line, column, what was expected and the
- * nearest known key.  read_file: gives the text of a file, appended to out. */
+ * nearest known key. read_file: gives the text of a file, appended to out; E_NOT_FOUND when there is none. */
 enum grey_error config_load(struct config *c, int argc, char **argv, const char *(*environment)(const char *name),
                             enum grey_error (*read_file)(const char *path, struct builder *out, struct fault *f), struct fault *f);
 

@@ -1,4 +1,5 @@
 /* greyd: the agent on a gateway.  Reads the configuration, wires the parts together, runs the loop, stops cleanly. */
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <malloc.h>
@@ -43,7 +44,7 @@ static const char *environment(const char *name) {
 static enum grey_error read_file(const char *path, struct builder *out, struct fault *f) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
-        return fault_errno(f, E_CONFIG, "%s", path);
+        return fault_errno(f, errno == ENOENT ? E_NOT_FOUND : E_CONFIG, "%s", path);
     }
     uint8_t room[4096];
     ssize_t got;
@@ -352,6 +353,12 @@ int main(int argc, char **argv) {
     }
     if (g.config.check) {
         return check(&g.config);
+    }
+    if (g.config.auth) {
+        (void)fault_set(&f, E_CONFIG,
+                        "security.auth.enabled: this version knows no tokens yet, and will not let everybody in instead; "
+                        "use mutual TLS, or an address of this machine only");
+        return complain(&f);
     }
     (void)mallopt(M_ARENA_MAX, 1); /* three threads share one arena: an arena each costs memory that is never given back */
     (void)signal(SIGPIPE, SIG_IGN);

@@ -134,9 +134,13 @@ static void remember_error(struct link *k, const char *text) {
 }
 
 static void refuse(struct link *k, unsigned reason, enum grey_error err, const char *detail) {
+    static struct log_limit limits[sizeof refusal_reasons / sizeof refusal_reasons[0]]; /* noise of one kind hides no other */
+    uint32_t left_out = 0;
     metrics_add(&refused, reason, 1);
-    log_limited(LOG_WARN, "peers", "refuse", "address=%s error=GREY-%d %s: %s", k->address, error_id(err), error_sentence(err),
-                detail);
+    if (log_limit_pass(&limits[reason], &left_out)) {
+        log_warn("peers", "refuse", "address=%s error=GREY-%d %s: %s left_out=%" PRIu32, k->address, error_id(err),
+                 error_sentence(err), detail, left_out);
+    }
     remember_error(k, detail[0] != 0 ? detail : error_sentence(err));
     struct conn *c = k->conn;
     drop_link(k);

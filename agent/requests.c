@@ -53,7 +53,7 @@ static struct request_list *list_of(struct node *n, const struct request *q) {
     case REQUEST_READ_READY:
         return &n->requests.reading;
     }
-    must(!"a request state");
+    must_failed(__FILE__, __LINE__, "a request state");
 }
 
 static void move(struct node *n, struct request *q, enum request_state state) {

@@ -15,7 +15,8 @@
 #define CACHE_BYTES (8u * 1024u * 1024u)
 #define CHECKPOINT_BYTES (16u * 1024u * 1024u)
 
-static const char schema[] =
+/* One text of many statements. */
+static const char schema[] = // NOLINT(bugprone-suspicious-missing-comma)
     "CREATE TABLE meta(format INTEGER NOT NULL);"
     "CREATE TABLE site(no INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, first_ms INTEGER, contact_ms INTEGER, node TEXT);"
     "CREATE TABLE incarnation(no INTEGER PRIMARY KEY, site INTEGER NOT NULL, number INTEGER NOT NULL, epoch INTEGER NOT NULL,"

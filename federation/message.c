@@ -160,7 +160,7 @@ void message_encode(const struct message *m, struct builder *out) {
         return;
     }
     default:
-        must(!"a message kind that is not spoken between gateways");
+        must_failed(__FILE__, __LINE__, "a message kind that is not spoken between gateways");
     }
 }
 

@@ -59,8 +59,8 @@ struct blob {
 };
 struct blob *blob_new(size_t size); /* one reference, content undefined; NULL when out of memory or size above UINT32_MAX */
 struct blob *blob_copy(struct bytes b);
-struct blob *blob_ref(struct blob *b); /* NULL is allowed and returned */
-void blob_unref(struct blob *b);       /* NULL is allowed */
+struct blob *blob_ref(struct blob *b);         /* NULL is allowed and returned */
+void blob_unref(struct blob *b);               /* NULL is allowed */
 struct bytes blob_bytes(const struct blob *b); /* NULL gives an empty slice */
 
 /* A builder grows to limit_bytes and then refuses.  Its error is sticky: append freely, check `err` once at the end. */
@@ -76,8 +76,9 @@ void builder_add(struct builder *b, struct bytes part);
 void builder_add_byte(struct builder *b, uint8_t byte);
 void builder_add_str(struct builder *b, const char *text);
 void builder_addf(struct builder *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
-uint8_t *builder_room(struct builder *b, size_t size); /* lends `size` appended bytes to fill in, until the next call; NULL on error */
-struct bytes builder_bytes(const struct builder *b);  /* lends until the next call that changes b */
-struct blob *builder_blob(struct builder *b);         /* a copy as a blob; NULL when err is set or memory is out */
+uint8_t *builder_room(struct builder *b,
+                      size_t size); /* lends `size` appended bytes to fill in, until the next call; NULL on error */
+struct bytes builder_bytes(const struct builder *b); /* lends until the next call that changes b */
+struct blob *builder_blob(struct builder *b);        /* a copy as a blob; NULL when err is set or memory is out */
 
 #endif

@@ -12,10 +12,9 @@
 static const struct {
     const char *name, *sentence, *remedy;
     int id, http_status;
-} table[GREY_ERROR_COUNT] = {
-    [E_OK] = {"E_OK", "all is well", "nothing to do", 0, 200},
+} table[GREY_ERROR_COUNT] = {[E_OK] = {"E_OK", "all is well", "nothing to do", 0, 200},
 #define X(name, id, status, sentence, remedy) [name] = {#name, sentence, remedy, id, status},
-    GREY_ERRORS(X)
+                             GREY_ERRORS(X)
 #undef X
 };
 

@@ -20,8 +20,8 @@ enum grey_error fault_errno(struct fault *f, enum grey_error code, const char *f
 const char *error_name(enum grey_error code);     /* "E_NO_QUORUM" */
 const char *error_sentence(enum grey_error code); /* "too few nodes of this site answer" */
 const char *error_remedy(enum grey_error code);
-int error_id(enum grey_error code);               /* 1001 of GREY-1001; 0 for E_OK */
-int error_http_status(enum grey_error code);      /* 200 for E_OK; 500 where the list says 0 */
-enum grey_error error_by_id(int id);              /* E_OK when there is none */
+int error_id(enum grey_error code);          /* 1001 of GREY-1001; 0 for E_OK */
+int error_http_status(enum grey_error code); /* 200 for E_OK; 500 where the list says 0 */
+enum grey_error error_by_id(int id);         /* E_OK when there is none */
 
 #endif

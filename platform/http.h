@@ -20,17 +20,19 @@ struct http_limits {
 
 typedef void http_handler(void *context, struct http_request *q);
 
-struct http_server *http_server_new(const struct conn_context *x, const struct http_limits *limits, http_handler *handler, void *context);
+struct http_server *http_server_new(const struct conn_context *x, const struct http_limits *limits, http_handler *handler,
+                                    void *context);
 /* May be called for several addresses.  tls NULL: plain. */
 enum grey_error http_server_listen(struct http_server *s, const char *address, const struct conn_tls *tls, struct fault *f);
 void http_server_free(struct http_server *s); /* closes all connections; requests not replied to yet become no-ops at http_reply */
 uint32_t http_server_connections(const struct http_server *s);
 
 /* Lent until http_reply. */
-const char *http_method(const struct http_request *q);     /* "GET" */
-struct bytes http_path(const struct http_request *q);      /* percent-decoded, starts with "/", no NUL inside */
+const char *http_method(const struct http_request *q); /* "GET" */
+struct bytes http_path(const struct http_request *q);  /* percent-decoded, starts with "/", no NUL inside */
 /* One path segment after `prefix` decoded on its own, so that a key may hold "%2F"; see docs/openapi.yaml. */
-bool http_query(const struct http_request *q, const char *name, char *value, size_t value_size); /* decoded; false: absent or too long */
+bool http_query(const struct http_request *q, const char *name, char *value,
+                size_t value_size);                                       /* decoded; false: absent or too long */
 struct bytes http_header(const struct http_request *q, const char *name); /* case-insensitive; empty when absent */
 struct bytes http_body(const struct http_request *q);
 bool http_peer_uid(const struct http_request *q, uint32_t *uid); /* true on a unix socket */
@@ -41,7 +43,8 @@ struct http_extra {
     const char *name, *value;
 };
 /* Takes q.  content_type NULL: no body.  extra: borrowed array of header lines. */
-void http_reply(struct http_request *q, int status, const char *content_type, struct bytes body, const struct http_extra *extra, size_t extra_count);
+void http_reply(struct http_request *q, int status, const char *content_type, struct bytes body, const struct http_extra *extra,
+                size_t extra_count);
 /* Takes q.  application/problem+json (RFC 9457) with type "/errors/GREY-nnnn", the error's title and status, the detail and remedy;
  * 503 and 429 carry Retry-After: 1. */
 void http_reply_error(struct http_request *q, enum grey_error err, const char *detail);

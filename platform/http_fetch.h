@@ -6,8 +6,8 @@
 #include "platform/fault.h"
 
 struct http_fetch {
-    const char *address; /* "http://host:port", "https://..." or "unix:/path" */
-    const char *method, *path; /* path with its query, percent-encoded by the caller */
+    const char *address;        /* "http://host:port", "https://..." or "unix:/path" */
+    const char *method, *path;  /* path with its query, percent-encoded by the caller */
     const char *const *headers; /* NULL or a NULL-terminated list of "Name: value" */
     struct bytes body;
     const char *body_type; /* Content-Type; NULL: none */
@@ -17,7 +17,7 @@ struct http_fetch {
 struct http_answer {
     int status;
     char content_type[96], etag[64], leader[80]; /* leader: X-Grey-Leader */
-    struct builder body; /* the caller frees */
+    struct builder body;                         /* the caller frees */
 };
 /* E_CONNECT, E_TIMEOUT, E_BAD_HTTP, E_TOO_LARGE; any HTTP status is E_OK. */
 enum grey_error http_fetch(const struct http_fetch *q, struct http_answer *a, struct fault *f);

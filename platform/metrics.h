@@ -27,14 +27,24 @@ struct metric {
     struct metric *next;
 };
 
-#define METRIC_COUNTER(n, h) {.name = (n), .help = (h), .type = METRIC_COUNTER_TYPE, .label_count = 1}
-#define METRIC_GAUGE(n, h) {.name = (n), .help = (h), .type = METRIC_GAUGE_TYPE, .label_count = 1}
-#define METRIC_GAUGE_MILLI(n, h) {.name = (n), .help = (h), .type = METRIC_GAUGE_TYPE, .label_count = 1, .milli = true}
-#define METRIC_HISTOGRAM(n, h) {.name = (n), .help = (h), .type = METRIC_HISTOGRAM_TYPE, .label_count = 1}
-#define METRIC_COUNTER_LABELS(n, h, l, v) \
-    {.name = (n), .help = (h), .type = METRIC_COUNTER_TYPE, .label = (l), .label_values = (v), .label_count = sizeof(v) / sizeof(v)[0]}
-#define METRIC_GAUGE_LABELS(n, h, l, v) \
-    {.name = (n), .help = (h), .type = METRIC_GAUGE_TYPE, .label = (l), .label_values = (v), .label_count = sizeof(v) / sizeof(v)[0]}
+#define METRIC_COUNTER(n, h)                                                                                                       \
+    { .name = (n), .help = (h), .type = METRIC_COUNTER_TYPE, .label_count = 1 }
+#define METRIC_GAUGE(n, h)                                                                                                         \
+    { .name = (n), .help = (h), .type = METRIC_GAUGE_TYPE, .label_count = 1 }
+#define METRIC_GAUGE_MILLI(n, h)                                                                                                   \
+    { .name = (n), .help = (h), .type = METRIC_GAUGE_TYPE, .label_count = 1, .milli = true }
+#define METRIC_HISTOGRAM(n, h)                                                                                                     \
+    { .name = (n), .help = (h), .type = METRIC_HISTOGRAM_TYPE, .label_count = 1 }
+#define METRIC_COUNTER_LABELS(n, h, l, v)                                                                                          \
+    {                                                                                                                              \
+        .name = (n), .help = (h), .type = METRIC_COUNTER_TYPE, .label = (l), .label_values = (v),                                  \
+        .label_count = sizeof(v) / sizeof(v)[0]                                                                                    \
+    }
+#define METRIC_GAUGE_LABELS(n, h, l, v)                                                                                            \
+    {                                                                                                                              \
+        .name = (n), .help = (h), .type = METRIC_GAUGE_TYPE, .label = (l), .label_values = (v),                                    \
+        .label_count = sizeof(v) / sizeof(v)[0]                                                                                    \
+    }
 
 void metrics_register(struct metric *m); /* lends m for the life of the process; twice is harmless */
 void metrics_add(struct metric *m, unsigned slot, int64_t n);

@@ -6,7 +6,7 @@
 
 uint64_t now_monotonic_ms(void); /* CLOCK_BOOTTIME: goes on during suspend */
 uint64_t now_monotonic_us(void);
-int64_t now_wall_ms(void);       /* Unix milliseconds, never below the floor */
+int64_t now_wall_ms(void);               /* Unix milliseconds, never below the floor */
 void now_set_floor_ms(int64_t floor_ms); /* raises the floor: build time, last persisted time, latest log time */
 /* Fills buf with "2026-02-03T10:15:30.123Z". */
 void now_format(int64_t unix_ms, char buf[32]);

@@ -10,18 +10,17 @@
 #define SOCKET_LOCAL "unix:./run/node1/greyd.sock"
 #define CORE_DEFAULT "http://127.0.0.1:8080"
 
-enum client_exit client_problem_set(struct client_problem *p, enum client_exit exit, const char *title, const char *remedy,
-                                    const char *format, ...) {
+int client_problem_set(struct client_problem *p, int code, const char *title, const char *remedy, const char *format, ...) {
     va_list args;
     va_start(args, format);
-    p->exit = exit;
+    p->code = code;
     p->http_status = 0;
     p->id[0] = 0;
     (void)snprintf(p->title, sizeof p->title, "%s", title);
     (void)snprintf(p->remedy, sizeof p->remedy, "%s", remedy);
     (void)vsnprintf(p->detail, sizeof p->detail, format, args);
     va_end(args);
-    return exit;
+    return code;
 }
 
 /* --- addresses -------------------------------------------------------------------------------------------------------------------- */
@@ -64,7 +63,7 @@ static void copy_member(const json_t *from, const char *name, char *to, size_t s
 }
 
 /* The server spoke: an RFC 9457 problem, or at least a status. */
-static enum client_exit refused(const struct http_answer *a, struct client_problem *p) {
+static int refused(const struct http_answer *a, struct client_problem *p) {
     json_t *body = json_read(builder_bytes(&a->body), NULL);
     const char *type = json_string_value(json_object_get(body, "type"));
     (void)client_problem_set(p, CTL_REFUSED, "the request was refused", "see the log of the other side", "HTTP status %d",
@@ -78,14 +77,14 @@ static enum client_exit refused(const struct http_answer *a, struct client_probl
         (void)snprintf(p->id, sizeof p->id, "%s", id);
         enum grey_error err = error_by_id((int)strtol(id + 5, NULL, 10));
         if (err == E_NO_QUORUM || err == E_NOT_LEADER || err == E_OUTCOME_UNKNOWN) {
-            p->exit = CTL_NO_QUORUM;
+            p->code = CTL_NO_QUORUM;
         }
     }
     json_decref(body);
-    return p->exit;
+    return p->code;
 }
 
-static enum client_exit unreachable(const char *address, enum client_side side, const struct fault *f, struct client_problem *p) {
+static int unreachable(const char *address, enum client_side side, const struct fault *f, struct client_problem *p) {
     static const char *const who[] = {"the agent", "the core"};
     char title[120], remedy[240];
     (void)snprintf(title, sizeof title, "%s does not answer", who[side]);
@@ -112,7 +111,7 @@ static void put_plain(const char *text) {
     }
 }
 
-enum client_exit client_complain(const struct client_problem *p) {
+int client_complain(const struct client_problem *p) {
     (void)fputs("greyctl: ", stderr);
     put_plain(p->title);
     if (p->id[0] != 0) {
@@ -130,17 +129,17 @@ enum client_exit client_complain(const struct client_problem *p) {
         put_plain(p->remedy);
         (void)fputs("\n", stderr);
     }
-    return p->exit;
+    return p->code;
 }
 
 /* --- calls ------------------------------------------------------------------------------------------------------------------------- */
 
-enum client_exit client_call(struct client *c, const struct client_request *q, struct http_answer *a, struct client_problem *p) {
+int client_call(struct client *c, const struct client_request *q, struct http_answer *a, struct client_problem *p) {
     struct fault f = {0};
     const char *address = q->address != NULL ? q->address : client_address(c, q->side, p);
     memset(a, 0, sizeof *a);
     if (address == NULL) {
-        return p->exit;
+        return p->code;
     }
     struct http_fetch h = {.address = address,
                            .method = q->method,
@@ -156,24 +155,24 @@ enum client_exit client_call(struct client *c, const struct client_request *q, s
     return a->status < 400 ? CTL_OK : refused(a, p);
 }
 
-enum client_exit client_get(struct client *c, enum client_side side, const char *path, json_t **out, struct builder *raw,
-                            struct client_problem *p) {
+int client_get(struct client *c, enum client_side side, const char *path, json_t **out, struct builder *raw,
+               struct client_problem *p) {
     struct client_request q = {.side = side, .method = "GET", .path = path};
     struct http_answer a;
     struct fault f = {0};
     *out = NULL;
-    enum client_exit exit = client_call(c, &q, &a, p);
-    if (exit == CTL_OK) {
+    int code = client_call(c, &q, &a, p);
+    if (code == CTL_OK) {
         *out = json_read(builder_bytes(&a.body), &f);
         if (*out == NULL) {
-            exit = client_problem_set(p, CTL_FAILED, "the answer is not JSON", "is this the address of a Grey Edge node or core?",
+            code = client_problem_set(p, CTL_FAILED, "the answer is not JSON", "is this the address of a Grey Edge node or core?",
                                       "%s", f.text);
         } else if (raw != NULL) {
             builder_add(raw, builder_bytes(&a.body));
         }
     }
     builder_free(&a.body);
-    return exit;
+    return code;
 }
 
 void client_encode(struct builder *out, struct bytes text, bool whole) {

@@ -145,15 +145,15 @@ int events_send(struct call *c) {
     }
     struct client_request q = {
         .method = "POST", .path = "/v1/events", .body = builder_bytes(&body), .body_type = "application/json"};
-    enum client_exit exit = client_call(&c->client, &q, &a, &c->problem);
+    int code = client_call(&c->client, &q, &a, &c->problem);
     builder_free(&body);
-    if (exit != CTL_OK) {
+    if (code != CTL_OK) {
         (void)client_complain(&c->problem);
         if (id[0] != 0 && (c->problem.http_status == 504 || c->problem.http_status == 0)) {
             (void)fprintf(stderr, "  -> repeating it is safe with --id %s\n", id);
         }
         builder_free(&a.body);
-        return exit;
+        return code;
     }
     builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
     json_t *doc = json_read(builder_bytes(&a.body), NULL);
@@ -219,26 +219,26 @@ static int tail_channel(struct tail *t, enum event_channel channel) {
     struct builder path, raw;
     json_t *doc;
     size_t count;
-    int exit;
+    int code;
     do {
         builder_init(&raw, CLIENT_ANSWER_BYTES_MAX);
         builder_init(&path, 4096);
         builder_addf(&path, "/v1/sites/%s/events?channel=%s&limit=1000&after=", t->site, event_channel_name(channel));
         client_encode(&path, bytes_str(t->after[channel]), true);
         builder_add_byte(&path, 0);
-        exit = client_get(&t->call->client, CLIENT_CORE, (const char *)path.data, &doc, &raw, &t->call->problem);
+        code = client_get(&t->call->client, CLIENT_CORE, (const char *)path.data, &doc, &raw, &t->call->problem);
         builder_free(&path);
-        if (exit != CTL_OK) {
+        if (code != CTL_OK) {
             builder_free(&raw);
             return client_complain(&t->call->problem);
         }
         count = json_array_size(json_object_get(doc, "events"));
-        exit = print_events(t, doc, json_raw_member(builder_bytes(&raw), "events"));
+        code = print_events(t, doc, json_raw_member(builder_bytes(&raw), "events"));
         builder_free(&raw);
         (void)snprintf(t->after[channel], sizeof t->after[channel], "%s", verbs_text(doc, "next"));
         json_decref(doc);
-    } while (exit == CTL_OK && count == 1000 && t->left > 0);
-    return exit;
+    } while (code == CTL_OK && count == 1000 && t->left > 0);
+    return code;
 }
 
 /* The site's name, and where each channel's last `lines` events begin. */
@@ -246,21 +246,21 @@ static int tail_start(struct tail *t, uint64_t lines) {
     const char *site = verbs_option(t->call, "site");
     json_t *doc;
     char path[128];
-    int exit = CTL_OK;
+    int code = CTL_OK;
     if (site == NULL) {
-        exit = client_get(&t->call->client, CLIENT_NODE, "/v1/cluster/status", &doc, NULL, &t->call->problem);
+        code = client_get(&t->call->client, CLIENT_NODE, "/v1/cluster/status", &doc, NULL, &t->call->problem);
         (void)snprintf(t->site, sizeof t->site, "%s", verbs_text(doc, "site_id"));
         json_decref(doc);
     } else {
         (void)snprintf(t->site, sizeof t->site, "%s", site);
     }
-    if (exit == CTL_OK && !grey_name_valid(t->site, strlen(t->site))) {
+    if (code == CTL_OK && !grey_name_valid(t->site, strlen(t->site))) {
         (void)fprintf(stderr, "greyctl: '%s' is no name of a site\n", t->site);
         return CTL_USAGE;
     }
-    if (exit == CTL_OK) {
+    if (code == CTL_OK) {
         (void)snprintf(path, sizeof path, "/v1/sites/%s", t->site);
-        exit = client_get(&t->call->client, CLIENT_CORE, path, &doc, NULL, &t->call->problem);
+        code = client_get(&t->call->client, CLIENT_CORE, path, &doc, NULL, &t->call->problem);
         for (int i = 0; i < CHANNEL_COUNT; i++) {
             const json_t *channel = json_object_get(json_object_get(doc, "channels"), event_channel_name((enum event_channel)i));
             uint64_t acked = verbs_uint(channel, "acked_seq");
@@ -268,7 +268,7 @@ static int tail_start(struct tail *t, uint64_t lines) {
         }
         json_decref(doc);
     }
-    return exit == CTL_OK ? CTL_OK : (int)client_complain(&t->call->problem);
+    return code == CTL_OK ? CTL_OK : (int)client_complain(&t->call->problem);
 }
 
 int events_tail(struct call *c) {
@@ -286,16 +286,16 @@ int events_tail(struct call *c) {
         (void)fprintf(stderr, "greyctl: --channel is control, events or data\n");
         return CTL_USAGE;
     }
-    int exit = tail_start(&t, lines);
-    while (exit == CTL_OK && t.left > 0) {
-        for (int i = 0; i < CHANNEL_COUNT && exit == CTL_OK && t.left > 0; i++) {
+    int code = tail_start(&t, lines);
+    while (code == CTL_OK && t.left > 0) {
+        for (int i = 0; i < CHANNEL_COUNT && code == CTL_OK && t.left > 0; i++) {
             if (only == NULL || strcmp(only, event_channel_name((enum event_channel)i)) == 0) {
-                exit = tail_channel(&t, (enum event_channel)i);
+                code = tail_channel(&t, (enum event_channel)i);
             }
         }
-        if (exit == CTL_OK && t.left > 0) {
+        if (code == CTL_OK && t.left > 0) {
             (void)nanosleep(&(struct timespec){.tv_sec = TAIL_PAUSE_S}, NULL);
         }
     }
-    return exit;
+    return code;
 }

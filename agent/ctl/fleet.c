@@ -29,14 +29,14 @@ int fleet_list(struct call *c) {
     static const char *const titles[] = {"SITE",  "LAST CONTACT", "NODE",       "BEHIND>",
                                          "LOST>", "ATTESTATION",  "FIRST SEEN", "INCARNATION"};
     json_t *doc;
-    int exit;
+    int code;
     struct builder out;
     struct render_table t;
     char span[RENDER_SHORT];
     size_t i;
     const json_t *s;
-    if (verbs_get(c, CLIENT_CORE, "/v1/sites", &doc, &exit)) {
-        return exit;
+    if (verbs_get(c, CLIENT_CORE, "/v1/sites", &doc, &code)) {
+        return code;
     }
     bool wide = c->output == OUTPUT_WIDE;
     builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
@@ -66,7 +66,7 @@ int fleet_list(struct call *c) {
 int fleet_show(struct call *c) {
     static const char *const titles[] = {"CHANNEL", "RECEIVED TO>", "BEHIND>"};
     json_t *doc;
-    int exit;
+    int code;
     struct builder out;
     struct render_table t;
     char path[128], span[RENDER_SHORT];
@@ -74,8 +74,8 @@ int fleet_show(struct call *c) {
         return CTL_USAGE;
     }
     (void)snprintf(path, sizeof path, "/v1/sites/%s", c->args[0]);
-    if (verbs_get(c, CLIENT_CORE, path, &doc, &exit)) {
-        return exit;
+    if (verbs_get(c, CLIENT_CORE, path, &doc, &code)) {
+        return code;
     }
     builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
     builder_addf(&out, "%-14s%s\n", "site", c->args[0]);
@@ -122,7 +122,7 @@ static void put_data(struct render_table *t, const json_t *e, bool wide) {
 int fleet_events(struct call *c) {
     static const char *const titles[] = {"CHANNEL", "SEQ>", "TIME", "PRIORITY", "TYPE", "DATA", "SOURCE", "ID"};
     json_t *doc;
-    int exit;
+    int code;
     struct builder out, path;
     struct render_table t;
     uint64_t limit;
@@ -143,10 +143,10 @@ int fleet_events(struct call *c) {
         client_encode(&path, bytes_str(after), true);
     }
     builder_add_byte(&path, 0);
-    bool done = verbs_get(c, CLIENT_CORE, (const char *)path.data, &doc, &exit);
+    bool done = verbs_get(c, CLIENT_CORE, (const char *)path.data, &doc, &code);
     builder_free(&path);
     if (done) {
-        return exit;
+        return code;
     }
     bool wide = c->output == OUTPUT_WIDE;
     builder_init(&out, CLIENT_ANSWER_BYTES_MAX);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "agent/ctl/verbs.h"
+#include "include/grey/must.h"
 
 #define WORDS_MAX 64
 
@@ -34,7 +35,8 @@ static int usage(const char *format, ...) {
 
 static bool set_global(struct call *c, struct line *l, const char *name, const char *value) {
     char *end;
-    if (strcmp(name, "help") == 0) {
+
+    if (value == NULL) { /* --help is the only one that takes none */
         l->help = true;
     } else if (strcmp(name, "addr") == 0) {
         c->client.address[CLIENT_NODE] = value;
@@ -128,9 +130,9 @@ static int read_line(struct call *c, struct line *l, int argc, char **argv) {
         if (!options_end && strcmp(argv[i], "--") == 0) {
             options_end = true;
         } else if (!options_end && argv[i][0] == '-' && argv[i][1] != 0) {
-            int exit = read_option(c, l, argc, argv, &i);
-            if (exit != CTL_OK) {
-                return exit;
+            int code = read_option(c, l, argc, argv, &i);
+            if (code != CTL_OK) {
+                return code;
             }
         } else if (l->word_count == WORDS_MAX) {
             return usage("too many words at '%.60s'", argv[i]);
@@ -186,6 +188,7 @@ static int run(struct call *c, const struct line *l) {
         used = 0;
     }
     if (c->verb == NULL) {
+        must(l->words[0] != NULL); /* "status" itself is in the table */
         return no_such_verb(l);
     }
     if (l->help) {
@@ -225,6 +228,6 @@ int main(int argc, char **argv) {
     struct call c = {.client = {.timeout_ms = CLIENT_TIMEOUT_MS}, .colour = want_colour()};
     struct line l = {.word_count = 0};
     (void)signal(SIGPIPE, SIG_DFL); /* as other tools in a pipeline */
-    int exit = read_line(&c, &l, argc, argv);
-    return exit != CTL_OK ? exit : run(&c, &l);
+    int code = read_line(&c, &l, argc, argv);
+    return code != CTL_OK ? code : run(&c, &l);
 }

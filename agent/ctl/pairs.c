@@ -37,21 +37,21 @@ int pairs_get(struct call *c) {
     builder_add_byte(&path, 0);
     struct client_request q = {.method = "GET", .path = (const char *)path.data};
     struct http_answer a;
-    int exit = client_call(&c->client, &q, &a, &c->problem);
+    int code = client_call(&c->client, &q, &a, &c->problem);
     builder_free(&path);
-    if (exit != CTL_OK) {
+    if (code != CTL_OK) {
         (void)client_complain(&c->problem);
     } else {
         struct bytes value = builder_bytes(&a.body);
         bool newline = isatty(STDOUT_FILENO) && (value.size == 0 || value.data[value.size - 1] != '\n');
-        exit = write_out(value) && (!newline || fputc('\n', stdout) != EOF) && fflush(stdout) == 0 ? CTL_OK : CTL_FAILED;
+        code = write_out(value) && (!newline || fputc('\n', stdout) != EOF) && fflush(stdout) == 0 ? CTL_OK : CTL_FAILED;
         if (c->output == OUTPUT_WIDE) {
             (void)fprintf(stderr, "%sversion %s  type %s\n",
                           value.size > 0 && !newline && value.data[value.size - 1] != '\n' ? "\n" : "", a.etag, a.content_type);
         }
     }
     builder_free(&a.body);
-    return exit;
+    return code;
 }
 
 /* --- put and del ---------------------------------------------------------------------------------------------------------------------- */
@@ -118,9 +118,9 @@ static int change(struct call *c, const char *method, struct bytes value, const 
     const char *headers[] = {header[0] != 0 ? header : NULL, NULL};
     struct client_request q = {
         .method = method, .path = (const char *)path.data, .headers = headers, .body = value, .body_type = type};
-    int exit = client_call(&c->client, &q, &a, &c->problem);
+    int code = client_call(&c->client, &q, &a, &c->problem);
     builder_free(&path);
-    if (exit != CTL_OK) {
+    if (code != CTL_OK) {
         builder_free(&a.body);
         return client_complain(&c->problem);
     }
@@ -143,9 +143,9 @@ int pairs_put(struct call *c) {
     struct builder value;
     builder_init(&value, LIMIT_VALUE_BYTES);
     const char *type = verbs_option(c, "type");
-    int exit = read_value(c, &value) ? change(c, "PUT", builder_bytes(&value), type) : CTL_USAGE;
+    int code = read_value(c, &value) ? change(c, "PUT", builder_bytes(&value), type) : CTL_USAGE;
     builder_free(&value);
-    return exit;
+    return code;
 }
 
 int pairs_del(struct call *c) {
@@ -193,7 +193,7 @@ int pairs_list(struct call *c) {
     struct builder path, out;
     struct render_table t;
     json_t *doc;
-    int exit = CTL_OK;
+    int code = CTL_OK;
     bool more = true;
     if (!verbs_number(c, "limit", 1, 100000000, 100000000, &left)) {
         return CTL_USAGE;
@@ -202,10 +202,10 @@ int pairs_list(struct call *c) {
     render_table_begin(&t, titles, 4);
     while (more && left > 0) {
         list_path(c, after, left < 1000 ? left : 1000, &path);
-        if (verbs_get(c, CLIENT_NODE, (const char *)path.data, &doc, &exit)) {
+        if (verbs_get(c, CLIENT_NODE, (const char *)path.data, &doc, &code)) {
             builder_free(&path);
             builder_free(&t.cells);
-            return exit;
+            return code;
         }
         put_keys(&t, doc, &left);
         const char *next = verbs_text(doc, "next");
@@ -229,41 +229,41 @@ static uint64_t version_of(const char *etag) {
 static int watch_round(struct call *c, const char *path_text, uint64_t *version, uint64_t *left) {
     struct client_request q = {.method = "GET", .path = path_text, .timeout_ms = WATCH_TIMEOUT_MS};
     struct http_answer a;
-    int exit = client_call(&c->client, &q, &a, &c->problem);
+    int code = client_call(&c->client, &q, &a, &c->problem);
     bool gone = c->problem.http_status == 404;
-    if (exit == CTL_OK && a.status == 200) {
+    if (code == CTL_OK && a.status == 200) {
         *version = version_of(a.etag);
         (void)printf("%" PRIu64 "\t", *version);
-        exit = write_out(builder_bytes(&a.body)) && fputc('\n', stdout) != EOF && fflush(stdout) == 0 ? CTL_OK : CTL_FAILED;
+        code = write_out(builder_bytes(&a.body)) && fputc('\n', stdout) != EOF && fflush(stdout) == 0 ? CTL_OK : CTL_FAILED;
         --*left;
-    } else if (exit == CTL_REFUSED && gone) {
+    } else if (code == CTL_REFUSED && gone) {
         if (*version != 0) {
             (void)printf("%" PRIu64 "\tdeleted\n", *version);
             (void)fflush(stdout);
             --*left;
         }
         *version = 0; /* wait until it appears */
-        exit = CTL_OK;
+        code = CTL_OK;
     }
     builder_free(&a.body);
-    return exit;
+    return code;
 }
 
 int pairs_watch(struct call *c) {
     uint64_t left, version = 0;
     struct builder path;
-    int exit = CTL_OK;
+    int code = CTL_OK;
     if (!verbs_number(c, "count", 1, UINT64_MAX - 1, UINT64_MAX, &left) || !key_path(c->args[0], &path)) {
         return CTL_USAGE;
     }
     size_t base = path.size;
-    while (exit == CTL_OK && left > 0) {
+    while (code == CTL_OK && left > 0) {
         path.size = base;
         builder_addf(&path, "?watch=%" PRIu64, version);
         builder_add_byte(&path, 0);
         c->problem.http_status = 0;
-        exit = watch_round(c, (const char *)path.data, &version, &left);
+        code = watch_round(c, (const char *)path.data, &version, &left);
     }
     builder_free(&path);
-    return exit != CTL_OK && c->problem.title[0] != 0 ? (int)client_complain(&c->problem) : exit;
+    return code != CTL_OK && c->problem.title[0] != 0 ? (int)client_complain(&c->problem) : code;
 }

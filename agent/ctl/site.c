@@ -1,9 +1,11 @@
 /* Verbs that ask a node how its site is, and those that change who belongs to it. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "agent/ctl/verbs.h"
+#include "include/grey/limits.h"
 
 #define SILENT_NAME_BYTES 68u /* ", " and a node id */
 
@@ -107,7 +109,7 @@ static void judge_link(struct picture *p) {
     p->facts.offline_s = verbs_real(link, "last_contact_seconds", -1);
 }
 
-static enum client_exit picture_take(struct call *c, struct picture *p) {
+static int picture_take(struct call *c, struct picture *p) {
     static const char *const paths[] = {"/v1/cluster/status", "/v1/queue", "/v1/federation/status", "/health/detailed"};
     json_t **const docs[] = {&p->cluster, &p->queue, &p->federation, &p->health};
     memset(p, 0, sizeof *p);
@@ -115,9 +117,9 @@ static enum client_exit picture_take(struct call *c, struct picture *p) {
         builder_init(&p->raw[i], CLIENT_ANSWER_BYTES_MAX);
     }
     for (int i = 0; i < 3; i++) {
-        enum client_exit exit = client_get(&c->client, CLIENT_NODE, paths[i], docs[i], &p->raw[i], &c->problem);
-        if (exit != CTL_OK) {
-            return exit;
+        int code = client_get(&c->client, CLIENT_NODE, paths[i], docs[i], &p->raw[i], &c->problem);
+        if (code != CTL_OK) {
+            return code;
         }
     }
     /* Health says 503 when it is bad, with the same document. */
@@ -144,14 +146,31 @@ static enum client_exit picture_take(struct call *c, struct picture *p) {
 
 /* --- parts of the screen ------------------------------------------------------------------------------------------------------------- */
 
+static int by_id(const void *a, const void *b) {
+    return strcmp(verbs_text(*(const json_t *const *)a, "id"), verbs_text(*(const json_t *const *)b, "id"));
+}
+
+/* In the order of their names; the API has them in the order of their raft ids.  Returns how many there are. */
+static size_t sort_members(const json_t *members, const json_t *sorted[LIMIT_MEMBERS]) {
+    size_t count = 0, i;
+    const json_t *m;
+    json_array_foreach(members, i, m) {
+        if (count < LIMIT_MEMBERS) {
+            sorted[count++] = m;
+        }
+    }
+    qsort(sorted, count, sizeof sorted[0], by_id);
+    return count;
+}
+
 static void put_members(const json_t *members, uint64_t last_index, bool wide, struct builder *out) {
     static const char *const titles[] = {"NODE", "ROLE", "KIND", "STATE", "BEHIND>", "HTTP", "ATTESTATION", "PEERS", "RAFT ID"};
     struct render_table t;
-    size_t i;
-    const json_t *m;
+    const json_t *sorted[LIMIT_MEMBERS];
+    size_t count = sort_members(members, sorted);
     render_table_begin(&t, titles, wide ? 9 : 7);
-    json_array_foreach(members, i, m) {
-        const json_t *match = json_object_get(m, "match_index");
+    for (size_t i = 0; i < count; i++) {
+        const json_t *m = sorted[i], *match = json_object_get(m, "match_index");
         render_cell(&t, verbs_text(m, "id"));
         render_cell(&t, verbs_text(m, "role"));
         render_cell(&t, verbs_text(m, "kind"));
@@ -257,8 +276,8 @@ static void put_json_member(struct builder *out, const char *name, const struct 
 int site_status(struct call *c) {
     struct picture p;
     struct builder out;
-    enum client_exit exit = picture_take(c, &p);
-    if (exit != CTL_OK) {
+    int code = picture_take(c, &p);
+    if (code != CTL_OK) {
         picture_free(&p);
         return client_complain(&c->problem);
     }
@@ -277,7 +296,7 @@ int site_status(struct call *c) {
         put_json_member(&out, "federation", &p.raw[2], true);
         put_json_member(&out, "health", &p.raw[3], true);
         builder_add_str(&out, "}\n");
-        exit = v == VERDICT_NO_QUORUM ? CTL_NO_QUORUM : CTL_OK;
+        code = v == VERDICT_NO_QUORUM ? CTL_NO_QUORUM : CTL_OK;
     } else {
         enum render_verdict v = render_verdict(&p.facts, c->colour, &out);
         builder_add_str(&out, "\n\n");
@@ -291,22 +310,22 @@ int site_status(struct call *c) {
             builder_addf(&out, "  -> %s\n",
                          p.facts.voters_alive > p.facts.voters / 2 ? "the nodes are choosing a leader; ask again in a few seconds"
                                                                    : error_remedy(E_NO_QUORUM));
-            exit = CTL_NO_QUORUM;
+            code = CTL_NO_QUORUM;
         } else if (v != VERDICT_OK) {
             builder_add_str(&out, "  -> greyctl doctor looks for the cause\n");
         }
     }
     picture_free(&p);
     int printed = verbs_print(&out);
-    return printed != CTL_OK ? printed : (int)exit;
+    return printed != CTL_OK ? printed : (int)code;
 }
 
 int site_cluster(struct call *c) {
     json_t *doc;
-    int exit;
+    int code;
     struct builder out;
-    if (verbs_get(c, CLIENT_NODE, "/v1/cluster/status", &doc, &exit)) {
-        return exit;
+    if (verbs_get(c, CLIENT_NODE, "/v1/cluster/status", &doc, &code)) {
+        return code;
     }
     struct picture p = {
         .cluster = doc, .members = json_object_get(doc, "members"), .facts = {.leader = verbs_text(doc, "leader_id")}};
@@ -325,10 +344,10 @@ int site_cluster(struct call *c) {
 
 int site_members(struct call *c) {
     json_t *doc;
-    int exit;
+    int code;
     struct builder out;
-    if (verbs_get(c, CLIENT_NODE, "/v1/cluster/members", &doc, &exit)) {
-        return exit;
+    if (verbs_get(c, CLIENT_NODE, "/v1/cluster/members", &doc, &code)) {
+        return code;
     }
     builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
     uint64_t last_index = 0;
@@ -344,10 +363,10 @@ int site_members(struct call *c) {
 
 int site_leader(struct call *c) {
     json_t *doc;
-    int exit;
+    int code;
     struct builder out;
-    if (verbs_get(c, CLIENT_NODE, "/v1/cluster/leader", &doc, &exit)) {
-        return exit;
+    if (verbs_get(c, CLIENT_NODE, "/v1/cluster/leader", &doc, &code)) {
+        return code;
     }
     builder_init(&out, 4096);
     render_text(&out, bytes_str(verbs_text(doc, "leader_id")));
@@ -391,9 +410,9 @@ int site_member_add(struct call *c) {
     json_close(&w);
     struct client_request q = {
         .method = "POST", .path = "/v1/admin/members", .body = builder_bytes(&body), .body_type = "application/json"};
-    int exit = command(c, &q, "accepted; greyctl cluster members shows it join");
+    int code = command(c, &q, "accepted; greyctl cluster members shows it join");
     builder_free(&body);
-    return exit;
+    return code;
 }
 
 int site_member_remove(struct call *c) {
@@ -403,20 +422,20 @@ int site_member_remove(struct call *c) {
     client_encode(&path, bytes_str(c->args[0]), true);
     builder_add_byte(&path, 0);
     struct client_request q = {.method = "DELETE", .path = (const char *)path.data};
-    int exit = path.err == E_OK ? command(c, &q, "accepted; greyctl cluster members shows when it is gone") : CTL_USAGE;
+    int code = path.err == E_OK ? command(c, &q, "accepted; greyctl cluster members shows when it is gone") : CTL_USAGE;
     builder_free(&path);
-    return exit;
+    return code;
 }
 
 int site_queue(struct call *c) {
     static const char *const titles[] = {"CHANNEL", "WAITING>", "SIZE>", "OLDEST>", "NEXT SEQ>", "ACKED SEQ>", "LOST>", "GAPS>"};
     json_t *doc;
-    int exit;
+    int code;
     struct builder out;
     struct render_table t;
     char text[RENDER_SHORT], limit[RENDER_SHORT];
-    if (verbs_get(c, CLIENT_NODE, "/v1/queue", &doc, &exit)) {
-        return exit;
+    if (verbs_get(c, CLIENT_NODE, "/v1/queue", &doc, &code)) {
+        return code;
     }
     builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
     render_table_begin(&t, titles, 8);
@@ -441,8 +460,8 @@ int site_queue(struct call *c) {
 int site_federation(struct call *c) {
     struct picture p;
     struct builder out;
-    enum client_exit exit = picture_take(c, &p);
-    if (exit != CTL_OK) {
+    int code = picture_take(c, &p);
+    if (code != CTL_OK) {
         picture_free(&p);
         return client_complain(&c->problem);
     }
@@ -487,14 +506,14 @@ int site_snapshot_create(struct call *c) {
 int site_snapshot_list(struct call *c) {
     static const char *const titles[] = {"NAME", "INDEX>", "SIZE>", "MADE", "COMPLETE", "SHA-256"};
     json_t *doc;
-    int exit;
+    int code;
     struct builder out;
     struct render_table t;
     char size[RENDER_SHORT];
     size_t i;
     const json_t *s;
-    if (verbs_get(c, CLIENT_NODE, "/v1/admin/snapshots", &doc, &exit)) {
-        return exit;
+    if (verbs_get(c, CLIENT_NODE, "/v1/admin/snapshots", &doc, &code)) {
+        return code;
     }
     builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
     render_table_begin(&t, titles, 6);

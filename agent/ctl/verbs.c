@@ -171,7 +171,7 @@ static unsigned distance(const char *a, const char *b) { /* Levenshtein, on shor
     for (size_t j = 0; j <= size; j++) {
         row[j] = (unsigned)j;
     }
-    for (size_t i = 0; a[i] != 0 && i < 64; i++) {
+    for (size_t i = 0; i < 64 && a[i] != 0; i++) {
         unsigned diagonal = row[0];
         row[0] = (unsigned)i + 1;
         for (size_t j = 0; j < size; j++) {
@@ -229,16 +229,16 @@ int verbs_print(struct builder *b) {
     return written ? CTL_OK : CTL_FAILED;
 }
 
-bool verbs_get(struct call *c, enum client_side side, const char *path, json_t **out, int *exit) {
+bool verbs_get(struct call *c, enum client_side side, const char *path, json_t **out, int *code) {
     struct builder raw;
     builder_init(&raw, CLIENT_ANSWER_BYTES_MAX);
-    enum client_exit got = client_get(&c->client, side, path, out, &raw, &c->problem);
+    int got = client_get(&c->client, side, path, out, &raw, &c->problem);
     if (got != CTL_OK) {
-        *exit = client_complain(&c->problem);
+        *code = client_complain(&c->problem);
     } else if (c->output == OUTPUT_JSON) {
         json_decref(*out);
         *out = NULL;
-        *exit = verbs_print(&raw);
+        *code = verbs_print(&raw);
         return true;
     }
     builder_free(&raw);

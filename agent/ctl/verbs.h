@@ -54,8 +54,8 @@ const char *verbs_option(const struct call *c, const char *name);
 bool verbs_number(struct call *c, const char *name, uint64_t min, uint64_t max, uint64_t fallback, uint64_t *out);
 /* Prints b to stdout and frees it.  CTL_OK, or CTL_FAILED when stdout takes no more. */
 int verbs_print(struct builder *b);
-/* GET; with -o json prints the answer as it is and returns true with *exit set: the verb is done.  Else *out is the document. */
-bool verbs_get(struct call *c, enum client_side side, const char *path, json_t **out, int *exit);
+/* GET; with -o json prints the answer as it is and returns true with *code set: the verb is done.  Else *out is the document. */
+bool verbs_get(struct call *c, enum client_side side, const char *path, json_t **out, int *code);
 
 /* help.c */
 void help_all(struct builder *out);

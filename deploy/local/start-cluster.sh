@@ -15,11 +15,20 @@ broker=$(PATH=$PATH:/usr/sbin command -v mosquitto) || fail "mosquitto is not in
 mkdir -p "$RUN" && chmod 755 "$RUN"
 
 # A port that somebody else holds is named before anything is started.
-free_port() { # what port
+free_port() { # name program port
     local owner
-    owner=$(ss -Hltnp "sport = :$2" 2>/dev/null | sed -n 's/.*users:((\([^)]*\)).*/\1/p' | head -n 1)
-    ! ss -Hltn "sport = :$2" 2>/dev/null | grep -q . || fail "port $2 ($1) is in use${owner:+ by $owner}; stop it, or set another port (see deploy/local/settings.sh)"
+    running "$1" "$2" && return
+    if ss -Hltn "sport = :$3" 2>/dev/null | grep -q .; then
+        owner=$(ss -Hltnp "sport = :$3" 2>/dev/null | sed -n 's/.*users:((\([^)]*\)).*/\1/p' | head -n 1)
+        fail "port $3 ($1) is in use${owner:+ by $owner}; stop that, or choose another port (see deploy/local/settings.sh)"
+    fi
 }
+free_port broker mosquitto "$GREY_BROKER_PORT"
+free_port core grey-core "$GREY_CORE_PORT"
+for n in 1 2 3; do
+    free_port "node$n" greyd $((GREY_HTTP_PORT + n))
+    free_port "node$n" greyd $((GREY_PEER_PORT + n))
+done
 
 # --- certificates of a development CA ------------------------------------------------------------------------------------------
 "$BUILD/grey-core" ca init --dir "$CA"
@@ -32,7 +41,6 @@ done
 
 # --- broker ------------------------------------------------------------------------------------------------------------------------
 if ! running broker mosquitto; then
-    free_port broker "$GREY_BROKER_PORT"
     sed -e "s|@PORT@|$GREY_BROKER_PORT|; s|@CA@|$CA|; s|@RUN@|$RUN|; s|@USER@|$(id -un)|" "$ROOT/deploy/local/mosquitto.conf.in" >"$RUN/mosquitto.conf"
     install -m 0600 "$ROOT/deploy/local/broker.acl" "$RUN/broker.acl"
     start broker "$RUN/broker.log" "$broker" -c "$RUN/mosquitto.conf"
@@ -41,7 +49,6 @@ fi
 
 # --- core ------------------------------------------------------------------------------------------------------------------------------
 if ! running core grey-core; then
-    free_port core "$GREY_CORE_PORT"
     start core "$RUN/core.log" "$BUILD/grey-core" --data-dir "$RUN/core" --http-addr "127.0.0.1:$GREY_CORE_PORT" \
         --broker "mqtts://localhost:$GREY_BROKER_PORT" --tls-ca "$CA/ca.crt" --tls-cert "$CA/core.crt" --tls-key "$CA/core.key"
     say "core       http://127.0.0.1:$GREY_CORE_PORT/"
@@ -83,8 +90,6 @@ federation:
 EOF
     [ -f "$RUN/node$n/greyd.yaml" ] && rm "$RUN/node$n/greyd.yaml.new" || mv "$RUN/node$n/greyd.yaml.new" "$RUN/node$n/greyd.yaml"
     if ! running "node$n" greyd; then
-        free_port "node $n" $((GREY_HTTP_PORT + n))
-        free_port "node $n, other gateways" $((GREY_PEER_PORT + n))
         first=()
         [ $n = 1 ] && first=(--bootstrap)
         start "node$n" "$RUN/node$n/greyd.log" "$BUILD/greyd" --config "$RUN/node$n/greyd.yaml" "${first[@]}" --join "$others"
@@ -93,14 +98,16 @@ EOF
 done
 
 # --- until the site is whole -------------------------------------------------------------------------------------------------------
-printf 'waiting for three voters and the link to the core '
+verdict=
+printf 'waiting for three gateways and the link to the core '
 for _ in $(seq 1 240); do
-    voters=$(curl -s -m 2 "http://127.0.0.1:$((GREY_HTTP_PORT + 1))/v1/cluster/members" 2>/dev/null | grep -o '"kind":"voter"' | wc -l || true)
-    sites=$(curl -s -m 2 "http://127.0.0.1:$GREY_CORE_PORT/v1/sites" 2>/dev/null | grep -c "\"$GREY_SITE\"" || true)
-    if [ "$voters" = 3 ] && [ "$sites" -ge 1 ]; then
+    verdict=$("$BUILD/greyctl" --timeout 5 --addr "http://127.0.0.1:$((GREY_HTTP_PORT + 1))" status 2>&1 | head -n 1 || true)
+    case $verdict in
+    'OK: 3 of 3 nodes'*'; link up'*)
         say ' done'
         exit 0
-    fi
+        ;;
+    esac
     for name in broker:mosquitto core:grey-core node1:greyd node2:greyd node3:greyd; do
         running "${name%%:*}" "${name##*:}" || {
             say
@@ -113,4 +120,4 @@ for _ in $(seq 1 240); do
     sleep 0.5
 done
 say
-fail "the site is not whole after two minutes (voters: ${voters:-0} of 3, at the core: ${sites:-0}); logs are in $RUN"
+fail "the site is not whole after two minutes: $verdict; logs are in $RUN"

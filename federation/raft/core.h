@@ -168,7 +168,7 @@ void change_take(struct raft *r, const struct entry *e);  /* an ENTRY_CONFIG was
 void change_truncated(struct raft *r, raft_index from);   /* the log ends before `from` now */
 void change_committed(struct raft *r, raft_index before); /* commit rose from there */
 void change_install(struct raft *r, const struct raft_members *members, raft_index index);
-void change_peers(struct raft *r); /* makes peers parallel to members */
+void change_peers(struct raft *r);            /* makes peers parallel to members */
 enum grey_error change_begin(struct raft *r); /* the first entry of a leader's term */
 enum grey_error change_propose(struct raft *r, const struct raft_members *want);
 void change_go_on(struct raft *r); /* leader: leaves a joint phase, or steps down, when commit allows */

@@ -11,8 +11,8 @@
 struct raft_member {
     raft_id id;
     bool voter, voter_old, witness; /* neither voter nor voter_old: a learner.  witness: votes, holds no payloads (later) */
-    bool leaving;                   /* joint only: an outgoing voter that is gone when the joint phase ends; else it stays, a learner */
-    struct grey_name node;          /* its name; two entries with one name while a wiped node replaces its former self */
+    bool leaving;          /* joint only: an outgoing voter that is gone when the joint phase ends; else it stays, a learner */
+    struct grey_name node; /* its name; two entries with one name while a wiped node replaces its former self */
     char peer_address[LIMIT_ADDRESS_BYTES + 1], http_address[LIMIT_ADDRESS_BYTES + 1];
 };
 
@@ -22,10 +22,12 @@ struct raft_members {
 };
 
 const struct raft_member *raft_members_find(const struct raft_members *m, raft_id id); /* NULL: not a member; lends */
-const struct raft_member *raft_members_find_node(const struct raft_members *m, const char *node); /* the newest: a learner before a voter */
+const struct raft_member *raft_members_find_node(const struct raft_members *m,
+                                                 const char *node); /* the newest: a learner before a voter */
 bool raft_members_joint(const struct raft_members *m);
-enum grey_error raft_members_put(struct raft_members *m, const struct raft_member *member); /* adds or replaces by id; E_TOO_LARGE */
-void raft_members_remove(struct raft_members *m, raft_id id);                                /* harmless when absent */
+enum grey_error raft_members_put(struct raft_members *m,
+                                 const struct raft_member *member); /* adds or replaces by id; E_TOO_LARGE */
+void raft_members_remove(struct raft_members *m, raft_id id);       /* harmless when absent */
 
 /* raft_members_check: order, ids, names, addresses, flags that fit together, 1 to LIMIT_VOTERS voters in each set in use.
  * E_BAD_MESSAGE. */

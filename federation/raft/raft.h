@@ -20,13 +20,13 @@ struct raft;
 
 struct raft_config {
     raft_id self;
-    uint32_t heartbeat_ms;                                    /* 150 */
+    uint32_t heartbeat_ms;                                     /* 150 */
     uint32_t election_timeout_ms_min, election_timeout_ms_max; /* 300, 500 */
-    uint32_t window_entries, window_bytes;                    /* entries kept in memory beyond what must be; see raft_entry */
-    uint32_t proposed_entries_max, proposed_bytes_max;        /* not committed yet, at a leader; above: E_LOG_FULL */
-    uint32_t message_bytes_max;                               /* payload bytes of one append (one entry may be larger) */
-    uint32_t inflight_messages_max;                           /* appends on the way to one peer */
-    uint32_t snapshot_retry_ms;                               /* an unanswered snapshot offer is repeated after this */
+    uint32_t window_entries, window_bytes;                     /* entries kept in memory beyond what must be; see raft_entry */
+    uint32_t proposed_entries_max, proposed_bytes_max;         /* not committed yet, at a leader; above: E_LOG_FULL */
+    uint32_t message_bytes_max;                                /* payload bytes of one append (one entry may be larger) */
+    uint32_t inflight_messages_max;                            /* appends on the way to one peer */
+    uint32_t snapshot_retry_ms;                                /* an unanswered snapshot offer is repeated after this */
     uint64_t seed;
 };
 
@@ -55,13 +55,18 @@ struct raft_start {
 enum raft_role { RAFT_FOLLOWER, RAFT_PRE_CANDIDATE, RAFT_CANDIDATE, RAFT_LEADER };
 
 enum raft_message_kind {
-    RAFT_PRE_VOTE = 1, RAFT_PRE_VOTE_REPLY,
-    RAFT_VOTE, RAFT_VOTE_REPLY,
-    RAFT_APPEND, RAFT_APPEND_REPLY,
-    RAFT_HEARTBEAT, RAFT_HEARTBEAT_REPLY,
-    RAFT_SNAPSHOT,     /* "fetch my snapshot of `point`": the data is pulled by the owner of the receiving member */
-    RAFT_READ_REQUEST, RAFT_READ_REPLY, /* follower asks the leader for a read index */
-    RAFT_TIMEOUT_NOW,  /* transfer of leadership: campaign at once */
+    RAFT_PRE_VOTE = 1,
+    RAFT_PRE_VOTE_REPLY,
+    RAFT_VOTE,
+    RAFT_VOTE_REPLY,
+    RAFT_APPEND,
+    RAFT_APPEND_REPLY,
+    RAFT_HEARTBEAT,
+    RAFT_HEARTBEAT_REPLY,
+    RAFT_SNAPSHOT, /* "fetch my snapshot of `point`": the data is pulled by the owner of the receiving member */
+    RAFT_READ_REQUEST,
+    RAFT_READ_REPLY,  /* follower asks the leader for a read index */
+    RAFT_TIMEOUT_NOW, /* transfer of leadership: campaign at once */
     RAFT_MESSAGE_KIND_COUNT
 };
 
@@ -70,18 +75,20 @@ struct raft_message {
     enum raft_message_kind kind;
     raft_id from, to;
     raft_term term;
-    raft_index index;              /* APPEND: entry before the first; VOTE: candidate's last; APPEND_REPLY: match, or the index that did not match */
-    raft_term log_term;            /* term at `index`; in a refused APPEND_REPLY: term at hint_index */
-    raft_index hint_index;         /* refused APPEND_REPLY: the leader need not look above this */
-    raft_index commit_index;       /* APPEND, HEARTBEAT (never above what the peer has acknowledged) */
-    uint64_t round;                /* HEARTBEAT and reply: number of the read round; READ_*: the follower's request number */
-    bool refused;                  /* replies */
-    bool transfer;                 /* VOTE, PRE_VOTE: by order of the leader; overrides leader stickiness */
-    uint8_t hash[DIGEST_BYTES];    /* APPEND: chain hash at `index`; SNAPSHOT: in point */
+    raft_index
+        index; /* APPEND: entry before the first; VOTE: candidate's last; APPEND_REPLY: match, or the index that did not match */
+    raft_term log_term;              /* term at `index`; in a refused APPEND_REPLY: term at hint_index */
+    raft_index hint_index;           /* refused APPEND_REPLY: the leader need not look above this */
+    raft_index commit_index;         /* APPEND, HEARTBEAT (never above what the peer has acknowledged) */
+    uint64_t round;                  /* HEARTBEAT and reply: number of the read round; READ_*: the follower's request number */
+    bool refused;                    /* replies */
+    bool transfer;                   /* VOTE, PRE_VOTE: by order of the leader; overrides leader stickiness */
+    uint8_t hash[DIGEST_BYTES];      /* APPEND: chain hash at `index`; SNAPSHOT: in point */
     uint8_t last_hash[DIGEST_BYTES]; /* APPEND with entries: chain hash after the last of them */
-    struct raft_point point;       /* SNAPSHOT */
-    const struct entry *entries;   /* APPEND: index + 1 ...; received ones need index, term, epoch, time_ms, kind, schema and payload, */
-    uint32_t entry_count;          /* digest and hash are computed here and compared with last_hash */
+    struct raft_point point;         /* SNAPSHOT */
+    const struct entry
+        *entries;         /* APPEND: index + 1 ...; received ones need index, term, epoch, time_ms, kind, schema and payload, */
+    uint32_t entry_count; /* digest and hash are computed here and compared with last_hash */
 };
 
 struct raft_proposal {
@@ -90,20 +97,20 @@ struct raft_proposal {
 };
 
 enum raft_input_kind {
-    RAFT_IN_TICK,           /* time passes.  Every input carries the time; tick at least by raft_deadline_ms */
-    RAFT_IN_MESSAGE,        /* message, borrowed; from a member or a former one, its fields are not trusted */
-    RAFT_IN_PROPOSE,        /* proposals, proposal_count: all or nothing; out->proposed_index is the first one's index */
-    RAFT_IN_MEMBERS,        /* members: the wanted set (voter flags; voter_old ignored); goes through a joint phase by itself when
+    RAFT_IN_TICK,      /* time passes.  Every input carries the time; tick at least by raft_deadline_ms */
+    RAFT_IN_MESSAGE,   /* message, borrowed; from a member or a former one, its fields are not trusted */
+    RAFT_IN_PROPOSE,   /* proposals, proposal_count: all or nothing; out->proposed_index is the first one's index */
+    RAFT_IN_MEMBERS,   /* members: the wanted set (voter flags; voter_old ignored); goes through a joint phase by itself when
                                more than one voter changes.  E_MEMBER_CHANGE_PENDING, E_NOT_LEADER */
-    RAFT_IN_STORED,         /* store_id: the storage made everything up to this id durable */
-    RAFT_IN_APPLIED,        /* index: the owner applied up to here; entries below may leave memory */
-    RAFT_IN_READ,           /* context: wants a read index; answered in out->reads, maybe steps later, on any role */
-    RAFT_IN_LOADED,         /* peer, entries, entry_count, load_index: answer to out->loads; entry_count 0: cannot be read (damage) */
-    RAFT_IN_COMPACTED,      /* point: a snapshot stands for all up to here; older entries are gone from the disk's log */
-    RAFT_IN_SNAPSHOT_DONE,  /* point, members, index (members_index): the owner installed the snapshot that out->install named */
-    RAFT_IN_SNAPSHOT_FAILED,/* it could not be fetched; the leader will offer again */
-    RAFT_IN_LINK_DOWN,      /* peer: what was on the way to it may be lost */
-    RAFT_IN_TRANSFER,       /* peer, 0: the best follower; out of leadership when it is caught up */
+    RAFT_IN_STORED,    /* store_id: the storage made everything up to this id durable */
+    RAFT_IN_APPLIED,   /* index: the owner applied up to here; entries below may leave memory */
+    RAFT_IN_READ,      /* context: wants a read index; answered in out->reads, maybe steps later, on any role */
+    RAFT_IN_LOADED,    /* peer, entries, entry_count, load_index: answer to out->loads; entry_count 0: cannot be read (damage) */
+    RAFT_IN_COMPACTED, /* point: a snapshot stands for all up to here; older entries are gone from the disk's log */
+    RAFT_IN_SNAPSHOT_DONE,   /* point, members, index (members_index): the owner installed the snapshot that out->install named */
+    RAFT_IN_SNAPSHOT_FAILED, /* it could not be fetched; the leader will offer again */
+    RAFT_IN_LINK_DOWN,       /* peer: what was on the way to it may be lost */
+    RAFT_IN_TRANSFER,        /* peer, 0: the best follower; out of leadership when it is caught up */
 };
 
 struct raft_input {
@@ -129,25 +136,25 @@ struct raft_send {
 };
 struct raft_read {
     uint64_t context;
-    raft_index index;     /* serve the read when this is applied */
-    enum grey_error err;  /* E_OK, E_NO_QUORUM or E_NOT_LEADER */
+    raft_index index;    /* serve the read when this is applied */
+    enum grey_error err; /* E_OK, E_NO_QUORUM or E_NOT_LEADER */
 };
 struct raft_load {
     raft_id peer;
-    raft_index from;      /* read entries from here on ... */
-    uint32_t bytes_max;   /* ... at least one, about this many payload bytes, none above the log's end */
+    raft_index from;    /* read entries from here on ... */
+    uint32_t bytes_max; /* ... at least one, about this many payload bytes, none above the log's end */
 };
 
 /* What happened, for logs and tests. */
 enum raft_note_kind {
-    RAFT_NOTE_ROLE,          /* a: raft_role, b: term */
-    RAFT_NOTE_LEADER,        /* a: leader or 0, b: term */
-    RAFT_NOTE_QUORUM_LOST,   /* leader stepped down: no majority answered for an election time-out */
-    RAFT_NOTE_DIVERGED,      /* a: index, b: peer: equal term, other hash: this node's log is damaged; it must be fenced */
-    RAFT_NOTE_REFUSED,       /* a: message kind, b: peer: malformed or impossible message, ignored */
-    RAFT_NOTE_MEMBERS,       /* a: index: a membership entry took effect */
+    RAFT_NOTE_ROLE,             /* a: raft_role, b: term */
+    RAFT_NOTE_LEADER,           /* a: leader or 0, b: term */
+    RAFT_NOTE_QUORUM_LOST,      /* leader stepped down: no majority answered for an election time-out */
+    RAFT_NOTE_DIVERGED,         /* a: index, b: peer: equal term, other hash: this node's log is damaged; it must be fenced */
+    RAFT_NOTE_REFUSED,          /* a: message kind, b: peer: malformed or impossible message, ignored */
+    RAFT_NOTE_MEMBERS,          /* a: index: a membership entry took effect */
     RAFT_NOTE_SNAPSHOT_OFFERED, /* a: peer, b: index */
-    RAFT_NOTE_TRUNCATED,     /* a: from index, b: to index: entries that never were committed give way */
+    RAFT_NOTE_TRUNCATED,        /* a: from index, b: to index: entries that never were committed give way */
 };
 struct raft_note {
     enum raft_note_kind kind;
@@ -156,11 +163,11 @@ struct raft_note {
 
 /* Lent until the next step on r.  Carry out in this order: store (start), sends with after_store_id 0, the rest. */
 struct raft_output {
-    uint64_t store_id;       /* > 0: make durable, as one unit: */
-    bool store_vote;         /*   term and vote below */
+    uint64_t store_id; /* > 0: make durable, as one unit: */
+    bool store_vote;   /*   term and vote below */
     raft_term term;
     raft_id vote;
-    raft_index truncate_from; /*   > 0: forget stored entries from here on (before appending) */
+    raft_index truncate_from;           /*   > 0: forget stored entries from here on (before appending) */
     raft_index store_first, store_last; /*   entries to append, by raft_entry; none when store_last < store_first */
 
     const struct raft_send *sends;
@@ -171,7 +178,7 @@ struct raft_output {
     uint32_t read_count;
     const struct raft_load *loads;
     uint32_t load_count;
-    bool install;            /* fetch and install the snapshot of install_point from member install_from */
+    bool install; /* fetch and install the snapshot of install_point from member install_from */
     raft_id install_from;
     struct raft_point install_point;
     const struct raft_note *notes;
@@ -195,7 +202,7 @@ const struct entry *raft_entry(const struct raft *r, raft_index index);
 struct raft_peer_status {
     raft_id id;
     raft_index match_index, next_index;
-    bool active; /* answered within the last election time-out */
+    bool active;  /* answered within the last election time-out */
     uint8_t mode; /* 0 probe, 1 replicate, 2 snapshot */
 };
 struct raft_status {
@@ -213,6 +220,7 @@ struct raft_status {
     struct raft_peer_status peers[LIMIT_MEMBERS]; /* leader only */
 };
 void raft_status(const struct raft *r, struct raft_status *s);
-int64_t raft_log_time_ms(const struct raft *r, uint64_t now_ms); /* leader: time the next entry would get; else that of the last entry */
+int64_t raft_log_time_ms(const struct raft *r,
+                         uint64_t now_ms); /* leader: time the next entry would get; else that of the last entry */
 
 #endif

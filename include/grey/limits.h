@@ -12,8 +12,8 @@
 /* Requests of clients (DECISIONS 20) */
 #define LIMIT_KEY_BYTES 512u
 #define LIMIT_VALUE_BYTES (1024u * 1024u)
-#define LIMIT_KEYS 1000000u                         /* of a site: rows of some 100 bytes on each gateway's disk */
-#define LIMIT_KEYS_BYTES (1024ull * 1024 * 1024)    /* keys and values together: as much as the queue's default */
+#define LIMIT_KEYS 1000000u                      /* of a site: rows of some 100 bytes on each gateway's disk */
+#define LIMIT_KEYS_BYTES (1024ull * 1024 * 1024) /* keys and values together: as much as the queue's default */
 #define LIMIT_EVENT_BYTES (256u * 1024u)
 #define LIMIT_EVENT_FIELD_BYTES 256u /* id, source, type, content type */
 #define LIMIT_BATCH_EVENTS 1000u

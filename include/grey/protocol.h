@@ -4,7 +4,8 @@
 
 #define FRAME_MAGIC "GREY"
 #define FRAME_VERSION 2u
-#define FRAME_HEADER_BYTES 32u /* magic 4, version 2, flags 2, message id 8, time stamp ns 8, payload length 4, [payload], CRC-32 4 */
+#define FRAME_HEADER_BYTES                                                                                                         \
+    32u /* magic 4, version 2, flags 2, message id 8, time stamp ns 8, payload length 4, [payload], CRC-32 4 */
 #define FRAME_OVERHEAD_BYTES FRAME_HEADER_BYTES
 #define FRAME_FLAG_COMPRESSED 0x0001u /* payload: u32 size of the content, then an LZ4 block */
 #define FRAME_FLAG_ENCRYPTED 0x0002u  /* refused until sessions exist */

@@ -49,8 +49,11 @@ static inline void make_dir(struct disk *d) {
 static inline enum grey_error open_disk(struct disk *d) {
     char wal_dir[80];
     snprintf(wal_dir, sizeof wal_dir, "%s/log", d->dir);
-    struct sitelog_options o = {
-        .data_dir = d->dir, .wal_dir = wal_dir, .window_entries = d->window, .snapshots_kept = 3, .reserve_bytes = d->reserve_bytes};
+    struct sitelog_options o = {.data_dir = d->dir,
+                                .wal_dir = wal_dir,
+                                .window_entries = d->window,
+                                .snapshots_kept = 3,
+                                .reserve_bytes = d->reserve_bytes};
     d->loop = loop_new(NULL);
     assert_non_null(d->loop);
     d->table = table_new(1 << 20);

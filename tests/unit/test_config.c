@@ -10,18 +10,19 @@
 
 #include "agent/config.h"
 
-static const char *env_name, *env_value, *file_text;
+static const char *env_name, *env_value, *file_text, *path_read;
 
 static const char *environment(const char *name) {
     return env_name != NULL && strcmp(name, env_name) == 0 ? env_value : NULL;
 }
 
 static enum grey_error read_file(const char *path, struct builder *out, struct fault *f) {
+    path_read = path;
     if (file_text == NULL) {
         FILE *file = fopen(path, "r");
         char room[4096];
         if (file == NULL) {
-            return fault_set(f, E_CONFIG, "%s", path);
+            return fault_set(f, E_NOT_FOUND, "%s", path);
         }
         size_t got = fread(room, 1, sizeof room, file);
         builder_add(out, bytes_of(room, got));
@@ -118,8 +119,84 @@ static void mistakes_are_named(void **state) {
     assert_int_equal(load(&c, &f, "word", NULL, NULL), E_USAGE);
 }
 
+/* The guide's plain command lines, typed as they stand there, must start a site on this machine and expose nothing to others. */
+static void guides_command_lines_work(void **state) {
+    (void)state;
+    static struct config c;
+    struct fault f = {0};
+    file_text = "";
+    assert_int_equal(load(&c, &f, "--http-addr=:8081", "--grpc-addr=:9001", "--mode=dev"), E_OK);
+    assert_string_equal(c.http_addr, "127.0.0.1:8081");
+    assert_string_equal(c.peer_addr, "127.0.0.1:9001");
+    assert_string_equal(c.peer_advertise, "127.0.0.1:9001");
+    assert_true(c.mode == CONFIG_MODE_SINGLE);
+    assert_int_equal(load(&c, &f, "--http-addr=0.0.0.0:8081", NULL, NULL), E_CONFIG);
+    assert_int_equal(load(&c, &f, "--http-addr=0.0.0.0:8081", "--insecure-i-know", NULL), E_OK);
+    assert_int_equal(load(&c, &f, "--peer-addr=10.0.0.1:9090", NULL, NULL), E_CONFIG);
+    assert_non_null(strstr(f.text, "security.tls.enabled"));
+}
+
+/* A gateway that lost its file must not start as another node with defaults when the file was asked for by name. */
+static void default_file_may_be_absent_a_named_one_not(void **state) {
+    (void)state;
+    static struct config c;
+    struct fault f = {0};
+    file_text = NULL;
+    if (fopen(CONFIG_FILE_DEFAULT, "r") == NULL) {
+        assert_int_equal(load(&c, &f, "--mode=dev", NULL, NULL), E_OK);
+        assert_string_equal(path_read, CONFIG_FILE_DEFAULT);
+        assert_string_equal(c.file, "");
+    }
+    assert_int_equal(load(&c, &f, "--config=/nonexistent/greyd.yaml", NULL, NULL), E_CONFIG);
+    assert_non_null(strstr(f.text, "/nonexistent/greyd.yaml"));
+    file_text = "node: {id: n7}\n";
+    assert_int_equal(load(&c, &f, NULL, NULL, NULL), E_OK);
+    assert_string_equal(c.node_id, "n7");
+    assert_string_equal(c.file, CONFIG_FILE_DEFAULT);
+}
+
+/* Compose files set variables they do not mean to the empty text. */
+static void empty_variables_say_nothing(void **state) {
+    (void)state;
+    static struct config c;
+    struct fault f = {0};
+    file_text = "";
+    env_name = "GREY_RAFT_BOOTSTRAP", env_value = "";
+    assert_int_equal(load(&c, &f, NULL, NULL, NULL), E_OK);
+    assert_false(c.bootstrap);
+    env_value = "true";
+    assert_int_equal(load(&c, &f, NULL, NULL, NULL), E_OK);
+    assert_true(c.bootstrap);
+    env_value = "yes";
+    assert_int_equal(load(&c, &f, NULL, NULL, NULL), E_USAGE);
+    env_name = "GREY_GRPC_ADDR", env_value = "127.0.0.1:7";
+    assert_int_equal(load(&c, &f, NULL, NULL, NULL), E_OK);
+    assert_string_equal(c.peer_addr, "127.0.0.1:7");
+    env_name = NULL;
+}
+
+/* What has no effect must be said, above all when it sounds like protection. */
+static void keys_without_effect_are_listed(void **state) {
+    (void)state;
+    static struct config c;
+    struct fault f = {0};
+    struct builder b;
+    file_text = "storage: {max_size_gb: 7}\nsecurity: {auth: {enabled: true}}\nconsensus: {snapshot_threshold: 20}\n";
+    assert_int_equal(load(&c, &f, "-c", "x.yaml", NULL), E_OK);
+    builder_init(&b, 10000);
+    config_list_inert(&c, &b);
+    builder_add_byte(&b, 0);
+    assert_non_null(strstr((char *)b.data, "x.yaml:1: storage.max_size_gb"));
+    assert_non_null(strstr((char *)b.data, "x.yaml:2: security.auth.enabled"));
+    assert_null(strstr((char *)b.data, "snapshot_threshold"));
+    builder_free(&b);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(example_files_are_accepted), cmocka_unit_test(order_of_origins),
-                                       cmocka_unit_test(mistakes_are_named)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(guides_command_lines_work),   cmocka_unit_test(default_file_may_be_absent_a_named_one_not),
+        cmocka_unit_test(empty_variables_say_nothing), cmocka_unit_test(keys_without_effect_are_listed),
+        cmocka_unit_test(example_files_are_accepted),  cmocka_unit_test(order_of_origins),
+        cmocka_unit_test(mistakes_are_named)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

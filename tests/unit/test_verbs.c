@@ -1,4 +1,4 @@
-/* greyctl's verbs and its calls.  If an exit code or a remedy were wrong, scripts would go on after a failure and people would search in
+/* greyctl's verbs and its calls.  If an code code or a remedy were wrong, scripts would go on after a failure and people would search in
  * the wrong place. */
 #include <pthread.h>
 #include <setjmp.h>
@@ -154,14 +154,14 @@ static void server_stop(struct server *s) {
     (void)unlink(s->path);
 }
 
-static enum client_exit ask(const char *answer, struct client_problem *p, json_t **doc) {
+static int ask(const char *answer, struct client_problem *p, json_t **doc) {
     struct server s;
     server_start(&s, answer);
     struct client c = {.address = {s.address, NULL}, .timeout_ms = 5000};
     memset(p, 0, sizeof *p);
-    enum client_exit exit = client_get(&c, CLIENT_NODE, "/v1/queue", doc, NULL, p);
+    int code = client_get(&c, CLIENT_NODE, "/v1/queue", doc, NULL, p);
     server_stop(&s);
-    return exit;
+    return code;
 }
 
 static void exit_codes_tell_what_happened(void **state) {
