@@ -102,7 +102,11 @@ static uint32_t chaos_voters(const struct raft_members *m) {
 
 static bool chaos_propose(struct world *w, struct node *leader, const struct raft_members *want) {
     struct raft_input in = {.kind = RAFT_IN_MEMBERS, .members = want};
-    return world_step(w, leader, &in, NULL) == E_OK;
+    bool done = world_step(w, leader, &in, NULL) == E_OK;
+    if (done && w->restless && world_chance(w, 600)) {
+        chaos_partition(w);
+    }
+    return done;
 }
 
 static struct raft_member chaos_new_member(struct world *w, const char *name) {
@@ -196,7 +200,7 @@ static void chaos_change(struct world *w) {
         break;
     default:
         for (uint32_t i = 0; i < want.count; i++) {
-            want.at[i].voter = world_chance(w, 600);
+            want.at[i].voter = world_chance(w, w->restless ? 450 : 600);
         }
         voters = chaos_voters(&want);
         if (voters >= w->voters_min && voters <= CHAOS_VOTERS_MAX) {
@@ -252,6 +256,13 @@ static void chaos_wipe(struct world *w) {
 }
 
 void chaos_act(struct world *w) {
+    if (w->restless && world_chance(w, 700)) {
+        if (world_chance(w, 300)) {
+            chaos_heal_network(w);
+        }
+        chaos_change(w);
+        return;
+    }
     switch (world_draw(w, 16)) {
     case 0:
     case 1:

@@ -903,6 +903,11 @@ static void world_draw_character(struct world *w) {
         w->chaos_ms = 5000;
     }
     w->changes = !w->short_reigns && world_chance(w, 600);
+    w->restless = w->changes && world_chance(w, 400);
+    if (w->restless) {
+        w->chaos_ms = (uint32_t)world_between(w, 50, 400);
+        w->loss_permille = w->loss_permille < 100 ? w->loss_permille : 100;
+    }
     w->wipes = w->changes && world_chance(w, 400);
     w->voters_min = w->wipes ? 3 : 1;
 }

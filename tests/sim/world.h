@@ -151,6 +151,7 @@ struct world {
     uint32_t loss_permille, duplicate_permille, delay_us_min, delay_us_max, late_permille;
     uint32_t disk_us_min, disk_us_max, chaos_ms, client_ms, compact_entries;
     bool wipes, changes;
+    bool restless;     /* membership changes all the time, and the network breaks just then */
     bool short_reigns; /* leaders fall soon after their election, as in figure 8 of the Raft paper */
     uint32_t voters_min;
     uint64_t value;               /* last proposed */
