@@ -8,7 +8,17 @@
 /* clang-format off: one error, one line */
 #define GREY_ERRORS(X)                                                                                                             \
     /* answers of the site */                                                                                                      \
+    X(E_NO_QUORUM, 1001, 503, "too few nodes of this site answer",                                                                 \
+      "check power and cabling of the other gateways; stale reads go on")                                                          \
+    X(E_NOT_LEADER, 1002, 503, "this node does not lead and knows no leader",                                                      \
+      "try again in a second; see 'greyctl cluster status'")                                                                       \
+    X(E_OUTCOME_UNKNOWN, 1003, 504, "the request was proposed, its fate is unknown",                                               \
+      "repeat it with the same id; it takes effect once")                                                                          \
     X(E_BUSY, 1004, 429, "a queue of this node is full", "slow down and repeat; see 'greyctl queue'")                              \
+    X(E_QUEUE_FULL, 1005, 507, "the site's queue is full",                                                                         \
+      "bring the link to the core back, or raise federation.offline.queue_size_mb")                                                \
+    X(E_DISK_FULL, 1006, 507, "no space is left on the storage device",                                                            \
+      "free space below storage.data_dir; the node recovers by itself")                                                            \
     X(E_CONDITION, 1007, 412, "the condition of the request does not hold", "read the key again and repeat with its ETag")         \
     X(E_ID_REUSED, 1008, 409, "this id was used before with another body", "give each event an id of its own")                     \
     X(E_NOT_FOUND, 1009, 404, "there is no such thing", "check the name")                                                          \
