@@ -174,6 +174,10 @@ install: all ## staged install: make install DESTDIR=...
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5 $(DESTDIR)$(PREFIX)/share/man/man8
 	install -m 0755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin/
 	for page in docs/man/*; do install -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/; done
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions zsh/vendor-completions fish/vendor_completions.d)
+	$(BUILD)/greyctl completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/greyctl
+	$(BUILD)/greyctl completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_greyctl
+	$(BUILD)/greyctl completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/greyctl.fish
 
 .PHONY: clean help
 clean: ## remove build/
