@@ -583,6 +583,7 @@ enum grey_error table_commit(struct table *t, struct bytes changes) {
     for (struct bytes rest = changes; rest.size > 0 && complete;) {
         if (change_take(&rest).kind == TABLE_OP_DELETE_RANGE) {
             struct range *g = ranges;
+            must(g != NULL); /* made above, one for each */
             ranges = g->next;
             change_range(t, g);
         } else {
