@@ -588,6 +588,7 @@ enum grey_error table_commit(struct table *t, struct bytes changes) {
             change_range(t, g);
         } else {
             struct row *r = rows;
+            must(r != NULL);
             rows = r->older;
             change_row(t, r);
         }
