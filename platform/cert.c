@@ -1,11 +1,11 @@
 #include "platform/cert.h"
 
 #include <arpa/inet.h>
+#include <inttypes.h>
 #include <mbedtls/asn1write.h>
 #include <mbedtls/error.h>
 #include <mbedtls/oid.h>
 #include <mbedtls/x509_crt.h>
-#include <mbedtls/x509_csr.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -24,14 +24,12 @@ static enum grey_error refuse(struct fault *f, enum grey_error err, const char *
 
 /* --- dates: proleptic Gregorian, as RFC 5280 wants them ------------------------------------------------------------------------------- */
 
-/* Days since 1970-01-01 to civil date (H. Hinnant, "chrono-compatible low-level date algorithms"). */
+#define TIME_FIRST_S INT64_C(946684800)   /* 2000-01-01: mbedTLS 2.28 writes earlier years in the wrong form */
+#define TIME_LAST_S INT64_C(253402300799) /* 9999-12-31 23:59:59, "no end" of RFC 5280 */
+
+/* Days since 1970-01-01 to civil date (H. Hinnant, "chrono-compatible low-level date algorithms").  unix_s: TIME_FIRST_S or later. */
 static void format_time(int64_t unix_s, char out[16]) {
-    int64_t days = unix_s / 86400, rest = unix_s % 86400;
-    if (rest < 0) {
-        rest += 86400;
-        days--;
-    }
-    days += 719468;
+    int64_t days = unix_s / 86400 + 719468, rest = unix_s % 86400;
     int64_t era = days / 146097;
     int64_t doe = days - era * 146097;
     int64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
@@ -39,7 +37,7 @@ static void format_time(int64_t unix_s, char out[16]) {
     int64_t mp = (5 * doy + 2) / 153;
     int64_t day = doy - (153 * mp + 2) / 5 + 1, month = mp < 10 ? mp + 3 : mp - 9, year = yoe + era * 400 + (month <= 2);
     char text[64];
-    (void)snprintf(text, sizeof text, "%04d%02d%02d%02d%02d%02d", (int)(year % 10000), (int)month, (int)day, (int)(rest / 3600),
+    (void)snprintf(text, sizeof text, "%04d%02d%02d%02d%02d%02d", (int)year, (int)month, (int)day, (int)(rest / 3600),
                    (int)(rest / 60 % 60), (int)(rest % 60));
     memcpy(out, text, 14);
     out[14] = 0;
@@ -55,6 +53,47 @@ static int64_t unix_of(const mbedtls_x509_time *t) {
 
 /* --- issuing ---------------------------------------------------------------------------------------------------------------------------- */
 
+static size_t read_address(const char *text, uint8_t out[16]) {
+    return inet_pton(AF_INET, text, out) == 1 ? 4 : inet_pton(AF_INET6, text, out) == 1 ? 16 : 0;
+}
+
+/* Names go to text forms that know no other characters, and nothing in them may end or split a name. */
+static bool is_plain(const char *text, const char *refused) {
+    for (; *text != 0; text++) {
+        if (*text < 0x20 || *text > 0x7e || strchr(refused, *text) != NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static enum grey_error check(const struct cert_request *q, struct fault *f) {
+    size_t size = 0;
+    if (strncmp(q->subject, "CN=", 3) != 0 || q->subject[3] == 0 || strlen(q->subject + 3) > CERT_CN_BYTES ||
+        !is_plain(q->subject, ",+\\\"<>;#")) {
+        return fault_set(f, E_CERT, "'%.80s' is not CN= and a name of 1 to %u plain characters", q->subject, CERT_CN_BYTES);
+    }
+    for (uint32_t i = 0; i < q->name_count; i++) {
+        const struct cert_name *n = &q->names[i];
+        uint8_t address[16];
+        size += strlen(n->text) + 4; /* the most that tag and length take below EXTENSION_BYTES */
+        if (n->text[0] == 0 || (n->kind == CERT_NAME_IP ? read_address(n->text, address) == 0 : !is_plain(n->text, " "))) {
+            return fault_set(f, E_CERT, "%s: '%.120s' cannot stand in a certificate as %s", q->subject, n->text,
+                             n->kind == CERT_NAME_IP    ? "an IP address"
+                             : n->kind == CERT_NAME_DNS ? "a DNS name"
+                                                        : "a URI");
+        }
+    }
+    if (size > EXTENSION_BYTES - 8) {
+        return fault_set(f, E_CERT, "%s: its names are longer than %u bytes", q->subject, EXTENSION_BYTES - 8);
+    }
+    if (q->not_before_s < TIME_FIRST_S || q->not_after_s > TIME_LAST_S || q->not_before_s > q->not_after_s) {
+        return fault_set(f, E_CERT, "%s: valid from %" PRId64 " to %" PRId64 " (Unix seconds): is this machine's clock right?",
+                         q->subject, q->not_before_s, q->not_after_s);
+    }
+    return E_OK;
+}
+
 /* mbedTLS 2.28 writes no subject alternative names: GeneralNames ::= SEQUENCE OF [6] URI | [2] dNSName | [7] iPAddress. */
 static int add_names(mbedtls_x509write_cert *crt, const struct cert_request *q) {
     unsigned char room[EXTENSION_BYTES], *at = room + sizeof room;
@@ -66,11 +105,8 @@ static int add_names(mbedtls_x509write_cert *crt, const struct cert_request *q) 
         size_t size = strlen(n->text);
         unsigned char tag = MBEDTLS_ASN1_CONTEXT_SPECIFIC | (n->kind == CERT_NAME_URI ? 6 : n->kind == CERT_NAME_DNS ? 2 : 7);
         if (n->kind == CERT_NAME_IP) {
-            size = inet_pton(AF_INET, n->text, address) == 1 ? 4 : inet_pton(AF_INET6, n->text, address) == 1 ? 16 : 0;
+            size = read_address(n->text, address);
             data = address;
-        }
-        if (size == 0) {
-            return MBEDTLS_ERR_X509_BAD_INPUT_DATA;
         }
         int wrote = mbedtls_asn1_write_raw_buffer(&at, room, data, size);
         int length = wrote < 0 ? wrote : mbedtls_asn1_write_len(&at, room, size);
@@ -136,8 +172,51 @@ static int fill(mbedtls_x509write_cert *crt, const struct cert_request *q, mbedt
     return code != 0 || (!q->client && !q->server) ? code : add_usages(crt, q);
 }
 
-static int read_key(mbedtls_pk_context *key, const char *pem) {
-    return mbedtls_pk_parse_key(key, (const unsigned char *)pem, strlen(pem) + 1, NULL, 0);
+static enum grey_error read_key(mbedtls_pk_context *key, const char *pem, const char *whose, struct fault *f) {
+    int code = mbedtls_pk_parse_key(key, (const unsigned char *)pem, strlen(pem) + 1, NULL, 0);
+    if (code != 0) {
+        return refuse(f, E_KEY, whose, code);
+    }
+    if (!mbedtls_pk_can_do(key, MBEDTLS_PK_ECKEY) || mbedtls_pk_ec(*key)->grp.id != MBEDTLS_ECP_DP_SECP256R1) {
+        return fault_set(f, E_KEY, "%s: not a P-256 key", whose);
+    }
+    return E_OK;
+}
+
+/* The issuer's subject as it stands in its certificate, forms of text included: other programs compare names byte by byte. */
+static int copy_issuer_name(mbedtls_x509write_cert *crt, const mbedtls_x509_name *from) {
+    for (const mbedtls_x509_name *n = from; n != NULL; n = n->next) {
+        if (n->next_merged != 0 || mbedtls_asn1_find_named_data(crt->issuer, (const char *)n->oid.p, n->oid.len) != NULL) {
+            return MBEDTLS_ERR_X509_FEATURE_UNAVAILABLE; /* mbedTLS could write neither; the chain would not hold */
+        }
+        mbedtls_asn1_named_data *to =
+            mbedtls_asn1_store_named_data(&crt->issuer, (const char *)n->oid.p, n->oid.len, n->val.p, n->val.len);
+        if (to == NULL) {
+            return MBEDTLS_ERR_X509_ALLOC_FAILED;
+        }
+        to->val.tag = n->val.tag;
+    }
+    return 0;
+}
+
+static enum grey_error read_issuer(mbedtls_x509_crt *issuer, mbedtls_pk_context *key, const struct cert_request *q,
+                                   struct fault *f) {
+    static const char whose[] = "certificate of the issuer";
+    enum grey_error err = read_key(key, q->issuer_key_pem, "key of the issuer", f);
+    if (err != E_OK) {
+        return err;
+    }
+    int code = mbedtls_x509_crt_parse(issuer, (const unsigned char *)q->issuer_pem, strlen(q->issuer_pem) + 1);
+    if (code != 0) {
+        return refuse(f, E_CERT, whose, code);
+    }
+    if (!issuer->ca_istrue || mbedtls_x509_crt_check_key_usage(issuer, MBEDTLS_X509_KU_KEY_CERT_SIGN) != 0) {
+        return fault_set(f, E_CERT, "%s: it may not sign certificates", whose);
+    }
+    if (mbedtls_pk_check_pair(&issuer->pk, key) != 0) {
+        return fault_set(f, E_KEY, "key of the issuer: it does not belong to the certificate of the issuer");
+    }
+    return E_OK;
 }
 
 enum grey_error cert_issue(const struct cert_request *q, struct builder *pem, struct fault *f) {
@@ -148,37 +227,21 @@ enum grey_error cert_issue(const struct cert_request *q, struct builder *pem, st
     mbedtls_x509write_cert crt;
     mbedtls_mpi serial;
     unsigned char text[4096];
-    char issuer_name[256];
-    enum grey_error err = E_OK;
+    int code;
+    enum grey_error err = check(q, f);
     mbedtls_pk_init(&key);
     mbedtls_pk_init(&issuer_key);
     mbedtls_x509_crt_init(&issuer);
     mbedtls_x509write_crt_init(&crt);
     mbedtls_mpi_init(&serial);
-    int code = read_key(&key, q->key_pem);
-    if (code != 0) {
-        err = refuse(f, E_KEY, "key of the subject", code);
+    err = err != E_OK ? err : read_key(&key, q->key_pem, "key of the subject", f);
+    err = err != E_OK || is_ca ? err : read_issuer(&issuer, &issuer_key, q, f);
+    if (err != E_OK) {
         goto end;
-    }
-    if (!is_ca) {
-        code = read_key(&issuer_key, q->issuer_key_pem);
-        if (code != 0) {
-            err = refuse(f, E_KEY, "key of the issuer", code);
-            goto end;
-        }
-        code = mbedtls_x509_crt_parse(&issuer, (const unsigned char *)q->issuer_pem, strlen(q->issuer_pem) + 1);
-        if (code == 0) {
-            code = mbedtls_x509_dn_gets(issuer_name, sizeof issuer_name, &issuer.subject);
-            code = code > 0 ? 0 : code;
-        }
-        if (code != 0) {
-            err = refuse(f, E_CERT, "certificate of the issuer", code);
-            goto end;
-        }
     }
     mbedtls_x509write_crt_set_subject_key(&crt, &key);
     mbedtls_x509write_crt_set_issuer_key(&crt, is_ca ? &key : &issuer_key);
-    code = mbedtls_x509write_crt_set_issuer_name(&crt, is_ca ? q->subject : issuer_name);
+    code = is_ca ? mbedtls_x509write_crt_set_issuer_name(&crt, q->subject) : copy_issuer_name(&crt, &issuer.subject);
     code = code != 0 ? code : fill(&crt, q, &serial, is_ca);
     code = code != 0 ? code : mbedtls_x509write_crt_pem(&crt, text, sizeof text, keys_rng, NULL);
     if (code != 0) {
@@ -186,7 +249,7 @@ enum grey_error cert_issue(const struct cert_request *q, struct builder *pem, st
         goto end;
     }
     builder_add_str(pem, (const char *)text);
-    err = pem->err;
+    err = pem->err == E_OK ? E_OK : fault_set(f, pem->err, "%s: no room for the certificate", q->subject);
 end:
     mbedtls_mpi_free(&serial);
     mbedtls_x509write_crt_free(&crt);
@@ -198,6 +261,14 @@ end:
 
 /* --- reading ------------------------------------------------------------------------------------------------------------------------------ */
 
+/* Odd bytes become '?': a name with a NUL inside must not pass for the shorter one, nor garble a log. */
+static void copy_name(char *out, const mbedtls_x509_buf *from) {
+    for (size_t i = 0; i < from->len; i++) {
+        out[i] = from->p[i] < 0x20 || from->p[i] > 0x7e ? '?' : (char)from->p[i];
+    }
+    out[from->len] = 0;
+}
+
 enum grey_error cert_read(const char *pem, struct cert_facts *out, struct fault *f) {
     mbedtls_x509_crt crt;
     memset(out, 0, sizeof *out);
@@ -207,21 +278,29 @@ enum grey_error cert_read(const char *pem, struct cert_facts *out, struct fault 
         mbedtls_x509_crt_free(&crt);
         return refuse(f, E_CERT, "certificate", code);
     }
+    enum grey_error err = E_OK;
     for (const mbedtls_x509_name *n = &crt.subject; n != NULL; n = n->next) {
-        if (MBEDTLS_OID_CMP(MBEDTLS_OID_AT_CN, &n->oid) == 0 && n->val.len < sizeof out->subject_cn) {
-            memcpy(out->subject_cn, n->val.p, n->val.len);
-            out->subject_cn[n->val.len] = 0;
+        if (MBEDTLS_OID_CMP(MBEDTLS_OID_AT_CN, &n->oid) == 0) {
+            if (n->val.len >= sizeof out->subject_cn) {
+                err = fault_set(f, E_CERT, "certificate: its common name is longer than %u bytes", CERT_CN_BYTES);
+                break;
+            }
+            copy_name(out->subject_cn, &n->val);
         }
     }
     for (const mbedtls_x509_sequence *s = &crt.subject_alt_names; s != NULL; s = s->next) {
-        if (s->buf.p != NULL && s->buf.tag == (MBEDTLS_ASN1_CONTEXT_SPECIFIC | 6) && s->buf.len < sizeof out->uri &&
-            out->uri[0] == 0) {
-            memcpy(out->uri, s->buf.p, s->buf.len);
+        if (s->buf.p != NULL && s->buf.tag == (MBEDTLS_ASN1_CONTEXT_SPECIFIC | MBEDTLS_X509_SAN_UNIFORM_RESOURCE_IDENTIFIER)) {
+            if (s->buf.len >= sizeof out->uri) {
+                err = fault_set(f, E_CERT, "certificate: its URI is longer than %zu bytes", sizeof out->uri - 1);
+            } else {
+                copy_name(out->uri, &s->buf);
+            }
+            break;
         }
     }
     out->not_before_s = unix_of(&crt.valid_from);
     out->not_after_s = unix_of(&crt.valid_to);
     digest_sha256(bytes_of(crt.raw.p, crt.raw.len), out->fingerprint);
     mbedtls_x509_crt_free(&crt);
-    return E_OK;
+    return err;
 }

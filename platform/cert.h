@@ -7,32 +7,37 @@
 #include "platform/fault.h"
 
 #define CERT_NAMES_MAX 8u
+#define CERT_CN_BYTES 64u /* ub-common-name of RFC 5280 */
 
 enum cert_name_kind { CERT_NAME_URI, CERT_NAME_DNS, CERT_NAME_IP };
 struct cert_name {
     enum cert_name_kind kind;
-    const char *text; /* IP: as people write it */
+    const char *text; /* printable ASCII without blanks; IP: as people write it */
 };
 
 struct cert_request {
-    const char *subject;    /* "CN=edge-factory-001"; characters of grey_name and '.', '-', ' ' */
-    const char *key_pem;    /* the subject's key; its public half goes in */
+    const char *subject;    /* "CN=edge-factory-001": 1 to CERT_CN_BYTES of printable ASCII without , + \ " < > ; # */
+    const char *key_pem;    /* the subject's private key, P-256; its public half goes in */
     const char *issuer_pem; /* NULL with issuer_key_pem NULL: self-signed, a CA */
     const char *issuer_key_pem;
     struct cert_name names[CERT_NAMES_MAX]; /* subject alternative names */
     uint32_t name_count;
     bool server, client;               /* extended key usages */
-    int64_t not_before_s, not_after_s; /* Unix seconds */
+    int64_t not_before_s, not_after_s; /* Unix seconds, years 2000 to 9999 */
 };
 
-/* Appends the certificate as PEM.  E_CERT, E_KEY with the reason. */
+/* Appends the certificate as PEM, without a NUL; its serial number is 126 random bits in 16 bytes.  Borrows all of q.  E_CERT, E_KEY with the
+ * reason (also: the issuer is no CA, its key is another's), or the builder's error.  Thread: any. */
 enum grey_error cert_issue(const struct cert_request *q, struct builder *pem, struct fault *f);
 
 struct cert_facts {
-    char subject_cn[65], uri[192];
+    char subject_cn[CERT_CN_BYTES + 1]; /* the last one, as conn_peer_name; "" when there is none */
+    char uri[192];                      /* the first of the subject alternative names; "" when there is none */
     int64_t not_before_s, not_after_s;
     uint8_t fingerprint[32]; /* SHA-256 of the DER */
 };
+/* The first certificate of a PEM text.  Judges nothing: neither signature nor dates.  Bytes that are no printable ASCII read as '?'.
+ * E_CERT: not a certificate, or a name too long to be ours.  Thread: any. */
 enum grey_error cert_read(const char *pem, struct cert_facts *out, struct fault *f);
 
 #endif

@@ -42,26 +42,35 @@ enum grey_error keys_new_p256(struct builder *pem, struct fault *f) {
         code = mbedtls_pk_write_key_pem(&key, text, sizeof text);
     }
     mbedtls_pk_free(&key);
+    if (code == 0) {
+        builder_add_str(pem, (const char *)text);
+    }
+    mbedtls_platform_zeroize(text, sizeof text);
     if (code != 0) {
         mbedtls_strerror(code, reason, sizeof reason);
         return fault_set(f, E_KEY, "new P-256 key: %s", reason);
     }
-    builder_add_str(pem, (const char *)text);
-    mbedtls_platform_zeroize(text, sizeof text);
-    return pem->err;
+    return pem->err == E_OK ? E_OK : fault_set(f, pem->err, "new P-256 key: no room for its text");
+}
+
+/* Costs a lock once it has been done; every door begins here, so that no caller has to know. */
+static void start_sodium(void) {
+    must(sodium_init() >= 0);
 }
 
 void keys_new_ed25519(uint8_t public_key[KEYS_ED25519_PUBLIC_BYTES], uint8_t secret_key[KEYS_ED25519_SECRET_BYTES]) {
-    must(sodium_init() >= 0);
+    start_sodium();
     must(crypto_sign_keypair(public_key, secret_key) == 0);
 }
 
 void keys_sign_ed25519(struct bytes message, const uint8_t secret_key[KEYS_ED25519_SECRET_BYTES],
                        uint8_t signature[KEYS_ED25519_SIGNATURE_BYTES]) {
+    start_sodium();
     must(crypto_sign_detached(signature, NULL, message.data, message.size, secret_key) == 0);
 }
 
 bool keys_verify_ed25519(struct bytes message, const uint8_t public_key[KEYS_ED25519_PUBLIC_BYTES],
                          const uint8_t signature[KEYS_ED25519_SIGNATURE_BYTES]) {
+    start_sodium();
     return crypto_sign_verify_detached(signature, message.data, message.size, public_key) == 0;
 }

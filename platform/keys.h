@@ -14,12 +14,13 @@ void keys_random(void *out, size_t size); /* from the kernel; cannot fail */
 /* keys_rng: the same in the form that mbedTLS wants; context is not used. */
 int keys_rng(void *context, unsigned char *out, size_t size);
 
-/* A new P-256 private key as PEM (RFC 5915), appended. */
+/* A new P-256 private key as PEM (RFC 5915), appended without a NUL; the caller wipes it.  E_KEY, or the builder's error. */
 enum grey_error keys_new_p256(struct builder *pem, struct fault *f);
 
 void keys_new_ed25519(uint8_t public_key[KEYS_ED25519_PUBLIC_BYTES], uint8_t secret_key[KEYS_ED25519_SECRET_BYTES]);
 void keys_sign_ed25519(struct bytes message, const uint8_t secret_key[KEYS_ED25519_SECRET_BYTES],
                        uint8_t signature[KEYS_ED25519_SIGNATURE_BYTES]); /* RFC 8032 */
+/* False for any other message, key or signature, also for keys of small order and signatures that are not canonical. */
 bool keys_verify_ed25519(struct bytes message, const uint8_t public_key[KEYS_ED25519_PUBLIC_BYTES],
                          const uint8_t signature[KEYS_ED25519_SIGNATURE_BYTES]);
 
