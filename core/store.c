@@ -59,6 +59,10 @@ enum statement {
     "SELECT g.inc, g.channel, g.from_seq, g.to_seq, g.reason, g.received_ms FROM gap g JOIN incarnation i ON i.no = g.inc"         \
     " WHERE i.site = ?1 ORDER BY g.inc, g.channel, g.from_seq"
 
+#define GAP_SUM_SQL                                                                                                                \
+    "SELECT count(*), coalesce(sum(to_seq - from_seq + 1), 0) FROM gap"                                                            \
+    " WHERE inc IN (SELECT no FROM incarnation WHERE site = ?1)"
+
 static const char *const sql[STATEMENT_COUNT] = {
     [SITE_FIND] = "SELECT no FROM site WHERE id = ?1",
     [SITE_ADD] = "INSERT INTO site(id, first_ms, contact_ms) VALUES(?1, ?2, ?2)",
@@ -76,8 +80,7 @@ static const char *const sql[STATEMENT_COUNT] = {
     [POSITIONS] = "SELECT channel, seq, known FROM position WHERE inc = ?1 ORDER BY channel",
     [EVENTS] = EVENTS_SQL,
     [GAPS] = GAPS_SQL,
-    [GAP_SUM] = "SELECT count(*), coalesce(sum(to_seq - from_seq + 1), 0) FROM gap WHERE inc IN (SELECT no FROM incarnation WHERE "
-                "site = ?1)",
+    [GAP_SUM] = GAP_SUM_SQL,
 };
 
 struct store {

@@ -36,7 +36,7 @@ struct loop {
         void (*hook)(void *context);
         void *context;
     } hooks[HOOKS_MAX];
-    uint32_t hook_count;
+    uint32_t hook_count, hook_at; /* hook_at: the one that runs */
     struct {
         int number;
         void (*caught)(void *context, int number);
@@ -47,6 +47,7 @@ struct loop {
     pthread_mutex_t lock; /* guards the notes */
     struct loop_note *first_note, *last_note;
     bool woken;
+    struct loop_note *taken; /* notes of this turn that did not run yet; the loop's thread only */
     bool again;
     _Atomic bool stopping;
 };
@@ -213,29 +214,38 @@ static void on_wake(void *context, uint32_t events) {
     ssize_t got = read(l->wake_fd, &count, sizeof count);
     (void)got; /* nothing there is fine: the notes are what counts */
     (void)pthread_mutex_lock(&l->lock);
-    struct loop_note *note = l->first_note;
+    l->taken = l->first_note;
     l->first_note = l->last_note = NULL;
     l->woken = false;
     (void)pthread_mutex_unlock(&l->lock);
-    while (note != NULL) {
-        struct loop_note *next = note->next;
+    while (l->taken != NULL) {
+        struct loop_note *note = l->taken;
+        l->taken = note->next;
         note->run(note);
-        note = next;
     }
 }
 
-void loop_unpost(struct loop *l, struct loop_note *note) {
-    (void)pthread_mutex_lock(&l->lock);
+/* False: it is not in the list. */
+static bool cut_out(struct loop_note **first, struct loop_note **last, const struct loop_note *note) {
     struct loop_note *previous = NULL;
-    for (struct loop_note *at = l->first_note; at != NULL; previous = at, at = at->next) {
+    for (struct loop_note *at = *first; at != NULL; previous = at, at = at->next) {
         if (at == note) {
-            *(previous == NULL ? &l->first_note : &previous->next) = at->next;
-            if (l->last_note == at) {
-                l->last_note = previous;
+            *(previous == NULL ? first : &previous->next) = at->next;
+            if (last != NULL && *last == at) {
+                *last = previous;
             }
-            break;
+            return true;
         }
     }
+    return false;
+}
+
+void loop_unpost(struct loop *l, struct loop_note *note) {
+    if (cut_out(&l->taken, NULL, note)) { /* an earlier note of this very turn ends this one's owner */
+        return;
+    }
+    (void)pthread_mutex_lock(&l->lock);
+    (void)cut_out(&l->first_note, &l->last_note, note);
     (void)pthread_mutex_unlock(&l->lock);
 }
 
@@ -339,8 +349,8 @@ void loop_run(struct loop *l) {
                 w->ready(w->context, events[i].events);
             }
         }
-        for (uint32_t i = 0; i < l->hook_count; i++) {
-            l->hooks[i].hook(l->hooks[i].context);
+        for (l->hook_at = 0; l->hook_at < l->hook_count; l->hook_at++) {
+            l->hooks[l->hook_at].hook(l->hooks[l->hook_at].context);
         }
     }
     atomic_store(&l->stopping, false); /* may run again */
@@ -368,6 +378,9 @@ void loop_hook_remove(struct loop *l, void (*hook)(void *context), void *context
         if (l->hooks[i].hook == hook && l->hooks[i].context == context) {
             memmove(&l->hooks[i], &l->hooks[i + 1], (l->hook_count - i - 1) * sizeof l->hooks[0]);
             l->hook_count--;
+            if (i <= l->hook_at) { /* removed while the hooks run: what moved up is not left out (wraps below 0 and back) */
+                l->hook_at--;
+            }
             return;
         }
     }

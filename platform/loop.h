@@ -56,7 +56,7 @@ struct loop_note {
     struct loop_note *next; /* owned by the loop until run */
 };
 void loop_post(struct loop *l, struct loop_note *note);
-void loop_unpost(struct loop *l,
-                 struct loop_note *note); /* the loop's thread only: forgets a note that did not run; harmless otherwise */
+/* loop_unpost: forgets a note that did not run; harmless otherwise.  The loop's thread only. */
+void loop_unpost(struct loop *l, struct loop_note *note);
 
 #endif

@@ -29,6 +29,7 @@ struct worker {
     struct worker_job *first, *last;           /* waiting */
     struct worker_job *done_first, *done_last; /* worked, `done` not called yet */
     bool stopping, note_posted;
+    bool reporting; /* on the loop's thread only */
     uint32_t queue_max;
     _Atomic uint32_t queued; /* waiting, running or not reported yet */
     struct loop_note note;
@@ -45,12 +46,14 @@ static void report(struct worker *w) {
     w->done_first = w->done_last = NULL;
     w->note_posted = false;
     (void)pthread_mutex_unlock(&w->lock);
+    w->reporting = true;
     while (job != NULL) {
         struct worker_job *next = job->next;
         atomic_fetch_sub(&w->queued, 1);
         job->done(job);
         job = next;
     }
+    w->reporting = false;
 }
 
 static void on_note(struct loop_note *note) {
@@ -155,6 +158,7 @@ void worker_stop(struct worker *w) {
     if (w == NULL) {
         return;
     }
+    must(!w->reporting); /* the jobs behind this one would be lost */
     (void)pthread_mutex_lock(&w->lock);
     w->stopping = true;
     (void)pthread_cond_signal(&w->wake);

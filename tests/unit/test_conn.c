@@ -1,4 +1,4 @@
-/* Connections, the loop and the worker below them: if these lose or mix bytes, or take a stranger's certificate, nothing above can be
+/* Connections: if these lose or mix bytes, or take a stranger's certificate, nothing above can be
  * trusted. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -298,75 +298,8 @@ static void weak_tls_is_refused(void **state) {
     }
 }
 
-/* --- loop ------------------------------------------------------------------------------------------------------------------------------- */
-
-static int fired[4], fired_count;
-static struct loop *timer_loop;
-
-static void note_fire(void *context) {
-    fired[fired_count++] = *(int *)context;
-    if (fired_count == 4) {
-        loop_stop(timer_loop);
-    }
-}
-
-static void timers_fire_in_order(void **state) {
-    (void)state;
-    static int numbers[] = {0, 1, 2, 3};
-    struct loop_timer timers[4];
-    timer_loop = loop_new(NULL);
-    uint64_t now_ms = loop_now_ms(timer_loop);
-    static const uint64_t delays[] = {20, 10, 20, 5};
-    for (int i = 0; i < 4; i++) {
-        timers[i] = (struct loop_timer){.fire = note_fire, .context = &numbers[i]};
-        loop_timer_set(timer_loop, &timers[i], now_ms + delays[i]);
-    }
-    loop_run(timer_loop);
-    assert_true(fired[0] == 3 && fired[1] == 1 && fired[2] == 0 && fired[3] == 2); /* equal deadlines in the order of setting */
-    loop_free(timer_loop);
-}
-
-struct numbered {
-    struct worker_job job;
-    int number;
-};
-static int worked[100], worked_count, done_count;
-
-static void batch(void *context, struct worker_job *list) {
-    (void)context;
-    for (; list != NULL; list = list->next) {
-        worked[worked_count++] = ((struct numbered *)(void *)list)->number;
-    }
-}
-
-static void job_done(struct worker_job *job) {
-    assert_int_equal(((struct numbered *)(void *)job)->number, done_count);
-    done_count++;
-}
-
-static void workers_keep_order_and_bound(void **state) {
-    (void)state;
-    struct fault f = {0};
-    struct loop *loop = loop_new(&f);
-    struct worker *w = worker_new(loop, "test", 100, batch, NULL, &f);
-    static struct numbered jobs[101];
-    int taken = 0;
-    for (int i = 0; i < 101; i++) {
-        jobs[i] = (struct numbered){.job = {.done = job_done}, .number = i};
-        taken += worker_submit(w, &jobs[i].job) == E_OK;
-    }
-    assert_int_equal(taken, 100);
-    worker_stop(w);
-    assert_int_equal(done_count, 100);
-    for (int i = 0; i < 100; i++) {
-        assert_int_equal(worked[i], i);
-    }
-    loop_free(loop);
-}
-
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(timers_fire_in_order),  cmocka_unit_test(workers_keep_order_and_bound),
-                                       cmocka_unit_test(plain_bytes_come_back), cmocka_unit_test(tls_bytes_come_back),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(plain_bytes_come_back), cmocka_unit_test(tls_bytes_come_back),
                                        cmocka_unit_test(strangers_are_refused), cmocka_unit_test(weak_tls_is_refused)};
     return cmocka_run_group_tests(tests, make_certificates, remove_certificates);
 }
