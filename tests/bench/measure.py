@@ -17,13 +17,17 @@ def proc(pid):
             "disk": io["write_bytes"], "wchar": io["wchar"]}
 
 
-def wire(ports):
-    """Bytes sent so far, both ways, on living connections to these ports, headers included.  Each end is a socket of its own here."""
+def wire(ports, pid=None):
+    """Bytes so far, both ways, on living connections to these ports, headers included: of all processes (each end of a connection is a
+    socket here, so what they sent is counted), or of one."""
     if not ports:
         return 0
     wanted = " or ".join("sport = :%d or dport = :%d" % (p, p) for p in ports)
-    text = subprocess.run(["ss", "-Htin", "state", "established", "( %s )" % wanted], stdout=subprocess.PIPE, text=True, check=True).stdout
-    return sum(int(b) for b in re.findall(r"bytes_sent:(\d+)", text)) + HEADER_BYTES * sum(int(s) for s in re.findall(r"segs_out:(\d+)", text))
+    text = subprocess.run(["ss", "-HOtinp", "state", "established", "( %s )" % wanted], stdout=subprocess.PIPE, text=True, check=True).stdout
+    lines = [l for l in text.splitlines() if pid is None or "pid=%d," % pid in l]
+    total = lambda field: sum(int(v) for l in lines for v in re.findall(r"\b%s:(\d+)" % field, l))
+    sent = total("bytes_sent") + HEADER_BYTES * total("segs_out")
+    return sent if pid is None else sent + total("bytes_received") + HEADER_BYTES * total("segs_in")
 
 
 class Span:
