@@ -1,67 +1,83 @@
 #!/usr/bin/env python3
-"""bench.py: the figures of docs/BENCHMARKS.md, measured now: Grey Edge, etcd 3.4 and the limits of this machine on the same work, in one run.
-Prints a table and writes build/bench.json.  Everything is on loopback, bounded in time and stopped at the end."""
-import json, os, shutil, signal, statistics, subprocess, sys, tempfile, time
+"""bench.py: the figures of docs/BENCHMARKS.md, measured now: Grey Edge, etcd 3.4, libraft 0.15 and the limits of this machine on the same
+work, in one run.  Prints a table and writes build/bench.json.  Everything is on loopback, bounded in time and stopped at the end."""
+import http.client, json, os, shutil, signal, statistics, subprocess, sys, tempfile, threading, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
-from harness import BUILD, ROOT, Site, free_ports, request, wait_until
+from harness import BUILD, ROOT, SITE, Site, free_ports, request, wait_until
+from measure import *
 
 VALUE = 256
-ONE, MANY = 2000, 40000  # requests with 1 and with 64 clients
+ONE, MANY, COUNTED = 2000, 40000, 10000  # requests with 1 client, with 64, and with 64 under perf
+FLIGHTS = ((1, 4000), (64, 40000), (512, 100000))  # in flight inside the leader, and how many in all
+ROUNDS = 5  # of kill -9
+PACED_PER_SECOND, PACED_SECONDS, PACED_VALUE = 100, 20, 200
 rows, figures = [], {}
 
 
-def put(name, value, unit, against="", ratio=None):
-    figures[name] = {"value": value, "unit": unit, "against": against, "ratio": ratio}
-    rows.append((name, "%.4g" % value, unit, against, "" if ratio is None else "%.2f" % ratio))
+def put(name, value, unit, peer="", against=None, aim=None):
+    """One figure; against: the limit or the peer's figure of the same run; aim: a bound from the design, at most."""
+    ratio = value / against if against else None
+    figures[name] = {"value": value, "unit": unit, "peer": peer, "against": against, "ratio": ratio, "aim_at_most": aim}
+    rows.append((name, "%.4g" % value, unit, "" if aim is None else "%g%s" % (aim, "" if value <= aim else " !"),
+                 "" if against is None else "%s %.4g" % (peer, against), "" if ratio is None else "%.2f" % ratio))
 
 
-def load(kind, port, clients, requests):
-    out = subprocess.run([os.path.join(BUILD, "load"), kind, "127.0.0.1:%d" % port, str(clients), str(requests), str(VALUE)], stdout=subprocess.PIPE, text=True, timeout=300)
-    assert out.returncode == 0, "the load generator failed"
-    return json.loads(out.stdout)
+def load_command(kind, port, clients, requests, value=VALUE, *more):
+    return [os.path.join(BUILD, "load"), kind, "127.0.0.1:%d" % port, str(clients), str(requests), str(value)] + [str(m) for m in more]
 
 
-def proc(pid):
-    """CPU seconds, resident and proportional KiB, bytes written to storage and by write calls."""
-    with open("/proc/%d/stat" % pid) as f:
-        fields = f.read().rsplit(")", 1)[1].split()
-    with open("/proc/%d/smaps_rollup" % pid) as f:
-        memory = {l.split(":")[0]: int(l.split()[1]) for l in f if l.startswith(("Rss:", "Pss:"))}
-    with open("/proc/%d/io" % pid) as f:
-        io = {k: int(v) for k, v in (l.strip().split(": ") for l in f)}
-    return {"cpu": (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), "rss": memory["Rss"], "pss": memory["Pss"], "disk": io["write_bytes"], "wchar": io["wchar"]}
+def load(*arguments):
+    return answer(subprocess.run(load_command(*arguments), stdout=subprocess.PIPE, text=True, timeout=200).stdout)
 
 
-def loopback_bytes():
-    with open("/proc/net/dev") as f:
-        for line in f:
-            if line.strip().startswith("lo:"):
-                return int(line.split(":")[1].split()[8])
-
-
-def measure(kind, port, pids, leader_pid):
-    """The same work for either system."""
+def measure(kind, port, pids, leader_pid, peer_ports):
+    """The same work for either system: idle, one client, 64 clients, 64 clients counted."""
     result = {}
     time.sleep(3)
-    before, wire = [proc(p) for p in pids], loopback_bytes()
+    span = Span(pids, leader_pid, peer_ports)
     time.sleep(5)
-    after = [proc(p) for p in pids]
-    result["idle_wire"] = (loopback_bytes() - wire) / 5
-    result["idle_cpu"] = sum(a["cpu"] - b["cpu"] for a, b in zip(after, before)) / 5 * 100
-    result["idle_rss"], result["idle_pss"] = max(a["rss"] for a in after), max(a["pss"] for a in after)
+    idle = span.end()
+    result["idle"] = {"wire": idle["wire"] / 5, "cpu": idle["cpu"] / 5 * 100, "rss": idle["rss"], "pss": idle["pss"]}
     load(kind, port, 8, 500)
     for name, clients, requests in (("one", 1, ONE), ("many", 64, MANY)):
-        before, wire, disk = [proc(p) for p in pids], loopback_bytes(), proc(leader_pid)
+        span = Span(pids, leader_pid, peer_ports)
         result[name] = load(kind, port, clients, requests)
-        end, after = proc(leader_pid), [proc(p) for p in pids]
-        result[name]["cpu_per_1000"] = sum(a["cpu"] - b["cpu"] for a, b in zip(after, before)) / requests * 1000
-        result[name]["wire"] = (loopback_bytes() - wire) / (requests * VALUE)
-        result[name]["disk"] = (end["disk"] - disk["disk"]) / (requests * VALUE)
-        result[name]["wchar"] = (end["wchar"] - disk["wchar"]) / (requests * VALUE)
-    after = [proc(p) for p in pids]
-    result["load_rss"], result["load_pss"] = max(a["rss"] for a in after), max(a["pss"] for a in after)
+        cost = span.end()
+        result[name].update(cpu_per_1000=cost["cpu"] / requests * 1000, wire=cost["wire"] / (requests * VALUE), disk=cost["disk"] / (requests * VALUE),
+                            wchar=cost["wchar"] / (requests * VALUE), rss=cost["rss"], pss=cost["pss"])
+    counts, _ = counted(leader_pid, load_command(kind, port, 64, COUNTED))
+    result["counts"] = {k: v / COUNTED for k, v in counts.items()}
     return result
+
+
+def leaderless(kill_leader, write, bring_back):
+    """Seconds from kill -9 of the leader to the first write that one of the others answers; several rounds.  A new write starts every
+    10 ms whatever became of those before it: one that was passed on to the dead leader only waits for its time-out."""
+    gaps = []
+    for _ in range(ROUNDS):
+        port, answered, first = kill_leader(), threading.Event(), []
+        begin = time.monotonic()
+
+        def one():
+            if write(port):
+                first.append(time.monotonic() - begin)
+                answered.set()
+        while not answered.wait(0.01):
+            if time.monotonic() - begin > 30:
+                raise RuntimeError("no leader 30 s after a kill")
+            threading.Thread(target=one, daemon=True).start()
+        gaps.append(min(first))
+        time.sleep(0.5)  # the writes that still wait
+        bring_back()
+    return gaps
+
+
+def written(port, method, path, body):
+    try:
+        return request(port, method, path, body, timeout=10).status in (200, 201)
+    except (OSError, http.client.HTTPException):
+        return False
 
 
 def bench_etcd(scratch):
@@ -69,102 +85,209 @@ def bench_etcd(scratch):
     if binary is None:
         print("etcd is not installed: no comparison with it")
         return None
-    ports, processes = free_ports(6), []
-    cluster = ",".join("n%d=http://127.0.0.1:%d" % (i, ports[3 + i]) for i in range(3))
+    ports, processes = free_ports(6), {}
+    clients, peers = ports[:3], ports[3:]
+    cluster = ",".join("n%d=http://127.0.0.1:%d" % (i, peers[i]) for i in range(3))
+
+    def start(i):
+        peer, client = "http://127.0.0.1:%d" % peers[i], "http://127.0.0.1:%d" % clients[i]
+        processes[i] = subprocess.Popen(
+            [binary, "--name", "n%d" % i, "--data-dir", os.path.join(scratch, "etcd%d" % i), "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+             "--listen-client-urls", client, "--advertise-client-urls", client, "--initial-cluster", cluster, "--heartbeat-interval", "150", "--election-timeout", "1500"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def status(i):
+        return request(clients[i], "POST", "/v3/maintenance/status", "{}", timeout=5).json()
+
+    def whole():
+        return wait_until("etcd", lambda: all(status(i).get("leader", "0") != "0" for i in range(3)), 60)
+
+    def leader():
+        return next(i for i in range(3) if status(i)["header"]["member_id"] == status(i)["leader"])
+
+    def kill_leader():
+        dead = leader()
+        processes[dead].kill()
+        processes[dead].wait()
+        kill_leader.dead = dead
+        return clients[(dead + 1) % 3]
+
     try:
         for i in range(3):
-            peer, client = "http://127.0.0.1:%d" % ports[3 + i], "http://127.0.0.1:%d" % ports[i]
-            processes.append(subprocess.Popen(
-                [binary, "--name", "n%d" % i, "--data-dir", os.path.join(scratch, "etcd%d" % i), "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-                 "--listen-client-urls", client, "--advertise-client-urls", client, "--initial-cluster", cluster, "--heartbeat-interval", "150", "--election-timeout", "1500"],
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        def status(i):
-            return request(ports[i], "POST", "/v3/maintenance/status", "{}").json()
-        wait_until("etcd", lambda: all(status(i).get("leader", "0") != "0" for i in range(3)), 60)
-        leader = next(i for i in range(3) if status(i)["header"]["member_id"] == status(i)["leader"])
-        return measure("etcd", ports[leader], [p.pid for p in processes], processes[leader].pid)
+            start(i)
+        whole()
+        first = leader()
+        result = measure("etcd", clients[first], [p.pid for p in processes.values()], processes[first].pid, peers)
+        result["leaderless"] = leaderless(kill_leader, lambda port: written(port, "POST", "/v3/kv/put", '{"key":"YQ==","value":"YQ=="}'),
+                                          lambda: (start(kill_leader.dead), whole()))
+        return result
     finally:
-        for p in processes:
+        for p in processes.values():
             p.kill()
             p.wait()
 
 
 def bench_grey():
     site = Site(core=False, tls=True)
+
+    def kill_leader():
+        kill_leader.dead = site.leader()
+        site.kill("node%d" % kill_leader.dead, signal.SIGKILL)
+        return site.http[next(n for n in site.nodes if n != kill_leader.dead)]
+
     try:
         site.start()
         leader = site.leader()
         pids = [site.processes["node%d" % n].pid for n in site.nodes]
-        result = measure("grey", site.http[leader], pids, site.processes["node%d" % leader].pid)
-        gaps = []
-        for _ in range(5):
-            leader = site.leader()
-            others = [n for n in site.nodes if n != leader]
-            site.kill("node%d" % leader, signal.SIGKILL)
-            begin = time.monotonic()
-            while True:
-                try:
-                    if request(site.http[others[0]], "PUT", "/v1/kv/alive", "1", timeout=10).status in (200, 201):
-                        break
-                except OSError:
-                    pass
-                time.sleep(0.005)
-            gaps.append(time.monotonic() - begin)
-            site.start_node(leader)
-            site.wait_whole()
-        result["failover"] = gaps
+        result = measure("grey", site.http[leader], pids, site.processes["node%d" % leader].pid, list(site.peer.values()))
+        result["leaderless"] = leaderless(kill_leader, lambda port: written(port, "PUT", "/v1/kv/alive", "1"),
+                                          lambda: (site.start_node(kill_leader.dead), site.wait_whole()))
         return result
     finally:
         site.finished = True
         site.cleanup()
 
 
-def main():
-    scratch = tempfile.mkdtemp(prefix="grey-bench-")
+def bench_whole():
+    """Gateways, broker and core: events from a gateway's door to the core's database."""
+    site = Site(core=True, tls=True)
     try:
-        limits = json.loads(subprocess.run([os.path.join(BUILD, "machine"), scratch], stdout=subprocess.PIPE, text=True, check=True).stdout)
-        flights = {}
-        for count, proposals in ((1, 2000), (64, 40000), (512, 100000)):
-            folder = os.path.join(scratch, "flight%d" % count)
-            os.makedirs(folder)
-            out = subprocess.run([os.path.join(BUILD, "inflight"), folder, str(count), str(proposals)], stdout=subprocess.PIPE, text=True, check=True, timeout=180)
-            flights[count] = json.loads(out.stdout)
+        site.start()
+        leader = site.leader()
+        port, result = site.http[leader], {}
+        pids = {name: p.pid for name, p in site.processes.items()}
+        nodes, leader_pid = [pids["node%d" % n] for n in site.nodes], pids["node%d" % leader]
+        time.sleep(3)
+        result["idle"] = {name: proc(pid) for name, pid in pids.items()}
+        for name, kind, clients, requests, more in (("paced", "normal", 16, PACED_PER_SECOND * PACED_SECONDS, [PACED_VALUE, PACED_PER_SECOND]), ("critical", "critical", 64, 10000, [])):
+            span, uplink, begin = Span(nodes, leader_pid, list(site.peer.values())), wire([site.broker_port], leader_pid), time.monotonic()
+            result[name] = load(kind, port, clients, requests, *more)
+            site.wait_drained()
+            result[name]["drained"] = time.monotonic() - begin
+            result[name]["uplink"] = (wire([site.broker_port], leader_pid) - uplink) / requests
+            cost = span.end()
+            result[name].update(disk=cost["disk"] / requests, wchar=cost["wchar"] / requests, cpu_per_1000=cost["cpu"] / requests * 1000)
+        result["load"] = {name: proc(pid) for name, pid in pids.items()}
+        return result
+    finally:
+        site.finished = True
+        site.cleanup()
+
+
+def bench_inflight(scratch, count, proposals):
+    """Ours inside the leader, three nodes on one loop in one process; the processor and the disk are those of all three."""
+    folder = tempfile.mkdtemp(dir=scratch)
+    result = answer(subprocess.run([os.path.join(BUILD, "inflight"), folder, str(count), str(proposals)], stdout=subprocess.PIPE, text=True, timeout=180).stdout)
+    shutil.rmtree(folder)
+    result.update(cpu_per_1000=result["cpu_s"] / proposals * 1000, disk=result["disk_bytes"] / 3 / proposals / VALUE)
+    return result
+
+
+def bench_libraft(scratch, mode, count, proposals):
+    """The same by libraft; None where it is not installed."""
+    binary = os.path.join(BUILD, "raft_peer")
+    if not os.path.exists(binary):
+        return None
+    folder = tempfile.mkdtemp(dir=scratch)
+    p = subprocess.Popen([binary, folder, mode, str(count), str(proposals)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        who = answer(p.stdout.readline())
+        span = Span(who["pids"], who["leader"], [])
+        p.stdin.write("begin\n")
+        p.stdin.flush()
+        result = answer(p.stdout.readline())
+        cost = span.end()
+        nodes = 3 / len(who["pids"])  # in the process that is asked for its disk
+        result.update(cpu_per_1000=cost["cpu"] / proposals * 1000, disk=cost["disk"] / nodes / proposals / VALUE, rss=cost["rss"], pss=cost["pss"])
+        return result
+    finally:
+        p.stdin.close()
+        try:
+            p.wait(10)
+        except subprocess.TimeoutExpired:
+            p.kill()
+            p.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def of(peer, *path):
+    """A peer's figure, or None when the peer or the figure is absent."""
+    for step in path:
+        if peer is None or (isinstance(peer, dict) and step not in peer):
+            return None
+        peer = peer[step]
+    return peer
+
+
+def report(limits, flights, rafts, raft_processes, etcd, grey, whole):
+    commit_us, trip_us = limits["sqlite_commit_us"], limits["round_trip_us"]
+    for name, label in (("fdatasync", "fdatasync of an overwritten block"), ("append", "fdatasync of an appended block"), ("sqlite_commit", "one SQLite commit")):
+        put("limit: %s" % label, limits[name + "_us"], "us")
+        put("  its median while other work went on", limits[name + "_median_us"], "us") if limits[name + "_median_us"] > 2 * limits[name + "_us"] else None
+    put("limit: loopback round trip", trip_us, "us")
+    for count, _ in FLIGHTS:
+        ours, theirs, label = flights[count], rafts[count], "%d in flight inside the leader" % count
+        put("commits/s, %s" % label, ours["rate"], "1/s", "libraft", of(theirs, "rate"))
+        put("p50, %s" % label, ours["p50_us"], "us", "libraft", of(theirs, "p50_us"))
+        put("p99, %s" % label, ours["p99_us"], "us", "libraft", of(theirs, "p99_us"))
+        put("CPU s per 1000, %s, 3 nodes" % label, ours["cpu_per_1000"], "s", "libraft", of(theirs, "cpu_per_1000"))
+        put("disk bytes per payload byte, %s, mean node" % label, ours["disk"], "", "libraft", of(theirs, "disk"), {1: 28, 64: 5, 512: 3.5}[count])
+    for name, label, bounds in (("one", "1 client", (28, 12)), ("many", "64 clients", (5, 4))):
+        g, e = grey[name], of(etcd, name)
+        put("commits/s, %s" % label, g["rate"], "1/s", "etcd", of(e, "rate"))
+        if name == "one":
+            put("p50, 1 client", g["p50_us"], "us", "limit: commit + 2 round trips", commit_us + 2 * trip_us)
+        put("p50, %s, beside etcd" % label, g["p50_us"], "us", "etcd", of(e, "p50_us"))
+        put("p99, %s" % label, g["p99_us"], "us", "etcd", of(e, "p99_us"))
+        put("CPU s per 1000 commits, %s, 3 nodes" % label, g["cpu_per_1000"], "s", "etcd", of(e, "cpu_per_1000"))
+        put("disk bytes per payload byte, %s, leader" % label, g["disk"], "", "etcd", of(e, "disk"), bounds[0])
+        put("written (wchar) per payload byte, %s" % label, g["wchar"], "", "etcd", of(e, "wchar"), bounds[1])
+        put("wire bytes per payload byte, %s, between nodes" % label, g["wire"], "", "etcd", of(e, "wire"))
+    for what, label, aim in (("calls", "system calls", 4.3), ("syncs", "syncs", None), ("instructions", "instructions", 55000)):
+        if what in grey["counts"]:
+            put("%s per commit at the leader, 64 clients" % label, grey["counts"][what], "", "etcd", of(etcd, "counts", what), aim)
+        else:
+            print("# %s per commit: this machine cannot count them" % label)
+    for state, label, aim in (("idle", "idle", 10), ("many", "under load", 12)):
+        put("RSS %s, largest node" % label, grey[state]["rss"] / 1024, "MiB", "etcd", etcd and etcd[state]["rss"] / 1024, aim)
+        put("PSS %s, largest node" % label, grey[state]["pss"] / 1024, "MiB", "etcd", etcd and etcd[state]["pss"] / 1024, 7 if state == "idle" else None)
+    if raft_processes:
+        put("libraft alone, RSS after 64 in flight, a library without API, TLS, store", raft_processes["rss"] / 1024, "MiB")
+    put("idle wire, between 3 nodes", grey["idle"]["wire"], "B/s", "etcd", of(etcd, "idle", "wire"))
+    put("idle CPU, 3 nodes together", grey["idle"]["cpu"], "%", "etcd", of(etcd, "idle", "cpu"))
+    put("without a leader after kill -9, median of %d" % ROUNDS, statistics.median(grey["leaderless"]) * 1000, "ms", "etcd (election time-out 1.5 s)", etcd and statistics.median(etcd["leaderless"]) * 1000)
+    put("without a leader after kill -9, worst of %d" % ROUNDS, max(grey["leaderless"]) * 1000, "ms", "etcd (election time-out 1.5 s)", etcd and max(etcd["leaderless"]) * 1000)
+    paced, critical = whole["paced"], whole["critical"]
+    put("whole site: disk bytes per %d-byte event at %d/s, leader" % (PACED_VALUE, PACED_PER_SECOND), paced["disk"], "B", aim=2048)
+    put("whole site: p50 of an event below critical, %d/s" % PACED_PER_SECOND, paced["p50_us"], "us")
+    put("whole site: uplink bytes per event, both ways, %d/s" % PACED_PER_SECOND, paced["uplink"], "B", "payload", PACED_VALUE)
+    put("whole site: critical events/s taken, 64 clients", critical["rate"], "1/s")
+    put("whole site: critical events/s, door to core's database", critical["requests"] / critical["drained"], "1/s")
+    put("whole site: uplink bytes per critical event, both ways", critical["uplink"], "B", "payload", VALUE)
+    for state in ("idle", "load"):
+        put("whole site: RSS of the leading gateway, %s" % state, max(v["rss"] for k, v in whole[state].items() if k.startswith("node")) / 1024, "MiB", aim={"idle": 10, "load": 12}[state])
+        put("whole site: RSS of the core, %s" % state, whole[state]["core"]["rss"] / 1024, "MiB")
+
+
+def main():
+    begin, load_before, scratch = time.monotonic(), os.getloadavg()[0], tempfile.mkdtemp(prefix="grey-bench-", dir=os.environ.get("TMPDIR"))
+    try:
+        limits = answer(subprocess.run([os.path.join(BUILD, "machine"), scratch], stdout=subprocess.PIPE, text=True, timeout=60).stdout)
+        flights = {count: bench_inflight(scratch, count, proposals) for count, proposals in FLIGHTS}
+        rafts = {count: bench_libraft(scratch, "together", count, proposals) for count, proposals in FLIGHTS}
+        raft_processes = bench_libraft(scratch, "processes", *FLIGHTS[1])
         etcd = bench_etcd(scratch)
-        grey = bench_grey()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    floor_us = limits["sqlite_commit_us"] + 2 * limits["round_trip_us"]
-    put("limit: fdatasync", limits["fdatasync_us"], "us")
-    put("limit: one SQLite commit", limits["sqlite_commit_us"], "us")
-    put("limit: loopback round trip", limits["round_trip_us"], "us")
-    for count, flight in flights.items():
-        label = "%d in flight inside the leader" % count
-        put("commits/s, %s" % label, flight["rate"], "1/s", "SQLite commits/s %.0f" % (1e6 / limits["sqlite_commit_us"]), flight["rate"] * limits["sqlite_commit_us"] / 1e6)
-        put("p50, %s" % label, flight["p50_us"], "us", "one SQLite commit %d" % limits["sqlite_commit_us"], flight["p50_us"] / limits["sqlite_commit_us"])
-        put("p99, %s" % label, flight["p99_us"], "us")
-    for name, label in (("one", "1 client"), ("many", "64 clients")):
-        g, e = grey[name], etcd[name] if etcd else None
-        put("commits/s, %s" % label, g["rate"], "1/s", "etcd %.0f" % e["rate"] if e else "", g["rate"] / e["rate"] if e else None)
-        if name == "one":
-            put("p50, 1 client", g["p50_us"], "us", "commit + 2 round trips %d" % floor_us, g["p50_us"] / floor_us)
-        else:
-            put("p50, 64 clients", g["p50_us"], "us", "etcd %d" % e["p50_us"] if e else "", g["p50_us"] / e["p50_us"] if e else None)
-        put("p99, %s" % label, g["p99_us"], "us", "etcd %d" % e["p99_us"] if e else "", g["p99_us"] / e["p99_us"] if e else None)
-        put("CPU s per 1000 commits, %s, 3 nodes" % label, g["cpu_per_1000"], "s", "etcd %.3f" % e["cpu_per_1000"] if e else "", g["cpu_per_1000"] / e["cpu_per_1000"] if e else None)
-        put("disk bytes per payload byte, %s, leader" % label, g["disk"], "", "etcd %.1f" % e["disk"] if e else "", g["disk"] / e["disk"] if e and e["disk"] else None)
-        put("written (wchar) per payload byte, %s" % label, g["wchar"], "", "etcd %.1f" % e["wchar"] if e else "", g["wchar"] / e["wchar"] if e and e["wchar"] else None)
-        put("wire bytes per payload byte, %s, clients included" % label, g["wire"], "", "etcd %.1f" % e["wire"] if e else "", g["wire"] / e["wire"] if e else None)
-    for name, label in (("idle_rss", "RSS idle"), ("idle_pss", "PSS idle"), ("load_rss", "RSS under load"), ("load_pss", "PSS under load")):
-        put("%s, largest node" % label, grey[name] / 1024, "MiB", "etcd %.0f" % (etcd[name] / 1024) if etcd else "", grey[name] / etcd[name] if etcd else None)
-    put("idle wire, 3 nodes together", grey["idle_wire"], "B/s", "etcd %.0f" % etcd["idle_wire"] if etcd else "", grey["idle_wire"] / etcd["idle_wire"] if etcd else None)
-    put("idle CPU, 3 nodes together", grey["idle_cpu"], "%", "etcd %.2f" % etcd["idle_cpu"] if etcd else "")
-    put("without a leader after kill -9, median of 5", statistics.median(grey["failover"]) * 1000, "ms")
-    put("without a leader after kill -9, worst of 5", max(grey["failover"]) * 1000, "ms")
-    width = [max(len(r[i]) for r in rows + [("figure", "value", "unit", "against", "ratio")]) for i in range(5)]
-    for r in [("figure", "value", "unit", "against", "ratio")] + rows:
+    report(limits, flights, rafts, raft_processes, etcd, bench_grey(), bench_whole())
+    head = ("figure", "value", "unit", "aim (at most)", "beside", "ratio")
+    width = [max(len(r[i]) for r in rows + [head]) for i in range(6)]
+    for r in [head] + rows:
         print("  ".join(c.ljust(w) for c, w in zip(r, width)).rstrip())
+    print("# %d processors, load %.1f at the start and %.1f at the end, %.0f s; an aim with ! was missed in this run"
+          % (os.cpu_count(), load_before, os.getloadavg()[0], time.monotonic() - begin))
     with open(os.path.join(ROOT, "build", "bench.json"), "w") as f:
-        json.dump(figures, f, indent=1)
+        json.dump({"processors": os.cpu_count(), "load_before": load_before, "kernel": os.uname().release, "figures": figures}, f, indent=1)
 
 
 main()
