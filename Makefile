@@ -115,7 +115,7 @@ fuzz-brief: $(FUZZERS) ## each fuzz target for FUZZ_SECONDS
 	    tests/script/tap.sh $(FUZZ_BUILD)/fuzz-brief
 system: $(PROGRAMS) ## end-to-end tests with real processes; one: make system TESTS=test_restarts
 	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/script/tap.sh $(if $(TESTS),$(patsubst %,tests/system/%.py,$(TESTS)),$(sort $(wildcard tests/system/test_*.py)))
-docs-check: $(BUILD)/greyd ## generated tables in docs/ are in step with the code
+docs-check: $(PROGRAMS) ## generated tables in docs/ are in step with the code
 	$(Q)printf '#!/bin/sh\nexec tests/script/docs.sh $(BUILD)\n' >$(BUILD)/docs-check && chmod +x $(BUILD)/docs-check && tests/script/tap.sh $(BUILD)/docs-check
 sanitize:
 	$(Q)$(MAKE) --no-print-directory SAN=address,undefined unit
@@ -164,16 +164,22 @@ clean-run: down ## and remove its data
 bench: ## measure, beside etcd and the limits of this machine: docs/BENCHMARKS.md
 	$(Q)deploy/deps.sh build run bench
 	@$(MAKE) --no-print-directory bench-now
-bench-now: all $(BUILD)/load $(BUILD)/machine
+bench-now: all $(BUILD)/load $(BUILD)/machine $(BUILD)/inflight
 	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/bench/bench.py
 $(BUILD)/load $(BUILD)/machine: $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -lsqlite3 -pthread
+$(BUILD)/inflight: $(BUILD)/obj/tests/bench/inflight.o $(ARCHIVES)
+	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 DESTDIR ?=
 PREFIX ?= /usr
 install: all ## staged install: make install DESTDIR=...
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man5 $(DESTDIR)$(PREFIX)/share/man/man8
 	install -m 0755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin/
 	for page in docs/man/*; do install -m 0644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/; done
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/share/,bash-completion/completions zsh/vendor-completions fish/vendor_completions.d)
+	$(BUILD)/greyctl completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/greyctl
+	$(BUILD)/greyctl completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_greyctl
+	$(BUILD)/greyctl completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/greyctl.fish
 
 .PHONY: clean help
 clean: ## remove build/

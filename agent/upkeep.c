@@ -84,7 +84,7 @@ static void flush(struct node *n) {
 static void compacted(void *context, struct sitelog_compact *job) {
     struct node *n = context;
     n->upkeep.compacting = false;
-    if (job->err != E_OK) {
+    if (job->err != E_OK && job->err != E_STOPPING) {
         log_error("upkeep", "compact", "index=%" PRIu64 " error=GREY-%d %s: %s", job->point.index, error_id(job->err),
                   error_sentence(job->err), job->fault.text);
         return;

@@ -15,8 +15,7 @@
 #define CACHE_BYTES (8u * 1024u * 1024u)
 #define CHECKPOINT_BYTES (16u * 1024u * 1024u)
 
-/* One text of many statements. */
-static const char schema[] = // NOLINT(bugprone-suspicious-missing-comma)
+static const char schema[] =
     "CREATE TABLE meta(format INTEGER NOT NULL);"
     "CREATE TABLE site(no INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, first_ms INTEGER, contact_ms INTEGER, node TEXT);"
     "CREATE TABLE incarnation(no INTEGER PRIMARY KEY, site INTEGER NOT NULL, number INTEGER NOT NULL, epoch INTEGER NOT NULL,"
@@ -51,6 +50,15 @@ enum statement {
     STATEMENT_COUNT
 };
 
+#define EVENTS_SQL                                                                                                                 \
+    "SELECT inc, channel, seq, idx, time_ms, received_ms, record FROM event"                                                       \
+    " WHERE inc IN (SELECT no FROM incarnation WHERE site = ?1) AND (inc, channel, seq) > (?2, ?3, ?4)"                            \
+    " AND (?5 < 0 OR channel = ?5) ORDER BY inc, channel, seq LIMIT ?6"
+
+#define GAPS_SQL                                                                                                                   \
+    "SELECT g.inc, g.channel, g.from_seq, g.to_seq, g.reason, g.received_ms FROM gap g JOIN incarnation i ON i.no = g.inc"         \
+    " WHERE i.site = ?1 ORDER BY g.inc, g.channel, g.from_seq"
+
 static const char *const sql[STATEMENT_COUNT] = {
     [SITE_FIND] = "SELECT no FROM site WHERE id = ?1",
     [SITE_ADD] = "INSERT INTO site(id, first_ms, contact_ms) VALUES(?1, ?2, ?2)",
@@ -66,11 +74,8 @@ static const char *const sql[STATEMENT_COUNT] = {
     [GAP_ADD] = "INSERT OR IGNORE INTO gap VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
     [SITES] = "SELECT no, id, first_ms, contact_ms, node FROM site WHERE length(?1) = 0 OR id = ?1 ORDER BY id",
     [POSITIONS] = "SELECT channel, seq, known FROM position WHERE inc = ?1 ORDER BY channel",
-    [EVENTS] = "SELECT inc, channel, seq, idx, time_ms, received_ms, record FROM event WHERE inc IN (SELECT no FROM incarnation "
-               "WHERE site = ?1)"
-               " AND (inc, channel, seq) > (?2, ?3, ?4) AND (?5 < 0 OR channel = ?5) ORDER BY inc, channel, seq LIMIT ?6",
-    [GAPS] = "SELECT g.inc, g.channel, g.from_seq, g.to_seq, g.reason, g.received_ms FROM gap g JOIN incarnation i ON i.no = g.inc"
-             " WHERE i.site = ?1 ORDER BY g.inc, g.channel, g.from_seq",
+    [EVENTS] = EVENTS_SQL,
+    [GAPS] = GAPS_SQL,
     [GAP_SUM] = "SELECT count(*), coalesce(sum(to_seq - from_seq + 1), 0) FROM gap WHERE inc IN (SELECT no FROM incarnation WHERE "
                 "site = ?1)",
 };

@@ -80,6 +80,16 @@ void change_truncated(struct raft *r, raft_index from) {
     }
 }
 
+bool change_before(const struct raft *r, struct raft_members *before) {
+    if (r->members_index <= r->commit) {
+        return false;
+    }
+    const struct entry *e = change_latest(r, r->commit, r->members_index - 1);
+    *before = r->settled;
+    must(e == NULL || raft_members_decode(blob_bytes(e->payload), before) == E_OK);
+    return true;
+}
+
 void change_committed(struct raft *r, raft_index before) {
     if (r->members_index <= r->settled_index) {
         return;

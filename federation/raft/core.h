@@ -164,9 +164,10 @@ enum grey_error follow_installed(struct raft *r, const struct raft_point *point,
 void follow_answer_stale(struct raft *r, const struct raft_message *m); /* to a leader of a former term */
 
 /* change.c */
-void change_take(struct raft *r, const struct entry *e);  /* an ENTRY_CONFIG was appended */
-void change_truncated(struct raft *r, raft_index from);   /* the log ends before `from` now */
-void change_committed(struct raft *r, raft_index before); /* commit rose from there */
+void change_take(struct raft *r, const struct entry *e);               /* an ENTRY_CONFIG was appended */
+void change_truncated(struct raft *r, raft_index from);                /* the log ends before `from` now */
+void change_committed(struct raft *r, raft_index before);              /* commit rose from there */
+bool change_before(const struct raft *r, struct raft_members *before); /* what the latest replaces; false: that is committed */
 void change_install(struct raft *r, const struct raft_members *members, raft_index index);
 void change_peers(struct raft *r);            /* makes peers parallel to members */
 enum grey_error change_begin(struct raft *r); /* the first entry of a leader's term */

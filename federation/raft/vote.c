@@ -14,10 +14,11 @@ static bool vote_is_voter(const struct raft *r, const struct raft_members *m) {
     return self != NULL && (self->voter || self->voter_old);
 }
 
-/* A voter of the latest configuration may, and one of the committed one as long as the latest is not: it may be the only one whose log
- * can win, and then has to lead until the configuration without it is committed (thesis 4.2.2). */
+/* A voter of the latest configuration may, and one of the configuration before as long as the latest is not known to be committed: it
+ * may be the only one whose log can win, and then has to lead until the configuration without it is committed (thesis 4.2.2). */
 static bool vote_may_campaign(const struct raft *r) {
-    return vote_is_voter(r, &r->members) || (r->members_index > r->commit && vote_is_voter(r, &r->settled));
+    struct raft_members before;
+    return vote_is_voter(r, &r->members) || (change_before(r, &before) && vote_is_voter(r, &before));
 }
 
 void vote_draw_deadline(struct raft *r) {

@@ -5,51 +5,56 @@
 #ifndef GREY_ERROR_H
 #define GREY_ERROR_H
 
-/* clang-format off: one error, one line */
-#define GREY_ERRORS(X)                                                                                                             \
-    /* answers of the site */                                                                                                      \
-    X(E_BUSY, 1004, 429, "a queue of this node is full", "slow down and repeat; see 'greyctl queue'")                              \
-    X(E_CONDITION, 1007, 412, "the condition of the request does not hold", "read the key again and repeat with its ETag")         \
-    X(E_ID_REUSED, 1008, 409, "this id was used before with another body", "give each event an id of its own")                     \
-    X(E_NOT_FOUND, 1009, 404, "there is no such thing", "check the name")                                                          \
-    X(E_METHOD, 1010, 405, "this path does not take that method", "see docs/openapi.yaml")                                         \
-    X(E_TOO_LARGE, 1011, 413, "the request is larger than the limit", "split it; limits are in docs/CONFIGURATION.md")             \
-    X(E_BAD_REQUEST, 1012, 400, "the request is malformed", "correct the named field")                                             \
-    X(E_DENIED, 1013, 403, "the caller has no right to do that", "use an account or a token with the role named in the answer")    \
-    X(E_TIMEOUT, 1014, 504, "no answer came in time", "check the link and repeat")                                                 \
-    X(E_LOG_FULL, 1015, 429, "too many proposals are in flight", "slow down and repeat")                                           \
-    X(E_STOPPING, 1016, 503, "this node is stopping", "ask another node of the site")                                              \
-    X(E_MEMBER_CHANGE_PENDING, 1017, 409, "another membership change is under way", "wait until it is done and repeat")            \
-    X(E_NOT_HERE_YET, 1018, 501, "this part is not enabled on this node", "see docs/CONFIGURATION.md")                             \
+/* clang-format off */ /* one error, one line */
+#define GREY_ERRORS(X) \
+    /* answers of the site */ \
+    X(E_NO_QUORUM, 1001, 503, "too few nodes of this site answer", "check power and cabling of the other gateways; stale reads go on") \
+    X(E_NOT_LEADER, 1002, 503, "this node does not lead and knows no leader", "try again in a second; see 'greyctl cluster status'") \
+    X(E_OUTCOME_UNKNOWN, 1003, 504, "the request was proposed, its fate is unknown", "repeat it with the same id; it takes effect once") \
+    X(E_BUSY, 1004, 429, "a queue of this node is full", "slow down and repeat; see 'greyctl queue'") \
+    X(E_QUEUE_FULL, 1005, 507, "the site's queue is full", "bring the link to the core back, or raise federation.offline.queue_size_mb") \
+    X(E_DISK_FULL, 1006, 507, "no space is left on the storage device", "free space below storage.data_dir; the node recovers by itself") \
+    X(E_CONDITION, 1007, 412, "the condition of the request does not hold", "read the key again and repeat with its ETag") \
+    X(E_ID_REUSED, 1008, 409, "this id was used before with another body", "give each event an id of its own") \
+    X(E_NOT_FOUND, 1009, 404, "there is no such thing", "check the name") \
+    X(E_METHOD, 1010, 405, "this path does not take that method", "see docs/openapi.yaml") \
+    X(E_TOO_LARGE, 1011, 413, "the request is larger than the limit", "split it; limits are in docs/CONFIGURATION.md") \
+    X(E_BAD_REQUEST, 1012, 400, "the request is malformed", "correct the named field") \
+    X(E_DENIED, 1013, 403, "the caller has no right to do that", "use an account or a token with the role named in the answer") \
+    X(E_TIMEOUT, 1014, 504, "no answer came in time", "check the link and repeat") \
+    X(E_LOG_FULL, 1015, 429, "too many proposals are in flight", "slow down and repeat") \
+    X(E_STOPPING, 1016, 503, "this node is stopping", "ask another node of the site") \
+    X(E_MEMBER_CHANGE_PENDING, 1017, 409, "another membership change is under way", "wait until it is done and repeat") \
+    X(E_NOT_HERE_YET, 1018, 501, "this part is not enabled on this node", "see docs/CONFIGURATION.md") \
     X(E_KV_FULL, 1019, 507, "the site keeps no more keys", "delete keys that are not needed; bounds are in docs/CONFIGURATION.md") \
-    /* outside bytes */                                                                                                            \
-    X(E_BAD_CBOR, 2001, 400, "the bytes are not deterministic CBOR", "the sender is faulty or of another version")                 \
-    X(E_BAD_FRAME, 2002, 400, "the bytes are not a Grey frame", "check that both ends speak Grey Protocol v2")                     \
-    X(E_BAD_VERSION, 2003, 400, "the other side speaks another version", "upgrade the older side")                                 \
-    X(E_BAD_CRC, 2004, 400, "the checksum does not match", "the line or a memory is faulty; the frame is sent again")              \
-    X(E_BAD_MESSAGE, 2005, 400, "a message lacks a field or has one out of range", "the sender is faulty or of another version")   \
-    X(E_BAD_JSON, 2006, 400, "the text is not JSON", "correct the named place")                                                    \
-    X(E_BAD_HTTP, 2007, 400, "the bytes are not HTTP/1.1", "check the client and the port")                                        \
-    X(E_UNKNOWN_ENTRY, 2008, 0, "the log holds an entry of a kind this version does not know", "upgrade greyd on this node")       \
-    X(E_WRONG_SITE, 2009, 403, "the other side belongs to another site or cluster", "check site.id and --join of both nodes")      \
-    X(E_STALE_MEMBER, 2010, 403, "the other side is an old incarnation of a member", "wipe its data directory and join it again")  \
-    /* identity */                                                                                                                 \
-    X(E_TLS, 3001, 0, "the TLS handshake failed", "check certificates and clocks of both sides")                                   \
-    X(E_CERT, 3002, 0, "a certificate is not acceptable", "check issuer, names and validity with 'openssl x509 -text'")            \
-    X(E_KEY, 3003, 0, "a key cannot be read or used", "check the file, its owner and its mode")                                    \
-    /* machine */                                                                                                                  \
-    X(E_NO_MEMORY, 4001, 503, "no memory is left", "raise the memory limit of the service")                                        \
-    X(E_IO, 4002, 503, "the storage device answered with an error", "see the log; replace the device if it repeats")               \
-    X(E_CORRUPT, 4003, 503, "stored data is damaged", "the node mends it from its peers; see the log")                             \
-    X(E_ADDRESS_IN_USE, 4004, 0, "the address is in use", "stop the other program or choose another port")                         \
-    X(E_CONNECT, 4005, 503, "the other side cannot be reached", "check the address, the cable and the firewall")                   \
-    X(E_CLOSED, 4006, 503, "the other side closed the connection", "see its log")                                                  \
-    X(E_SYSTEM, 4007, 500, "the operating system refused a request", "see the detail")                                             \
-    X(E_LOCKED, 4008, 0, "the data directory is in use by another process", "stop the other greyd, or choose another --data-dir")  \
-    X(E_DISK_VERSION, 4009, 0, "the data directory was written by another version", "use the version that wrote it, or upgrade")   \
-    /* configuration and command line */                                                                                           \
-    X(E_CONFIG, 5001, 0, "the configuration is not acceptable", "correct the named line")                                          \
-    X(E_USAGE, 5002, 0, "the command line is not acceptable", "see --help")                                                        \
+    /* outside bytes */ \
+    X(E_BAD_CBOR, 2001, 400, "the bytes are not deterministic CBOR", "the sender is faulty or of another version") \
+    X(E_BAD_FRAME, 2002, 400, "the bytes are not a Grey frame", "check that both ends speak Grey Protocol v2") \
+    X(E_BAD_VERSION, 2003, 400, "the other side speaks another version", "upgrade the older side") \
+    X(E_BAD_CRC, 2004, 400, "the checksum does not match", "the line or a memory is faulty; the frame is sent again") \
+    X(E_BAD_MESSAGE, 2005, 400, "a message lacks a field or has one out of range", "the sender is faulty or of another version") \
+    X(E_BAD_JSON, 2006, 400, "the text is not JSON", "correct the named place") \
+    X(E_BAD_HTTP, 2007, 400, "the bytes are not HTTP/1.1", "check the client and the port") \
+    X(E_UNKNOWN_ENTRY, 2008, 0, "the log holds an entry of a kind this version does not know", "upgrade greyd on this node") \
+    X(E_WRONG_SITE, 2009, 403, "the other side belongs to another site or cluster", "check site.id and --join of both nodes") \
+    X(E_STALE_MEMBER, 2010, 403, "the other side is an old incarnation of a member", "wipe its data directory and join it again") \
+    /* identity */ \
+    X(E_TLS, 3001, 0, "the TLS handshake failed", "check certificates and clocks of both sides") \
+    X(E_CERT, 3002, 0, "a certificate is not acceptable", "check issuer, names and validity with 'openssl x509 -text'") \
+    X(E_KEY, 3003, 0, "a key cannot be read or used", "check the file, its owner and its mode") \
+    /* machine */ \
+    X(E_NO_MEMORY, 4001, 503, "no memory is left", "raise the memory limit of the service") \
+    X(E_IO, 4002, 503, "the storage device answered with an error", "see the log; replace the device if it repeats") \
+    X(E_CORRUPT, 4003, 503, "stored data is damaged", "the node mends it from its peers; see the log") \
+    X(E_ADDRESS_IN_USE, 4004, 0, "the address is in use", "stop the other program or choose another port") \
+    X(E_CONNECT, 4005, 503, "the other side cannot be reached", "check the address, the cable and the firewall") \
+    X(E_CLOSED, 4006, 503, "the other side closed the connection", "see its log") \
+    X(E_SYSTEM, 4007, 500, "the operating system refused a request", "see the detail") \
+    X(E_LOCKED, 4008, 0, "the data directory is in use by another process", "stop the other greyd, or choose another --data-dir") \
+    X(E_DISK_VERSION, 4009, 0, "the data directory was written by another version", "use the version that wrote it, or upgrade") \
+    /* configuration and command line */ \
+    X(E_CONFIG, 5001, 0, "the configuration is not acceptable", "correct the named line") \
+    X(E_USAGE, 5002, 0, "the command line is not acceptable", "see --help") \
     X(E_BUG, 9001, 500, "this is a fault of the program", "please report it with the log")
 /* clang-format on */
 

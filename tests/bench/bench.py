@@ -123,6 +123,12 @@ def main():
     scratch = tempfile.mkdtemp(prefix="grey-bench-")
     try:
         limits = json.loads(subprocess.run([os.path.join(BUILD, "machine"), scratch], stdout=subprocess.PIPE, text=True, check=True).stdout)
+        flights = {}
+        for count, proposals in ((1, 2000), (64, 40000), (512, 100000)):
+            folder = os.path.join(scratch, "flight%d" % count)
+            os.makedirs(folder)
+            out = subprocess.run([os.path.join(BUILD, "inflight"), folder, str(count), str(proposals)], stdout=subprocess.PIPE, text=True, check=True, timeout=180)
+            flights[count] = json.loads(out.stdout)
         etcd = bench_etcd(scratch)
         grey = bench_grey()
     finally:
@@ -131,6 +137,11 @@ def main():
     put("limit: fdatasync", limits["fdatasync_us"], "us")
     put("limit: one SQLite commit", limits["sqlite_commit_us"], "us")
     put("limit: loopback round trip", limits["round_trip_us"], "us")
+    for count, flight in flights.items():
+        label = "%d in flight inside the leader" % count
+        put("commits/s, %s" % label, flight["rate"], "1/s", "SQLite commits/s %.0f" % (1e6 / limits["sqlite_commit_us"]), flight["rate"] * limits["sqlite_commit_us"] / 1e6)
+        put("p50, %s" % label, flight["p50_us"], "us", "one SQLite commit %d" % limits["sqlite_commit_us"], flight["p50_us"] / limits["sqlite_commit_us"])
+        put("p99, %s" % label, flight["p99_us"], "us")
     for name, label in (("one", "1 client"), ("many", "64 clients")):
         g, e = grey[name], etcd[name] if etcd else None
         put("commits/s, %s" % label, g["rate"], "1/s", "etcd %.0f" % e["rate"] if e else "", g["rate"] / e["rate"] if e else None)

@@ -11,6 +11,30 @@ check() { # name, expected text on stdin, file that must hold it whole
         failed=1
     fi
 }
-"$build/greyd" --config-keys | check "configuration keys" docs/CONFIGURATION.md "paste the table of 'greyd --config-keys'"
-tests/script/errors.sh | check "errors" docs/ERRORS.md "write it with tests/script/errors.sh"
+check "configuration keys" docs/CONFIGURATION.md "paste the table of 'greyd --config-keys'" < <("$build/greyd" --config-keys)
+check "errors" docs/ERRORS.md "write it with tests/script/errors.sh" < <(tests/script/errors.sh)
+check "keys in the manual" docs/man/greyd.yaml.5 "replace its KEYS by the output of 'tests/script/man5.sh BUILD'" < <(tests/script/man5.sh "$build")
+# Every flag and verb stands in its manual page.
+known() { # name, page; words on stdin
+    local word missing=
+    while read -r word; do
+        sed 's/\\-/-/g; s/\\f[BIR]//g; s/^\.[A-Z]* *//; s/[",]//g' "$2" | tr -s ' ' | grep -qF -- "$word" || missing="$missing $word"
+    done
+    number=$((number + 1))
+    if [ -z "$missing" ]; then
+        echo "ok $number - $1"
+    else
+        echo "not ok $number - $1: $2 lacks$missing"
+        failed=1
+    fi
+}
+known "flags of greyd in its manual" docs/man/greyd.8 < <("$build/greyd" --help | grep -oE '^  --[a-z-]+' | tr -d ' ')
+known "flags of grey-core in its manual" docs/man/grey-core.8 < <("$build/grey-core" --help | grep -oE '^  --[a-z-]+' | tr -d ' ')
+known "verbs of greyctl in its manual" docs/man/greyctl.1 < <("$build/greyctl" --help | sed -n '/^verbs/,/^options/p' |
+    sed -nE 's/^  ([a-z]+( [a-z]+)?)( [A-Z[].*| bash.*|  .*)?$/\1/p' | sed 's/ *$//')
+known "options of greyctl in its manual" docs/man/greyctl.1 < <(
+    for verb in 'kv put' 'kv get' 'kv list' 'kv watch' 'event send' 'event tail' 'site events' doctor 'config show'; do
+        # shellcheck disable=SC2086  # a verb is one word or two
+        "$build/greyctl" help $verb
+    done | grep -oE '^  --[a-z-]+' | tr -d ' ' | sort -u)
 exit $failed

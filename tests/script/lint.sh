@@ -3,7 +3,7 @@
 set -u
 export LC_ALL=C
 checks='-*,bugprone-*,-bugprone-easily-swappable-parameters,-bugprone-reserved-identifier,-bugprone-assignment-in-if-condition'
-checks=$checks,'-bugprone-narrowing-conversions,-bugprone-implicit-widening-of-multiplication-result,-bugprone-misplaced-widening-cast,-bugprone-macro-parentheses,-bugprone-sizeof-expression,clang-analyzer-core.*,clang-analyzer-unix.*,clang-analyzer-deadcode.*,misc-redundant-expression'
+checks=$checks,'-bugprone-narrowing-conversions,-bugprone-implicit-widening-of-multiplication-result,-bugprone-misplaced-widening-cast,-bugprone-macro-parentheses,-bugprone-sizeof-expression,-bugprone-suspicious-missing-comma,clang-analyzer-core.*,clang-analyzer-unix.*,clang-analyzer-deadcode.*,misc-redundant-expression'
 export checks
 tidy() {
     printf '%s\n' "$@" | xargs -P 2 -n 6 sh -c 'clang-tidy --quiet --warnings-as-errors="*" --checks="$checks" "$@" -- -std=c11 -I. -D_GNU_SOURCE \

@@ -571,7 +571,12 @@ static void node_take_notes(struct world *w, struct node *n, const struct raft_o
         world_trace(w, "note of %" PRIu64 ": kind=%d a=%" PRIu64 " b=%" PRIu64, n->id, (int)note->kind, note->a, note->b);
         w->counts[COUNT_TRUNCATED] += note->kind == RAFT_NOTE_TRUNCATED;
         w->counts[COUNT_QUORUM_LOST] += note->kind == RAFT_NOTE_QUORUM_LOST;
-        w->counts[COUNT_ELECTED] += note->kind == RAFT_NOTE_ROLE && note->a == RAFT_LEADER;
+        if (note->kind == RAFT_NOTE_ROLE && note->a == RAFT_LEADER) {
+            w->counts[COUNT_ELECTED]++;
+            if (w->short_reigns && !w->calm && world_chance(w, 900)) {
+                world_later(w, world_draw(w, 4 * (uint64_t)w->delay_us_max), EVENT_FALL, n);
+            }
+        }
         if (note->kind == RAFT_NOTE_DIVERGED || note->kind == RAFT_NOTE_REFUSED) {
             world_fail(w, "node %" PRIu64 ": note %d a=%" PRIu64 " b=%" PRIu64 " among honest members", n->id, (int)note->kind,
                        note->a, note->b);
@@ -837,6 +842,12 @@ static void world_handle(struct world *w, struct event *e) {
             world_restart(w, n);
         }
         break;
+    case EVENT_FALL:
+        if (alive && !w->calm) {
+            world_crash(w, n);
+            world_later(w, world_between(w, 20, 500) * MS, EVENT_RESTART, n);
+        }
+        break;
     case EVENT_CLIENT:
         client_act(w);
         world_later(w, world_between(w, 1, 2 * (uint64_t)w->client_ms) * MS, EVENT_CLIENT, NULL);
@@ -882,7 +893,16 @@ static void world_draw_character(struct world *w) {
     w->chaos_ms = (uint32_t)world_between(w, 50, 3000);
     w->client_ms = (uint32_t)world_between(w, 5, 60);
     w->compact_entries = (uint32_t)world_between(w, 10, 400);
-    w->changes = world_chance(w, 600);
+    w->short_reigns = world_chance(w, 250);
+    if (w->short_reigns) {
+        w->config.message_bytes_max = 1; /* entries of former terms travel alone */
+        w->loss_permille = (uint32_t)world_between(w, 0, 300);
+        w->delay_us_max = (uint32_t)world_between(w, 10000, 40000);
+        w->disk_us_max = 2000;
+        w->client_ms = 5;
+        w->chaos_ms = 5000;
+    }
+    w->changes = !w->short_reigns && world_chance(w, 600);
     w->wipes = w->changes && world_chance(w, 400);
     w->voters_min = w->wipes ? 3 : 1;
 }

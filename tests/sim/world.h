@@ -122,6 +122,7 @@ enum event_kind {
     EVENT_LOADED,
     EVENT_INSTALLED,
     EVENT_RESTART,
+    EVENT_FALL,
     EVENT_CLIENT,
     EVENT_CHAOS
 };
@@ -150,6 +151,7 @@ struct world {
     uint32_t loss_permille, duplicate_permille, delay_us_min, delay_us_max, late_permille;
     uint32_t disk_us_min, disk_us_max, chaos_ms, client_ms, compact_entries;
     bool wipes, changes;
+    bool short_reigns; /* leaders fall soon after their election, as in figure 8 of the Raft paper */
     uint32_t voters_min;
     uint64_t value;               /* last proposed */
     raft_index acknowledged;      /* highest index that a client was told of, by answer or read */
