@@ -122,14 +122,6 @@ static void end_session(struct uplink *u) {
     metrics_set(&link_up, 0, 0);
 }
 
-static void reconnect(struct uplink *u, const char *why) {
-    note_error(u, why);
-    log_info("uplink", "reconnect", "endpoint=%s %s", mqtt_endpoint(u->mqtt), why);
-    end_session(u);
-    mqtt_stop(u->mqtt);
-    mqtt_start(u->mqtt);
-}
-
 static enum grey_error send(struct uplink *u, enum event_channel c, struct bytes frame) {
     char topic[TOPIC_BYTES_MAX];
     int id;
@@ -566,13 +558,14 @@ static void look_after_hello(struct uplink *u, uint64_t now_ms) {
         return;
     }
     uint32_t enough = u->o.endpoint_count > 1 ? HELLOS_PER_ENDPOINT : HELLOS_PER_CONNECT;
-    if (metrics_value(&rolled_back, 0) == 0) {
-        note_error(u, "connected to the broker, but the core does not answer");
+    bool known = metrics_value(&rolled_back, 0) != 0; /* it did answer, and said why it cannot welcome this site */
+    const char *why = "connected to the broker, but the core does not answer";
+    if (!known) {
+        note_error(u, why);
     }
-    if (u->hellos >= enough) {
-        uint64_t wait_ms = u->hello_wait_ms;
-        reconnect(u, u->last_error);
-        u->reconnect_hello_wait_ms = wait_ms;
+    if (u->hellos >= enough && !known) {
+        u->reconnect_hello_wait_ms = u->hello_wait_ms;
+        mqtt_give_up(u->mqtt, why);
     } else {
         u->hello_due = true;
     }

@@ -531,6 +531,12 @@ void mqtt_stop(struct mqtt *m) {
     close_all(m);
 }
 
+void mqtt_give_up(struct mqtt *m, const char *why) {
+    if (m->wanted && m->conn != NULL) {
+        fall(m, why);
+    }
+}
+
 bool mqtt_connected(const struct mqtt *m) {
     return m->connected && m->fall.place == 0;
 }

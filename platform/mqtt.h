@@ -39,6 +39,7 @@ struct mqtt *mqtt_new(const struct conn_context *x, const struct mqtt_options *o
 void mqtt_free(struct mqtt *m);
 void mqtt_start(struct mqtt *m); /* connects, and stays connected until mqtt_stop */
 void mqtt_stop(struct mqtt *m);
+void mqtt_give_up(struct mqtt *m, const char *why); /* this connection is no good: closed follows, then the next endpoint is tried */
 bool mqtt_connected(const struct mqtt *m);
 const char *mqtt_endpoint(const struct mqtt *m); /* in use or tried last */
 
