@@ -81,9 +81,10 @@ void channel_turn_took(struct channel_turns *t, const bool waiting[CHANNEL_COUNT
 
 /* --- pace ----------------------------------------------------------------------------------------------------------------------------------- */
 
-#define PACE_BYTES_START (64u * 1024u)
+#define PACE_BYTES_START (16u * 1024u)
+#define FRAME_BYTES_MIN 1024u /* below that, what stands around the records would be most of it */
 #define PACE_LATE_MS 750u  /* confirmed so much later than the quickest: too much is on the way */
-#define PACE_QUICK_MS 250u /* so little later: more may be on the way */
+#define PACE_QUICK_MS 350u /* so little later: more may be on the way */
 
 static uint32_t clamp(uint64_t bytes) {
     return bytes < CHANNEL_PACE_BYTES_MIN   ? CHANNEL_PACE_BYTES_MIN
@@ -103,8 +104,8 @@ bool channel_pace_room(struct channel_pace *p) {
 }
 
 uint32_t channel_pace_frame_bytes(const struct channel_pace *p) {
-    uint32_t half = p->bytes_max / 2;
-    return half < CHANNEL_PACE_BYTES_MAX / 4 ? half : CHANNEL_PACE_BYTES_MAX / 4;
+    uint32_t part = p->bytes_max / 8;
+    return part < FRAME_BYTES_MIN ? FRAME_BYTES_MIN : part;
 }
 
 void channel_pace_sent(struct channel_pace *p, uint32_t bytes) {

@@ -46,7 +46,7 @@ void channel_turn_took(struct channel_turns *t, const bool waiting[CHANNEL_COUNT
 /* What a thin link cannot carry must wait in our queue, where an alarm can overtake it, and not in sockets and routers.  So the bytes on
  * the way are bounded such that they wait about half a second at most beyond the bare round trip: the bound grows while confirmations
  * come quickly and it is used, and shrinks when they come late (as LEDBAT does, RFC 6817). */
-#define CHANNEL_PACE_BYTES_MIN 1024u
+#define CHANNEL_PACE_BYTES_MIN 2048u
 #define CHANNEL_PACE_BYTES_MAX (1024u * 1024u)
 
 struct channel_pace {

@@ -324,7 +324,8 @@ static void told_publish(struct mosquitto *client, void *context, int id, int re
     for (uint32_t i = 0; i < m->inflight; i++) {
         if (m->unconfirmed[i].id == id) {
             uint64_t took_ms = loop_now_ms(m->x.loop) - m->unconfirmed[i].sent_ms;
-            m->slowest_ms = took_ms > m->slowest_ms && took_ms < STALL_MS_MAX ? (uint32_t)took_ms : m->slowest_ms;
+            uint32_t slowest_ms = m->slowest_ms - m->slowest_ms / 8; /* it need not stay so slow */
+            m->slowest_ms = took_ms > slowest_ms && took_ms < STALL_MS_MAX ? (uint32_t)took_ms : slowest_ms;
             memmove(&m->unconfirmed[i], &m->unconfirmed[i + 1], (m->inflight - i - 1) * sizeof m->unconfirmed[0]);
             m->inflight--;
             break;
