@@ -4,57 +4,55 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/gather.h"
+#include "federation/channel.h"
 #include "federation/frame.h"
-#include "federation/record.h"
 #include "federation/shaper.h"
-#include "federation/sync.h"
 #include "include/grey/must.h"
 #include "platform/compress.h"
+#include "platform/keys.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
 #include "platform/mqtt.h"
 #include "platform/now.h"
 
-/* idle -> (leads) connecting -> hello sent -> welcomed: streaming.  One batch is gathered at a time: rows of the outbox from memory and
- * disk, then their payloads, then one frame.  What was sent and not acknowledged by the core is remembered by its last number only;
- * when no acknowledgement comes, the connection is made anew and the stream goes on behind the last acknowledged number. */
+/* idle -> (leads) connecting -> hello sent -> welcomed: streaming.  One frame at a time: whose turn it is, its rows and payloads
+ * (agent/gather.h), the frame, the broker.  What is on the way is not kept here: only the core's acknowledgement counts, and when that
+ * does not come, a new hello asks the core for its position and the stream goes on behind it.  A connection is made anew only when the
+ * broker does not answer (platform/mqtt.h): handshakes cost more than hellos. */
 
-#define BATCH_ROWS 512u
-#define BATCH_BYTES (256u * 1024u)
 #define COMPRESS_FROM_BYTES 256u
+#define FRAME_MARGIN_BYTES 4096u /* what stands around the records of a frame; each has some 20 bytes more */
+#define GATHER_DATA_EVENTS 512u
 #define GATHER_DATA_MS 200u /* normal and low events wait this long for company */
-#define ACK_TIMEOUT_MS 15000u
-#define WELCOME_TIMEOUT_MS 3000u
+#define TICK_MS 1000u
+#define IDLE_TICK_MS 10000u
 #define RETRY_MS 1000u
-#define FLOOR_EVERY 20u      /* each 20th batch is of the lowest channel that has anything: 5% */
-#define BURST_SECONDS_DIV 4u /* a quarter of a second's bytes may leave at once */
-#define WINDOW_MAX 64u
+#define ACK_PATIENCE_MS_MIN 15000u /* the broker has it and the core is silent: ask; doubled each time up to the maximum */
+#define ACK_PATIENCE_MS_MAX 240000u
+#define HELLO_MS_MIN 3000u /* the core has not welcomed us: say hello again; doubled each time up to the maximum */
+#define HELLO_MS_MAX 300000u
+#define HELLOS_PER_ENDPOINT 3u /* then another broker is tried, if there is one */
+#define HELLOS_PER_CONNECT 12u /* and the same one anew after so many, in case it has lost our subscription */
+#define RESYNC_PAUSE_MS 2000u  /* a hello so fresh answers the core's wish for one */
+#define ACK_PROPOSE_MS 500u    /* acknowledgements become log entries at most this often: each is a commit on every disk */
+#define BURST_SECONDS_DIV 4u   /* a quarter of a second's bytes may leave at once */
+#define ON_WAY_MAX 20u         /* publishes that the broker has not confirmed */
 
 struct stream {
-    grey_seq sent;     /* last number sent in this session */
-    grey_seq acked;    /* last number the core acknowledged */
+    struct channel_out out;
+    struct uplink *owner;
     grey_seq proposed; /* acknowledgement on its way through the log; 0: none */
     uint64_t gather_until_ms;
+    uint64_t waiting_since_ms; /* the broker has frames that the core has not acknowledged; 0: none known */
 };
 
-struct flight {
-    enum event_channel channel;
-    grey_seq to_seq;
+/* A publish that the broker has not confirmed. */
+struct on_way {
+    int id;
+    uint32_t bytes;
     uint64_t sent_ms;
-};
-
-/* The batch being gathered. */
-struct batch {
-    bool running;
-    uint64_t session; /* it was begun in: stale when another one has begun */
     enum event_channel channel;
-    enum event_priority priority; /* being scanned */
-    grey_seq from, next_seq;
-    struct outbox_row *rows; /* BATCH_ROWS */
-    uint32_t row_count;
-    grey_seq scanned_to; /* all rows up to here are known */
-    struct sitelog_read read;
-    struct blob **payloads; /* parallel to rows; references */
 };
 
 struct uplink {
@@ -62,21 +60,26 @@ struct uplink {
     struct uplink_options o;
     struct node *node;
     struct mqtt *mqtt;
+    struct gather *gather;
     struct shaper shaper;
     char site[LIMIT_NAME_BYTES + 1], name[LIMIT_NAME_BYTES + 1];
-    bool leads, welcomed, hello_due;
+    bool leads, welcomed, hello_due, pumping, stopped;
+    uint32_t proposals; /* acknowledgements that the node has not answered */
     grey_epoch epoch;
-    uint64_t session, hello_ms, message_id;
+    uint64_t session, gather_session, message_id;
+    uint64_t hello_ms, hello_wait_ms, patience_ms, acks_proposed_ms;
+    uint32_t hellos; /* on this connection without a welcome */
     struct stream streams[CHANNEL_COUNT];
-    struct flight flights[WINDOW_MAX];
-    uint32_t flight_first, flight_count, batch_number;
-    struct batch batch;
+    struct channel_turns turns;
+    struct channel_pace pace;
+    uint64_t reconnect_hello_wait_ms;
+    struct on_way on_way[ON_WAY_MAX];
+    uint32_t on_way_count;
     struct builder frame; /* built and not yet taken by the MQTT client */
     enum event_channel frame_channel;
     grey_seq frame_to;
-    struct loop_timer timer, gate_timer;
+    struct loop_timer timer, gate_timer, ack_timer;
     int64_t last_contact_ms;
-    uint64_t published_payload;
     char last_error[160];
 };
 
@@ -91,9 +94,13 @@ static struct metric sent_events =
 static struct metric contact = METRIC_GAUGE_MILLI("grey_federation_last_contact_seconds", "Since the core's last word; -1: never.");
 static struct metric refusals =
     METRIC_COUNTER("grey_federation_refused_messages_total", "Messages from the core's side that could not be read.");
+static struct metric rolled_back =
+    METRIC_GAUGE("grey_federation_rolled_back", "1 while the core holds events that this site does not know (see the log).");
 static struct metric connects = METRIC_COUNTER("grey_federation_connects_total", "Connections to the broker.");
 
 static void pump(struct uplink *u);
+static void propose_acks(struct uplink *u);
+static void what_waits(struct uplink *u, bool waiting[CHANNEL_COUNT]);
 
 static struct state *state(const struct uplink *u) {
     return node_state(u->node);
@@ -111,27 +118,31 @@ static void end_session(struct uplink *u) {
     }
     u->welcomed = false;
     u->session++;
-    u->flight_first = u->flight_count = 0;
     builder_free(&u->frame);
     metrics_set(&link_up, 0, 0);
 }
 
-static void reconnect(struct uplink *u, const char *why) {
-    note_error(u, why);
-    log_warn("uplink", "reconnect", "%s", why);
-    end_session(u);
-    mqtt_stop(u->mqtt);
-    mqtt_start(u->mqtt);
+static enum grey_error send(struct uplink *u, enum event_channel c, struct bytes frame) {
+    char topic[TOPIC_BYTES_MAX];
+    int id;
+    if (u->on_way_count == ON_WAY_MAX) {
+        return E_BUSY;
+    }
+    sync_topic(topic, u->site, true, c);
+    enum grey_error err = mqtt_publish(u->mqtt, topic, frame, &id);
+    if (err == E_OK) {
+        u->on_way[u->on_way_count++] =
+            (struct on_way){.id = id, .bytes = (uint32_t)frame.size, .sent_ms = loop_now_ms(u->x.loop), .channel = c};
+        channel_pace_sent(&u->pace, (uint32_t)frame.size);
+    }
+    return err;
 }
 
 static bool send_content(struct uplink *u, enum event_channel c, struct bytes content, uint16_t flags) {
-    char topic[TOPIC_BYTES_MAX];
     struct builder frame;
-    int id;
     builder_init(&frame, LIMIT_FRAME_PAYLOAD_BYTES + FRAME_OVERHEAD_BYTES);
     frame_write(&frame, flags, ++u->message_id, (uint64_t)now_wall_ms() * 1000000u, content);
-    sync_topic(topic, u->site, true, c);
-    enum grey_error err = frame.err != E_OK ? frame.err : mqtt_publish(u->mqtt, topic, builder_bytes(&frame), &id);
+    enum grey_error err = frame.err != E_OK ? frame.err : send(u, c, builder_bytes(&frame));
     builder_free(&frame);
     return err == E_OK;
 }
@@ -157,10 +168,23 @@ static void say_hello(struct uplink *u) {
     builder_init(&b, 1024);
     sync_put_hello(&b, &h);
     if (send_content(u, CHANNEL_CONTROL, builder_bytes(&b), FRAME_FLAG_PRIORITY)) {
+        uint8_t chance;
+        keys_random(&chance, sizeof chance);
         u->hello_due = false;
         u->hello_ms = loop_now_ms(u->x.loop);
+        u->hello_wait_ms = u->hello_wait_ms * 2 > HELLO_MS_MAX ? HELLO_MS_MAX : u->hello_wait_ms * 2;
+        u->hello_wait_ms -= u->hello_wait_ms * chance / 1024; /* up to a quarter less, so that sites do not speak in chorus */
+        u->hellos++;
     }
     builder_free(&b);
+}
+
+/* The session is begun anew on the same connection. */
+static void begin_again(struct uplink *u, const char *why) {
+    note_error(u, why);
+    end_session(u);
+    u->hello_due = true;
+    say_hello(u);
 }
 
 static void on_connected(void *context) {
@@ -169,7 +193,12 @@ static void on_connected(void *context) {
     metrics_add(&connects, 0, 1);
     (void)snprintf(filter, sizeof filter, TOPIC_PREFIX "%s/down/#", u->site);
     (void)mqtt_subscribe(u->mqtt, filter); /* before the hello, so that the welcome finds us */
+    u->on_way_count = 0;
+    channel_pace_begin(&u->pace, u->o.limit_bytes_per_s);
     u->hello_due = true;
+    u->hello_wait_ms = u->reconnect_hello_wait_ms > 0 ? u->reconnect_hello_wait_ms : HELLO_MS_MIN / 2;
+    u->reconnect_hello_wait_ms = 0;
+    u->hellos = 0;
     say_hello(u);
 }
 
@@ -182,49 +211,67 @@ static void on_closed(void *context, const char *why) {
 
 /* --- acknowledgements -------------------------------------------------------------------------------------------------------------------------- */
 
-static void ack_applied(void *context, const struct node_answer *a) {
-    struct uplink *u = context;
-    for (int i = 0; i < CHANNEL_COUNT; i++) {
-        u->streams[i].proposed = 0;
-    }
-    if (a->err != E_OK && a->err != E_STOPPING) {
-        log_limited(LOG_WARN, "uplink", "ack", "error=GREY-%d %s: %s", error_id(a->err), error_sentence(a->err), a->detail);
-    }
-    if (a->err != E_STOPPING) {
-        loop_timer_after(u->x.loop, &u->timer, a->err == E_OK ? 0 : RETRY_MS);
+static void release(struct uplink *u) {
+    if (u->stopped && u->proposals == 0) {
+        mem_free(u);
     }
 }
 
-/* The core's word becomes an entry of the log; one at a time, the newest wins. */
-static void propose_acks(struct uplink *u) {
-    struct site_facts site;
-    if (!state_site(state(u), &site)) {
+static void ack_applied(void *context, const struct node_answer *a) {
+    struct stream *s = context;
+    struct uplink *u = s->owner;
+    s->proposed = 0;
+    u->proposals--;
+    if (u->stopped) {
+        release(u);
         return;
     }
-    for (int i = 0; i < CHANNEL_COUNT; i++) {
-        if (u->streams[i].proposed != 0) {
-            return;
-        }
+    if (a->err == E_OK) {
+        propose_acks(u); /* what came meanwhile */
+    } else {
+        log_limited(LOG_WARN, "uplink", "ack", "error=GREY-%d %s: %s", error_id(a->err), error_sentence(a->err), a->detail);
+        loop_timer_after(u->x.loop, &u->ack_timer, RETRY_MS);
     }
+}
+
+/* The core's word becomes an entry of the log: one on its way for each channel, the newest wins. */
+static void propose_acks(struct uplink *u) {
+    struct site_facts site;
+    uint64_t now_ms = loop_now_ms(u->x.loop);
+    if (!u->leads || !state_site(state(u), &site)) {
+        return;
+    }
+    bool early = now_ms < u->acks_proposed_ms + ACK_PROPOSE_MS;
     for (int i = 0; i < CHANNEL_COUNT; i++) {
         struct stream *s = &u->streams[i];
         struct channel_facts f;
         state_channel(state(u), (enum event_channel)i, &f);
-        if (s->acked <= f.acked_seq) {
+        if (s->proposed != 0 || s->out.acked <= f.acked_seq) {
             continue;
+        }
+        if (early) {
+            if (u->ack_timer.place == 0) {
+                loop_timer_set(u->x.loop, &u->ack_timer, u->acks_proposed_ms + ACK_PROPOSE_MS);
+            }
+            return;
         }
         struct builder b;
         builder_init(&b, 256);
-        payload_ack(&b, site.incarnation, (enum event_channel)i, s->acked < f.next_seq ? s->acked : f.next_seq - 1);
+        payload_ack(&b, site.incarnation, (enum event_channel)i, s->out.acked);
         struct blob *payload = builder_blob(&b);
         builder_free(&b);
         if (payload != NULL) {
-            s->proposed = s->acked;
-            node_propose(u->node, ENTRY_ACK, payload, false, ack_applied, u);
+            s->proposed = s->out.acked;
+            u->acks_proposed_ms = now_ms;
+            u->proposals++;
+            node_propose(u->node, ENTRY_ACK, payload, false, ack_applied, s);
             blob_unref(payload);
         }
-        return; /* the next channel's when this one is applied */
     }
+}
+
+static void on_ack_timer(void *context) {
+    propose_acks(context);
 }
 
 static void take_ack(struct uplink *u, enum event_channel c, grey_seq seq) {
@@ -237,19 +284,67 @@ static void take_ack(struct uplink *u, enum event_channel c, grey_seq seq) {
                     event_channel_name(c), seq, f.next_seq);
         return;
     }
-    s->acked = seq > s->acked ? seq : s->acked;
-    s->sent = s->acked > s->sent ? s->acked : s->sent;
-    for (uint32_t i = 0; i < u->flight_count; i++) { /* per channel in order, among channels not */
-        struct flight *k = &u->flights[(u->flight_first + i) % WINDOW_MAX];
-        if (k->channel == c && k->to_seq <= seq) {
-            k->to_seq = 0;
+    if (channel_acked(&s->out, seq)) {
+        s->waiting_since_ms = s->out.frames > 0 ? loop_now_ms(u->x.loop) : 0;
+        u->patience_ms = ACK_PATIENCE_MS_MIN;
+        propose_acks(u);
+    }
+}
+
+/* --- the core's word ------------------------------------------------------------------------------------------------------------------------ */
+
+/* The core has numbers that this site would give a second time: what is sent under them would be taken for repeats and lost. */
+static bool knows_more(struct uplink *u, const struct sync_welcome *w) {
+    bool more = false;
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        struct channel_facts f;
+        state_channel(state(u), (enum event_channel)i, &f);
+        if (w->position[i] >= f.next_seq) {
+            more = true;
+            (void)snprintf(u->last_error, sizeof u->last_error,
+                           "the core has %s events up to %" PRIu64 ", this site gave only %" PRIu64
+                           ": its data was rolled back; restore it from a snapshot",
+                           event_channel_name((enum event_channel)i), w->position[i], f.next_seq - 1);
         }
     }
-    while (u->flight_count > 0 && u->flights[u->flight_first].to_seq == 0) {
-        u->flight_first = (u->flight_first + 1) % WINDOW_MAX;
-        u->flight_count--;
+    metrics_set(&rolled_back, 0, more);
+    return more;
+}
+
+static void take_welcome(struct uplink *u, const struct sync_welcome *w) {
+    if (u->welcomed) {
+        return; /* of a hello that was said twice */
     }
-    propose_acks(u);
+    if (knows_more(u, w)) {
+        u->hello_wait_ms = HELLO_MS_MAX;
+        log_error("uplink", "rolled-back", "%s", u->last_error);
+        return;
+    }
+    u->welcomed = true;
+    u->hello_due = false;
+    u->hellos = 0;
+    u->hello_wait_ms = HELLO_MS_MIN / 2;
+    u->last_error[0] = 0;
+    metrics_set(&link_up, 0, 1);
+    log_info("uplink", "up", "endpoint=%s epoch=%" PRIu64, mqtt_endpoint(u->mqtt), u->epoch);
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        struct channel_facts f;
+        struct stream *s = &u->streams[i];
+        state_channel(state(u), (enum event_channel)i, &f);
+        channel_begin(&s->out, f.acked_seq);
+        s->waiting_since_ms = 0;
+        if (channel_acked(&s->out, w->position[i])) {
+            propose_acks(u);
+        }
+    }
+}
+
+static void take_resync(struct uplink *u) {
+    if (u->hello_due || loop_now_ms(u->x.loop) < u->hello_ms + RESYNC_PAUSE_MS) {
+        return;
+    }
+    u->hello_wait_ms = HELLO_MS_MIN / 2;
+    begin_again(u, "the core asks where this site is");
 }
 
 static void on_message(void *context, const char *topic, struct bytes payload) {
@@ -269,42 +364,51 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
               frame_read(payload, &f, &used, &need, &why) == FRAME_READY && used == payload.size &&
               (why = frame_content(&f, &scratch, &content)) == E_OK;
     enum message_kind kind = ok ? sync_kind(content) : (enum message_kind)0;
+    why = ok ? E_BAD_MESSAGE : why;
+    bool mine = false; /* of this incarnation and session; older ones are passed over */
     if (kind == MESSAGE_DOWN_WELCOME && (why = sync_get_welcome(content, &w)) == E_OK) {
-        if (w.incarnation == facts.incarnation && w.epoch == u->epoch) {
-            u->last_contact_ms = now_wall_ms();
-            if (!u->welcomed) {
-                u->welcomed = true;
-                metrics_set(&link_up, 0, 1);
-                u->last_error[0] = 0;
-                log_info("uplink", "up", "endpoint=%s epoch=%" PRIu64, mqtt_endpoint(u->mqtt), u->epoch);
-                for (int i = 0; i < CHANNEL_COUNT; i++) {
-                    struct channel_facts k;
-                    state_channel(state(u), (enum event_channel)i, &k);
-                    u->streams[i].sent = u->streams[i].acked = k.acked_seq;
-                    take_ack(u, (enum event_channel)i, w.position[i] < k.next_seq ? w.position[i] : k.next_seq - 1);
-                }
-            }
+        mine = w.incarnation == facts.incarnation && w.epoch == u->epoch;
+        if (mine) {
+            take_welcome(u, &w);
+        }
+    } else if (kind == MESSAGE_DOWN_RESYNC && (why = sync_get_resync(content, &w)) == E_OK) {
+        mine = w.incarnation == facts.incarnation && w.epoch <= u->epoch;
+        if (mine) {
+            take_resync(u);
         }
     } else if (kind == MESSAGE_DOWN_ACK && (why = sync_get_ack(content, &a)) == E_OK) {
-        if (a.incarnation == facts.incarnation && a.epoch == u->epoch && u->welcomed) {
-            u->last_contact_ms = now_wall_ms();
+        mine = a.incarnation == facts.incarnation && a.epoch == u->epoch && u->welcomed;
+        if (mine) {
             take_ack(u, a.channel, a.acked_seq);
         }
     } else {
         metrics_add(&refusals, 0, 1);
         log_limited(LOG_WARN, "uplink", "refuse", "topic=%.100s error=GREY-%d %s", topic, error_id(why), error_sentence(why));
     }
+    u->last_contact_ms = mine ? now_wall_ms() : u->last_contact_ms;
     builder_free(&scratch);
     pump(u);
 }
 
 static void on_published(void *context, int id, const char *refusal) {
     struct uplink *u = context;
-    (void)id;
+    uint64_t now_ms = loop_now_ms(u->x.loop);
+    for (uint32_t i = 0; i < u->on_way_count; i++) {
+        struct on_way w = u->on_way[i];
+        if (w.id == id) {
+            u->on_way_count--;
+            memmove(&u->on_way[i], &u->on_way[i + 1], (u->on_way_count - i) * sizeof w);
+            channel_pace_confirmed(&u->pace, w.bytes, (uint32_t)(now_ms - w.sent_ms), now_ms);
+            struct stream *s = &u->streams[w.channel];
+            s->waiting_since_ms = s->waiting_since_ms == 0 && s->out.frames > 0 ? now_ms : s->waiting_since_ms;
+            break;
+        }
+    }
     if (refusal != NULL) {
         note_error(u, refusal);
         log_limited(LOG_ERROR, "uplink", "refused", "the broker does not take this site's messages: %s; check its ACL", refusal);
     }
+    pump(u);
 }
 
 static void on_writable(void *context) {
@@ -316,37 +420,33 @@ static void on_writable(void *context) {
 static const struct mqtt_events mqtt_events = {
     .connected = on_connected, .closed = on_closed, .message = on_message, .published = on_published, .writable = on_writable};
 
-/* --- gathering a batch -------------------------------------------------------------------------------------------------------------------------- */
+/* --- frames ------------------------------------------------------------------------------------------------------------------------------ */
 
-static void drop_batch(struct uplink *u) {
-    struct batch *b = &u->batch;
-    for (uint32_t i = 0; i < b->row_count && b->payloads != NULL; i++) {
-        blob_unref(b->payloads[i]);
-    }
-    mem_free(b->payloads);
-    mem_free(b->rows);
-    *b = (struct batch){0};
-}
-
+/* False: not yet. */
 static bool send_frame(struct uplink *u) {
-    char topic[TOPIC_BYTES_MAX];
-    int id;
-    sync_topic(topic, u->site, true, u->frame_channel);
-    enum grey_error err = mqtt_publish(u->mqtt, topic, builder_bytes(&u->frame), &id);
+    struct stream *s = &u->streams[u->frame_channel];
+    enum grey_error err = send(u, u->frame_channel, builder_bytes(&u->frame));
     if (err == E_BUSY) {
         return false;
     }
     if (err == E_OK) {
-        u->streams[u->frame_channel].sent = u->frame_to;
-        u->flights[(u->flight_first + u->flight_count++) % WINDOW_MAX] =
-            (struct flight){.channel = u->frame_channel, .to_seq = u->frame_to, .sent_ms = loop_now_ms(u->x.loop)};
-        u->published_payload += u->frame.size;
+        bool waiting[CHANNEL_COUNT];
+        what_waits(u, waiting);
+        waiting[u->frame_channel] = true;
+        channel_turn_took(&u->turns, waiting, u->frame_channel, (uint32_t)u->frame.size);
+        channel_sent(&s->out, u->frame_to);
+    } else if (err == E_TOO_LARGE) {
+        note_error(u, "an event is larger than what the broker takes: raise its max_packet_size to 1052672");
+        log_limited(LOG_ERROR, "uplink", "frame", "channel=%s bytes=%zu broker_takes=%zu: raise its max_packet_size to 1052672",
+                    event_channel_name(u->frame_channel), u->frame.size, mqtt_payload_bytes_max(u->mqtt));
+        s->gather_until_ms = loop_now_ms(u->x.loop) + ACK_PATIENCE_MS_MIN; /* the other channels go on */
     }
     builder_free(&u->frame);
-    return err == E_OK;
+    return err == E_OK || err == E_TOO_LARGE;
 }
 
 static void build_frame(struct uplink *u, const struct sync_events *e) {
+    must(u->frame.size == 0);
     struct builder content, packed;
     builder_init(&content, LIMIT_FRAME_PAYLOAD_BYTES);
     builder_init(&packed, LIMIT_FRAME_PAYLOAD_BYTES);
@@ -377,200 +477,21 @@ static void build_frame(struct uplink *u, const struct sync_events *e) {
     builder_free(&packed);
 }
 
-static bool evicted(const struct uplink *u, enum event_channel c, grey_seq seq) {
-    for (int p = 0; p < PRIORITY_COUNT; p++) {
-        if (event_channel_of((enum event_priority)p) == c && seq < state_evicted_below(state(u), (enum event_priority)p)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Rows and payloads are there: items and gaps that follow each other without a hole. */
-static void make_frame(struct uplink *u) {
-    struct batch *b = &u->batch;
+static void gathered(void *context, struct sync_events *e) {
+    struct uplink *u = context;
     struct site_facts site;
-    struct sync_item *items = mem_new(BATCH_ROWS, sizeof *items);
-    struct sync_gap *gaps = mem_new(SYNC_GAPS_MAX, sizeof *gaps);
-    struct sync_events e = {
-        .epoch = u->epoch, .channel = b->channel, .from_seq = b->from, .to_seq = b->from - 1, .items = items, .gaps = gaps};
-    size_t bytes = 0;
-    grey_seq next = b->from;
-    bool whole = items != NULL && gaps != NULL && state_site(state(u), &site);
-    for (uint32_t i = 0; i <= b->row_count && whole && bytes < BATCH_BYTES; i++) {
-        grey_seq upto = i < b->row_count ? b->rows[i].seq : b->scanned_to + 1;
-        if (upto > next) { /* a hole: a gap if it was evicted, else rows were on the move and are looked for again */
-            grey_seq last = next;
-            while (last < upto && evicted(u, b->channel, last)) {
-                last++;
-            }
-            if (last > next && e.gap_count < SYNC_GAPS_MAX) {
-                gaps[e.gap_count++] = (struct sync_gap){.from_seq = next, .to_seq = last - 1, .reason = SYNC_GAP_EVICTED};
-                e.to_seq = last - 1;
-                next = last;
-            }
-            if (next < upto) {
-                break;
-            }
-        }
-        if (i == b->row_count) {
-            break;
-        }
-        struct bytes record;
-        if (b->payloads[i] != NULL && record_slot(blob_bytes(b->payloads[i]), b->rows[i].slot, &record) == E_OK) {
-            items[e.item_count++] =
-                (struct sync_item){.seq = next, .index = b->rows[i].index, .time_ms = b->rows[i].time_ms, .record = record};
-            bytes += record.size;
-        } else {
-            struct channel_facts f;
-            state_channel(state(u), b->channel, &f);
-            if (next > f.acked_seq && !evicted(u, b->channel, next)) {
-                log_limited(LOG_ERROR, "uplink", "payload",
-                            "channel=%s seq=%" PRIu64 " index=%" PRIu64 " cannot be read from this disk",
-                            event_channel_name(b->channel), next, b->rows[i].index);
-            }
-            break;
-        }
-        e.to_seq = next++;
+    if (u->gather_session != u->session || !u->leads || !u->welcomed || !state_site(state(u), &site)) {
+        return; /* a session that is over wanted it */
     }
-    if (whole && e.to_seq >= e.from_seq) {
-        e.incarnation = site.incarnation;
-        build_frame(u, &e);
-        metrics_add(&sent_events, (unsigned)b->channel, e.item_count);
-    } else {
+    if (e->to_seq < e->from_seq) {
         loop_timer_after(u->x.loop, &u->timer, RETRY_MS / 4);
+        return;
     }
-    mem_free(items);
-    mem_free(gaps);
-    drop_batch(u);
+    e->incarnation = site.incarnation;
+    e->epoch = u->epoch;
+    build_frame(u, e);
+    metrics_add(&sent_events, (unsigned)e->channel, e->item_count);
     pump(u);
-}
-
-static bool batch_stale(struct uplink *u) {
-    if (u->batch.session == u->session && u->leads && u->welcomed) {
-        return false;
-    }
-    drop_batch(u);
-    return true;
-}
-
-static void payloads_read(void *context, struct sitelog_read *read) {
-    struct uplink *u = context;
-    struct batch *b = &u->batch;
-    for (uint32_t i = 0, k = 0; i < b->row_count && read->err == E_OK; i++) {
-        if (b->payloads[i] == NULL && k < read->index_count) {
-            b->payloads[i] = blob_ref(read->payloads[k++]);
-        }
-    }
-    if (!batch_stale(u)) {
-        make_frame(u);
-    }
-}
-
-static void fetch_payloads(struct uplink *u) {
-    struct batch *b = &u->batch;
-    uint32_t missing = 0;
-    b->payloads = mem_new(b->row_count == 0 ? 1 : b->row_count, sizeof *b->payloads);
-    raft_index *indexes = mem_new(b->row_count == 0 ? 1 : b->row_count, sizeof *indexes);
-    if (b->payloads == NULL || indexes == NULL) {
-        mem_free(indexes);
-        drop_batch(u);
-        loop_timer_after(u->x.loop, &u->timer, RETRY_MS);
-        return;
-    }
-    for (uint32_t i = 0; i < b->row_count; i++) {
-        b->payloads[i] = blob_ref(node_payload_in_memory(u->node, b->rows[i].index));
-        if (b->payloads[i] == NULL) {
-            indexes[missing++] = b->rows[i].index;
-        }
-    }
-    if (missing == 0) {
-        mem_free(indexes);
-        make_frame(u);
-        return;
-    }
-    b->read = (struct sitelog_read){
-        .kind = SITELOG_PAYLOADS, .indexes = indexes, .index_count = missing, .done = payloads_read, .context = u};
-    if (sitelog_read(node_log(u->node), &b->read) != E_OK) {
-        mem_free(indexes);
-        drop_batch(u);
-        loop_timer_after(u->x.loop, &u->timer, RETRY_MS);
-    }
-}
-
-static void scan_next(struct uplink *u);
-
-static void scanned(void *context, enum grey_error err, const struct node_row *rows, size_t count, bool more) {
-    struct uplink *u = context;
-    struct batch *b = &u->batch;
-    if (batch_stale(u)) {
-        return;
-    }
-    if (err != E_OK) {
-        drop_batch(u);
-        loop_timer_after(u->x.loop, &u->timer, RETRY_MS);
-        return;
-    }
-    /* Merge by number with the rows of the priority before; room for BATCH_ROWS, the rest comes with the next batch. */
-    struct outbox_row *merged = mem_new(BATCH_ROWS, sizeof *merged);
-    uint32_t merged_count = 0, old = 0;
-    size_t fresh = 0;
-    if (merged == NULL) {
-        drop_batch(u);
-        loop_timer_after(u->x.loop, &u->timer, RETRY_MS);
-        return;
-    }
-    struct outbox_row row;
-    grey_seq last_fresh = 0;
-    if (count > 0 && state_outbox_row(rows[count - 1].key, rows[count - 1].value, &row) == E_OK) {
-        last_fresh = row.seq;
-    }
-    if (more && last_fresh < b->scanned_to) {
-        b->scanned_to = last_fresh;
-    }
-    while (merged_count < BATCH_ROWS && (old < b->row_count || fresh < count)) {
-        bool have = false;
-        if (fresh < count) {
-            have = state_outbox_row(rows[fresh].key, rows[fresh].value, &row) == E_OK && row.seq < b->next_seq;
-            if (!have) {
-                fresh++;
-                continue;
-            }
-        }
-        if (have && (old == b->row_count || row.seq < b->rows[old].seq)) {
-            merged[merged_count++] = row;
-            fresh++;
-        } else {
-            merged[merged_count++] = b->rows[old++];
-        }
-    }
-    if ((old < b->row_count || fresh < count) && merged[merged_count - 1].seq < b->scanned_to) {
-        b->scanned_to = merged[merged_count - 1].seq;
-    }
-    mem_free(b->rows);
-    b->rows = merged;
-    while (merged_count > 0 && merged[merged_count - 1].seq > b->scanned_to) {
-        merged_count--;
-    }
-    b->row_count = merged_count;
-    b->priority = (enum event_priority)(b->priority + 1);
-    scan_next(u);
-}
-
-/* One scan for each priority of the channel. */
-static void scan_next(struct uplink *u) {
-    struct batch *b = &u->batch;
-    while (b->priority < PRIORITY_COUNT && event_channel_of(b->priority) != b->channel) {
-        b->priority = (enum event_priority)(b->priority + 1);
-    }
-    if (b->priority >= PRIORITY_COUNT) {
-        fetch_payloads(u);
-        return;
-    }
-    uint8_t low[9], high[9];
-    state_outbox_key(b->priority, b->from, low);
-    state_outbox_key(b->priority, b->next_seq, high);
-    node_scan(u->node, TABLE_OUTBOX, bytes_of(low, sizeof low), bytes_of(high, sizeof high), BATCH_ROWS, scanned, u);
 }
 
 /* --- what goes next ------------------------------------------------------------------------------------------------------------------------------ */
@@ -579,52 +500,84 @@ static bool has_more(struct uplink *u, enum event_channel c) {
     struct channel_facts f;
     struct stream *s = &u->streams[c];
     state_channel(state(u), c, &f);
-    if (f.acked_seq > s->sent) {
-        s->sent = f.acked_seq;
-    }
-    if (s->sent + 1 >= f.next_seq) {
+    grey_seq next = channel_next(&s->out, f.acked_seq, f.next_seq);
+    if (next == 0) {
         s->gather_until_ms = 0;
         return false;
     }
-    if (c != CHANNEL_DATA || u->flight_count > 0 || f.next_seq - s->sent > BATCH_ROWS) {
-        return true;
+    if (!channel_room(&s->out) || s->out.frames >= u->o.window_frames) {
+        return false;
     }
     uint64_t now_ms = loop_now_ms(u->x.loop);
-    if (s->gather_until_ms == 0) {
+    if (s->gather_until_ms == 0 && c == CHANNEL_DATA && s->out.frames == 0 && f.next_seq - next < GATHER_DATA_EVENTS) {
         s->gather_until_ms = now_ms + GATHER_DATA_MS;
         loop_timer_set(u->x.loop, &u->timer, s->gather_until_ms);
     }
     return now_ms >= s->gather_until_ms;
 }
 
-static void pump(struct uplink *u) {
-    if (!u->leads || !u->welcomed || u->batch.running) {
-        return;
-    }
-    if (u->frame.size > 0 && !send_frame(u)) {
-        return;
-    }
-    if (u->flight_count >= (u->o.window_frames < WINDOW_MAX ? u->o.window_frames : WINDOW_MAX)) {
-        return;
-    }
-    u->batch_number++;
-    bool floor_turn = u->batch_number % FLOOR_EVERY == 0;
+static void what_waits(struct uplink *u, bool waiting[CHANNEL_COUNT]) {
     for (int i = 0; i < CHANNEL_COUNT; i++) {
-        enum event_channel c = (enum event_channel)(floor_turn ? CHANNEL_COUNT - 1 - i : i);
-        if (!has_more(u, c)) {
-            continue;
+        waiting[i] = has_more(u, (enum event_channel)i);
+    }
+}
+
+static void pump(struct uplink *u) {
+    if (!u->leads || !u->welcomed || u->pumping) {
+        return;
+    }
+    u->pumping = true; /* what is gathered at once comes back here */
+    while (u->frame.size == 0 || send_frame(u)) {
+        bool waiting[CHANNEL_COUNT];
+        what_waits(u, waiting);
+        enum event_channel c = channel_turn(&u->turns, waiting);
+        if (!u->welcomed || c == CHANNEL_COUNT || gather_running(u->gather) || !channel_pace_room(&u->pace)) {
+            break;
         }
         struct channel_facts f;
+        struct stream *s = &u->streams[c];
+        uint32_t bytes = channel_pace_frame_bytes(&u->pace);
+        size_t most = mqtt_payload_bytes_max(u->mqtt);
+        most = most > 2 * FRAME_MARGIN_BYTES ? most - FRAME_MARGIN_BYTES : FRAME_MARGIN_BYTES;
         state_channel(state(u), c, &f);
-        u->streams[c].gather_until_ms = 0;
-        u->batch = (struct batch){.running = true,
-                                  .session = u->session,
-                                  .channel = c,
-                                  .from = u->streams[c].sent + 1,
-                                  .next_seq = f.next_seq,
-                                  .scanned_to = f.next_seq - 1};
-        scan_next(u);
+        s->gather_until_ms = 0;
+        u->gather_session = u->session;
+        gather_begin(u->gather, c, channel_next(&s->out, f.acked_seq, f.next_seq), f.next_seq,
+                     bytes < most ? bytes : (uint32_t)most);
+        if (u->frame.size == 0) {
+            break; /* it comes on a later turn, or later */
+        }
+    }
+    u->pumping = false;
+}
+
+/* --- time ------------------------------------------------------------------------------------------------------------------------------------ */
+
+static void look_after_hello(struct uplink *u, uint64_t now_ms) {
+    if (u->welcomed || u->hello_due || !mqtt_connected(u->mqtt) || now_ms < u->hello_ms + u->hello_wait_ms) {
         return;
+    }
+    uint32_t enough = u->o.endpoint_count > 1 ? HELLOS_PER_ENDPOINT : HELLOS_PER_CONNECT;
+    bool known = metrics_value(&rolled_back, 0) != 0; /* it did answer, and said why it cannot welcome this site */
+    const char *why = "connected to the broker, but the core does not answer";
+    if (!known) {
+        note_error(u, why);
+    }
+    if (u->hellos >= enough && !known) {
+        u->reconnect_hello_wait_ms = u->hello_wait_ms;
+        mqtt_give_up(u->mqtt, why);
+    } else {
+        u->hello_due = true;
+    }
+}
+
+static void look_after_acks(struct uplink *u, uint64_t now_ms) {
+    for (int i = 0; i < CHANNEL_COUNT && u->welcomed; i++) {
+        struct stream *s = &u->streams[i];
+        if (s->out.frames > 0 && s->waiting_since_ms > 0 && now_ms >= s->waiting_since_ms + u->patience_ms) {
+            u->patience_ms = u->patience_ms * 2 > ACK_PATIENCE_MS_MAX ? ACK_PATIENCE_MS_MAX : u->patience_ms * 2;
+            begin_again(u, "the broker takes events, but the core acknowledges none");
+        }
     }
 }
 
@@ -634,19 +587,17 @@ static void on_timer(void *context) {
         return;
     }
     uint64_t now_ms = loop_now_ms(u->x.loop);
-    if (mqtt_connected(u->mqtt) && !u->welcomed && !u->hello_due && now_ms >= u->hello_ms + WELCOME_TIMEOUT_MS) {
-        u->hello_due = true; /* the core may have been away when the hello came: say it again */
-        note_error(u, "connected to the broker, but the core does not answer");
-    }
+    look_after_hello(u, now_ms);
+    look_after_acks(u, now_ms);
     say_hello(u);
-    if (u->flight_count > 0 && now_ms >= u->flights[u->flight_first].sent_ms + ACK_TIMEOUT_MS) {
-        reconnect(u, "the core acknowledges nothing");
-    }
     propose_acks(u);
     pump(u);
-    bool busy = u->flight_count > 0 || !u->welcomed;
+    bool busy = !u->welcomed;
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        busy = busy || u->streams[i].out.frames > 0;
+    }
     if (u->timer.place == 0) {
-        loop_timer_after(u->x.loop, &u->timer, busy ? RETRY_MS : 10 * RETRY_MS);
+        loop_timer_after(u->x.loop, &u->timer, busy ? TICK_MS : IDLE_TICK_MS);
     }
 }
 
@@ -670,7 +621,8 @@ static size_t gate(void *context, size_t wanted) {
 /* --- life ------------------------------------------------------------------------------------------------------------------------------------------- */
 
 struct uplink *uplink_new(const struct conn_context *x, const struct uplink_options *o, struct node *node, struct fault *f) {
-    struct metric *const all[] = {&link_up, &sent_bytes, &received_bytes, &sent_events, &contact, &refusals, &connects};
+    struct metric *const all[] = {&link_up, &sent_bytes, &received_bytes, &sent_events,
+                                  &contact, &refusals,   &rolled_back,    &connects};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         metrics_register(all[i]);
     }
@@ -686,6 +638,10 @@ struct uplink *uplink_new(const struct conn_context *x, const struct uplink_opti
     (void)snprintf(u->name, sizeof u->name, "%s", node_name(node));
     u->timer = (struct loop_timer){.fire = on_timer, .context = u};
     u->gate_timer = (struct loop_timer){.fire = on_gate_timer, .context = u};
+    u->ack_timer = (struct loop_timer){.fire = on_ack_timer, .context = u};
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        u->streams[i].owner = u;
+    }
     uint64_t burst = o->limit_bytes_per_s / BURST_SECONDS_DIV;
     shaper_init(&u->shaper, o->limit_bytes_per_s, burst < 4096 ? 4096 : burst, now_monotonic_us());
     struct mqtt_options m = {.endpoints = o->endpoints,
@@ -694,11 +650,14 @@ struct uplink *uplink_new(const struct conn_context *x, const struct uplink_opti
                              .client_id = u->site,
                              .socket_dir = o->data_dir,
                              .keepalive_s = o->keepalive_s,
-                             .inflight_max = 20,
+                             .inflight_max = ON_WAY_MAX,
+                             .topics_repeat = true,
                              .gate = o->limit_bytes_per_s > 0 ? gate : NULL,
                              .gate_context = u};
     u->mqtt = mqtt_new(x, &m, &mqtt_events, u, f);
-    if (u->mqtt == NULL) {
+    u->gather = u->mqtt == NULL ? NULL : gather_new(node, gathered, u);
+    if (u->gather == NULL) {
+        mqtt_free(u->mqtt);
         mem_free(u);
         return NULL;
     }
@@ -706,25 +665,26 @@ struct uplink *uplink_new(const struct conn_context *x, const struct uplink_opti
 }
 
 void uplink_free(struct uplink *u) {
-    if (u != NULL) {
-        uplink_follow(u);
-        mqtt_free(u->mqtt);
-        if (u->batch.running) {
-            u->session++; /* a job still holds it: the node finishes it before it goes */
-        }
-        loop_timer_cancel(u->x.loop, &u->gate_timer);
-        builder_free(&u->frame);
-        if (!u->batch.running) {
-            mem_free(u);
-        }
+    if (u == NULL) {
+        return;
     }
+    uplink_follow(u);
+    mqtt_free(u->mqtt);
+    gather_free(u->gather);
+    loop_timer_cancel(u->x.loop, &u->gate_timer);
+    builder_free(&u->frame);
+    u->stopped = true;
+    release(u); /* the node still answers what was proposed */
 }
 
 void uplink_lead(struct uplink *u, grey_epoch epoch) {
     u->leads = true;
     u->epoch = epoch;
+    u->patience_ms = ACK_PATIENCE_MS_MIN;
+    u->turns = (struct channel_turns){0};
     for (int i = 0; i < CHANNEL_COUNT; i++) {
-        u->streams[i] = (struct stream){0};
+        channel_begin(&u->streams[i].out, 0);
+        u->streams[i].gather_until_ms = u->streams[i].waiting_since_ms = 0;
     }
     mqtt_start(u->mqtt);
     loop_timer_after(u->x.loop, &u->timer, RETRY_MS);
@@ -737,6 +697,7 @@ void uplink_follow(struct uplink *u) {
         mqtt_stop(u->mqtt);
     }
     loop_timer_cancel(u->x.loop, &u->timer);
+    loop_timer_cancel(u->x.loop, &u->ack_timer);
 }
 
 void uplink_wake(struct uplink *u) {
@@ -744,7 +705,7 @@ void uplink_wake(struct uplink *u) {
         return;
     }
     say_hello(u);
-    if (u->welcomed && !u->batch.running && (u->timer.place == 0 || u->timer.deadline_ms > loop_now_ms(u->x.loop))) {
+    if (u->welcomed && !gather_running(u->gather) && (u->timer.place == 0 || u->timer.deadline_ms > loop_now_ms(u->x.loop))) {
         loop_timer_after(u->x.loop, &u->timer, 0); /* after the entries of this turn, once */
     }
 }

@@ -9,6 +9,7 @@
 #include "platform/metrics.h"
 
 #define ANSWER_BYTES_MAX (16u * 1024u * 1024u)
+#define SITES_DEFAULT 10000u
 #define LIMIT_DEFAULT 100u
 #define LIMIT_MAX 1000u
 
@@ -125,7 +126,7 @@ static void run_question(struct storage_job *storage, struct store *store) {
     switch (a->what) {
     case ASK_SITES:
     case ASK_PAGE:
-        storage->err = store_sites(store, &a->w, &storage->fault);
+        storage->err = store_sites(store, &a->query, &a->w, &storage->fault);
         return;
     case ASK_SITE:
         storage->err = store_site(store, a->site, &a->w, &storage->fault);
@@ -134,7 +135,7 @@ static void run_question(struct storage_job *storage, struct store *store) {
         storage->err = store_list_events(store, a->site, &a->query, &a->w, &storage->fault);
         return;
     case ASK_GAPS:
-        storage->err = store_list_gaps(store, a->site, &a->w, &storage->fault);
+        storage->err = store_list_gaps(store, a->site, &a->query, &a->w, &storage->fault);
         return;
     }
 }
@@ -156,7 +157,8 @@ static void question_done(struct worker_job *job) {
 
 static bool read_query(struct question *a, const char **wrong) {
     char text[80];
-    a->query = (struct store_query){.channel = -1, .after = a->after, .limit = LIMIT_DEFAULT};
+    bool sites = a->what == ASK_SITES || a->what == ASK_PAGE;
+    a->query = (struct store_query){.channel = -1, .after = a->after, .limit = sites ? SITES_DEFAULT : LIMIT_DEFAULT};
     if (http_query(a->q, "channel", text, sizeof text)) {
         for (int i = 0; i < CHANNEL_COUNT; i++) {
             if (strcmp(text, event_channel_name((enum event_channel)i)) == 0) {
@@ -224,12 +226,24 @@ static void ask(struct core_api *api, struct http_request *q, struct bytes path)
     }
 }
 
-static void health(struct core_api *api, struct http_request *q) {
-    bool up = ingest_connected(api->ingest);
-    http_reply(q, 200, "application/json",
-               bytes_str(up ? "{\"status\":\"healthy\",\"broker\":\"connected\"}\n"
-                            : "{\"status\":\"degraded\",\"broker\":\"disconnected\"}\n"),
-               NULL, 0);
+/* Healthy or degraded: 200.  Unhealthy, the store cannot be written: 503.  Ready: sites can be served. */
+static void health(struct core_api *api, struct http_request *q, bool ready) {
+    bool up = ingest_connected(api->ingest), stores = ingest_stores(api->ingest);
+    struct builder out;
+    struct json_writer w;
+    builder_init(&out, 1024);
+    json_writer_init(&w, &out);
+    json_open(&w, '{');
+    json_key(&w, "status");
+    json_str(&w, !stores ? "unhealthy" : up ? "healthy" : "degraded");
+    json_key(&w, "broker");
+    json_str(&w, up ? "connected" : "disconnected");
+    json_key(&w, "store");
+    json_str(&w, stores ? "written" : "failing: see the log");
+    json_close(&w);
+    builder_add_byte(&out, '\n');
+    http_reply(q, stores && (up || !ready) ? 200 : 503, "application/json", builder_bytes(&out), NULL, 0);
+    builder_free(&out);
 }
 
 void core_api_handle(void *context, struct http_request *q) {
@@ -238,9 +252,10 @@ void core_api_handle(void *context, struct http_request *q) {
     metrics_add(&requests, 0, 1);
     if (strcmp(http_method(q), "GET") != 0 && strcmp(http_method(q), "HEAD") != 0) {
         http_reply_error(q, E_METHOD, "this version of the core is asked with GET");
-    } else if (bytes_equal_str(path, "/health") || bytes_equal_str(path, "/health/live") ||
-               bytes_equal_str(path, "/health/ready")) {
-        health(api, q);
+    } else if (bytes_equal_str(path, "/health/live")) {
+        http_reply(q, 200, "application/json", bytes_str("{\"status\":\"live\"}\n"), NULL, 0);
+    } else if (bytes_equal_str(path, "/health") || bytes_equal_str(path, "/health/ready")) {
+        health(api, q, path.size > strlen("/health"));
     } else if (bytes_equal_str(path, "/metrics")) {
         struct builder out;
         builder_init(&out, ANSWER_BYTES_MAX);

@@ -223,6 +223,7 @@ static bool start(struct grey_core *g, struct fault *f) {
 
 static void stop(struct grey_core *g) {
     http_server_free(g->http);
+    ingest_stop(g->ingest);
     worker_stop(g->storage);
     ingest_free(g->ingest);
     store_close(g->store);
@@ -259,6 +260,11 @@ int main(int argc, char **argv) {
     if (!start(&g, &f)) {
         stop(&g);
         return complain(&f);
+    }
+    if (strncmp(g.s.http_addr, "127.", 4) != 0 && strncmp(g.s.http_addr, "localhost", 9) != 0 &&
+        strncmp(g.s.http_addr, "[::1]", 5) != 0) {
+        log_warn("grey-core", "open", "the API at %s is plain HTTP without accounts: put a proxy with TLS and login before it",
+                 g.s.http_addr);
     }
     log_info("grey-core", "ready", "version=%s http=%s store=%s", GREY_VERSION, g.s.http_addr, g.s.store);
     loop_run(g.x.loop);

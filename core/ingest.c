@@ -11,13 +11,16 @@
 #include "platform/now.h"
 
 #define REPLIES_MAX 4096u
+#define HOLD_BYTES (32u * 1024u * 1024u) /* waiting for the storage thread: above it nothing is read, until half of it is written */
+#define HOLD_JOBS (INGEST_JOBS_MAX * 3u / 4u)
+#define RESYNC_PAGE 256u
 #define KEEPALIVE_S 60u
 
 /* An answer that the MQTT client could not take yet: a later one for the same site and channel replaces it. */
 struct reply {
     struct grey_name site;
     enum event_channel channel;
-    bool is_welcome;
+    enum message_kind kind;
     struct sync_ack ack;
     struct sync_welcome welcome;
 };
@@ -29,8 +32,20 @@ struct ingest {
     struct reply *replies;
     uint32_t reply_count;
     uint64_t message_id;
-    bool stopping;
     uint32_t jobs;
+    size_t waiting_bytes;
+    bool held, write_failed, stopping;
+    struct resync *resync; /* being told to all known sites; NULL: done */
+};
+
+/* One page of sites at a time, as the broker takes them. */
+struct resync {
+    struct storage_job storage;
+    struct ingest *ingest;
+    char after[LIMIT_NAME_BYTES + 1];
+    struct store_stand stands[RESYNC_PAGE];
+    size_t count;
+    bool running;
 };
 
 struct intake_job { /* one message of a site */
@@ -40,20 +55,25 @@ struct intake_job { /* one message of a site */
     enum event_channel channel;
     struct blob *content;
     enum message_kind kind;
-    bool answer;
     struct reply reply;
     struct store_taken taken;
+    bool rolled_back;
 };
 
 static const char *const channels[] = {"control", "events", "data"};
-static const char *const reasons[] = {"topic", "frame", "message", "epoch", "unknown-site", "hole", "busy"};
-enum { REFUSED_TOPIC, REFUSED_FRAME, REFUSED_MESSAGE, REFUSED_EPOCH, REFUSED_UNKNOWN, REFUSED_HOLE, REFUSED_BUSY };
+static const char *const reasons[] = {"topic", "frame", "message", "epoch", "unknown-site", "hole", "busy", "store"};
+enum { REFUSED_TOPIC, REFUSED_FRAME, REFUSED_MESSAGE, REFUSED_EPOCH, REFUSED_UNKNOWN, REFUSED_HOLE, REFUSED_BUSY, REFUSED_STORE };
 static struct metric taken_events =
     METRIC_COUNTER_LABELS("grey_core_events_total", "Events taken into the store.", "channel", channels);
 static struct metric repeated =
     METRIC_COUNTER_LABELS("grey_core_events_repeated_total", "Events that were there already.", "channel", channels);
 static struct metric refused =
     METRIC_COUNTER_LABELS("grey_core_refused_messages_total", "Messages of sites that were not taken.", "reason", reasons);
+static struct metric unreadable = METRIC_COUNTER_LABELS("grey_core_events_unreadable_total",
+                                                        "Events kept as they came that are no records.", "channel", channels);
+static struct metric rolled_back =
+    METRIC_COUNTER("grey_core_rolled_back_hellos_total", "Hellos of sites that have forgotten events that are here.");
+static struct metric held = METRIC_GAUGE("grey_core_held", "1 while nothing is read because the storage thread is behind.");
 static struct metric hellos = METRIC_COUNTER("grey_core_hellos_total", "Sessions begun by sites.");
 static struct metric broker_up = METRIC_GAUGE("grey_core_broker_up", "1 while connected to the broker.");
 static struct metric store_errors = METRIC_COUNTER("grey_core_store_errors_total", "Transactions that failed.");
@@ -115,7 +135,8 @@ static void run_hello(struct storage_job *storage, struct store *store) {
         return;
     }
     job->reply.welcome = (struct sync_welcome){.incarnation = h.incarnation, .epoch = h.epoch, .time_ms = now_wall_ms()};
-    storage->err = store_hello(store, job->site.text, &h, now_wall_ms(), job->reply.welcome.position, &storage->fault);
+    storage->err =
+        store_hello(store, job->site.text, &h, now_wall_ms(), job->reply.welcome.position, &job->rolled_back, &storage->fault);
 }
 
 static void run_events(struct storage_job *storage, struct store *store) {
@@ -133,7 +154,14 @@ static void run_events(struct storage_job *storage, struct store *store) {
     storage->err = store_events(store, job->site.text, &e, now_wall_ms(), &job->taken, &storage->fault);
     job->reply.ack =
         (struct sync_ack){.incarnation = e.incarnation, .epoch = e.epoch, .channel = e.channel, .acked_seq = job->taken.position};
+    if (job->taken.beyond_hole) { /* something was lost on the way: the site begins again from where the core stands */
+        job->reply.kind = MESSAGE_DOWN_RESYNC;
+        job->reply.welcome = (struct sync_welcome){.incarnation = e.incarnation, .epoch = e.epoch, .time_ms = now_wall_ms()};
+        job->reply.welcome.position[e.channel] = job->taken.position;
+    }
 }
+
+static void resync_next(struct ingest *g);
 
 /* --- answers -------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -143,8 +171,10 @@ static enum grey_error send_reply(struct ingest *g, const struct reply *r) {
     int id;
     builder_init(&content, 1024);
     builder_init(&frame, 2048);
-    if (r->is_welcome) {
+    if (r->kind == MESSAGE_DOWN_WELCOME) {
         sync_put_welcome(&content, &r->welcome);
+    } else if (r->kind == MESSAGE_DOWN_RESYNC) {
+        sync_put_resync(&content, &r->welcome);
     } else {
         sync_put_ack(&content, &r->ack);
     }
@@ -163,7 +193,7 @@ static void reply(struct ingest *g, const struct reply *r) {
     }
     for (uint32_t i = 0; i < g->reply_count; i++) {
         struct reply *old = &g->replies[i];
-        if (old->channel == r->channel && old->is_welcome == r->is_welcome && strcmp(old->site.text, r->site.text) == 0) {
+        if (old->channel == r->channel && old->kind == r->kind && strcmp(old->site.text, r->site.text) == 0) {
             *old = *r;
             return;
         }
@@ -181,18 +211,95 @@ static void on_writable(void *context) {
     }
     g->reply_count -= sent;
     memmove(g->replies, g->replies + sent, g->reply_count * sizeof *g->replies);
+    if (g->reply_count == 0) {
+        resync_next(g);
+    }
+}
+
+/* --- telling all sites where the core stands --------------------------------------------------------------------------------------------- */
+
+static void run_resync(struct storage_job *storage, struct store *store) {
+    struct resync *r = (struct resync *)(void *)storage;
+    storage->err = store_stands(store, r->after, r->stands, RESYNC_PAGE, &r->count, &storage->fault);
+}
+
+static void resync_done(struct worker_job *worker_job) {
+    struct resync *r = (struct resync *)(void *)worker_job;
+    struct ingest *g = r->ingest;
+    r->running = false;
+    g->jobs--;
+    for (size_t i = 0; i < r->count && r->storage.err == E_OK; i++) {
+        struct reply one = {
+            .site = r->stands[i].site, .channel = CHANNEL_CONTROL, .kind = MESSAGE_DOWN_RESYNC, .welcome = r->stands[i].at};
+        reply(g, &one);
+    }
+    if (r->count < RESYNC_PAGE || r->storage.err != E_OK) {
+        mem_free(r);
+        g->resync = NULL;
+        return;
+    }
+    (void)snprintf(r->after, sizeof r->after, "%s", r->stands[r->count - 1].site.text);
+    if (g->reply_count == 0) {
+        resync_next(g);
+    }
+}
+
+static void resync_next(struct ingest *g) {
+    struct resync *r = g->resync;
+    if (r == NULL || r->running || g->stopping) {
+        return;
+    }
+    r->running = true;
+    g->jobs++;
+    r->storage = (struct storage_job){.job = {.done = resync_done}, .run = run_resync};
+    if (worker_submit(g->storage, &r->storage.job) != E_OK) {
+        r->running = false; /* sites find out by themselves */
+        g->jobs--;
+    }
+}
+
+static void resync_begin(struct ingest *g) {
+    if (g->resync == NULL && (g->resync = mem_new(1, sizeof *g->resync)) != NULL) {
+        g->resync->ingest = g;
+    }
+    if (g->resync != NULL && !g->resync->running) {
+        g->resync->after[0] = 0;
+        resync_next(g);
+    }
+}
+
+/* --- what the storage thread has done -------------------------------------------------------------------------------------------------------- */
+
+static void update_hold(struct ingest *g) {
+    bool over = g->held ? g->waiting_bytes > HOLD_BYTES / 2 || g->jobs > HOLD_JOBS / 2
+                        : g->waiting_bytes > HOLD_BYTES || g->jobs > HOLD_JOBS;
+    if (over != g->held) {
+        g->held = over;
+        metrics_set(&held, 0, over);
+    }
+    mqtt_hold(g->mqtt, over);
 }
 
 static void intake_done(struct worker_job *worker_job) {
     struct intake_job *job = (struct intake_job *)(void *)worker_job;
     struct ingest *g = job->ingest;
     enum grey_error err = job->storage.err;
-    unsigned reason = err == E_STALE_MEMBER ? REFUSED_EPOCH : err == E_NOT_FOUND ? REFUSED_UNKNOWN : REFUSED_MESSAGE;
-    if (err == E_OK && !g->stopping) {
+    unsigned reason = err == E_STALE_MEMBER                       ? REFUSED_EPOCH
+                      : err == E_NOT_FOUND                        ? REFUSED_UNKNOWN
+                      : err == E_BAD_CBOR || err == E_BAD_MESSAGE ? REFUSED_MESSAGE
+                                                                  : REFUSED_STORE;
+    g->write_failed = err != E_OK && reason == REFUSED_STORE;
+    if (err == E_OK) {
         if (job->kind == MESSAGE_UP_HELLO) {
             metrics_add(&hellos, 0, 1);
             log_info("ingest", "hello", "site=%s epoch=%" PRIu64, job->site.text, job->reply.welcome.epoch);
+            if (job->rolled_back) {
+                metrics_add(&rolled_back, 0, 1);
+                log_error("ingest", "rolled-back", "site=%s has forgotten events that are here: restore it from a snapshot",
+                          job->site.text);
+            }
         } else {
+            metrics_add(&unreadable, (unsigned)job->channel, job->taken.unreadable);
             metrics_add(&taken_events, (unsigned)job->channel, job->taken.fresh);
             metrics_add(&repeated, (unsigned)job->channel, job->taken.repeated);
             if (job->taken.beyond_hole) {
@@ -206,8 +313,10 @@ static void intake_done(struct worker_job *worker_job) {
                     event_channel_name(job->channel), error_id(err), error_sentence(err), job->storage.fault.text);
     }
     g->jobs--;
+    g->waiting_bytes -= blob_bytes(job->content).size;
     blob_unref(job->content);
     mem_free(job);
+    update_hold(g);
 }
 
 /* --- messages ---------------------------------------------------------------------------------------------------------------------------------- */
@@ -252,14 +361,18 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
         job->channel = channel;
         job->kind = kind;
         job->content = blob_copy(content);
-        job->reply = (struct reply){.site = site, .channel = channel, .is_welcome = kind == MESSAGE_UP_HELLO};
+        job->reply = (struct reply){
+            .site = site, .channel = channel, .kind = kind == MESSAGE_UP_HELLO ? MESSAGE_DOWN_WELCOME : MESSAGE_DOWN_ACK};
         g->jobs++;
+        g->waiting_bytes += blob_bytes(job->content).size;
         if (job->content == NULL || worker_submit(g->storage, &job->storage.job) != E_OK) {
             refuse(REFUSED_BUSY, topic, E_BUSY); /* not acknowledged: the site sends it again */
             g->jobs--;
+            g->waiting_bytes -= blob_bytes(job->content).size;
             blob_unref(job->content);
             mem_free(job);
         }
+        update_hold(g);
     }
     builder_free(&scratch);
 }
@@ -269,6 +382,8 @@ static void on_connected(void *context) {
     metrics_set(&broker_up, 0, 1);
     log_info("ingest", "connected", "broker=%s", mqtt_endpoint(g->mqtt));
     (void)mqtt_subscribe(g->mqtt, TOPIC_PREFIX "+/up/#");
+    update_hold(g);
+    resync_begin(g);
 }
 
 static void on_closed(void *context, const char *why) {
@@ -289,7 +404,8 @@ static const struct mqtt_events mqtt_events = {
     .connected = on_connected, .closed = on_closed, .message = on_message, .published = on_published, .writable = on_writable};
 
 struct ingest *ingest_new(const struct conn_context *x, const struct ingest_options *o, struct worker *storage, struct fault *f) {
-    struct metric *const all[] = {&taken_events, &repeated, &refused, &hellos, &broker_up, &store_errors};
+    struct metric *const all[] = {&taken_events, &repeated, &unreadable, &refused,     &rolled_back,
+                                  &held,         &hellos,   &broker_up,  &store_errors};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         metrics_register(all[i]);
     }
@@ -318,13 +434,25 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
     return g;
 }
 
+void ingest_stop(struct ingest *g) {
+    if (g != NULL) {
+        g->stopping = true;
+        mqtt_stop(g->mqtt);
+    }
+}
+
 void ingest_free(struct ingest *g) {
     if (g != NULL) {
         must(g->jobs == 0); /* the storage thread was stopped before */
         mqtt_free(g->mqtt);
+        mem_free(g->resync);
         mem_free(g->replies);
         mem_free(g);
     }
+}
+
+bool ingest_stores(const struct ingest *g) {
+    return !g->write_failed;
 }
 
 bool ingest_connected(const struct ingest *g) {

@@ -1,7 +1,8 @@
 /* ingest.h: takes what sites publish into the store, once, and acknowledges what is durable there.
  *
  * The loop reads topics and frames; the storage thread (a worker with ingest_batch) writes everything that waits in one transaction;
- * acknowledgements leave after its commit.  Thread: the loop's, but ingest_batch. */
+ * acknowledgements leave after its commit.  When more waits than the storage thread can write, no more is read from the broker.  After
+ * each connect to the broker, every known site is told where the core stands (DOWN_RESYNC), so that none waits for its next try.  Thread: the loop's, but ingest_batch. */
 #ifndef CORE_INGEST_H
 #define CORE_INGEST_H
 
@@ -32,7 +33,9 @@ struct ingest_options {
     const char *client_id, *socket_dir;
 };
 struct ingest *ingest_new(const struct conn_context *x, const struct ingest_options *o, struct worker *storage, struct fault *f);
-void ingest_free(struct ingest *g);
+void ingest_stop(struct ingest *g); /* takes and says nothing more; before the storage thread is stopped.  NULL is allowed */
+void ingest_free(struct ingest *g); /* after it was */
 bool ingest_connected(const struct ingest *g);
+bool ingest_stores(const struct ingest *g); /* the last transaction was written */
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "federation/channel.h"
 #include "federation/record.h"
 #include "include/grey/must.h"
 #include "platform/db.h"
@@ -14,6 +15,7 @@
 #define PAGE_BYTES 4096u
 #define CACHE_BYTES (8u * 1024u * 1024u)
 #define CHECKPOINT_BYTES (16u * 1024u * 1024u)
+#define ANSWER_BYTES (4u * 1024u * 1024u) /* a page of events ends when it is larger */
 
 static const char schema[] =
     "CREATE TABLE meta(format INTEGER NOT NULL);"
@@ -28,6 +30,9 @@ static const char schema[] =
     "CREATE TABLE gap(inc INTEGER, channel INTEGER, from_seq INTEGER, to_seq INTEGER, reason INTEGER, received_ms INTEGER,"
     " PRIMARY KEY(inc, channel, from_seq)) WITHOUT ROWID;"
     "INSERT INTO meta VALUES(1);";
+static const char schema_added[] = /* what a core.db of format 1 may lack */
+    "CREATE TABLE IF NOT EXISTS node(site INTEGER, name TEXT, first_ms INTEGER, contact_ms INTEGER,"
+    " PRIMARY KEY(site, name)) WITHOUT ROWID;";
 
 enum statement {
     SITE_FIND,
@@ -47,17 +52,23 @@ enum statement {
     EVENTS,
     GAPS,
     GAP_SUM,
+    INCS,
+    NODE_TOUCH,
+    NODES,
     STATEMENT_COUNT
 };
 
 #define EVENTS_SQL                                                                                                                 \
-    "SELECT inc, channel, seq, idx, time_ms, received_ms, record FROM event"                                                       \
-    " WHERE inc IN (SELECT no FROM incarnation WHERE site = ?1) AND (inc, channel, seq) > (?2, ?3, ?4)"                            \
-    " AND (?5 < 0 OR channel = ?5) ORDER BY inc, channel, seq LIMIT ?6"
+    "SELECT inc, channel, seq, idx, time_ms, received_ms, record FROM event WHERE inc = ?1 AND channel = ?2 AND seq > ?3"          \
+    " ORDER BY seq LIMIT ?4"
 
 #define GAPS_SQL                                                                                                                   \
-    "SELECT g.inc, g.channel, g.from_seq, g.to_seq, g.reason, g.received_ms FROM gap g JOIN incarnation i ON i.no = g.inc"         \
-    " WHERE i.site = ?1 ORDER BY g.inc, g.channel, g.from_seq"
+    "SELECT inc, channel, from_seq, to_seq, reason, received_ms FROM gap WHERE inc = ?1 AND channel = ?2 AND from_seq > ?3"        \
+    " ORDER BY from_seq LIMIT ?4"
+
+#define SITES_SQL                                                                                                                  \
+    "SELECT no, id, first_ms, contact_ms, node FROM site WHERE (length(?1) = 0 OR id = ?1) AND id > ?2"                            \
+    " ORDER BY id LIMIT ?3"
 
 #define GAP_SUM_SQL                                                                                                                \
     "SELECT count(*), coalesce(sum(to_seq - from_seq + 1), 0) FROM gap"                                                            \
@@ -76,11 +87,14 @@ static const char *const sql[STATEMENT_COUNT] = {
     [POSITION_KNOWN] = "INSERT INTO position VALUES(?1, ?2, 0, ?3) ON CONFLICT DO UPDATE SET known = max(known, ?3)",
     [EVENT_ADD] = "INSERT OR IGNORE INTO event VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     [GAP_ADD] = "INSERT OR IGNORE INTO gap VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
-    [SITES] = "SELECT no, id, first_ms, contact_ms, node FROM site WHERE length(?1) = 0 OR id = ?1 ORDER BY id",
+    [SITES] = SITES_SQL,
     [POSITIONS] = "SELECT channel, seq, known FROM position WHERE inc = ?1 ORDER BY channel",
     [EVENTS] = EVENTS_SQL,
     [GAPS] = GAPS_SQL,
     [GAP_SUM] = GAP_SUM_SQL,
+    [INCS] = "SELECT no FROM incarnation WHERE site = ?1 AND no >= ?2 ORDER BY no",
+    [NODE_TOUCH] = "INSERT INTO node VALUES(?1, ?3, ?2, ?2) ON CONFLICT DO UPDATE SET contact_ms = ?2",
+    [NODES] = "SELECT name, first_ms, contact_ms FROM node WHERE site = ?1 ORDER BY name",
 };
 
 struct store {
@@ -106,6 +120,7 @@ struct store *store_open(const char *where, struct fault *f) {
         (void)fault_set(f, E_DISK_VERSION, "%s", where + 7);
         ok = false;
     }
+    ok = ok && db_exec(s->db, schema_added, f) == E_OK;
     for (int i = 0; i < STATEMENT_COUNT && ok; i++) {
         ok = db_prepare(s->db, sql[i], &s->statements[i], f) == E_OK;
     }
@@ -192,6 +207,7 @@ static enum grey_error set_position(struct store *s, int64_t inc, enum event_cha
     return run(s, POSITION_SET, (int64_t[]){inc, c, (int64_t)seq}, 3, f);
 }
 
+/* node: empty when only the site is known to be there. */
 static enum grey_error touch(struct store *s, int64_t site_no, int64_t now_ms, struct bytes node, struct fault *f) {
     struct db_statement *st = bound(s, SITE_TOUCH, (int64_t[]){site_no, now_ms}, 2);
     if (node.size > 0) {
@@ -201,15 +217,22 @@ static enum grey_error touch(struct store *s, int64_t site_no, int64_t now_ms, s
     }
     enum grey_error err = db_run(st, f);
     db_reset(st);
+    if (err == E_OK && node.size > 0) {
+        st = bound(s, NODE_TOUCH, (int64_t[]){site_no, now_ms}, 2);
+        db_bind_bytes(st, 3, node);
+        err = db_run(st, f);
+        db_reset(st);
+    }
     return err;
 }
 
 /* --- taking what sites send ------------------------------------------------------------------------------------------------------------------ */
 
 enum grey_error store_hello(struct store *s, const char *site, const struct sync_hello *h, int64_t now_ms,
-                            grey_seq positions[CHANNEL_COUNT], struct fault *f) {
+                            grey_seq positions[CHANNEL_COUNT], bool *rolled_back, struct fault *f) {
     int64_t site_no = 0, inc[2] = {0, 0};
     bool found = false;
+    *rolled_back = false;
     enum grey_error err = find_site(s, site, &site_no, f);
     if (err == E_NOT_FOUND) {
         struct db_statement *st = s->statements[SITE_ADD];
@@ -236,6 +259,7 @@ enum grey_error store_hello(struct store *s, const char *site, const struct sync
         enum event_channel c = (enum event_channel)i;
         grey_seq acked = h->channels[i].acked_seq;
         err = position(s, inc[0], c, &positions[i], f);
+        *rolled_back = *rolled_back || positions[i] >= h->channels[i].next_seq;
         if (err == E_OK && acked > positions[i]) {
             err = run(s, GAP_ADD, (int64_t[]){inc[0], i, (int64_t)positions[i] + 1, (int64_t)acked, SYNC_GAP_CORE_RESTORED, now_ms},
                       6, f);
@@ -261,9 +285,11 @@ enum grey_error store_events(struct store *s, const char *site, const struct syn
         return fault_set(f, E_STALE_MEMBER, "events of epoch %" PRIu64 ", the site is at %" PRId64, e->epoch, inc[1]);
     }
     err = err != E_OK ? err : position(s, inc[0], e->channel, &taken->position, f);
-    if (err == E_OK && e->from_seq > taken->position + 1) {
-        taken->beyond_hole = true; /* something between was lost: the site sends again from the position */
-        return E_OK;
+    enum channel_verdict verdict = channel_judge(taken->position, e->from_seq, e->to_seq);
+    if (err == E_OK && verdict != CHANNEL_FITS) {
+        taken->beyond_hole = verdict == CHANNEL_HOLE;
+        taken->repeated = verdict == CHANNEL_REPEAT ? e->item_count : 0;
+        return touch(s, site_no, now_ms, bytes_of(NULL, 0), f);
     }
     struct db_statement *st = s->statements[EVENT_ADD];
     for (uint32_t i = 0; i < e->item_count && err == E_OK; i++) {
@@ -278,6 +304,10 @@ enum grey_error store_events(struct store *s, const char *site, const struct syn
         err = db_run(st, f);
         db_reset(st);
         taken->fresh++;
+        struct codec_reader r;
+        struct event event;
+        codec_reader_init(&r, item->record);
+        taken->unreadable += record_decode(&r, &event) != E_OK || codec_end(&r) != E_OK;
     }
     for (uint32_t i = 0; i < e->gap_count && err == E_OK; i++) {
         grey_seq from = e->gaps[i].from_seq > taken->position ? e->gaps[i].from_seq : taken->position + 1;
@@ -342,11 +372,32 @@ static enum grey_error put_site(struct store *s, struct json_writer *w, int64_t 
     return err;
 }
 
-static enum grey_error put_sites(struct store *s, const char *only, struct json_writer *w, size_t *count, struct fault *f) {
+static enum grey_error put_nodes(struct store *s, struct json_writer *w, int64_t no, struct fault *f) {
+    struct db_statement *st = bound(s, NODES, &no, 1);
+    bool row = false;
+    enum grey_error err;
+    json_key(w, "nodes");
+    json_open(w, '[');
+    while ((err = db_step(st, &row, f)) == E_OK && row) {
+        json_open(w, '{');
+        put_text(w, "id", db_bytes(st, 0));
+        put_time(w, "first_seen", db_int(st, 1));
+        put_time(w, "last_spoke", db_int(st, 2));
+        json_close(w);
+    }
+    db_reset(st);
+    json_close(w);
+    return err;
+}
+
+static enum grey_error put_sites(struct store *s, const char *only, const struct store_query *q, struct json_writer *w,
+                                 size_t *count, struct fault *f) {
     struct db_statement *st = s->statements[SITES];
     bool row = false;
     enum grey_error err;
     db_bind_bytes(st, 1, bytes_str(only));
+    db_bind_bytes(st, 2, bytes_str(q->after));
+    db_bind_int(st, 3, q->limit);
     while ((err = db_step(st, &row, f)) == E_OK && row) {
         ++*count;
         json_open(w, '{');
@@ -359,6 +410,9 @@ static enum grey_error put_sites(struct store *s, const char *only, struct json_
         json_key(w, "attestation");
         json_str(w, "none");
         err = put_site(s, w, db_int(st, 0), f);
+        if (err == E_OK && only[0] != 0) {
+            err = put_nodes(s, w, db_int(st, 0), f);
+        }
         json_close(w);
         if (err != E_OK) {
             break;
@@ -368,18 +422,74 @@ static enum grey_error put_sites(struct store *s, const char *only, struct json_
     return err;
 }
 
-enum grey_error store_sites(struct store *s, struct json_writer *w, struct fault *f) {
+enum grey_error store_sites(struct store *s, const struct store_query *q, struct json_writer *w, struct fault *f) {
     size_t count = 0;
     json_open(w, '[');
-    enum grey_error err = put_sites(s, "", w, &count, f);
+    enum grey_error err = put_sites(s, "", q, w, &count, f);
     json_close(w);
     return err;
 }
 
 enum grey_error store_site(struct store *s, const char *site, struct json_writer *w, struct fault *f) {
     size_t count = 0;
-    enum grey_error err = site[0] == 0 ? E_NOT_FOUND : put_sites(s, site, w, &count, f);
+    struct store_query one = {.after = "", .limit = 1};
+    enum grey_error err = site[0] == 0 ? E_NOT_FOUND : put_sites(s, site, &one, w, &count, f);
     return err != E_OK ? err : count == 1 ? E_OK : E_NOT_FOUND;
+}
+
+enum grey_error store_stands(struct store *s, const char *after, struct store_stand *out, size_t max, size_t *count,
+                             struct fault *f) {
+    struct db_statement *st = s->statements[SITES];
+    bool row = false, found = false;
+    enum grey_error err;
+    *count = 0;
+    db_bind_bytes(st, 1, bytes_of(NULL, 0));
+    db_bind_bytes(st, 2, bytes_str(after));
+    db_bind_int(st, 3, (int64_t)max);
+    while ((err = db_step(st, &row, f)) == E_OK && row) {
+        struct store_stand *stand = &out[(*count)++];
+        struct bytes id = db_bytes(st, 1);
+        int64_t no = db_int(st, 0), inc[3] = {0};
+        *stand = (struct store_stand){.at.time_ms = now_wall_ms()};
+        memcpy(stand->site.text, id.data, id.size < LIMIT_NAME_BYTES ? id.size : LIMIT_NAME_BYTES);
+        err = one_row(s, INC_LAST, &no, 1, inc, 3, &found, f);
+        stand->at.incarnation = (uint64_t)inc[1];
+        stand->at.epoch = (grey_epoch)inc[2];
+        for (int i = 0; i < CHANNEL_COUNT && err == E_OK; i++) {
+            err = position(s, inc[0], (enum event_channel)i, &stand->at.position[i], f);
+        }
+        if (err != E_OK) {
+            break;
+        }
+    }
+    db_reset(st);
+    return err;
+}
+
+static bool says_json(struct bytes type) {
+    static const char suffix[] = "+json";
+    const uint8_t *end = type.size == 0 ? NULL : memchr(type.data, ';', type.size);
+    size_t size = end == NULL ? type.size : (size_t)(end - type.data);
+    struct bytes bare = bytes_of(type.data, size);
+    return size == 0 || bytes_equal_str(bare, "application/json") ||
+           (size > strlen(suffix) && memcmp(type.data + size - strlen(suffix), suffix, strlen(suffix)) == 0);
+}
+
+/* As it came when it is JSON, which is looked at: a site must not be able to break the answer. */
+static void put_data(struct json_writer *w, const struct event *e) {
+    json_t *json = says_json(e->content_type) && e->data.size > 0 ? json_read(e->data, NULL) : NULL;
+    if (e->content_type.size > 0 && !bytes_equal_str(e->content_type, "application/json")) {
+        put_text(w, "datacontenttype", e->content_type);
+    }
+    json_key(w, json != NULL || e->data.size == 0 ? "data" : "data_base64");
+    if (json != NULL) {
+        json_raw(w, e->data);
+    } else if (e->data.size == 0) {
+        json_none(w);
+    } else {
+        json_base64(w, e->data);
+    }
+    json_decref(json);
 }
 
 static void put_event(struct json_writer *w, const char *site, struct db_statement *st) {
@@ -387,7 +497,7 @@ static void put_event(struct json_writer *w, const char *site, struct db_stateme
     struct event e;
     enum event_channel c = (enum event_channel)db_int(st, 1);
     codec_reader_init(&r, db_bytes(st, 6));
-    bool readable = record_decode(&r, &e) == E_OK;
+    bool readable = record_decode(&r, &e) == E_OK && codec_end(&r) == E_OK;
     json_open(w, '{');
     json_key(w, "site");
     json_str(w, site);
@@ -414,19 +524,7 @@ static void put_event(struct json_writer *w, const char *site, struct db_stateme
         }
         json_key(w, "priority");
         json_str(w, event_priority_name(e.priority));
-        bool is_json = e.content_type.size == 0 || bytes_equal_str(e.content_type, "application/json");
-        if (is_json) {
-            json_key(w, "data");
-            if (e.data.size > 0) {
-                json_raw(w, e.data);
-            } else {
-                json_none(w);
-            }
-        } else {
-            put_text(w, "datacontenttype", e.content_type);
-            json_key(w, "data_base64");
-            json_base64(w, e.data);
-        }
+        put_data(w, &e);
         json_key(w, "provisional");
         json_bool(w, e.provisional);
         json_key(w, "traceparent");
@@ -435,6 +533,9 @@ static void put_event(struct json_writer *w, const char *site, struct db_stateme
         } else {
             json_none(w);
         }
+    } else {
+        json_key(w, "record_base64"); /* no record, kept as it came */
+        json_base64(w, db_bytes(st, 6));
     }
     json_close(w);
 }
@@ -457,10 +558,66 @@ static bool parse_cursor(const struct store_query *q, int64_t current_inc, int64
     return sscanf(q->after, "%" SCNd64 ":%" SCNd64 ":%" SCNd64 "%n", &out[0], &out[1], &out[2], &used) == 3 && q->after[used] == 0;
 }
 
-enum grey_error store_list_events(struct store *s, const char *site, const struct store_query *q, struct json_writer *w,
-                                  struct fault *f) {
+static void put_gap(struct json_writer *w, const char *site, struct db_statement *st) {
+    (void)site;
+    json_open(w, '{');
+    json_key(w, "channel");
+    json_str(w, event_channel_name((enum event_channel)db_int(st, 1)));
+    json_key(w, "from_seq");
+    json_int(w, db_int(st, 2));
+    json_key(w, "to_seq");
+    json_int(w, db_int(st, 3));
+    json_key(w, "reason");
+    json_str(w, sync_gap_reason_name((enum sync_gap_reason)db_int(st, 4)));
+    put_time(w, "received", db_int(st, 5));
+    json_close(w);
+}
+
+/* Rows of `which` (its first columns are inc, channel, seq) behind the cursor: one range of its primary key after the other.  *more:
+ * the limit ended it. */
+static enum grey_error put_rows(struct store *s, enum statement which, const char *site, int64_t site_no,
+                                const struct store_query *q, int64_t cursor[3], struct json_writer *w,
+                                void (*put)(struct json_writer *w, const char *site, struct db_statement *st), bool *more,
+                                struct fault *f) {
+    struct db_statement *incs = bound(s, INCS, (int64_t[]){site_no, cursor[0]}, 2);
+    bool inc_row = false;
+    uint32_t left = q->limit;
+    enum grey_error err;
+    *more = false;
+    while (!*more && (err = db_step(incs, &inc_row, f)) == E_OK && inc_row) {
+        int64_t inc = db_int(incs, 0);
+        for (int c = inc == cursor[0] ? (int)cursor[1] : 0; c < CHANNEL_COUNT && err == E_OK && !*more; c++) {
+            if (q->channel >= 0 && c != q->channel) {
+                continue;
+            }
+            int64_t after = inc == cursor[0] && c == cursor[1] ? cursor[2] : 0;
+            struct db_statement *st = bound(s, which, (int64_t[]){inc, c, after, left}, 4);
+            bool row = false;
+            while ((err = db_step(st, &row, f)) == E_OK && row) {
+                for (int i = 0; i < 3; i++) {
+                    cursor[i] = db_int(st, i);
+                }
+                put(w, site, st);
+                left--;
+                *more = left == 0 || w->out->size > ANSWER_BYTES;
+                if (*more) {
+                    break;
+                }
+            }
+            db_reset(st);
+        }
+        if (err != E_OK) {
+            break;
+        }
+    }
+    db_reset(incs);
+    return err;
+}
+
+static enum grey_error put_list(struct store *s, enum statement which, const char *site, const struct store_query *q,
+                                struct json_writer *w, struct fault *f) {
     int64_t site_no = 0, inc[3] = {0}, cursor[3];
-    bool found = false, row = false;
+    bool found = false, more = false;
     char next[80];
     enum grey_error err = find_site(s, site, &site_no, f);
     err = err != E_OK ? err : one_row(s, INC_LAST, &site_no, 1, inc, 3, &found, f);
@@ -472,50 +629,25 @@ enum grey_error store_list_events(struct store *s, const char *site, const struc
                          q->after);
     }
     json_open(w, '{');
-    json_key(w, "events");
+    json_key(w, which == EVENTS ? "events" : "gaps");
     json_open(w, '[');
-    struct db_statement *st = bound(s, EVENTS, (int64_t[]){site_no, cursor[0], cursor[1], cursor[2], q->channel, q->limit}, 6);
-    while ((err = db_step(st, &row, f)) == E_OK && row) {
-        for (int i = 0; i < 3; i++) {
-            cursor[i] = db_int(st, i);
-        }
-        put_event(w, site, st);
-    }
-    db_reset(st);
+    err = put_rows(s, which, site, site_no, q, cursor, w, which == EVENTS ? put_event : put_gap, &more, f);
     json_close(w);
-    json_key(w, "next");
-    (void)snprintf(next, sizeof next, "%" PRId64 ":%" PRId64 ":%" PRId64, cursor[0], cursor[1], cursor[2]);
-    json_str(w, next);
+    if (which == EVENTS || more) {
+        json_key(w, "next");
+        (void)snprintf(next, sizeof next, "%" PRId64 ":%" PRId64 ":%" PRId64, cursor[0], cursor[1], cursor[2]);
+        json_str(w, next);
+    }
     json_close(w);
     return err;
 }
 
-enum grey_error store_list_gaps(struct store *s, const char *site, struct json_writer *w, struct fault *f) {
-    int64_t site_no = 0;
-    bool row = false;
-    enum grey_error err = find_site(s, site, &site_no, f);
-    if (err != E_OK) {
-        return err;
-    }
-    json_open(w, '{');
-    json_key(w, "gaps");
-    json_open(w, '[');
-    struct db_statement *st = bound(s, GAPS, &site_no, 1);
-    while ((err = db_step(st, &row, f)) == E_OK && row) {
-        json_open(w, '{');
-        json_key(w, "channel");
-        json_str(w, event_channel_name((enum event_channel)db_int(st, 1)));
-        json_key(w, "from_seq");
-        json_int(w, db_int(st, 2));
-        json_key(w, "to_seq");
-        json_int(w, db_int(st, 3));
-        json_key(w, "reason");
-        json_str(w, sync_gap_reason_name((enum sync_gap_reason)db_int(st, 4)));
-        put_time(w, "received", db_int(st, 5));
-        json_close(w);
-    }
-    db_reset(st);
-    json_close(w);
-    json_close(w);
-    return err;
+enum grey_error store_list_events(struct store *s, const char *site, const struct store_query *q, struct json_writer *w,
+                                  struct fault *f) {
+    return put_list(s, EVENTS, site, q, w, f);
+}
+
+enum grey_error store_list_gaps(struct store *s, const char *site, const struct store_query *q, struct json_writer *w,
+                                struct fault *f) {
+    return put_list(s, GAPS, site, q, w, f);
 }

@@ -19,32 +19,47 @@ enum grey_error store_begin(struct store *s, struct fault *f);
 enum grey_error store_commit(struct store *s, struct fault *f);
 void store_rollback(struct store *s);
 
-/* A site has connected.  Registers it and its incarnation, raises its epoch; positions: what the core has of each channel.  Where the
- * site has freed more than the core has (a core restored from a backup), the difference becomes a gap.  E_STALE_MEMBER: lower epoch. */
+/* A site has connected.  Registers it, its incarnation and the gateway that speaks, raises its epoch; positions: what the core has of
+ * each channel.  Where the site has freed more than the core has (a core restored from a backup), the difference becomes a gap.
+ * rolled_back: the core has numbers that the site has not given yet; nothing is changed by that, the site must not go on.
+ * E_STALE_MEMBER: lower epoch. */
 enum grey_error store_hello(struct store *s, const char *site, const struct sync_hello *h, int64_t now_ms,
-                            grey_seq positions[CHANNEL_COUNT], struct fault *f);
+                            grey_seq positions[CHANNEL_COUNT], bool *rolled_back, struct fault *f);
 
 /* Events of one frame.  Each number is kept once, whatever is sent again.  *position: the contiguous prefix afterwards.  A frame that
  * starts behind a hole is not kept.  E_STALE_MEMBER: lower epoch; E_NOT_FOUND: no hello of this incarnation. */
 struct store_taken {
     grey_seq position;
     uint32_t fresh, repeated;
+    uint32_t unreadable; /* of the fresh ones: kept as they came, but they are no records */
     bool beyond_hole;
 };
 enum grey_error store_events(struct store *s, const char *site, const struct sync_events *e, int64_t now_ms,
                              struct store_taken *taken, struct fault *f);
 
+/* Where the core stands with a site, for DOWN_RESYNC: of its latest incarnation. */
+struct store_stand {
+    struct grey_name site;
+    struct sync_welcome at;
+};
+/* Sites in order of their names behind `after` ("": from the first); *count of at most max. */
+enum grey_error store_stands(struct store *s, const char *after, struct store_stand *out, size_t max, size_t *count,
+                             struct fault *f);
+
 /* --- questions, answered as JSON ------------------------------------------------------------------------------------------------------ */
-enum grey_error store_sites(struct store *s, struct json_writer *w, struct fault *f);                  /* an array */
-enum grey_error store_site(struct store *s, const char *site, struct json_writer *w, struct fault *f); /* E_NOT_FOUND */
 struct store_query {
     int channel;       /* -1: all, one after the other */
-    const char *after; /* a cursor, or a bare seq of the current incarnation; "" from the start */
+    const char *after; /* a cursor, or a bare seq of the current incarnation; of sites: a name; "" from the start */
     uint32_t limit;
 };
-/* {"events":[...],"next":cursor}.  E_BAD_REQUEST for a cursor that is none. */
+enum grey_error store_sites(struct store *s, const struct store_query *q, struct json_writer *w, struct fault *f); /* an array */
+enum grey_error store_site(struct store *s, const char *site, struct json_writer *w, struct fault *f);             /* E_NOT_FOUND */
+/* {"events":[...],"next":cursor}: in order of incarnation, channel, seq; fewer than limit when they are large.  E_BAD_REQUEST for a
+ * cursor that is none. */
 enum grey_error store_list_events(struct store *s, const char *site, const struct store_query *q, struct json_writer *w,
                                   struct fault *f);
-enum grey_error store_list_gaps(struct store *s, const char *site, struct json_writer *w, struct fault *f);
+/* {"gaps":[...]}, with "next" when there are more. */
+enum grey_error store_list_gaps(struct store *s, const char *site, const struct store_query *q, struct json_writer *w,
+                                struct fault *f);
 
 #endif

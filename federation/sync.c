@@ -64,8 +64,8 @@ void sync_put_events(struct builder *out, const struct sync_events *e) {
     }
 }
 
-void sync_put_welcome(struct builder *out, const struct sync_welcome *w) {
-    head(out, MESSAGE_DOWN_WELCOME, 4);
+static void put_positions(struct builder *out, enum message_kind kind, const struct sync_welcome *w) {
+    head(out, kind, 4);
     codec_put_uint(out, w->incarnation);
     codec_put_uint(out, w->epoch);
     codec_put_array(out, CHANNEL_COUNT);
@@ -73,6 +73,14 @@ void sync_put_welcome(struct builder *out, const struct sync_welcome *w) {
         codec_put_uint(out, w->position[i]);
     }
     codec_put_int(out, w->time_ms);
+}
+
+void sync_put_welcome(struct builder *out, const struct sync_welcome *w) {
+    put_positions(out, MESSAGE_DOWN_WELCOME, w);
+}
+
+void sync_put_resync(struct builder *out, const struct sync_welcome *w) {
+    put_positions(out, MESSAGE_DOWN_RESYNC, w);
 }
 
 void sync_put_ack(struct builder *out, const struct sync_ack *a) {
@@ -159,7 +167,7 @@ enum grey_error sync_get_events(struct bytes content, struct sync_events *e, str
     e->item_count = (uint32_t)codec_array(&r, SYNC_ITEMS_MAX);
     for (uint32_t i = 0; i < e->item_count && r.err == E_OK; i++) {
         want(&r, 4);
-        items[i].seq = e->from_seq + codec_uint(&r, INT64_MAX);
+        items[i].seq = e->from_seq + codec_uint(&r, INT64_MAX - 1); /* both below 2^63: no overflow */
         items[i].index = codec_uint(&r, INT64_MAX);
         items[i].time_ms = codec_int(&r);
         items[i].record = codec_bytes(&r, RECORD_BYTES_MAX);
@@ -170,6 +178,7 @@ enum grey_error sync_get_events(struct bytes content, struct sync_events *e, str
         gaps[i].from_seq = codec_uint(&r, INT64_MAX - 1);
         gaps[i].to_seq = codec_uint(&r, INT64_MAX - 1);
         gaps[i].reason = (enum sync_gap_reason)codec_uint(&r, SYNC_GAP_UNREADABLE);
+        r.err = r.err == E_OK && gaps[i].reason < SYNC_GAP_EVICTED ? E_BAD_MESSAGE : r.err;
     }
     e->items = items;
     e->gaps = gaps;
@@ -183,10 +192,10 @@ enum grey_error sync_get_events(struct bytes content, struct sync_events *e, str
     return err;
 }
 
-enum grey_error sync_get_welcome(struct bytes content, struct sync_welcome *w) {
+static enum grey_error get_positions(struct bytes content, enum message_kind kind, struct sync_welcome *w) {
     struct codec_reader r;
     memset(w, 0, sizeof *w);
-    begin(&r, content, MESSAGE_DOWN_WELCOME, 4);
+    begin(&r, content, kind, 4);
     w->incarnation = codec_uint(&r, INT64_MAX);
     w->epoch = codec_uint(&r, INT64_MAX);
     want(&r, CHANNEL_COUNT);
@@ -195,6 +204,14 @@ enum grey_error sync_get_welcome(struct bytes content, struct sync_welcome *w) {
     }
     w->time_ms = codec_int(&r);
     return codec_end(&r);
+}
+
+enum grey_error sync_get_welcome(struct bytes content, struct sync_welcome *w) {
+    return get_positions(content, MESSAGE_DOWN_WELCOME, w);
+}
+
+enum grey_error sync_get_resync(struct bytes content, struct sync_welcome *w) {
+    return get_positions(content, MESSAGE_DOWN_RESYNC, w);
 }
 
 enum grey_error sync_get_ack(struct bytes content, struct sync_ack *a) {

@@ -2,7 +2,8 @@
  *
  * The site says UP_HELLO after each connect; the core answers DOWN_WELCOME with the position it has of each channel; the site then
  * streams UP_EVENTS, each of which covers from_seq..to_seq of a channel completely (events and gaps); the core answers DOWN_ACK with
- * the contiguous prefix in its database.  Only that acknowledgement frees the site's queue. */
+ * the contiguous prefix in its database.  Only that acknowledgement frees the site's queue.  DOWN_RESYNC, which the core says when it
+ * comes back and when a frame does not go on behind its position, asks for a new hello. */
 #ifndef FEDERATION_SYNC_H
 #define FEDERATION_SYNC_H
 
@@ -49,7 +50,7 @@ struct sync_events {
     uint32_t gap_count;
 };
 
-struct sync_welcome {
+struct sync_welcome { /* and resync */
     uint64_t incarnation;
     grey_epoch epoch;
     grey_seq position[CHANNEL_COUNT]; /* the core has everything up to here */
@@ -68,6 +69,7 @@ const char *sync_gap_reason_name(enum sync_gap_reason r);
 void sync_put_hello(struct builder *out, const struct sync_hello *h);
 void sync_put_events(struct builder *out, const struct sync_events *e);
 void sync_put_welcome(struct builder *out, const struct sync_welcome *w);
+void sync_put_resync(struct builder *out, const struct sync_welcome *w);
 void sync_put_ack(struct builder *out, const struct sync_ack *a);
 
 enum message_kind sync_kind(struct bytes content); /* 0 when it cannot be read */
@@ -76,6 +78,7 @@ enum grey_error sync_get_hello(struct bytes content, struct sync_hello *h);
 /* items and gaps: room for SYNC_ITEMS_MAX and SYNC_GAPS_MAX, filled and pointed to by e.  Checks order and complete cover. */
 enum grey_error sync_get_events(struct bytes content, struct sync_events *e, struct sync_item *items, struct sync_gap *gaps);
 enum grey_error sync_get_welcome(struct bytes content, struct sync_welcome *w);
+enum grey_error sync_get_resync(struct bytes content, struct sync_welcome *w);
 enum grey_error sync_get_ack(struct bytes content, struct sync_ack *a);
 
 /* Topics.  out: TOPIC_BYTES_MAX. */

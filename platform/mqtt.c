@@ -25,6 +25,14 @@
 #define PUMP_BYTES 8192u               /* small, so that what goes first is decided by our owner and not in a socket */
 #define OUTPUT_BYTES_MAX (64u * 1024u) /* towards the broker; above it the pump stops reading */
 #define INPUT_BYTES_MAX (4u * 1024u * 1024u)
+#define STALL_MS_MIN 8000u /* a confirmation is due and no byte has moved for so long: the path is dead */
+#define STALL_MS_MAX 30000u
+#define STALL_FACTOR 4u /* times the slowest confirmation of this connection */
+#define ALIASES_MAX 4u  /* topics that are sent as a number after the first time */
+#define INFLIGHT_MAX 64u
+#define TOPIC_ROOM 128u
+#define PACKET_OVERHEAD_BYTES 192u /* MQTT header, topic and properties, at most */
+#define PAYLOAD_BYTES_MAX (LIMIT_FRAME_PAYLOAD_BYTES + 64u)
 
 /* The functions of libmosquitto that are used, looked up by name. */
 #define LIBRARY(X)                                                                                                                 \
@@ -47,6 +55,12 @@
     X(int, socket, (struct mosquitto * mosq))                                                                                      \
     X(bool, want_write, (struct mosquitto * mosq))                                                                                 \
     X(const char *, strerror, (int mosq_errno))                                                                                    \
+    X(int, property_add_int16, (mosquitto_property * *list, int identifier, uint16_t value))                                       \
+    X(void, property_free_all, (mosquitto_property * *list))                                                                       \
+    X(const mosquitto_property *, property_read_int16,                                                                             \
+      (const mosquitto_property *list, int identifier, uint16_t *value, bool skip_first))                                          \
+    X(const mosquitto_property *, property_read_int32,                                                                             \
+      (const mosquitto_property *list, int identifier, uint32_t *value, bool skip_first))                                          \
     X(const char *, reason_string, (int reason_code))                                                                              \
     X(void, connect_v5_callback_set,                                                                                               \
       (struct mosquitto * mosq, void (*on)(struct mosquitto *, void *, int, int, const mosquitto_property *)))                     \
@@ -74,7 +88,16 @@ struct mqtt {
     void *context;
     bool wanted, connected, was_busy;
     bool failing; /* a fall is under way: no library call any more */
-    uint32_t endpoint, tries, inflight;
+    bool held;
+    uint32_t endpoint, tries, inflight, inflight_max;
+    struct {
+        int id;
+        uint64_t sent_ms;
+    } unconfirmed[INFLIGHT_MAX];    /* `inflight` of them, oldest first */
+    uint32_t slowest_ms;            /* confirmation of this connection */
+    uint64_t moved_ms, moved_bytes; /* when a byte was last seen to move, and how many had by then */
+    uint32_t packet_bytes_max, alias_count, alias_max;
+    char aliases[ALIASES_MAX][TOPIC_ROOM];
     struct conn *conn;
     struct mosquitto *client;
     struct loop_fd client_watch, pump_watch;
@@ -133,8 +156,8 @@ static void close_all(struct mqtt *m) {
         conn_close(m->conn);
         m->conn = NULL;
     }
-    m->connected = false;
-    m->inflight = 0;
+    m->connected = m->held = false;
+    m->inflight = m->alias_count = m->slowest_ms = 0;
     m->failing = false;
 }
 
@@ -165,7 +188,7 @@ static void fall(struct mqtt *m, const char *why) {
 
 static void watch_client(struct mqtt *m) {
     if (m->client_watch.generation > 0) {
-        loop_fd_events(m->x.loop, &m->client_watch, EPOLLIN | (lib.want_write(m->client) ? EPOLLOUT : 0u));
+        loop_fd_events(m->x.loop, &m->client_watch, (m->held ? 0u : EPOLLIN) | (lib.want_write(m->client) ? EPOLLOUT : 0u));
     }
 }
 
@@ -275,13 +298,21 @@ static void on_conn_closed(void *context, struct conn *c, enum grey_error why, c
 
 static void told_connect(struct mosquitto *client, void *context, int reason, int flags, const mosquitto_property *properties) {
     struct mqtt *m = context;
-    (void)client, (void)flags, (void)properties;
+    uint16_t receive_max = UINT16_MAX, alias_max = 0;
+    uint32_t packet_max = UINT32_MAX;
+    (void)client, (void)flags;
     if (reason != 0) {
         char text[160];
         (void)snprintf(text, sizeof text, "the broker refuses: %s", lib.reason_string(reason));
         fall(m, text);
         return;
     }
+    (void)lib.property_read_int16(properties, MQTT_PROP_RECEIVE_MAXIMUM, &receive_max, false);
+    (void)lib.property_read_int16(properties, MQTT_PROP_TOPIC_ALIAS_MAXIMUM, &alias_max, false);
+    (void)lib.property_read_int32(properties, MQTT_PROP_MAXIMUM_PACKET_SIZE, &packet_max, false);
+    m->inflight_max = m->o.inflight_max < receive_max ? m->o.inflight_max : receive_max;
+    m->alias_max = alias_max < ALIASES_MAX ? alias_max : ALIASES_MAX;
+    m->packet_bytes_max = packet_max;
     m->connected = true;
     m->tries = 0;
     m->events->connected(m->context);
@@ -290,7 +321,16 @@ static void told_connect(struct mosquitto *client, void *context, int reason, in
 static void told_publish(struct mosquitto *client, void *context, int id, int reason, const mosquitto_property *properties) {
     struct mqtt *m = context;
     (void)client, (void)properties;
-    m->inflight -= m->inflight > 0;
+    for (uint32_t i = 0; i < m->inflight; i++) {
+        if (m->unconfirmed[i].id == id) {
+            uint64_t took_ms = loop_now_ms(m->x.loop) - m->unconfirmed[i].sent_ms;
+            uint32_t slowest_ms = m->slowest_ms - m->slowest_ms / 8; /* it need not stay so slow */
+            m->slowest_ms = took_ms > slowest_ms && took_ms < STALL_MS_MAX ? (uint32_t)took_ms : slowest_ms;
+            memmove(&m->unconfirmed[i], &m->unconfirmed[i + 1], (m->inflight - i - 1) * sizeof m->unconfirmed[0]);
+            m->inflight--;
+            break;
+        }
+    }
     /* 16: nobody is subscribed just now; the core's own acknowledgement is what counts, so this is no refusal */
     m->events->published(m->context, id, reason >= 128 ? lib.reason_string(reason) : NULL);
     if (m->was_busy) {
@@ -344,6 +384,7 @@ static bool start_library(struct mqtt *m) {
         return false;
     }
     loop_timer_after(m->x.loop, &m->misc, MISC_MS);
+    m->moved_ms = loop_now_ms(m->x.loop);
     return true;
 }
 
@@ -360,10 +401,29 @@ static void on_open(void *context, struct conn *c) {
 static const struct conn_events conn_events = {
     .on_open = on_open, .on_bytes = on_bytes, .on_drained = on_drained, .on_closed = on_conn_closed};
 
+/* TCP itself would try for a quarter of an hour to reach a broker behind a path that has gone. */
+static bool stalled(struct mqtt *m) {
+    struct conn_count c = mqtt_counted(m);
+    uint64_t now_ms = loop_now_ms(m->x.loop), limit_ms = STALL_MS_MAX;
+    bool due = !m->connected || (m->inflight > 0 && m->unconfirmed[0].sent_ms + MISC_MS <= now_ms);
+    if (!due || m->held || c.in_bytes + c.out_bytes != m->moved_bytes) {
+        m->moved_ms = now_ms;
+        m->moved_bytes = c.in_bytes + c.out_bytes;
+        return false;
+    }
+    if (m->connected && m->slowest_ms < STALL_MS_MAX / STALL_FACTOR) {
+        limit_ms = m->slowest_ms * STALL_FACTOR < STALL_MS_MIN ? STALL_MS_MIN : m->slowest_ms * STALL_FACTOR;
+    }
+    return now_ms - m->moved_ms >= limit_ms;
+}
+
 static void on_misc(void *context) {
     struct mqtt *m = context;
     loop_timer_after(m->x.loop, &m->misc, MISC_MS);
     check(m, lib.loop_misc(m->client));
+    if (m->fall.place == 0 && stalled(m)) {
+        fall(m, "the broker does not answer any more");
+    }
     if (m->fall.place == 0) {
         watch_client(m);
     }
@@ -414,6 +474,7 @@ static bool listen_unix(struct mqtt *m, struct fault *f) {
 struct mqtt *mqtt_new(const struct conn_context *x, const struct mqtt_options *o, const struct mqtt_events *events, void *context,
                       struct fault *f) {
     must(o->endpoint_count > 0 && o->endpoint_count <= ENDPOINTS_MAX);
+    must(o->inflight_max > 0 && o->inflight_max <= INFLIGHT_MAX);
     struct mqtt *m = mem_new(1, sizeof *m);
     if (m == NULL) {
         (void)fault_set(f, E_NO_MEMORY, "MQTT client");
@@ -471,6 +532,12 @@ void mqtt_stop(struct mqtt *m) {
     close_all(m);
 }
 
+void mqtt_give_up(struct mqtt *m, const char *why) {
+    if (m->wanted && m->conn != NULL) {
+        fall(m, why);
+    }
+}
+
 bool mqtt_connected(const struct mqtt *m) {
     return m->connected && m->fall.place == 0;
 }
@@ -479,25 +546,68 @@ const char *mqtt_endpoint(const struct mqtt *m) {
     return m->endpoints[m->endpoint];
 }
 
+/* The number that stands for the topic on this connection; 0: none.  *known: the broker has been told before. */
+static uint16_t alias_of(struct mqtt *m, const char *topic, bool *known) {
+    *known = true;
+    for (uint32_t i = 0; i < m->alias_count; i++) {
+        if (strcmp(m->aliases[i], topic) == 0) {
+            return (uint16_t)(i + 1);
+        }
+    }
+    *known = false;
+    if (m->alias_count >= m->alias_max || strlen(topic) >= TOPIC_ROOM) {
+        return 0;
+    }
+    (void)snprintf(m->aliases[m->alias_count], TOPIC_ROOM, "%s", topic);
+    return (uint16_t)++m->alias_count;
+}
+
+static int publish(struct mqtt *m, const char *topic, struct bytes payload, int *id) {
+    mosquitto_property *properties = NULL;
+    bool known = false;
+    uint16_t alias = m->o.topics_repeat ? alias_of(m, topic, &known) : 0;
+    if (alias > 0 && lib.property_add_int16(&properties, MQTT_PROP_TOPIC_ALIAS, alias) != MOSQ_ERR_SUCCESS) {
+        return MOSQ_ERR_NOMEM;
+    }
+    int code = lib.publish_v5(m->client, id, known ? NULL : topic, (int)payload.size, payload.data, 1, false, properties);
+    lib.property_free_all(&properties);
+    return code;
+}
+
+size_t mqtt_payload_bytes_max(const struct mqtt *m) {
+    if (!m->connected || m->packet_bytes_max >= PAYLOAD_BYTES_MAX + PACKET_OVERHEAD_BYTES) {
+        return PAYLOAD_BYTES_MAX;
+    }
+    return m->packet_bytes_max > PACKET_OVERHEAD_BYTES ? m->packet_bytes_max - PACKET_OVERHEAD_BYTES : 0;
+}
+
 enum grey_error mqtt_publish(struct mqtt *m, const char *topic, struct bytes payload, int *id) {
     if (!mqtt_connected(m)) {
         return E_CLOSED;
     }
-    if (payload.size > LIMIT_FRAME_PAYLOAD_BYTES + 64u) {
+    if (payload.size > mqtt_payload_bytes_max(m)) {
         return E_TOO_LARGE;
     }
-    if (m->inflight >= m->o.inflight_max || conn_output_bytes(m->conn) > OUTPUT_BYTES_MAX / 2 || lib.want_write(m->client)) {
+    if (m->inflight >= m->inflight_max || conn_output_bytes(m->conn) > OUTPUT_BYTES_MAX / 2 || lib.want_write(m->client)) {
         m->was_busy = true;
         return E_BUSY;
     }
-    int code = lib.publish_v5(m->client, id, topic, (int)payload.size, payload.data, 1, false, NULL);
+    int code = publish(m, topic, payload, id);
     if (code != MOSQ_ERR_SUCCESS) {
         check(m, code);
         return E_CLOSED;
     }
-    m->inflight++;
+    m->unconfirmed[m->inflight].id = *id;
+    m->unconfirmed[m->inflight++].sent_ms = loop_now_ms(m->x.loop);
     watch_client(m);
     return E_OK;
+}
+
+void mqtt_hold(struct mqtt *m, bool hold) {
+    if (m->connected && m->held != hold) {
+        m->held = hold;
+        watch_client(m);
+    }
 }
 
 enum grey_error mqtt_subscribe(struct mqtt *m, const char *topic_filter) {

@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""A link of 64 kbit/s with a round trip of 0.6 s: a backlog gets through, and an alarm overtakes it.  If this fails, a site on a
+satellite or an old modem never empties its queue, or learns at the core of a fire when the week's temperatures have arrived."""
+import collections, hashlib
+from harness import *
+
+RATE, DELAY = 8000, 0.3  # bytes a second each way, seconds each way
+
+
+class ThinLink:
+    """A TCP proxy in front of the broker that carries RATE bytes a second each way, each DELAY late, and counts them."""
+
+    def __init__(self, target_port):
+        self.target_port, self.carried, self.silent = target_port, [0, 0], False
+        self.server = socket.socket()
+        self.server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.server.bind(("127.0.0.1", 0))
+        self.server.listen(8)
+        self.port = self.server.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            near, _ = self.server.accept()
+            far = socket.create_connection(("127.0.0.1", self.target_port))
+            for way, (a, b) in enumerate(((near, far), (far, near))):
+                line = collections.deque()
+                threading.Thread(target=self.take, args=(a, line, way), daemon=True).start()
+                threading.Thread(target=self.give, args=(b, line), daemon=True).start()
+
+    def take(self, a, line, way):
+        data = b"x"
+        while data:
+            try:
+                data = a.recv(400)
+            except OSError:
+                data = b""
+            time.sleep(len(data) / RATE)
+            while self.silent:
+                time.sleep(0.05)
+            self.carried[way] += len(data)
+            line.append((time.monotonic() + DELAY, data))
+
+    def give(self, b, line):
+        while True:
+            while not line or line[0][0] > time.monotonic():
+                time.sleep(0.01)
+            data = line.popleft()[1]
+            try:
+                b.sendall(data) if data else b.shutdown(socket.SHUT_WR)
+            except OSError:
+                return
+            if not data:
+                return
+
+
+class ThinSite(Site):
+    def start(self):
+        self.start_broker()
+        self.start_core()
+        self.link = ThinLink(self.broker_port)
+        real, self.broker_port = self.broker_port, self.link.port
+        for n in self.nodes:
+            self.write_config(n)
+        self.broker_port = real
+        for n in self.nodes:
+            self.start_node(n)
+        self.wait_whole()
+        return self
+
+
+def noise(number, size):  # what does not compress
+    return "".join(hashlib.sha256(b"%d %d" % (number, i)).hexdigest() for i in range(size // 64))
+
+
+def at_core(site, channel):
+    return request(site.core_port, "GET", "/v1/sites/%s" % SITE).json()["channels"].get(channel, {}).get("acked_seq", 0)
+
+
+def metric(site, name):
+    text = request(site.http[1], "GET", "/metrics").body.decode()
+    return float([l for l in text.splitlines() if l.startswith(name + " ")][0].split()[1])
+
+
+def test(site):
+    port = site.http[1]
+    backlog = 40
+    for i in range(0, backlog, 10):
+        body = json.dumps([{"type": "bulk", "priority": "normal", "data": noise(i + k, 6400)} for k in range(10)])
+        site.ok(request(port, "POST", "/v1/events", body, {"Content-Type": "application/json"}).status == 201, "a backlog of large events is taken") if i == 0 else request(port, "POST", "/v1/events", body)
+    wait_until("the backlog to move", lambda: at_core(site, "data") > 3, 90)
+    waits = []
+    for i in range(5):
+        time.sleep(1.5)
+        began = time.monotonic()
+        a = request(port, "POST", "/v1/events", json.dumps({"type": "alarm", "priority": "critical", "data": i})).json()
+        seq = a["accepted"][0]["seq"]
+        wait_until("the alarm at the core", lambda: at_core(site, "control") >= seq, 120)
+        waits.append(time.monotonic() - began)
+    busy = at_core(site, "data") < backlog
+    site.ok(busy, "the backlog was still on its way (%d of %d)" % (at_core(site, "data"), backlog))
+    waits.sort()
+    site.ok(waits[len(waits) // 2] < 3 and waits[-1] < 6, "alarms overtake it: %s s at the core" % " ".join("%.1f" % w for w in waits))
+    site.wait_drained(300)
+    size = backlog * 6400 // 2  # hexadecimal digits carry half
+    site.ok(site.link.carried[0] < 2.6 * size + 30000, "the backlog crosses once: %d bytes for %d of records" % (site.link.carried[0], 2 * size))
+    site.ok(metric(site, "grey_federation_connects_total") == 1, "over one connection")
+    events = site.core_events()
+    site.ok(len(events) == backlog + 5 and len({(e["channel"], e["seq"]) for e in events}) == backlog + 5, "everything is at the core once")
+
+    # The path dies without a word (a router that has forgotten us), in the middle of traffic.
+    site.link.silent = True
+    for i in range(3):
+        request(port, "POST", "/v1/events", json.dumps({"type": "bulk", "priority": "high", "data": noise(i, 640)}))
+    time.sleep(1)
+    began = time.monotonic()
+    wait_until("the loss to be seen", lambda: metric(site, "grey_federation_link_up") == 0, 60)
+    site.ok(True, "a dead path is noticed after %.0f s" % (time.monotonic() - began))
+    site.link.silent = False
+    site.wait_drained(120)
+    site.ok(len(site.core_events()) == backlog + 8, "and all is delivered once over the next one")
+
+
+if __name__ == "__main__":
+    s = ThinSite(nodes=1)
+    try:
+        s.start()
+        test(s)
+    except Exception as e:
+        s.ok(False, "%s: %s" % (type(e).__name__, e))
+    s.finish()

@@ -1,0 +1,477 @@
+/* The core's store: each number of a site once, in order, whatever is repeated, lost or killed on the way.  If this fails, the core
+ * shows events twice, loses some in silence, or tells a site to free what it does not have. */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "core/store.h"
+#include "federation/record.h"
+#include "platform/json.h"
+
+#define INCARNATION 0x1234567890abcdefull
+
+static char dir[] = "/tmp/grey-store-XXXXXX", where[64];
+
+static int set_up(void **state) {
+    (void)state;
+    (void)strcpy(dir, "/tmp/grey-store-XXXXXX");
+    assert_non_null(mkdtemp(dir));
+    (void)snprintf(where, sizeof where, "sqlite:%s/core.db", dir);
+    return 0;
+}
+
+static int tear_down(void **state) {
+    (void)state;
+    char command[100];
+    (void)snprintf(command, sizeof command, "rm -rf %s", dir);
+    return system(command);
+}
+
+static struct store *open_store(void) {
+    struct fault f = {0};
+    struct store *s = store_open(where, &f);
+    if (s == NULL) {
+        fail_msg("%s", f.text);
+    }
+    return s;
+}
+
+static void hello(struct store *s, grey_epoch epoch, grey_seq next, grey_seq acked, grey_seq positions[CHANNEL_COUNT],
+                  enum grey_error expected) {
+    struct sync_hello h = {.incarnation = INCARNATION, .epoch = epoch, .feature_level = 1, .node = bytes_str("2"), .time_ms = 5};
+    struct fault f = {0};
+    bool rolled_back;
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        h.channels[i].next_seq = next;
+        h.channels[i].acked_seq = acked;
+    }
+    assert_int_equal(store_begin(s, &f), E_OK);
+    assert_int_equal(store_hello(s, "plant", &h, 1000, positions, &rolled_back, &f), expected);
+    if (expected == E_OK) {
+        assert_int_equal(rolled_back, positions[0] >= next);
+    }
+    assert_int_equal(store_commit(s, &f), E_OK);
+}
+
+/* Events from..to of the data channel, each with its number as data; gap: of these, those that were evicted (0: none). */
+static struct store_taken send(struct store *s, grey_epoch epoch, grey_seq from, grey_seq to, grey_seq gap_from, grey_seq gap_to,
+                               enum grey_error expected) {
+    static struct sync_item items[SYNC_ITEMS_MAX];
+    struct sync_gap gap = {.from_seq = gap_from, .to_seq = gap_to, .reason = SYNC_GAP_EVICTED};
+    struct sync_events e = {.incarnation = INCARNATION,
+                            .epoch = epoch,
+                            .channel = CHANNEL_DATA,
+                            .from_seq = from,
+                            .to_seq = to,
+                            .items = items,
+                            .gaps = &gap,
+                            .gap_count = gap_from > 0};
+    struct builder b;
+    struct fault f = {0};
+    size_t ends[SYNC_ITEMS_MAX];
+    builder_init(&b, 10000000);
+    for (grey_seq seq = from; seq <= to; seq++) {
+        if (gap_from == 0 || seq < gap_from || seq > gap_to) {
+            char data[32], id[32];
+            (void)snprintf(data, sizeof data, "%u", (unsigned)seq);
+            (void)snprintf(id, sizeof id, "e%u", (unsigned)seq);
+            struct event event = {.id = bytes_str(id),
+                                  .source = bytes_str("pump"),
+                                  .type = bytes_str("t"),
+                                  .data = bytes_str(data),
+                                  .priority = PRIORITY_NORMAL};
+            record_encode(&event, &b);
+            items[e.item_count] = (struct sync_item){.seq = seq, .index = seq + 100, .time_ms = 1700000000000};
+            ends[e.item_count++] = b.size;
+        }
+    }
+    for (uint32_t i = 0; i < e.item_count; i++) {
+        size_t begin = i == 0 ? 0 : ends[i - 1];
+        items[i].record = bytes_of(b.data + begin, ends[i] - begin);
+    }
+    struct store_taken taken;
+    assert_int_equal(store_begin(s, &f), E_OK);
+    assert_int_equal(store_events(s, "plant", &e, 2000, &taken, &f), expected);
+    assert_int_equal(store_commit(s, &f), E_OK);
+    builder_free(&b);
+    return taken;
+}
+
+static json_t *ask(struct store *s, bool gaps, int channel, const char *after, uint32_t limit, enum grey_error expected) {
+    struct builder b;
+    struct json_writer w;
+    struct fault f = {0};
+    struct store_query q = {.channel = channel, .after = after, .limit = limit};
+    builder_init(&b, 100000000);
+    json_writer_init(&w, &b);
+    assert_int_equal(gaps ? store_list_gaps(s, "plant", &q, &w, &f) : store_list_events(s, "plant", &q, &w, &f), expected);
+    json_t *answer = expected == E_OK ? json_read(builder_bytes(&b), &f) : NULL;
+    if (expected == E_OK && answer == NULL) {
+        fail_msg("%s: %.*s", f.text, (int)(b.size < 200 ? b.size : 200), b.data);
+    }
+    builder_free(&b);
+    return answer;
+}
+
+static json_int_t seq_of(const json_t *answer, const char *list, size_t i) {
+    const json_t *one = json_array_get(json_object_get(answer, list), i);
+    return json_integer_value(json_object_get(one, strcmp(list, "gaps") == 0 ? "from_seq" : "seq"));
+}
+
+static void each_number_once(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    grey_seq at[CHANNEL_COUNT];
+    (void)send(s, 1, 1, 5, 0, 0, E_NOT_FOUND); /* before any hello */
+    hello(s, 1, 100, 0, at, E_OK);
+    assert_int_equal(at[CHANNEL_DATA], 0);
+    struct store_taken t = send(s, 1, 1, 5, 0, 0, E_OK);
+    assert_true(t.position == 5 && t.fresh == 5 && t.repeated == 0);
+    t = send(s, 1, 1, 5, 0, 0, E_OK);
+    assert_true(t.position == 5 && t.fresh == 0 && t.repeated == 5);
+    t = send(s, 1, 4, 8, 0, 0, E_OK); /* other batches than before */
+    assert_true(t.position == 8 && t.fresh == 3 && t.repeated == 2);
+    t = send(s, 1, 10, 12, 0, 0, E_OK);
+    assert_true(t.beyond_hole && t.position == 8 && t.fresh == 0);
+    t = send(s, 1, 9, 20, 12, 15, E_OK); /* 12..15 were evicted */
+    assert_true(t.position == 20 && t.fresh == 8);
+    t = send(s, 1, 15, 30, 15, 18, E_OK); /* the site, without an acknowledgement, has evicted more meanwhile */
+    assert_true(t.position == 30 && t.fresh == 10);
+    json_t *events = ask(s, false, CHANNEL_DATA, "", 1000, E_OK), *gaps = ask(s, true, -1, "", 10, E_OK);
+    assert_int_equal(json_array_size(json_object_get(events, "events")), 26);
+    for (size_t i = 0; i < 26; i++) {
+        json_int_t seq = seq_of(events, "events", i);
+        const json_t *e = json_array_get(json_object_get(events, "events"), i);
+        assert_int_equal(seq, i < 11 ? i + 1 : i + 5);
+        assert_int_equal(json_integer_value(json_object_get(e, "data")), seq);
+        assert_int_equal(json_integer_value(json_object_get(e, "index")), seq + 100);
+    }
+    assert_int_equal(json_array_size(json_object_get(gaps, "gaps")), 1);
+    assert_int_equal(seq_of(gaps, "gaps", 0), 12);
+    assert_null(json_object_get(gaps, "next"));
+    json_decref(events);
+    json_decref(gaps);
+    store_close(s);
+}
+
+static void a_former_leader_is_not_heard(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    grey_seq at[CHANNEL_COUNT];
+    hello(s, 3, 100, 0, at, E_OK);
+    (void)send(s, 3, 1, 10, 0, 0, E_OK);
+    hello(s, 5, 100, 0, at, E_OK);
+    assert_int_equal(at[CHANNEL_DATA], 10);
+    (void)send(s, 3, 11, 12, 0, 0, E_STALE_MEMBER);
+    hello(s, 4, 100, 0, at, E_STALE_MEMBER);
+    assert_int_equal(send(s, 5, 11, 12, 0, 0, E_OK).position, 12);
+    store_close(s);
+}
+
+static void a_restored_core_reports_what_it_misses(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    grey_seq at[CHANNEL_COUNT];
+    hello(s, 1, 100, 0, at, E_OK);
+    (void)send(s, 1, 1, 10, 0, 0, E_OK);
+    hello(s, 2, 100, 50, at, E_OK); /* the site has freed up to 50: this core said so before it was restored from a backup */
+    assert_int_equal(at[CHANNEL_DATA], 50);
+    hello(s, 2, 100, 50, at, E_OK);
+    assert_int_equal(send(s, 2, 51, 60, 0, 0, E_OK).position, 60);
+    json_t *gaps = ask(s, true, CHANNEL_DATA, "", 10, E_OK);
+    const json_t *gap = json_array_get(json_object_get(gaps, "gaps"), 0);
+    assert_int_equal(json_array_size(json_object_get(gaps, "gaps")), 1);
+    assert_int_equal(json_integer_value(json_object_get(gap, "from_seq")), 11);
+    assert_int_equal(json_integer_value(json_object_get(gap, "to_seq")), 50);
+    assert_string_equal(json_string_value(json_object_get(gap, "reason")), "core-restored");
+    json_decref(gaps);
+    hello(s, 3, 40, 0, at, E_OK); /* the other way round: the site has forgotten 40..60; set_up's hello() checks that it is said */
+    assert_int_equal(at[CHANNEL_DATA], 60);
+    store_close(s);
+}
+
+static void lists_are_walked_by_cursor(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    grey_seq at[CHANNEL_COUNT];
+    hello(s, 1, 5000, 0, at, E_OK);
+    for (grey_seq from = 1; from <= 2000; from += 100) {
+        (void)send(s, 1, from, from + 99, from + 10, from + 10, E_OK);
+    }
+    char after[80] = "";
+    json_int_t expected = 1;
+    size_t seen = 0;
+    for (int page = 0; page < 100; page++) {
+        json_t *answer = ask(s, false, -1, after, 77, E_OK);
+        size_t count = json_array_size(json_object_get(answer, "events"));
+        for (size_t i = 0; i < count; i++, seen++) {
+            expected += expected % 100 == 11;
+            assert_int_equal(seq_of(answer, "events", i), expected++);
+        }
+        (void)snprintf(after, sizeof after, "%s", json_string_value(json_object_get(answer, "next")));
+        json_decref(answer);
+        if (count == 0) {
+            break;
+        }
+    }
+    assert_int_equal(seen, 1980);
+    json_t *answer = ask(s, false, CHANNEL_DATA, "1990", 100, E_OK); /* a bare number */
+    assert_int_equal(json_array_size(json_object_get(answer, "events")), 10);
+    json_decref(answer);
+    answer = ask(s, false, CHANNEL_EVENTS, "", 100, E_OK);
+    assert_int_equal(json_array_size(json_object_get(answer, "events")), 0);
+    json_decref(answer);
+    size_t gaps = 0;
+    after[0] = 0;
+    for (;;) {
+        answer = ask(s, true, -1, after, 7, E_OK);
+        gaps += json_array_size(json_object_get(answer, "gaps"));
+        const char *next = json_string_value(json_object_get(answer, "next"));
+        (void)snprintf(after, sizeof after, "%s", next == NULL ? "" : next);
+        json_decref(answer);
+        if (after[0] == 0) {
+            break;
+        }
+    }
+    assert_int_equal(gaps, 20);
+    static const char *const wrong[] = {"x", "1:2", "1:2:3:4", "-1", "1:2:3x", "99999999999999999999999999x"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        (void)ask(s, false, -1, wrong[i], 10, E_BAD_REQUEST);
+    }
+    store_close(s);
+}
+
+/* What a site sends must come out as it is, and must never make the answer something else than JSON. */
+static void data_cannot_break_the_answer(void **state) {
+    (void)state;
+    static const struct {
+        const char *type, *data, *member;
+    } cases[] = {{"", "{\"a\": 1.50}", "data"},
+                 {"application/json; charset=utf-8", "[1]", "data"},
+                 {"application/vnd.x+json", "\"x\"", "data"},
+                 {"", "}, \"site\": \"other\"", "data_base64"},
+                 {"application/json", "[1", "data_base64"},
+                 {"text/plain", "hello", "data_base64"},
+                 {"", "", "data"}};
+    struct store *s = open_store();
+    grey_seq at[CHANNEL_COUNT];
+    size_t count = sizeof cases / sizeof cases[0];
+    hello(s, 1, 100, 0, at, E_OK);
+    for (size_t i = 0; i <= count; i++) {
+        struct builder b;
+        struct fault f = {0};
+        struct store_taken taken;
+        builder_init(&b, 10000);
+        if (i < count) {
+            struct event event = {.id = bytes_str("i"),
+                                  .source = bytes_str("s"),
+                                  .type = bytes_str("t"),
+                                  .content_type = bytes_str(cases[i].type),
+                                  .data = bytes_str(cases[i].data)};
+            record_encode(&event, &b);
+        } else {
+            builder_add_str(&b, "no record at all");
+        }
+        struct sync_item item = {.seq = i + 1, .index = 1, .record = builder_bytes(&b)};
+        struct sync_events e = {.incarnation = INCARNATION,
+                                .epoch = 1,
+                                .channel = 0,
+                                .from_seq = i + 1,
+                                .to_seq = i + 1,
+                                .items = &item,
+                                .item_count = 1};
+        assert_int_equal(store_begin(s, &f), E_OK);
+        assert_int_equal(store_events(s, "plant", &e, 1, &taken, &f), E_OK);
+        assert_int_equal(store_commit(s, &f), E_OK);
+        assert_int_equal(taken.unreadable, i == count);
+        builder_free(&b);
+    }
+    json_t *answer = ask(s, false, -1, "", 100, E_OK);
+    const json_t *events = json_object_get(answer, "events");
+    assert_int_equal(json_array_size(events), count + 1);
+    for (size_t i = 0; i < count; i++) {
+        const json_t *e = json_array_get(events, i);
+        assert_non_null(json_object_get(e, cases[i].member));
+        assert_string_equal(json_string_value(json_object_get(e, "site")), "plant");
+    }
+    assert_non_null(json_object_get(json_array_get(events, count), "record_base64"));
+    json_decref(answer);
+    store_close(s);
+}
+
+static void large_events_make_short_pages(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    grey_seq at[CHANNEL_COUNT];
+    hello(s, 1, 100, 0, at, E_OK);
+    struct builder b;
+    builder_init(&b, 1000000);
+    char *data = mem_new(1, LIMIT_EVENT_BYTES);
+    memset(data, 'x', LIMIT_EVENT_BYTES);
+    struct event event = {.id = bytes_str("i"),
+                          .source = bytes_str("s"),
+                          .type = bytes_str("t"),
+                          .content_type = bytes_str("text/plain"),
+                          .data = bytes_of(data, LIMIT_EVENT_BYTES)};
+    record_encode(&event, &b);
+    mem_free(data);
+    for (grey_seq seq = 1; seq <= 40; seq++) {
+        struct fault f = {0};
+        struct store_taken taken;
+        struct sync_item item = {.seq = seq, .index = 1, .record = builder_bytes(&b)};
+        struct sync_events e = {
+            .incarnation = INCARNATION, .epoch = 1, .channel = 1, .from_seq = seq, .to_seq = seq, .items = &item, .item_count = 1};
+        assert_int_equal(store_begin(s, &f), E_OK);
+        assert_int_equal(store_events(s, "plant", &e, 1, &taken, &f), E_OK);
+        assert_int_equal(store_commit(s, &f), E_OK);
+    }
+    builder_free(&b);
+    char after[80] = "";
+    size_t seen = 0, pages = 0;
+    for (size_t count = 1; count > 0; pages++) {
+        json_t *answer = ask(s, false, -1, after, 1000, E_OK);
+        count = json_array_size(json_object_get(answer, "events"));
+        seen += count;
+        (void)snprintf(after, sizeof after, "%s", json_string_value(json_object_get(answer, "next")));
+        json_decref(answer);
+    }
+    assert_int_equal(seen, 40);
+    assert_in_range(pages, 3, 6);
+    store_close(s);
+}
+
+static void sites_are_listed(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    struct fault f = {0};
+    for (int i = 0; i < 700; i++) {
+        char name[32];
+        grey_seq at[CHANNEL_COUNT];
+        bool rolled_back;
+        struct sync_hello h = {.incarnation = (uint64_t)i + 1, .epoch = 2, .node = bytes_str(i % 2 == 0 ? "a" : "b")};
+        h.channels[0].next_seq = h.channels[1].next_seq = h.channels[2].next_seq = 10;
+        (void)snprintf(name, sizeof name, "site-%03d", i);
+        assert_int_equal(store_begin(s, &f), E_OK);
+        assert_int_equal(store_hello(s, name, &h, 1000, at, &rolled_back, &f), E_OK);
+        h.node = bytes_str("c");
+        assert_int_equal(store_hello(s, name, &h, 2000, at, &rolled_back, &f), E_OK);
+        assert_int_equal(store_commit(s, &f), E_OK);
+    }
+    static struct store_stand stands[256];
+    char after[80] = "";
+    size_t count, all = 0;
+    do {
+        assert_int_equal(store_stands(s, after, stands, 256, &count, &f), E_OK);
+        for (size_t i = 0; i < count; i++) {
+            assert_int_equal(stands[i].at.incarnation, all + i + 1);
+            assert_int_equal(stands[i].at.epoch, 2);
+        }
+        all += count;
+        (void)snprintf(after, sizeof after, "%s", count > 0 ? stands[count - 1].site.text : "");
+    } while (count == 256);
+    assert_int_equal(all, 700);
+    struct builder b;
+    struct json_writer w;
+    builder_init(&b, 1000000);
+    json_writer_init(&w, &b);
+    assert_int_equal(store_site(s, "site-007", &w, &f), E_OK);
+    json_t *site = json_read(builder_bytes(&b), &f);
+    assert_string_equal(json_string_value(json_object_get(site, "node")), "c");
+    assert_int_equal(json_array_size(json_object_get(site, "nodes")), 2);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(json_object_get(site, "channels"), "data"), "behind")), 9);
+    json_decref(site);
+    builder_reset(&b);
+    json_writer_init(&w, &b);
+    assert_int_equal(store_site(s, "nobody", &w, &f), E_NOT_FOUND);
+    builder_free(&b);
+    store_close(s);
+}
+
+/* The process is killed anywhere in a stream of transactions: what was told as the position is there, complete and once. */
+static void what_was_acknowledged_survives_a_kill(void **state) {
+    (void)state;
+    grey_seq told = 0;
+    grey_seq at[CHANNEL_COUNT];
+    struct store *s = open_store();
+    hello(s, 1, 1000000, 0, at, E_OK);
+    store_close(s);
+    for (int round = 0; round < 12; round++) {
+        int pipes[2];
+        assert_int_equal(pipe(pipes), 0);
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0) {
+            s = open_store();
+            hello(s, 1, 1000000, 0, at, E_OK);
+            for (grey_seq from = at[CHANNEL_DATA] + 1;; from += 20) {
+                grey_seq back = from > 30 ? from - 30 : 1; /* repeats, as after a lost acknowledgement */
+                struct store_taken t = send(s, 1, back, from + 19, 0, 0, E_OK);
+                if (write(pipes[1], &t.position, sizeof t.position) < 0) {
+                    _exit(1);
+                }
+            }
+        }
+        (void)close(pipes[1]);
+        grey_seq position;
+        unsigned wanted = 1 + (unsigned)round * 3;
+        while (wanted-- > 0 && read(pipes[0], &position, sizeof position) == (ssize_t)sizeof position) {
+            told = position;
+        }
+        (void)usleep((unsigned)round * 700);
+        (void)kill(child, SIGKILL);
+        while (read(pipes[0], &position, sizeof position) == (ssize_t)sizeof position) {
+            told = position;
+        }
+        (void)close(pipes[0]);
+        (void)waitpid(child, NULL, 0);
+    }
+    s = open_store();
+    hello(s, 1, 1000000, 0, at, E_OK);
+    assert_true(at[CHANNEL_DATA] >= told && told > 100);
+    char after[80] = "";
+    json_int_t expected = 1;
+    for (size_t count = 1; count > 0;) {
+        json_t *answer = ask(s, false, -1, after, 1000, E_OK);
+        count = json_array_size(json_object_get(answer, "events"));
+        for (size_t i = 0; i < count; i++) {
+            assert_int_equal(seq_of(answer, "events", i), expected++);
+        }
+        (void)snprintf(after, sizeof after, "%s", json_string_value(json_object_get(answer, "next")));
+        json_decref(answer);
+    }
+    assert_int_equal(expected, at[CHANNEL_DATA] + 1);
+    store_close(s);
+}
+
+static void other_stores_are_refused_with_a_sentence(void **state) {
+    (void)state;
+    struct fault f = {0};
+    assert_null(store_open("postgresql://db/grey", &f));
+    assert_true(f.code == E_USAGE && strstr(f.text, "sqlite:PATH") != NULL);
+    assert_null(store_open("sqlite:/nowhere/at/all.db", &f));
+}
+
+int main(void) {
+#define ON_DISK(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        ON_DISK(each_number_once),
+        ON_DISK(a_former_leader_is_not_heard),
+        ON_DISK(a_restored_core_reports_what_it_misses),
+        ON_DISK(lists_are_walked_by_cursor),
+        ON_DISK(data_cannot_break_the_answer),
+        ON_DISK(large_events_make_short_pages),
+        ON_DISK(sites_are_listed),
+        ON_DISK(what_was_acknowledged_survives_a_kill),
+        cmocka_unit_test(other_stores_are_refused_with_a_sentence),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,203 @@
+/* Messages between a site and the core: if one end could misread the other, events would be lost, doubled or given a wrong number. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "federation/sync.h"
+#include "include/grey/limits.h"
+
+static struct sync_item items[SYNC_ITEMS_MAX + 1], items_back[SYNC_ITEMS_MAX];
+static struct sync_gap gaps[SYNC_GAPS_MAX + 1], gaps_back[SYNC_GAPS_MAX];
+
+static enum grey_error round_trip(const struct sync_events *e, struct sync_events *back) {
+    static struct builder b;
+    builder_free(&b);
+    builder_init(&b, 10000000);
+    sync_put_events(&b, e);
+    assert_int_equal(b.err, E_OK);
+    return sync_get_events(builder_bytes(&b), back, items_back, gaps_back);
+}
+
+static void golden_bytes(void **state) {
+    (void)state;
+    static const uint8_t hello[] = {0x87, 0x18, 64, 7, 3, 1, 0x61, '2', 0x19, 0x03, 0xe8, 0x83, 0x82, 5, 4, 0x82, 1, 0, 0x82, 9, 0};
+    static const uint8_t events[] = {0x88, 0x18, 65,  7,    3, 2,    5,   8,    0x82, 0x84, 0,    0x18, 100, 0x19, 0x03,
+                                     0xe8, 0x41, 'r', 0x84, 3, 0x18, 101, 0x20, 0x41, 's',  0x81, 0x83, 6,   7,    1};
+    static const uint8_t welcome[] = {0x85, 0x18, 80, 7, 3, 0x83, 4, 0, 8, 1}, resync[] = {0x85, 0x18, 82, 7, 3, 0x83, 4, 0, 8, 1};
+    static const uint8_t ack[] = {0x85, 0x18, 81, 7, 3, 1, 0x18, 99};
+    struct sync_hello h = {.incarnation = 7, .epoch = 3, .feature_level = 1, .node = bytes_str("2"), .time_ms = 1000};
+    h.channels[0].next_seq = 5, h.channels[0].acked_seq = 4, h.channels[1].next_seq = 1, h.channels[2].next_seq = 9;
+    struct sync_item two[] = {{.seq = 5, .index = 100, .time_ms = 1000, .record = bytes_str("r")},
+                              {.seq = 8, .index = 101, .time_ms = -1, .record = bytes_str("s")}};
+    struct sync_gap one = {.from_seq = 6, .to_seq = 7, .reason = SYNC_GAP_EVICTED};
+    struct sync_events e = {.incarnation = 7,
+                            .epoch = 3,
+                            .channel = CHANNEL_DATA,
+                            .from_seq = 5,
+                            .to_seq = 8,
+                            .items = two,
+                            .item_count = 2,
+                            .gaps = &one,
+                            .gap_count = 1};
+    struct sync_welcome w = {.incarnation = 7, .epoch = 3, .position = {4, 0, 8}, .time_ms = 1};
+    struct sync_ack a = {.incarnation = 7, .epoch = 3, .channel = CHANNEL_EVENTS, .acked_seq = 99};
+    struct builder b;
+    builder_init(&b, 1000);
+#define EXPECT(put, expected)                                                                                                      \
+    builder_reset(&b);                                                                                                             \
+    put;                                                                                                                           \
+    assert_int_equal(b.size, sizeof expected);                                                                                     \
+    assert_memory_equal(b.data, expected, sizeof expected)
+    EXPECT(sync_put_hello(&b, &h), hello);
+    EXPECT(sync_put_events(&b, &e), events);
+    EXPECT(sync_put_welcome(&b, &w), welcome);
+    EXPECT(sync_put_resync(&b, &w), resync);
+    EXPECT(sync_put_ack(&b, &a), ack);
+    builder_free(&b);
+
+    struct sync_hello h2;
+    struct sync_welcome w2;
+    struct sync_ack a2;
+    struct sync_events e2;
+    assert_int_equal(sync_get_hello(bytes_of(hello, sizeof hello), &h2), E_OK);
+    assert_true(h2.incarnation == 7 && h2.epoch == 3 && bytes_equal_str(h2.node, "2") && h2.channels[0].acked_seq == 4 &&
+                h2.channels[2].next_seq == 9);
+    assert_int_equal(sync_get_events(bytes_of(events, sizeof events), &e2, items_back, gaps_back), E_OK);
+    assert_true(e2.item_count == 2 && e2.items[1].seq == 8 && e2.items[1].time_ms == -1 && e2.gap_count == 1 &&
+                e2.gaps[0].to_seq == 7);
+    assert_int_equal(sync_get_welcome(bytes_of(welcome, sizeof welcome), &w2), E_OK);
+    assert_true(w2.position[2] == 8);
+    assert_int_equal(sync_get_resync(bytes_of(welcome, sizeof welcome), &w2), E_BAD_MESSAGE);
+    assert_int_equal(sync_get_resync(bytes_of(resync, sizeof resync), &w2), E_OK);
+    assert_int_equal(sync_get_ack(bytes_of(ack, sizeof ack), &a2), E_OK);
+    assert_true(a2.acked_seq == 99 && a2.channel == CHANNEL_EVENTS);
+
+    static const struct bytes all[] = {
+        {hello, sizeof hello}, {events, sizeof events}, {welcome, sizeof welcome}, {resync, sizeof resync}, {ack, sizeof ack}};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        for (size_t size = 0; size <= all[i].size + 1; size++) { /* every prefix, and a byte too many */
+            uint8_t cut[64] = {0};
+            memcpy(cut, all[i].data, size < all[i].size ? size : all[i].size);
+            struct bytes in = bytes_of(cut, size);
+            if (size != all[i].size) {
+                assert_int_not_equal(sync_get_hello(in, &h2), E_OK);
+                assert_int_not_equal(sync_get_events(in, &e2, items_back, gaps_back), E_OK);
+                assert_int_not_equal(sync_get_welcome(in, &w2), E_OK);
+                assert_int_not_equal(sync_get_resync(in, &w2), E_OK);
+                assert_int_not_equal(sync_get_ack(in, &a2), E_OK);
+            }
+        }
+    }
+}
+
+/* Items and gaps must cover the range, each number once: so that a position can never jump over an event. */
+static void a_range_is_covered_completely(void **state) {
+    (void)state;
+    struct sync_events back;
+    for (unsigned shape = 0; shape < 3 * 3 * 3 * 3 * 3; shape++) { /* each of five numbers: an item, a gap of its own, nothing */
+        struct sync_events e = {.incarnation = 1, .epoch = 1, .from_seq = 10, .to_seq = 14, .items = items, .gaps = gaps};
+        bool whole = true;
+        for (unsigned i = 0, rest = shape; i < 5; i++, rest /= 3) {
+            if (rest % 3 == 0) {
+                items[e.item_count++] = (struct sync_item){.seq = 10 + i, .record = bytes_str("r")};
+            } else if (rest % 3 == 1) {
+                gaps[e.gap_count++] = (struct sync_gap){.from_seq = 10 + i, .to_seq = 10 + i, .reason = SYNC_GAP_EVICTED};
+            } else {
+                whole = false;
+            }
+        }
+        assert_int_equal(round_trip(&e, &back), whole ? E_OK : E_BAD_MESSAGE);
+        assert_int_equal(back.item_count, whole ? e.item_count : 0);
+    }
+    items[0] = items[1] = (struct sync_item){.seq = 10, .record = bytes_str("r")};
+    struct sync_events twice = {.incarnation = 1, .from_seq = 10, .to_seq = 10, .items = items, .item_count = 2, .gaps = gaps};
+    assert_int_equal(round_trip(&twice, &back), E_BAD_MESSAGE);
+    gaps[0] = (struct sync_gap){.from_seq = 10, .to_seq = 12, .reason = SYNC_GAP_EVICTED};
+    twice.item_count = 1, twice.gap_count = 1, twice.to_seq = 12; /* an item within a gap */
+    assert_int_equal(round_trip(&twice, &back), E_BAD_MESSAGE);
+    gaps[0] = (struct sync_gap){.from_seq = 1, .to_seq = INT64_MAX - 1, .reason = SYNC_GAP_EVICTED};
+    struct sync_events wide = {.incarnation = 1, .from_seq = 1, .to_seq = INT64_MAX - 1, .gaps = gaps, .gap_count = 1};
+    assert_int_equal(round_trip(&wide, &back), E_OK);
+    gaps[0].reason = (enum sync_gap_reason)0;
+    assert_int_equal(round_trip(&wide, &back), E_BAD_MESSAGE);
+    gaps[0].reason = (enum sync_gap_reason)4;
+    assert_int_equal(round_trip(&wide, &back), E_BAD_MESSAGE);
+}
+
+static void numbers_have_bounds(void **state) {
+    (void)state;
+    struct sync_events back;
+    for (uint32_t i = 0; i <= SYNC_ITEMS_MAX; i++) {
+        items[i] = (struct sync_item){.seq = i + 1, .record = bytes_str("r")};
+    }
+    struct sync_events e = {
+        .incarnation = 1, .from_seq = 1, .to_seq = SYNC_ITEMS_MAX, .items = items, .item_count = SYNC_ITEMS_MAX, .gaps = gaps};
+    assert_int_equal(round_trip(&e, &back), E_OK);
+    e.to_seq = e.item_count = SYNC_ITEMS_MAX + 1;
+    assert_int_equal(round_trip(&e, &back), E_BAD_MESSAGE);
+    e.to_seq = e.item_count = 1;
+    e.incarnation = 0;
+    assert_int_equal(round_trip(&e, &back), E_BAD_MESSAGE);
+    e.incarnation = 1;
+    e.from_seq = e.to_seq = items[0].seq = 0;
+    assert_int_equal(round_trip(&e, &back), E_BAD_MESSAGE);
+    e.from_seq = 5, e.to_seq = 4, e.item_count = 0;
+    assert_int_equal(round_trip(&e, &back), E_BAD_MESSAGE);
+
+    struct sync_hello h = {.incarnation = 1, .node = bytes_str("a/b")}, h2; /* no name of a gateway */
+    struct builder b;
+    builder_init(&b, 1000);
+    h.channels[0].next_seq = h.channels[1].next_seq = h.channels[2].next_seq = 1;
+    sync_put_hello(&b, &h);
+    assert_int_equal(sync_get_hello(builder_bytes(&b), &h2), E_BAD_MESSAGE);
+    builder_reset(&b);
+    h.node = bytes_str("a");
+    h.channels[1].acked_seq = 1; /* acknowledged what was never given */
+    sync_put_hello(&b, &h);
+    assert_int_equal(sync_get_hello(builder_bytes(&b), &h2), E_BAD_MESSAGE);
+    builder_free(&b);
+}
+
+static void topics_name_site_and_channel(void **state) {
+    (void)state;
+    char topic[TOPIC_BYTES_MAX], name[LIMIT_NAME_BYTES + 1];
+    struct grey_name site;
+    enum event_channel c;
+    memset(name, 'n', LIMIT_NAME_BYTES);
+    name[LIMIT_NAME_BYTES] = 0;
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        sync_topic(topic, name, i % 2 == 0, (enum event_channel)i);
+        assert_true(sync_topic_parse(topic, i % 2 == 0, &site, &c));
+        assert_true(strcmp(site.text, name) == 0 && c == (enum event_channel)i);
+        assert_false(sync_topic_parse(topic, i % 2 != 0, &site, &c));
+    }
+    static const char *const bad[] = {"",
+                                      "grey/v2/",
+                                      "grey/v2/a",
+                                      "grey/v2//up/data",
+                                      "grey/v2/a/up/",
+                                      "grey/v2/a/up/data/x",
+                                      "grey/v2/a/up/Data",
+                                      "grey/v2/a b/up/data",
+                                      "grey/v3/a/up/data",
+                                      "grey/v2/+/up/data",
+                                      "grey/v2/nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn/up/data"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_false(sync_topic_parse(bad[i], true, &site, &c));
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(golden_bytes),
+        cmocka_unit_test(a_range_is_covered_completely),
+        cmocka_unit_test(numbers_have_bounds),
+        cmocka_unit_test(topics_name_site_and_channel),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
