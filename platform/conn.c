@@ -5,11 +5,8 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <mbedtls/error.h>
@@ -20,17 +17,20 @@
 
 #include "include/grey/limits.h"
 #include "include/grey/must.h"
+#include "platform/address.h"
 #include "platform/keys.h"
 #include "platform/log.h"
-#include "platform/port.h"
 
 #define READ_BYTES (32u * 1024u)       /* one recv; holds a whole TLS record */
 #define READ_TURN_BYTES (256u * 1024u) /* then the others get their turn */
 #define TARGETS_MAX 4u
 #define OPEN_TIMEOUT_MS 10000u
 #define ACCEPT_PAUSE_MS 100u /* when the process has no descriptors left */
+#define LINGER_MS 2000u      /* after the last byte: until the other side has read it and closes */
+#define FINISH_MS 10000u     /* without progress of the last output: the other side does not read */
+#define WAITING_MAX 64u      /* accepted and not open yet, per listener: a TLS handshake holds 36 KiB */
 
-enum conn_state { CONN_RESOLVING, CONN_CONNECTING, CONN_HANDSHAKE, CONN_OPEN };
+enum conn_state { CONN_RESOLVING, CONN_CONNECTING, CONN_GREETED, CONN_HANDSHAKE, CONN_OPEN }; /* GREETED: TLS, no byte came yet */
 
 struct conn_tls {
     mbedtls_ssl_config client, server;
@@ -38,35 +38,52 @@ struct conn_tls {
     mbedtls_pk_context key;
 };
 
+/* What only a conn needs that is being opened by us; freed when it is open. */
+struct dialling {
+    struct sockaddr_storage targets[TARGETS_MAX];
+    socklen_t target_sizes[TARGETS_MAX];
+    uint32_t target_count, target_next;
+    char host[ADDRESS_HOST_BYTES], port[ADDRESS_PORT_BYTES], expected_host[ADDRESS_HOST_BYTES];
+};
+
+struct peer_names {
+    char uri[192], name[LIMIT_NAME_BYTES + 1];
+};
+
+/* Hundreds of these idle behind HTTP clients: what few of them need hangs on a pointer. */
 struct conn {
     struct conn_context x;
     struct conn_options o;
-    char expected_host[256];
     enum conn_state state;
     bool client;
     bool dead;      /* closed; freed when nothing below holds it */
     bool finishing; /* close once the output is written */
+    bool half_shut; /* it is written: what still comes is thrown away */
     bool shut;      /* the failure has been reported */
-    uint32_t depth; /* callbacks of this conn on the stack */
     bool job_runs;  /* the crypto worker holds it */
-    struct worker_job job;
-    int job_result;
-    struct loop_fd watch;
+    bool gate_shut, paused;
+    bool deaf;    /* paused, and bytes wait in the socket: reading is not watched any more */
+    bool emptied; /* TLS: the last recv took all there was */
     int fd;
-    struct loop_timer timer;
+    uint32_t depth; /* callbacks of this conn on the stack */
+    int job_result;
+    struct worker_job job;
+    struct loop_fd watch;
+    struct loop_timer timer;    /* until open: the deadline; later: a put-off read, or the patience with the last output */
     struct builder in;          /* what the owner has not used up */
     struct builder out;         /* from out_at on: not written yet */
     size_t out_at, tls_pending; /* tls_pending: length of the write that must be repeated as it was */
+    uint64_t deadline_ms, seen_out_bytes; /* to be open; when the timer was set for the last output */
     mbedtls_ssl_context *ssl;
+    struct builder sealed; /* TLS bytes that were read and not decrypted yet */
     struct conn_count count;
     size_t (*gate)(void *context, size_t wanted_bytes);
     void *gate_context;
-    bool gate_shut, paused;
-    struct sockaddr_storage targets[TARGETS_MAX];
-    socklen_t target_sizes[TARGETS_MAX];
-    uint32_t target_count, target_next;
-    char host[256], port[8];
-    char peer_uri[192], peer_name[LIMIT_NAME_BYTES + 1], peer_address[LIMIT_ADDRESS_BYTES + 1];
+    struct dialling *dialling;      /* NULL: accepted, or open */
+    struct peer_names *names;       /* NULL: plain */
+    char *peer_address;             /* NULL: no memory for it */
+    struct conn_listener *listener; /* while accepted and not open */
+    struct conn *next, *previous;   /* in its list */
 };
 
 struct conn_listener {
@@ -74,10 +91,16 @@ struct conn_listener {
     struct loop_fd watch;
     struct loop_timer pause;
     int fd;
-    char unix_path[sizeof((struct sockaddr_un *)0)->sun_path];
+    char unix_path[ADDRESS_UNIX_BYTES];
     bool (*accepted)(void *context, struct conn_options *o);
     void *context;
+    struct conn *first, *last; /* not open yet, oldest first */
+    uint32_t waiting_count;
 };
+
+/* One for all, on the loop's thread: plain bytes on their way to on_bytes, and TLS bytes on their way to mbedTLS. */
+static uint8_t scratch[READ_BYTES], sealed_scratch[READ_BYTES];
+static struct bytes ahead; /* the rest of the TLS bytes of the conn that receives just now */
 
 /* --- certificates ------------------------------------------------------------------------------------------------------------------------- */
 
@@ -165,21 +188,36 @@ static void read_peer(struct conn *c) {
     if (crt == NULL) {
         return;
     }
+    c->names = mem_new(1, sizeof *c->names);
+    if (c->names == NULL) {
+        return; /* without names it is nobody, and refused above */
+    }
     for (const mbedtls_x509_name *n = &crt->subject; n != NULL; n = n->next) {
         if (MBEDTLS_OID_CMP(MBEDTLS_OID_AT_CN, &n->oid) == 0 && n->val.len <= LIMIT_NAME_BYTES) {
-            copy_slice(c->peer_name, sizeof c->peer_name, n->val.p, n->val.len);
+            copy_slice(c->names->name, sizeof c->names->name, n->val.p, n->val.len);
         }
     }
     for (const mbedtls_x509_sequence *s = &crt->subject_alt_names; s != NULL; s = s->next) {
         if (s->buf.tag == (MBEDTLS_ASN1_CONTEXT_SPECIFIC | MBEDTLS_X509_SAN_UNIFORM_RESOURCE_IDENTIFIER) &&
-            s->buf.len < sizeof c->peer_uri) {
-            copy_slice(c->peer_uri, sizeof c->peer_uri, s->buf.p, s->buf.len);
+            s->buf.len < sizeof c->names->uri) {
+            copy_slice(c->names->uri, sizeof c->names->uri, s->buf.p, s->buf.len);
             return;
         }
     }
 }
 
 /* --- life ------------------------------------------------------------------------------------------------------------------------------- */
+
+/* Open, closed or failed: its listener need not look after it any more. */
+static void leave_listener(struct conn *c) {
+    struct conn_listener *l = c->listener;
+    if (l != NULL) {
+        *(c->previous == NULL ? &l->first : &c->previous->next) = c->next;
+        *(c->next == NULL ? &l->last : &c->next->previous) = c->previous;
+        l->waiting_count--;
+        c->listener = NULL;
+    }
+}
 
 static void free_if_unheld(struct conn *c) {
     if (!c->dead || c->depth > 0 || c->job_runs) {
@@ -194,6 +232,10 @@ static void free_if_unheld(struct conn *c) {
     }
     builder_free(&c->in);
     builder_free(&c->out);
+    builder_free(&c->sealed);
+    mem_free(c->dialling);
+    mem_free(c->names);
+    mem_free(c->peer_address);
     mem_free(c);
 }
 
@@ -205,6 +247,7 @@ void conn_close(struct conn *c) {
         (void)mbedtls_ssl_close_notify(c->ssl);
     }
     c->dead = true;
+    leave_listener(c);
     loop_timer_cancel(c->x.loop, &c->timer);
     loop_fd_remove(c->x.loop, &c->watch);
     free_if_unheld(c);
@@ -215,6 +258,7 @@ static void fail(struct conn *c, enum grey_error why, const char *detail) {
         return;
     }
     c->shut = true;
+    leave_listener(c);
     loop_timer_cancel(c->x.loop, &c->timer);
     loop_fd_remove(c->x.loop, &c->watch);
     c->depth++;
@@ -233,29 +277,29 @@ static void fail_errno(struct conn *c, enum grey_error why, const char *what) {
 static void on_ready(void *context, uint32_t events);
 static void on_open_timeout(void *context);
 
-static struct conn *new_conn(const struct conn_context *x, const struct conn_options *o, int fd) {
-    struct conn *c = mem_new(1, sizeof *c);
-    if (c == NULL) {
-        return NULL;
-    }
+static void set_up(struct conn *c, const struct conn_context *x, const struct conn_options *o, int fd) {
     c->x = *x;
     c->o = *o;
     c->fd = fd;
     c->watch = (struct loop_fd){.ready = on_ready, .context = c, .fd = -1};
     c->timer = (struct loop_timer){.fire = on_open_timeout, .context = c};
-    if (o->expected_host != NULL) {
-        (void)snprintf(c->expected_host, sizeof c->expected_host, "%s", o->expected_host);
-        c->o.expected_host = c->expected_host;
-    }
+    c->deadline_ms = loop_now_ms(x->loop) + (o->open_timeout_ms == 0 ? OPEN_TIMEOUT_MS : o->open_timeout_ms);
     builder_init(&c->in, o->input_limit_bytes + READ_BYTES);
     builder_init(&c->out, o->output_limit_bytes);
-    loop_timer_after(x->loop, &c->timer, o->open_timeout_ms == 0 ? OPEN_TIMEOUT_MS : o->open_timeout_ms);
-    return c;
+    builder_init(&c->sealed, READ_BYTES);
+    loop_timer_set(x->loop, &c->timer, c->deadline_ms);
 }
+
+static void connect_next(struct conn *c);
 
 static void on_open_timeout(void *context) {
     struct conn *c = context;
-    fail(c, c->state == CONN_HANDSHAKE ? E_TLS : E_CONNECT, "no answer in time");
+    if (c->state == CONN_CONNECTING && c->dialling->target_next < c->dialling->target_count) {
+        errno = ETIMEDOUT;
+        connect_next(c);
+        return;
+    }
+    fail(c, c->state == CONN_HANDSHAKE || c->state == CONN_GREETED ? E_TLS : E_CONNECT, "no answer in time");
 }
 
 static bool watch(struct conn *c, uint32_t events) {
@@ -277,13 +321,13 @@ static size_t out_left(const struct conn *c) {
 
 static void watch_open(struct conn *c) {
     bool want_out = (out_left(c) > 0 || c->tls_pending > 0) && !c->gate_shut;
-    (void)watch(c, (c->paused ? 0u : EPOLLIN | EPOLLRDHUP) | (want_out ? EPOLLOUT : 0u));
+    (void)watch(c, (c->deaf ? 0u : EPOLLIN | EPOLLRDHUP) | (want_out ? EPOLLOUT : 0u));
 }
 
 /* --- bytes to and from the socket ---------------------------------------------------------------------------------------------------------- */
 
 static ssize_t socket_send(struct conn *c, const uint8_t *data, size_t size) {
-    if (c->gate != NULL) {
+    if (c->gate != NULL && c->state == CONN_OPEN) { /* a handshake runs on another thread, and is counted afterwards */
         size_t granted = c->gate(c->gate_context, size);
         if (granted == 0) {
             c->gate_shut = true;
@@ -317,6 +361,26 @@ static int tls_receive(void *context, unsigned char *data, size_t size) {
         return (int)got;
     }
     return errno == EAGAIN || errno == EINTR ? MBEDTLS_ERR_SSL_WANT_READ : MBEDTLS_ERR_SSL_CONN_EOF;
+}
+
+/* Once open, on the loop's thread: reads ahead, so that a record costs one recv and not three (header, body, "no more"). */
+static int tls_receive_ahead(void *context, unsigned char *data, size_t size) {
+    struct conn *c = context;
+    if (ahead.size == 0) {
+        if (c->emptied) {
+            return MBEDTLS_ERR_SSL_WANT_READ;
+        }
+        int got = tls_receive(c, sealed_scratch, sizeof sealed_scratch);
+        if (got <= 0) {
+            return got;
+        }
+        c->emptied = (size_t)got < sizeof sealed_scratch;
+        ahead = bytes_of(sealed_scratch, (size_t)got);
+    }
+    size = size < ahead.size ? size : ahead.size;
+    memcpy(data, ahead.data, size);
+    ahead = bytes_of(ahead.data + size, ahead.size - size);
+    return (int)size;
 }
 
 /* As send(2): bytes taken, or -1 with errno EAGAIN. */
@@ -357,9 +421,60 @@ static ssize_t stream_receive(struct conn *c, uint8_t *data, size_t size) {
         return 0;
     }
     if (got < 0) {
+        c->job_result = got;
         errno = EPROTO;
     }
     return got;
+}
+
+/* --- the last output -------------------------------------------------------------------------------------------------------------------- */
+
+static void on_linger_timeout(void *context) {
+    fail(context, E_CLOSED, "finished; the other side did not close");
+}
+
+static void on_finish_timeout(void *context) {
+    struct conn *c = context;
+    if (c->count.out_bytes == c->seen_out_bytes) {
+        fail(c, E_TIMEOUT, "the other side does not read what it asked for");
+        return;
+    }
+    c->seen_out_bytes = c->count.out_bytes;
+    loop_timer_after(c->x.loop, &c->timer, FINISH_MS);
+}
+
+/* All is written.  To close now would let bytes that still come reset the connection, and with it the answer that is on its way. */
+static void half_shut(struct conn *c) {
+    if (c->half_shut) {
+        return;
+    }
+    c->half_shut = true;
+    c->paused = c->deaf = false;
+    if (c->ssl != NULL) {
+        (void)mbedtls_ssl_close_notify(c->ssl);
+    }
+    (void)shutdown(c->fd, SHUT_WR);
+    c->timer.fire = on_linger_timeout;
+    loop_timer_after(c->x.loop, &c->timer, LINGER_MS);
+}
+
+void conn_finish(struct conn *c) {
+    if (c->dead || c->shut || c->finishing) {
+        return;
+    }
+    c->finishing = true;
+    if (c->state != CONN_OPEN) {
+        return; /* until it is open its own deadline holds */
+    }
+    c->seen_out_bytes = c->count.out_bytes;
+    c->timer.fire = on_finish_timeout;
+    loop_timer_after(c->x.loop, &c->timer, FINISH_MS);
+    if (out_left(c) == 0) {
+        half_shut(c);
+    }
+    if (c->watch.generation > 0) {
+        watch_open(c);
+    }
 }
 
 /* Writes what it can.  False: the connection has failed. */
@@ -380,8 +495,8 @@ static bool flush(struct conn *c) {
         builder_free(&c->out);
         c->out_at = 0;
         if (c->finishing) {
-            fail(c, E_CLOSED, "finished");
-            return false;
+            half_shut(c);
+            return true;
         }
         if (c->o.events->on_drained != NULL) {
             c->depth++;
@@ -415,7 +530,7 @@ enum grey_error conn_write(struct conn *c, struct bytes out) {
     if (out.size == 0) {
         return E_OK;
     }
-    if (c->out_at > 0) {
+    if (c->out_at > 0 && (c->out_at >= out_left(c) || out.size > c->out.limit_bytes - c->out.size)) {
         memmove(c->out.data, c->out.data + c->out_at, out_left(c));
         c->out.size = out_left(c);
         c->out_at = 0;
@@ -472,37 +587,101 @@ static bool deliver(struct conn *c, struct bytes fresh) {
     return true;
 }
 
-static void receive(struct conn *c) {
-    static uint8_t scratch[READ_BYTES]; /* the loop's thread only */
+/* After the last output: throws away what still comes, until the end. */
+static void discard(struct conn *c) {
+    ssize_t got = recv(c->fd, scratch, sizeof scratch, 0);
+    if (got > 0) {
+        c->count.in_bytes += (uint64_t)got;
+    } else if (got == 0 || (errno != EAGAIN && errno != EINTR)) {
+        fail(c, E_CLOSED, "finished");
+    }
+}
+
+/* What one recv holds for a plain conn, all records at hand for a TLS one.  True: it stopped with records at hand. */
+static bool receive_some(struct conn *c) {
     size_t total = 0;
     for (;;) {
         ssize_t got = stream_receive(c, scratch, sizeof scratch);
         if (got == 0) {
             fail(c, E_CLOSED, "");
-            return;
+            return false;
+        }
+        if (got < 0 && errno == EPROTO) {
+            char text[128];
+            fail(c, E_TLS, tls_text(c->job_result, text));
+            return false;
         }
         if (got < 0) {
             if (errno != EAGAIN && errno != EINTR) {
                 fail_errno(c, E_CLOSED, "receive");
             }
-            return;
+            return false;
         }
         total += (size_t)got;
-        if (!deliver(c, bytes_of(scratch, (size_t)got)) || c->paused) {
-            return;
+        if (!deliver(c, bytes_of(scratch, (size_t)got)) || c->paused || c->half_shut || c->shut) {
+            return false;
         }
-        bool more_inside = c->ssl != NULL && mbedtls_ssl_check_pending(c->ssl) != 0;
-        if (c->ssl == NULL && ((size_t)got < sizeof scratch || total >= READ_TURN_BYTES)) {
-            return; /* a short read emptied the socket: epoll tells of more */
-        }
-        if (c->ssl != NULL && !more_inside && total >= READ_TURN_BYTES) {
-            return;
+        if (c->ssl == NULL ? (size_t)got < sizeof scratch || total >= READ_TURN_BYTES : total >= READ_TURN_BYTES) {
+            return c->ssl != NULL; /* a short read emptied the socket: epoll tells of more */
         }
     }
 }
 
+static void receive(struct conn *c);
+
+static void on_put_off(void *context) {
+    struct conn *c = context;
+    c->depth++;
+    if (!c->paused) {
+        receive(c);
+    }
+    if (!c->dead && !c->shut) {
+        watch_open(c);
+    }
+    c->depth--;
+    free_if_unheld(c);
+}
+
+/* Bytes that are here already cause no event any more, so a timer stands in for it. */
+static void put_off_read(struct conn *c) {
+    bool waits = c->sealed.size > 0 || (c->ssl != NULL && mbedtls_ssl_check_pending(c->ssl) != 0);
+    if (waits && !c->paused && !c->finishing && !c->dead && !c->shut && c->state == CONN_OPEN) {
+        c->timer.fire = on_put_off;
+        loop_timer_after(c->x.loop, &c->timer, 0);
+    }
+}
+
+/* The caller holds c by its depth. */
+static void receive(struct conn *c) {
+    if (c->half_shut) {
+        discard(c);
+        return;
+    }
+    if (c->ssl == NULL) {
+        (void)receive_some(c);
+        return;
+    }
+    must(ahead.size == 0);
+    struct builder kept = c->sealed;
+    ahead = builder_bytes(&kept);
+    builder_init(&c->sealed, READ_BYTES);
+    c->emptied = false;
+    bool more = receive_some(c);
+    if (ahead.size > 0 && !c->dead && !c->shut && !c->half_shut) {
+        builder_add(&c->sealed, ahead);
+    }
+    bool lost = c->sealed.err != E_OK;
+    ahead = bytes_of(NULL, 0);
+    builder_free(&kept);
+    if (lost) {
+        fail(c, c->sealed.err, "input buffer");
+    } else if (more) {
+        put_off_read(c);
+    }
+}
+
 void conn_pause(struct conn *c) {
-    c->paused = true;
+    c->paused = true; /* the watch stays: most who are paused hear nothing meanwhile, and so it costs no system call */
 }
 
 void conn_resume(struct conn *c) {
@@ -510,19 +689,17 @@ void conn_resume(struct conn *c) {
         c->paused = false;
         return;
     }
-    c->paused = false;
+    c->paused = c->deaf = false;
     c->depth++;
     bool alive = true;
-    if (c->in.size > 0) {
+    if (c->in.size > 0 && !c->finishing) {
         struct builder kept = c->in;
         builder_init(&c->in, kept.limit_bytes);
         alive = deliver(c, builder_bytes(&kept));
         builder_free(&kept);
     }
-    if (alive && !c->dead && !c->shut && !c->paused && c->ssl != NULL && mbedtls_ssl_check_pending(c->ssl) != 0) {
-        receive(c);
-    }
-    if (!c->dead && !c->shut && c->state == CONN_OPEN) {
+    if (alive && !c->dead && !c->shut && c->state == CONN_OPEN) {
+        put_off_read(c);
         watch_open(c);
     }
     c->depth--;
@@ -538,20 +715,26 @@ static void handshake_work(struct worker_job *job) {
 
 static void opened(struct conn *c) {
     c->state = CONN_OPEN;
+    leave_listener(c);
+    if (c->ssl != NULL) {
+        mbedtls_ssl_set_bio(c->ssl, c, tls_send, tls_receive_ahead, NULL);
+    }
+    mem_free(c->dialling);
+    c->dialling = NULL;
     loop_timer_cancel(c->x.loop, &c->timer);
     c->depth++;
+    bool finishing = c->finishing; /* asked for before it was open */
+    c->finishing = false;
     c->o.events->on_open(c->o.context, c);
-    c->depth--;
-    if (c->dead) {
-        free_if_unheld(c);
-        return;
-    }
-    if (flush(c)) {
-        watch_open(c);
-        if (c->ssl != NULL && mbedtls_ssl_check_pending(c->ssl) != 0) {
-            receive(c);
+    if (!c->dead && !c->shut && flush(c)) {
+        if (finishing) {
+            conn_finish(c);
         }
+        put_off_read(c);
+        watch_open(c);
     }
+    c->depth--;
+    free_if_unheld(c);
 }
 
 static void handshake_done(struct worker_job *job) {
@@ -602,14 +785,9 @@ static void handshake_step(struct conn *c) {
     }
 }
 
-static void connected(struct conn *c) {
-    int on = 1;
-    (void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on); /* fails harmlessly on unix sockets */
-    if (c->o.tls == NULL) {
-        opened(c);
-        return;
-    }
+static void start_tls(struct conn *c) {
     char text[128];
+    c->state = CONN_HANDSHAKE;
     c->ssl = mem_new(1, sizeof *c->ssl);
     if (c->ssl == NULL) {
         fail(c, E_NO_MEMORY, "TLS");
@@ -617,7 +795,7 @@ static void connected(struct conn *c) {
     }
     mbedtls_ssl_init(c->ssl);
     int code = mbedtls_ssl_setup(c->ssl, c->client ? &c->o.tls->client : &c->o.tls->server);
-    if (code == 0 && c->client) {
+    if (code == 0 && c->client) { /* NULL is said as well: later versions refuse a client that has not said which name it means */
         code = mbedtls_ssl_set_hostname(c->ssl, c->o.expected_host);
     }
     if (code != 0) {
@@ -625,20 +803,30 @@ static void connected(struct conn *c) {
         return;
     }
     mbedtls_ssl_set_bio(c->ssl, c, tls_send, tls_receive, NULL);
-    c->state = CONN_HANDSHAKE;
-    if (c->client) {
-        handshake_step(c);
+    handshake_step(c);
+}
+
+static void connected(struct conn *c) {
+    if (c->o.tls == NULL) {
+        opened(c);
+    } else if (c->client) {
+        loop_timer_set(c->x.loop, &c->timer, c->deadline_ms);
+        start_tls(c);
     } else {
-        (void)watch(c, EPOLLIN | EPOLLRDHUP); /* a stranger costs nothing until it says something */
+        c->state = CONN_GREETED;
+        (void)watch(c, EPOLLIN | EPOLLRDHUP); /* a stranger costs little until it says something */
     }
 }
 
 /* --- dialling ------------------------------------------------------------------------------------------------------------------------------- */
 
 static void connect_next(struct conn *c) {
-    while (c->target_next < c->target_count) {
-        const struct sockaddr *target = (const struct sockaddr *)(const void *)&c->targets[c->target_next];
-        socklen_t size = c->target_sizes[c->target_next++];
+    struct dialling *d = c->dialling;
+    while (d->target_next < d->target_count) {
+        uint32_t left = d->target_count - d->target_next;
+        const struct sockaddr *target = (const struct sockaddr *)(const void *)&d->targets[d->target_next];
+        socklen_t size = d->target_sizes[d->target_next++];
+        int on = 1;
         if (c->fd >= 0) {
             loop_fd_remove(c->x.loop, &c->watch);
             (void)close(c->fd);
@@ -647,8 +835,14 @@ static void connect_next(struct conn *c) {
         if (c->fd < 0) {
             continue;
         }
+        if (target->sa_family != AF_UNIX) {
+            (void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+        }
         if (connect(c->fd, target, size) == 0 || errno == EINPROGRESS) {
+            uint64_t now_ms = loop_now_ms(c->x.loop);
+            uint64_t rest_ms = c->deadline_ms > now_ms ? c->deadline_ms - now_ms : 0;
             c->state = CONN_CONNECTING;
+            loop_timer_after(c->x.loop, &c->timer, rest_ms / left); /* an address that swallows packets leaves time for the next */
             (void)watch(c, EPOLLOUT);
             return;
         }
@@ -657,11 +851,12 @@ static void connect_next(struct conn *c) {
 }
 
 static void resolve(struct conn *c, int flags) {
+    struct dialling *d = c->dialling;
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | flags}, *list = NULL;
-    c->job_result = getaddrinfo(c->host, c->port, &hints, &list);
-    for (const struct addrinfo *a = list; a != NULL && c->job_result == 0 && c->target_count < TARGETS_MAX; a = a->ai_next) {
-        memcpy(&c->targets[c->target_count], a->ai_addr, a->ai_addrlen);
-        c->target_sizes[c->target_count++] = a->ai_addrlen;
+    c->job_result = getaddrinfo(d->host, d->port, &hints, &list);
+    for (const struct addrinfo *a = list; a != NULL && c->job_result == 0 && d->target_count < TARGETS_MAX; a = a->ai_next) {
+        memcpy(&d->targets[d->target_count], a->ai_addr, a->ai_addrlen);
+        d->target_sizes[d->target_count++] = a->ai_addrlen;
     }
     if (list != NULL) {
         freeaddrinfo(list);
@@ -688,8 +883,8 @@ static void resolve_done(struct worker_job *job) {
 static void start_dial(void *context) {
     struct conn *c = context;
     c->timer.fire = on_open_timeout;
-    loop_timer_after(c->x.loop, &c->timer, c->o.open_timeout_ms == 0 ? OPEN_TIMEOUT_MS : c->o.open_timeout_ms);
-    if (c->target_count > 0) {
+    loop_timer_set(c->x.loop, &c->timer, c->deadline_ms);
+    if (c->dialling->target_count > 0) {
         connect_next(c);
         return;
     }
@@ -702,57 +897,46 @@ static void start_dial(void *context) {
     }
 }
 
-static enum grey_error split_address(const char *address, char *host, size_t host_size, char port[8], struct fault *f) {
-    const char *colon = strrchr(address, ':');
-    size_t host_length = colon == NULL ? 0 : (size_t)(colon - address);
-    if (colon == NULL || colon[1] == 0 || strlen(colon + 1) > 5 || host_length >= host_size) {
-        return fault_set(f, E_CONNECT, "'%.100s' is not host:port", address);
+static enum grey_error prepare_dial(struct conn *c, const char *address, struct fault *f) {
+    struct dialling *d = c->dialling = mem_new(1, sizeof *d);
+    c->peer_address = mem_new(strlen(address) + 1, 1);
+    if (d == NULL || c->peer_address == NULL) {
+        return fault_set(f, E_NO_MEMORY, "connection");
     }
-    memcpy(port, colon + 1, strlen(colon + 1) + 1);
-    const char *start = address;
-    if (host_length >= 2 && address[0] == '[' && address[host_length - 1] == ']') {
-        start++;
-        host_length -= 2;
+    memcpy(c->peer_address, address, strlen(address) + 1);
+    if (c->o.expected_host != NULL) {
+        if (strlen(c->o.expected_host) >= sizeof d->expected_host) {
+            return fault_set(f, E_CONNECT, "the name '%.60s...' is too long for a certificate", c->o.expected_host);
+        }
+        memcpy(d->expected_host, c->o.expected_host, strlen(c->o.expected_host) + 1);
+        c->o.expected_host = d->expected_host;
     }
-    memcpy(host, start, host_length);
-    host[host_length] = 0;
-    return E_OK;
-}
-
-static enum grey_error unix_address(const char *address, struct sockaddr_un *u, struct fault *f) {
-    const char *path = address + strlen("unix:");
-    if (strlen(path) >= sizeof u->sun_path) {
-        return fault_set(f, E_CONNECT, "the socket path '%.100s' is longer than %zu bytes", path, sizeof u->sun_path - 1);
+    if (address_is_unix(address)) {
+        struct sockaddr_un u;
+        enum grey_error err = address_unix(address, &u, f);
+        if (err == E_OK) {
+            memcpy(&d->targets[0], &u, sizeof u);
+            d->target_sizes[0] = sizeof u;
+            d->target_count = 1;
+        }
+        return err;
     }
-    *u = (struct sockaddr_un){.sun_family = AF_UNIX};
-    memcpy(u->sun_path, path, strlen(path) + 1);
-    return E_OK;
+    enum grey_error err = address_split(address, d->host, d->port, f);
+    if (err == E_OK) {
+        resolve(c, AI_NUMERICHOST);
+    }
+    return err;
 }
 
 struct conn *conn_dial(const struct conn_context *x, const char *address, const struct conn_options *o, struct fault *f) {
-    struct conn *c = new_conn(x, o, -1);
+    struct conn *c = mem_new(1, sizeof *c);
     if (c == NULL) {
         (void)fault_set(f, E_NO_MEMORY, "connection");
         return NULL;
     }
+    set_up(c, x, o, -1);
     c->client = true;
-    (void)snprintf(c->peer_address, sizeof c->peer_address, "%s", address);
-    enum grey_error err;
-    if (strncmp(address, "unix:", 5) == 0) {
-        struct sockaddr_un u;
-        err = unix_address(address, &u, f);
-        if (err == E_OK) {
-            memcpy(&c->targets[0], &u, sizeof u);
-            c->target_sizes[0] = sizeof u;
-            c->target_count = 1;
-        }
-    } else {
-        err = split_address(address, c->host, sizeof c->host, c->port, f);
-        if (err == E_OK) {
-            resolve(c, AI_NUMERICHOST);
-        }
-    }
-    if (err != E_OK) {
+    if (prepare_dial(c, address, f) != E_OK) {
         conn_close(c);
         return NULL;
     }
@@ -774,17 +958,22 @@ static void on_ready(void *context, uint32_t events) {
             return;
         }
         errno = number;
-        if (c->target_next < c->target_count) {
+        if (c->dialling->target_next < c->dialling->target_count) {
             connect_next(c);
         } else {
             fail_errno(c, E_CONNECT, "connect");
         }
         return;
     }
+    if (c->state == CONN_GREETED) {
+        start_tls(c);
+        return;
+    }
     if (c->state == CONN_HANDSHAKE) {
         handshake_step(c);
         return;
     }
+    bool was_paused = c->paused;
     c->depth++; /* keeps c while both directions are served */
     bool alive = true;
     if ((events & EPOLLOUT) != 0) {
@@ -796,6 +985,7 @@ static void on_ready(void *context, uint32_t events) {
     if (!c->dead && !c->shut && c->paused && (events & (EPOLLHUP | EPOLLERR)) != 0) {
         fail(c, E_CLOSED, "");
     } else if (!c->dead && !c->shut) {
+        c->deaf = c->paused && (c->deaf || (was_paused && (events & (EPOLLIN | EPOLLRDHUP)) != 0));
         watch_open(c);
     }
     c->depth--;
@@ -809,21 +999,24 @@ static void accept_again(void *context) {
     loop_fd_events(l->x.loop, &l->watch, EPOLLIN);
 }
 
-static void start_accepted(void *context) {
-    struct conn *c = context;
-    c->timer.fire = on_open_timeout;
-    loop_timer_after(c->x.loop, &c->timer, c->o.open_timeout_ms == 0 ? OPEN_TIMEOUT_MS : c->o.open_timeout_ms);
-    connected(c);
-}
-
-static void describe_peer(struct conn *c, const struct sockaddr_storage *from, socklen_t size) {
-    char host[64] = "", port[8] = "";
-    if (from->ss_family == AF_UNIX || getnameinfo((const struct sockaddr *)(const void *)from, size, host, sizeof host, port,
-                                                  sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
-        (void)snprintf(c->peer_address, sizeof c->peer_address, "local");
-        return;
+static void start_accepted(struct conn_listener *l, struct conn *c, const struct sockaddr_storage *from) {
+    char text[80];
+    address_describe(from, text, sizeof text);
+    c->peer_address = mem_new(strlen(text) + 1, 1);
+    if (c->peer_address != NULL) {
+        memcpy(c->peer_address, text, strlen(text) + 1);
     }
-    (void)snprintf(c->peer_address, sizeof c->peer_address, from->ss_family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);
+    if (l->waiting_count >= WAITING_MAX) { /* an honest handshake takes a moment: the oldest is the least likely to become one */
+        log_limited(LOG_WARN, "conn", "crowded", "address=%s gives way: %u connections wait for their handshake",
+                    conn_peer_address(l->first), l->waiting_count);
+        fail(l->first, E_BUSY, "too many handshakes at once");
+    }
+    c->listener = l;
+    c->previous = l->last;
+    *(l->last == NULL ? &l->first : &l->last->next) = c;
+    l->last = c;
+    l->waiting_count++;
+    connected(c);
 }
 
 static void on_acceptable(void *context, uint32_t events) {
@@ -842,75 +1035,15 @@ static void on_acceptable(void *context, uint32_t events) {
             return;
         }
         struct conn_options o = {0};
-        struct conn *c = l->accepted(l->context, &o) ? new_conn(&l->x, &o, fd) : NULL;
-        if (c == NULL) {
+        struct conn *c = mem_new(1, sizeof *c); /* before the owner makes an object for it */
+        if (c == NULL || !l->accepted(l->context, &o)) {
+            mem_free(c);
             (void)close(fd);
             continue;
         }
-        describe_peer(c, &from, size);
-        start_accepted(c);
+        set_up(c, &l->x, &o, fd);
+        start_accepted(l, c, &from);
     }
-}
-
-static int bind_unix(struct conn_listener *l, const char *address, struct fault *f) {
-    struct sockaddr_un u;
-    if (unix_address(address, &u, f) != E_OK) {
-        return -1;
-    }
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0) {
-        (void)fault_errno(f, E_SYSTEM, "socket");
-        return -1;
-    }
-    if (connect(fd, (const struct sockaddr *)&u, sizeof u) == 0) {
-        (void)fault_set(f, E_ADDRESS_IN_USE, "another process serves %s", u.sun_path);
-        (void)close(fd);
-        return -1;
-    }
-    (void)close(fd); /* a socket that failed to connect is not bound on all systems */
-    (void)unlink(u.sun_path);
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0 || bind(fd, (const struct sockaddr *)&u, sizeof u) != 0 || chmod(u.sun_path, 0660) != 0) {
-        (void)fault_errno(f, E_SYSTEM, "%s", u.sun_path);
-        if (fd >= 0) {
-            (void)close(fd);
-        }
-        return -1;
-    }
-    memcpy(l->unix_path, u.sun_path, sizeof l->unix_path);
-    return fd;
-}
-
-static int bind_tcp(const char *address, struct fault *f) {
-    char host[256] = "", port[8] = "";
-    if (split_address(address, host, sizeof host, port, f) != E_OK) {
-        return -1;
-    }
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | AI_PASSIVE}, *list = NULL;
-    int code = getaddrinfo(host[0] == 0 ? NULL : host, port, &hints, &list);
-    if (code != 0) {
-        (void)fault_set(f, E_CONNECT, "%s: %s", address, gai_strerror(code));
-        return -1;
-    }
-    int fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), on = 1;
-    if (fd >= 0) {
-        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    }
-    if (fd < 0 || bind(fd, list->ai_addr, list->ai_addrlen) != 0 || listen(fd, 256) != 0) {
-        if (errno == EADDRINUSE) {
-            char owner[96];
-            port_owner((uint16_t)strtoul(port, NULL, 10), owner, sizeof owner);
-            (void)fault_set(f, E_ADDRESS_IN_USE, "%s is in use%s%s", address, owner[0] != 0 ? " by " : "", owner);
-        } else {
-            (void)fault_errno(f, E_SYSTEM, "%s", address);
-        }
-        if (fd >= 0) {
-            (void)close(fd);
-        }
-        fd = -1;
-    }
-    freeaddrinfo(list);
-    return fd;
 }
 
 struct conn_listener *conn_listen(const struct conn_context *x, const char *address,
@@ -925,13 +1058,7 @@ struct conn_listener *conn_listen(const struct conn_context *x, const char *addr
     l->context = context;
     l->watch = (struct loop_fd){.ready = on_acceptable, .context = l, .fd = -1};
     l->pause = (struct loop_timer){.fire = accept_again, .context = l};
-    bool is_unix = strncmp(address, "unix:", 5) == 0;
-    l->fd = is_unix ? bind_unix(l, address, f) : bind_tcp(address, f);
-    if (l->fd >= 0 && is_unix && listen(l->fd, 64) != 0) {
-        (void)fault_errno(f, E_SYSTEM, "%s", address);
-        (void)close(l->fd);
-        l->fd = -1;
-    }
+    l->fd = address_listen(address, l->unix_path, f);
     if (l->fd < 0 || loop_fd_add(x->loop, &l->watch, l->fd, EPOLLIN, f) != E_OK) {
         conn_listener_close(l);
         return NULL;
@@ -945,6 +1072,9 @@ void conn_listener_close(struct conn_listener *l) {
     }
     loop_timer_cancel(l->x.loop, &l->pause);
     loop_fd_remove(l->x.loop, &l->watch);
+    while (l->first != NULL) {
+        fail(l->first, E_STOPPING, "the listener was closed");
+    }
     if (l->fd >= 0) {
         (void)close(l->fd);
     }
@@ -980,24 +1110,16 @@ void *conn_get_context(const struct conn *c) {
     return c->o.context;
 }
 
-void conn_finish(struct conn *c) {
-    c->finishing = true;
-    if (out_left(c) == 0 && !c->shut && !c->dead) {
-        c->timer.fire = on_open_timeout;
-        (void)shutdown(c->fd, SHUT_RDWR); /* on_closed follows on a later turn */
-    }
-}
-
 const char *conn_peer_uri(const struct conn *c) {
-    return c->peer_uri;
+    return c->names == NULL ? "" : c->names->uri;
 }
 
 const char *conn_peer_name(const struct conn *c) {
-    return c->peer_name;
+    return c->names == NULL ? "" : c->names->name;
 }
 
 const char *conn_peer_address(const struct conn *c) {
-    return c->peer_address;
+    return c->peer_address == NULL ? "?" : c->peer_address;
 }
 
 bool conn_peer_uid(const struct conn *c, uint32_t *uid) {

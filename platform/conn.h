@@ -1,6 +1,6 @@
 /* conn.h: byte streams over TCP or unix sockets, plain or mutual TLS 1.2+ (mbedTLS), with bounded buffers and every byte counted.
  *
- * Name resolution and all public-key work of a handshake run on the crypto worker given to conn_context_new; the loop never waits
+ * Name resolution and all public-key work of a handshake run on the crypto worker of the context; the loop never waits
  * for them.  A conn is freed by conn_close (any time, also inside its callbacks; no callback follows) or after on_closed returns. */
 #ifndef PLATFORM_CONN_H
 #define PLATFORM_CONN_H
@@ -48,23 +48,26 @@ struct conn_options {
 struct conn *conn_dial(const struct conn_context *x, const char *address, const struct conn_options *o, struct fault *f);
 
 /* accepted: called for each connection before its handshake; fills o for it (o->events must be set) and returns true, or false to
- * refuse.  E_ADDRESS_IN_USE names the owner where it can be known.  unix sockets are made 0660 and an old one is replaced. */
+ * refuse.  At most 64 wait for their handshake; then the oldest gives way.
+ * E_ADDRESS_IN_USE names the owner where it can be known.  unix sockets are made 0660 and an old one is replaced. */
 struct conn_listener *conn_listen(const struct conn_context *x, const char *address,
                                   bool (*accepted)(void *context, struct conn_options *o), void *context, struct fault *f);
+/* Accepted connections that are not open yet are closed, on_closed with E_STOPPING; open ones live on. */
 void conn_listener_close(struct conn_listener *l);
 uint16_t conn_listener_port(const struct conn_listener *l);
 
-enum grey_error conn_write(struct conn *c,
-                           struct bytes out); /* copies; all or nothing; E_BUSY above output_limit_bytes; sent at once or
-                                                                 when the socket allows */
+/* Copies; all or nothing; E_BUSY above output_limit_bytes, E_CLOSED after conn_finish.  Sent at once or when the socket allows. */
+enum grey_error conn_write(struct conn *c, struct bytes out);
 /* conn_pause: on_bytes is not called and nothing is read until conn_resume, which shows what was kept at once. */
 void conn_pause(struct conn *c);
 void conn_resume(struct conn *c);
 size_t conn_output_bytes(const struct conn *c); /* not yet given to the kernel */
 void conn_set_context(struct conn *c, const struct conn_events *events, void *context);
 void *conn_get_context(const struct conn *c);
-void conn_close(struct conn *c);  /* NULL is allowed */
-void conn_finish(struct conn *c); /* closes after the output buffer is written; on_closed follows */
+void conn_close(struct conn *c); /* NULL is allowed */
+/* conn_finish: no on_bytes and no conn_write any more.  Writes what is left, says that this side has ended, and waits until the other
+ * side has read it and closes too (2 s; 10 s without progress while there is output left).  on_closed follows on a later turn. */
+void conn_finish(struct conn *c);
 
 const char *conn_peer_uri(const struct conn *c);  /* "grey://site/node" from the certificate's SAN; "" when there is none */
 const char *conn_peer_name(const struct conn *c); /* subject CN; "" when there is none */
@@ -76,7 +79,8 @@ struct conn_count {
 } conn_counted(const struct conn *c);
 
 /* conn_set_gate: every write to the socket first asks gate(context, wanted) how many bytes may leave now; 0 parks the output until
- * conn_gate_open.  This is the one place where the uplink is shaped.  NULL removes it. */
+ * conn_gate_open.  This is the one place where the uplink is shaped.  NULL removes it.  A handshake is not asked for, because it runs
+ * on another thread: debit it afterwards (conn_counted in on_open). */
 void conn_set_gate(struct conn *c, size_t (*gate)(void *context, size_t wanted_bytes), void *context);
 void conn_gate_open(struct conn *c);
 

@@ -1,22 +1,21 @@
 #include "platform/http.h"
 
-#include <http_parser.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 
 #include "include/grey/limits.h"
 #include "include/grey/must.h"
+#include "platform/http_wire.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
 #include "platform/now.h"
 
-#define HEADERS_MAX 64u
-#define URL_BYTES_MAX 8192u
 #define LISTENERS_MAX 8u
 #define OUTPUT_BYTES_MAX (16u * 1024u * 1024u)
-#define REFUSALS_MAX 16u /* connections above the limit that are told so at one time */
+#define OUTPUT_BYTES_PARK (64u * 1024u) /* who does not read his replies gets no further request handled */
+#define REFUSALS_MAX 16u                /* connections above the limit that are told so at one time */
+#define READING_MS_MIN 500u             /* a request that takes longer to arrive may have to give way */
 #define SWEEP_MS 1000u
 #define SMALL_BODY_BYTES 16384u /* leaves in one write with its head */
 
@@ -26,35 +25,26 @@ static struct metric turned_away = METRIC_COUNTER("grey_http_turned_away_total",
 
 struct session;
 
-/* Head and body lie in one builder, and everything points into it by offset because it moves when it grows. */
-struct span {
-    uint32_t at, size;
-};
-
 struct http_request {
     struct session *session; /* NULL: the client has gone */
-    struct builder text;
-    struct span url, path, query, body;
-    struct {
-        struct span name, value;
-    } headers[HEADERS_MAX];
-    uint32_t header_count;
-    bool in_value, keep_alive, is_head, has_uid;
-    enum http_method method;
-    uint32_t uid;
+    struct http_wire_request *wire;
     uint64_t received_us;
-    const char *last_value_end; /* to find folded header lines */
+    uint32_t uid;
+    bool has_uid;
 };
 
 struct session {
     struct http_server *server;
     struct conn *conn; /* NULL until open */
     struct session *next, *previous;
-    struct http_request *request; /* being read or handled */
-    http_parser parser;
-    bool handling, parsing, surplus;
-    enum grey_error refusal; /* found while parsing */
-    const char *refusal_detail;
+    struct http_wire wire;
+    struct http_request *request; /* being handled */
+    bool reading;                 /* a request has begun to arrive */
+    bool looping;                 /* on_bytes is on the stack */
+    bool surplus, parked;
+    bool leaving; /* the last reply is written */
+    bool has_uid;
+    uint32_t uid;
     uint64_t since_ms; /* of the last change: opened, first byte of a request, reply */
 };
 
@@ -71,177 +61,21 @@ struct http_server {
     void *context;
     struct listener listeners[LISTENERS_MAX];
     uint32_t listener_count, session_count;
-    struct session *first, *last; /* oldest activity first, roughly */
+    struct session *first, *last; /* the one whose last reply is longest ago first */
     struct loop_timer sweep;
     struct builder out;
 };
 
-/* --- parsing ------------------------------------------------------------------------------------------------------------------------------ */
-
-static int refuse(struct session *s, enum grey_error err, const char *detail) {
-    s->refusal = err;
-    s->refusal_detail = detail;
-    return 1;
-}
-
-static struct bytes text_of(const struct http_request *q, struct span span) {
-    return span.size == 0 ? bytes_of(NULL, 0) : bytes_of(q->text.data + span.at, span.size);
-}
-
-/* Appends to the text, as part of the span; the head has a bound of its own. */
-static int collect(struct session *s, struct span *span, const char *data, size_t size, bool is_head) {
-    struct http_request *q = s->request;
-    if (is_head && q->text.size + size > LIMIT_HTTP_HEAD_BYTES) {
-        return refuse(s, E_TOO_LARGE, "the head of the request is larger than 16 KiB");
-    }
-    if (span->size == 0) {
-        span->at = (uint32_t)q->text.size;
-    }
-    builder_add(&q->text, bytes_of(data, size));
-    if (q->text.err != E_OK) {
-        return refuse(s, q->text.err, "the request is larger than this call allows");
-    }
-    span->size += (uint32_t)size;
-    return 0;
-}
-
-static int on_begin(http_parser *p) {
-    struct session *s = p->data;
-    must(s->request == NULL);
-    s->request = mem_new(1, sizeof *s->request);
-    if (s->request == NULL) {
-        return refuse(s, E_NO_MEMORY, "");
-    }
-    s->request->session = s;
-    builder_init(&s->request->text, LIMIT_HTTP_HEAD_BYTES + s->server->limits.body_bytes_max);
-    s->since_ms = loop_now_ms(s->server->x.loop);
-    return 0;
-}
-
-static int on_url(http_parser *p, const char *at, size_t size) {
-    struct session *s = p->data;
-    if (s->request->url.size + size > URL_BYTES_MAX) {
-        return refuse(s, E_TOO_LARGE, "the path is longer than 8 KiB");
-    }
-    return collect(s, &s->request->url, at, size, true);
-}
-
-static int on_header_field(http_parser *p, const char *at, size_t size) {
-    struct session *s = p->data;
-    struct http_request *q = s->request;
-    if (q->in_value || q->header_count == 0) {
-        if (q->header_count == HEADERS_MAX) {
-            return refuse(s, E_TOO_LARGE, "more than 64 header lines");
-        }
-        q->header_count++;
-        q->in_value = false;
-    }
-    return collect(s, &q->headers[q->header_count - 1].name, at, size, true);
-}
-
-static int on_header_value(http_parser *p, const char *at, size_t size) {
-    struct session *s = p->data;
-    struct http_request *q = s->request;
-    struct span *value = &q->headers[q->header_count - 1].value;
-    if (q->in_value && value->size > 0 && q->last_value_end != NULL && q->last_value_end != at) {
-        return refuse(s, E_BAD_HTTP, "folded header lines are not taken");
-    }
-    q->in_value = true;
-    q->last_value_end = at + size;
-    return collect(s, value, at, size, true);
-}
-
-static int hex(uint8_t c) {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
-/* Percent-decoding in place (out may be in).  False: malformed, or a NUL. */
-static bool decode(const uint8_t *in, size_t size, bool plus_is_space, uint8_t *out, size_t *out_size) {
-    size_t written = 0;
-    for (size_t i = 0; i < size; i++) {
-        uint8_t c = in[i];
-        if (c == '%') {
-            if (i + 2 >= size || hex(in[i + 1]) < 0 || hex(in[i + 2]) < 0) {
-                return false;
-            }
-            c = (uint8_t)(hex(in[i + 1]) << 4 | hex(in[i + 2]));
-            i += 2;
-        } else if (c == '+' && plus_is_space) {
-            c = ' ';
-        }
-        if (c == 0) {
-            return false;
-        }
-        out[written++] = c;
-    }
-    *out_size = written;
-    return true;
-}
-
-static bool split_url(struct http_request *q) {
-    uint8_t *url = q->text.data + q->url.at;
-    size_t size = q->url.size;
-    const uint8_t *mark = memchr(url, '?', size);
-    size_t path_size = mark == NULL ? size : (size_t)(mark - url);
-    if (mark != NULL) {
-        q->query = (struct span){q->url.at + (uint32_t)path_size + 1, (uint32_t)(size - path_size - 1)};
-    }
-    size_t decoded;
-    if (size == 0 || url[0] != '/' || !decode(url, path_size, false, url, &decoded)) {
-        return false;
-    }
-    q->path = (struct span){q->url.at, (uint32_t)decoded};
-    return true;
-}
-
-static int on_headers_complete(http_parser *p) {
-    struct session *s = p->data;
-    struct http_request *q = s->request;
-    q->method = (enum http_method)p->method;
-    if (p->http_major != 1 || p->http_minor > 1) {
-        return refuse(s, E_BAD_VERSION, "HTTP/1.0 and HTTP/1.1 are spoken here") ? -1 : 0;
-    }
-    if (p->upgrade != 0 || !split_url(q)) {
-        (void)refuse(s, E_BAD_HTTP, p->upgrade != 0 ? "no other protocol is spoken on this port" : "the path is malformed");
-        return -1;
-    }
-    if (p->content_length != UINT64_MAX && p->content_length > s->server->limits.body_bytes_max) {
-        (void)refuse(s, E_TOO_LARGE, "the body is larger than this API takes");
-        return -1;
-    }
-    struct bytes expect = http_header(q, "Expect");
-    if (expect.size == 12 && strncasecmp((const char *)expect.data, "100-continue", 12) == 0) {
-        (void)conn_write(s->conn, bytes_str("HTTP/1.1 100 Continue\r\n\r\n"));
-    }
-    return 0;
-}
-
-static int on_body(http_parser *p, const char *at, size_t size) {
-    struct session *s = p->data;
-    struct http_request *q = s->request;
-    if (q->body.size + size > s->server->limits.body_bytes_max) {
-        return refuse(s, E_TOO_LARGE, "the body is larger than this API takes");
-    }
-    return collect(s, &q->body, at, size, false);
-}
-
-static int on_complete(http_parser *p) {
-    struct session *s = p->data;
-    s->request->keep_alive = http_should_keep_alive(p) != 0;
-    s->handling = true;
-    http_parser_pause(p, 1); /* what follows waits for the reply */
-    return 0;
-}
-
-static const http_parser_settings settings = {.on_message_begin = on_begin,
-                                              .on_url = on_url,
-                                              .on_header_field = on_header_field,
-                                              .on_header_value = on_header_value,
-                                              .on_headers_complete = on_headers_complete,
-                                              .on_body = on_body,
-                                              .on_message_complete = on_complete};
-
 /* --- sessions ----------------------------------------------------------------------------------------------------------------------------- */
+
+static void link_last(struct session *s) {
+    struct http_server *h = s->server;
+    s->next = NULL;
+    s->previous = h->last;
+    *(h->last == NULL ? &h->first : &h->last->next) = s;
+    h->last = s;
+    h->session_count++;
+}
 
 static void unlink_session(struct session *s) {
     struct http_server *h = s->server;
@@ -251,17 +85,16 @@ static void unlink_session(struct session *s) {
 }
 
 static void free_request(struct http_request *q) {
-    builder_free(&q->text);
+    mem_free(q->wire);
     mem_free(q);
 }
 
 /* The conn is closed or about to be; a request under way stays with its handler until it replies. */
 static void end_session(struct session *s) {
     unlink_session(s);
-    if (s->request != NULL && s->handling) {
+    http_wire_free(&s->wire);
+    if (s->request != NULL) {
         s->request->session = NULL;
-    } else if (s->request != NULL) {
-        free_request(s->request);
     }
     mem_free(s);
 }
@@ -272,141 +105,151 @@ static void close_session(struct session *s) {
     conn_close(c);
 }
 
-static int status_of_refusal(const struct session *s) {
-    switch (s->refusal) {
-    case E_TOO_LARGE:
-        return s->request != NULL && s->request->path.size > 0       ? 413
-               : s->request != NULL && s->request->header_count == 0 ? 414
-                                                                     : 431;
-    case E_BAD_VERSION:
-        return 505;
-    default:
-        return error_http_status(s->refusal);
-    }
+/* The last reply is written; the session stays, so that it is counted, until the client has read it or its time is over. */
+static void leave(struct session *s) {
+    s->leaving = true;
+    s->reading = false;
+    http_wire_free(&s->wire);
+    conn_finish(s->conn);
 }
 
-static void linger(struct conn *c);
 static void problem(struct builder *body, enum grey_error err, int status, const char *detail);
-static void write_reply(struct session *s, int status, const char *content_type, struct bytes body, const struct http_extra *extra,
+static bool write_reply(struct session *s, int status, const char *content_type, struct bytes body, const struct http_extra *extra,
                         size_t extra_count, bool keep_alive, bool is_head);
 
 /* Answers what cannot be understood, and closes: the stream has no known position any more. */
-static void turn_down(struct session *s) {
+static void turn_down(struct session *s, int status, enum grey_error err, const char *detail) {
+    static const struct http_extra retry = {"Retry-After", "1"};
     struct builder body;
     builder_init(&body, 4096);
-    int status = status_of_refusal(s);
-    metrics_add(&bad_requests, 0, 1);
-    problem(&body, s->refusal, status, s->refusal_detail);
-    write_reply(s, status, "application/problem+json", builder_bytes(&body), NULL, 0, false, false);
+    problem(&body, err, status, detail);
+    (void)write_reply(s, status, "application/problem+json", builder_bytes(&body), &retry, status == 503, false, false);
     builder_free(&body);
+    leave(s);
+}
+
+/* False: the session is gone, or leaves. */
+static bool handle(struct session *s) {
+    struct http_request *q = mem_new(1, sizeof *q);
+    if (q == NULL) {
+        turn_down(s, 503, E_NO_MEMORY, "");
+        return false;
+    }
+    q->session = s;
+    q->wire = s->wire.request;
+    s->wire.request = NULL;
+    q->received_us = now_monotonic_us();
+    q->uid = s->uid;
+    q->has_uid = s->has_uid;
+    s->request = q;
+    s->reading = false;
     struct conn *c = s->conn;
-    end_session(s);
-    linger(c);
+    s->server->handler(s->server->context, q);
+    return conn_get_context(c) == s && !s->leaving; /* a session that ends takes itself out of the conn's context */
 }
 
 static size_t on_bytes(void *context, struct conn *c, struct bytes in) {
     struct session *s = context;
     size_t used = 0;
-    s->parsing = true;
-    while (used < in.size && !s->handling) {
-        used += http_parser_execute(&s->parser, &settings, (const char *)in.data + used, in.size - used);
-        if (s->request != NULL) {
-            s->request->last_value_end = NULL;
+    s->looping = true;
+    while (used < in.size && s->request == NULL) {
+        if (conn_output_bytes(c) > OUTPUT_BYTES_PARK) {
+            s->parked = true;
+            break;
         }
-        enum http_errno number = HTTP_PARSER_ERRNO(&s->parser);
-        if (number != HPE_OK && number != HPE_PAUSED) {
-            if (s->refusal == E_OK) {
-                (void)refuse(s, E_BAD_HTTP, http_errno_description(number));
-            }
-            s->handling = false;
-            turn_down(s);
+        size_t step;
+        enum http_wire_result result = http_wire_read(&s->wire, bytes_of(in.data + used, in.size - used), &step);
+        used += step;
+        if (result == HTTP_WIRE_REFUSED) {
+            metrics_add(&bad_requests, 0, 1);
+            turn_down(s, s->wire.status, s->wire.why, s->wire.detail);
             return in.size;
         }
-        if (s->handling) {
-            http_parser_pause(&s->parser, 0);
-            struct http_request *q = s->request;
-            q->is_head = q->method == HTTP_HEAD;
-            q->received_us = now_monotonic_us();
-            q->has_uid = conn_peer_uid(c, &q->uid);
-            s->server->handler(s->server->context, q);
-            if (conn_get_context(c) != s) {
-                return in.size; /* the reply closed the session */
-            }
+        if (!s->reading && (s->wire.request != NULL || used < in.size)) {
+            s->reading = true;
+            s->since_ms = loop_now_ms(s->server->x.loop);
+        }
+        if (s->wire.wants_continue) {
+            s->wire.wants_continue = false;
+            (void)conn_write(c, bytes_str("HTTP/1.1 100 Continue\r\n\r\n"));
+        }
+        if (result == HTTP_WIRE_MORE) {
+            break;
+        }
+        if (!handle(s)) {
+            return in.size;
         }
     }
-    s->parsing = false;
-    if (s->handling) {
+    s->looping = false;
+    if (s->request != NULL || s->parked) {
         conn_pause(c);
     }
     return used;
 }
 
+static void on_drained(void *context, struct conn *c) {
+    struct session *s = context;
+    if (s->parked && s->request == NULL && !s->looping) {
+        s->parked = false;
+        conn_resume(c);
+    }
+}
+
 static void on_open(void *context, struct conn *c) {
     struct session *s = context;
     s->conn = c;
+    s->has_uid = conn_peer_uid(c, &s->uid);
     if (s->surplus) {
         metrics_add(&turned_away, 0, 1);
-        s->refusal = E_BUSY;
-        s->refusal_detail = "too many connections are open";
-        turn_down(s);
+        turn_down(s, 503, E_BUSY, "too many connections are open");
     }
 }
 
 static void on_closed(void *context, struct conn *c, enum grey_error why, const char *detail) {
     (void)c;
-    if (why != E_CLOSED) {
+    if (why != E_CLOSED && why != E_STOPPING) {
         log_limited(LOG_DEBUG, "http", "closed", "error=GREY-%d %s: %s", error_id(why), error_sentence(why), detail);
     }
     end_session(context);
 }
 
-static const struct conn_events session_events = {.on_open = on_open, .on_bytes = on_bytes, .on_closed = on_closed};
+static const struct conn_events session_events = {
+    .on_open = on_open, .on_bytes = on_bytes, .on_drained = on_drained, .on_closed = on_closed};
 
-/* After a last reply the socket stays until the client has read it: closing with unread input would cut the reply off. */
-static size_t linger_bytes(void *context, struct conn *c, struct bytes in) {
-    (void)context, (void)c;
-    return in.size;
-}
-
-static void linger_closed(void *context, struct conn *c, enum grey_error why, const char *detail) {
+/* What is left of a conn whose session was ended on its own stack. */
+static void gone_closed(void *context, struct conn *c, enum grey_error why, const char *detail) {
     (void)context, (void)c, (void)why, (void)detail;
 }
 
-static const struct conn_events linger_events = {.on_bytes = linger_bytes, .on_closed = linger_closed};
-
-static void linger(struct conn *c) {
-    conn_set_context(c, &linger_events, NULL);
-    conn_finish(c);
-}
+static const struct conn_events gone_events = {.on_closed = gone_closed};
 
 /* --- replies ------------------------------------------------------------------------------------------------------------------------------ */
 
-static const char *reason(int status) {
-    switch (status) {
-#define X(number, name, text)                                                                                                      \
-    case number:                                                                                                                   \
-        return #text;
-        HTTP_STATUS_MAP(X)
-#undef X
-    default:
-        return "Status";
+/* A value from elsewhere must not begin a header line of its own. */
+static void add_line(struct builder *out, const char *name, const char *value) {
+    builder_add_str(out, name);
+    builder_add_str(out, ": ");
+    for (const char *c = value; *c != 0; c++) {
+        builder_add_byte(out, (uint8_t)*c < 0x20 || *c == 0x7f ? ' ' : (uint8_t)*c);
     }
+    builder_add_str(out, "\r\n");
 }
 
-static void write_reply(struct session *s, int status, const char *content_type, struct bytes body, const struct http_extra *extra,
+/* False: it could not be written whole. */
+static bool write_reply(struct session *s, int status, const char *content_type, struct bytes body, const struct http_extra *extra,
                         size_t extra_count, bool keep_alive, bool is_head) {
     struct builder *out = &s->server->out;
     builder_reset(out);
-    builder_addf(out, "HTTP/1.1 %d %s\r\n", status, reason(status));
+    builder_addf(out, "HTTP/1.1 %d %s\r\n", status, http_wire_reason(status));
     bool no_body = status == 204 || status == 304;
     if (!no_body) {
         builder_addf(out, "Content-Length: %zu\r\n", body.size);
     }
     if (content_type != NULL && !no_body) {
-        builder_addf(out, "Content-Type: %s\r\n", content_type);
+        add_line(out, "Content-Type", content_type);
     }
     for (size_t i = 0; i < extra_count; i++) {
-        builder_addf(out, "%s: %s\r\n", extra[i].name, extra[i].value);
+        add_line(out, extra[i].name, extra[i].value);
     }
     builder_add_str(out, keep_alive ? "\r\n" : "Connection: close\r\n\r\n");
     bool send_body = !no_body && !is_head && body.size > 0;
@@ -414,9 +257,14 @@ static void write_reply(struct session *s, int status, const char *content_type,
         builder_add(out, body);
         send_body = false;
     }
-    if (out->err == E_OK && conn_write(s->conn, builder_bytes(out)) == E_OK && send_body) {
-        (void)conn_write(s->conn, body);
+    enum grey_error err = out->err;
+    err = err == E_OK ? conn_write(s->conn, builder_bytes(out)) : err;
+    err = err == E_OK && send_body ? conn_write(s->conn, body) : err;
+    if (err != E_OK) {
+        log_limited(LOG_WARN, "http", "cut", "status=%d body_bytes=%zu error=GREY-%d %s", status, body.size, error_id(err),
+                    error_sentence(err));
     }
+    return err == E_OK;
 }
 
 void http_reply(struct http_request *q, int status, const char *content_type, struct bytes body, const struct http_extra *extra,
@@ -426,19 +274,23 @@ void http_reply(struct http_request *q, int status, const char *content_type, st
         free_request(q);
         return;
     }
-    must(s->request == q && s->handling);
-    bool keep_alive = q->keep_alive;
-    write_reply(s, status, content_type, body, extra, extra_count, keep_alive, q->is_head);
-    free_request(q);
+    must(s->request == q);
+    bool keep_alive = q->wire->keep_alive;
+    bool written = write_reply(s, status, content_type, body, extra, extra_count, keep_alive, q->wire->is_head);
     s->request = NULL;
-    s->handling = false;
+    free_request(q); /* after the write: the body may stand in the request */
     s->since_ms = loop_now_ms(s->server->x.loop);
-    struct conn *c = s->conn;
+    if (!written) { /* half an answer must not be taken for a whole one */
+        conn_set_context(s->conn, &gone_events, NULL);
+        close_session(s);
+        return;
+    }
+    unlink_session(s);
+    link_last(s);
     if (!keep_alive) {
-        end_session(s);
-        linger(c);
-    } else if (!s->parsing) {
-        conn_resume(c);
+        leave(s);
+    } else if (!s->looping && !s->parked) {
+        conn_resume(s->conn);
     }
 }
 
@@ -482,14 +334,26 @@ void http_reply_error(struct http_request *q, enum grey_error err, const char *d
 
 /* --- the server --------------------------------------------------------------------------------------------------------------------------- */
 
+/* The first of the best kind: one that has its answer, one that is idle, one that takes long to say what it wants. */
 static bool make_room(struct http_server *h) {
-    for (struct session *s = h->first; s != NULL; s = s->next) {
-        if (s->conn != NULL && s->request == NULL && !s->surplus) {
-            close_session(s);
-            return true;
+    struct session *best = NULL;
+    int best_rank = 3;
+    uint64_t now_ms = loop_now_ms(h->x.loop);
+    for (struct session *s = h->first; s != NULL && best_rank > 0; s = s->next) {
+        int rank = s->conn == NULL || s->request != NULL                   ? 3
+                   : s->leaving                                            ? 0
+                   : !s->reading                                           ? 1
+                   : now_ms - s->since_ms >= READING_MS_MIN && !s->looping ? 2
+                                                                           : 3;
+        if (rank < best_rank) {
+            best = s;
+            best_rank = rank;
         }
     }
-    return false;
+    if (best != NULL) {
+        close_session(best);
+    }
+    return best != NULL;
 }
 
 static bool on_accept(void *context, struct conn_options *o) {
@@ -506,12 +370,8 @@ static bool on_accept(void *context, struct conn_options *o) {
     s->server = h;
     s->surplus = surplus;
     s->since_ms = loop_now_ms(h->x.loop);
-    http_parser_init(&s->parser, HTTP_REQUEST);
-    s->parser.data = s;
-    s->previous = h->last;
-    *(h->last == NULL ? &h->first : &h->last->next) = s;
-    h->last = s;
-    h->session_count++;
+    s->wire.body_bytes_max = h->limits.body_bytes_max;
+    link_last(s);
     *o = (struct conn_options){.tls = l->tls,
                                .input_limit_bytes = 64u * 1024u, /* pipelined requests that wait */
                                .output_limit_bytes = OUTPUT_BYTES_MAX,
@@ -526,11 +386,11 @@ static void on_sweep(void *context) {
     struct session *next;
     for (struct session *s = h->first; s != NULL; s = next) {
         next = s->next;
-        if (s->conn == NULL || s->handling) {
+        if (s->conn == NULL || s->request != NULL || s->leaving) { /* these have deadlines of their own */
             continue;
         }
         uint64_t age_ms = now_ms - s->since_ms;
-        if (s->request == NULL ? age_ms > h->limits.idle_timeout_ms : age_ms > h->limits.request_timeout_ms) {
+        if (s->reading ? age_ms > h->limits.request_timeout_ms : age_ms > h->limits.idle_timeout_ms) {
             close_session(s);
         }
     }
@@ -572,18 +432,10 @@ void http_server_free(struct http_server *h) {
     }
     loop_timer_cancel(h->x.loop, &h->sweep);
     for (uint32_t i = 0; i < h->listener_count; i++) {
-        conn_listener_close(h->listeners[i].conn);
+        conn_listener_close(h->listeners[i].conn); /* ends the sessions that are not open yet */
     }
     while (h->first != NULL) {
-        struct session *s = h->first;
-        struct conn *c = s->conn;
-        if (c == NULL) { /* still in its handshake: the conn is not ours to close yet, so it is left to its own end */
-            unlink_session(s);
-            mem_free(s);
-            continue;
-        }
-        end_session(s);
-        conn_close(c);
+        close_session(h->first);
     }
     builder_free(&h->out);
     mem_free(h);
@@ -595,31 +447,28 @@ uint32_t http_server_connections(const struct http_server *h) {
 
 /* --- questions -------------------------------------------------------------------------------------------------------------------------------- */
 
+static struct bytes text_of(const struct http_request *q, struct http_wire_span span) {
+    return bytes_of(q->wire->text + span.at, span.size);
+}
+
 const char *http_method(const struct http_request *q) {
-    return http_method_str(q->method);
+    return q->wire->method;
 }
 
 struct bytes http_path(const struct http_request *q) {
-    return text_of(q, q->path);
+    return text_of(q, q->wire->path);
 }
 
 struct bytes http_body(const struct http_request *q) {
-    return text_of(q, q->body);
+    return text_of(q, q->wire->body);
 }
 
 struct bytes http_header(const struct http_request *q, const char *name) {
-    size_t size = strlen(name);
-    for (uint32_t i = 0; i < q->header_count; i++) {
-        struct bytes field = text_of(q, q->headers[i].name);
-        if (field.size == size && strncasecmp((const char *)field.data, name, size) == 0) {
-            return text_of(q, q->headers[i].value);
-        }
-    }
-    return bytes_of(NULL, 0);
+    return http_wire_header(q->wire, name);
 }
 
 bool http_query(const struct http_request *q, const char *name, char *value, size_t value_size) {
-    struct bytes query = text_of(q, q->query);
+    struct bytes query = text_of(q, q->wire->query);
     size_t name_size = strlen(name), at = 0;
     while (at < query.size) {
         const uint8_t *start = query.data + at;
@@ -629,7 +478,8 @@ bool http_query(const struct http_request *q, const char *name, char *value, siz
         size_t key_size = equals == NULL ? size : (size_t)(equals - start);
         if (key_size == name_size && memcmp(start, name, name_size) == 0) {
             size_t raw_size = equals == NULL ? 0 : size - key_size - 1, decoded = 0;
-            if (raw_size >= value_size || (raw_size > 0 && !decode(equals + 1, raw_size, true, (uint8_t *)value, &decoded))) {
+            if (raw_size >= value_size ||
+                (raw_size > 0 && !http_wire_decode(bytes_of(equals + 1, raw_size), true, (uint8_t *)value, &decoded))) {
                 return false;
             }
             value[decoded] = 0;

@@ -12,7 +12,7 @@ struct http_server;
 struct http_request;
 
 struct http_limits {
-    uint32_t connections_max; /* above: the oldest idle keep-alive connection gives way, else 503 */
+    uint32_t connections_max; /* above: the one longest idle gives way, then one slow to send its request; else 503 */
     size_t body_bytes_max;
     uint32_t idle_timeout_ms;    /* keep-alive without a request */
     uint32_t request_timeout_ms; /* first byte to last byte of a request: slow senders are cut off */
@@ -30,7 +30,6 @@ uint32_t http_server_connections(const struct http_server *s);
 /* Lent until http_reply. */
 const char *http_method(const struct http_request *q); /* "GET" */
 struct bytes http_path(const struct http_request *q);  /* percent-decoded, starts with "/", no NUL inside */
-/* One path segment after `prefix` decoded on its own, so that a key may hold "%2F"; see docs/openapi.yaml. */
 bool http_query(const struct http_request *q, const char *name, char *value,
                 size_t value_size);                                       /* decoded; false: absent or too long */
 struct bytes http_header(const struct http_request *q, const char *name); /* case-insensitive; empty when absent */

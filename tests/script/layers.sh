@@ -77,7 +77,7 @@ awk -F: '
         }
         # Two sources of one part: the file layer below SQLite and its user; server and client of one parser.
         if (package == "sqlite3.h" && $1 ~ /^platform\/db(_disk)?\.[ch]$/) next
-        if (package == "http_parser.h" && $1 ~ /^platform\/http(_fetch)?\.[ch]$/) next
+        if (package == "http_parser.h" && $1 ~ /^platform\/http_(wire|fetch)\.[ch]$/) next
         kind = $1 ~ /\.h$/ ? "header" : "source"
         if ((package, kind) in owner) {
             if (owner[package, kind] != $1) print $1 ":" $2 ": <" path "> belongs to " owner[package, kind]

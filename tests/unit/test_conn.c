@@ -1,5 +1,7 @@
 /* Connections: if these lose or mix bytes, or take a stranger's certificate, nothing above can be
  * trusted. */
+#include <malloc.h>
+#include <netinet/in.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -298,8 +302,638 @@ static void weak_tls_is_refused(void **state) {
     }
 }
 
+/* --- one side scripted by hand ------------------------------------------------------------------------------------------------------------ */
+
+struct probe {
+    struct loop *loop;
+    struct conn *conn;
+    uint8_t *got;
+    size_t got_size, use_max;
+    bool open, closed, stop_at_close, close_at_open, close_at_bytes, finish_at_bytes;
+    uint32_t calls;
+    enum grey_error why;
+    char detail[240];
+};
+
+static void probe_open(void *context, struct conn *c) {
+    struct probe *p = context;
+    p->conn = c;
+    p->open = true;
+    if (p->close_at_open) {
+        p->conn = NULL;
+        conn_close(c);
+    }
+}
+
+static size_t probe_bytes(void *context, struct conn *c, struct bytes in) {
+    struct probe *p = context;
+    p->calls++;
+    if (p->close_at_bytes) {
+        p->conn = NULL;
+        conn_close(c);
+        return 0;
+    }
+    if (p->finish_at_bytes) {
+        assert_int_equal(conn_write(c, bytes_str("answer")), E_OK);
+        conn_finish(c);
+        assert_int_equal(conn_write(c, bytes_str("more")), E_CLOSED);
+        return in.size;
+    }
+    size_t use = in.size < p->use_max ? in.size : p->use_max;
+    p->got = realloc(p->got, p->got_size + use + 1);
+    memcpy(p->got + p->got_size, in.data, use);
+    p->got_size += use;
+    return use;
+}
+
+static void probe_closed(void *context, struct conn *c, enum grey_error why, const char *detail) {
+    struct probe *p = context;
+    assert_false(p->closed);
+    assert_true(c != NULL);
+    p->conn = NULL;
+    p->closed = true;
+    p->why = why;
+    (void)snprintf(p->detail, sizeof p->detail, "%s", detail);
+    if (p->stop_at_close) {
+        loop_stop(p->loop);
+    }
+}
+
+static const struct conn_events probe_events = {.on_open = probe_open, .on_bytes = probe_bytes, .on_closed = probe_closed};
+
+static struct probe probes[128]; /* [0 .. accepted_count): the accepted ones; the dialling side has one of its own */
+static uint32_t accepted_count;
+static const struct conn_tls *probe_tls;
+static struct conn_context rig;
+static struct conn_listener *rig_listener;
+static char rig_address[120];
+
+static bool probe_accepted(void *context, struct conn_options *o) {
+    (void)context;
+    if (accepted_count == sizeof probes / sizeof probes[0]) {
+        return false;
+    }
+    struct probe *p = &probes[accepted_count++];
+    p->loop = rig.loop;
+    p->use_max = p->use_max == 0 ? SIZE_MAX : p->use_max;
+    *o = (struct conn_options){
+        .tls = probe_tls, .input_limit_bytes = 100000, .output_limit_bytes = 1u << 20, .events = &probe_events, .context = p};
+    return true;
+}
+
+static void rig_start(const char *address, const struct conn_tls *t) {
+    struct fault f = {0};
+    memset(probes, 0, sizeof probes);
+    accepted_count = 0;
+    probe_tls = t;
+    rig.loop = loop_new(&f);
+    rig.crypto = worker_new(rig.loop, "crypto", 128, NULL, NULL, &f);
+    rig_listener = conn_listen(&rig, address, probe_accepted, NULL, &f);
+    assert_non_null(rig_listener);
+    (void)snprintf(rig_address, sizeof rig_address, "%s", address);
+    if (conn_listener_port(rig_listener) != 0) {
+        (void)snprintf(rig_address, sizeof rig_address, "127.0.0.1:%u", conn_listener_port(rig_listener));
+    }
+}
+
+static void rig_end(void) {
+    conn_listener_close(rig_listener);
+    rig_listener = NULL;
+    for (uint32_t i = 0; i < accepted_count; i++) {
+        conn_close(probes[i].conn);
+        free(probes[i].got);
+    }
+    worker_stop(rig.crypto);
+    loop_free(rig.loop);
+}
+
+static void rig_run(uint32_t ms) {
+    struct loop_timer timer = {.fire = give_up, .context = rig.loop};
+    loop_timer_after(rig.loop, &timer, ms);
+    loop_run(rig.loop);
+    loop_timer_cancel(rig.loop, &timer);
+}
+
+static struct conn *dial(struct probe *p, const char *address, const struct conn_tls *t) {
+    struct fault f = {0};
+    p->loop = rig.loop;
+    p->use_max = p->use_max == 0 ? SIZE_MAX : p->use_max;
+    struct conn_options o = {.tls = t,
+                             .input_limit_bytes = 1u << 20,
+                             .output_limit_bytes = 1u << 20,
+                             .open_timeout_ms = 3000,
+                             .events = &probe_events,
+                             .context = p};
+    p->conn = conn_dial(&rig, address, &o, &f);
+    assert_non_null(p->conn);
+    return p->conn;
+}
+
+static int raw_client(void) {
+    struct sockaddr_in to = {
+        .sin_family = AF_INET, .sin_port = htons(conn_listener_port(rig_listener)), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(connect(fd, (const struct sockaddr *)&to, sizeof to), 0);
+    return fd;
+}
+
+/* If greyd.sock did not know who calls, everybody on the gateway could administrate it. */
+static void unix_sockets_tell_the_caller(void **state) {
+    (void)state;
+    char address[150];
+    struct stat s;
+    struct probe client = {0};
+    uint32_t uid = 0;
+    (void)snprintf(address, sizeof address, "unix:%s/one.sock", dir);
+    rig_start(address, NULL);
+    assert_int_equal(stat(address + 5, &s), 0);
+    assert_int_equal(s.st_mode & 0777, 0660);
+    dial(&client, address, NULL);
+    rig_run(50);
+    assert_true(client.open && probes[0].open);
+    assert_true(conn_peer_uid(probes[0].conn, &uid));
+    assert_int_equal(uid, getuid());
+    assert_string_equal(conn_peer_address(probes[0].conn), "local");
+    assert_string_equal(conn_peer_uri(probes[0].conn), "");
+    conn_close(client.conn);
+    rig_end();
+    assert_int_equal(stat(address + 5, &s), -1); /* tidied away */
+}
+
+/* If a slip in the configuration made greyd delete a file that is no socket, a typing error would cost data; if it took a living
+ * socket, two agents would fight; if a dead one stopped it, it would not start after a power cut. */
+static void listening_takes_only_what_is_free(void **state) {
+    (void)state;
+    char address[150], path[120];
+    struct fault f = {0};
+    (void)snprintf(path, sizeof path, "%s/precious", dir);
+    (void)snprintf(address, sizeof address, "unix:%s", path);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    (void)fclose(file);
+    rig_start("127.0.0.1:0", NULL);
+    assert_null(conn_listen(&rig, address, probe_accepted, NULL, &f));
+    assert_int_equal(f.code, E_ADDRESS_IN_USE);
+    assert_int_equal(access(path, F_OK), 0);
+    assert_null(conn_listen(&rig, rig_address, probe_accepted, NULL, &f));
+    assert_int_equal(f.code, E_ADDRESS_IN_USE);
+    assert_non_null(strstr(f.text, "test_conn (pid ")); /* its owner is this very program */
+    assert_int_equal(unlink(path), 0);
+    struct conn_listener *one = conn_listen(&rig, address, probe_accepted, NULL, &f);
+    assert_non_null(one);
+    assert_null(conn_listen(&rig, address, probe_accepted, NULL, &f));
+    assert_int_equal(f.code, E_ADDRESS_IN_USE);
+    conn_listener_close(one);
+    struct sockaddr_un u = {.sun_family = AF_UNIX}; /* as a power cut leaves it: there, and nobody behind it */
+    memcpy(u.sun_path, path, strlen(path) + 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&u, sizeof u), 0);
+    (void)close(fd);
+    one = conn_listen(&rig, address, probe_accepted, NULL, &f);
+    assert_non_null(one);
+    conn_listener_close(one);
+    static const char *const wrong[] = {"127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:70000", "unix:", ""};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        f.code = E_OK;
+        assert_null(conn_listen(&rig, wrong[i], probe_accepted, NULL, &f));
+        assert_int_equal(f.code, E_CONNECT);
+    }
+    rig_end();
+}
+
+/* If dialling a dead or unknown address hung or had no name, the site engineer would look in the wrong place. */
+static void failing_to_connect_has_a_name(void **state) {
+    (void)state;
+    char address[60];
+    rig_start("127.0.0.1:0", NULL);
+    (void)snprintf(address, sizeof address, "127.0.0.1:%u", conn_listener_port(rig_listener));
+    conn_listener_close(rig_listener); /* nobody is there now */
+    rig_listener = NULL;
+    const char *const nowhere[] = {address, "no-such-host.invalid:1", "unix:/nonexistent/socket"};
+    for (size_t i = 0; i < sizeof nowhere / sizeof nowhere[0]; i++) {
+        struct probe client = {.stop_at_close = true};
+        dial(&client, nowhere[i], NULL);
+        rig_run(10000);
+        assert_true(client.closed && !client.open);
+        assert_int_equal(client.why, E_CONNECT);
+        assert_true(strlen(client.detail) > 0);
+    }
+    rig_end();
+}
+
+/* If a listener that swallows the greeting held a TLS client for ever, a link would never be tried again. */
+static void silence_ends_in_time(void **state) {
+    (void)state;
+    struct conn_tls *t = tls("good", "ca");
+    rig_start("127.0.0.1:0", NULL); /* takes everything, says nothing */
+    struct probe client = {.stop_at_close = true};
+    dial(&client, rig_address, t);
+    uint64_t start_ms = now_monotonic_ms();
+    rig_run(10000);
+    assert_int_equal(client.why, E_TLS);
+    assert_in_range(now_monotonic_ms() - start_ms, 2900, 4500);
+    rig_end();
+    conn_tls_free(t);
+}
+
+/* If a sender could fill the memory of the other side, one broken client would take the gateway down. */
+static void buffers_are_bounded(void **state) {
+    (void)state;
+    static uint8_t room[1u << 20];
+    struct probe client = {0};
+    rig_start("127.0.0.1:0", NULL);
+    probes[0].stop_at_close = true;
+    probes[0].use_max = 1; /* takes one byte at a time and lets the rest pile up */
+    dial(&client, rig_address, NULL);
+    rig_run(50);
+    assert_int_equal(conn_write(client.conn, bytes_of(room, sizeof room)), E_OK);
+    rig_run(5000);
+    assert_true(probes[0].closed);
+    assert_int_equal(probes[0].why, E_TOO_LARGE);
+    conn_close(client.conn);
+    struct probe writer = {0};
+    dial(&writer, rig_address, NULL);
+    rig_run(50);
+    conn_pause(probes[1].conn);
+    enum grey_error err = E_OK;
+    size_t written = 0;
+    for (int i = 0; i < 100 && err == E_OK; i++) { /* nobody reads: the socket fills, then the buffer */
+        err = conn_write(writer.conn, bytes_of(room, sizeof room));
+        written += err == E_OK ? sizeof room : 0;
+        rig_run(1);
+    }
+    assert_int_equal(err, E_BUSY);
+    assert_true(conn_output_bytes(writer.conn) <= 1u << 20);
+    conn_resume(probes[1].conn);
+    for (int i = 0; i < 200 && probes[1].got_size < written; i++) {
+        rig_run(20);
+    }
+    assert_int_equal(probes[1].got_size, written); /* and nothing of what was taken is lost */
+    conn_close(writer.conn);
+    rig_end();
+}
+
+/* If a conn could not be closed in its own callbacks, every error path above would be a crash. */
+static void closing_is_safe_in_every_callback(void **state) {
+    (void)state;
+    struct conn_tls *t = tls("good", "ca");
+    for (int secure = 0; secure < 2; secure++) {
+        const struct conn_tls *use = secure ? t : NULL;
+        rig_start("127.0.0.1:0", use);
+        struct probe a = {.close_at_open = true}, b = {.close_at_bytes = true}, c = {0};
+        dial(&a, rig_address, use);
+        rig_run(100);
+        assert_true(a.open && !a.closed && probes[0].closed);
+        dial(&b, rig_address, use);
+        rig_run(100);
+        assert_int_equal(conn_write(probes[1].conn, bytes_str("bytes")), E_OK);
+        rig_run(100);
+        assert_true(b.calls == 1 && !b.closed && probes[1].closed);
+        assert_int_equal(probes[1].why, E_CLOSED);
+        dial(&c, rig_address, use);
+        conn_close(c.conn); /* before anything happened */
+        dial(&c, rig_address, use);
+        rig_run(1); /* somewhere in the handshake */
+        conn_close(c.conn);
+        rig_run(100);
+        assert_false(c.closed);
+        rig_end();
+    }
+    conn_tls_free(t);
+}
+
+/* If the end of a listener forgot those who still shake hands, stopping greyd at that moment would be a crash. */
+static void a_listener_takes_its_guests_along(void **state) {
+    (void)state;
+    struct conn_tls *t = tls("good", "ca");
+    struct probe client = {0};
+    rig_start("127.0.0.1:0", t);
+    int silent = raw_client();
+    dial(&client, rig_address, t);
+    for (int i = 0; i < 1000 && accepted_count < 2; i++) {
+        rig_run(1);
+    }
+    assert_int_equal(accepted_count, 2);
+    conn_listener_close(rig_listener);
+    rig_listener = NULL;
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_true(probes[i].open || (probes[i].closed && probes[i].why == E_STOPPING));
+    }
+    assert_true(probes[0].closed); /* the silent one at least */
+    conn_close(client.conn);
+    rig_end();
+    (void)close(silent);
+    conn_tls_free(t);
+}
+
+/* If strangers who connect and say nothing cost memory or kept others out, anyone on the network could stop the site. */
+static void silent_strangers_give_way(void **state) {
+    (void)state;
+    int silent[100];
+    struct conn_tls *t = tls("good", "ca");
+    struct probe client = {0};
+    rig_start("127.0.0.1:0", t);
+    size_t before = mallinfo2().uordblks;
+    for (int i = 0; i < 100; i++) {
+        silent[i] = raw_client();
+        rig_run(1);
+    }
+    rig_run(50);
+    size_t cost = mallinfo2().uordblks - before;
+    assert_int_equal(accepted_count, 100);
+    uint32_t gone = 0;
+    for (uint32_t i = 0; i < 100; i++) {
+        gone += probes[i].closed && probes[i].why == E_BUSY;
+    }
+    assert_int_equal(gone, 36); /* 64 may wait */
+    assert_true(probes[0].closed && !probes[99].closed);
+#if !defined(__SANITIZE_ADDRESS__)
+    assert_in_range(cost, 0, 64 * 1024); /* not 36 KiB each */
+#else
+    (void)cost;
+#endif
+    dial(&client, rig_address, t);
+    rig_run(500);
+    assert_true(client.open);
+    conn_close(client.conn);
+    for (int i = 0; i < 100; i++) {
+        (void)close(silent[i]);
+    }
+    rig_end();
+    conn_tls_free(t);
+}
+
+/* If an idle connection cost much, a few hundred HTTP clients would eat the memory of a small gateway. */
+static void idle_connections_are_small(void **state) {
+    (void)state;
+#if defined(__SANITIZE_ADDRESS__)
+    skip();
+#endif
+    int clients[100];
+    rig_start("127.0.0.1:0", NULL);
+    clients[0] = raw_client();
+    rig_run(20);
+    size_t before = mallinfo2().uordblks;
+    for (int i = 1; i < 100; i++) {
+        clients[i] = raw_client();
+    }
+    rig_run(50);
+    for (int i = 0; i < 100; i++) { /* buffers come and go */
+        assert_int_equal(write(clients[i], "something", 9), 9);
+    }
+    rig_run(50);
+    assert_int_equal(accepted_count, 100);
+    assert_int_equal(probes[99].got_size, 9);
+    assert_in_range(mallinfo2().uordblks - before, 0, 99 * 1024);
+    for (int i = 0; i < 100; i++) {
+        (void)close(clients[i]);
+    }
+    rig_end();
+}
+
+/* If an answer were cut off because the client is still sending, a refused upload would end in "connection reset" and not in a reason. */
+static void finishing_delivers_the_answer(void **state) {
+    (void)state;
+    static uint8_t room[200000];
+    struct conn_tls *t = tls("good", "ca");
+    for (int secure = 0; secure < 2; secure++) {
+        const struct conn_tls *use = secure ? t : NULL;
+        struct probe client = {.stop_at_close = true};
+        rig_start("127.0.0.1:0", use);
+        probes[0].finish_at_bytes = true;
+        dial(&client, rig_address, use);
+        rig_run(100);
+        assert_int_equal(conn_write(client.conn, bytes_of(room, sizeof room)), E_OK);
+        rig_run(3000);
+        assert_int_equal(client.why, E_CLOSED);
+        assert_int_equal(client.got_size, 6);
+        assert_memory_equal(client.got, "answer", 6);
+        free(client.got);
+        rig_run(100);
+        assert_true(probes[0].closed);
+        assert_int_equal(probes[0].calls, 1); /* what came after the end is not shown */
+        rig_end();
+    }
+    rig_start("127.0.0.1:0", NULL); /* a client that stays is left after two seconds */
+    probes[0].finish_at_bytes = probes[0].stop_at_close = true;
+    int stays = raw_client();
+    assert_int_equal(write(stays, "x", 1), 1);
+    uint64_t start_ms = now_monotonic_ms();
+    rig_run(5000);
+    assert_true(probes[0].closed);
+    assert_in_range(now_monotonic_ms() - start_ms, 1900, 3500);
+    (void)close(stays);
+    rig_end();
+    conn_tls_free(t);
+}
+
+/* If a paused conn lost the TLS bytes that were read ahead, a busy broker would freeze the uplink. */
+static void pausing_loses_nothing(void **state) {
+    (void)state;
+    static uint8_t room[300000];
+    struct conn_tls *t = tls("good", "ca");
+    for (int secure = 0; secure < 2; secure++) {
+        const struct conn_tls *use = secure ? t : NULL;
+        struct probe client = {0};
+        rig_start("127.0.0.1:0", use);
+        dial(&client, rig_address, use);
+        rig_run(100);
+        for (size_t i = 0; i < sizeof room; i++) {
+            room[i] = (uint8_t)(i * 2654435761u >> 11);
+        }
+        conn_pause(probes[0].conn);
+        assert_int_equal(conn_write(client.conn, bytes_of(room, sizeof room)), E_OK);
+        rig_run(50);
+        assert_int_equal(probes[0].got_size, 0);
+        for (int i = 0; i < 500 && probes[0].got_size < sizeof room; i++) {
+            conn_resume(probes[0].conn);
+            rig_run(1);
+            conn_pause(probes[0].conn);
+        }
+        assert_int_equal(probes[0].got_size, sizeof room);
+        assert_memory_equal(probes[0].got, room, sizeof room);
+        conn_close(client.conn);
+        rig_end();
+    }
+    conn_tls_free(t);
+}
+
+static size_t allowance, granted, asked;
+
+static size_t gate(void *context, size_t wanted) {
+    assert_ptr_equal(context, &allowance);
+    asked++;
+    size_t grant = wanted < allowance ? wanted : allowance;
+    allowance -= grant;
+    granted += grant;
+    return grant;
+}
+
+/* If one byte passed the gate unasked, the thin uplink would cost more than the customer allowed. */
+static void the_gate_holds_every_byte(void **state) {
+    (void)state;
+    static uint8_t room[60000];
+    struct conn_tls *t = tls("good", "ca");
+    for (int secure = 0; secure < 2; secure++) {
+        const struct conn_tls *use = secure ? t : NULL;
+        struct probe client = {0};
+        rig_start("127.0.0.1:0", use);
+        dial(&client, rig_address, use);
+        rig_run(100);
+        allowance = granted = asked = 0;
+        uint64_t before = conn_counted(client.conn).out_bytes;
+        conn_set_gate(client.conn, gate, &allowance);
+        assert_int_equal(conn_write(client.conn, bytes_of(room, sizeof room)), E_OK);
+        rig_run(20);
+        assert_int_equal(conn_counted(client.conn).out_bytes, before);
+        assert_in_range(asked, 1, 3); /* parked, not turning */
+        for (int i = 0; i < 2000 && probes[0].got_size < sizeof room; i++) {
+            allowance += 1500;
+            conn_gate_open(client.conn);
+            rig_run(1);
+            assert_int_equal(conn_counted(client.conn).out_bytes - before, granted);
+        }
+        assert_int_equal(probes[0].got_size, sizeof room);
+        assert_int_equal(conn_write(client.conn, bytes_str("waits")), E_OK);
+        allowance = 0;
+        assert_int_equal(conn_write(client.conn, bytes_of(room, sizeof room)), E_OK);
+        conn_set_gate(client.conn, NULL, NULL); /* opens */
+        rig_run(100);
+        assert_int_equal(probes[0].got_size, 2 * sizeof room + 5);
+        conn_close(client.conn);
+        rig_end();
+    }
+    conn_tls_free(t);
+}
+
+/* If bytes were lost where socket buffers are tiny, as on the modems of the field, messages would break at random. */
+static void tls_survives_tiny_socket_buffers(void **state) {
+    (void)state;
+    struct conn_tls *t = tls("good", "ca");
+    struct probe client = {0};
+    static uint8_t room[10000];
+    rig_start("127.0.0.1:0", t);
+    dial(&client, rig_address, t);
+    rig_run(100);
+    int size = 2048, limit = 0;
+    for (int fd = 3; fd < 64; fd++) { /* every socket of this process */
+        limit += setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size) == 0;
+    }
+    assert_true(limit >= 2);
+    size_t written = 0;
+    while (written < 1000000) {
+        for (size_t i = 0; i < sizeof room; i++) {
+            room[i] = (uint8_t)((written + i) * 2654435761u >> 13);
+        }
+        if (conn_write(client.conn, bytes_of(room, 1 + written % (sizeof room - 1))) == E_OK) {
+            written += 1 + written % (sizeof room - 1);
+        } else {
+            rig_run(2);
+        }
+    }
+    for (int i = 0; i < 5000 && probes[0].got_size < written; i++) {
+        rig_run(5);
+    }
+    assert_int_equal(probes[0].got_size, written);
+    for (size_t i = 0; i < written; i++) {
+        assert_int_equal(probes[0].got[i], (uint8_t)(i * 2654435761u >> 13));
+    }
+    conn_close(client.conn);
+    rig_end();
+    conn_tls_free(t);
+}
+
+/* If a peer without a certificate, or one that speaks no TLS, were let in or had no named error, nobody could trust or mend a link. */
+static void nameless_peers_are_refused(void **state) {
+    (void)state;
+    struct conn_tls *t = tls("good", "ca");
+    char command[300];
+    rig_start("127.0.0.1:0", t);
+    probes[0].stop_at_close = probes[1].stop_at_close = true;
+    (void)snprintf(command, sizeof command, "openssl s_client -tls1_2 -connect %s </dev/null >/dev/null 2>&1 &", rig_address);
+    assert_int_equal(system(command), 0);
+    rig_run(10000);
+    assert_true(probes[0].closed && !probes[0].open);
+    assert_int_equal(probes[0].why, E_CERT);
+    int fd = raw_client();
+    assert_int_equal(write(fd, "GET / HTTP/1.1\r\n\r\n", 18), 18);
+    rig_run(10000);
+    assert_true(probes[1].closed && !probes[1].open);
+    assert_int_equal(probes[1].why, E_TLS);
+    (void)close(fd);
+    rig_end();
+    conn_tls_free(t);
+}
+
+/* If a changed byte of a record went through, or ended without a name, the seal of the link would be worth nothing. */
+static void a_forged_record_ends_the_link(void **state) {
+    (void)state;
+    struct conn_tls *t = tls("good", "ca");
+    struct probe client = {0};
+    rig_start("127.0.0.1:0", t);
+    probes[0].stop_at_close = true;
+    dial(&client, rig_address, t);
+    rig_run(200);
+    assert_true(client.open && probes[0].open);
+    uint8_t forged[40] = {0x17, 3, 3, 0, 35};
+    bool sent = false;
+    for (int fd = 3; fd < 64 && !sent; fd++) { /* the client's end, found by whom it talks to */
+        struct sockaddr_in to;
+        socklen_t size = sizeof to;
+        if (getpeername(fd, (struct sockaddr *)&to, &size) == 0 && to.sin_port == htons(conn_listener_port(rig_listener))) {
+            assert_int_equal(write(fd, forged, sizeof forged), sizeof forged);
+            sent = true;
+        }
+    }
+    assert_true(sent);
+    rig_run(5000);
+    assert_true(probes[0].closed);
+    assert_int_equal(probes[0].why, E_TLS);
+    assert_int_equal(probes[0].got_size, 0);
+    conn_close(client.conn);
+    rig_end();
+    conn_tls_free(t);
+}
+
+/* If bad files were taken, or the error did not name the file, nobody could mend them at 3 a.m. */
+static void bad_certificate_files_are_named(void **state) {
+    (void)state;
+    char ca[100], crt[100], key[100], other[100];
+    struct fault f = {0};
+    (void)snprintf(ca, sizeof ca, "%s/ca.crt", dir);
+    (void)snprintf(crt, sizeof crt, "%s/good.crt", dir);
+    (void)snprintf(key, sizeof key, "%s/good.key", dir);
+    (void)snprintf(other, sizeof other, "%s/old.key", dir);
+    assert_null(conn_tls_new("/nonexistent", crt, key, &f));
+    assert_true(f.code == E_CERT && strstr(f.text, "/nonexistent") != NULL);
+    assert_null(conn_tls_new(ca, key, key, &f));
+    assert_true(f.code == E_CERT && strstr(f.text, "good.key") != NULL);
+    assert_null(conn_tls_new(ca, crt, ca, &f));
+    assert_true(f.code == E_KEY && strstr(f.text, "ca.crt") != NULL);
+    assert_null(conn_tls_new(ca, crt, other, &f));
+    assert_true(f.code == E_KEY && strstr(f.text, "old.key") != NULL);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(plain_bytes_come_back), cmocka_unit_test(tls_bytes_come_back),
-                                       cmocka_unit_test(strangers_are_refused), cmocka_unit_test(weak_tls_is_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(plain_bytes_come_back),
+                                       cmocka_unit_test(tls_bytes_come_back),
+                                       cmocka_unit_test(strangers_are_refused),
+                                       cmocka_unit_test(weak_tls_is_refused),
+                                       cmocka_unit_test(unix_sockets_tell_the_caller),
+                                       cmocka_unit_test(listening_takes_only_what_is_free),
+                                       cmocka_unit_test(failing_to_connect_has_a_name),
+                                       cmocka_unit_test(silence_ends_in_time),
+                                       cmocka_unit_test(buffers_are_bounded),
+                                       cmocka_unit_test(closing_is_safe_in_every_callback),
+                                       cmocka_unit_test(a_listener_takes_its_guests_along),
+                                       cmocka_unit_test(silent_strangers_give_way),
+                                       cmocka_unit_test(idle_connections_are_small),
+                                       cmocka_unit_test(finishing_delivers_the_answer),
+                                       cmocka_unit_test(pausing_loses_nothing),
+                                       cmocka_unit_test(the_gate_holds_every_byte),
+                                       cmocka_unit_test(tls_survives_tiny_socket_buffers),
+                                       cmocka_unit_test(nameless_peers_are_refused),
+                                       cmocka_unit_test(a_forged_record_ends_the_link),
+                                       cmocka_unit_test(bad_certificate_files_are_named)};
     return cmocka_run_group_tests(tests, make_certificates, remove_certificates);
 }
