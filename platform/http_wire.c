@@ -94,18 +94,29 @@ const char *http_wire_reason(int status) {
 
 /* --- the head: line by line, before the lenient parser sees it ------------------------------------------------------------------------------ */
 
+/* method SP target SP HTTP/1.1, and no other blank (RFC 9112, 3). */
+static const char *fault_of_request_line(struct bytes line) {
+    uint32_t spaces = 0;
+    for (size_t i = 0; i < line.size; i++) {
+        if (line.data[i] < 0x20 || line.data[i] > 0x7e) {
+            return "the request line holds a byte that is not printable ASCII";
+        }
+        spaces += line.data[i] == ' ';
+    }
+    const uint8_t *version = line.size < 9 ? NULL : line.data + line.size - 8;
+    if (spaces != 2 || version == NULL || version[-1] != ' ' || memcmp(version, "HTTP/", 5) != 0 || version[6] != '.') {
+        return "the request line is not 'method path HTTP/1.1'";
+    }
+    return NULL;
+}
+
 /* One line without its CR LF. */
 static const char *fault_of_line(struct bytes line, bool is_first) {
     if (memchr(line.data, '\r', line.size) != NULL || memchr(line.data, 0, line.size) != NULL) {
         return "a line holds a bare CR or a NUL";
     }
     if (is_first) {
-        for (size_t i = 0; i < line.size; i++) {
-            if (line.data[i] < 0x20 || line.data[i] > 0x7e) {
-                return "the request line holds a byte that is not printable ASCII";
-            }
-        }
-        return NULL;
+        return fault_of_request_line(line);
     }
     if (line.data[0] == ' ' || line.data[0] == '\t') {
         return "folded header lines are not taken";
@@ -114,7 +125,15 @@ static const char *fault_of_line(struct bytes line, bool is_first) {
     while (i < line.size && is_token(line.data[i])) {
         i++;
     }
-    return i == 0 || i == line.size || line.data[i] != ':' ? "a header line is not 'name: value'" : NULL;
+    if (i == 0 || i == line.size || line.data[i] != ':') {
+        return "a header line is not 'name: value'";
+    }
+    for (; i < line.size; i++) {
+        if ((line.data[i] < 0x20 && line.data[i] != '\t') || line.data[i] == 0x7f) {
+            return "the value of a header holds a control character";
+        }
+    }
+    return NULL;
 }
 
 struct head_reading {
@@ -379,6 +398,9 @@ static enum http_wire_result chunk_size(struct http_wire *w, struct bytes line) 
     }
     if (digits == 0 || (digits < line.size && line.data[digits] != ';')) {
         return malformed(w, "the size of a chunk is not a number");
+    }
+    if (value > w->body_bytes_max - w->request->body.size) {
+        return refuse(w, 413, E_TOO_LARGE, "the body is larger than this API takes");
     }
     w->left = value;
     w->state = value == 0 ? HTTP_WIRE_TRAILER : HTTP_WIRE_CHUNK;

@@ -47,7 +47,7 @@ static const struct {
     /* request line */
     {"\x16\x03\x01\x02\r\n\r\n", 400},
     {"GET\r\n" HOST "\r\n", 400},
-    {"GET /\r\n" HOST "\r\n", 505},
+    {"GET /\r\n" HOST "\r\n", 400},
     {"GET  HTTP/1.1\r\n" HOST "\r\n", 400},
     {"get / HTTP/1.1\r\n" HOST "\r\n", 400},
     {"BREW / HTTP/1.1\r\n" HOST "\r\n", 400},
@@ -99,7 +99,7 @@ static const struct {
     {"POST / HTTP/1.1\r\n" HOST "Content-Length: 3a\r\n\r\nabc", 400},
     {"POST / HTTP/1.1\r\n" HOST "Content-Length : 3\r\n\r\nabc", 400},
     {"POST / HTTP/1.1\r\n" HOST "Content-Length: 1000001\r\n\r\n", 413},
-    {"POST / HTTP/1.1\r\n" HOST "Content-Length: 18446744073709551614\r\n\r\n", 413},
+    {"POST / HTTP/1.1\r\n" HOST "Content-Length: 18446744073709551614\r\n\r\n", 400},
     {"POST / HTTP/1.1\r\n" HOST "Content-Length: 18446744073709551615\r\n\r\n", 400},
     {"POST / HTTP/1.1\r\n" HOST "Content-Length: 18446744073709551616\r\n\r\n", 400},
     {"POST / HTTP/1.1\r\n" HOST "Content-Length: 99999999999999999999999\r\n\r\n", 400},
@@ -621,22 +621,19 @@ static void an_answer_that_does_not_fit_ends_the_connection(void **state) {
 /* If a client that does not read could pile up answers, one stuck dashboard would take the gateway's memory. */
 static void who_does_not_read_is_not_served_on(void **state) {
     (void)state;
-    int fd = client(), size = 4096;
+    int fd = client(), size = 65536;
     (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
     for (int i = 0; i < 300; i++) {
         say(fd, "GET /large HTTP/1.1\r\n" HOST "\r\n");
     }
     turn(200);
     int early = handled;
-    assert_in_range(early, 1, 150); /* what the socket buffers take, and one more */
-    size_t total = 0;
-    for (int i = 0; i < 4000 && handled < 300; i++) { /* and on it goes, when he reads */
-        ssize_t got = recv(fd, heard, sizeof heard, MSG_DONTWAIT);
-        total += got > 0 ? (size_t)got : 0;
+    assert_in_range(early, 1, 150);                     /* what the socket buffers take, and one more */
+    for (int i = 0; i < 100000 && handled < 300; i++) { /* and on it goes, when he reads */
+        (void)!recv(fd, heard, sizeof heard, MSG_DONTWAIT);
         turn(1);
     }
     assert_int_equal(handled, 300);
-    (void)total;
     (void)close(fd);
 }
 
