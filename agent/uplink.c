@@ -42,8 +42,8 @@
 struct stream {
     struct channel_out out;
     struct uplink *owner;
-    grey_seq proposed; /* acknowledgement on its way through the log; 0: none */
-    uint64_t gather_until_ms;
+    grey_seq proposed;         /* acknowledgement on its way through the log; 0: none */
+    uint64_t gather_until_ms;  /* nothing is sent before; 0: all was sent */
     uint64_t waiting_since_ms; /* the broker has frames that the core has not acknowledged; 0: none known */
 };
 
@@ -509,8 +509,11 @@ static bool has_more(struct uplink *u, enum event_channel c) {
         return false;
     }
     uint64_t now_ms = loop_now_ms(u->x.loop);
-    if (s->gather_until_ms == 0 && c == CHANNEL_DATA && s->out.frames == 0 && f.next_seq - next < GATHER_DATA_EVENTS) {
-        s->gather_until_ms = now_ms + GATHER_DATA_MS;
+    if (s->gather_until_ms == 0) { /* the first since all was sent */
+        bool few = c == CHANNEL_DATA && s->out.frames == 0 && f.next_seq - next < GATHER_DATA_EVENTS;
+        s->gather_until_ms = few ? now_ms + GATHER_DATA_MS : now_ms;
+    }
+    if (now_ms < s->gather_until_ms && (u->timer.place == 0 || u->timer.deadline_ms > s->gather_until_ms)) {
         loop_timer_set(u->x.loop, &u->timer, s->gather_until_ms);
     }
     return now_ms >= s->gather_until_ms;
@@ -540,7 +543,6 @@ static void pump(struct uplink *u) {
         size_t most = mqtt_payload_bytes_max(u->mqtt);
         most = most > 2 * FRAME_MARGIN_BYTES ? most - FRAME_MARGIN_BYTES : FRAME_MARGIN_BYTES;
         state_channel(state(u), c, &f);
-        s->gather_until_ms = 0;
         u->gather_session = u->session;
         gather_begin(u->gather, c, channel_next(&s->out, f.acked_seq, f.next_seq), f.next_seq,
                      bytes < most ? bytes : (uint32_t)most);

@@ -315,6 +315,9 @@ static enum http_wire_result find_head(struct http_wire *w, struct bytes in, siz
         const uint8_t *lf = w->seen >= in.size ? NULL : memchr(in.data + w->seen, '\n', in.size - w->seen);
         if (lf == NULL) {
             w->seen = (uint32_t)in.size;
+            if (w->line == 0 && in.size > 0 && in.data[0] != '\r' && !is_token(in.data[0])) {
+                return malformed(w, "this is no HTTP: TLS is not spoken at this address"); /* no line would ever end */
+            }
             return in.size <= LIMIT_HTTP_HEAD_BYTES ? HTTP_WIRE_MORE
                    : w->line == 0                   ? refuse(w, 414, E_TOO_LARGE, "the request line is longer than 16 KiB")
                                                     : refuse(w, 431, E_TOO_LARGE, "the head of the request is larger than 16 KiB");
