@@ -16,10 +16,7 @@
 #define WINDOW_BYTES (1024u * 1024u)
 #define PEER_OUTPUT_BYTES (16u * 1024u * 1024u)
 #define BOOTSTRAP_WAIT_MS 3000u /* for word from the seeds that a cluster exists already */
-#define DUTY_MS 1000u
-#define STALL_MS 500u /* a full disk is tried again after this */
 #define RESERVE_BYTES (4u * 1024u * 1024u)
-#define PROMOTE_LAG_ENTRIES 256u /* a learner this close behind becomes a voter */
 
 static struct metric leader_changes =
     METRIC_COUNTER("grey_consensus_leader_changes_total", "Changes of leadership seen by this node.");
@@ -44,162 +41,6 @@ void node_fail(struct node *n, enum grey_error err, const char *detail) {
 }
 
 /* --- outputs ----------------------------------------------------------------------------------------------------------------------- */
-
-static void send_message(struct node *n, const struct raft_message *r) {
-    if (n->peers != NULL && r->to != n->self) {
-        struct message m = {.kind = MESSAGE_RAFT, .u.raft = *r};
-        (void)peers_send(n->peers, r->to, &m); /* what is lost, Raft sends again */
-    }
-}
-
-static void hold_send(struct node *n, const struct raft_send *s) {
-    must(s->message.entry_count == 0);
-    if (n->held_count == HELD_SENDS_MAX) {
-        return; /* as if lost on the way */
-    }
-    n->held[(n->held_first + n->held_count++) % HELD_SENDS_MAX] = (struct held_send){s->after_store_id, s->message};
-}
-
-static void release_sends(struct node *n) {
-    while (n->held_count > 0 && n->held[n->held_first].after_store_id <= n->stored_id) {
-        send_message(n, &n->held[n->held_first].message);
-        n->held_first = (n->held_first + 1) % HELD_SENDS_MAX;
-        n->held_count--;
-    }
-}
-
-/* A full disk: nothing of the job is stored, and it is given again, with all that came after it, until there is room.  Nothing was
- * promised meanwhile. */
-static void stall(struct node *n, struct sitelog_store *job) {
-    job->job.next = NULL;
-    *(n->stalled_last == NULL ? &n->stalled_first : (struct sitelog_store **)(void *)&n->stalled_last->job.next) = job;
-    n->stalled_last = job;
-    if (n->stalled_timer.place == 0) {
-        loop_timer_after(n->x.loop, &n->stalled_timer, STALL_MS);
-    }
-}
-
-static void on_stalled(void *context) {
-    struct node *n = context;
-    struct sitelog_store *job = n->stalled_first;
-    n->stalled_first = n->stalled_last = NULL;
-    while (job != NULL) {
-        struct sitelog_store *next = (struct sitelog_store *)(void *)job->job.next;
-        if (n->stalled_first != NULL || sitelog_store(n->log, job) != E_OK) {
-            stall(n, job);
-        }
-        job = next;
-    }
-}
-
-static void store_done(void *context, struct sitelog_store *job) {
-    struct node *n = context;
-    if (job->err == E_DISK_FULL && !n->has_failed) {
-        log_limited(LOG_ERROR, "node", "disk-full", "error=GREY-%d %s: %s", error_id(job->err), error_remedy(job->err),
-                    job->fault.text);
-        stall(n, job);
-        return;
-    }
-    if (job->err != E_OK) {
-        node_fail(n, job->err, job->fault.text);
-    } else {
-        size_t rows = job->rows == NULL ? 0 : sitelog_row_count(job->rows);
-        for (size_t i = 0; i < rows; i++) {
-            struct sitelog_row row;
-            sitelog_row_get(job->rows, i, &row);
-            (void)table_load(n->table, row.id, row.key, row.found, row.value,
-                             row.ref); /* without room it is fetched when applied */
-        }
-        n->stored_id = job->store_id;
-        release_sends(n);
-        struct raft_input in = {.kind = RAFT_IN_STORED, .store_id = job->store_id};
-        (void)node_step(n, &in, NULL);
-    }
-    mem_free(job);
-}
-
-static void want_row(void *context, enum table_id id, struct bytes key) {
-    sitelog_want(context, id, key);
-}
-
-static void store(struct node *n, const struct raft_output *out) {
-    struct sitelog_store *job = mem_new(1, sizeof *job);
-    uint32_t count =
-        out->store_last >= out->store_first && out->store_first > 0 ? (uint32_t)(out->store_last - out->store_first + 1) : 0;
-    struct entry *entries = count == 0 ? NULL : mem_new(count, sizeof *entries);
-    if (job == NULL || (count > 0 && entries == NULL)) {
-        mem_free(job);
-        mem_free(entries);
-        node_fail(n, E_NO_MEMORY, "storing entries");
-        return;
-    }
-    builder_init(&job->wants, 1024u * 1024u); /* what does not fit is fetched when the entry is applied */
-    for (uint32_t i = 0; i < count; i++) {
-        const struct entry *e = raft_entry(n->raft, out->store_first + i);
-        must(e != NULL && e->index == out->store_first + i);
-        entries[i] = *e;
-        (void)blob_ref(entries[i].payload);
-        state_wants(e, want_row, &job->wants);
-    }
-    if (job->wants.err != E_OK) {
-        builder_reset(&job->wants);
-    }
-    job->store_id = out->store_id;
-    job->vote_given = out->store_vote;
-    job->term = out->term;
-    job->vote = out->vote;
-    job->truncate_from = out->truncate_from;
-    job->entries = entries;
-    job->entry_count = count;
-    job->done = store_done;
-    job->context = n;
-    if (n->stalled_first != NULL) {
-        stall(n, job);
-        return;
-    }
-    enum grey_error err = sitelog_store(n->log, job);
-    if (err != E_OK) {
-        node_fail(n, err, "the storage thread takes no more jobs");
-    }
-}
-
-struct load_job {
-    struct sitelog_read read;
-    struct node *node;
-    raft_id peer;
-};
-
-static void load_done(void *context, struct sitelog_read *read) {
-    struct load_job *job = context;
-    struct node *n = job->node;
-    if (read->err != E_OK) {
-        log_limited(LOG_ERROR, "node", "load", "from=%" PRIu64 " error=GREY-%d %s: %s", read->from, error_id(read->err),
-                    error_sentence(read->err), read->fault.text);
-    }
-    struct raft_input in = {.kind = RAFT_IN_LOADED,
-                            .peer = job->peer,
-                            .load_index = read->from,
-                            .entries = read->entries,
-                            .entry_count = read->err == E_OK ? read->entry_count : 0};
-    (void)node_step(n, &in, NULL);
-    mem_free(job);
-}
-
-static void load(struct node *n, const struct raft_load *l) {
-    struct load_job *job = mem_new(1, sizeof *job);
-    if (job == NULL) {
-        return; /* the peer will ask again */
-    }
-    job->node = n;
-    job->peer = l->peer;
-    job->read = (struct sitelog_read){
-        .kind = SITELOG_ENTRIES, .from = l->from, .bytes_max = l->bytes_max, .done = load_done, .context = job};
-    if (sitelog_read(n->log, &job->read) != E_OK) {
-        struct raft_input in = {.kind = RAFT_IN_LOADED, .peer = l->peer, .load_index = l->from};
-        mem_free(job);
-        (void)node_step(n, &in, NULL);
-    }
-}
 
 static void leading_ends(struct node *n) {
     if (n->leading) {
@@ -275,14 +116,10 @@ enum grey_error node_step(struct node *n, struct raft_input *in, raft_index *pro
     }
     /* The output is lent until the next step, and some deeds below may step again: those come last, from copies. */
     if (out.store_id > 0) {
-        store(n, &out);
+        persist_store(n, &out);
     }
     for (uint32_t i = 0; i < out.send_count; i++) {
-        if (out.sends[i].after_store_id <= n->stored_id) {
-            send_message(n, &out.sends[i].message);
-        } else {
-            hold_send(n, &out.sends[i]);
-        }
+        persist_send(n, &out.sends[i]);
     }
     if (out.commit_index > n->commit_index) {
         n->commit_index = out.commit_index;
@@ -303,7 +140,7 @@ enum grey_error node_step(struct node *n, struct raft_input *in, raft_index *pro
         catchup_start(n, out.install_from, &point);
     }
     for (uint32_t i = 0; i < load_count; i++) {
-        load(n, &loads[i]);
+        persist_load(n, &loads[i]);
     }
     loop_again(n->x.loop);
     return err;
@@ -479,210 +316,11 @@ static void on_tick(void *context) {
     (void)node_step(n, &in, NULL);
 }
 
-/* --- membership: joining, promoting, replacing --------------------------------------------------------------------------------------- */
-
-static void self_member(const struct node *n, struct raft_member *m) {
-    *m = (struct raft_member){.id = n->self, .voter = true, .node = n->name};
-    memcpy(m->peer_address, n->peer_address, sizeof m->peer_address);
-    memcpy(m->http_address, n->http_address, sizeof m->http_address);
-}
-
-static void bootstrap_flushed(void *context, struct sitelog_flush *job) {
-    struct node *n = context;
-    if (job->err != E_OK) {
-        node_fail(n, job->err, job->fault.text);
-    } else {
-        /* A fresh core that knows its group; the one before it had heard nothing and promised nothing. */
-        struct raft_start start = {.term = n->restored.term,
-                                   .base = n->restored,
-                                   .window_base = n->restored,
-                                   .applied_index = n->restored.index,
-                                   .members = &n->members,
-                                   .members_index = n->restored.index};
-        struct raft *raft = raft_new(&n->raft_config, &start, loop_now_ms(n->x.loop));
-        if (raft == NULL) {
-            node_fail(n, E_NO_MEMORY, "bootstrap");
-        } else {
-            raft_free(n->raft);
-            n->raft = raft;
-            log_info("node", "bootstrap", "cluster=%016" PRIx64 " site=%s node=%s", n->cluster_id, n->site.text, n->name.text);
-        }
-    }
-    mem_free(job);
-    loop_again(n->x.loop);
-}
-
-static void identity_stored(void *context, struct sitelog_store *job) {
-    struct node *n = context;
-    if (job->err != E_OK) {
-        node_fail(n, job->err, job->fault.text);
-    }
-    mem_free(job);
-}
-
-static void remember_cluster(struct node *n, uint64_t cluster_id) {
-    struct sitelog_store *job = mem_new(1, sizeof *job);
-    if (job == NULL) {
-        node_fail(n, E_NO_MEMORY, "cluster id");
-        return;
-    }
-    builder_init(&job->wants, 0);
-    job->cluster_id = cluster_id;
-    job->done = identity_stored;
-    job->context = n;
-    n->cluster_id = cluster_id;
-    if (n->peers != NULL) {
-        peers_set_cluster(n->peers, cluster_id);
-    }
-    if (sitelog_store(n->log, job) != E_OK) {
-        node_fail(n, E_BUSY, "cluster id");
-    }
-}
-
-/* Order on disk: cluster id first, then the membership.  A crash in between leaves a directory that neither leads nor votes and says
- * so; it may be bootstrapped again because it has promised nothing. */
-static void bootstrap(struct node *n) {
-    n->undecided_until_ms = 0;
-    uint64_t cluster_id = 0;
-    keys_random(&cluster_id, sizeof cluster_id);
-    remember_cluster(n, cluster_id >> 1 | 1);
-    struct raft_member self;
-    struct raft_members members = {0};
-    self_member(n, &self);
-    must(raft_members_put(&members, &self) == E_OK);
-    node_set_members(n, &members, n->restored.index);
-    struct sitelog_flush *job = mem_new(1, sizeof *job);
-    if (job == NULL) {
-        node_fail(n, E_NO_MEMORY, "bootstrap");
-        return;
-    }
-    job->members = n->members_blob;
-    job->members_index = n->restored.index;
-    job->applied = n->restored;
-    memcpy(job->state_hash, n->restored_hash, DIGEST_BYTES);
-    job->done = bootstrap_flushed;
-    job->context = n;
-    if (sitelog_flush(n->log, job) != E_OK) {
-        node_fail(n, E_BUSY, "bootstrap");
-    }
-}
-
-static bool is_member(struct node *n) {
-    struct raft_status s;
-    raft_status(n->raft, &s);
-    return raft_members_find(s.members, n->self) != NULL;
-}
-
-static void ask_to_join(struct node *n, raft_id whom) {
-    struct message m = {.kind = MESSAGE_JOIN,
-                        .u.join = {.id = n->self,
-                                   .node = bytes_str(n->name.text),
-                                   .peer_address = bytes_str(n->peer_address),
-                                   .http_address = bytes_str(n->http_address)}};
-    (void)peers_send(n->peers, whom, &m);
-}
-
-static void reply_join(struct node *n, raft_id to, enum grey_error err, const char *detail) {
-    const struct raft_member *leader = node_member(n, n->leader);
-    struct message m = {.kind = MESSAGE_JOIN_REPLY,
-                        .u.join_reply = {.err = err,
-                                         .detail = bytes_str(detail),
-                                         .leader_address = bytes_str(leader == NULL ? "" : leader->peer_address)}};
-    (void)peers_send(n->peers, to, &m);
-}
-
-static void take_join(struct node *n, raft_id from, const struct message_join *j) {
-    struct raft_status s;
-    raft_status(n->raft, &s);
-    struct raft_members wanted = *s.members;
-    struct raft_member m = {.id = from};
-    if (j->id != from || !grey_name_valid((const char *)j->node.data, j->node.size) || j->peer_address.size == 0 ||
-        j->peer_address.size > LIMIT_ADDRESS_BYTES || j->http_address.size > LIMIT_ADDRESS_BYTES) {
-        reply_join(n, from, E_BAD_MESSAGE, "name, id or address is not valid");
-        return;
-    }
-    if (raft_members_find(s.members, from) != NULL) {
-        reply_join(n, from, E_OK, "is a member already");
-        return;
-    }
-    if (s.role != RAFT_LEADER) {
-        reply_join(n, from, E_NOT_LEADER, "ask the leader");
-        return;
-    }
-    memcpy(m.node.text, j->node.data, j->node.size);
-    memcpy(m.peer_address, j->peer_address.data, j->peer_address.size);
-    memcpy(m.http_address, j->http_address.data, j->http_address.size);
-    for (uint32_t i = 0; i < wanted.count; i++) { /* an earlier try of the same node that never became a voter gives way */
-        const struct raft_member *w = &wanted.at[i];
-        if (strcmp(w->node.text, m.node.text) == 0 && !w->voter && !w->voter_old) {
-            raft_members_remove(&wanted, w->id);
-            break;
-        }
-    }
-    enum grey_error err = raft_members_put(&wanted, &m);
-    if (err == E_OK) {
-        struct raft_input in = {.kind = RAFT_IN_MEMBERS, .members = &wanted};
-        err = node_step(n, &in, NULL);
-    }
-    log_info("node", "join", "node=%s id=%016" PRIx64 " address=%s result=%s", m.node.text, from, m.peer_address, error_name(err));
-    reply_join(n, from, err, error_sentence(err));
-}
-
-/* One change at a time: the first learner that has caught up becomes a voter, and takes the place of its former self. */
-static void promote(struct node *n) {
-    struct raft_status s;
-    raft_status(n->raft, &s);
-    if (!n->leading || !s.members_committed || raft_members_joint(s.members)) {
-        return;
-    }
-    for (uint32_t i = 0; i < s.peer_count; i++) {
-        const struct raft_member *m = raft_members_find(s.members, s.peers[i].id);
-        if (m == NULL || m->voter || !s.peers[i].active || s.peers[i].match_index + PROMOTE_LAG_ENTRIES < s.last_index) {
-            continue;
-        }
-        struct raft_members wanted = *s.members;
-        struct raft_member now_voter = *m;
-        now_voter.voter = true;
-        must(raft_members_put(&wanted, &now_voter) == E_OK);
-        for (uint32_t k = 0; k < wanted.count; k++) {
-            if (wanted.at[k].id != m->id && strcmp(wanted.at[k].node.text, m->node.text) == 0) {
-                raft_members_remove(&wanted, wanted.at[k].id);
-                break;
-            }
-        }
-        struct raft_input in = {.kind = RAFT_IN_MEMBERS, .members = &wanted};
-        enum grey_error err = node_step(n, &in, NULL);
-        log_info("node", "promote", "node=%s id=%016" PRIx64 " result=%s", now_voter.node.text, now_voter.id, error_name(err));
-        return;
-    }
-}
-
-static void on_duty(void *context) {
-    struct node *n = context;
-    uint64_t now_ms = loop_now_ms(n->x.loop);
-    loop_timer_set(n->x.loop, &n->duty, now_ms + DUTY_MS);
-    if (n->undecided_until_ms != 0 && now_ms >= n->undecided_until_ms) {
-        bootstrap(n);
-    }
-    if (n->peers != NULL && n->undecided_until_ms == 0 && !is_member(n)) {
-        raft_id up[LIMIT_MEMBERS];
-        size_t count = peers_up_ids(n->peers, up, LIMIT_MEMBERS);
-        for (size_t i = 0; i < count; i++) {
-            ask_to_join(n, up[i]);
-        }
-    }
-    if (n->role == RAFT_LEADER) {
-        promote(n);
-    }
-}
-
 /* --- events of the links --------------------------------------------------------------------------------------------------------------- */
 
 static void peer_up(void *context, raft_id id) {
     struct node *n = context;
-    if (n->undecided_until_ms == 0 && !is_member(n)) {
-        ask_to_join(n, id);
-    }
+    membership_link_up(n, id);
     loop_again(n->x.loop);
 }
 
@@ -694,9 +332,7 @@ static void peer_down(void *context, raft_id id) {
 }
 
 static void cluster_seen(void *context, uint64_t cluster_id) {
-    struct node *n = context;
-    n->undecided_until_ms = 0; /* there is a cluster: join it */
-    remember_cluster(n, cluster_id);
+    membership_cluster_seen(context, cluster_id);
 }
 
 static void peer_message(void *context, raft_id from, const struct message *m) {
@@ -714,15 +350,10 @@ static void peer_message(void *context, raft_id from, const struct message *m) {
         requests_forward_reply(n, from, &m->u.forward_reply);
         return;
     case MESSAGE_JOIN:
-        take_join(n, from, &m->u.join);
+        membership_join(n, from, &m->u.join);
         return;
     case MESSAGE_JOIN_REPLY:
-        if (m->u.join_reply.err == E_NOT_LEADER && !is_member(n)) {
-            peers_add_seed(n->peers, m->u.join_reply.leader_address);
-        } else {
-            log_info("node", "join-reply", "error=GREY-%d %.*s", error_id(m->u.join_reply.err), (int)m->u.join_reply.detail.size,
-                     (const char *)m->u.join_reply.detail.data);
-        }
+        membership_join_reply(n, &m->u.join_reply);
         return;
     case MESSAGE_SNAPSHOT_FETCH:
         catchup_fetch(n, from, &m->u.snapshot_fetch);
@@ -764,29 +395,6 @@ static void propose_own(struct node *n, enum entry_kind kind, void (*fill)(struc
         node_propose(n, kind, payload, true, own_done, n);
         blob_unref(payload);
     }
-}
-
-void node_change_members(struct node *n, const struct raft_members *wanted, node_done *done, void *context) {
-    struct raft_input in = {.kind = RAFT_IN_MEMBERS, .members = wanted};
-    enum grey_error err = node_step(n, &in, NULL);
-    struct node_answer a = {.err = err, .detail = ""};
-    done(context, &a);
-}
-
-void node_transfer_leadership(struct node *n, const char *to_node, node_done *done, void *context) {
-    struct raft_status s;
-    raft_status(n->raft, &s);
-    const struct raft_member *m = to_node[0] == 0 ? NULL : raft_members_find_node(s.members, to_node);
-    struct node_answer a = {.err = E_OK, .detail = ""};
-    if (to_node[0] != 0 && m == NULL) {
-        a = (struct node_answer){.err = E_NOT_FOUND, .detail = "no member of that name"};
-    } else if (s.role != RAFT_LEADER) {
-        a = (struct node_answer){.err = E_NOT_LEADER, .detail = "ask the leader"};
-    } else {
-        struct raft_input in = {.kind = RAFT_IN_TRANSFER, .peer = m == NULL ? 0 : m->id};
-        a.err = node_step(n, &in, NULL);
-    }
-    done(context, &a);
 }
 
 /* --- life ---------------------------------------------------------------------------------------------------------------------------- */
@@ -896,8 +504,7 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     copy_text(n->http_address, sizeof n->http_address, o->http_address);
     copy_text(n->seeds, sizeof n->seeds, o->seeds);
     n->tick = (struct loop_timer){.fire = on_tick, .context = n};
-    n->duty = (struct loop_timer){.fire = on_duty, .context = n};
-    n->stalled_timer = (struct loop_timer){.fire = on_stalled, .context = n};
+    n->stalled_timer = (struct loop_timer){.fire = persist_again, .context = n};
     n->table = table_new(TABLE_CLEAN_BYTES);
     n->held = mem_new(HELD_SENDS_MAX, sizeof *n->held);
     bool ok = n->table != NULL && n->held != NULL && open_disk(n, &start, f);
@@ -923,11 +530,11 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     requests_start(n);
     upkeep_start(n);
     loop_hook(x->loop, on_turn, n);
-    loop_timer_after(x->loop, &n->duty, DUTY_MS);
+    membership_start(n);
     arm_tick(n);
     if (o->bootstrap && empty) {
         if (n->seeds[0] == 0) {
-            bootstrap(n);
+            membership_bootstrap(n);
         } else {
             n->undecided_until_ms = loop_now_ms(x->loop) + BOOTSTRAP_WAIT_MS;
         }

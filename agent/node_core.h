@@ -1,5 +1,7 @@
-/* node_core.h: the inside of a node, for the five sources that share it and for nobody else:
- *   node.c      Raft inputs and outputs, applying, membership
+/* node_core.h: the inside of a node, for the seven sources that share it and for nobody else:
+ *   node.c      Raft inputs and outputs, applying
+ *   persist.c   what a Raft output wants on disk, and what waits for it
+ *   membership.c joining, promoting, replacing, leaving
  *   requests.c  proposals and reads of clients: held, batched, forwarded, answered
  *   catchup.c   snapshots between gateways, both sides
  *   upkeep.c    flushing rows, writing snapshots, compaction
@@ -102,6 +104,20 @@ void upkeep_start(struct node *n);
 void upkeep_stop(struct node *n);
 void upkeep_turn(struct node *n);
 bool upkeep_idle(const struct node *n); /* no flush and no snapshot under way */
+
+/* --- persist.c --------------------------------------------------------------------------------------------------------------------- */
+void persist_store(struct node *n, const struct raft_output *out); /* entries, term, vote; RAFT_IN_STORED follows */
+void persist_send(struct node *n, const struct raft_send *s);      /* at once, or when what it promises is stored */
+void persist_load(struct node *n, const struct raft_load *l);      /* RAFT_IN_LOADED follows */
+void persist_again(void *node);                                    /* timer: jobs that met a full disk are given again */
+
+/* --- membership.c ------------------------------------------------------------------------------------------------------------------ */
+void membership_bootstrap(struct node *n); /* a new group, or the restored one, with this node as its only member */
+void membership_start(struct node *n);     /* from now on it asks to join, and as leader promotes learners */
+void membership_link_up(struct node *n, raft_id id);
+void membership_cluster_seen(struct node *n, uint64_t cluster_id);
+void membership_join(struct node *n, raft_id from, const struct message_join *j);
+void membership_join_reply(struct node *n, const struct message_join_reply *r);
 
 /* --- node.c ---------------------------------------------------------------------------------------------------------------------- */
 struct held_send {
