@@ -235,10 +235,12 @@ static void on_duty(void *context) {
     }
     if (n->role == RAFT_LEADER) {
         promote(n);
+        clockset_duty(n);
     }
 }
 
 void membership_start(struct node *n) {
+    clockset_start();
     n->duty = (struct loop_timer){.fire = on_duty, .context = n};
     loop_timer_after(n->x.loop, &n->duty, DUTY_MS);
 }

@@ -352,6 +352,9 @@ static void peer_message(void *context, raft_id from, const struct message *m) {
     case MESSAGE_JOIN:
         membership_join(n, from, &m->u.join);
         return;
+    case MESSAGE_CLOCK:
+        clockset_message(n, from, &m->u.clock);
+        return;
     case MESSAGE_JOIN_REPLY:
         membership_join_reply(n, &m->u.join_reply);
         return;

@@ -323,6 +323,7 @@ static void take_welcome(struct uplink *u, const struct sync_welcome *w) {
         return;
     }
     u->welcomed = true;
+    node_core_time(u->node, w->time_ms);
     u->hello_due = false;
     u->hellos = 0;
     u->hello_wait_ms = HELLO_MS_MIN / 2;
