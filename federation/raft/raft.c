@@ -164,6 +164,10 @@ struct raft *raft_new(const struct raft_config *config, const struct raft_start 
     }
     read_restart(r);
     vote_draw_deadline(r);
+    if (start->term > 0) { /* it may have answered a leader just before it stopped, and that leader may count on it */
+        r->leader_heard = true;
+        r->leader_heard_ms = now_ms;
+    }
     uint64_t alone[LIMIT_MEMBERS] = {0};
     for (uint32_t i = 0; i < r->members.count; i++) {
         alone[i] = r->members.at[i].id == config->self;
@@ -369,6 +373,9 @@ static enum grey_error raft_take(struct raft *r, const struct raft_input *in) {
         return E_OK;
     case RAFT_IN_TRANSFER:
         return replicate_transfer(r, in->peer);
+    case RAFT_IN_CLOCK:
+        read_clock_misbehaved(r);
+        return E_OK;
     }
     return E_BAD_MESSAGE;
 }
@@ -450,6 +457,7 @@ void raft_status(const struct raft *r, struct raft_status *s) {
                               .applied_index = r->applied,
                               .last_time_ms = last.time_ms,
                               .quorum_contact_ms = r->role == RAFT_LEADER ? replicate_quorum_ms(r) : r->leader_heard_ms,
+                              .lease_until_ms = read_lease_until_ms(r),
                               .members_index = r->members_index,
                               .members = &r->members,
                               .members_committed = r->members_index <= r->commit};

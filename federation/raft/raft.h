@@ -5,6 +5,9 @@
  * out what each output says.  No system call, no clock, no logging: time is in->now_ms, chance comes from config.seed.  Memory is
  * allocated in raft_new and for entries (bounded by window_*), nowhere else.
  *
+ * now_ms must be read after the message arrived, or the client's read was taken up, that the input is about: a lease, and a follower's
+ * promise behind it, are worth as much as these times (read.c).
+ *
  * The rule of durability: whatever promises something (a vote, an append acknowledgement, a candidate's own vote) is a send with
  * `after_store_id` > 0 and may leave only when the storage reported that store id.  A leader's appends have after_store_id 0: they
  * leave at once, beside its own disk write; its own copy counts only after RAFT_STORED. */
@@ -14,7 +17,9 @@
 #include "federation/raft/member.h"
 #include "include/grey/entry.h"
 
-#define RAFT_READS_MAX 1024u /* reads of the owner that wait; above, RAFT_IN_READ gets E_BUSY */
+#define RAFT_READS_MAX 1024u       /* reads of the owner that wait; above, RAFT_IN_READ gets E_BUSY */
+#define RAFT_LEASE_MARGIN_MS 10u   /* rounding of clocks to milliseconds on both sides, and some */
+#define RAFT_LEASE_PAUSE_MS 10000u /* after RAFT_IN_CLOCK */
 
 struct raft;
 
@@ -27,6 +32,8 @@ struct raft_config {
     uint32_t message_bytes_max;                                /* payload bytes of one append (one entry may be larger) */
     uint32_t inflight_messages_max;                            /* appends on the way to one peer */
     uint32_t snapshot_retry_ms;                                /* an unanswered snapshot offer is repeated after this */
+    bool lease_reads;                                          /* a leader answers reads from its lease while that holds (read.c) */
+    uint32_t clock_drift_percent; /* the lease holds while no two clocks of the group run apart by more; above 99: no lease */
     uint64_t seed;
 };
 
@@ -111,6 +118,8 @@ enum raft_input_kind {
     RAFT_IN_SNAPSHOT_FAILED, /* it could not be fetched; the leader will offer again */
     RAFT_IN_LINK_DOWN,       /* peer: what was on the way to it may be lost */
     RAFT_IN_TRANSFER,        /* peer, 0: the best follower; out of leadership when it is caught up */
+    RAFT_IN_CLOCK,           /* the clock behind now_ms jumped or stood still: no lease for RAFT_LEASE_PAUSE_MS, and no vote before
+                                an election time-out has passed */
 };
 
 struct raft_input {
@@ -138,6 +147,7 @@ struct raft_read {
     uint64_t context;
     raft_index index;    /* serve the read when this is applied */
     enum grey_error err; /* E_OK, E_NO_QUORUM or E_NOT_LEADER */
+    bool lease;          /* answered from this leader's lease: nobody was asked */
 };
 struct raft_load {
     raft_id peer;
@@ -213,6 +223,7 @@ struct raft_status {
     uint8_t last_hash[DIGEST_BYTES];
     int64_t last_time_ms;       /* log time of the last entry */
     uint64_t quorum_contact_ms; /* leader: when a majority was last heard of; follower: when the leader was */
+    uint64_t lease_until_ms;    /* leader: reads are answered at once before this; 0: no lease */
     raft_index members_index;
     const struct raft_members *members; /* the latest, committed or not; lends until the next step */
     bool members_committed;

@@ -63,8 +63,8 @@ int64_t raft_log_time_ms(const struct raft *r, uint64_t now_ms) {
 void replicate_begin(struct raft *r) {
     raft_index last = entries_last(&r->log);
     r->term_start = last + 1;
-    r->round = 0;
     r->transfer_to = 0;
+    read_begin(r);
     for (uint32_t i = 0; i < r->members.count; i++) {
         struct peer *p = &r->peers[i];
         *p = (struct peer){.id = p->id, .inflight = p->inflight, .next = last + 1, .heard_ms = r->now_ms, .progress_ms = r->now_ms};
@@ -115,6 +115,7 @@ static void replicate_send_heartbeat(struct raft *r, struct peer *p) {
 }
 
 void replicate_heartbeat(struct raft *r) {
+    read_round_sent(r);
     for (uint32_t i = 0; i < r->members.count; i++) {
         if (r->members.at[i].id != r->config.self) {
             replicate_send_heartbeat(r, &r->peers[i]);
@@ -240,7 +241,7 @@ static void replicate_flush_transfer(struct raft *r) {
         r->transfer_to = 0;
     } else if (!r->transfer_sent && p->match == entries_last(&r->log)) {
         raft_emit(r, RAFT_TIMEOUT_NOW, p->id, 0);
-        r->transfer_sent = true;
+        r->transfer_sent = r->lease_void = true;
     }
 }
 
@@ -397,7 +398,7 @@ void replicate_on_heartbeat_reply(struct raft *r, const struct raft_message *m) 
         return;
     }
     p->heard_ms = r->now_ms;
-    p->round = m->round > p->round ? m->round : p->round;
+    read_round_answered(r, p, m->round);
     if (p->mode == PEER_PROBE) {
         p->probe_sent = false; /* an append may have been lost */
     } else if (p->mode == PEER_REPLICATE && m->refused) {

@@ -39,10 +39,12 @@ const char *const world_count_names[COUNT_KINDS] = {"crashes",
                                                     "entries committed",
                                                     "proposals acknowledged",
                                                     "reads",
+                                                    "reads by lease",
                                                     "reads failed",
                                                     "steps"};
 
 static const uint64_t MS = 1000;
+uint32_t world_drift_ppm = 5000; /* either way: two clocks run apart by the 1% that leases allow for, at most */
 
 uint64_t world_draw(struct world *w, uint64_t bound) {
     uint64_t z = (w->random += UINT64_C(0x9e3779b97f4a7c15));
@@ -322,7 +324,7 @@ static void unit_queue(struct world *w, struct node *n, struct unit *u) {
 
 static uint64_t node_ms(const struct world *w, const struct node *n) {
     int64_t us = (int64_t)w->now_us;
-    return (uint64_t)(n->clock_offset_ms + (us + us / 1000000 * n->drift_ppm) / 1000);
+    return (uint64_t)(n->clock_offset_ms + (us + us * n->drift_ppm / 1000000) / 1000);
 }
 
 struct node *world_node(struct world *w, raft_id id) {
@@ -399,7 +401,7 @@ uint32_t world_add(struct world *w) {
     *n = (struct node){.id = 1 + w->node_count,
                        .clock_offset_ms = (int64_t)world_draw(w, 1000000),
                        .wall_offset_ms = (int64_t)world_draw(w, 7200000),
-                       .drift_ppm = (int32_t)world_draw(w, 2001) - 1000,
+                       .drift_ppm = (int32_t)world_draw(w, 2 * (uint64_t)world_drift_ppm + 1) - (int32_t)world_drift_ppm,
                        .held = world_alloc(WORLD_SENDS_HELD_MAX, sizeof(struct held_send))};
     return w->node_count++;
 }
@@ -554,6 +556,7 @@ static void node_take_reads(struct world *w, struct node *n, const struct raft_o
                 *c = n->reads[--n->read_count];
             } else {
                 w->counts[COUNT_READ]++;
+                w->counts[COUNT_READ_LEASED] += read->lease;
                 if (read->index < c->floor) {
                     world_fail(w, "L6: node %" PRIu64 " reads at %" PRIu64 ", clients knew %" PRIu64, n->id, read->index, c->floor);
                 }
@@ -881,7 +884,9 @@ static void world_draw_character(struct world *w) {
                                      .proposed_bytes_max = (uint32_t)world_between(w, 8192, 65536),
                                      .message_bytes_max = (uint32_t)world_between(w, 256, 8192),
                                      .inflight_messages_max = (uint32_t)world_between(w, 1, 16),
-                                     .snapshot_retry_ms = 1000};
+                                     .snapshot_retry_ms = 1000,
+                                     .lease_reads = world_chance(w, 700),
+                                     .clock_drift_percent = 1};
     bool harsh = world_chance(w, 500);
     w->loss_permille = harsh ? (uint32_t)world_draw(w, 300) : (uint32_t)world_draw(w, 20);
     w->duplicate_permille = harsh ? (uint32_t)world_draw(w, 500) : (uint32_t)world_draw(w, 20);

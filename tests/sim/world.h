@@ -44,11 +44,14 @@ enum world_count {
     COUNT_COMMITTED,
     COUNT_ACKNOWLEDGED,
     COUNT_READ,
+    COUNT_READ_LEASED,
     COUNT_READ_FAILED,
     COUNT_STEPS,
     COUNT_KINDS
 };
 extern const char *const world_count_names[COUNT_KINDS];
+extern uint32_t
+    world_drift_ppm; /* greatest drift of a clock; more than 5000 breaks what leases rest on: shows that it is noticed */
 
 struct disk {
     raft_term term;

@@ -213,6 +213,7 @@ static void test_a_vote_waits_for_the_disk(void **context) {
     struct raft_members m = voters(3);
     struct raft_start start = {.members = &m, .term = 1, .vote = 2};
     f.raft = raft_new(&f.config, &start, f.now_ms);
+    f.now_ms += 300;
     receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 3, .term = 1});
     assert_true(sent(&f, RAFT_VOTE_REPLY, 3)->message.refused);
     end(&f);
@@ -590,6 +591,181 @@ static void test_a_follower_takes_only_the_answer_to_its_question(void **context
     tick_after(&f, 2000);
     assert_int_equal(f.out.read_count, 1); /* nobody answers: told, not left waiting */
     assert_int_not_equal(f.out.reads[0].err, E_OK);
+    end(&f);
+}
+
+/* --- Lease ----------------------------------------------------------------------------------------------------------------------- */
+
+static void begin_leased(struct fixture *f, uint32_t drift_percent) {
+    struct raft_members m = voters(3);
+    struct raft_start start = {.members = &m};
+    *f = (struct fixture){.now_ms = 1000, .config = config()};
+    f->config.lease_reads = true;
+    f->config.clock_drift_percent = drift_percent;
+    f->raft = raft_new(&f->config, &start, f->now_ms);
+    assert_non_null(f->raft);
+}
+
+/* Heartbeats to all go out now; node 2 answers them after `ms`. */
+static void heartbeat_answered_after(struct fixture *f, uint64_t ms) {
+    tick_after(f, 150);
+    assert_non_null(sent(f, RAFT_HEARTBEAT, 2));
+    uint64_t round = sent(f, RAFT_HEARTBEAT, 2)->message.round;
+    f->now_ms += ms;
+    receive(f, (struct raft_message){.kind = RAFT_HEARTBEAT_REPLY, .from = 2, .term = status(f).term, .round = round});
+}
+
+/* The number of reads that were answered at once; all are from the lease. */
+static uint32_t read_at_once(struct fixture *f) {
+    read_at(f, 77);
+    uint32_t count = f->out.read_count;
+    assert_true(count == 0 || (count == 1 && f->out.reads[0].lease && f->out.reads[0].context == 77));
+    return count;
+}
+
+/* R4: a leader that was paused, or is cut off, must not answer from a lease that ran out: another one may lead.  The lease is counted
+ * from the sending of a round that a majority answered, and is shorter than the time-out by the drift of clocks and a margin. */
+static void test_a_lease_is_counted_from_the_sending(void **context) {
+    (void)context;
+    struct fixture f;
+    begin_leased(&f, 1);
+    lead_and_commit(&f);
+    assert_int_equal(read_at_once(&f), 0); /* nobody has answered a round yet: this read makes one */
+    heartbeat_answered_after(&f, 100);
+    assert_int_equal(f.out.read_count, 1);
+    uint64_t sent_ms = f.now_ms - 100;
+    assert_int_equal(status(&f).lease_until_ms, sent_ms + 297 - RAFT_LEASE_MARGIN_MS);
+    f.now_ms = sent_ms + 297 - RAFT_LEASE_MARGIN_MS - 1;
+    assert_int_equal(read_at_once(&f), 1);
+    assert_int_equal(f.out.reads[0].index, status(&f).commit_index);
+    assert_null(sent(&f, RAFT_HEARTBEAT, 0)); /* it cost no message */
+    f.now_ms++;
+    assert_int_equal(read_at_once(&f), 0);
+    assert_int_equal(status(&f).lease_until_ms, 0);
+    assert_non_null(sent(&f, RAFT_HEARTBEAT, 2)); /* asks, as without leases */
+    /* The answer to an old round renews nothing. */
+    receive(&f, (struct raft_message){.kind = RAFT_HEARTBEAT_REPLY, .from = 3, .term = 1, .round = 1});
+    assert_int_equal(f.out.read_count, 0);
+    end(&f);
+
+    begin_leased(&f, 50); /* a greater bound on drift, a shorter lease */
+    lead_and_commit(&f);
+    heartbeat_answered_after(&f, 0);
+    assert_int_equal(status(&f).lease_until_ms, f.now_ms + 150 - RAFT_LEASE_MARGIN_MS);
+    end(&f);
+    begin_leased(&f, 100);
+    lead_and_commit(&f);
+    heartbeat_answered_after(&f, 0);
+    assert_int_equal(status(&f).lease_until_ms, 0);
+    end(&f);
+}
+
+/* A new leader may not know yet what the one before it told clients: no lease before an entry of its own is committed. */
+static void test_no_lease_before_the_first_commit(void **context) {
+    (void)context;
+    struct fixture f;
+    begin_leased(&f, 1);
+    lead(&f);
+    stored(&f);
+    heartbeat_answered_after(&f, 10);
+    assert_int_equal(read_at_once(&f), 0);
+    acknowledge(&f, 2, 1);
+    assert_int_equal(f.out.read_count, 1);
+    assert_true(f.out.reads[0].lease);
+    end(&f);
+}
+
+/* An order to take over overrides the promise of the others: reads here would be old while the new leader commits. */
+static void test_a_transfer_ends_the_lease_for_the_term(void **context) {
+    (void)context;
+    struct fixture f;
+    begin_leased(&f, 1);
+    lead_and_commit(&f);
+    heartbeat_answered_after(&f, 10);
+    assert_int_equal(read_at_once(&f), 1);
+    assert_int_equal(step(&f, (struct raft_input){.kind = RAFT_IN_TRANSFER, .peer = 2}), E_OK);
+    assert_non_null(sent(&f, RAFT_TIMEOUT_NOW, 2));
+    assert_int_equal(read_at_once(&f), 0);
+    for (int i = 0; i < 10; i++) { /* it did not take over in time; the order may still be on its way */
+        heartbeat_answered_after(&f, 10);
+    }
+    assert_int_equal(propose(&f, "x"), E_OK);
+    assert_int_equal(status(&f).lease_until_ms, 0);
+    end(&f);
+}
+
+/* A machine that slept, or a clock that jumped: nothing is known about how much time the others counted. */
+static void test_a_clock_that_misbehaves_ends_the_lease(void **context) {
+    (void)context;
+    struct fixture f;
+    begin_leased(&f, 1);
+    lead_and_commit(&f);
+    heartbeat_answered_after(&f, 10);
+    (void)step(&f, (struct raft_input){.kind = RAFT_IN_CLOCK});
+    uint64_t until_ms = f.now_ms + RAFT_LEASE_PAUSE_MS;
+    assert_int_equal(read_at_once(&f), 0);
+    while (f.now_ms + 160 < until_ms) {
+        heartbeat_answered_after(&f, 10);
+        assert_int_equal(status(&f).lease_until_ms, 0);
+    }
+    heartbeat_answered_after(&f, 10);
+    assert_int_not_equal(status(&f).lease_until_ms, 0);
+    end(&f);
+    begin(&f, 3); /* and it gives no vote before a time-out has passed */
+    (void)step(&f, (struct raft_input){.kind = RAFT_IN_CLOCK});
+    f.now_ms += 299;
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 3, .term = 1});
+    assert_int_equal(f.out.send_count, 0);
+    f.now_ms++;
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 3, .term = 1});
+    assert_non_null(sent(&f, RAFT_VOTE_REPLY, 3));
+    end(&f);
+}
+
+/* A leader that is on its way out of the group is not heard by those who decide: the one that stays may lead at once. */
+static void test_a_leader_that_leaves_has_no_lease(void **context) {
+    (void)context;
+    struct fixture f;
+    begin_leased(&f, 1);
+    lead_and_commit(&f);
+    heartbeat_answered_after(&f, 10);
+    assert_int_not_equal(status(&f).lease_until_ms, 0);
+    struct raft_members want = voters(3);
+    raft_members_remove(&want, 1);
+    assert_int_equal(step(&f, (struct raft_input){.kind = RAFT_IN_MEMBERS, .members = &want}), E_OK);
+    assert_int_equal(read_at_once(&f), 0);
+    assert_int_equal(status(&f).lease_until_ms, 0);
+    end(&f);
+}
+
+/* The promise behind a lease: a member that answered its leader gives nobody a vote for a time-out, whatever else it hears, and
+ * also when it was started anew meanwhile. */
+static void test_the_promise_outlives_terms_and_restarts(void **context) {
+    (void)context;
+    struct fixture f;
+    begin(&f, 3);
+    receive(&f, (struct raft_message){.kind = RAFT_HEARTBEAT, .from = 2, .term = 1});
+    f.now_ms += 10;
+    receive(&f, (struct raft_message){.kind = RAFT_APPEND_REPLY, .from = 3, .term = 5, .refused = true});
+    assert_int_equal(status(&f).term, 5);
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 3, .term = 6});
+    assert_int_equal(f.out.send_count, 0);
+    f.now_ms += 290;
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 3, .term = 6});
+    assert_false(sent(&f, RAFT_VOTE_REPLY, 3)->message.refused);
+    end(&f);
+
+    struct raft_members m = voters(3);
+    struct raft_start start = {.members = &m, .term = 1};
+    f.raft = raft_new(&f.config, &start, f.now_ms);
+    assert_non_null(f.raft);
+    f.now_ms += 299;
+    receive(&f, (struct raft_message){.kind = RAFT_PRE_VOTE, .from = 3, .term = 2});
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 3, .term = 2});
+    assert_int_equal(f.out.send_count, 0);
+    f.now_ms++;
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 3, .term = 2});
+    assert_false(sent(&f, RAFT_VOTE_REPLY, 3)->message.refused);
     end(&f);
 }
 
@@ -972,6 +1148,12 @@ int main(void) {
         cmocka_unit_test(test_proposals_are_bounded),
         cmocka_unit_test(test_a_read_waits_for_commit_and_round),
         cmocka_unit_test(test_a_follower_takes_only_the_answer_to_its_question),
+        cmocka_unit_test(test_a_lease_is_counted_from_the_sending),
+        cmocka_unit_test(test_no_lease_before_the_first_commit),
+        cmocka_unit_test(test_a_transfer_ends_the_lease_for_the_term),
+        cmocka_unit_test(test_a_clock_that_misbehaves_ends_the_lease),
+        cmocka_unit_test(test_a_leader_that_leaves_has_no_lease),
+        cmocka_unit_test(test_the_promise_outlives_terms_and_restarts),
         cmocka_unit_test(test_waiting_reads_are_bounded),
         cmocka_unit_test(test_one_change_at_a_time_and_not_before_the_first_commit),
         cmocka_unit_test(test_a_removed_leader_commits_and_leaves),
