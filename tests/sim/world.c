@@ -354,7 +354,8 @@ struct node *world_leader(struct world *w) {
 
 static void node_schedule_tick(struct world *w, struct node *n) {
     uint64_t deadline_ms = raft_deadline_ms(n->raft), now_ms = node_ms(w, n);
-    uint64_t at_us = w->now_us + (deadline_ms > now_ms ? (deadline_ms - now_ms) * MS : 0) + 1;
+    uint64_t wait_us = deadline_ms > now_ms ? (deadline_ms - now_ms) * MS : 0;
+    uint64_t at_us = w->now_us + wait_us * 1000000 / (uint64_t)(1000000 + n->drift_ppm) + 1; /* its timers run as its clock does */
     if (n->tick_us == 0 || at_us < n->tick_us) {
         n->tick_us = at_us;
         world_later(w, at_us - w->now_us, EVENT_TICK, n);
@@ -401,7 +402,8 @@ uint32_t world_add(struct world *w) {
     *n = (struct node){.id = 1 + w->node_count,
                        .clock_offset_ms = (int64_t)world_draw(w, 1000000),
                        .wall_offset_ms = (int64_t)world_draw(w, 7200000),
-                       .drift_ppm = (int32_t)world_draw(w, 2 * (uint64_t)world_drift_ppm + 1) - (int32_t)world_drift_ppm,
+                       .drift_ppm = (int32_t)(world_chance(w, 500) ? world_drift_ppm : world_draw(w, world_drift_ppm + 1)) *
+                                    (world_chance(w, 500) ? 1 : -1),
                        .held = world_alloc(WORLD_SENDS_HELD_MAX, sizeof(struct held_send))};
     return w->node_count++;
 }
@@ -543,6 +545,21 @@ static void node_send(struct world *w, struct node *n, const struct raft_output 
     }
 }
 
+/* A lease says more than that the read is fresh: nobody else can have been elected. */
+static void check_lease(struct world *w, const struct node *n) {
+    struct raft_status s, other;
+    raft_status(n->raft, &s);
+    for (uint32_t i = 0; i < w->node_count; i++) {
+        if (w->nodes[i].up) {
+            raft_status(w->nodes[i].raft, &other);
+            if (other.role == RAFT_LEADER && other.term > s.term) {
+                world_fail(w, "L6: node %" PRIu64 " reads by its lease of term %" PRIu64 ", node %" PRIu64 " leads term %" PRIu64,
+                           n->id, s.term, other.self, other.term);
+            }
+        }
+    }
+}
+
 static void node_take_reads(struct world *w, struct node *n, const struct raft_output *out) {
     for (uint32_t i = 0; i < out->read_count; i++) {
         const struct raft_read *read = &out->reads[i];
@@ -557,6 +574,9 @@ static void node_take_reads(struct world *w, struct node *n, const struct raft_o
             } else {
                 w->counts[COUNT_READ]++;
                 w->counts[COUNT_READ_LEASED] += read->lease;
+                if (read->lease) {
+                    check_lease(w, n);
+                }
                 if (read->index < c->floor) {
                     world_fail(w, "L6: node %" PRIu64 " reads at %" PRIu64 ", clients knew %" PRIu64, n->id, read->index, c->floor);
                 }
