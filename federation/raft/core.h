@@ -76,6 +76,7 @@ struct raft {
 
     struct entries log;
     struct raft_point base; /* the snapshot's */
+    uint64_t base_store_id; /* a witness: the unit that makes the base durable */
     raft_index commit, applied, verified;
     raft_index term_start; /* leader: its no-op */
 
@@ -115,7 +116,7 @@ struct raft {
     uint64_t read_retry_ms;
 
     /* what this step puts out */
-    bool store_used, store_vote;
+    bool store_used, store_vote, rebase;
     raft_index truncate_from, store_first, proposed_index;
     struct raft_send sends[RAFT_SENDS_MAX + 1]; /* the last: for what is one too many */
     struct raft_read reads_out[RAFT_READS_MAX];

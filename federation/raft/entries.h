@@ -6,10 +6,13 @@
 
 #define ENTRY_HEADER_BYTES 104u
 
-/* entry_seal: fills e->digest (of the payload) and e->hash = SHA-256(header encoding with prev_hash).  The header encoding is fixed
+/* entry_seal: fills e->digest (of the payload; a stripped entry has it already) and e->hash = SHA-256(header encoding with prev_hash).  The header encoding is fixed
  * big-endian: index u64, term u64, epoch u64, time_ms i64, kind u16, schema u16, payload size u32, prev_hash 32, digest 32
  * (docs/FORMATS.md, "Entry header"). */
 void entry_seal(struct entry *e, const uint8_t prev_hash[DIGEST_BYTES]);
+/* entry_strip: leaves the payload out of a sealed entry (the reference stays the caller's); a membership keeps its own, and what is
+ * empty stays so.  Such an entry is sealed from its digest, and its hash is the same. */
+void entry_strip(struct entry *e);
 
 /* The window: entries base.index + 1 ... base.index + count, in a ring that grows to capacity_max and never shrinks.
  *

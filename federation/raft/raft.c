@@ -387,6 +387,9 @@ static void raft_hand_out(struct raft *r, struct raft_output *out) {
                                 .store_vote = r->store_vote,
                                 .store_first = r->store_first > 0 ? r->store_first : 1,
                                 .store_last = r->store_first > 0 ? entries_last(&r->log) : 0,
+                                .rebase = r->rebase ? &r->base : NULL,
+                                .rebase_members = r->rebase ? &r->members : NULL,
+                                .rebase_members_index = r->rebase ? r->members_index : 0,
                                 .sends = r->sends,
                                 .send_count = r->send_count,
                                 .commit_index = r->commit,
@@ -409,7 +412,7 @@ static void raft_hand_out(struct raft *r, struct raft_output *out) {
 enum grey_error raft_step(struct raft *r, const struct raft_input *in, struct raft_output *out) {
     r->now_ms = in->now_ms > r->now_ms ? in->now_ms : r->now_ms;
     r->wall_ms = in->wall_ms;
-    r->store_used = r->store_vote = r->install_out = false;
+    r->store_used = r->store_vote = r->install_out = r->rebase = false;
     r->truncate_from = r->store_first = r->proposed_index = 0;
     r->send_count = r->reads_out_count = r->load_count = r->note_count = 0;
     enum grey_error err = raft_take(r, in);

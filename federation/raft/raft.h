@@ -33,6 +33,7 @@ struct raft_config {
     uint32_t inflight_messages_max;                            /* appends on the way to one peer */
     uint32_t snapshot_retry_ms;                                /* an unanswered snapshot offer is repeated after this */
     bool lease_reads;                                          /* a leader answers reads from its lease while that holds (read.c) */
+    bool witness;                 /* this member holds headers only and never leads; the memberships must say so too */
     uint32_t clock_drift_percent; /* the lease holds while no two clocks of the group run apart by more; above 99: no lease */
     uint64_t seed;
 };
@@ -70,7 +71,8 @@ enum raft_message_kind {
     RAFT_APPEND_REPLY,
     RAFT_HEARTBEAT,
     RAFT_HEARTBEAT_REPLY,
-    RAFT_SNAPSHOT, /* "fetch my snapshot of `point`": the data is pulled by the owner of the receiving member */
+    RAFT_SNAPSHOT, /* "fetch my snapshot of `point`": the data is pulled by the owner of the receiving member.  To a witness: "all up to
+                      `point` is committed", with the membership there; nothing is fetched */
     RAFT_READ_REQUEST,
     RAFT_READ_REPLY,  /* follower asks the leader for a read index */
     RAFT_TIMEOUT_NOW, /* transfer of leadership: campaign at once */
@@ -84,18 +86,21 @@ struct raft_message {
     raft_term term;
     raft_index
         index; /* APPEND: entry before the first; VOTE: candidate's last; APPEND_REPLY: match, or the index that did not match */
-    raft_term log_term;              /* term at `index`; in a refused APPEND_REPLY: term at hint_index */
-    raft_index hint_index;           /* refused APPEND_REPLY: the leader need not look above this */
-    raft_index commit_index;         /* APPEND, HEARTBEAT (never above what the peer has acknowledged) */
-    uint64_t round;                  /* HEARTBEAT and reply: number of the read round; READ_*: the follower's request number */
-    bool refused;                    /* replies */
-    bool transfer;                   /* VOTE, PRE_VOTE: by order of the leader; overrides leader stickiness */
-    uint8_t hash[DIGEST_BYTES];      /* APPEND: chain hash at `index`; SNAPSHOT: in point */
-    uint8_t last_hash[DIGEST_BYTES]; /* APPEND with entries: chain hash after the last of them */
-    struct raft_point point;         /* SNAPSHOT */
+    raft_term log_term;      /* term at `index`; in a refused APPEND_REPLY: term at hint_index */
+    raft_index hint_index;   /* refused APPEND_REPLY: the leader need not look above this */
+    raft_index commit_index; /* APPEND, HEARTBEAT (never above what the peer has acknowledged) */
+    uint64_t round;          /* HEARTBEAT and reply: number of the read round; READ_*: the follower's request number */
+    bool refused;            /* replies */
+    bool transfer;           /* VOTE, PRE_VOTE: by order of the leader; overrides leader stickiness */
+    bool headers;            /* APPEND: to a witness; payloads other than memberships need not be sent, but their digests */
+    const struct raft_members *members; /* SNAPSHOT to a witness: in force at `point`; else NULL.  Lends as entries do */
+    raft_index members_index;           /*   where that stands */
+    uint8_t hash[DIGEST_BYTES];         /* APPEND: chain hash at `index`; SNAPSHOT: in point */
+    uint8_t last_hash[DIGEST_BYTES];    /* APPEND with entries: chain hash after the last of them */
+    struct raft_point point;            /* SNAPSHOT */
     const struct entry
-        *entries;         /* APPEND: index + 1 ...; received ones need index, term, epoch, time_ms, kind, schema and payload, */
-    uint32_t entry_count; /* digest and hash are computed here and compared with last_hash */
+        *entries;         /* APPEND: index + 1 ...; received ones need index, term, epoch, time_ms, kind, schema and payload (or */
+    uint32_t entry_count; /* stripped_bytes and digest); digest and hash are computed here and compared with last_hash */
 };
 
 struct raft_proposal {
@@ -177,8 +182,11 @@ struct raft_output {
     bool store_vote;   /*   term and vote below */
     raft_term term;
     raft_id vote;
-    raft_index truncate_from;           /*   > 0: forget stored entries from here on (before appending) */
-    raft_index store_first, store_last; /*   entries to append, by raft_entry; none when store_last < store_first */
+    raft_index truncate_from;                  /*   > 0: forget stored entries from here on (before appending) */
+    raft_index store_first, store_last;        /*   entries to append, by raft_entry; none when store_last < store_first */
+    const struct raft_point *rebase;           /*   a witness: forget the whole log, which goes on behind this point; else NULL */
+    const struct raft_members *rebase_members; /*     the membership there, to be stored with it */
+    raft_index rebase_members_index;
 
     const struct raft_send *sends;
     uint32_t send_count;

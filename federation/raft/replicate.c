@@ -124,6 +124,10 @@ void replicate_heartbeat(struct raft *r) {
     r->heartbeat_deadline_ms = r->now_ms + r->config.heartbeat_ms;
 }
 
+static bool replicate_to_witness(const struct raft *r, const struct peer *p) {
+    return raft_members_find(&r->members, p->id)->witness;
+}
+
 static void replicate_send_append(struct raft *r, struct peer *p, const struct raft_point *prev, const struct entry *entries,
                                   uint32_t count) {
     struct raft_message *m = raft_emit(r, RAFT_APPEND, p->id, 0);
@@ -133,6 +137,7 @@ static void replicate_send_append(struct raft *r, struct peer *p, const struct r
     m->commit_index = r->commit;
     m->entries = entries;
     m->entry_count = count;
+    m->headers = replicate_to_witness(r, p);
     raft_index last = prev->index + count;
     if (r->commit > p->commit_sent) {
         p->commit_sent = r->commit < last ? r->commit : last;
@@ -162,8 +167,17 @@ static void replicate_send_snapshot(struct raft *r, struct peer *p) {
     }
     p->retry_ms = r->now_ms + r->config.snapshot_retry_ms;
     p->prev = r->base;
-    raft_emit(r, RAFT_SNAPSHOT, p->id, 0)->point = r->base;
-    raft_note(r, RAFT_NOTE_SNAPSHOT_OFFERED, p->id, r->base.index);
+    bool witness = replicate_to_witness(r, p);
+    if (witness) { /* needs no data, so it may have the newest point that is settled; that is in memory */
+        must(entries_point(&r->log, r->commit, &p->prev));
+    }
+    struct raft_message *m = raft_emit(r, RAFT_SNAPSHOT, p->id, 0);
+    m->point = p->prev;
+    if (witness) {
+        m->members = &r->settled;
+        m->members_index = r->settled_index;
+    }
+    raft_note(r, RAFT_NOTE_SNAPSHOT_OFFERED, p->id, m->point.index);
 }
 
 /* Asks the owner for entries that are on disk only. */
@@ -431,7 +445,7 @@ enum grey_error replicate_transfer(struct raft *r, raft_id to) {
     for (uint32_t i = 0; i < r->members.count; i++) {
         const struct raft_member *member = &r->members.at[i];
         const struct peer *p = &r->peers[i];
-        if (!member->voter || member->id == r->config.self || (to != 0 && member->id != to)) {
+        if (!member->voter || member->witness || member->id == r->config.self || (to != 0 && member->id != to)) {
             continue;
         }
         bool active = r->now_ms - p->heard_ms < r->config.election_timeout_ms_max;

@@ -19,6 +19,10 @@ static bool vote_is_voter(const struct raft *r, const struct raft_members *m) {
  * may be the only one whose log can win, and then has to lead until the configuration without it is committed (thesis 4.2.2). */
 static bool vote_may_campaign(const struct raft *r) {
     struct raft_members before;
+    const struct raft_member *self = raft_members_find(&r->members, r->config.self);
+    if (r->config.witness || (self != NULL && self->witness)) {
+        return false; /* it has nothing that a leader gives to others */
+    }
     return vote_is_voter(r, &r->members) || (change_before(r, &before) && vote_is_voter(r, &before));
 }
 

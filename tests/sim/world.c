@@ -34,6 +34,7 @@ const char *const world_count_names[COUNT_KINDS] = {"crashes",
                                                     "loads",
                                                     "loads failed",
                                                     "truncations",
+                                                    "witnesses rebased",
                                                     "elections won",
                                                     "quorums lost",
                                                     "entries committed",
@@ -148,21 +149,33 @@ static struct raft_message *message_copy(const struct raft_message *m) {
                                   .commit_index = m->commit_index,
                                   .round = m->round,
                                   .refused = m->refused,
-                                  .transfer = m->transfer};
+                                  .transfer = m->transfer,
+                                  .headers = m->headers};
     if (m->kind == RAFT_APPEND) {
         memcpy(copy->hash, m->hash, DIGEST_BYTES);
         memcpy(copy->last_hash, m->last_hash, DIGEST_BYTES);
         struct entry *entries = m->entry_count > 0 ? world_alloc(m->entry_count, sizeof *entries) : NULL;
         for (uint32_t i = 0; i < m->entry_count; i++) {
             entries[i] = m->entries[i];
+            if (m->headers) {
+                entry_strip(&entries[i]);
+            }
             blob_ref(entries[i].payload);
-            memset(entries[i].digest, 0, DIGEST_BYTES);
+            if (entries[i].stripped_bytes == 0) {
+                memset(entries[i].digest, 0, DIGEST_BYTES);
+            }
             memset(entries[i].hash, 0, DIGEST_BYTES);
         }
         copy->entries = entries;
         copy->entry_count = m->entry_count;
     } else if (m->kind == RAFT_SNAPSHOT) {
         copy->point = m->point;
+        if (m->members != NULL) {
+            struct raft_members *members = world_alloc(1, sizeof *members);
+            *members = *m->members;
+            copy->members = members;
+            copy->members_index = m->members_index;
+        }
     }
     return copy;
 }
@@ -173,6 +186,7 @@ static void message_free(struct raft_message *m) {
             blob_unref(m->entries[i].payload);
         }
         free((void *)(uintptr_t)m->entries);
+        free((void *)(uintptr_t)m->members);
         free(m);
     }
 }
@@ -262,6 +276,13 @@ static void disk_take(struct world *w, struct disk *d, const struct unit *u) {
     if (u->vote_set) {
         d->term = u->term;
         d->vote = u->vote;
+    }
+    if (u->rebase) {
+        disk_cut(d, d->base.index + 1);
+        d->base = u->base;
+        d->base_members = u->base_members;
+        d->base_members_index = u->base_members_index;
+        d->applied = u->base.index;
     }
     if (u->truncate_from > 0) {
         disk_cut(d, u->truncate_from > d->base.index ? u->truncate_from : d->base.index + 1);
@@ -379,6 +400,7 @@ static void node_start(struct world *w, struct node *n) {
     start.entry_count = (uint32_t)(disk_last(d) - window);
     struct raft_config config = w->config;
     config.self = n->id;
+    config.witness = n->witness;
     config.seed = world_draw(w, UINT64_MAX);
     n->raft = raft_new(&config, &start, node_ms(w, n));
     free(members);
@@ -519,6 +541,15 @@ static void node_store(struct world *w, struct node *n, const struct raft_output
                        .term = out->term,
                        .vote = out->vote,
                        .truncate_from = out->truncate_from};
+    if (out->rebase != NULL) {
+        w->counts[COUNT_REBASED]++;
+        u->rebase = true;
+        u->base = *out->rebase;
+        u->base_members = *out->rebase_members;
+        u->base_members_index = out->rebase_members_index;
+        n->applied = out->rebase->index;
+        n->proposal_count = 0;
+    }
     if (out->store_last >= out->store_first) {
         u->entries = world_alloc(out->store_last - out->store_first + 1, sizeof *u->entries);
         for (raft_index i = out->store_first; i <= out->store_last; i++) {
@@ -526,6 +557,9 @@ static void node_store(struct world *w, struct node *n, const struct raft_output
             if (e == NULL) {
                 world_fail(w, "node %" PRIu64 ": entry %" PRIu64 " is to be stored and not in memory", n->id, i);
                 break;
+            }
+            if (n->witness && e->kind != ENTRY_CONFIG && e->payload != NULL) {
+                world_fail(w, "witness %" PRIu64 " stores the payload of entry %" PRIu64, n->id, i);
             }
             u->entries[u->count] = *e;
             blob_ref(u->entries[u->count++].payload);
@@ -947,9 +981,11 @@ struct world *world_new(uint64_t seed, bool trace) {
     static const uint32_t sizes[] = {1, 2, 3, 3, 3, 3, 5, 5};
     uint32_t voters = sizes[world_draw(w, 8)];
     voters = voters < w->voters_min ? w->voters_min : voters;
+    bool witness = voters == 3 && !w->changes && world_chance(w, 500);
     struct raft_members *members = world_alloc(1, sizeof *members);
     for (uint32_t i = 0; i < voters; i++) {
-        struct raft_member m = {.id = w->nodes[world_add(w)].id, .voter = true};
+        struct raft_member m = {.id = w->nodes[world_add(w)].id, .voter = true, .witness = witness && i == 2};
+        w->nodes[i].witness = m.witness;
         (void)snprintf(m.node.text, sizeof m.node.text, "node%u", i);
         must(raft_members_put(members, &m) == E_OK);
     }

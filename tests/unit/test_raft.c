@@ -784,6 +784,258 @@ static void test_waiting_reads_are_bounded(void **context) {
     end(&f);
 }
 
+/* --- Witness --------------------------------------------------------------------------------------------------------------------- */
+
+/* Node 3 of three is a witness. */
+static struct raft_members voters_and_witness(void) {
+    struct raft_members m = voters(3);
+    m.at[2].witness = true;
+    return m;
+}
+
+static void begin_as(struct fixture *f, raft_id self) {
+    struct raft_members m = voters_and_witness();
+    struct raft_start start = {.members = &m};
+    *f = (struct fixture){.now_ms = 1000, .config = config()};
+    f->config.self = self;
+    f->config.witness = self == 3;
+    f->raft = raft_new(&f->config, &start, f->now_ms);
+    assert_non_null(f->raft);
+}
+
+static void line_add_text(struct line *l, raft_term term, const char *text) {
+    line_add(l, term);
+    struct entry *e = &l->e[l->count - 1];
+    e->kind = ENTRY_KV;
+    e->payload = blob_copy(bytes_str(text));
+    entry_seal(e, l->count == 1 ? l->base.hash : l->e[l->count - 2].hash);
+}
+
+static void line_free(struct line *l) {
+    for (uint32_t i = 0; i < l->count; i++) {
+        blob_unref(l->e[i].payload);
+    }
+}
+
+/* A witness that took leadership would have nothing to give to the others, nor to clients. */
+static void test_a_witness_votes_and_never_leads(void **context) {
+    (void)context;
+    struct fixture f;
+    begin_as(&f, 3);
+    tick_after(&f, 5000);
+    assert_int_equal(f.out.send_count, 0);
+    assert_int_equal(status(&f).role, RAFT_FOLLOWER);
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 1, .term = 1});
+    assert_false(sent(&f, RAFT_VOTE_REPLY, 1)->message.refused);
+    receive(&f, (struct raft_message){.kind = RAFT_HEARTBEAT, .from = 1, .term = 1});
+    receive(&f, (struct raft_message){.kind = RAFT_TIMEOUT_NOW, .from = 1, .term = 1});
+    assert_int_equal(status(&f).role, RAFT_FOLLOWER);
+    end(&f);
+
+    begin_as(&f, 1); /* and no leader hands over to it */
+    lead_and_commit(&f);
+    assert_int_equal(step(&f, (struct raft_input){.kind = RAFT_IN_TRANSFER, .peer = 3}), E_NO_QUORUM);
+    receive(&f, (struct raft_message){.kind = RAFT_APPEND_REPLY, .from = 3, .term = 1, .index = 1});
+    assert_int_equal(step(&f, (struct raft_input){.kind = RAFT_IN_TRANSFER}), E_OK);
+    assert_non_null(sent(&f, RAFT_TIMEOUT_NOW, 2));
+    end(&f);
+}
+
+/* A gateway that was away while the other one and the witness took writes must not lead without them: they would be lost. */
+static void test_a_witness_keeps_out_whoever_lacks_what_it_acknowledged(void **context) {
+    (void)context;
+    struct fixture f;
+    begin_as(&f, 3);
+    struct line l = {0};
+    line_add_text(&l, 1, "first");
+    line_add_text(&l, 1, "second");
+    receive(&f, append_of(&l, 1, 1, 0, 2, 0));
+    assert_int_equal(sent(&f, RAFT_APPEND_REPLY, 1)->message.index, 2);
+    assert_int_equal(sent(&f, RAFT_APPEND_REPLY, 1)->after_store_id, f.store_id); /* a promise like any other */
+    stored(&f);
+    f.now_ms += 400;
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 2, .term = 2, .index = 1, .log_term = 1});
+    assert_true(sent(&f, RAFT_VOTE_REPLY, 2)->message.refused);
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 1, .term = 3, .index = 2, .log_term = 1});
+    assert_false(sent(&f, RAFT_VOTE_REPLY, 1)->message.refused);
+    line_free(&l);
+    end(&f);
+}
+
+/* The witness runs on a board with no room for data; and what it does keep must chain to the same hashes as the data. */
+static void test_a_witness_holds_headers_only(void **context) {
+    (void)context;
+    struct fixture f;
+    begin_as(&f, 3);
+    struct line l = {0};
+    line_add_text(&l, 1, "one");
+    line_add_text(&l, 1, "two");
+    struct raft_members members = voters_and_witness();
+    struct builder b;
+    builder_init(&b, 65536);
+    raft_members_encode(&members, &b);
+    line_add(&l, 1);
+    l.e[2].kind = ENTRY_CONFIG;
+    l.e[2].payload = builder_blob(&b);
+    entry_seal(&l.e[2], l.e[1].hash);
+    builder_free(&b);
+    struct line headers = l;
+    for (uint32_t i = 0; i < 3; i++) {
+        entry_strip(&headers.e[i]);
+        memset(headers.e[i].hash, 0, DIGEST_BYTES);
+    }
+    assert_int_equal(headers.e[0].stripped_bytes, 3);
+    assert_null(headers.e[0].payload);
+    assert_ptr_equal(headers.e[2].payload, l.e[2].payload); /* memberships count for a witness too */
+    struct raft_message m = append_of(&l, 1, 1, 0, 1, 0);
+    receive(&f, m); /* with payloads, or without: the same is kept */
+    m = append_of(&l, 1, 1, 1, 2, 0);
+    m.entries = &headers.e[1];
+    receive(&f, m);
+    for (raft_index i = 1; i <= 2; i++) {
+        assert_null(raft_entry(f.raft, i)->payload);
+        assert_int_equal(raft_entry(f.raft, i)->stripped_bytes, 3);
+        assert_memory_equal(raft_entry(f.raft, i)->hash, l.e[i - 1].hash, DIGEST_BYTES);
+    }
+    assert_non_null(raft_entry(f.raft, 3)->payload);
+    assert_int_equal(status(&f).members_index, 3);
+    /* A digest that does not belong there breaks the chain. */
+    line_add_text(&l, 1, "three");
+    headers = l;
+    entry_strip(&headers.e[3]);
+    headers.e[3].digest[0] ^= 1;
+    m = append_of(&l, 1, 1, 3, 1, 0);
+    m.entries = &headers.e[3];
+    receive(&f, m);
+    assert_true(noted(&f, RAFT_NOTE_REFUSED));
+    assert_int_equal(status(&f).last_index, 3);
+    end(&f);
+
+    begin_as(&f, 2); /* a gateway that holds data takes no entry without it */
+    m = append_of(&l, 1, 1, 0, 1, 0);
+    headers = l;
+    entry_strip(&headers.e[0]);
+    m.entries = &headers.e[0];
+    receive(&f, m);
+    assert_true(noted(&f, RAFT_NOTE_REFUSED));
+    assert_int_equal(status(&f).last_index, 0);
+    end(&f);
+    line_free(&l);
+}
+
+/* One gateway away: the other and the witness are a majority, and the leader sends the witness no payloads. */
+static void test_a_leader_commits_with_its_witness(void **context) {
+    (void)context;
+    struct fixture f;
+    begin_as(&f, 1);
+    lead_and_commit(&f);
+    acknowledge(&f, 3, 1);
+    assert_int_equal(propose(&f, "x"), E_OK);
+    assert_true(sent(&f, RAFT_APPEND, 3)->message.headers);
+    stored(&f);
+    acknowledge(&f, 3, 2);
+    assert_int_equal(status(&f).commit_index, 2);
+    end(&f);
+    begin_as(&f, 1);
+    lead(&f);
+    assert_false(sent(&f, RAFT_APPEND, 2)->message.headers);
+    end(&f);
+}
+
+/* A witness that was away for a week gets no data to catch up: a point and the membership there. */
+static void test_a_witness_far_behind_gets_a_point(void **context) {
+    (void)context;
+    struct fixture f;
+    begin_as(&f, 3);
+    struct line l = {0};
+    line_add_text(&l, 1, "one");
+    line_add_text(&l, 1, "never committed");
+    receive(&f, append_of(&l, 1, 1, 0, 2, 1));
+    stored(&f);
+    (void)step(&f, (struct raft_input){.kind = RAFT_IN_APPLIED, .index = 1});
+    struct raft_members members = voters_and_witness();
+    members.at[0].voter = false;
+    struct raft_message m = {.kind = RAFT_SNAPSHOT,
+                             .from = 2,
+                             .term = 4,
+                             .point = {.index = 900, .term = 3, .time_ms = WALL_MS, .hash = {9}},
+                             .members = &members,
+                             .members_index = 800};
+    receive(&f, m);
+    assert_false(f.out.install);
+    assert_non_null(f.out.rebase);
+    assert_int_equal(f.out.rebase->index, 900);
+    assert_int_equal(f.out.rebase_members_index, 800);
+    assert_false(raft_members_find(f.out.rebase_members, 1)->voter);
+    assert_int_equal(f.out.commit_index, 900);
+    assert_int_equal(status(&f).last_index, 900);
+    uint64_t store_id = f.out.store_id;
+    assert_true(store_id > 0);
+    assert_int_equal(sent(&f, RAFT_APPEND_REPLY, 2)->message.index, 900);
+    assert_int_equal(sent(&f, RAFT_APPEND_REPLY, 2)->after_store_id, store_id);
+    receive(&f, m); /* said again before it is durable: the promise still waits */
+    assert_null(f.out.rebase);
+    assert_int_equal(sent(&f, RAFT_APPEND_REPLY, 2)->after_store_id, store_id);
+    stored(&f);
+    /* The log goes on behind it. */
+    struct line more = {.base = m.point};
+    line_add_text(&more, 4, "next");
+    receive(&f, append_of(&more, 2, 4, 900, 1, 900));
+    assert_int_equal(sent(&f, RAFT_APPEND_REPLY, 2)->message.index, 901);
+    m.point.index = 850; /* late: nothing goes back */
+    receive(&f, m);
+    assert_int_equal(status(&f).last_index, 901);
+    m.point.index = 2000;
+    m.members_index = 2001; /* nonsense */
+    receive(&f, m);
+    assert_true(noted(&f, RAFT_NOTE_REFUSED));
+    m.members = NULL; /* what others get says nothing to a witness */
+    receive(&f, m);
+    assert_true(noted(&f, RAFT_NOTE_REFUSED));
+    line_free(&l);
+    line_free(&more);
+    end(&f);
+
+    begin_as(&f, 2); /* and a point without data is nothing for a gateway that holds data */
+    m.members = &members;
+    m.members_index = 1;
+    m.from = 1;
+    receive(&f, m);
+    assert_true(noted(&f, RAFT_NOTE_REFUSED));
+    assert_false(f.out.install);
+    end(&f);
+}
+
+/* The leader gives the point: the newest that is committed, with the membership in force there. */
+static void test_a_leader_gives_its_witness_a_point(void **context) {
+    (void)context;
+    struct fixture f = {.now_ms = 1000, .config = config()};
+    f.config.window_entries = 0;
+    struct raft_members m = voters_and_witness();
+    struct raft_point base = {.index = 50, .term = 1, .time_ms = WALL_MS, .hash = {5}};
+    struct raft_start start = {
+        .term = 1, .base = base, .window_base = base, .applied_index = 50, .members = &m, .members_index = 40};
+    f.raft = raft_new(&f.config, &start, f.now_ms);
+    assert_non_null(f.raft);
+    tick_after(&f, 600);
+    receive(&f, (struct raft_message){.kind = RAFT_PRE_VOTE_REPLY, .from = 2, .term = 2});
+    stored(&f);
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE_REPLY, .from = 2, .term = 2});
+    stored(&f);
+    acknowledge(&f, 2, 51);
+    assert_int_equal(status(&f).commit_index, 51);
+    receive(&f, (struct raft_message){.kind = RAFT_APPEND_REPLY, .from = 3, .term = 2, .index = 50, .refused = true});
+    const struct raft_send *s = sent(&f, RAFT_SNAPSHOT, 3);
+    assert_non_null(s);
+    assert_int_equal(s->message.point.index, 51);
+    assert_int_equal(s->message.members_index, 40);
+    assert_int_equal(s->message.members->count, 3);
+    acknowledge(&f, 3, 51);
+    assert_int_equal(propose(&f, "y"), E_OK);
+    assert_int_equal(sent(&f, RAFT_APPEND, 3)->message.index, 51);
+    end(&f);
+}
+
 /* --- Membership ------------------------------------------------------------------------------------------------------------------ */
 
 static enum grey_error change(struct fixture *f, const struct raft_members *want) {
@@ -1155,6 +1407,12 @@ int main(void) {
         cmocka_unit_test(test_a_leader_that_leaves_has_no_lease),
         cmocka_unit_test(test_the_promise_outlives_terms_and_restarts),
         cmocka_unit_test(test_waiting_reads_are_bounded),
+        cmocka_unit_test(test_a_witness_votes_and_never_leads),
+        cmocka_unit_test(test_a_witness_keeps_out_whoever_lacks_what_it_acknowledged),
+        cmocka_unit_test(test_a_witness_holds_headers_only),
+        cmocka_unit_test(test_a_leader_commits_with_its_witness),
+        cmocka_unit_test(test_a_witness_far_behind_gets_a_point),
+        cmocka_unit_test(test_a_leader_gives_its_witness_a_point),
         cmocka_unit_test(test_one_change_at_a_time_and_not_before_the_first_commit),
         cmocka_unit_test(test_a_removed_leader_commits_and_leaves),
         cmocka_unit_test(test_a_membership_goes_with_its_entry),
