@@ -305,7 +305,7 @@ void node_watch_clock(struct node *n) {
     n->suspended_ms = suspended_ms;
     if (slept) {
         log_limited(LOG_WARN, "node", "clock", "this machine slept; no reads by lease for %u ms", RAFT_LEASE_PAUSE_MS);
-        struct raft_input in = {.kind = RAFT_IN_CLOCK};
+        struct raft_input in = {.kind = RAFT_IN_CLOCK_UNSURE};
         (void)node_step(n, &in, NULL);
     }
 }
@@ -316,7 +316,7 @@ static void watch_turns(struct node *n) {
     if (stood_still) {
         log_limited(LOG_WARN, "node", "clock", "nothing ran here for %" PRIu64 " ms; no reads by lease for %u ms",
                     now_ms - n->turn_ms, RAFT_LEASE_PAUSE_MS);
-        struct raft_input in = {.kind = RAFT_IN_CLOCK};
+        struct raft_input in = {.kind = RAFT_IN_CLOCK_UNSURE};
         (void)node_step(n, &in, NULL);
     }
     n->turn_ms = now_ms;
@@ -379,6 +379,9 @@ static void peer_message(void *context, raft_id from, const struct message *m) {
         return;
     case MESSAGE_JOIN:
         membership_join(n, from, &m->u.join);
+        return;
+    case MESSAGE_CLOCK:
+        clockset_message(n, from, &m->u.clock);
         return;
     case MESSAGE_JOIN_REPLY:
         membership_join_reply(n, &m->u.join_reply);

@@ -93,6 +93,7 @@ bool node_has_quorum(const struct node *n); /* leader: a majority answers; follo
 const char *node_name(const struct node *n);
 const char *node_site(const struct node *n);
 uint32_t node_requests_waiting(const struct node *n);
-int64_t node_site_time_ms(const struct node *n); /* log time now, as far as this node knows */
+void node_core_time(struct node *n, int64_t time_ms); /* the core's wall time, as it said over its authenticated channel */
+int64_t node_site_time_ms(const struct node *n);      /* log time now, as far as this node knows */
 
 #endif

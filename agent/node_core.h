@@ -1,7 +1,8 @@
-/* node_core.h: the inside of a node, for the seven sources that share it and for nobody else:
+/* node_core.h: the inside of a node, for the eight sources that share it and for nobody else:
  *   node.c      Raft inputs and outputs, applying
  *   persist.c   what a Raft output wants on disk, and what waits for it
  *   membership.c joining, promoting, replacing, leaving
+ *   clockset.c  corrections of the site's time
  *   requests.c  proposals and reads of clients: held, batched, forwarded, answered
  *   catchup.c   snapshots between gateways, both sides
  *   upkeep.c    flushing rows, writing snapshots, compaction
@@ -106,6 +107,23 @@ void upkeep_stop(struct node *n);
 void upkeep_turn(struct node *n);
 bool upkeep_idle(const struct node *n); /* no flush and no snapshot under way */
 
+/* --- clockset.c: corrections of the site's time above 60 s, by the core's word or that of a majority of the gateways ------------------ */
+struct clock_answer {
+    raft_id from;
+    int64_t time_ms; /* wall clock there ... */
+    uint64_t at_ms;  /* ... when the answer came */
+};
+
+struct clockset {
+    uint64_t asked_ms, core_ms; /* last round of questions; last word of the core, 0: none since the start */
+    struct clock_answer answers[LIMIT_MEMBERS];
+    uint32_t answer_count;
+};
+
+void clockset_start(void);
+void clockset_duty(struct node *n); /* each second: a leader whose wall clock is far from the site's time asks the others */
+void clockset_message(struct node *n, raft_id from, const struct message_clock *m);
+
 /* --- persist.c --------------------------------------------------------------------------------------------------------------------- */
 void persist_store(struct node *n, const struct raft_output *out); /* entries, term, vote; RAFT_IN_STORED follows */
 void persist_send(struct node *n, const struct raft_send *s);      /* at once, or when what it promises is stored */
@@ -165,6 +183,7 @@ struct node {
     struct requests requests;
     struct catchup catchup;
     struct upkeep upkeep;
+    struct clockset clockset;
     struct loop_timer tick, duty;
     uint64_t turn_ms, suspended_ms; /* as of the end of the last turn */
     uint64_t undecided_until_ms;    /* bootstrap waits for word from the seeds; 0: decided */

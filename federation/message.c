@@ -149,6 +149,11 @@ void message_encode(const struct message *m, struct builder *out) {
         codec_put_text(out, j->leader_address);
         return;
     }
+    case MESSAGE_CLOCK:
+        head(out, m->kind, 2);
+        codec_put_bool(out, m->u.clock.is_answer);
+        codec_put_int(out, m->u.clock.time_ms);
+        return;
     case MESSAGE_SNAPSHOT_FETCH: {
         const struct message_snapshot_fetch *f = &m->u.snapshot_fetch;
         head(out, m->kind, 3);
@@ -334,7 +339,7 @@ static void decode_payloads(struct codec_reader *r, struct message *m) {
 static const uint8_t field_counts[] = {
     [MESSAGE_HELLO] = 8,         [MESSAGE_RAFT] = 11,      [MESSAGE_FORWARD] = 5,        [MESSAGE_FORWARD_REPLY] = 5,
     [MESSAGE_JOIN] = 5,          [MESSAGE_JOIN_REPLY] = 3, [MESSAGE_SNAPSHOT_FETCH] = 3, [MESSAGE_SNAPSHOT_CHUNK] = 5,
-    [MESSAGE_PAYLOAD_FETCH] = 3, [MESSAGE_PAYLOADS] = 4,
+    [MESSAGE_PAYLOAD_FETCH] = 3, [MESSAGE_PAYLOADS] = 4,   [MESSAGE_CLOCK] = 2,
 };
 
 static void decode_fields(struct codec_reader *r, struct message *m) {
@@ -388,6 +393,10 @@ static void decode_fields(struct codec_reader *r, struct message *m) {
         j->leader_address = codec_text(r, LIMIT_ADDRESS_BYTES);
         return;
     }
+    case MESSAGE_CLOCK:
+        m->u.clock.is_answer = codec_bool(r);
+        m->u.clock.time_ms = codec_int(r);
+        return;
     case MESSAGE_SNAPSHOT_FETCH: {
         struct message_snapshot_fetch *f = &m->u.snapshot_fetch;
         f->index = codec_uint(r, UINT64_MAX);

@@ -41,6 +41,12 @@ struct message_join_reply {
     struct bytes detail, leader_address;
 };
 
+/* What does your wall clock say? */
+struct message_clock {
+    bool is_answer;
+    int64_t time_ms; /* answer: Unix milliseconds */
+};
+
 struct message_snapshot_fetch {
     raft_index index;
     uint64_t offset;
@@ -74,6 +80,7 @@ struct message {
         struct message_forward_reply forward_reply;
         struct message_join join;
         struct message_join_reply join_reply;
+        struct message_clock clock;
         struct message_snapshot_fetch snapshot_fetch;
         struct message_snapshot_chunk snapshot_chunk;
         struct message_payload_fetch payload_fetch;

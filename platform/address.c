@@ -109,13 +109,21 @@ static void set_options(int fd) {
     }
 }
 
+int address_resolve(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **list) {
+    int code = getaddrinfo(host, port, hints, list);
+    if (code != 0 && (hints->ai_flags & AI_NUMERICHOST) == 0 && host != NULL && strcmp(host, "localhost") == 0) {
+        code = getaddrinfo("127.0.0.1", port, hints, list);
+    }
+    return code;
+}
+
 static int listen_tcp(const char *text, struct fault *f) {
     char host[ADDRESS_HOST_BYTES], port[ADDRESS_PORT_BYTES];
     if (address_split(text, host, port, f) != E_OK) {
         return -1;
     }
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | AI_PASSIVE}, *list = NULL;
-    int code = getaddrinfo(host[0] == 0 ? NULL : host, port, &hints, &list);
+    int code = address_resolve(host[0] == 0 ? NULL : host, port, &hints, &list);
     if (code != 0) {
         (void)fault_set(f, E_CONNECT, "%s: %s", text, gai_strerror(code));
         return -1;

@@ -2,6 +2,7 @@
 #ifndef PLATFORM_ADDRESS_H
 #define PLATFORM_ADDRESS_H
 
+#include <netdb.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/socket.h>
@@ -22,6 +23,9 @@ enum grey_error address_split(const char *text, char host[ADDRESS_HOST_BYTES], c
  * TCP_NODELAY and keep-alive probes, which find clients that vanished.  unix sockets are made 0660; an old socket at the path is
  * replaced when nobody answers on it, anything else there is refused.  unix_path: gets the path, "" for TCP. */
 int address_listen(const char *text, char unix_path[ADDRESS_UNIX_BYTES], struct fault *f);
+
+/* getaddrinfo, but "localhost" is this machine even where no hosts file says so (RFC 6761, 6.3).  Free *list with freeaddrinfo. */
+int address_resolve(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **list);
 
 /* "10.0.0.7:4711", "[::1]:4711", or "local" for unix sockets. */
 void address_describe(const struct sockaddr_storage *from, char *out, size_t out_size);

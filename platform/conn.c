@@ -853,7 +853,7 @@ static void connect_next(struct conn *c) {
 static void resolve(struct conn *c, int flags) {
     struct dialling *d = c->dialling;
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV | flags}, *list = NULL;
-    c->job_result = getaddrinfo(d->host, d->port, &hints, &list);
+    c->job_result = address_resolve(d->host, d->port, &hints, &list);
     for (const struct addrinfo *a = list; a != NULL && c->job_result == 0 && d->target_count < TARGETS_MAX; a = a->ai_next) {
         memcpy(&d->targets[d->target_count], a->ai_addr, a->ai_addrlen);
         d->target_sizes[d->target_count++] = a->ai_addrlen;

@@ -12,6 +12,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "platform/address.h"
 #include "platform/now.h"
 
 struct reading {
@@ -72,7 +73,7 @@ static int open_stream(const struct http_fetch *q, uint64_t deadline_ms, struct 
             port[size - host_size - 1] = 0;
         }
         struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV}, *list = NULL;
-        int code = getaddrinfo(host, port, &hints, &list);
+        int code = address_resolve(host, port, &hints, &list);
         if (code != 0) {
             (void)fault_set(f, E_CONNECT, "%.100s: %s", q->address, gai_strerror(code));
             return -1;

@@ -16,7 +16,6 @@
 #include "include/grey/must.h"
 
 #define RAFT_NUMBER_MAX (UINT64_C(1) << 62) /* terms, indexes: above, a message is a lie */
-#define RAFT_TIME_MS_MAX (INT64_C(1) << 53) /* log time: 285,000 years */
 #define RAFT_CLOCK_STEP_MS_MAX 60000        /* DECISIONS 7 */
 #define RAFT_APPENDS_PER_STEP 4u            /* to one peer; the answers bring the next ones */
 #define RAFT_REMOTE_READS_MAX 64u           /* requests of followers that wait at a leader */
@@ -112,7 +111,7 @@ struct raft {
     raft_index round_index;
     uint64_t round_sent_ms[RAFT_ROUNDS_KEPT]; /* by round number */
     bool lease_void;                          /* leader: TIMEOUT_NOW is on the way, who knows how long */
-    uint64_t lease_barred_until_ms;           /* after RAFT_IN_CLOCK */
+    uint64_t lease_barred_until_ms;           /* after RAFT_IN_CLOCK_UNSURE */
     uint64_t read_retry_ms;
 
     /* what this step puts out */
@@ -150,6 +149,7 @@ void vote_on_reply(struct raft *r, const struct raft_message *m);
 struct peer *replicate_peer(struct raft *r, raft_id id); /* NULL: not a member, or this one */
 void replicate_begin(struct raft *r);                    /* this member leads from now on */
 void replicate_end(struct raft *r);
+void replicate_clock(struct raft *r, int64_t clock_ms); /* the next entry, an ENTRY_CLOCK, has this time */
 enum grey_error replicate_append(struct raft *r, uint16_t kind, uint16_t schema, struct blob *payload);
 void replicate_flush(struct raft *r);     /* at the end of every step of a leader */
 void replicate_heartbeat(struct raft *r); /* to all */

@@ -38,6 +38,10 @@ void entry_strip(struct entry *e) {
     }
 }
 
+bool entry_time_follows(const struct entry *e, int64_t previous_ms) {
+    return e->time_ms >= (e->kind == ENTRY_CLOCK ? 0 : previous_ms) && e->time_ms <= RAFT_TIME_MS_MAX;
+}
+
 void entries_init(struct entries *log, const struct raft_point *base) {
     *log = (struct entries){.base = *base, .stored_index = base->index};
 }

@@ -61,8 +61,8 @@ static bool follow_well_formed(const struct raft *r, const struct raft_message *
     int64_t time_ms = 0;
     for (uint32_t i = 0; i < m->entry_count; i++) {
         const struct entry *e = &m->entries[i];
-        if (e->index != m->index + 1 + i || e->term < term || e->term == 0 || e->term > m->term || e->time_ms < time_ms ||
-            e->time_ms > RAFT_TIME_MS_MAX || blob_bytes(e->payload).size > LIMIT_PAYLOAD_BYTES) {
+        if (e->index != m->index + 1 + i || e->term < term || e->term == 0 || e->term > m->term ||
+            !entry_time_follows(e, time_ms) || blob_bytes(e->payload).size > LIMIT_PAYLOAD_BYTES) {
             return false;
         }
         if (e->stripped_bytes > 0 &&
@@ -179,7 +179,7 @@ void follow_on_append(struct raft *r, const struct raft_message *m) {
             raft_note(r, RAFT_NOTE_DIVERGED, m->index, m->from);
             return;
         }
-        if (m->entry_count > 0 && m->entries[0].time_ms < prev.time_ms) {
+        if (m->entry_count > 0 && !entry_time_follows(&m->entries[0], prev.time_ms)) {
             raft_refuse(r, m);
             return;
         }

@@ -101,8 +101,7 @@ static bool raft_start_ok(const struct raft_start *s) {
     for (uint32_t i = 0; i < s->entry_count; i++) {
         const struct entry *e = &s->entries[i];
         struct raft_members members;
-        if (e->index != s->window_base.index + 1 + i || e->term < term || e->term == 0 || e->time_ms < time_ms ||
-            e->time_ms > RAFT_TIME_MS_MAX ||
+        if (e->index != s->window_base.index + 1 + i || e->term < term || e->term == 0 || !entry_time_follows(e, time_ms) ||
             (e->kind == ENTRY_CONFIG && raft_members_decode(blob_bytes(e->payload), &members) != E_OK)) {
             return false;
         }
@@ -262,14 +261,14 @@ static void raft_on_message(struct raft *r, const struct raft_message *m) {
     }
 }
 
-static enum grey_error raft_propose(struct raft *r, const struct raft_proposal *proposals, uint32_t count) {
+static enum grey_error raft_propose(struct raft *r, const struct raft_proposal *proposals, uint32_t count, bool is_clock) {
     if (r->role != RAFT_LEADER || r->transfer_to != 0) {
         return E_NOT_LEADER; /* surely not proposed */
     }
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < count; i++) {
         size_t size = blob_bytes(proposals[i].payload).size;
-        if (size > LIMIT_PAYLOAD_BYTES || proposals[i].kind == ENTRY_CONFIG) {
+        if (size > LIMIT_PAYLOAD_BYTES || proposals[i].kind == ENTRY_CONFIG || (proposals[i].kind == ENTRY_CLOCK) != is_clock) {
             return E_BAD_MESSAGE;
         }
         bytes += size;
@@ -295,6 +294,21 @@ static enum grey_error raft_propose(struct raft *r, const struct raft_proposal *
     }
     r->proposed_index = first;
     return E_OK;
+}
+
+static enum grey_error raft_set_clock(struct raft *r, const struct raft_input *in) {
+    int64_t time_ms = r->anchor_time_ms;
+    uint64_t at_ms = r->anchor_ms;
+    if (in->proposal_count != 1 || in->clock_ms < 0 || in->clock_ms > RAFT_TIME_MS_MAX) {
+        return E_BAD_MESSAGE;
+    }
+    replicate_clock(r, in->clock_ms);
+    enum grey_error err = raft_propose(r, in->proposals, 1, true);
+    if (err != E_OK) {
+        r->anchor_time_ms = time_ms;
+        r->anchor_ms = at_ms;
+    }
+    return err;
 }
 
 static void raft_on_stored(struct raft *r, uint64_t store_id) {
@@ -346,7 +360,9 @@ static enum grey_error raft_take(struct raft *r, const struct raft_input *in) {
         raft_on_message(r, in->message);
         return E_OK;
     case RAFT_IN_PROPOSE:
-        return raft_propose(r, in->proposals, in->proposal_count);
+        return raft_propose(r, in->proposals, in->proposal_count, false);
+    case RAFT_IN_CLOCK:
+        return raft_set_clock(r, in);
     case RAFT_IN_MEMBERS:
         return change_propose(r, in->members);
     case RAFT_IN_STORED:
@@ -373,7 +389,7 @@ static enum grey_error raft_take(struct raft *r, const struct raft_input *in) {
         return E_OK;
     case RAFT_IN_TRANSFER:
         return replicate_transfer(r, in->peer);
-    case RAFT_IN_CLOCK:
+    case RAFT_IN_CLOCK_UNSURE:
         read_clock_misbehaved(r);
         return E_OK;
     }

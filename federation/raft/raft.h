@@ -19,7 +19,7 @@
 
 #define RAFT_READS_MAX 1024u       /* reads of the owner that wait; above, RAFT_IN_READ gets E_BUSY */
 #define RAFT_LEASE_MARGIN_MS 10u   /* rounding of clocks to milliseconds on both sides, and some */
-#define RAFT_LEASE_PAUSE_MS 10000u /* after RAFT_IN_CLOCK */
+#define RAFT_LEASE_PAUSE_MS 10000u /* after RAFT_IN_CLOCK_UNSURE */
 
 struct raft;
 
@@ -112,6 +112,7 @@ enum raft_input_kind {
     RAFT_IN_TICK,      /* time passes.  Every input carries the time; tick at least by raft_deadline_ms */
     RAFT_IN_MESSAGE,   /* message, borrowed; from a member or a former one, its fields are not trusted */
     RAFT_IN_PROPOSE,   /* proposals, proposal_count: all or nothing; out->proposed_index is the first one's index */
+    RAFT_IN_CLOCK,     /* proposals: one ENTRY_CLOCK; clock_ms: log time goes on from there, forwards or back (leader only) */
     RAFT_IN_MEMBERS,   /* members: the wanted set (voter flags; voter_old ignored); goes through a joint phase by itself when
                                more than one voter changes.  E_MEMBER_CHANGE_PENDING, E_NOT_LEADER */
     RAFT_IN_STORED,    /* store_id: the storage made everything up to this id durable */
@@ -123,14 +124,15 @@ enum raft_input_kind {
     RAFT_IN_SNAPSHOT_FAILED, /* it could not be fetched; the leader will offer again */
     RAFT_IN_LINK_DOWN,       /* peer: what was on the way to it may be lost */
     RAFT_IN_TRANSFER,        /* peer, 0: the best follower; out of leadership when it is caught up */
-    RAFT_IN_CLOCK,           /* the clock behind now_ms jumped or stood still: no lease for RAFT_LEASE_PAUSE_MS, and no vote before
+    RAFT_IN_CLOCK_UNSURE,    /* the clock behind now_ms jumped or stood still: no lease for RAFT_LEASE_PAUSE_MS, and no vote before
                                 an election time-out has passed */
 };
 
 struct raft_input {
     enum raft_input_kind kind;
-    uint64_t now_ms; /* monotonic */
-    int64_t wall_ms; /* used only when this step makes the member a leader: log time may then move up to 60 s towards it */
+    uint64_t now_ms;  /* monotonic */
+    int64_t wall_ms;  /* used only when this step makes the member a leader: log time may then move up to 60 s towards it */
+    int64_t clock_ms; /* RAFT_IN_CLOCK: Unix milliseconds */
     const struct raft_message *message;
     const struct raft_proposal *proposals;
     uint32_t proposal_count;

@@ -25,7 +25,7 @@
  *     may arrive at any time, long after the transfer was given up.
  *   - A leader that is not a voter of its own latest configuration has none: the others may go on without hearing it.
  *   - As with rounds, an entry of the own term must be committed.
- *   - A clock that misbehaved (RAFT_IN_CLOCK) makes an end of it for a while, and makes this member wait before it votes. */
+ *   - A clock that misbehaved (RAFT_IN_CLOCK_UNSURE) makes an end of it for a while, and makes this member wait before it votes. */
 #include "federation/raft/core.h"
 
 #include <string.h>

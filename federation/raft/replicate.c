@@ -48,6 +48,11 @@ static void replicate_set_clock(struct raft *r) {
     r->anchor_ms = r->now_ms;
 }
 
+void replicate_clock(struct raft *r, int64_t clock_ms) {
+    r->anchor_time_ms = clock_ms;
+    r->anchor_ms = r->now_ms;
+}
+
 int64_t raft_log_time_ms(const struct raft *r, uint64_t now_ms) {
     struct raft_point last;
     must(entries_point(&r->log, entries_last(&r->log), &last));
@@ -87,7 +92,7 @@ enum grey_error replicate_append(struct raft *r, uint16_t kind, uint16_t schema,
     struct entry e = {.index = last.index + 1,
                       .term = r->term,
                       .epoch = r->term, /* the epoch rises with each leader: the term does just that */
-                      .time_ms = raft_log_time_ms(r, r->now_ms),
+                      .time_ms = kind == ENTRY_CLOCK ? r->anchor_time_ms : raft_log_time_ms(r, r->now_ms),
                       .kind = kind,
                       .schema = schema,
                       .payload = payload};

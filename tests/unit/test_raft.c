@@ -701,7 +701,7 @@ static void test_a_clock_that_misbehaves_ends_the_lease(void **context) {
     begin_leased(&f, 1);
     lead_and_commit(&f);
     heartbeat_answered_after(&f, 10);
-    (void)step(&f, (struct raft_input){.kind = RAFT_IN_CLOCK});
+    (void)step(&f, (struct raft_input){.kind = RAFT_IN_CLOCK_UNSURE});
     uint64_t until_ms = f.now_ms + RAFT_LEASE_PAUSE_MS;
     assert_int_equal(read_at_once(&f), 0);
     while (f.now_ms + 160 < until_ms) {
@@ -712,7 +712,7 @@ static void test_a_clock_that_misbehaves_ends_the_lease(void **context) {
     assert_int_not_equal(status(&f).lease_until_ms, 0);
     end(&f);
     begin(&f, 3); /* and it gives no vote before a time-out has passed */
-    (void)step(&f, (struct raft_input){.kind = RAFT_IN_CLOCK});
+    (void)step(&f, (struct raft_input){.kind = RAFT_IN_CLOCK_UNSURE});
     f.now_ms += 299;
     receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 3, .term = 1});
     assert_int_equal(f.out.send_count, 0);
@@ -1258,6 +1258,49 @@ static void test_log_time(void **context) {
     end(&f);
 }
 
+/* A gateway that booted in 1970 or 2070 must not hold its site there for ever; and a peer must not be able to turn the time back. */
+static void test_the_clock_is_set_by_an_entry(void **context) {
+    (void)context;
+    struct fixture f;
+    begin(&f, 3);
+    lead(&f);
+    int64_t at = raft_entry(f.raft, 1)->time_ms;
+    struct blob *payload = blob_copy(bytes_str("t"));
+    struct raft_proposal p = {.kind = ENTRY_CLOCK, .schema = 1, .payload = payload};
+    struct raft_input in = {.kind = RAFT_IN_PROPOSE, .proposals = &p, .proposal_count = 1};
+    assert_int_equal(step(&f, in), E_BAD_MESSAGE); /* not by the common door */
+    for (int back = 0; back < 2; back++) {
+        raft_index index = 2 + 2 * (raft_index)back;
+        int64_t wanted = back ? at - 86400000 : at + INT64_C(864000000);
+        in = (struct raft_input){.kind = RAFT_IN_CLOCK, .proposals = &p, .proposal_count = 1, .clock_ms = wanted};
+        assert_int_equal(step(&f, in), E_OK);
+        assert_int_equal(raft_entry(f.raft, index)->time_ms, wanted);
+        f.now_ms += 70;
+        assert_int_equal(propose(&f, "x"), E_OK);
+        assert_int_equal(raft_entry(f.raft, index + 1)->time_ms, wanted + 70);
+    }
+    in.clock_ms = -1;
+    assert_int_equal(step(&f, in), E_BAD_MESSAGE);
+    blob_unref(payload);
+    end(&f);
+
+    begin(&f, 3);
+    struct line l = {0};
+    line_add(&l, 1);
+    line_add(&l, 1);
+    l.e[0].time_ms = 5000;
+    entry_seal(&l.e[0], l.base.hash);
+    l.e[1].time_ms = 4000;
+    entry_seal(&l.e[1], l.e[0].hash);
+    receive(&f, append_of(&l, 2, 1, 0, 2, 0));
+    assert_null(raft_entry(f.raft, 1)); /* time goes back in an entry that sets no clock: the whole message is refused */
+    l.e[1].kind = ENTRY_CLOCK;
+    entry_seal(&l.e[1], l.e[0].hash);
+    receive(&f, append_of(&l, 2, 1, 0, 2, 0));
+    assert_non_null(raft_entry(f.raft, 2));
+    end(&f);
+}
+
 /* R16: a disk whose parts do not fit together must not be started from. */
 static void test_a_start_that_does_not_fit_is_refused(void **context) {
     (void)context;
@@ -1421,6 +1464,7 @@ int main(void) {
         cmocka_unit_test(test_a_leader_offers_a_snapshot_or_loads),
         cmocka_unit_test(test_transfer),
         cmocka_unit_test(test_log_time),
+        cmocka_unit_test(test_the_clock_is_set_by_an_entry),
         cmocka_unit_test(test_a_start_that_does_not_fit_is_refused),
         cmocka_unit_test(test_no_message_stops_a_member),
     };
