@@ -30,6 +30,7 @@ struct request {
     uint64_t received_us;
     raft_index index; /* PROPOSED: of the entry; READ_READY: to be applied */
     raft_term term;   /* PROPOSED */
+    bool lease;       /* READ_READY */
     uint64_t number;  /* FORWARDED: request number; READING: read round */
     raft_id forwarded_to;
     node_done *done;
@@ -56,7 +57,7 @@ void requests_turn(struct node *n);
 void requests_leader_changed(struct node *n);
 void requests_truncated(struct node *n, raft_index from); /* entries from here on will never be committed */
 void requests_skipped(struct node *n, raft_index to);     /* a snapshot went past them: fate unknown */
-void requests_read_index(struct node *n, uint64_t round, raft_index index, enum grey_error err);
+void requests_read_index(struct node *n, const struct raft_read *read);
 struct request *requests_waiting_for(struct node *n, raft_index index); /* NULL: nobody */
 void requests_answer_proposed(struct node *n, struct request *q, const struct node_answer *a);
 void requests_applied(struct node *n); /* reads whose index is applied now are answered */
@@ -184,11 +185,13 @@ struct node {
     struct upkeep upkeep;
     struct clockset clockset;
     struct loop_timer tick, duty;
-    uint64_t undecided_until_ms; /* bootstrap waits for word from the seeds; 0: decided */
+    uint64_t turn_ms, suspended_ms; /* as of the end of the last turn */
+    uint64_t undecided_until_ms;    /* bootstrap waits for word from the seeds; 0: decided */
 };
 
 /* Gives one input (time is filled in) and carries the output out. */
 enum grey_error node_step(struct node *n, struct raft_input *in, raft_index *proposed_index);
+void node_watch_clock(struct node *n); /* before anything that rests on the lease: ends it when this machine slept */
 void node_fail(struct node *n, enum grey_error err, const char *detail);
 void node_set_members(struct node *n, const struct raft_members *members, raft_index index);
 

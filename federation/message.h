@@ -33,6 +33,7 @@ struct message_forward_reply {
 /* A node with an empty disk asks to be added. */
 struct message_join {
     raft_id id;
+    bool witness;
     struct bytes node, peer_address, http_address;
 };
 struct message_join_reply {
@@ -85,7 +86,8 @@ struct message {
         struct message_payload_fetch payload_fetch;
         struct message_payloads payloads;
     } u;
-    struct entry *owned; /* entries made by message_decode; freed by message_release */
+    struct raft_members *members; /* made by message_decode, as are owned; freed by message_release */
+    struct entry *owned;
     uint32_t owned_count;
 };
 

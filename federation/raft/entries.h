@@ -7,10 +7,13 @@
 #define ENTRY_HEADER_BYTES 104u
 #define RAFT_TIME_MS_MAX (INT64_C(1) << 53) /* log time: 285,000 years */
 
-/* entry_seal: fills e->digest (of the payload) and e->hash = SHA-256(header encoding with prev_hash).  The header encoding is fixed
+/* entry_seal: fills e->digest (of the payload; a stripped entry has it already) and e->hash = SHA-256(header encoding with prev_hash).  The header encoding is fixed
  * big-endian: index u64, term u64, epoch u64, time_ms i64, kind u16, schema u16, payload size u32, prev_hash 32, digest 32
  * (docs/FORMATS.md, "Entry header"). */
 void entry_seal(struct entry *e, const uint8_t prev_hash[DIGEST_BYTES]);
+/* entry_strip: leaves the payload out of a sealed entry (the reference stays the caller's); a membership keeps its own, and what is
+ * empty stays so.  Such an entry is sealed from its digest, and its hash is the same. */
+void entry_strip(struct entry *e);
 
 /* Log time never falls from one entry to the next, except at an ENTRY_CLOCK, which says so. */
 bool entry_time_follows(const struct entry *e, int64_t previous_ms);

@@ -163,6 +163,10 @@ struct raft *raft_new(const struct raft_config *config, const struct raft_start 
     }
     read_restart(r);
     vote_draw_deadline(r);
+    if (start->term > 0) { /* it may have answered a leader just before it stopped, and that leader may count on it */
+        r->leader_heard = true;
+        r->leader_heard_ms = now_ms;
+    }
     uint64_t alone[LIMIT_MEMBERS] = {0};
     for (uint32_t i = 0; i < r->members.count; i++) {
         alone[i] = r->members.at[i].id == config->self;
@@ -385,6 +389,9 @@ static enum grey_error raft_take(struct raft *r, const struct raft_input *in) {
         return E_OK;
     case RAFT_IN_TRANSFER:
         return replicate_transfer(r, in->peer);
+    case RAFT_IN_CLOCK_UNSURE:
+        read_clock_misbehaved(r);
+        return E_OK;
     }
     return E_BAD_MESSAGE;
 }
@@ -396,6 +403,9 @@ static void raft_hand_out(struct raft *r, struct raft_output *out) {
                                 .store_vote = r->store_vote,
                                 .store_first = r->store_first > 0 ? r->store_first : 1,
                                 .store_last = r->store_first > 0 ? entries_last(&r->log) : 0,
+                                .rebase = r->rebase ? &r->base : NULL,
+                                .rebase_members = r->rebase ? &r->members : NULL,
+                                .rebase_members_index = r->rebase ? r->members_index : 0,
                                 .sends = r->sends,
                                 .send_count = r->send_count,
                                 .commit_index = r->commit,
@@ -418,7 +428,7 @@ static void raft_hand_out(struct raft *r, struct raft_output *out) {
 enum grey_error raft_step(struct raft *r, const struct raft_input *in, struct raft_output *out) {
     r->now_ms = in->now_ms > r->now_ms ? in->now_ms : r->now_ms;
     r->wall_ms = in->wall_ms;
-    r->store_used = r->store_vote = r->install_out = false;
+    r->store_used = r->store_vote = r->install_out = r->rebase = false;
     r->truncate_from = r->store_first = r->proposed_index = 0;
     r->send_count = r->reads_out_count = r->load_count = r->note_count = 0;
     enum grey_error err = raft_take(r, in);
@@ -466,6 +476,7 @@ void raft_status(const struct raft *r, struct raft_status *s) {
                               .applied_index = r->applied,
                               .last_time_ms = last.time_ms,
                               .quorum_contact_ms = r->role == RAFT_LEADER ? replicate_quorum_ms(r) : r->leader_heard_ms,
+                              .lease_until_ms = read_lease_until_ms(r),
                               .members_index = r->members_index,
                               .members = &r->members,
                               .members_committed = r->members_index <= r->commit};
