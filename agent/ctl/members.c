@@ -23,7 +23,7 @@ static int command(struct call *c, const struct client_request *q, const char *d
     return verbs_print(&out);
 }
 
-int member_add(struct call *c) {
+int members_add(struct call *c) {
     struct builder body;
     struct json_writer w;
     builder_init(&body, 4096);
@@ -41,7 +41,7 @@ int member_add(struct call *c) {
     return code;
 }
 
-int member_remove(struct call *c) {
+int members_remove(struct call *c) {
     struct builder body;
     struct json_writer w;
     builder_init(&body, 8192);
@@ -63,13 +63,13 @@ int member_remove(struct call *c) {
     return code;
 }
 
-int member_leave(struct call *c) {
+int members_leave(struct call *c) {
     struct client_request q = {.method = "POST",
                                .path = verbs_option(c, "force") != NULL ? "/v1/admin/leave?force=true" : "/v1/admin/leave"};
     return command(c, &q, "this gateway has left its site; its data directory may be wiped");
 }
 
-int member_transfer(struct call *c) {
+int members_transfer(struct call *c) {
     struct builder path;
     builder_init(&path, 4096);
     builder_add_str(&path, "/v1/admin/transfer-leader");
