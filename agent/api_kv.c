@@ -115,6 +115,7 @@ void api_kv_delete(struct api_call *c) {
 struct get {
     struct api_call *c;
     bool stale;
+    const char *how; /* X-Grey-Read */
     raft_index version;
 };
 
@@ -136,8 +137,8 @@ static void send_value(void *context, struct blob *payload) {
         memcpy(type_text, type.data, type_size);
     }
     type_text[type_size] = 0;
-    struct http_extra extra[] = {{"ETag", etag}, {"X-Grey-Index", index}, {"X-Grey-Stale", "true"}};
-    http_reply(c->q, 200, type_size > 0 ? type_text : "application/octet-stream", value, extra, g->stale ? 3 : 2);
+    struct http_extra extra[] = {{"ETag", etag}, {"X-Grey-Index", index}, {"X-Grey-Read", g->how}, {"X-Grey-Stale", "true"}};
+    http_reply(c->q, 200, type_size > 0 ? type_text : "application/octet-stream", value, extra, g->stale ? 4 : 3);
     mem_free(c);
     mem_free(g);
 }
@@ -178,6 +179,7 @@ static void row_ready(void *context, const struct node_answer *a) {
 
 static void barrier_passed(void *context, const struct node_answer *a) {
     struct get *g = context;
+    g->how = a->lease ? "lease" : "index";
     if (a->err != E_OK) {
         api_call_error(g->c, a->err, a->detail);
         mem_free(g);
@@ -247,6 +249,7 @@ static void start_serving(struct api_call *c, bool stale) {
     }
     g->c = c;
     g->stale = stale;
+    g->how = "stale";
     if (stale) {
         serve(g, false);
     } else {
@@ -347,6 +350,7 @@ struct list {
     struct api_call *c;
     uint32_t limit;
     bool stale;
+    const char *how; /* X-Grey-Read */
     uint8_t low[LIMIT_KEY_BYTES], high[LIMIT_KEY_BYTES];
     size_t low_size, high_size;
 };
@@ -387,13 +391,14 @@ static void listed(void *context, enum grey_error err, const struct node_row *ro
         json_none(&a.w);
     }
     json_close(&a.w);
-    struct http_extra extra[] = {{"X-Grey-Stale", "true"}};
-    api_answer_send(&a, l->c, 200, extra, l->stale ? 1 : 0);
+    struct http_extra extra[] = {{"X-Grey-Read", l->how}, {"X-Grey-Stale", "true"}};
+    api_answer_send(&a, l->c, 200, extra, l->stale ? 2 : 1);
     mem_free(l);
 }
 
 static void list_now(void *context, const struct node_answer *a) {
     struct list *l = context;
+    l->how = l->stale ? "stale" : a->lease ? "lease" : "index";
     if (a->err != E_OK) {
         api_call_error(l->c, a->err, a->detail);
         mem_free(l);

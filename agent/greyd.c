@@ -199,6 +199,8 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .heartbeat_ms = (uint32_t)c->heartbeat_interval_ms,
                              .election_timeout_ms_min = (uint32_t)c->election_timeout_ms,
                              .election_timeout_ms_max = (uint32_t)(c->election_timeout_ms * 5 / 3),
+                             .lease_reads = c->lease_reads,
+                             .clock_drift_percent = (uint32_t)c->clock_drift_percent,
                              .snapshot_threshold_entries = (uint32_t)c->snapshot_threshold,
                              .snapshot_interval_s = (uint32_t)c->snapshot_interval_s,
                              .snapshots_kept = (uint32_t)c->snapshots_kept,

@@ -1,5 +1,6 @@
 /* One row per entry: idx, head, chain, data.  head = term, epoch, time_ms, kind, schema as varints (seven bits a byte, lowest first,
- * top bit: more follows) and the payload's digest.  chain is the entry's chain hash where idx is a multiple of CHAIN_STEP and NULL
+ * top bit: more follows) and the payload's digest; where the payload is left out (a witness), its size follows as a varint, and data is
+ * NULL.  chain is the entry's chain hash where idx is a multiple of CHAIN_STEP and NULL
  * elsewhere: the hash of any entry follows from the nearest stored one (or the base point) and the heads and payloads after it, and
  * a run that ends at a stored hash is thereby verified. */
 #include "agent/logdb.h"
@@ -19,7 +20,7 @@
     2048u /* measured with 300-byte payloads, 1/64/512 a commit: 27.5, 4.1, 3.0 bytes written per byte; 1024: 26.0, 4.6, 3.8 */
 #define LOG_CACHE_BYTES 262144u /* 256 KiB */
 #define CHAIN_STEP 64u
-#define HEAD_BYTES_MAX (5u * 10u + DIGEST_BYTES)
+#define HEAD_BYTES_MAX (6u * 10u + DIGEST_BYTES)
 #define SWEEP_ROWS_MAX 512u
 
 struct logdb {
@@ -64,19 +65,26 @@ static size_t head_write(const struct entry *e, uint8_t out[HEAD_BYTES_MAX]) {
     p = put_varint(p, e->kind);
     p = put_varint(p, e->schema);
     memcpy(p, e->digest, DIGEST_BYTES);
-    return (size_t)(p - out) + DIGEST_BYTES;
+    p += DIGEST_BYTES;
+    if (e->stripped_bytes > 0) {
+        p = put_varint(p, e->stripped_bytes);
+    }
+    return (size_t)(p - out);
 }
 
 static bool head_read(struct bytes in, struct entry *e) {
-    uint64_t time_ms, kind, version;
+    uint64_t time_ms, kind, version, stripped = 0;
     bool ok = get_varint(&in, UINT64_MAX, &e->term) && get_varint(&in, UINT64_MAX, &e->epoch) &&
               get_varint(&in, UINT64_MAX, &time_ms) && get_varint(&in, UINT16_MAX, &kind) &&
-              get_varint(&in, UINT16_MAX, &version) && in.size == DIGEST_BYTES;
+              get_varint(&in, UINT16_MAX, &version) && in.size >= DIGEST_BYTES;
     if (ok) {
         e->time_ms = (int64_t)time_ms;
         e->kind = (uint16_t)kind;
         e->schema = (uint16_t)version;
         memcpy(e->digest, in.data, DIGEST_BYTES);
+        in = bytes_of(in.data + DIGEST_BYTES, in.size - DIGEST_BYTES);
+        ok = in.size == 0 || (get_varint(&in, UINT32_MAX, &stripped) && in.size == 0 && stripped > 0);
+        e->stripped_bytes = (uint32_t)stripped;
     }
     return ok;
 }
@@ -91,7 +99,7 @@ static enum grey_error row_read(struct db_statement *st, int head_column, int da
         return fault_set(f, E_CORRUPT, "log.db: the head of entry %" PRIu64 " is damaged", index);
     }
     digest_sha256(data, digest);
-    if (memcmp(digest, e->digest, DIGEST_BYTES) != 0) {
+    if (e->stripped_bytes > 0 ? data.size > 0 : memcmp(digest, e->digest, DIGEST_BYTES) != 0) {
         return fault_set(f, E_CORRUPT, "log.db: the payload of entry %" PRIu64 " is damaged", index);
     }
     if (data.size > 0 && (e->payload = blob_copy(data)) == NULL) {

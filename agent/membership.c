@@ -17,6 +17,9 @@ static void self_member(const struct node *n, struct raft_member *m) {
 
 static void bootstrap_flushed(void *context, struct sitelog_flush *job) {
     struct node *n = context;
+    if (job->changes.count > 0) {
+        table_flush_done(n->table, job->err == E_OK);
+    }
     if (job->err != E_OK) {
         node_fail(n, job->err, job->fault.text);
     } else {
@@ -33,6 +36,8 @@ static void bootstrap_flushed(void *context, struct sitelog_flush *job) {
         } else {
             raft_free(n->raft);
             n->raft = raft;
+            n->upkeep.snapshot_due =
+                n->restored.index > 0; /* the file that it came from is not here, and others will ask for one */
             log_info("node", "bootstrap", "cluster=%016" PRIx64 " site=%s node=%s", n->cluster_id, n->site.text, n->name.text);
         }
     }
@@ -71,9 +76,14 @@ static void remember_cluster(struct node *n, uint64_t cluster_id) {
  * so; it may be bootstrapped again because it has promised nothing. */
 void membership_bootstrap(struct node *n) {
     n->undecided_until_ms = 0;
-    uint64_t cluster_id = 0;
-    keys_random(&cluster_id, sizeof cluster_id);
-    remember_cluster(n, cluster_id >> 1 | 1);
+    uint64_t chance[2] = {0, 0};
+    struct site_facts site;
+    keys_random(chance, sizeof chance);
+    remember_cluster(n, chance[0] >> 1 | 1);
+    if (state_site(n->state, &site) && state_begin_incarnation(n->state, n->cluster_id, chance[1] >> 1 | 1) != E_OK) {
+        node_fail(n, E_NO_MEMORY, "bootstrap");
+        return;
+    }
     struct raft_member self;
     struct raft_members members = {0};
     self_member(n, &self);
@@ -81,6 +91,11 @@ void membership_bootstrap(struct node *n) {
     node_set_members(n, &members, n->restored.index);
     struct sitelog_flush *job = mem_new(1, sizeof *job);
     if (job == NULL) {
+        node_fail(n, E_NO_MEMORY, "bootstrap");
+        return;
+    }
+    if (table_flush_begin(n->table, &job->changes) != E_OK) {
+        mem_free(job);
         node_fail(n, E_NO_MEMORY, "bootstrap");
         return;
     }
@@ -220,10 +235,12 @@ static void on_duty(void *context) {
     }
     if (n->role == RAFT_LEADER) {
         promote(n);
+        clockset_duty(n);
     }
 }
 
 void membership_start(struct node *n) {
+    clockset_start();
     n->duty = (struct loop_timer){.fire = on_duty, .context = n};
     loop_timer_after(n->x.loop, &n->duty, DUTY_MS);
 }

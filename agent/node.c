@@ -15,6 +15,7 @@
 #define WINDOW_ENTRIES 1024u
 #define WINDOW_BYTES (1024u * 1024u)
 #define PEER_OUTPUT_BYTES (16u * 1024u * 1024u)
+#define CLOCK_SLEPT_MS 5u
 #define BOOTSTRAP_WAIT_MS 3000u /* for word from the seeds that a cluster exists already */
 #define RESERVE_BYTES (4u * 1024u * 1024u)
 
@@ -105,7 +106,7 @@ static void take_note(struct node *n, const struct raft_note *note) {
 
 enum grey_error node_step(struct node *n, struct raft_input *in, raft_index *proposed_index) {
     struct raft_output out;
-    in->now_ms = loop_now_ms(n->x.loop);
+    in->now_ms = now_monotonic_ms(); /* not the turn's: a lease is worth as much as this (raft.h) */
     in->wall_ms = now_wall_ms();
     if (n->has_failed) {
         return E_STOPPING;
@@ -125,7 +126,7 @@ enum grey_error node_step(struct node *n, struct raft_input *in, raft_index *pro
         n->commit_index = out.commit_index;
     }
     for (uint32_t i = 0; i < out.read_count; i++) {
-        requests_read_index(n, out.reads[i].context, out.reads[i].index, out.reads[i].err);
+        requests_read_index(n, &out.reads[i]);
     }
     for (uint32_t i = 0; i < out.note_count; i++) {
         take_note(n, &out.notes[i]);
@@ -301,11 +302,38 @@ static void arm_tick(struct node *n) {
     }
 }
 
+/* A machine that slept, or that did not let a leader run for an election time-out, should not trust its lease just then.  Both are
+ * sound all the same while the clock counts on (it counts sleep as well); this is for machines whose clocks do not keep to that. */
+void node_watch_clock(struct node *n) {
+    uint64_t suspended_ms = now_suspended_ms();
+    bool slept = suspended_ms > n->suspended_ms + CLOCK_SLEPT_MS;
+    n->suspended_ms = suspended_ms;
+    if (slept) {
+        log_limited(LOG_WARN, "node", "clock", "this machine slept; no reads by lease for %u ms", RAFT_LEASE_PAUSE_MS);
+        struct raft_input in = {.kind = RAFT_IN_CLOCK_UNSURE};
+        (void)node_step(n, &in, NULL);
+    }
+}
+
+static void watch_turns(struct node *n) {
+    uint64_t now_ms = now_monotonic_ms();
+    bool stood_still = n->role == RAFT_LEADER && now_ms - n->turn_ms > n->o.election_timeout_ms_min;
+    if (stood_still) {
+        log_limited(LOG_WARN, "node", "clock", "nothing ran here for %" PRIu64 " ms; no reads by lease for %u ms",
+                    now_ms - n->turn_ms, RAFT_LEASE_PAUSE_MS);
+        struct raft_input in = {.kind = RAFT_IN_CLOCK_UNSURE};
+        (void)node_step(n, &in, NULL);
+    }
+    n->turn_ms = now_ms;
+}
+
 static void on_turn(void *context) {
     struct node *n = context;
     if (n->has_failed) {
         return;
     }
+    watch_turns(n);
+    node_watch_clock(n);
     n->turning = true;
     requests_turn(n);
     apply(n);
@@ -361,6 +389,9 @@ static void peer_message(void *context, raft_id from, const struct message *m) {
         return;
     case MESSAGE_JOIN:
         membership_join(n, from, &m->u.join);
+        return;
+    case MESSAGE_CLOCK:
+        clockset_message(n, from, &m->u.clock);
         return;
     case MESSAGE_JOIN_REPLY:
         membership_join_reply(n, &m->u.join_reply);
@@ -444,6 +475,8 @@ static bool start_raft(struct node *n, const struct sitelog_start *start, struct
                                           .message_bytes_max = 256u * 1024u,
                                           .inflight_messages_max = 32,
                                           .snapshot_retry_ms = 5000,
+                                          .lease_reads = n->o.lease_reads,
+                                          .clock_drift_percent = n->o.clock_drift_percent,
                                           .seed = seed};
     n->raft = raft_new(&n->raft_config, &start->raft, loop_now_ms(n->x.loop));
     if (n->raft == NULL) {
@@ -537,6 +570,8 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
         node_free(n);
         return NULL;
     }
+    n->turn_ms = now_monotonic_ms();
+    n->suspended_ms = now_suspended_ms();
     requests_start(n);
     upkeep_start(n);
     loop_hook(x->loop, on_turn, n);
@@ -637,7 +672,7 @@ const char *node_leader_name(const struct node *n) {
 bool node_has_quorum(const struct node *n) {
     struct raft_status s;
     raft_status(n->raft, &s);
-    return s.leader != 0 && loop_now_ms(n->x.loop) - s.quorum_contact_ms <= 2u * n->o.election_timeout_ms_max;
+    return s.leader != 0 && loop_now_ms(n->x.loop) <= s.quorum_contact_ms + 2u * n->o.election_timeout_ms_max;
 }
 
 const char *node_name(const struct node *n) {

@@ -21,6 +21,8 @@ struct node_options {
     bool bootstrap;                          /* acts on an empty directory only, and only when no seed answers with a cluster */
     const struct conn_tls *tls;              /* for peers; NULL: plain */
     uint32_t heartbeat_ms, election_timeout_ms_min, election_timeout_ms_max;
+    bool lease_reads; /* as leader, answer reads without asking while a majority has promised to follow (federation/raft/read.c) */
+    uint32_t clock_drift_percent;
     uint32_t snapshot_threshold_entries, snapshot_interval_s, snapshots_kept;
     uint32_t commit_delay_ms;    /* events below critical may wait this long to share a commit */
     uint32_t request_timeout_ms; /* without a leader, requests wait this long; then 503 */
@@ -45,6 +47,7 @@ struct node_answer { /* lent during done */
     enum grey_error err;
     const char *detail;
     raft_index index;    /* of the entry, or the index a read may be served at */
+    bool lease;          /* a read: answered from this node's lease as leader */
     struct bytes answer; /* CBOR of agent/state.h */
 };
 typedef void node_done(void *context, const struct node_answer *a);
@@ -90,6 +93,7 @@ bool node_has_quorum(const struct node *n); /* leader: a majority answers; follo
 const char *node_name(const struct node *n);
 const char *node_site(const struct node *n);
 uint32_t node_requests_waiting(const struct node *n);
-int64_t node_site_time_ms(const struct node *n); /* log time now, as far as this node knows */
+void node_core_time(struct node *n, int64_t time_ms); /* the core's wall time, as it said over its authenticated channel */
+int64_t node_site_time_ms(const struct node *n);      /* log time now, as far as this node knows */
 
 #endif

@@ -1,7 +1,8 @@
-/* node_core.h: the inside of a node, for the seven sources that share it and for nobody else:
+/* node_core.h: the inside of a node, for the eight sources that share it and for nobody else:
  *   node.c      Raft inputs and outputs, applying
  *   persist.c   what a Raft output wants on disk, and what waits for it
  *   membership.c joining, promoting, replacing, leaving
+ *   clockset.c  corrections of the site's time
  *   requests.c  proposals and reads of clients: held, batched, forwarded, answered
  *   catchup.c   snapshots between gateways, both sides
  *   upkeep.c    flushing rows, writing snapshots, compaction
@@ -29,6 +30,7 @@ struct request {
     uint64_t received_us;
     raft_index index; /* PROPOSED: of the entry; READ_READY: to be applied */
     raft_term term;   /* PROPOSED */
+    bool lease;       /* READ_READY */
     uint64_t number;  /* FORWARDED: request number; READING: read round */
     raft_id forwarded_to;
     node_done *done;
@@ -55,7 +57,7 @@ void requests_turn(struct node *n);
 void requests_leader_changed(struct node *n);
 void requests_truncated(struct node *n, raft_index from); /* entries from here on will never be committed */
 void requests_skipped(struct node *n, raft_index to);     /* a snapshot went past them: fate unknown */
-void requests_read_index(struct node *n, uint64_t round, raft_index index, enum grey_error err);
+void requests_read_index(struct node *n, const struct raft_read *read);
 struct request *requests_waiting_for(struct node *n, raft_index index); /* NULL: nobody */
 void requests_answer_proposed(struct node *n, struct request *q, const struct node_answer *a);
 void requests_applied(struct node *n); /* reads whose index is applied now are answered */
@@ -104,6 +106,23 @@ void upkeep_start(struct node *n);
 void upkeep_stop(struct node *n);
 void upkeep_turn(struct node *n);
 bool upkeep_idle(const struct node *n); /* no flush and no snapshot under way */
+
+/* --- clockset.c: corrections of the site's time above 60 s, by the core's word or that of a majority of the gateways ------------------ */
+struct clock_answer {
+    raft_id from;
+    int64_t time_ms; /* wall clock there ... */
+    uint64_t at_ms;  /* ... when the answer came */
+};
+
+struct clockset {
+    uint64_t asked_ms, core_ms; /* last round of questions; last word of the core, 0: none since the start */
+    struct clock_answer answers[LIMIT_MEMBERS];
+    uint32_t answer_count;
+};
+
+void clockset_start(void);
+void clockset_duty(struct node *n); /* each second: a leader whose wall clock is far from the site's time asks the others */
+void clockset_message(struct node *n, raft_id from, const struct message_clock *m);
 
 /* --- persist.c --------------------------------------------------------------------------------------------------------------------- */
 void persist_store(struct node *n, const struct raft_output *out); /* entries, term, vote; RAFT_IN_STORED follows */
@@ -165,12 +184,15 @@ struct node {
     struct requests requests;
     struct catchup catchup;
     struct upkeep upkeep;
+    struct clockset clockset;
     struct loop_timer tick, duty;
-    uint64_t undecided_until_ms; /* bootstrap waits for word from the seeds; 0: decided */
+    uint64_t turn_ms, suspended_ms; /* as of the end of the last turn */
+    uint64_t undecided_until_ms;    /* bootstrap waits for word from the seeds; 0: decided */
 };
 
 /* Gives one input (time is filled in) and carries the output out. */
 enum grey_error node_step(struct node *n, struct raft_input *in, raft_index *proposed_index);
+void node_watch_clock(struct node *n); /* before anything that rests on the lease: ends it when this machine slept */
 void node_fail(struct node *n, enum grey_error err, const char *detail);
 void node_set_members(struct node *n, const struct raft_members *members, raft_index index);
 

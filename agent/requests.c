@@ -22,6 +22,9 @@ static struct metric latency =
 static struct metric unknown =
     METRIC_COUNTER("grey_requests_outcome_unknown_total", "Requests answered 504: proposed, fate unknown.");
 static struct metric no_quorum = METRIC_COUNTER("grey_requests_no_quorum_total", "Requests answered 503: certainly not proposed.");
+static const char *const read_ways[] = {"lease", "index"};
+static struct metric read_rounds =
+    METRIC_COUNTER_LABELS("grey_consensus_reads_total", "Rounds of linearizable reads, by what vouched for them.", "by", read_ways);
 static struct metric turned_away =
     METRIC_COUNTER("grey_requests_turned_away_total", "Requests refused because too many were waiting.");
 
@@ -188,6 +191,7 @@ static void place_held(struct node *n) {
     }
     if (reads) {
         struct raft_input in = {.kind = RAFT_IN_READ, .context = r->next_number};
+        node_watch_clock(n);
         (void)node_step(n, &in, NULL);
     }
 }
@@ -297,15 +301,19 @@ void requests_leader_changed(struct node *n) {
     loop_again(n->x.loop);
 }
 
-void requests_read_index(struct node *n, uint64_t round, raft_index index, enum grey_error err) {
+void requests_read_index(struct node *n, const struct raft_read *read) {
     struct request *next;
+    if (read->err == E_OK) {
+        metrics_add(&read_rounds, read->lease ? 0 : 1, 1);
+    }
     for (struct request *q = n->requests.reading.first; q != NULL; q = next) {
         next = q->next;
-        if (q->state != REQUEST_READING || q->number != round) {
+        if (q->state != REQUEST_READING || q->number != read->context) {
             continue;
         }
-        if (err == E_OK) {
-            q->index = index;
+        if (read->err == E_OK) {
+            q->index = read->index;
+            q->lease = read->lease;
             q->state = REQUEST_READ_READY;
         } else {
             move(n, q, REQUEST_HELD); /* tried again until its deadline */
@@ -320,7 +328,7 @@ void requests_applied(struct node *n) {
     for (struct request *q = n->requests.reading.first; q != NULL; q = next) {
         next = q->next;
         if (q->state == REQUEST_READ_READY && q->index <= applied) {
-            struct node_answer a = {.err = E_OK, .detail = "", .index = applied};
+            struct node_answer a = {.err = E_OK, .detail = "", .index = applied, .lease = q->lease};
             answer(n, q, &a);
         }
     }
@@ -431,6 +439,7 @@ void requests_start(struct node *n) {
     metrics_register(&unknown);
     metrics_register(&no_quorum);
     metrics_register(&turned_away);
+    metrics_register(&read_rounds);
     struct requests *r = &n->requests;
     r->timer = (struct loop_timer){.fire = on_timer, .context = n};
     r->batch_timer = (struct loop_timer){.fire = on_batch, .context = n};

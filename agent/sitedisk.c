@@ -10,15 +10,17 @@
 
 #include "agent/datadir.h"
 #include "include/grey/must.h"
+#include "platform/codec.h"
 #include "platform/db.h"
 #include "platform/log.h"
 #include "platform/now.h"
 
-#define LOG_WAL_BYTES_MAX 1048576u   /* 1 MiB: then it is checkpointed */
-#define STATE_WAL_BYTES_MAX 4194304u /* 4 MiB: longer: flushes touch the same pages again and again */
-#define SOFT_HEAP_BYTES 2097152u     /* 2 MiB: of both databases: caches, statements, the index of their logs */
-#define SWEEP_ROWS 256u              /* a slice of about 2 ms on a slow card */
-#define FREED_WITH_STORE 32u         /* freed payloads that a store transaction takes along */
+#define LOG_WAL_BYTES_MAX 1048576u    /* 1 MiB: then it is checkpointed */
+#define WITNESS_WAL_BYTES_MAX 262144u /* 256 KiB, either: all files of a witness stay below 2 MiB */
+#define STATE_WAL_BYTES_MAX 4194304u  /* 4 MiB: longer: flushes touch the same pages again and again */
+#define SOFT_HEAP_BYTES 2097152u      /* 2 MiB: of both databases: caches, statements, the index of their logs */
+#define SWEEP_ROWS 256u               /* a slice of about 2 ms on a slow card */
+#define FREED_WITH_STORE 32u          /* freed payloads that a store transaction takes along */
 #define SHRINK_PAGES 64u
 #define SHRINK_FREE_BYTES 1048576u /* 1 MiB */
 #define MEASURE_EVERY_MS 1000u
@@ -99,6 +101,57 @@ static enum grey_error compare(struct sitedisk *d, struct fault *f) {
     return err;
 }
 
+/* --- a witness's new base ---------------------------------------------------------------------------------------------------------------- */
+/* log.db takes the base and, as a received payload of that index, a note of the membership there: array [members_index, encoding].
+ * state.db follows with what the note says, at once or, after a crash in between, at the next open. */
+static enum grey_error rebase_note(struct sitedisk *d, const struct sitelog_store *job, struct fault *f) {
+    struct builder b;
+    builder_init(&b, 256u * 1024u);
+    codec_put_array(&b, 2);
+    codec_put_uint(&b, job->members_index);
+    codec_put_bytes(&b, blob_bytes(job->members));
+    struct entry note = {.index = job->point.index, .term = job->point.term, .kind = ENTRY_CONFIG, .payload = builder_blob(&b)};
+    builder_free(&b);
+    enum grey_error err =
+        note.payload == NULL ? fault_set(f, E_NO_MEMORY, "the membership at a new base") : logdb_receive(d->log, &note, f);
+    blob_unref(note.payload);
+    return err;
+}
+
+static enum grey_error rebase(struct sitedisk *d, const struct sitelog_store *job, struct fault *f) {
+    enum grey_error err = logdb_replace(d->log, &job->point, 0, f);
+    if (err == E_OK && (err = logdb_installed(d->log, f)) == E_OK) { /* nothing is put in place of state.db */
+        err = rebase_note(d, job, f);
+    }
+    return err;
+}
+
+static enum grey_error rebase_finish(struct sitedisk *d, struct fault *f) {
+    const struct logdb_facts *log = logdb_facts(d->log);
+    struct statedb_facts facts = {.applied = log->base};
+    struct table_flush nothing = {0};
+    struct codec_reader r;
+    struct entry note = {0};
+    enum grey_error err = logdb_payload(d->log, log->base.index, &note, f);
+    if (err != E_OK) {
+        return err == E_NOT_FOUND ? fault_set(f, E_CORRUPT, "log.db: the membership at its base is missing") : err;
+    }
+    codec_reader_init(&r, blob_bytes(note.payload));
+    uint64_t fields = codec_array(&r, 2);
+    facts.members_index = codec_uint(&r, log->base.index);
+    facts.members = blob_copy(codec_bytes(&r, LIMIT_PAYLOAD_BYTES));
+    if (fields != 2 || codec_end(&r) != E_OK) {
+        err = fault_set(f, E_CORRUPT, "log.db: the membership at its base is damaged");
+    } else if (facts.members == NULL) {
+        err = fault_set(f, E_NO_MEMORY, "the membership at a new base");
+    } else {
+        err = statedb_flush(d->state, &nothing, &facts, log->base.index, f);
+    }
+    blob_unref(facts.members);
+    blob_unref(note.payload);
+    return err;
+}
+
 /* A state that is damaged, or older than what the log begins with, is built anew from an image on this disk. */
 static enum grey_error open_state(struct sitedisk *d, struct fault *f) {
     char mark[sizeof d->data_dir + 16];
@@ -109,6 +162,9 @@ static enum grey_error open_state(struct sitedisk *d, struct fault *f) {
     } else {
         d->state = statedb_open(d->state_path, f);
         err = d->state == NULL ? f->code : E_OK;
+        if (err == E_OK && d->witness && statedb_facts(d->state)->applied.index < logdb_facts(d->log)->base.index) {
+            err = rebase_finish(d, f);
+        }
         if (err == E_OK && statedb_facts(d->state)->applied.index < logdb_facts(d->log)->base.index) {
             err = fault_set(f, E_CORRUPT, "state.db stands for entry %" PRIu64 ", but log.db begins after %" PRIu64,
                             statedb_facts(d->state)->applied.index, logdb_facts(d->log)->base.index);
@@ -204,6 +260,9 @@ enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, 
     d->lock_fd = -1;
     d->reserve_bytes = o->reserve_bytes;
     d->snapshots_kept = o->snapshots_kept;
+    d->witness = o->witness;
+    d->log_wal_bytes_max = o->witness ? WITNESS_WAL_BYTES_MAX : LOG_WAL_BYTES_MAX;
+    d->state_wal_bytes_max = o->witness ? WITNESS_WAL_BYTES_MAX : STATE_WAL_BYTES_MAX;
     enum grey_error err = name_paths(d, o, f);
     if (err == E_OK && (err = datadir_make(d->data_dir, f)) == E_OK && (err = datadir_make(d->wal_dir, f)) == E_OK) {
         d->two_devices = !datadir_same_device(d->data_dir, d->wal_dir);
@@ -271,6 +330,9 @@ static enum grey_error store_one(struct sitedisk *d, const struct sitelog_store 
     if (err == E_OK && job->cluster_id > 0) {
         err = logdb_cluster(d->log, job->cluster_id, f);
     }
+    if (err == E_OK && job->rebase) {
+        err = rebase(d, job, f);
+    }
     if (err == E_OK && job->truncate_from > 0) {
         err = logdb_truncate(d->log, job->truncate_from, f);
     }
@@ -320,6 +382,9 @@ static enum grey_error store_all(struct sitedisk *d, struct sitelog_store *const
     }
     if ((err = logdb_commit(d->log, f)) == E_OK) {
         statedb_forgotten(d->state);
+        if (jobs[0]->rebase && (err = rebase_finish(d, f)) == E_DISK_FULL) { /* half of it is done; the next open does the rest */
+            err = fault_set(f, E_IO, "the disk is full in the middle of a new base");
+        }
     }
     return err;
 }
@@ -337,6 +402,8 @@ static void read_wanted(struct sitedisk *d, struct sitelog_store *job) {
 
 static void give_up_inputs(struct sitelog_store *job) {
     logdb_entries_free(job->entries, job->entry_count);
+    blob_unref(job->members);
+    job->members = NULL;
     job->entries = NULL;
     job->entry_count = 0;
     builder_free(&job->wants);
@@ -360,7 +427,8 @@ void sitedisk_store(struct sitedisk *d, struct sitelog_store *const *jobs, uint3
         fault_set(&fault, err, "an earlier write failed; start again from the disk");
     } else {
         uint64_t start_us = now_monotonic_us();
-        if (d->usage.disk_full && db_wal_bytes(logdb_db(d->log)) > LOG_WAL_BYTES_MAX) { /* what is left is not for a growing log */
+        if (d->usage.disk_full &&
+            db_wal_bytes(logdb_db(d->log)) > d->log_wal_bytes_max) { /* what is left is not for a growing log */
             err = checkpoint(d, logdb_db(d->log), &fault);
         }
         err = sitedisk_write_failed(d, err == E_OK ? store_all(d, jobs, count, &fault) : err);
@@ -539,7 +607,7 @@ static bool shrinks(struct db *db) {
 
 bool sitedisk_has_chore(struct sitedisk *d) {
     return d->failed == E_OK && now_monotonic_ms() >= d->chore_after_ms &&
-           (db_wal_bytes(logdb_db(d->log)) > LOG_WAL_BYTES_MAX || db_wal_bytes(statedb_db(d->state)) > STATE_WAL_BYTES_MAX ||
+           (db_wal_bytes(logdb_db(d->log)) > d->log_wal_bytes_max || db_wal_bytes(statedb_db(d->state)) > d->state_wal_bytes_max ||
             sweep_open(d) || statedb_freed_count(d->state) > FREED_WITH_STORE || d->log_shrinks || d->state_shrinks);
 }
 
@@ -570,9 +638,9 @@ void sitedisk_chore(struct sitedisk *d) {
         d->usage.disk_full = false;
         log_info("sitelog", "disk_has_room", "reserve_bytes=%" PRIu32, d->reserve_bytes);
     }
-    if (db_wal_bytes(log) > LOG_WAL_BYTES_MAX) {
+    if (db_wal_bytes(log) > d->log_wal_bytes_max) {
         err = checkpoint(d, log, &fault);
-    } else if (db_wal_bytes(state) > STATE_WAL_BYTES_MAX) {
+    } else if (db_wal_bytes(state) > d->state_wal_bytes_max) {
         err = checkpoint(d, state, &fault);
     } else if (sweep_open(d)) {
         err = sweep(d, NULL, &fault);
@@ -586,7 +654,7 @@ void sitedisk_chore(struct sitedisk *d) {
         d->state_shrinks = shrinks(state);
     }
     /* What could not be done now is not tried again at once. */
-    bool stuck = err != E_OK || db_wal_bytes(log) / 2 > LOG_WAL_BYTES_MAX;
+    bool stuck = err != E_OK || db_wal_bytes(log) / 2 > d->log_wal_bytes_max;
     d->chore_after_ms = stuck ? now_monotonic_ms() + CHORE_PAUSE_MS : 0;
     if (sitedisk_write_failed(d, err) != E_OK) {
         log_limited(LOG_ERROR, "sitelog", "clean_up", "error=%s %s", error_name(err), fault.text);

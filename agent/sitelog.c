@@ -83,7 +83,7 @@ static struct worker_job *group_work(struct sitelog *s, struct worker_job *list)
             continue;
         }
         struct sitelog_store *store = (struct sitelog_store *)end;
-        if (end->work != store_work || (count > 0 && store->truncate_from > 0)) {
+        if (end->work != store_work || (count > 0 && (store->truncate_from > 0 || store->rebase))) {
             break;
         }
         jobs[count++] = store;

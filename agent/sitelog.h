@@ -29,6 +29,7 @@ struct sitelog_options {
     uint32_t reserve_bytes;         /* size of data_dir/reserve, and of the one in wal_dir when that is another device; 0: none */
     uint32_t window_entries;        /* at most this many entries are loaded at start beyond those not applied */
     uint32_t snapshots_kept;        /* 3 */
+    bool witness;                   /* entries come stripped; there is no state but position and membership; keep files small */
 };
 
 /* What the disk says, read and verified (hash chain) at open.  Lent until sitelog_start_free. */
@@ -87,7 +88,11 @@ struct sitelog_store {
     raft_id vote;
     uint64_t cluster_id;      /* > 0: remember it with this store */
     raft_index truncate_from; /* 0: none */
-    struct entry *entries;    /* takes the payload references and the array (mem_new); freed before done unless E_DISK_FULL */
+    bool rebase; /* a witness: before the entries, the log is emptied and goes on behind point, where members are in force */
+    struct raft_point point;
+    struct blob *members; /* encoding; takes the reference, dropped before done unless E_DISK_FULL */
+    raft_index members_index;
+    struct entry *entries; /* takes the payload references and the array (mem_new); freed before done unless E_DISK_FULL */
     uint32_t entry_count;
     struct builder wants; /* rows to read: sitelog_want; freed before done unless E_DISK_FULL */
     struct sitelog_row_set *rows;

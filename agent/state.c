@@ -15,7 +15,7 @@
 #include "platform/codec.h"
 #include "platform/digest.h"
 
-enum { APPLIED_META_BYTES = 16 + DIGEST_BYTES, SITE_FIELDS = 4 };
+enum { APPLIED_META_BYTES = 16 + DIGEST_BYTES, SITE_FIELDS = 4, REBUILT_SITE_FIELDS = 5 + CHANNEL_COUNT };
 
 #define CHANGES_BYTES_MAX (4u * 1024 * 1024) /* a batch of 1,000 events takes 130 KiB */
 #define CHANGES_BYTES_KEPT (16u * 1024)      /* what is kept for the next entry */
@@ -43,13 +43,21 @@ static enum grey_error site_decode(struct bytes in, struct site_facts *out) {
     struct codec_reader r;
     *out = (struct site_facts){0};
     codec_reader_init(&r, in);
-    uint64_t fields = codec_array(&r, SITE_FIELDS);
+    uint64_t fields = codec_array(&r, REBUILT_SITE_FIELDS);
     struct bytes site = codec_text(&r, LIMIT_NAME_BYTES);
     out->cluster_id = codec_uint(&r, UINT64_MAX);
     out->incarnation = codec_uint(&r, UINT64_MAX);
     out->feature_level = (uint32_t)codec_uint(&r, UINT32_MAX);
+    if (fields == REBUILT_SITE_FIELDS) {
+        out->former = codec_uint(&r, UINT64_MAX);
+        for (int c = 0; c < CHANNEL_COUNT; c++) {
+            out->former_next[c] = codec_uint(&r, INT64_MAX);
+        }
+    } else if (fields != SITE_FIELDS) {
+        return E_BAD_MESSAGE;
+    }
     enum grey_error err = codec_end(&r);
-    if (err == E_OK && (fields != SITE_FIELDS || !grey_name_valid((const char *)site.data, site.size))) {
+    if (err == E_OK && !grey_name_valid((const char *)site.data, site.size)) {
         err = E_BAD_MESSAGE;
     }
     if (err == E_OK) {
@@ -59,11 +67,17 @@ static enum grey_error site_decode(struct bytes in, struct site_facts *out) {
 }
 
 void payload_site(struct builder *out, const struct site_facts *f) {
-    codec_put_array(out, SITE_FIELDS);
+    codec_put_array(out, f->former != 0 ? REBUILT_SITE_FIELDS : SITE_FIELDS);
     codec_put_text(out, bytes_str(f->site.text));
     codec_put_uint(out, f->cluster_id);
     codec_put_uint(out, f->incarnation);
     codec_put_uint(out, f->feature_level);
+    if (f->former != 0) {
+        codec_put_uint(out, f->former);
+        for (int c = 0; c < CHANNEL_COUNT; c++) {
+            codec_put_uint(out, f->former_next[c]);
+        }
+    }
 }
 
 enum grey_error state_reload(struct state *s, struct fault *f) {
@@ -131,7 +145,21 @@ static enum grey_error clock_apply(const struct entry *e, struct fault *f) {
     return err == E_OK && fields == 1 ? E_OK : fault_set(f, err != E_OK ? err : E_BAD_MESSAGE, "the payload holds no time");
 }
 
-/* The first one makes the site; later ones may only raise the feature level. */
+static enum grey_error site_put(struct facts *facts, const struct site_facts *site, struct builder *changes) {
+    struct builder row;
+    builder_init(&row, 512);
+    payload_site(&row, site);
+    enum grey_error err = row.err;
+    if (err == E_OK) {
+        table_change_put(changes, TABLE_META, bytes_str("site"), builder_bytes(&row), 0);
+        facts->site = *site;
+        facts->has_site = true;
+    }
+    builder_free(&row);
+    return err;
+}
+
+/* The first one makes the site; later ones may only raise the feature level (a rebuilt site is begun by state_begin_incarnation). */
 static enum grey_error site_apply(struct facts *facts, const struct entry *e, struct builder *changes, struct fault *f) {
     struct site_facts site;
     enum grey_error err = site_decode(blob_bytes(e->payload), &site);
@@ -144,10 +172,33 @@ static enum grey_error site_apply(struct facts *facts, const struct entry *e, st
         return fault_set(f, E_WRONG_SITE, "this is site %s, incarnation %" PRIu64 ", feature level %" PRIu32, old->site.text,
                          old->incarnation, old->feature_level);
     }
-    facts->site = site;
-    facts->has_site = true;
-    table_change_put(changes, TABLE_META, bytes_str("site"), blob_bytes(e->payload), 0);
-    return E_OK;
+    if (facts->has_site) {
+        site.former = old->former;
+        memcpy(site.former_next, old->former_next, sizeof site.former_next);
+    }
+    return site_put(facts, &site, changes);
+}
+
+enum grey_error state_begin_incarnation(struct state *s, uint64_t cluster_id, uint64_t incarnation) {
+    must(s->facts.has_site);
+    struct facts next = s->facts;
+    struct site_facts site = s->facts.site;
+    site.former = site.incarnation;
+    site.incarnation = incarnation;
+    site.cluster_id = cluster_id;
+    for (int c = 0; c < CHANNEL_COUNT; c++) {
+        struct channel_facts f;
+        state_channel(s, (enum event_channel)c, &f);
+        site.former_next[c] = f.next_seq;
+    }
+    builder_reset(&s->changes);
+    enum grey_error err = site_put(&next, &site, &s->changes);
+    err = err == E_OK ? s->changes.err : err;
+    err = err == E_OK ? table_commit(s->table, builder_bytes(&s->changes)) : err;
+    if (err == E_OK) {
+        s->facts = next;
+    }
+    return err;
 }
 
 static enum grey_error dispatch(struct state *s, struct facts *next, const struct entry *e, int64_t now_ms, struct builder *answer,

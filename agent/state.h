@@ -55,9 +55,16 @@ struct site_facts { /* ENTRY_SITE */
     struct grey_name site;
     uint64_t cluster_id, incarnation;
     uint32_t feature_level;
+    /* A site that was rebuilt from a backup: the numbers of `former` go on in this incarnation behind next_seq[] - 1, which is all that
+     * the backup knew of.  former 0: none, the numbers began at 1. */
+    uint64_t former;
+    grey_seq former_next[CHANNEL_COUNT];
 };
 bool state_site(const struct state *s, struct site_facts *out); /* false: not bootstrapped yet */
-uint64_t state_queue_bytes_max(const struct state *s);          /* ENTRY_LIMITS; 1 GiB before the first */
+/* A state that came out of a backup begins anew as another incarnation: what the time that was lost gave under the same numbers must
+ * not be taken for repeats.  Before any entry of the new group; the change is flushed like any other. */
+enum grey_error state_begin_incarnation(struct state *s, uint64_t cluster_id, uint64_t incarnation);
+uint64_t state_queue_bytes_max(const struct state *s); /* ENTRY_LIMITS; 1 GiB before the first */
 
 struct kv_row {
     raft_index version;

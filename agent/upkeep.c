@@ -96,20 +96,23 @@ static void compacted(void *context, struct sitelog_compact *job) {
 static void compact(struct node *n) {
     struct upkeep *u = &n->upkeep;
     struct sitelog_snapshot_info kept[2];
-    if (u->compacting || sitelog_snapshots(n->log, kept, 2) < 2) {
+    size_t count = sitelog_snapshots(n->log, kept, 2);
+    if (u->compacting || count == 0) {
         return;
     }
     struct raft_status s;
     raft_status(n->raft, &s);
-    if (kept[1].point.index <= s.base_index) {
+    bool base_has_file = s.base_index == 0 || kept[0].point.index == s.base_index;
+    const struct sitelog_snapshot_info *to = count == 2 ? &kept[1] : base_has_file ? NULL : &kept[0];
+    if (to == NULL || to->point.index <= s.base_index) {
         return;
     }
-    struct raft_input in = {.kind = RAFT_IN_COMPACTED, .point = &kept[1].point};
+    struct raft_input in = {.kind = RAFT_IN_COMPACTED, .point = &to->point};
     if (node_step(n, &in, NULL) != E_OK) {
         return;
     }
     memset(&u->compact, 0, sizeof u->compact);
-    u->compact.point = kept[1].point;
+    u->compact.point = to->point;
     u->compact.done = compacted;
     u->compact.context = n;
     u->compacting = sitelog_compact(n->log, &u->compact) == E_OK;

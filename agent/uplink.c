@@ -157,12 +157,14 @@ static void say_hello(struct uplink *u) {
                            .epoch = u->epoch,
                            .feature_level = FEATURE_LEVEL,
                            .node = bytes_str(u->name),
-                           .time_ms = node_site_time_ms(u->node)};
+                           .time_ms = node_site_time_ms(u->node),
+                           .former = site.former};
     for (int i = 0; i < CHANNEL_COUNT; i++) {
         struct channel_facts f;
         state_channel(state(u), (enum event_channel)i, &f);
         h.channels[i].next_seq = f.next_seq;
         h.channels[i].acked_seq = f.acked_seq;
+        h.channels[i].former_next = site.former_next[i];
     }
     struct builder b;
     builder_init(&b, 1024);
@@ -321,6 +323,7 @@ static void take_welcome(struct uplink *u, const struct sync_welcome *w) {
         return;
     }
     u->welcomed = true;
+    node_core_time(u->node, w->time_ms);
     u->hello_due = false;
     u->hellos = 0;
     u->hello_wait_ms = HELLO_MS_MIN / 2;

@@ -228,6 +228,20 @@ static enum grey_error touch(struct store *s, int64_t site_no, int64_t now_ms, s
 
 /* --- taking what sites send ------------------------------------------------------------------------------------------------------------------ */
 
+/* A site that was rebuilt from a backup goes on with the numbers of its former self.  Of those that the backup knew, the ones that are
+ * here are not sent again; those behind it were given by a past that the site forgot, and are given anew. */
+static enum grey_error continue_former(struct store *s, int64_t site_no, int64_t inc, const struct sync_hello *h, struct fault *f) {
+    int64_t former[2] = {0, 0};
+    bool found = false;
+    enum grey_error err = one_row(s, INC_FIND, (int64_t[]){site_no, (int64_t)h->former}, 2, former, 2, &found, f);
+    for (int i = 0; i < CHANNEL_COUNT && err == E_OK && found; i++) {
+        grey_seq here = 0, known = h->channels[i].former_next - 1;
+        err = position(s, former[0], (enum event_channel)i, &here, f);
+        err = err != E_OK ? err : set_position(s, inc, (enum event_channel)i, here < known ? here : known, f);
+    }
+    return err;
+}
+
 enum grey_error store_hello(struct store *s, const char *site, const struct sync_hello *h, int64_t now_ms,
                             grey_seq positions[CHANNEL_COUNT], bool *rolled_back, struct fault *f) {
     int64_t site_no = 0, inc[2] = {0, 0};
@@ -249,6 +263,7 @@ enum grey_error store_hello(struct store *s, const char *site, const struct sync
     if (err == E_OK && !found) {
         err = run(s, INC_ADD, (int64_t[]){site_no, (int64_t)h->incarnation, (int64_t)h->epoch, now_ms}, 4, f);
         err = err != E_OK ? err : one_row(s, INC_FIND, (int64_t[]){site_no, (int64_t)h->incarnation}, 2, inc, 2, &found, f);
+        err = err != E_OK || h->former == 0 ? err : continue_former(s, site_no, inc[0], h, f);
     }
     if (err == E_OK && (int64_t)h->epoch < inc[1]) {
         return fault_set(f, E_STALE_MEMBER, "hello of epoch %" PRIu64 ", the site is at %" PRId64, h->epoch, inc[1]);

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "federation/raft/entries.h"
 #include "include/grey/limits.h"
 #include "include/grey/must.h"
 
@@ -11,23 +12,46 @@
 #define ANSWER_BYTES_MAX (64u * 1024u)
 
 /* Raft messages: [kind, raft kind, from, to, term, index, log term, hint, commit, round, flags, extra].  extra is null except for
- * APPEND: [hash, last hash, [[term, epoch, time, kind, schema, payload] ...]] and SNAPSHOT: [index, term, time, hash]. */
+ * APPEND: [hash, last hash, [[term, epoch, time, kind, schema, payload] ...]], where an entry for a witness is [..., schema, size,
+ * digest]; and SNAPSHOT: [index, term, time, hash], to a witness [index, term, time, hash, members index, members]. */
 #define RAFT_FLAG_REFUSED 1u
 #define RAFT_FLAG_TRANSFER 2u
-#define RAFT_FLAGS_MAX 3u
+#define RAFT_FLAG_HEADERS 4u
+#define RAFT_FLAGS_MAX 7u
+#define JOIN_FLAG_WITNESS 1u
+#define MEMBERS_BYTES_MAX (LIMIT_MEMBERS * 1024u)
 
-static void encode_entries(const struct entry *entries, uint32_t count, struct builder *out) {
+static void encode_entries(const struct entry *entries, uint32_t count, bool headers, struct builder *out) {
     codec_put_array(out, count);
     for (uint32_t i = 0; i < count; i++) {
-        const struct entry *e = &entries[i];
-        codec_put_array(out, 6);
+        struct entry copy = entries[i], *e = &copy;
+        if (headers) {
+            entry_strip(e);
+        }
+        codec_put_array(out, e->stripped_bytes > 0 ? 7 : 6);
         codec_put_uint(out, e->term);
         codec_put_uint(out, e->epoch);
         codec_put_int(out, e->time_ms);
         codec_put_uint(out, e->kind);
         codec_put_uint(out, e->schema);
-        codec_put_bytes(out, blob_bytes(e->payload));
+        if (e->stripped_bytes > 0) {
+            codec_put_uint(out, e->stripped_bytes);
+            codec_put_bytes(out, bytes_of(e->digest, DIGEST_BYTES));
+        } else {
+            codec_put_bytes(out, blob_bytes(e->payload));
+        }
     }
+}
+
+static void encode_members(const struct raft_members *m, struct builder *out) {
+    struct builder text;
+    builder_init(&text, MEMBERS_BYTES_MAX);
+    raft_members_encode(m, &text);
+    if (text.err != E_OK) {
+        out->err = text.err;
+    }
+    codec_put_bytes(out, builder_bytes(&text));
+    builder_free(&text);
 }
 
 static void encode_raft(const struct raft_message *m, struct builder *out) {
@@ -42,18 +66,23 @@ static void encode_raft(const struct raft_message *m, struct builder *out) {
     codec_put_uint(out, m->hint_index);
     codec_put_uint(out, m->commit_index);
     codec_put_uint(out, m->round);
-    codec_put_uint(out, (m->refused ? RAFT_FLAG_REFUSED : 0u) | (m->transfer ? RAFT_FLAG_TRANSFER : 0u));
+    codec_put_uint(out, (m->refused ? RAFT_FLAG_REFUSED : 0u) | (m->transfer ? RAFT_FLAG_TRANSFER : 0u) |
+                            (m->headers ? RAFT_FLAG_HEADERS : 0u));
     if (m->kind == RAFT_APPEND) {
         codec_put_array(out, 3);
         codec_put_bytes(out, bytes_of(m->hash, DIGEST_BYTES));
         codec_put_bytes(out, bytes_of(m->last_hash, DIGEST_BYTES));
-        encode_entries(m->entries, m->entry_count, out);
+        encode_entries(m->entries, m->entry_count, m->headers, out);
     } else if (m->kind == RAFT_SNAPSHOT) {
-        codec_put_array(out, 4);
+        codec_put_array(out, m->members != NULL ? 6 : 4);
         codec_put_uint(out, m->point.index);
         codec_put_uint(out, m->point.term);
         codec_put_int(out, m->point.time_ms);
         codec_put_bytes(out, bytes_of(m->point.hash, DIGEST_BYTES));
+        if (m->members != NULL) {
+            codec_put_uint(out, m->members_index);
+            encode_members(m->members, out);
+        }
     } else {
         codec_put_null(out);
     }
@@ -104,11 +133,12 @@ void message_encode(const struct message *m, struct builder *out) {
     }
     case MESSAGE_JOIN: {
         const struct message_join *j = &m->u.join;
-        head(out, m->kind, 4);
+        head(out, m->kind, 5);
         codec_put_uint(out, j->id);
         codec_put_text(out, j->node);
         codec_put_text(out, j->peer_address);
         codec_put_text(out, j->http_address);
+        codec_put_uint(out, j->witness ? JOIN_FLAG_WITNESS : 0u);
         return;
     }
     case MESSAGE_JOIN_REPLY: {
@@ -119,6 +149,11 @@ void message_encode(const struct message *m, struct builder *out) {
         codec_put_text(out, j->leader_address);
         return;
     }
+    case MESSAGE_CLOCK:
+        head(out, m->kind, 2);
+        codec_put_bool(out, m->u.clock.is_answer);
+        codec_put_int(out, m->u.clock.time_ms);
+        return;
     case MESSAGE_SNAPSHOT_FETCH: {
         const struct message_snapshot_fetch *f = &m->u.snapshot_fetch;
         head(out, m->kind, 3);
@@ -207,16 +242,37 @@ static void decode_entries(struct codec_reader *r, struct message *m, raft_index
     m->owned = new_entries(r, &count, 7);
     for (uint64_t i = 0; i < count && r->err == E_OK; i++) {
         struct entry *e = &m->owned[i];
-        want_array(r, 6);
+        uint64_t fields = codec_array(r, 7);
+        if (fields < 6 && r->err == E_OK) {
+            r->err = E_BAD_MESSAGE;
+        }
         e->index = after + 1 + i; /* may wrap for nonsense; the Raft core checks the range */
         e->term = codec_uint(r, UINT64_MAX);
         e->epoch = codec_uint(r, UINT64_MAX);
         e->time_ms = codec_int(r);
         e->kind = (uint16_t)codec_uint(r, UINT16_MAX);
         e->schema = (uint16_t)codec_uint(r, UINT16_MAX);
-        read_payload(r, e);
+        if (fields == 7) {
+            e->stripped_bytes = (uint32_t)codec_uint(r, LIMIT_PAYLOAD_BYTES);
+            codec_fixed(r, e->digest, DIGEST_BYTES);
+            if (e->stripped_bytes == 0 && r->err == E_OK) { /* nothing to leave out: two encodings of one thing */
+                r->err = E_BAD_MESSAGE;
+            }
+        } else {
+            read_payload(r, e);
+        }
         m->owned_count++;
     }
+}
+
+static void decode_members(struct codec_reader *r, struct message *m) {
+    struct bytes text = codec_bytes(r, MEMBERS_BYTES_MAX);
+    if (r->err != E_OK) {
+        return;
+    }
+    m->members = mem_new(1, sizeof *m->members);
+    r->err = m->members == NULL ? E_NO_MEMORY : raft_members_decode(text, m->members);
+    m->u.raft.members = m->members;
 }
 
 static void decode_raft(struct codec_reader *r, struct message *m) {
@@ -233,6 +289,7 @@ static void decode_raft(struct codec_reader *r, struct message *m) {
     uint64_t flags = codec_uint(r, RAFT_FLAGS_MAX);
     q->refused = (flags & RAFT_FLAG_REFUSED) != 0;
     q->transfer = (flags & RAFT_FLAG_TRANSFER) != 0;
+    q->headers = (flags & RAFT_FLAG_HEADERS) != 0;
     if (q->kind == RAFT_APPEND) {
         want_array(r, 3);
         codec_fixed(r, q->hash, DIGEST_BYTES);
@@ -241,11 +298,18 @@ static void decode_raft(struct codec_reader *r, struct message *m) {
         q->entries = m->owned;
         q->entry_count = m->owned_count;
     } else if (q->kind == RAFT_SNAPSHOT) {
-        want_array(r, 4);
+        uint64_t fields = codec_array(r, 6);
+        if (fields != 4 && fields != 6 && r->err == E_OK) {
+            r->err = E_BAD_MESSAGE;
+        }
         q->point.index = codec_uint(r, UINT64_MAX);
         q->point.term = codec_uint(r, UINT64_MAX);
         q->point.time_ms = codec_int(r);
         codec_fixed(r, q->point.hash, DIGEST_BYTES);
+        if (fields == 6) {
+            q->members_index = codec_uint(r, UINT64_MAX);
+            decode_members(r, m);
+        }
     } else if (!codec_null(r) && r->err == E_OK) {
         r->err = E_BAD_MESSAGE;
     }
@@ -274,8 +338,8 @@ static void decode_payloads(struct codec_reader *r, struct message *m) {
 
 static const uint8_t field_counts[] = {
     [MESSAGE_HELLO] = 8,         [MESSAGE_RAFT] = 11,      [MESSAGE_FORWARD] = 5,        [MESSAGE_FORWARD_REPLY] = 5,
-    [MESSAGE_JOIN] = 4,          [MESSAGE_JOIN_REPLY] = 3, [MESSAGE_SNAPSHOT_FETCH] = 3, [MESSAGE_SNAPSHOT_CHUNK] = 5,
-    [MESSAGE_PAYLOAD_FETCH] = 3, [MESSAGE_PAYLOADS] = 4,
+    [MESSAGE_JOIN] = 5,          [MESSAGE_JOIN_REPLY] = 3, [MESSAGE_SNAPSHOT_FETCH] = 3, [MESSAGE_SNAPSHOT_CHUNK] = 5,
+    [MESSAGE_PAYLOAD_FETCH] = 3, [MESSAGE_PAYLOADS] = 4,   [MESSAGE_CLOCK] = 2,
 };
 
 static void decode_fields(struct codec_reader *r, struct message *m) {
@@ -319,6 +383,7 @@ static void decode_fields(struct codec_reader *r, struct message *m) {
         j->node = codec_text(r, LIMIT_NAME_BYTES);
         j->peer_address = codec_text(r, LIMIT_ADDRESS_BYTES);
         j->http_address = codec_text(r, LIMIT_ADDRESS_BYTES);
+        j->witness = (codec_uint(r, JOIN_FLAG_WITNESS) & JOIN_FLAG_WITNESS) != 0;
         return;
     }
     case MESSAGE_JOIN_REPLY: {
@@ -328,6 +393,10 @@ static void decode_fields(struct codec_reader *r, struct message *m) {
         j->leader_address = codec_text(r, LIMIT_ADDRESS_BYTES);
         return;
     }
+    case MESSAGE_CLOCK:
+        m->u.clock.is_answer = codec_bool(r);
+        m->u.clock.time_ms = codec_int(r);
+        return;
     case MESSAGE_SNAPSHOT_FETCH: {
         struct message_snapshot_fetch *f = &m->u.snapshot_fetch;
         f->index = codec_uint(r, UINT64_MAX);
@@ -384,6 +453,8 @@ void message_release(struct message *m) {
         blob_unref(m->owned[i].payload);
     }
     mem_free(m->owned);
+    mem_free(m->members);
     m->owned = NULL;
+    m->members = NULL;
     m->owned_count = 0;
 }

@@ -33,11 +33,18 @@ struct message_forward_reply {
 /* A node with an empty disk asks to be added. */
 struct message_join {
     raft_id id;
+    bool witness;
     struct bytes node, peer_address, http_address;
 };
 struct message_join_reply {
     enum grey_error err; /* E_NOT_LEADER: leader_address says whom to ask */
     struct bytes detail, leader_address;
+};
+
+/* What does your wall clock say? */
+struct message_clock {
+    bool is_answer;
+    int64_t time_ms; /* answer: Unix milliseconds */
 };
 
 struct message_snapshot_fetch {
@@ -73,12 +80,14 @@ struct message {
         struct message_forward_reply forward_reply;
         struct message_join join;
         struct message_join_reply join_reply;
+        struct message_clock clock;
         struct message_snapshot_fetch snapshot_fetch;
         struct message_snapshot_chunk snapshot_chunk;
         struct message_payload_fetch payload_fetch;
         struct message_payloads payloads;
     } u;
-    struct entry *owned; /* entries made by message_decode; freed by message_release */
+    struct raft_members *members; /* made by message_decode, as are owned; freed by message_release */
+    struct entry *owned;
     uint32_t owned_count;
 };
 

@@ -24,7 +24,7 @@ static void head(struct builder *out, enum message_kind kind, unsigned fields) {
 }
 
 void sync_put_hello(struct builder *out, const struct sync_hello *h) {
-    head(out, MESSAGE_UP_HELLO, 6);
+    head(out, MESSAGE_UP_HELLO, h->former != 0 ? 7 : 6);
     codec_put_uint(out, h->incarnation);
     codec_put_uint(out, h->epoch);
     codec_put_uint(out, h->feature_level);
@@ -35,6 +35,13 @@ void sync_put_hello(struct builder *out, const struct sync_hello *h) {
         codec_put_array(out, 2);
         codec_put_uint(out, h->channels[i].next_seq);
         codec_put_uint(out, h->channels[i].acked_seq);
+    }
+    if (h->former != 0) {
+        codec_put_array(out, 1 + CHANNEL_COUNT);
+        codec_put_uint(out, h->former);
+        for (int i = 0; i < CHANNEL_COUNT; i++) {
+            codec_put_uint(out, h->channels[i].former_next);
+        }
     }
 }
 
@@ -118,7 +125,9 @@ enum message_kind sync_kind(struct bytes content) {
 enum grey_error sync_get_hello(struct bytes content, struct sync_hello *h) {
     struct codec_reader r;
     memset(h, 0, sizeof *h);
-    begin(&r, content, MESSAGE_UP_HELLO, 6);
+    codec_reader_init(&r, content);
+    bool rebuilt = codec_array(&r, 8) == 8;
+    begin(&r, content, MESSAGE_UP_HELLO, rebuilt ? 7 : 6);
     h->incarnation = codec_uint(&r, INT64_MAX);
     h->epoch = codec_uint(&r, INT64_MAX);
     h->feature_level = (uint32_t)codec_uint(&r, UINT32_MAX);
@@ -131,6 +140,17 @@ enum grey_error sync_get_hello(struct bytes content, struct sync_hello *h) {
         h->channels[i].acked_seq = codec_uint(&r, INT64_MAX);
         if (r.err == E_OK && h->channels[i].acked_seq >= h->channels[i].next_seq) {
             r.err = E_BAD_MESSAGE;
+        }
+    }
+    if (rebuilt) {
+        want(&r, 1 + CHANNEL_COUNT);
+        h->former = codec_uint(&r, INT64_MAX);
+        for (int i = 0; i < CHANNEL_COUNT; i++) {
+            h->channels[i].former_next = codec_uint(&r, INT64_MAX);
+            if (r.err == E_OK &&
+                (h->channels[i].former_next == 0 || h->channels[i].former_next > h->channels[i].next_seq || h->former == 0)) {
+                r.err = E_BAD_MESSAGE;
+            }
         }
     }
     if (r.err == E_OK && (h->incarnation == 0 || !grey_name_valid((const char *)h->node.data, h->node.size))) {

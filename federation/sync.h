@@ -20,8 +20,10 @@ struct sync_hello {
     uint32_t feature_level;
     struct bytes node; /* name of the gateway that speaks */
     int64_t time_ms;   /* site time */
+    uint64_t former;   /* rebuilt from a backup: the incarnation whose numbers go on in this one; 0: none */
     struct {
         grey_seq next_seq, acked_seq;
+        grey_seq former_next; /* with former: what the backup did not know begins here */
     } channels[CHANNEL_COUNT];
 };
 

@@ -18,6 +18,20 @@ uint64_t now_monotonic_ms(void) {
     return now_monotonic_us() / 1000u;
 }
 
+/* The difference of two clocks that cannot be read at one moment: taken again when the reading was interrupted. */
+uint64_t now_suspended_ms(void) {
+    uint64_t before_us, awake_us, after_us;
+    unsigned tries = 8;
+    do {
+        struct timespec t;
+        before_us = now_monotonic_us();
+        must(clock_gettime(CLOCK_MONOTONIC, &t) == 0);
+        awake_us = (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
+        after_us = now_monotonic_us();
+    } while (after_us - before_us > 200 && --tries > 0);
+    return before_us > awake_us ? (before_us - awake_us) / 1000u : 0;
+}
+
 int64_t now_wall_ms(void) {
     struct timespec t;
     must(clock_gettime(CLOCK_REALTIME, &t) == 0);

@@ -6,6 +6,7 @@
 
 uint64_t now_monotonic_ms(void); /* CLOCK_BOOTTIME: goes on during suspend */
 uint64_t now_monotonic_us(void);
+uint64_t now_suspended_ms(void);         /* how long this machine slept since it was switched on: rises with each suspend only */
 int64_t now_wall_ms(void);               /* Unix milliseconds, never below the floor */
 void now_set_floor_ms(int64_t floor_ms); /* raises the floor: build time, last persisted time, latest log time */
 /* Fills buf with "2026-02-03T10:15:30.123Z". */

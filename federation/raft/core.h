@@ -16,13 +16,13 @@
 #include "include/grey/must.h"
 
 #define RAFT_NUMBER_MAX (UINT64_C(1) << 62) /* terms, indexes: above, a message is a lie */
-#define RAFT_TIME_MS_MAX (INT64_C(1) << 53) /* log time: 285,000 years */
 #define RAFT_CLOCK_STEP_MS_MAX 60000        /* DECISIONS 7 */
 #define RAFT_APPENDS_PER_STEP 4u            /* to one peer; the answers bring the next ones */
 #define RAFT_REMOTE_READS_MAX 64u           /* requests of followers that wait at a leader */
 #define RAFT_INFLIGHT_MAX 256u
 #define RAFT_SENDS_MAX (LIMIT_MEMBERS * (RAFT_APPENDS_PER_STEP + 4) + RAFT_REMOTE_READS_MAX)
 #define RAFT_NOTES_MAX 32u
+#define RAFT_ROUNDS_KEPT 64u    /* rounds of heartbeats whose time of sending a leader remembers */
 #define RAFT_COMMIT_WAIT_MS 10u /* a follower hears of a commit at the latest then; the next append mostly tells it sooner */
 
 enum peer_mode {
@@ -44,7 +44,8 @@ struct peer {
     uint64_t heard_ms;      /* last answer in this term */
     uint64_t progress_ms;   /* match rose, or a probe for lost appends went out */
     uint64_t retry_ms;      /* neither a snapshot offer nor a load before this */
-    uint64_t round;         /* last read round that it answered */
+    uint64_t round;         /* last round of heartbeats that it answered */
+    uint64_t round_ms;      /* when that round was sent; 0: not known */
     bool probe_sent;        /* PEER_PROBE: an append is on the way */
     uint64_t tell_ms;       /* when a commit that it does not know of is told by itself; 0: it knows */
     raft_index *inflight;   /* ring: last index of each append on the way */
@@ -76,6 +77,7 @@ struct raft {
 
     struct entries log;
     struct raft_point base; /* the snapshot's */
+    uint64_t base_store_id; /* a witness: the unit that makes the base durable */
     raft_index commit, applied, verified;
     raft_index term_start; /* leader: its no-op */
 
@@ -91,8 +93,8 @@ struct raft {
     struct load loads[LIMIT_MEMBERS];
 
     uint64_t election_deadline_ms, heartbeat_deadline_ms;
-    uint64_t leader_heard_ms;
-    bool leader_heard; /* leader_heard_ms counts */
+    uint64_t leader_heard_ms; /* no vote within an election time-out of this; of the start, at a member that may have promised so */
+    bool leader_heard;        /* leader_heard_ms counts */
 
     raft_id transfer_to;
     uint64_t transfer_deadline_ms;
@@ -106,12 +108,16 @@ struct raft {
 
     struct read_wait reads[RAFT_READS_MAX + RAFT_REMOTE_READS_MAX]; /* oldest first; the first reads_running are under way */
     uint32_t read_count, reads_running, reads_local;
-    uint64_t round; /* leader: read round; follower: number of the last request */
+    uint64_t round;      /* leader: of the last heartbeats to all; follower: number of the last request */
+    uint64_t read_round; /* leader: the round that the reads under way wait for */
     raft_index round_index;
+    uint64_t round_sent_ms[RAFT_ROUNDS_KEPT]; /* by round number */
+    bool lease_void;                          /* leader: TIMEOUT_NOW is on the way, who knows how long */
+    uint64_t lease_barred_until_ms;           /* after RAFT_IN_CLOCK_UNSURE */
     uint64_t read_retry_ms;
 
     /* what this step puts out */
-    bool store_used, store_vote;
+    bool store_used, store_vote, rebase;
     raft_index truncate_from, store_first, proposed_index;
     struct raft_send sends[RAFT_SENDS_MAX + 1]; /* the last: for what is one too many */
     struct raft_read reads_out[RAFT_READS_MAX];
@@ -145,6 +151,7 @@ void vote_on_reply(struct raft *r, const struct raft_message *m);
 struct peer *replicate_peer(struct raft *r, raft_id id); /* NULL: not a member, or this one */
 void replicate_begin(struct raft *r);                    /* this member leads from now on */
 void replicate_end(struct raft *r);
+void replicate_clock(struct raft *r, int64_t clock_ms); /* the next entry, an ENTRY_CLOCK, has this time */
 enum grey_error replicate_append(struct raft *r, uint16_t kind, uint16_t schema, struct blob *payload);
 void replicate_flush(struct raft *r);     /* at the end of every step of a leader */
 void replicate_heartbeat(struct raft *r); /* to all */
@@ -182,6 +189,11 @@ enum grey_error read_ask(struct raft *r, uint64_t context);
 void read_on_request(struct raft *r, const struct raft_message *m);
 void read_on_reply(struct raft *r, const struct raft_message *m);
 void read_flush(struct raft *r);
+void read_begin(struct raft *r);      /* this member leads: round 0 begins now */
+void read_round_sent(struct raft *r); /* a new round of heartbeats goes out */
+void read_round_answered(struct raft *r, struct peer *p, uint64_t round);
+uint64_t read_lease_until_ms(const struct raft *r); /* 0: no lease */
+void read_clock_misbehaved(struct raft *r);
 void read_tick(struct raft *r);
 void read_restart(struct raft *r); /* role or leader changed */
 

@@ -14,17 +14,32 @@
 void entry_seal(struct entry *e, const uint8_t prev_hash[DIGEST_BYTES]) {
     uint8_t header[ENTRY_HEADER_BYTES];
     struct bytes payload = blob_bytes(e->payload);
-    digest_sha256(payload, e->digest);
+    uint32_t size = e->stripped_bytes > 0 ? e->stripped_bytes : (uint32_t)payload.size;
+    if (e->stripped_bytes == 0) {
+        digest_sha256(payload, e->digest);
+    }
     bytes_put_be64(header, e->index);
     bytes_put_be64(header + 8, e->term);
     bytes_put_be64(header + 16, e->epoch);
     bytes_put_be64(header + 24, (uint64_t)e->time_ms);
     bytes_put_be16(header + 32, e->kind);
     bytes_put_be16(header + 34, e->schema);
-    bytes_put_be32(header + 36, (uint32_t)payload.size);
+    bytes_put_be32(header + 36, size);
     memcpy(header + 40, prev_hash, DIGEST_BYTES);
     memcpy(header + 72, e->digest, DIGEST_BYTES);
     digest_sha256(bytes_of(header, sizeof header), e->hash);
+}
+
+void entry_strip(struct entry *e) {
+    size_t size = blob_bytes(e->payload).size;
+    if (e->kind != ENTRY_CONFIG && size > 0) {
+        e->stripped_bytes = (uint32_t)size;
+        e->payload = NULL;
+    }
+}
+
+bool entry_time_follows(const struct entry *e, int64_t previous_ms) {
+    return e->time_ms >= (e->kind == ENTRY_CLOCK ? 0 : previous_ms) && e->time_ms <= RAFT_TIME_MS_MAX;
 }
 
 void entries_init(struct entries *log, const struct raft_point *base) {

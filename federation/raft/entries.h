@@ -5,11 +5,18 @@
 #include "federation/raft/raft.h"
 
 #define ENTRY_HEADER_BYTES 104u
+#define RAFT_TIME_MS_MAX (INT64_C(1) << 53) /* log time: 285,000 years */
 
-/* entry_seal: fills e->digest (of the payload) and e->hash = SHA-256(header encoding with prev_hash).  The header encoding is fixed
+/* entry_seal: fills e->digest (of the payload; a stripped entry has it already) and e->hash = SHA-256(header encoding with prev_hash).  The header encoding is fixed
  * big-endian: index u64, term u64, epoch u64, time_ms i64, kind u16, schema u16, payload size u32, prev_hash 32, digest 32
  * (docs/FORMATS.md, "Entry header"). */
 void entry_seal(struct entry *e, const uint8_t prev_hash[DIGEST_BYTES]);
+/* entry_strip: leaves the payload out of a sealed entry (the reference stays the caller's); a membership keeps its own, and what is
+ * empty stays so.  Such an entry is sealed from its digest, and its hash is the same. */
+void entry_strip(struct entry *e);
+
+/* Log time never falls from one entry to the next, except at an ENTRY_CLOCK, which says so. */
+bool entry_time_follows(const struct entry *e, int64_t previous_ms);
 
 /* The window: entries base.index + 1 ... base.index + count, in a ring that grows to capacity_max and never shrinks.
  *
@@ -17,7 +24,7 @@ void entry_seal(struct entry *e, const uint8_t prev_hash[DIGEST_BYTES]);
  *   |...snapshot...|.................|b|1|2|3|4|5|...|
  *                                     ^ base: the entry before the first one held
  *
- * Invariants: terms, times and store ids never fall from one entry to the next; base.index <= stored_index <= last. */
+ * Invariants: terms and store ids never fall from one entry to the next; base.index <= stored_index <= last. */
 struct entries_note {
     uint64_t store_id;  /* the storage unit that holds the entry */
     uint64_t bytes_end; /* payload bytes of all entries ever held up to and with this one: a difference gives any range */

@@ -40,7 +40,8 @@ void follow_answer_stale(struct raft *r, const struct raft_message *m) {
 
 static void follow_acknowledge(struct raft *r, raft_index match) {
     match = match < r->commit ? r->commit : match;
-    raft_emit(r, RAFT_APPEND_REPLY, r->leader, entries_store_id(&r->log, match))->index = match;
+    uint64_t store_id = entries_store_id(&r->log, match);
+    raft_emit(r, RAFT_APPEND_REPLY, r->leader, store_id > 0 ? store_id : r->base_store_id)->index = match;
 }
 
 static void follow_learn_commit(struct raft *r, raft_index commit) {
@@ -51,7 +52,7 @@ static void follow_learn_commit(struct raft *r, raft_index commit) {
 }
 
 /* All that can be said about the message alone. */
-static bool follow_well_formed(const struct raft_message *m) {
+static bool follow_well_formed(const struct raft *r, const struct raft_message *m) {
     if (m->log_term > m->term || (m->index == 0) != (m->log_term == 0) || m->entry_count > RAFT_NUMBER_MAX - m->index ||
         (m->entry_count > 0 && m->entries == NULL)) {
         return false;
@@ -60,8 +61,12 @@ static bool follow_well_formed(const struct raft_message *m) {
     int64_t time_ms = 0;
     for (uint32_t i = 0; i < m->entry_count; i++) {
         const struct entry *e = &m->entries[i];
-        if (e->index != m->index + 1 + i || e->term < term || e->term == 0 || e->term > m->term || e->time_ms < time_ms ||
-            e->time_ms > RAFT_TIME_MS_MAX || blob_bytes(e->payload).size > LIMIT_PAYLOAD_BYTES) {
+        if (e->index != m->index + 1 + i || e->term < term || e->term == 0 || e->term > m->term ||
+            !entry_time_follows(e, time_ms) || blob_bytes(e->payload).size > LIMIT_PAYLOAD_BYTES) {
+            return false;
+        }
+        if (e->stripped_bytes > 0 &&
+            (!r->config.witness || e->kind == ENTRY_CONFIG || e->payload != NULL || e->stripped_bytes > LIMIT_PAYLOAD_BYTES)) {
             return false;
         }
         struct raft_members members;
@@ -118,6 +123,9 @@ static bool follow_extend(struct raft *r, const struct raft_message *m, raft_ind
     while (n < count) {
         struct entry e = from[n];
         entry_seal(&e, prev.hash);
+        if (r->config.witness) {
+            entry_strip(&e);
+        }
         if (entries_append(&r->log, &e, r->store_next) != E_OK) {
             break;
         }
@@ -149,7 +157,7 @@ static void follow_refuse(struct raft *r, const struct raft_message *m, raft_ind
 }
 
 void follow_on_append(struct raft *r, const struct raft_message *m) {
-    if (!follow_well_formed(m)) {
+    if (!follow_well_formed(r, m)) {
         raft_refuse(r, m);
         return;
     }
@@ -171,7 +179,7 @@ void follow_on_append(struct raft *r, const struct raft_message *m) {
             raft_note(r, RAFT_NOTE_DIVERGED, m->index, m->from);
             return;
         }
-        if (m->entry_count > 0 && m->entries[0].time_ms < prev.time_ms) {
+        if (m->entry_count > 0 && !entry_time_follows(&m->entries[0], prev.time_ms)) {
             raft_refuse(r, m);
             return;
         }
@@ -222,10 +230,25 @@ void follow_on_heartbeat(struct raft *r, const struct raft_message *m) {
     follow_learn_commit(r, m->commit_index);
 }
 
+/* A witness needs no state: the point and the membership there are all that a snapshot means to it. */
+static void follow_rebase(struct raft *r, const struct raft_message *m) {
+    if (entries_last(&r->log) > r->commit) {
+        raft_note(r, RAFT_NOTE_TRUNCATED, r->commit + 1, entries_last(&r->log));
+    }
+    r->base = m->point;
+    entries_reset(&r->log, &m->point);
+    r->commit = r->applied = r->verified = m->point.index;
+    r->base_store_id = raft_store_unit(r);
+    r->rebase = true;
+    change_install(r, m->members, m->members_index);
+    follow_acknowledge(r, m->point.index);
+}
+
 void follow_on_snapshot(struct raft *r, const struct raft_message *m) {
     const struct raft_point *point = &m->point;
     if (point->index == 0 || point->index > RAFT_NUMBER_MAX || point->term == 0 || point->term > m->term || point->time_ms < 0 ||
-        point->time_ms > RAFT_TIME_MS_MAX) {
+        point->time_ms > RAFT_TIME_MS_MAX || (m->members != NULL) != r->config.witness ||
+        (m->members != NULL && (m->members_index > point->index || raft_members_check(m->members) != E_OK))) {
         raft_refuse(r, m);
         return;
     }
@@ -245,7 +268,9 @@ void follow_on_snapshot(struct raft *r, const struct raft_message *m) {
         follow_acknowledge(r, r->commit); /* nothing to fetch: committed entries are in every leader's log */
         return;
     }
-    if (!r->installing) {
+    if (r->config.witness) {
+        follow_rebase(r, m);
+    } else if (!r->installing) {
         r->installing = r->install_out = true;
         r->install_point = *point;
         r->install_from = m->from;

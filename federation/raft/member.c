@@ -86,13 +86,18 @@ enum grey_error raft_members_check(const struct raft_members *m) {
     if (m->count > LIMIT_MEMBERS) {
         return E_BAD_MESSAGE;
     }
-    uint32_t voters = 0, voters_old = 0;
+    uint32_t voters = 0, voters_old = 0, witnesses = 0, witnesses_old = 0;
     for (uint32_t i = 0; i < m->count; i++) {
         if (!member_ok(&m->at[i]) || (i > 0 && m->at[i].id <= m->at[i - 1].id)) {
             return E_BAD_MESSAGE;
         }
         voters += m->at[i].voter;
         voters_old += m->at[i].voter_old;
+        witnesses += m->at[i].voter && m->at[i].witness;
+        witnesses_old += m->at[i].voter_old && m->at[i].witness;
+    }
+    if (witnesses > voters / 2 || witnesses_old > voters_old / 2) { /* a majority is voters / 2 + 1 */
+        return E_BAD_MESSAGE;
     }
     return voters == 0 || voters > LIMIT_VOTERS || voters_old > LIMIT_VOTERS ? E_BAD_MESSAGE : E_OK;
 }

@@ -10,7 +10,8 @@
 
 struct raft_member {
     raft_id id;
-    bool voter, voter_old, witness; /* neither voter nor voter_old: a learner.  witness: votes, holds no payloads (later) */
+    bool voter, voter_old; /* neither: a learner */
+    bool witness;          /* votes and acknowledges headers, holds no payloads, never leads */
     bool leaving;          /* joint only: an outgoing voter that is gone when the joint phase ends; else it stays, a learner */
     struct grey_name node; /* its name; two entries with one name while a wiped node replaces its former self */
     char peer_address[LIMIT_ADDRESS_BYTES + 1], http_address[LIMIT_ADDRESS_BYTES + 1];
@@ -29,8 +30,8 @@ enum grey_error raft_members_put(struct raft_members *m,
                                  const struct raft_member *member); /* adds or replaces by id; E_TOO_LARGE */
 void raft_members_remove(struct raft_members *m, raft_id id);       /* harmless when absent */
 
-/* raft_members_check: order, ids, names, addresses, flags that fit together, 1 to LIMIT_VOTERS voters in each set in use.
- * E_BAD_MESSAGE. */
+/* raft_members_check: order, ids, names, addresses, flags that fit together, 1 to LIMIT_VOTERS voters in each set in use, and so few
+ * witnesses among them that every majority has a member that holds payloads.  E_BAD_MESSAGE. */
 enum grey_error raft_members_check(const struct raft_members *m);
 
 /* raft_members_plan: the configuration to propose next for `now` to become `want` (of which voter_old and leaving are ignored):

@@ -101,8 +101,7 @@ static bool raft_start_ok(const struct raft_start *s) {
     for (uint32_t i = 0; i < s->entry_count; i++) {
         const struct entry *e = &s->entries[i];
         struct raft_members members;
-        if (e->index != s->window_base.index + 1 + i || e->term < term || e->term == 0 || e->time_ms < time_ms ||
-            e->time_ms > RAFT_TIME_MS_MAX ||
+        if (e->index != s->window_base.index + 1 + i || e->term < term || e->term == 0 || !entry_time_follows(e, time_ms) ||
             (e->kind == ENTRY_CONFIG && raft_members_decode(blob_bytes(e->payload), &members) != E_OK)) {
             return false;
         }
@@ -164,6 +163,10 @@ struct raft *raft_new(const struct raft_config *config, const struct raft_start 
     }
     read_restart(r);
     vote_draw_deadline(r);
+    if (start->term > 0) { /* it may have answered a leader just before it stopped, and that leader may count on it */
+        r->leader_heard = true;
+        r->leader_heard_ms = now_ms;
+    }
     uint64_t alone[LIMIT_MEMBERS] = {0};
     for (uint32_t i = 0; i < r->members.count; i++) {
         alone[i] = r->members.at[i].id == config->self;
@@ -258,14 +261,14 @@ static void raft_on_message(struct raft *r, const struct raft_message *m) {
     }
 }
 
-static enum grey_error raft_propose(struct raft *r, const struct raft_proposal *proposals, uint32_t count) {
+static enum grey_error raft_propose(struct raft *r, const struct raft_proposal *proposals, uint32_t count, bool is_clock) {
     if (r->role != RAFT_LEADER || r->transfer_to != 0) {
         return E_NOT_LEADER; /* surely not proposed */
     }
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < count; i++) {
         size_t size = blob_bytes(proposals[i].payload).size;
-        if (size > LIMIT_PAYLOAD_BYTES || proposals[i].kind == ENTRY_CONFIG) {
+        if (size > LIMIT_PAYLOAD_BYTES || proposals[i].kind == ENTRY_CONFIG || (proposals[i].kind == ENTRY_CLOCK) != is_clock) {
             return E_BAD_MESSAGE;
         }
         bytes += size;
@@ -291,6 +294,21 @@ static enum grey_error raft_propose(struct raft *r, const struct raft_proposal *
     }
     r->proposed_index = first;
     return E_OK;
+}
+
+static enum grey_error raft_set_clock(struct raft *r, const struct raft_input *in) {
+    int64_t time_ms = r->anchor_time_ms;
+    uint64_t at_ms = r->anchor_ms;
+    if (in->proposal_count != 1 || in->clock_ms < 0 || in->clock_ms > RAFT_TIME_MS_MAX) {
+        return E_BAD_MESSAGE;
+    }
+    replicate_clock(r, in->clock_ms);
+    enum grey_error err = raft_propose(r, in->proposals, 1, true);
+    if (err != E_OK) {
+        r->anchor_time_ms = time_ms;
+        r->anchor_ms = at_ms;
+    }
+    return err;
 }
 
 static void raft_on_stored(struct raft *r, uint64_t store_id) {
@@ -342,7 +360,9 @@ static enum grey_error raft_take(struct raft *r, const struct raft_input *in) {
         raft_on_message(r, in->message);
         return E_OK;
     case RAFT_IN_PROPOSE:
-        return raft_propose(r, in->proposals, in->proposal_count);
+        return raft_propose(r, in->proposals, in->proposal_count, false);
+    case RAFT_IN_CLOCK:
+        return raft_set_clock(r, in);
     case RAFT_IN_MEMBERS:
         return change_propose(r, in->members);
     case RAFT_IN_STORED:
@@ -369,6 +389,9 @@ static enum grey_error raft_take(struct raft *r, const struct raft_input *in) {
         return E_OK;
     case RAFT_IN_TRANSFER:
         return replicate_transfer(r, in->peer);
+    case RAFT_IN_CLOCK_UNSURE:
+        read_clock_misbehaved(r);
+        return E_OK;
     }
     return E_BAD_MESSAGE;
 }
@@ -380,6 +403,9 @@ static void raft_hand_out(struct raft *r, struct raft_output *out) {
                                 .store_vote = r->store_vote,
                                 .store_first = r->store_first > 0 ? r->store_first : 1,
                                 .store_last = r->store_first > 0 ? entries_last(&r->log) : 0,
+                                .rebase = r->rebase ? &r->base : NULL,
+                                .rebase_members = r->rebase ? &r->members : NULL,
+                                .rebase_members_index = r->rebase ? r->members_index : 0,
                                 .sends = r->sends,
                                 .send_count = r->send_count,
                                 .commit_index = r->commit,
@@ -402,7 +428,7 @@ static void raft_hand_out(struct raft *r, struct raft_output *out) {
 enum grey_error raft_step(struct raft *r, const struct raft_input *in, struct raft_output *out) {
     r->now_ms = in->now_ms > r->now_ms ? in->now_ms : r->now_ms;
     r->wall_ms = in->wall_ms;
-    r->store_used = r->store_vote = r->install_out = false;
+    r->store_used = r->store_vote = r->install_out = r->rebase = false;
     r->truncate_from = r->store_first = r->proposed_index = 0;
     r->send_count = r->reads_out_count = r->load_count = r->note_count = 0;
     enum grey_error err = raft_take(r, in);
@@ -450,6 +476,7 @@ void raft_status(const struct raft *r, struct raft_status *s) {
                               .applied_index = r->applied,
                               .last_time_ms = last.time_ms,
                               .quorum_contact_ms = r->role == RAFT_LEADER ? replicate_quorum_ms(r) : r->leader_heard_ms,
+                              .lease_until_ms = read_lease_until_ms(r),
                               .members_index = r->members_index,
                               .members = &r->members,
                               .members_committed = r->members_index <= r->commit};

@@ -5,6 +5,9 @@
  * out what each output says.  No system call, no clock, no logging: time is in->now_ms, chance comes from config.seed.  Memory is
  * allocated in raft_new and for entries (bounded by window_*), nowhere else.
  *
+ * now_ms must be read after the message arrived, or the client's read was taken up, that the input is about: a lease, and a follower's
+ * promise behind it, are worth as much as these times (read.c).
+ *
  * The rule of durability: whatever promises something (a vote, an append acknowledgement, a candidate's own vote) is a send with
  * `after_store_id` > 0 and may leave only when the storage reported that store id.  A leader's appends have after_store_id 0: they
  * leave at once, beside its own disk write; its own copy counts only after RAFT_STORED. */
@@ -14,7 +17,9 @@
 #include "federation/raft/member.h"
 #include "include/grey/entry.h"
 
-#define RAFT_READS_MAX 1024u /* reads of the owner that wait; above, RAFT_IN_READ gets E_BUSY */
+#define RAFT_READS_MAX 1024u       /* reads of the owner that wait; above, RAFT_IN_READ gets E_BUSY */
+#define RAFT_LEASE_MARGIN_MS 10u   /* rounding of clocks to milliseconds on both sides, and some */
+#define RAFT_LEASE_PAUSE_MS 10000u /* after RAFT_IN_CLOCK_UNSURE */
 
 struct raft;
 
@@ -27,6 +32,9 @@ struct raft_config {
     uint32_t message_bytes_max;                                /* payload bytes of one append (one entry may be larger) */
     uint32_t inflight_messages_max;                            /* appends on the way to one peer */
     uint32_t snapshot_retry_ms;                                /* an unanswered snapshot offer is repeated after this */
+    bool lease_reads;                                          /* a leader answers reads from its lease while that holds (read.c) */
+    bool witness;                 /* this member holds headers only and never leads; the memberships must say so too */
+    uint32_t clock_drift_percent; /* the lease holds while no two clocks of the group run apart by more; above 99: no lease */
     uint64_t seed;
 };
 
@@ -63,7 +71,8 @@ enum raft_message_kind {
     RAFT_APPEND_REPLY,
     RAFT_HEARTBEAT,
     RAFT_HEARTBEAT_REPLY,
-    RAFT_SNAPSHOT, /* "fetch my snapshot of `point`": the data is pulled by the owner of the receiving member */
+    RAFT_SNAPSHOT, /* "fetch my snapshot of `point`": the data is pulled by the owner of the receiving member.  To a witness: "all up to
+                      `point` is committed", with the membership there; nothing is fetched */
     RAFT_READ_REQUEST,
     RAFT_READ_REPLY,  /* follower asks the leader for a read index */
     RAFT_TIMEOUT_NOW, /* transfer of leadership: campaign at once */
@@ -77,18 +86,21 @@ struct raft_message {
     raft_term term;
     raft_index
         index; /* APPEND: entry before the first; VOTE: candidate's last; APPEND_REPLY: match, or the index that did not match */
-    raft_term log_term;              /* term at `index`; in a refused APPEND_REPLY: term at hint_index */
-    raft_index hint_index;           /* refused APPEND_REPLY: the leader need not look above this */
-    raft_index commit_index;         /* APPEND, HEARTBEAT (never above what the peer has acknowledged) */
-    uint64_t round;                  /* HEARTBEAT and reply: number of the read round; READ_*: the follower's request number */
-    bool refused;                    /* replies */
-    bool transfer;                   /* VOTE, PRE_VOTE: by order of the leader; overrides leader stickiness */
-    uint8_t hash[DIGEST_BYTES];      /* APPEND: chain hash at `index`; SNAPSHOT: in point */
-    uint8_t last_hash[DIGEST_BYTES]; /* APPEND with entries: chain hash after the last of them */
-    struct raft_point point;         /* SNAPSHOT */
+    raft_term log_term;      /* term at `index`; in a refused APPEND_REPLY: term at hint_index */
+    raft_index hint_index;   /* refused APPEND_REPLY: the leader need not look above this */
+    raft_index commit_index; /* APPEND, HEARTBEAT (never above what the peer has acknowledged) */
+    uint64_t round;          /* HEARTBEAT and reply: number of the read round; READ_*: the follower's request number */
+    bool refused;            /* replies */
+    bool transfer;           /* VOTE, PRE_VOTE: by order of the leader; overrides leader stickiness */
+    bool headers;            /* APPEND: to a witness; payloads other than memberships need not be sent, but their digests */
+    const struct raft_members *members; /* SNAPSHOT to a witness: in force at `point`; else NULL.  Lends as entries do */
+    raft_index members_index;           /*   where that stands */
+    uint8_t hash[DIGEST_BYTES];         /* APPEND: chain hash at `index`; SNAPSHOT: in point */
+    uint8_t last_hash[DIGEST_BYTES];    /* APPEND with entries: chain hash after the last of them */
+    struct raft_point point;            /* SNAPSHOT */
     const struct entry
-        *entries;         /* APPEND: index + 1 ...; received ones need index, term, epoch, time_ms, kind, schema and payload, */
-    uint32_t entry_count; /* digest and hash are computed here and compared with last_hash */
+        *entries;         /* APPEND: index + 1 ...; received ones need index, term, epoch, time_ms, kind, schema and payload (or */
+    uint32_t entry_count; /* stripped_bytes and digest); digest and hash are computed here and compared with last_hash */
 };
 
 struct raft_proposal {
@@ -100,6 +112,7 @@ enum raft_input_kind {
     RAFT_IN_TICK,      /* time passes.  Every input carries the time; tick at least by raft_deadline_ms */
     RAFT_IN_MESSAGE,   /* message, borrowed; from a member or a former one, its fields are not trusted */
     RAFT_IN_PROPOSE,   /* proposals, proposal_count: all or nothing; out->proposed_index is the first one's index */
+    RAFT_IN_CLOCK,     /* proposals: one ENTRY_CLOCK; clock_ms: log time goes on from there, forwards or back (leader only) */
     RAFT_IN_MEMBERS,   /* members: the wanted set (voter flags; voter_old ignored); goes through a joint phase by itself when
                                more than one voter changes.  E_MEMBER_CHANGE_PENDING, E_NOT_LEADER */
     RAFT_IN_STORED,    /* store_id: the storage made everything up to this id durable */
@@ -111,12 +124,15 @@ enum raft_input_kind {
     RAFT_IN_SNAPSHOT_FAILED, /* it could not be fetched; the leader will offer again */
     RAFT_IN_LINK_DOWN,       /* peer: what was on the way to it may be lost */
     RAFT_IN_TRANSFER,        /* peer, 0: the best follower; out of leadership when it is caught up */
+    RAFT_IN_CLOCK_UNSURE,    /* the clock behind now_ms jumped or stood still: no lease for RAFT_LEASE_PAUSE_MS, and no vote before
+                                an election time-out has passed */
 };
 
 struct raft_input {
     enum raft_input_kind kind;
-    uint64_t now_ms; /* monotonic */
-    int64_t wall_ms; /* used only when this step makes the member a leader: log time may then move up to 60 s towards it */
+    uint64_t now_ms;  /* monotonic */
+    int64_t wall_ms;  /* used only when this step makes the member a leader: log time may then move up to 60 s towards it */
+    int64_t clock_ms; /* RAFT_IN_CLOCK: Unix milliseconds */
     const struct raft_message *message;
     const struct raft_proposal *proposals;
     uint32_t proposal_count;
@@ -138,6 +154,7 @@ struct raft_read {
     uint64_t context;
     raft_index index;    /* serve the read when this is applied */
     enum grey_error err; /* E_OK, E_NO_QUORUM or E_NOT_LEADER */
+    bool lease;          /* answered from this leader's lease: nobody was asked */
 };
 struct raft_load {
     raft_id peer;
@@ -167,8 +184,11 @@ struct raft_output {
     bool store_vote;   /*   term and vote below */
     raft_term term;
     raft_id vote;
-    raft_index truncate_from;           /*   > 0: forget stored entries from here on (before appending) */
-    raft_index store_first, store_last; /*   entries to append, by raft_entry; none when store_last < store_first */
+    raft_index truncate_from;                  /*   > 0: forget stored entries from here on (before appending) */
+    raft_index store_first, store_last;        /*   entries to append, by raft_entry; none when store_last < store_first */
+    const struct raft_point *rebase;           /*   a witness: forget the whole log, which goes on behind this point; else NULL */
+    const struct raft_members *rebase_members; /*     the membership there, to be stored with it */
+    raft_index rebase_members_index;
 
     const struct raft_send *sends;
     uint32_t send_count;
@@ -213,6 +233,7 @@ struct raft_status {
     uint8_t last_hash[DIGEST_BYTES];
     int64_t last_time_ms;       /* log time of the last entry */
     uint64_t quorum_contact_ms; /* leader: when a majority was last heard of; follower: when the leader was */
+    uint64_t lease_until_ms;    /* leader: reads are answered at once before this; 0: no lease */
     raft_index members_index;
     const struct raft_members *members; /* the latest, committed or not; lends until the next step */
     bool members_committed;

@@ -48,6 +48,11 @@ static void replicate_set_clock(struct raft *r) {
     r->anchor_ms = r->now_ms;
 }
 
+void replicate_clock(struct raft *r, int64_t clock_ms) {
+    r->anchor_time_ms = clock_ms;
+    r->anchor_ms = r->now_ms;
+}
+
 int64_t raft_log_time_ms(const struct raft *r, uint64_t now_ms) {
     struct raft_point last;
     must(entries_point(&r->log, entries_last(&r->log), &last));
@@ -63,8 +68,8 @@ int64_t raft_log_time_ms(const struct raft *r, uint64_t now_ms) {
 void replicate_begin(struct raft *r) {
     raft_index last = entries_last(&r->log);
     r->term_start = last + 1;
-    r->round = 0;
     r->transfer_to = 0;
+    read_begin(r);
     for (uint32_t i = 0; i < r->members.count; i++) {
         struct peer *p = &r->peers[i];
         *p = (struct peer){.id = p->id, .inflight = p->inflight, .next = last + 1, .heard_ms = r->now_ms, .progress_ms = r->now_ms};
@@ -87,7 +92,7 @@ enum grey_error replicate_append(struct raft *r, uint16_t kind, uint16_t schema,
     struct entry e = {.index = last.index + 1,
                       .term = r->term,
                       .epoch = r->term, /* the epoch rises with each leader: the term does just that */
-                      .time_ms = raft_log_time_ms(r, r->now_ms),
+                      .time_ms = kind == ENTRY_CLOCK ? r->anchor_time_ms : raft_log_time_ms(r, r->now_ms),
                       .kind = kind,
                       .schema = schema,
                       .payload = payload};
@@ -115,12 +120,17 @@ static void replicate_send_heartbeat(struct raft *r, struct peer *p) {
 }
 
 void replicate_heartbeat(struct raft *r) {
+    read_round_sent(r);
     for (uint32_t i = 0; i < r->members.count; i++) {
         if (r->members.at[i].id != r->config.self) {
             replicate_send_heartbeat(r, &r->peers[i]);
         }
     }
     r->heartbeat_deadline_ms = r->now_ms + r->config.heartbeat_ms;
+}
+
+static bool replicate_to_witness(const struct raft *r, const struct peer *p) {
+    return raft_members_find(&r->members, p->id)->witness;
 }
 
 static void replicate_send_append(struct raft *r, struct peer *p, const struct raft_point *prev, const struct entry *entries,
@@ -132,6 +142,7 @@ static void replicate_send_append(struct raft *r, struct peer *p, const struct r
     m->commit_index = r->commit;
     m->entries = entries;
     m->entry_count = count;
+    m->headers = replicate_to_witness(r, p);
     raft_index last = prev->index + count;
     if (r->commit > p->commit_sent) {
         p->commit_sent = r->commit < last ? r->commit : last;
@@ -161,8 +172,17 @@ static void replicate_send_snapshot(struct raft *r, struct peer *p) {
     }
     p->retry_ms = r->now_ms + r->config.snapshot_retry_ms;
     p->prev = r->base;
-    raft_emit(r, RAFT_SNAPSHOT, p->id, 0)->point = r->base;
-    raft_note(r, RAFT_NOTE_SNAPSHOT_OFFERED, p->id, r->base.index);
+    bool witness = replicate_to_witness(r, p);
+    if (witness) { /* needs no data, so it may have the newest point that is settled; that is in memory */
+        must(entries_point(&r->log, r->commit, &p->prev));
+    }
+    struct raft_message *m = raft_emit(r, RAFT_SNAPSHOT, p->id, 0);
+    m->point = p->prev;
+    if (witness) {
+        m->members = &r->settled;
+        m->members_index = r->settled_index;
+    }
+    raft_note(r, RAFT_NOTE_SNAPSHOT_OFFERED, p->id, m->point.index);
 }
 
 /* Asks the owner for entries that are on disk only. */
@@ -258,7 +278,7 @@ static void replicate_flush_transfer(struct raft *r) {
         r->transfer_to = 0;
     } else if (!r->transfer_sent && p->match == entries_last(&r->log)) {
         raft_emit(r, RAFT_TIMEOUT_NOW, p->id, 0);
-        r->transfer_sent = true;
+        r->transfer_sent = r->lease_void = true;
     }
 }
 
@@ -416,7 +436,7 @@ void replicate_on_heartbeat_reply(struct raft *r, const struct raft_message *m) 
         return;
     }
     p->heard_ms = r->now_ms;
-    p->round = m->round > p->round ? m->round : p->round;
+    read_round_answered(r, p, m->round);
     if (p->mode == PEER_PROBE) {
         p->probe_sent = false; /* an append may have been lost */
     } else if (p->mode == PEER_REPLICATE && m->refused) {
@@ -449,7 +469,7 @@ enum grey_error replicate_transfer(struct raft *r, raft_id to) {
     for (uint32_t i = 0; i < r->members.count; i++) {
         const struct raft_member *member = &r->members.at[i];
         const struct peer *p = &r->peers[i];
-        if (!member->voter || member->id == r->config.self || (to != 0 && member->id != to)) {
+        if (!member->voter || member->witness || member->id == r->config.self || (to != 0 && member->id != to)) {
             continue;
         }
         bool active = r->now_ms - p->heard_ms < r->config.election_timeout_ms_max;

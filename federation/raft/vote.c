@@ -3,7 +3,8 @@
  * A member whose election time-out passes first asks whether it could win (pre-vote: no term is raised, nothing is stored), and only
  * then raises its term, votes for itself and asks for votes.  Its request leaves when its own vote is durable, and its own vote
  * counts from then on only.  A member that hears its leader ignores both kinds of request (leader stickiness), so that a member that
- * was removed, or that cannot hear the leader, disturbs nobody; a transfer of leadership overrides that.
+ * was removed, or that cannot hear the leader, disturbs nobody; a transfer of leadership overrides that.  This is also the promise
+ * that a leader's lease rests on (read.c): it is kept through a later term and, from the start on, after a restart.
  *
  * Votes are granted to whoever asks, member or not by this node's own configuration: the candidate's may be newer (FAULTS 2b, 9).
  * But only the voters of a candidate's own configuration count for it. */
@@ -18,6 +19,10 @@ static bool vote_is_voter(const struct raft *r, const struct raft_members *m) {
  * may be the only one whose log can win, and then has to lead until the configuration without it is committed (thesis 4.2.2). */
 static bool vote_may_campaign(const struct raft *r) {
     struct raft_members before;
+    const struct raft_member *self = raft_members_find(&r->members, r->config.self);
+    if (r->config.witness || (self != NULL && self->witness)) {
+        return false; /* it has nothing that a leader gives to others */
+    }
     return vote_is_voter(r, &r->members) || (change_before(r, &before) && vote_is_voter(r, &before));
 }
 
@@ -54,7 +59,6 @@ void vote_follow(struct raft *r, raft_term term, raft_id leader) {
     must(term >= r->term && leader != r->config.self);
     if (term > r->term) {
         vote_set_term(r, term, 0);
-        r->leader_heard = false;
     }
     if (r->role == RAFT_LEADER) {
         replicate_end(r);

@@ -30,6 +30,8 @@ struct entry {
     grey_epoch epoch;
     int64_t time_ms; /* log time, Unix milliseconds; never goes back */
     uint16_t kind, schema;
+    uint32_t
+        stripped_bytes; /* a witness holds headers only: size of the payload that is not here, which digest stands for; else 0 */
     uint8_t digest[DIGEST_BYTES];
     uint8_t hash[DIGEST_BYTES];
     struct blob *payload;

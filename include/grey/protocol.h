@@ -33,6 +33,7 @@ enum message_kind {
     MESSAGE_PAYLOAD_FETCH = 9,
     MESSAGE_PAYLOADS = 10,
     MESSAGE_PART = 11, /* a piece of a message above LIMIT_FRAME_PAYLOAD_BYTES */
+    MESSAGE_CLOCK = 12,
     /* between site and core: federation/sync.h */
     MESSAGE_UP_HELLO = 64,
     MESSAGE_UP_EVENTS = 65,

@@ -14,6 +14,14 @@ check() { # name, expected text on stdin, file that must hold it whole
 check "configuration keys" docs/CONFIGURATION.md "paste the table of 'greyd --config-keys'" < <("$build/greyd" --config-keys)
 check "errors" docs/ERRORS.md "write it with tests/script/errors.sh" < <(tests/script/errors.sh)
 check "keys in the manual" docs/man/greyd.yaml.5 "replace its KEYS by the output of 'tests/script/man5.sh BUILD'" < <(tests/script/man5.sh "$build")
+number=$((number + 1))
+if difference=$(diff <(tests/script/routes.sh) <(tests/script/routes.sh --documented)); then
+    echo "ok $number - calls in docs/openapi.yaml"
+else
+    echo "not ok $number - calls in docs/openapi.yaml: < served, > documented"
+    echo "# ${difference//$'\n'/$'\n'# }"
+    failed=1
+fi
 # Every flag and verb stands in its manual page.
 known() { # name, page; words on stdin
     local word missing=

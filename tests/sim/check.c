@@ -115,6 +115,9 @@ static void check_leader(struct world *w, const struct node *n, const struct raf
         world_fail(w, "L1: nodes %" PRIu64 " and %" PRIu64 " lead term %" PRIu64, c->leaders[s->term], n->id, s->term);
     }
     c->leaders[s->term] = n->id;
+    if (n->witness) {
+        world_fail(w, "node %" PRIu64 " leads term %" PRIu64 ", and is a witness", n->id, s->term);
+    }
     if (n->disk.term < s->term || n->disk.vote != n->id) {
         world_fail(w, "L5: node %" PRIu64 " leads term %" PRIu64 ", its own vote is not on its disk", n->id, s->term);
     }

@@ -1,7 +1,8 @@
 /* sim: runs clusters from seeds and says which law was broken.
  *
  *     sim --seed N --count K --minutes M     K seeds from N on, M virtual minutes of faults each, then a calm end
- *     sim --seed N --trace                   one seed, every message and note */
+ *     sim --seed N --trace                   one seed, every message and note
+ *     sim --drift-ppm D ...                  clocks run wrong by up to D, either way; leases allow for 5000 */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,18 +59,19 @@ static void run_calm(struct world *w) {
 }
 
 static int usage(void) {
-    fprintf(stderr, "usage: sim [--seed N] [--count K] [--minutes M] [--trace]\n");
+    fprintf(stderr, "usage: sim [--seed N] [--count K] [--minutes M] [--drift-ppm D] [--trace]\n");
     return 2;
 }
 
 int main(int argc, char **argv) {
-    uint64_t seed = 1, count = 1, minutes = 1, violations = 0;
+    uint64_t seed = 1, count = 1, minutes = 1, violations = 0, drift_ppm = world_drift_ppm;
     bool trace = false;
     for (int i = 1; i < argc; i++) {
-        uint64_t *number = strcmp(argv[i], "--seed") == 0      ? &seed
-                           : strcmp(argv[i], "--count") == 0   ? &count
-                           : strcmp(argv[i], "--minutes") == 0 ? &minutes
-                                                               : NULL;
+        uint64_t *number = strcmp(argv[i], "--seed") == 0        ? &seed
+                           : strcmp(argv[i], "--count") == 0     ? &count
+                           : strcmp(argv[i], "--minutes") == 0   ? &minutes
+                           : strcmp(argv[i], "--drift-ppm") == 0 ? &drift_ppm
+                                                                 : NULL;
         if (number != NULL && i + 1 < argc) {
             *number = strtoull(argv[++i], NULL, 10);
         } else if (strcmp(argv[i], "--trace") == 0) {
@@ -78,6 +80,7 @@ int main(int argc, char **argv) {
             return usage();
         }
     }
+    world_drift_ppm = drift_ppm < 900000 ? (uint32_t)drift_ppm : 900000;
     uint64_t totals[COUNT_KINDS] = {0}, virtual_us = 0;
     struct timespec begin, end;
     clock_gettime(CLOCK_MONOTONIC, &begin);

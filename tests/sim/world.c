@@ -34,15 +34,18 @@ const char *const world_count_names[COUNT_KINDS] = {"crashes",
                                                     "loads",
                                                     "loads failed",
                                                     "truncations",
+                                                    "witnesses rebased",
                                                     "elections won",
                                                     "quorums lost",
                                                     "entries committed",
                                                     "proposals acknowledged",
                                                     "reads",
+                                                    "reads by lease",
                                                     "reads failed",
                                                     "steps"};
 
 static const uint64_t MS = 1000;
+uint32_t world_drift_ppm = 5000; /* either way: two clocks run apart by the 1% that leases allow for, at most */
 
 uint64_t world_draw(struct world *w, uint64_t bound) {
     uint64_t z = (w->random += UINT64_C(0x9e3779b97f4a7c15));
@@ -146,21 +149,33 @@ static struct raft_message *message_copy(const struct raft_message *m) {
                                   .commit_index = m->commit_index,
                                   .round = m->round,
                                   .refused = m->refused,
-                                  .transfer = m->transfer};
+                                  .transfer = m->transfer,
+                                  .headers = m->headers};
     if (m->kind == RAFT_APPEND) {
         memcpy(copy->hash, m->hash, DIGEST_BYTES);
         memcpy(copy->last_hash, m->last_hash, DIGEST_BYTES);
         struct entry *entries = m->entry_count > 0 ? world_alloc(m->entry_count, sizeof *entries) : NULL;
         for (uint32_t i = 0; i < m->entry_count; i++) {
             entries[i] = m->entries[i];
+            if (m->headers) {
+                entry_strip(&entries[i]);
+            }
             blob_ref(entries[i].payload);
-            memset(entries[i].digest, 0, DIGEST_BYTES);
+            if (entries[i].stripped_bytes == 0) {
+                memset(entries[i].digest, 0, DIGEST_BYTES);
+            }
             memset(entries[i].hash, 0, DIGEST_BYTES);
         }
         copy->entries = entries;
         copy->entry_count = m->entry_count;
     } else if (m->kind == RAFT_SNAPSHOT) {
         copy->point = m->point;
+        if (m->members != NULL) {
+            struct raft_members *members = world_alloc(1, sizeof *members);
+            *members = *m->members;
+            copy->members = members;
+            copy->members_index = m->members_index;
+        }
     }
     return copy;
 }
@@ -171,6 +186,7 @@ static void message_free(struct raft_message *m) {
             blob_unref(m->entries[i].payload);
         }
         free((void *)(uintptr_t)m->entries);
+        free((void *)(uintptr_t)m->members);
         free(m);
     }
 }
@@ -261,6 +277,13 @@ static void disk_take(struct world *w, struct disk *d, const struct unit *u) {
         d->term = u->term;
         d->vote = u->vote;
     }
+    if (u->rebase) {
+        disk_cut(d, d->base.index + 1);
+        d->base = u->base;
+        d->base_members = u->base_members;
+        d->base_members_index = u->base_members_index;
+        d->applied = u->base.index;
+    }
     if (u->truncate_from > 0) {
         disk_cut(d, u->truncate_from > d->base.index ? u->truncate_from : d->base.index + 1);
     }
@@ -322,7 +345,7 @@ static void unit_queue(struct world *w, struct node *n, struct unit *u) {
 
 static uint64_t node_ms(const struct world *w, const struct node *n) {
     int64_t us = (int64_t)w->now_us;
-    return (uint64_t)(n->clock_offset_ms + (us + us / 1000000 * n->drift_ppm) / 1000);
+    return (uint64_t)(n->clock_offset_ms + (us + us * n->drift_ppm / 1000000) / 1000);
 }
 
 struct node *world_node(struct world *w, raft_id id) {
@@ -352,7 +375,8 @@ struct node *world_leader(struct world *w) {
 
 static void node_schedule_tick(struct world *w, struct node *n) {
     uint64_t deadline_ms = raft_deadline_ms(n->raft), now_ms = node_ms(w, n);
-    uint64_t at_us = w->now_us + (deadline_ms > now_ms ? (deadline_ms - now_ms) * MS : 0) + 1;
+    uint64_t wait_us = deadline_ms > now_ms ? (deadline_ms - now_ms) * MS : 0;
+    uint64_t at_us = w->now_us + wait_us * 1000000 / (uint64_t)(1000000 + n->drift_ppm) + 1; /* its timers run as its clock does */
     if (n->tick_us == 0 || at_us < n->tick_us) {
         n->tick_us = at_us;
         world_later(w, at_us - w->now_us, EVENT_TICK, n);
@@ -376,6 +400,7 @@ static void node_start(struct world *w, struct node *n) {
     start.entry_count = (uint32_t)(disk_last(d) - window);
     struct raft_config config = w->config;
     config.self = n->id;
+    config.witness = n->witness;
     config.seed = world_draw(w, UINT64_MAX);
     n->raft = raft_new(&config, &start, node_ms(w, n));
     free(members);
@@ -399,7 +424,8 @@ uint32_t world_add(struct world *w) {
     *n = (struct node){.id = 1 + w->node_count,
                        .clock_offset_ms = (int64_t)world_draw(w, 1000000),
                        .wall_offset_ms = (int64_t)world_draw(w, 7200000),
-                       .drift_ppm = (int32_t)world_draw(w, 2001) - 1000,
+                       .drift_ppm = (int32_t)(world_chance(w, 500) ? world_drift_ppm : world_draw(w, world_drift_ppm + 1)) *
+                                    (world_chance(w, 500) ? 1 : -1),
                        .held = world_alloc(WORLD_SENDS_HELD_MAX, sizeof(struct held_send))};
     return w->node_count++;
 }
@@ -515,6 +541,15 @@ static void node_store(struct world *w, struct node *n, const struct raft_output
                        .term = out->term,
                        .vote = out->vote,
                        .truncate_from = out->truncate_from};
+    if (out->rebase != NULL) {
+        w->counts[COUNT_REBASED]++;
+        u->rebase = true;
+        u->base = *out->rebase;
+        u->base_members = *out->rebase_members;
+        u->base_members_index = out->rebase_members_index;
+        n->applied = out->rebase->index;
+        n->proposal_count = 0;
+    }
     if (out->store_last >= out->store_first) {
         u->entries = world_alloc(out->store_last - out->store_first + 1, sizeof *u->entries);
         for (raft_index i = out->store_first; i <= out->store_last; i++) {
@@ -522,6 +557,9 @@ static void node_store(struct world *w, struct node *n, const struct raft_output
             if (e == NULL) {
                 world_fail(w, "node %" PRIu64 ": entry %" PRIu64 " is to be stored and not in memory", n->id, i);
                 break;
+            }
+            if (n->witness && e->kind != ENTRY_CONFIG && e->payload != NULL) {
+                world_fail(w, "witness %" PRIu64 " stores the payload of entry %" PRIu64, n->id, i);
             }
             u->entries[u->count] = *e;
             blob_ref(u->entries[u->count++].payload);
@@ -541,6 +579,21 @@ static void node_send(struct world *w, struct node *n, const struct raft_output 
     }
 }
 
+/* A lease says more than that the read is fresh: nobody else can have been elected. */
+static void check_lease(struct world *w, const struct node *n) {
+    struct raft_status s, other;
+    raft_status(n->raft, &s);
+    for (uint32_t i = 0; i < w->node_count; i++) {
+        if (w->nodes[i].up) {
+            raft_status(w->nodes[i].raft, &other);
+            if (other.role == RAFT_LEADER && other.term > s.term) {
+                world_fail(w, "L6: node %" PRIu64 " reads by its lease of term %" PRIu64 ", node %" PRIu64 " leads term %" PRIu64,
+                           n->id, s.term, other.self, other.term);
+            }
+        }
+    }
+}
+
 static void node_take_reads(struct world *w, struct node *n, const struct raft_output *out) {
     for (uint32_t i = 0; i < out->read_count; i++) {
         const struct raft_read *read = &out->reads[i];
@@ -554,6 +607,10 @@ static void node_take_reads(struct world *w, struct node *n, const struct raft_o
                 *c = n->reads[--n->read_count];
             } else {
                 w->counts[COUNT_READ]++;
+                w->counts[COUNT_READ_LEASED] += read->lease;
+                if (read->lease) {
+                    check_lease(w, n);
+                }
                 if (read->index < c->floor) {
                     world_fail(w, "L6: node %" PRIu64 " reads at %" PRIu64 ", clients knew %" PRIu64, n->id, read->index, c->floor);
                 }
@@ -881,7 +938,9 @@ static void world_draw_character(struct world *w) {
                                      .proposed_bytes_max = (uint32_t)world_between(w, 8192, 65536),
                                      .message_bytes_max = (uint32_t)world_between(w, 256, 8192),
                                      .inflight_messages_max = (uint32_t)world_between(w, 1, 16),
-                                     .snapshot_retry_ms = 1000};
+                                     .snapshot_retry_ms = 1000,
+                                     .lease_reads = world_chance(w, 700),
+                                     .clock_drift_percent = 1};
     bool harsh = world_chance(w, 500);
     w->loss_permille = harsh ? (uint32_t)world_draw(w, 300) : (uint32_t)world_draw(w, 20);
     w->duplicate_permille = harsh ? (uint32_t)world_draw(w, 500) : (uint32_t)world_draw(w, 20);
@@ -922,9 +981,11 @@ struct world *world_new(uint64_t seed, bool trace) {
     static const uint32_t sizes[] = {1, 2, 3, 3, 3, 3, 5, 5};
     uint32_t voters = sizes[world_draw(w, 8)];
     voters = voters < w->voters_min ? w->voters_min : voters;
+    bool witness = voters == 3 && !w->changes && world_chance(w, 500);
     struct raft_members *members = world_alloc(1, sizeof *members);
     for (uint32_t i = 0; i < voters; i++) {
-        struct raft_member m = {.id = w->nodes[world_add(w)].id, .voter = true};
+        struct raft_member m = {.id = w->nodes[world_add(w)].id, .voter = true, .witness = witness && i == 2};
+        w->nodes[i].witness = m.witness;
         (void)snprintf(m.node.text, sizeof m.node.text, "node%u", i);
         must(raft_members_put(members, &m) == E_OK);
     }

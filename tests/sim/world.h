@@ -39,16 +39,20 @@ enum world_count {
     COUNT_LOADED,
     COUNT_LOAD_FAILED,
     COUNT_TRUNCATED,
+    COUNT_REBASED,
     COUNT_ELECTED,
     COUNT_QUORUM_LOST,
     COUNT_COMMITTED,
     COUNT_ACKNOWLEDGED,
     COUNT_READ,
+    COUNT_READ_LEASED,
     COUNT_READ_FAILED,
     COUNT_STEPS,
     COUNT_KINDS
 };
 extern const char *const world_count_names[COUNT_KINDS];
+extern uint32_t
+    world_drift_ppm; /* greatest drift of a clock; more than 5000 breaks what leases rest on: shows that it is noticed */
 
 struct disk {
     raft_term term;
@@ -70,6 +74,10 @@ struct unit {
     raft_term term;
     raft_id vote;
     raft_index truncate_from, applied;
+    bool rebase; /* a witness: its log goes on behind base */
+    struct raft_point base;
+    struct raft_members base_members;
+    raft_index base_members_index;
     struct entry *entries;
     uint32_t count;
 };
@@ -88,7 +96,7 @@ struct claim { /* a proposal or a read that waits */
 
 struct node {
     raft_id id;
-    bool up, wiped;
+    bool up, wiped, witness;
     struct raft *raft;
     struct disk disk;
     struct unit *units, *units_last; /* on the way to the disk */

@@ -207,9 +207,9 @@ class Site:
                             "--broker", "mqtts://localhost:%d" % self.broker_port, "--tls-ca", self.ca + "/ca.crt", "--tls-cert",
                             self.ca + "/core.crt", "--tls-key", self.ca + "/core.key"])
 
-    def start_node(self, n, bootstrap=None):
+    def start_node(self, n, bootstrap=None, under=()):
         seeds = ",".join("127.0.0.1:%d" % (self.links[m].port if self.links else self.peer[m]) for m in self.nodes if m != n)
-        command = [os.path.join(BUILD, "greyd"), "--config", self.path("node%d" % n, "greyd.yaml")]
+        command = list(under) + [os.path.join(BUILD, "greyd"), "--config", self.path("node%d" % n, "greyd.yaml")]
         command += ["--join", seeds] if seeds else []
         if bootstrap if bootstrap is not None else n == 1:
             command.append("--bootstrap")

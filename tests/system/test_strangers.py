@@ -4,7 +4,7 @@ from harness import *
 
 
 def publish(site, prefix, topic, *more):
-    command = ["mosquitto_pub", "-V", "5", "-h", "localhost", "-p", str(site.broker_port), "--cafile", site.ca + "/ca.crt", "--cert", prefix + ".crt", "--key",
+    command = ["mosquitto_pub", "-V", "5", "-h", "127.0.0.1", "-p", str(site.broker_port), "--cafile", site.ca + "/ca.crt", "--cert", prefix + ".crt", "--key",
                prefix + ".key", "-q", "1", "-t", topic, "-m", "x"] + list(more)
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30)
 
@@ -19,7 +19,7 @@ def test(site):
     site.ok("not authorized" in publish(site, own, "grey/v2/%s/down/control" % SITE).stdout.lower(), "a gateway cannot speak for the core")
     site.ok("not authorized" in publish(site, other, "grey/v2/other-site/down/data").stdout.lower(), "not even to itself")
     site.ok(publish(site, site.path("forged"), "grey/v2/%s/up/control" % SITE).returncode != 0, "a certificate of another CA is not let in")
-    plain = subprocess.run(["mosquitto_pub", "-h", "localhost", "-p", str(site.broker_port), "-t", "a", "-m", "x"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30)
+    plain = subprocess.run(["mosquitto_pub", "-h", "127.0.0.1", "-p", str(site.broker_port), "-t", "a", "-m", "x"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30)
     site.ok(plain.returncode != 0, "nor one without TLS")
     before = request(site.core_port, "GET", "/metrics").body.decode()
     publish(site, other, "grey/v2/other-site/up/data")

@@ -85,6 +85,19 @@ static void test_faulty_sets_are_refused(void **context) {
     m = voters(LIMIT_VOTERS + 1);
     assert_int_equal(raft_members_check(&m), E_BAD_MESSAGE);
     m = voters(3);
+    m.at[2].witness = true;
+    assert_int_equal(raft_members_check(&m), E_OK);
+    m.at[1].witness = true; /* two of three could commit what nobody holds */
+    assert_int_equal(raft_members_check(&m), E_BAD_MESSAGE);
+    m.at[1].voter = false;
+    assert_int_equal(raft_members_check(&m), E_OK);
+    m.at[0].voter_old = true;
+    m.at[1].voter_old = m.at[2].voter_old = true;
+    assert_int_equal(raft_members_check(&m), E_BAD_MESSAGE);
+    m = voters(1);
+    m.at[0].witness = true;
+    assert_int_equal(raft_members_check(&m), E_BAD_MESSAGE);
+    m = voters(3);
     m.at[2].leaving = true; /* and votes in the incoming set */
     assert_int_equal(raft_members_check(&m), E_BAD_MESSAGE);
     m = voters(3);

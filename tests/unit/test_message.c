@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "federation/message.h"
+#include "federation/raft/entries.h"
 #include "federation/sync.h"
 
 static void raft_append_comes_back(void **state) {
@@ -55,6 +56,74 @@ static void raft_append_comes_back(void **state) {
     blob_unref(entries[1].payload);
 }
 
+/* What a witness gets: no payload but memberships, digests in their place; else its board fills up, or its chain breaks. */
+static void headers_come_back(void **state) {
+    (void)state;
+    struct entry entries[3] = {
+        {.index = 8, .term = 3, .epoch = 3, .time_ms = 5, .kind = ENTRY_KV, .schema = 1, .payload = blob_copy(bytes_str("secret"))},
+        {.index = 9, .term = 3, .epoch = 3, .time_ms = 5, .kind = ENTRY_NOOP, .schema = 1},
+        {.index = 10,
+         .term = 3,
+         .epoch = 3,
+         .time_ms = 6,
+         .kind = ENTRY_CONFIG,
+         .schema = 1,
+         .payload = blob_copy(bytes_str("who"))}};
+    uint8_t none[DIGEST_BYTES] = {0};
+    for (int i = 0; i < 3; i++) {
+        entry_seal(&entries[i], i == 0 ? none : entries[i - 1].hash);
+    }
+    struct message m = {.kind = MESSAGE_RAFT,
+                        .u.raft = {.kind = RAFT_APPEND,
+                                   .from = 1,
+                                   .to = 3,
+                                   .term = 4,
+                                   .index = 7,
+                                   .log_term = 3,
+                                   .headers = true,
+                                   .entries = entries,
+                                   .entry_count = 3}};
+    struct builder b;
+    struct message back;
+    builder_init(&b, 10000);
+    message_encode(&m, &b);
+    for (size_t at = 0; at + 6 <= b.size; at++) {
+        assert_memory_not_equal(b.data + at, "secret", 6);
+    }
+    assert_int_equal(message_decode(builder_bytes(&b), &back), E_OK);
+    assert_true(back.u.raft.headers && back.u.raft.entry_count == 3);
+    for (uint32_t i = 0; i < 3; i++) {
+        struct entry e = back.u.raft.entries[i];
+        assert_int_equal(e.stripped_bytes, i == 0 ? 6 : 0);
+        entry_seal(&e, i == 0 ? none : entries[i - 1].hash);
+        assert_memory_equal(e.hash, entries[i].hash, DIGEST_BYTES);
+    }
+    message_release(&back);
+    for (size_t size = 0; size < b.size; size++) {
+        assert_int_not_equal(message_decode(bytes_of(b.data, size), &back), E_OK);
+    }
+    builder_reset(&b);
+    struct raft_members members = {.count = 1, .at = {{.id = 4, .voter = true, .node = {"n"}}}};
+    m.u.raft = (struct raft_message){.kind = RAFT_SNAPSHOT,
+                                     .from = 1,
+                                     .to = 3,
+                                     .term = 4,
+                                     .point = {.index = 6, .term = 2, .time_ms = 1, .hash = {7}},
+                                     .members = &members,
+                                     .members_index = 5};
+    message_encode(&m, &b);
+    assert_int_equal(message_decode(builder_bytes(&b), &back), E_OK);
+    assert_int_equal(back.u.raft.members_index, 5);
+    assert_int_equal(back.u.raft.members->at[0].id, 4);
+    message_release(&back);
+    for (size_t size = 0; size < b.size; size++) {
+        assert_int_not_equal(message_decode(bytes_of(b.data, size), &back), E_OK);
+    }
+    builder_free(&b);
+    blob_unref(entries[0].payload);
+    blob_unref(entries[2].payload);
+}
+
 static void others_come_back(void **state) {
     (void)state;
     struct message all[] = {
@@ -71,9 +140,14 @@ static void others_come_back(void **state) {
         {.kind = MESSAGE_FORWARD_REPLY,
          .u.forward_reply = {.request = 5, .err = E_CONDITION, .detail = bytes_str("d"), .answer = bytes_str("x"), .index = 6}},
         {.kind = MESSAGE_JOIN,
-         .u.join = {.id = 7, .node = bytes_str("n"), .peer_address = bytes_str("a:1"), .http_address = bytes_str("b:2")}},
+         .u.join = {.id = 7,
+                    .witness = true,
+                    .node = bytes_str("n"),
+                    .peer_address = bytes_str("a:1"),
+                    .http_address = bytes_str("b:2")}},
         {.kind = MESSAGE_JOIN_REPLY,
          .u.join_reply = {.err = E_NOT_LEADER, .detail = bytes_str("d"), .leader_address = bytes_str("l:1")}},
+        {.kind = MESSAGE_CLOCK, .u.clock = {.is_answer = true, .time_ms = -5}},
         {.kind = MESSAGE_SNAPSHOT_FETCH, .u.snapshot_fetch = {.index = 8, .offset = 9, .bytes_max = 10}},
         {.kind = MESSAGE_SNAPSHOT_CHUNK, .u.snapshot_chunk = {.index = 8, .offset = 9, .total_bytes = 10, .chunk = bytes_str("c")}},
         {.kind = MESSAGE_PAYLOAD_FETCH, .u.payload_fetch = {.from = 1, .to = 2, .bytes_max = 3}},
@@ -155,7 +229,8 @@ static void topics(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(raft_append_comes_back), cmocka_unit_test(others_come_back),
-                                       cmocka_unit_test(events_must_cover_their_range), cmocka_unit_test(topics)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(raft_append_comes_back), cmocka_unit_test(headers_come_back),
+                                       cmocka_unit_test(others_come_back), cmocka_unit_test(events_must_cover_their_range),
+                                       cmocka_unit_test(topics)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

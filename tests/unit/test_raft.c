@@ -213,6 +213,7 @@ static void test_a_vote_waits_for_the_disk(void **context) {
     struct raft_members m = voters(3);
     struct raft_start start = {.members = &m, .term = 1, .vote = 2};
     f.raft = raft_new(&f.config, &start, f.now_ms);
+    f.now_ms += 300;
     receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 3, .term = 1});
     assert_true(sent(&f, RAFT_VOTE_REPLY, 3)->message.refused);
     end(&f);
@@ -593,6 +594,181 @@ static void test_a_follower_takes_only_the_answer_to_its_question(void **context
     end(&f);
 }
 
+/* --- Lease ----------------------------------------------------------------------------------------------------------------------- */
+
+static void begin_leased(struct fixture *f, uint32_t drift_percent) {
+    struct raft_members m = voters(3);
+    struct raft_start start = {.members = &m};
+    *f = (struct fixture){.now_ms = 1000, .config = config()};
+    f->config.lease_reads = true;
+    f->config.clock_drift_percent = drift_percent;
+    f->raft = raft_new(&f->config, &start, f->now_ms);
+    assert_non_null(f->raft);
+}
+
+/* Heartbeats to all go out now; node 2 answers them after `ms`. */
+static void heartbeat_answered_after(struct fixture *f, uint64_t ms) {
+    tick_after(f, 150);
+    assert_non_null(sent(f, RAFT_HEARTBEAT, 2));
+    uint64_t round = sent(f, RAFT_HEARTBEAT, 2)->message.round;
+    f->now_ms += ms;
+    receive(f, (struct raft_message){.kind = RAFT_HEARTBEAT_REPLY, .from = 2, .term = status(f).term, .round = round});
+}
+
+/* The number of reads that were answered at once; all are from the lease. */
+static uint32_t read_at_once(struct fixture *f) {
+    read_at(f, 77);
+    uint32_t count = f->out.read_count;
+    assert_true(count == 0 || (count == 1 && f->out.reads[0].lease && f->out.reads[0].context == 77));
+    return count;
+}
+
+/* R4: a leader that was paused, or is cut off, must not answer from a lease that ran out: another one may lead.  The lease is counted
+ * from the sending of a round that a majority answered, and is shorter than the time-out by the drift of clocks and a margin. */
+static void test_a_lease_is_counted_from_the_sending(void **context) {
+    (void)context;
+    struct fixture f;
+    begin_leased(&f, 1);
+    lead_and_commit(&f);
+    assert_int_equal(read_at_once(&f), 0); /* nobody has answered a round yet: this read makes one */
+    heartbeat_answered_after(&f, 100);
+    assert_int_equal(f.out.read_count, 1);
+    uint64_t sent_ms = f.now_ms - 100;
+    assert_int_equal(status(&f).lease_until_ms, sent_ms + 297 - RAFT_LEASE_MARGIN_MS);
+    f.now_ms = sent_ms + 297 - RAFT_LEASE_MARGIN_MS - 1;
+    assert_int_equal(read_at_once(&f), 1);
+    assert_int_equal(f.out.reads[0].index, status(&f).commit_index);
+    assert_null(sent(&f, RAFT_HEARTBEAT, 0)); /* it cost no message */
+    f.now_ms++;
+    assert_int_equal(read_at_once(&f), 0);
+    assert_int_equal(status(&f).lease_until_ms, 0);
+    assert_non_null(sent(&f, RAFT_HEARTBEAT, 2)); /* asks, as without leases */
+    /* The answer to an old round renews nothing. */
+    receive(&f, (struct raft_message){.kind = RAFT_HEARTBEAT_REPLY, .from = 3, .term = 1, .round = 1});
+    assert_int_equal(f.out.read_count, 0);
+    end(&f);
+
+    begin_leased(&f, 50); /* a greater bound on drift, a shorter lease */
+    lead_and_commit(&f);
+    heartbeat_answered_after(&f, 0);
+    assert_int_equal(status(&f).lease_until_ms, f.now_ms + 150 - RAFT_LEASE_MARGIN_MS);
+    end(&f);
+    begin_leased(&f, 100);
+    lead_and_commit(&f);
+    heartbeat_answered_after(&f, 0);
+    assert_int_equal(status(&f).lease_until_ms, 0);
+    end(&f);
+}
+
+/* A new leader may not know yet what the one before it told clients: no lease before an entry of its own is committed. */
+static void test_no_lease_before_the_first_commit(void **context) {
+    (void)context;
+    struct fixture f;
+    begin_leased(&f, 1);
+    lead(&f);
+    stored(&f);
+    heartbeat_answered_after(&f, 10);
+    assert_int_equal(read_at_once(&f), 0);
+    acknowledge(&f, 2, 1);
+    assert_int_equal(f.out.read_count, 1);
+    assert_true(f.out.reads[0].lease);
+    end(&f);
+}
+
+/* An order to take over overrides the promise of the others: reads here would be old while the new leader commits. */
+static void test_a_transfer_ends_the_lease_for_the_term(void **context) {
+    (void)context;
+    struct fixture f;
+    begin_leased(&f, 1);
+    lead_and_commit(&f);
+    heartbeat_answered_after(&f, 10);
+    assert_int_equal(read_at_once(&f), 1);
+    assert_int_equal(step(&f, (struct raft_input){.kind = RAFT_IN_TRANSFER, .peer = 2}), E_OK);
+    assert_non_null(sent(&f, RAFT_TIMEOUT_NOW, 2));
+    assert_int_equal(read_at_once(&f), 0);
+    for (int i = 0; i < 10; i++) { /* it did not take over in time; the order may still be on its way */
+        heartbeat_answered_after(&f, 10);
+    }
+    assert_int_equal(propose(&f, "x"), E_OK);
+    assert_int_equal(status(&f).lease_until_ms, 0);
+    end(&f);
+}
+
+/* A machine that slept, or a clock that jumped: nothing is known about how much time the others counted. */
+static void test_a_clock_that_misbehaves_ends_the_lease(void **context) {
+    (void)context;
+    struct fixture f;
+    begin_leased(&f, 1);
+    lead_and_commit(&f);
+    heartbeat_answered_after(&f, 10);
+    (void)step(&f, (struct raft_input){.kind = RAFT_IN_CLOCK_UNSURE});
+    uint64_t until_ms = f.now_ms + RAFT_LEASE_PAUSE_MS;
+    assert_int_equal(read_at_once(&f), 0);
+    while (f.now_ms + 160 < until_ms) {
+        heartbeat_answered_after(&f, 10);
+        assert_int_equal(status(&f).lease_until_ms, 0);
+    }
+    heartbeat_answered_after(&f, 10);
+    assert_int_not_equal(status(&f).lease_until_ms, 0);
+    end(&f);
+    begin(&f, 3); /* and it gives no vote before a time-out has passed */
+    (void)step(&f, (struct raft_input){.kind = RAFT_IN_CLOCK_UNSURE});
+    f.now_ms += 299;
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 3, .term = 1});
+    assert_int_equal(f.out.send_count, 0);
+    f.now_ms++;
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 3, .term = 1});
+    assert_non_null(sent(&f, RAFT_VOTE_REPLY, 3));
+    end(&f);
+}
+
+/* A leader that is on its way out of the group is not heard by those who decide: the one that stays may lead at once. */
+static void test_a_leader_that_leaves_has_no_lease(void **context) {
+    (void)context;
+    struct fixture f;
+    begin_leased(&f, 1);
+    lead_and_commit(&f);
+    heartbeat_answered_after(&f, 10);
+    assert_int_not_equal(status(&f).lease_until_ms, 0);
+    struct raft_members want = voters(3);
+    raft_members_remove(&want, 1);
+    assert_int_equal(step(&f, (struct raft_input){.kind = RAFT_IN_MEMBERS, .members = &want}), E_OK);
+    assert_int_equal(read_at_once(&f), 0);
+    assert_int_equal(status(&f).lease_until_ms, 0);
+    end(&f);
+}
+
+/* The promise behind a lease: a member that answered its leader gives nobody a vote for a time-out, whatever else it hears, and
+ * also when it was started anew meanwhile. */
+static void test_the_promise_outlives_terms_and_restarts(void **context) {
+    (void)context;
+    struct fixture f;
+    begin(&f, 3);
+    receive(&f, (struct raft_message){.kind = RAFT_HEARTBEAT, .from = 2, .term = 1});
+    f.now_ms += 10;
+    receive(&f, (struct raft_message){.kind = RAFT_APPEND_REPLY, .from = 3, .term = 5, .refused = true});
+    assert_int_equal(status(&f).term, 5);
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 3, .term = 6});
+    assert_int_equal(f.out.send_count, 0);
+    f.now_ms += 290;
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 3, .term = 6});
+    assert_false(sent(&f, RAFT_VOTE_REPLY, 3)->message.refused);
+    end(&f);
+
+    struct raft_members m = voters(3);
+    struct raft_start start = {.members = &m, .term = 1};
+    f.raft = raft_new(&f.config, &start, f.now_ms);
+    assert_non_null(f.raft);
+    f.now_ms += 299;
+    receive(&f, (struct raft_message){.kind = RAFT_PRE_VOTE, .from = 3, .term = 2});
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 3, .term = 2});
+    assert_int_equal(f.out.send_count, 0);
+    f.now_ms++;
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 3, .term = 2});
+    assert_false(sent(&f, RAFT_VOTE_REPLY, 3)->message.refused);
+    end(&f);
+}
+
 /* Reads must not grow memory without bound while there is no quorum. */
 static void test_waiting_reads_are_bounded(void **context) {
     (void)context;
@@ -605,6 +781,258 @@ static void test_waiting_reads_are_bounded(void **context) {
     tick_after(&f, 2000);
     assert_int_equal(f.out.read_count, RAFT_READS_MAX);
     assert_int_equal(f.out.reads[0].err, E_NOT_LEADER);
+    end(&f);
+}
+
+/* --- Witness --------------------------------------------------------------------------------------------------------------------- */
+
+/* Node 3 of three is a witness. */
+static struct raft_members voters_and_witness(void) {
+    struct raft_members m = voters(3);
+    m.at[2].witness = true;
+    return m;
+}
+
+static void begin_as(struct fixture *f, raft_id self) {
+    struct raft_members m = voters_and_witness();
+    struct raft_start start = {.members = &m};
+    *f = (struct fixture){.now_ms = 1000, .config = config()};
+    f->config.self = self;
+    f->config.witness = self == 3;
+    f->raft = raft_new(&f->config, &start, f->now_ms);
+    assert_non_null(f->raft);
+}
+
+static void line_add_text(struct line *l, raft_term term, const char *text) {
+    line_add(l, term);
+    struct entry *e = &l->e[l->count - 1];
+    e->kind = ENTRY_KV;
+    e->payload = blob_copy(bytes_str(text));
+    entry_seal(e, l->count == 1 ? l->base.hash : l->e[l->count - 2].hash);
+}
+
+static void line_free(struct line *l) {
+    for (uint32_t i = 0; i < l->count; i++) {
+        blob_unref(l->e[i].payload);
+    }
+}
+
+/* A witness that took leadership would have nothing to give to the others, nor to clients. */
+static void test_a_witness_votes_and_never_leads(void **context) {
+    (void)context;
+    struct fixture f;
+    begin_as(&f, 3);
+    tick_after(&f, 5000);
+    assert_int_equal(f.out.send_count, 0);
+    assert_int_equal(status(&f).role, RAFT_FOLLOWER);
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 1, .term = 1});
+    assert_false(sent(&f, RAFT_VOTE_REPLY, 1)->message.refused);
+    receive(&f, (struct raft_message){.kind = RAFT_HEARTBEAT, .from = 1, .term = 1});
+    receive(&f, (struct raft_message){.kind = RAFT_TIMEOUT_NOW, .from = 1, .term = 1});
+    assert_int_equal(status(&f).role, RAFT_FOLLOWER);
+    end(&f);
+
+    begin_as(&f, 1); /* and no leader hands over to it */
+    lead_and_commit(&f);
+    assert_int_equal(step(&f, (struct raft_input){.kind = RAFT_IN_TRANSFER, .peer = 3}), E_NO_QUORUM);
+    receive(&f, (struct raft_message){.kind = RAFT_APPEND_REPLY, .from = 3, .term = 1, .index = 1});
+    assert_int_equal(step(&f, (struct raft_input){.kind = RAFT_IN_TRANSFER}), E_OK);
+    assert_non_null(sent(&f, RAFT_TIMEOUT_NOW, 2));
+    end(&f);
+}
+
+/* A gateway that was away while the other one and the witness took writes must not lead without them: they would be lost. */
+static void test_a_witness_keeps_out_whoever_lacks_what_it_acknowledged(void **context) {
+    (void)context;
+    struct fixture f;
+    begin_as(&f, 3);
+    struct line l = {0};
+    line_add_text(&l, 1, "first");
+    line_add_text(&l, 1, "second");
+    receive(&f, append_of(&l, 1, 1, 0, 2, 0));
+    assert_int_equal(sent(&f, RAFT_APPEND_REPLY, 1)->message.index, 2);
+    assert_int_equal(sent(&f, RAFT_APPEND_REPLY, 1)->after_store_id, f.store_id); /* a promise like any other */
+    stored(&f);
+    f.now_ms += 400;
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 2, .term = 2, .index = 1, .log_term = 1});
+    assert_true(sent(&f, RAFT_VOTE_REPLY, 2)->message.refused);
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 1, .term = 3, .index = 2, .log_term = 1});
+    assert_false(sent(&f, RAFT_VOTE_REPLY, 1)->message.refused);
+    line_free(&l);
+    end(&f);
+}
+
+/* The witness runs on a board with no room for data; and what it does keep must chain to the same hashes as the data. */
+static void test_a_witness_holds_headers_only(void **context) {
+    (void)context;
+    struct fixture f;
+    begin_as(&f, 3);
+    struct line l = {0};
+    line_add_text(&l, 1, "one");
+    line_add_text(&l, 1, "two");
+    struct raft_members members = voters_and_witness();
+    struct builder b;
+    builder_init(&b, 65536);
+    raft_members_encode(&members, &b);
+    line_add(&l, 1);
+    l.e[2].kind = ENTRY_CONFIG;
+    l.e[2].payload = builder_blob(&b);
+    entry_seal(&l.e[2], l.e[1].hash);
+    builder_free(&b);
+    struct line headers = l;
+    for (uint32_t i = 0; i < 3; i++) {
+        entry_strip(&headers.e[i]);
+        memset(headers.e[i].hash, 0, DIGEST_BYTES);
+    }
+    assert_int_equal(headers.e[0].stripped_bytes, 3);
+    assert_null(headers.e[0].payload);
+    assert_ptr_equal(headers.e[2].payload, l.e[2].payload); /* memberships count for a witness too */
+    struct raft_message m = append_of(&l, 1, 1, 0, 1, 0);
+    receive(&f, m); /* with payloads, or without: the same is kept */
+    m = append_of(&l, 1, 1, 1, 2, 0);
+    m.entries = &headers.e[1];
+    receive(&f, m);
+    for (raft_index i = 1; i <= 2; i++) {
+        assert_null(raft_entry(f.raft, i)->payload);
+        assert_int_equal(raft_entry(f.raft, i)->stripped_bytes, 3);
+        assert_memory_equal(raft_entry(f.raft, i)->hash, l.e[i - 1].hash, DIGEST_BYTES);
+    }
+    assert_non_null(raft_entry(f.raft, 3)->payload);
+    assert_int_equal(status(&f).members_index, 3);
+    /* A digest that does not belong there breaks the chain. */
+    line_add_text(&l, 1, "three");
+    headers = l;
+    entry_strip(&headers.e[3]);
+    headers.e[3].digest[0] ^= 1;
+    m = append_of(&l, 1, 1, 3, 1, 0);
+    m.entries = &headers.e[3];
+    receive(&f, m);
+    assert_true(noted(&f, RAFT_NOTE_REFUSED));
+    assert_int_equal(status(&f).last_index, 3);
+    end(&f);
+
+    begin_as(&f, 2); /* a gateway that holds data takes no entry without it */
+    m = append_of(&l, 1, 1, 0, 1, 0);
+    headers = l;
+    entry_strip(&headers.e[0]);
+    m.entries = &headers.e[0];
+    receive(&f, m);
+    assert_true(noted(&f, RAFT_NOTE_REFUSED));
+    assert_int_equal(status(&f).last_index, 0);
+    end(&f);
+    line_free(&l);
+}
+
+/* One gateway away: the other and the witness are a majority, and the leader sends the witness no payloads. */
+static void test_a_leader_commits_with_its_witness(void **context) {
+    (void)context;
+    struct fixture f;
+    begin_as(&f, 1);
+    lead_and_commit(&f);
+    acknowledge(&f, 3, 1);
+    assert_int_equal(propose(&f, "x"), E_OK);
+    assert_true(sent(&f, RAFT_APPEND, 3)->message.headers);
+    stored(&f);
+    acknowledge(&f, 3, 2);
+    assert_int_equal(status(&f).commit_index, 2);
+    end(&f);
+    begin_as(&f, 1);
+    lead(&f);
+    assert_false(sent(&f, RAFT_APPEND, 2)->message.headers);
+    end(&f);
+}
+
+/* A witness that was away for a week gets no data to catch up: a point and the membership there. */
+static void test_a_witness_far_behind_gets_a_point(void **context) {
+    (void)context;
+    struct fixture f;
+    begin_as(&f, 3);
+    struct line l = {0};
+    line_add_text(&l, 1, "one");
+    line_add_text(&l, 1, "never committed");
+    receive(&f, append_of(&l, 1, 1, 0, 2, 1));
+    stored(&f);
+    (void)step(&f, (struct raft_input){.kind = RAFT_IN_APPLIED, .index = 1});
+    struct raft_members members = voters_and_witness();
+    members.at[0].voter = false;
+    struct raft_message m = {.kind = RAFT_SNAPSHOT,
+                             .from = 2,
+                             .term = 4,
+                             .point = {.index = 900, .term = 3, .time_ms = WALL_MS, .hash = {9}},
+                             .members = &members,
+                             .members_index = 800};
+    receive(&f, m);
+    assert_false(f.out.install);
+    assert_non_null(f.out.rebase);
+    assert_int_equal(f.out.rebase->index, 900);
+    assert_int_equal(f.out.rebase_members_index, 800);
+    assert_false(raft_members_find(f.out.rebase_members, 1)->voter);
+    assert_int_equal(f.out.commit_index, 900);
+    assert_int_equal(status(&f).last_index, 900);
+    uint64_t store_id = f.out.store_id;
+    assert_true(store_id > 0);
+    assert_int_equal(sent(&f, RAFT_APPEND_REPLY, 2)->message.index, 900);
+    assert_int_equal(sent(&f, RAFT_APPEND_REPLY, 2)->after_store_id, store_id);
+    receive(&f, m); /* said again before it is durable: the promise still waits */
+    assert_null(f.out.rebase);
+    assert_int_equal(sent(&f, RAFT_APPEND_REPLY, 2)->after_store_id, store_id);
+    stored(&f);
+    /* The log goes on behind it. */
+    struct line more = {.base = m.point};
+    line_add_text(&more, 4, "next");
+    receive(&f, append_of(&more, 2, 4, 900, 1, 900));
+    assert_int_equal(sent(&f, RAFT_APPEND_REPLY, 2)->message.index, 901);
+    m.point.index = 850; /* late: nothing goes back */
+    receive(&f, m);
+    assert_int_equal(status(&f).last_index, 901);
+    m.point.index = 2000;
+    m.members_index = 2001; /* nonsense */
+    receive(&f, m);
+    assert_true(noted(&f, RAFT_NOTE_REFUSED));
+    m.members = NULL; /* what others get says nothing to a witness */
+    receive(&f, m);
+    assert_true(noted(&f, RAFT_NOTE_REFUSED));
+    line_free(&l);
+    line_free(&more);
+    end(&f);
+
+    begin_as(&f, 2); /* and a point without data is nothing for a gateway that holds data */
+    m.members = &members;
+    m.members_index = 1;
+    m.from = 1;
+    receive(&f, m);
+    assert_true(noted(&f, RAFT_NOTE_REFUSED));
+    assert_false(f.out.install);
+    end(&f);
+}
+
+/* The leader gives the point: the newest that is committed, with the membership in force there. */
+static void test_a_leader_gives_its_witness_a_point(void **context) {
+    (void)context;
+    struct fixture f = {.now_ms = 1000, .config = config()};
+    f.config.window_entries = 0;
+    struct raft_members m = voters_and_witness();
+    struct raft_point base = {.index = 50, .term = 1, .time_ms = WALL_MS, .hash = {5}};
+    struct raft_start start = {
+        .term = 1, .base = base, .window_base = base, .applied_index = 50, .members = &m, .members_index = 40};
+    f.raft = raft_new(&f.config, &start, f.now_ms);
+    assert_non_null(f.raft);
+    tick_after(&f, 600);
+    receive(&f, (struct raft_message){.kind = RAFT_PRE_VOTE_REPLY, .from = 2, .term = 2});
+    stored(&f);
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE_REPLY, .from = 2, .term = 2});
+    stored(&f);
+    acknowledge(&f, 2, 51);
+    assert_int_equal(status(&f).commit_index, 51);
+    receive(&f, (struct raft_message){.kind = RAFT_APPEND_REPLY, .from = 3, .term = 2, .index = 50, .refused = true});
+    const struct raft_send *s = sent(&f, RAFT_SNAPSHOT, 3);
+    assert_non_null(s);
+    assert_int_equal(s->message.point.index, 51);
+    assert_int_equal(s->message.members_index, 40);
+    assert_int_equal(s->message.members->count, 3);
+    acknowledge(&f, 3, 51);
+    assert_int_equal(propose(&f, "y"), E_OK);
+    assert_int_equal(sent(&f, RAFT_APPEND, 3)->message.index, 51);
     end(&f);
 }
 
@@ -830,6 +1258,49 @@ static void test_log_time(void **context) {
     end(&f);
 }
 
+/* A gateway that booted in 1970 or 2070 must not hold its site there for ever; and a peer must not be able to turn the time back. */
+static void test_the_clock_is_set_by_an_entry(void **context) {
+    (void)context;
+    struct fixture f;
+    begin(&f, 3);
+    lead(&f);
+    int64_t at = raft_entry(f.raft, 1)->time_ms;
+    struct blob *payload = blob_copy(bytes_str("t"));
+    struct raft_proposal p = {.kind = ENTRY_CLOCK, .schema = 1, .payload = payload};
+    struct raft_input in = {.kind = RAFT_IN_PROPOSE, .proposals = &p, .proposal_count = 1};
+    assert_int_equal(step(&f, in), E_BAD_MESSAGE); /* not by the common door */
+    for (int back = 0; back < 2; back++) {
+        raft_index index = 2 + 2 * (raft_index)back;
+        int64_t wanted = back ? at - 86400000 : at + INT64_C(864000000);
+        in = (struct raft_input){.kind = RAFT_IN_CLOCK, .proposals = &p, .proposal_count = 1, .clock_ms = wanted};
+        assert_int_equal(step(&f, in), E_OK);
+        assert_int_equal(raft_entry(f.raft, index)->time_ms, wanted);
+        f.now_ms += 70;
+        assert_int_equal(propose(&f, "x"), E_OK);
+        assert_int_equal(raft_entry(f.raft, index + 1)->time_ms, wanted + 70);
+    }
+    in.clock_ms = -1;
+    assert_int_equal(step(&f, in), E_BAD_MESSAGE);
+    blob_unref(payload);
+    end(&f);
+
+    begin(&f, 3);
+    struct line l = {0};
+    line_add(&l, 1);
+    line_add(&l, 1);
+    l.e[0].time_ms = 5000;
+    entry_seal(&l.e[0], l.base.hash);
+    l.e[1].time_ms = 4000;
+    entry_seal(&l.e[1], l.e[0].hash);
+    receive(&f, append_of(&l, 2, 1, 0, 2, 0));
+    assert_null(raft_entry(f.raft, 1)); /* time goes back in an entry that sets no clock: the whole message is refused */
+    l.e[1].kind = ENTRY_CLOCK;
+    entry_seal(&l.e[1], l.e[0].hash);
+    receive(&f, append_of(&l, 2, 1, 0, 2, 0));
+    assert_non_null(raft_entry(f.raft, 2));
+    end(&f);
+}
+
 /* R16: a disk whose parts do not fit together must not be started from. */
 static void test_a_start_that_does_not_fit_is_refused(void **context) {
     (void)context;
@@ -972,7 +1443,19 @@ int main(void) {
         cmocka_unit_test(test_proposals_are_bounded),
         cmocka_unit_test(test_a_read_waits_for_commit_and_round),
         cmocka_unit_test(test_a_follower_takes_only_the_answer_to_its_question),
+        cmocka_unit_test(test_a_lease_is_counted_from_the_sending),
+        cmocka_unit_test(test_no_lease_before_the_first_commit),
+        cmocka_unit_test(test_a_transfer_ends_the_lease_for_the_term),
+        cmocka_unit_test(test_a_clock_that_misbehaves_ends_the_lease),
+        cmocka_unit_test(test_a_leader_that_leaves_has_no_lease),
+        cmocka_unit_test(test_the_promise_outlives_terms_and_restarts),
         cmocka_unit_test(test_waiting_reads_are_bounded),
+        cmocka_unit_test(test_a_witness_votes_and_never_leads),
+        cmocka_unit_test(test_a_witness_keeps_out_whoever_lacks_what_it_acknowledged),
+        cmocka_unit_test(test_a_witness_holds_headers_only),
+        cmocka_unit_test(test_a_leader_commits_with_its_witness),
+        cmocka_unit_test(test_a_witness_far_behind_gets_a_point),
+        cmocka_unit_test(test_a_leader_gives_its_witness_a_point),
         cmocka_unit_test(test_one_change_at_a_time_and_not_before_the_first_commit),
         cmocka_unit_test(test_a_removed_leader_commits_and_leaves),
         cmocka_unit_test(test_a_membership_goes_with_its_entry),
@@ -981,6 +1464,7 @@ int main(void) {
         cmocka_unit_test(test_a_leader_offers_a_snapshot_or_loads),
         cmocka_unit_test(test_transfer),
         cmocka_unit_test(test_log_time),
+        cmocka_unit_test(test_the_clock_is_set_by_an_entry),
         cmocka_unit_test(test_a_start_that_does_not_fit_is_refused),
         cmocka_unit_test(test_no_message_stops_a_member),
     };

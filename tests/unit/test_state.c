@@ -26,6 +26,32 @@ static struct site_facts facts_of(const char *site, uint64_t cluster_id, uint64_
     return f;
 }
 
+/* If a site that was rebuilt from a backup went on under its old incarnation, the core would take its new events for repeats. */
+static void a_rebuilt_site_is_another_incarnation(void **context) {
+    (void)context;
+    struct gateway g = gateway_new(1 << 20);
+    struct builder p;
+    struct outcome o;
+    struct site_facts site = facts_of("s-1", 7, 9, 1), out;
+    builder_init(&p, 1024);
+    payload_site(&p, &site);
+    assert_int_equal(gateway_entry(&g, ENTRY_SITE, 0, &p, &o, NULL), E_OK);
+    assert_int_equal(state_begin_incarnation(g.state, 70, 90), E_OK);
+    gateway_flush(&g);
+    gateway_stop(&g);
+    gateway_start(&g);
+    assert_true(state_site(g.state, &out));
+    assert_true(out.cluster_id == 70 && out.incarnation == 90 && out.former == 9 && out.feature_level == 1);
+    assert_true(out.former_next[0] == 1 && out.former_next[1] == 1 && out.former_next[2] == 1);
+    site = facts_of("s-1", 70, 90, 2); /* raising the level keeps the rest */
+    builder_reset(&p);
+    payload_site(&p, &site);
+    assert_int_equal(gateway_entry(&g, ENTRY_SITE, 0, &p, &o, NULL), E_OK);
+    assert_true(state_site(g.state, &out) && out.former == 9 && out.former_next[2] == 1 && out.feature_level == 2);
+    builder_free(&p);
+    gateway_free(&g);
+}
+
 /* A node that joined the wrong site, or was downgraded, must not rename the site. */
 static void a_site_is_made_once(void **context) {
     (void)context;
@@ -320,9 +346,13 @@ static void the_rhythm_of_the_disk_does_not_show_in_the_state(void **context) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_site_is_made_once),          cmocka_unit_test(an_unknown_entry_changes_nothing),
-        cmocka_unit_test(an_entry_waits_for_its_rows),  cmocka_unit_test(log_time_goes_back_only_by_a_clock_entry),
-        cmocka_unit_test(a_damaged_row_stops_the_node), cmocka_unit_test(the_rhythm_of_the_disk_does_not_show_in_the_state),
+        cmocka_unit_test(a_site_is_made_once),
+        cmocka_unit_test(a_rebuilt_site_is_another_incarnation),
+        cmocka_unit_test(an_unknown_entry_changes_nothing),
+        cmocka_unit_test(an_entry_waits_for_its_rows),
+        cmocka_unit_test(log_time_goes_back_only_by_a_clock_entry),
+        cmocka_unit_test(a_damaged_row_stops_the_node),
+        cmocka_unit_test(the_rhythm_of_the_disk_does_not_show_in_the_state),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

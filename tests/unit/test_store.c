@@ -199,6 +199,32 @@ static void a_restored_core_reports_what_it_misses(void **state) {
     store_close(s);
 }
 
+static void a_rebuilt_site_goes_on_with_its_numbers(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    grey_seq at[CHANNEL_COUNT];
+    bool rolled_back;
+    struct fault f = {0};
+    hello(s, 5, 100, 0, at, E_OK);
+    (void)send(s, 5, 1, 60, 0, 0, E_OK);
+    /* the backup knew 80 numbers of data, of which 60 are here; and 49 of events, of which none is */
+    struct sync_hello h = {
+        .incarnation = INCARNATION + 1, .epoch = 1, .feature_level = 1, .node = bytes_str("1"), .former = INCARNATION};
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        h.channels[i].next_seq = 120;
+        h.channels[i].former_next = i == CHANNEL_DATA ? 81 : 50;
+    }
+    assert_int_equal(store_hello(s, "plant", &h, 1000, at, &rolled_back, &f), E_OK);
+    assert_true(at[CHANNEL_DATA] == 60 && at[CHANNEL_EVENTS] == 0 && !rolled_back);
+    /* the backup knew 40: 41..60 were lost with the disks and are given anew */
+    h.incarnation++;
+    h.former = INCARNATION;
+    h.channels[CHANNEL_DATA].former_next = 41;
+    assert_int_equal(store_hello(s, "plant", &h, 1000, at, &rolled_back, &f), E_OK);
+    assert_true(at[CHANNEL_DATA] == 40 && !rolled_back);
+    store_close(s);
+}
+
 static void lists_are_walked_by_cursor(void **state) {
     (void)state;
     struct store *s = open_store();
@@ -466,6 +492,7 @@ int main(void) {
         ON_DISK(each_number_once),
         ON_DISK(a_former_leader_is_not_heard),
         ON_DISK(a_restored_core_reports_what_it_misses),
+        ON_DISK(a_rebuilt_site_goes_on_with_its_numbers),
         ON_DISK(lists_are_walked_by_cursor),
         ON_DISK(data_cannot_break_the_answer),
         ON_DISK(large_events_make_short_pages),

@@ -58,6 +58,17 @@ static void golden_bytes(void **state) {
     EXPECT(sync_put_welcome(&b, &w), welcome);
     EXPECT(sync_put_resync(&b, &w), resync);
     EXPECT(sync_put_ack(&b, &a), ack);
+    struct sync_hello rebuilt = h, r2;
+    rebuilt.former = 6;
+    rebuilt.channels[0].former_next = 5, rebuilt.channels[1].former_next = 1, rebuilt.channels[2].former_next = 4;
+    builder_reset(&b);
+    sync_put_hello(&b, &rebuilt);
+    assert_int_equal(sync_get_hello(builder_bytes(&b), &r2), E_OK);
+    assert_true(r2.former == 6 && r2.channels[2].former_next == 4);
+    rebuilt.channels[2].former_next = 10; /* beyond what the site gave */
+    builder_reset(&b);
+    sync_put_hello(&b, &rebuilt);
+    assert_int_equal(sync_get_hello(builder_bytes(&b), &r2), E_BAD_MESSAGE);
     builder_free(&b);
 
     struct sync_hello h2;
