@@ -12,11 +12,12 @@ struct keepdb {
     struct db_statement *add, *add_id, *next, *size, *remove, *remove_ids, *find;
 };
 
-static const char schema[] = "CREATE TABLE batch(receipt INTEGER PRIMARY KEY AUTOINCREMENT, events INT, data BLOB);"
-                             "CREATE TABLE id(hash BLOB, receipt INT, element INT, PRIMARY KEY(hash, receipt, element)) WITHOUT ROWID;"
-                             "CREATE INDEX id_of ON id(receipt);"
-                             "CREATE TABLE meta(id INTEGER PRIMARY KEY, format INT);"
-                             "INSERT INTO meta VALUES(1, 1)";
+static const char schema[] =
+    "CREATE TABLE batch(receipt INTEGER PRIMARY KEY AUTOINCREMENT, events INT, data BLOB);"
+    "CREATE TABLE id(hash BLOB, receipt INT, element INT, PRIMARY KEY(hash, receipt, element)) WITHOUT ROWID;"
+    "CREATE INDEX id_of ON id(receipt);"
+    "CREATE TABLE meta(id INTEGER PRIMARY KEY, format INT);"
+    "INSERT INTO meta VALUES(1, 1)";
 
 static enum grey_error prepare(struct keepdb *k, struct fault *f) {
     const struct {

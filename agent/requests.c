@@ -12,6 +12,7 @@
  * Whatever was certainly not proposed may be held again; what was proposed and not heard of again is E_OUTCOME_UNKNOWN. */
 
 #define BATCH_BYTES_MAX (256u * 1024u) /* this much does not wait for company */
+#define CROWD_MS 100u                  /* while more are on their way than wait, these wait so long for company */
 #define BATCH_PROPOSALS_MAX 1024u
 #define CHECK_MS 250u
 
@@ -229,16 +230,17 @@ static void place_held(struct node *n) {
 
 static bool batch_is_due(struct node *n) {
     struct requests *r = &n->requests;
-    uint64_t due_ms = r->batch_since_ms + n->o.commit_delay_ms;
+    bool urgent = false;
+    for (const struct request *q = r->batched.first; q != NULL && !urgent; q = q->next) {
+        urgent = q->urgent;
+    }
+    bool crowded = r->batched.count < r->proposed.count; /* then those on their way return soon, and bring company */
+    uint64_t patience_ms = !urgent ? n->o.commit_delay_ms : crowded ? CROWD_MS : 0;
+    uint64_t due_ms = r->batch_since_ms + patience_ms;
     if (r->batch_bytes >= BATCH_BYTES_MAX || loop_now_ms(n->x.loop) >= due_ms) {
         return true;
     }
-    for (const struct request *q = r->batched.first; q != NULL; q = q->next) {
-        if (q->urgent) {
-            return true;
-        }
-    }
-    if (r->batch_timer.place == 0) {
+    if (r->batch_timer.place == 0 || r->batch_timer.deadline_ms > due_ms) {
         loop_timer_set(n->x.loop, &r->batch_timer, due_ms);
     }
     return false;

@@ -28,6 +28,8 @@ struct sitedisk {
     struct sitelog_usage usage;      /* all but jobs_waiting */
     bool log_shrinks, state_shrinks; /* more pages are unused than is good; as of the last look */
     uint64_t chore_after_ms;         /* no clean-up before: the last one failed */
+    uint64_t stored_ms;              /* when the last store was made */
+    uint32_t sweep_credit;           /* payloads to judge with a coming store */
     uint64_t measured_ms;            /* when the file sizes were last looked at */
 };
 
@@ -55,6 +57,7 @@ enum grey_error sitedisk_rebuild_state(struct sitedisk *d, struct fault *f);
 
 /* Clean-up, a slice of it: checkpoints, freed payloads, unused pages, the reserve. */
 bool sitedisk_has_chore(struct sitedisk *d);
+bool sitedisk_has_later(const struct sitedisk *d); /* there will be one when no store has come for a while */
 void sitedisk_chore(struct sitedisk *d);
 
 void sitedisk_measure(struct sitedisk *d); /* brings usage up to date */
