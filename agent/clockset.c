@@ -7,9 +7,9 @@
 #include "platform/now.h"
 
 #define TIME_MS_MAX (INT64_C(1) << 52)
-#define FAR_MS 60000     /* nearer than that, the next leader's step is enough */
-#define AGREE_MS 10000   /* clocks so close mean the same time */
-#define ASK_MS 10000u    /* between two rounds of questions */
+#define FAR_MS 60000                        /* nearer than that, the next leader's step is enough */
+#define AGREE_MS 10000                      /* clocks so close mean the same time */
+#define ASK_MS 10000u                       /* between two rounds of questions */
 #define CORE_HOLDS_MS (24u * 3600u * 1000u) /* so long after the core's word the gateways' own clocks do not overrule it */
 
 static struct metric corrections = METRIC_COUNTER("grey_clock_corrections_total", "Corrections of the site's time above 60 s.");

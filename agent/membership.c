@@ -119,6 +119,7 @@ static bool is_member(struct node *n) {
 static void ask_to_join(struct node *n, raft_id whom) {
     struct message m = {.kind = MESSAGE_JOIN,
                         .u.join = {.id = n->self,
+                                   .witness = n->o.witness,
                                    .node = bytes_str(n->name.text),
                                    .peer_address = bytes_str(n->peer_address),
                                    .http_address = bytes_str(n->http_address)}};
@@ -157,7 +158,7 @@ void membership_join(struct node *n, raft_id from, const struct message_join *j)
     struct raft_status s;
     raft_status(n->raft, &s);
     struct raft_members wanted = *s.members;
-    struct raft_member m = {.id = from};
+    struct raft_member m = {.id = from, .witness = j->witness};
     if (j->id != from || !grey_name_valid((const char *)j->node.data, j->node.size) || j->peer_address.size == 0 ||
         j->peer_address.size > LIMIT_ADDRESS_BYTES || j->http_address.size > LIMIT_ADDRESS_BYTES) {
         reply_join(n, from, E_BAD_MESSAGE, "name, id or address is not valid");

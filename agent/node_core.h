@@ -124,6 +124,24 @@ void clockset_start(void);
 void clockset_duty(struct node *n); /* each second: a leader whose wall clock is far from the site's time asks the others */
 void clockset_message(struct node *n, raft_id from, const struct message_clock *m);
 
+/* --- witness.c: in place of applying and upkeep, on a node that is a witness ----------------------------------------------------- */
+#define WITNESS_KEPT_ENTRIES 1024u /* headers that stay when the log is cut; it is cut at twice as many */
+#define WITNESS_WINDOW_ENTRIES 2048u
+
+struct witness {
+    raft_index applied; /* passed over */
+    raft_index flushed, flushed_members, base;
+    struct sitelog_flush flush;
+    struct sitelog_compact compact;
+    bool busy; /* one of the two is under way */
+    uint64_t retry_ms;
+};
+
+void witness_start(struct node *n, const struct raft_start *start);
+void witness_apply(struct node *n);
+void witness_turn(struct node *n);
+void witness_rebased(struct node *n, const struct raft_output *out); /* before what it says is stored */
+
 /* --- persist.c --------------------------------------------------------------------------------------------------------------------- */
 void persist_store(struct node *n, const struct raft_output *out); /* entries, term, vote; RAFT_IN_STORED follows */
 void persist_send(struct node *n, const struct raft_send *s);      /* at once, or when what it promises is stored */
@@ -183,6 +201,7 @@ struct node {
     struct requests requests;
     struct catchup catchup;
     struct upkeep upkeep;
+    struct witness witness;
     struct clockset clockset;
     struct loop_timer tick, duty;
     uint64_t turn_ms, suspended_ms; /* as of the end of the last turn */
