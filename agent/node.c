@@ -144,7 +144,9 @@ enum grey_error node_step(struct node *n, struct raft_input *in, raft_index *pro
     for (uint32_t i = 0; i < load_count; i++) {
         persist_load(n, &loads[i]);
     }
-    loop_again(n->x.loop);
+    if (!n->turning) { /* the end of a turn looks for itself whether it left something */
+        loop_again(n->x.loop);
+    }
     return err;
 }
 
@@ -289,6 +291,9 @@ static void apply(struct node *n) {
         metrics_set(&applied_gauge, 0, (int64_t)state_applied(n->state));
         struct raft_input in = {.kind = RAFT_IN_APPLIED, .index = state_applied(n->state)};
         (void)node_step(n, &in, NULL);
+        if (n->requests.batched.count > 0) { /* the log had no room for them; now it may */
+            loop_again(n->x.loop);
+        }
     }
     requests_applied(n);
 }
@@ -334,6 +339,7 @@ static void on_turn(void *context) {
     }
     watch_turns(n);
     node_watch_clock(n);
+    n->turning = true;
     requests_turn(n);
     apply(n);
     if (n->o.witness) {
@@ -345,6 +351,10 @@ static void on_turn(void *context) {
         peers_flush(n->peers);
     }
     arm_tick(n);
+    n->turning = false;
+    if (!n->fetching && !n->installing && state_applied(n->state) < n->commit_index) {
+        loop_again(n->x.loop);
+    }
 }
 
 static void on_tick(void *context) {

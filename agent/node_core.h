@@ -191,6 +191,7 @@ struct node {
     bool fetching;   /* applying waits for rows */
     bool installing; /* a snapshot replaces the state: nothing is applied */
     bool leading, stopping, has_failed;
+    bool turning; /* the end of a turn is under way */
     raft_term leading_term;
     enum raft_role role;
     raft_id leader;

@@ -104,7 +104,8 @@ static const char *fault_of_request_line(struct bytes line) {
         spaces += line.data[i] == ' ';
     }
     const uint8_t *version = line.size < 9 ? NULL : line.data + line.size - 8;
-    if (spaces != 2 || version == NULL || version[-1] != ' ' || memcmp(version, "HTTP/", 5) != 0 || version[6] != '.') {
+    if (spaces != 2 || !is_token(line.data[0]) || version == NULL || version[-1] != ' ' || memcmp(version, "HTTP/", 5) != 0 ||
+        version[6] != '.') {
         return "the request line is not 'method path HTTP/1.1'";
     }
     return NULL;

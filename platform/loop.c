@@ -209,10 +209,7 @@ void loop_post(struct loop *l, struct loop_note *note) {
 
 static void on_wake(void *context, uint32_t events) {
     struct loop *l = context;
-    uint64_t count;
-    (void)events;
-    ssize_t got = read(l->wake_fd, &count, sizeof count);
-    (void)got; /* nothing there is fine: the notes are what counts */
+    (void)events; /* the counter is not read: each write is an edge of its own, and 2^64 of them are never reached */
     (void)pthread_mutex_lock(&l->lock);
     l->taken = l->first_note;
     l->first_note = l->last_note = NULL;
@@ -297,7 +294,8 @@ struct loop *loop_new(struct fault *f) {
     (void)pthread_mutex_init(&l->lock, NULL);
     l->now_ms = now_monotonic_ms();
     l->wake = (struct loop_fd){.ready = on_wake, .context = l};
-    if (l->epoll_fd < 0 || l->wake_fd < 0 || l->heap == NULL || loop_fd_add(l, &l->wake, l->wake_fd, EPOLLIN, f) != E_OK) {
+    if (l->epoll_fd < 0 || l->wake_fd < 0 || l->heap == NULL ||
+        loop_fd_add(l, &l->wake, l->wake_fd, EPOLLIN | EPOLLET, f) != E_OK) {
         (void)fault_errno(f, E_SYSTEM, "event loop");
         loop_free(l);
         return NULL;
@@ -339,7 +337,6 @@ void loop_run(struct loop *l) {
     while (!atomic_load(&l->stopping)) {
         int count = epoll_wait(l->epoll_fd, events, EVENTS_PER_TURN, sleep_ms(l));
         must(count >= 0 || errno == EINTR);
-        l->again = false;
         l->now_ms = now_monotonic_ms();
         run_timers(l);
         for (int i = 0; i < count; i++) {
@@ -349,6 +346,7 @@ void loop_run(struct loop *l) {
                 w->ready(w->context, events[i].events);
             }
         }
+        l->again = false; /* what was asked for up to here is for the hooks of this very turn */
         for (l->hook_at = 0; l->hook_at < l->hook_count; l->hook_at++) {
             l->hooks[l->hook_at].hook(l->hooks[l->hook_at].context);
         }

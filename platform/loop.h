@@ -45,7 +45,7 @@ void loop_fd_remove(struct loop *l, struct loop_fd *w); /* does not close; harml
 /* Called at the end of each turn in which anything ran; what a hook starts is handled in the next turn.  At most 8 hooks. */
 void loop_hook(struct loop *l, void (*hook)(void *context), void *context);
 void loop_hook_remove(struct loop *l, void (*hook)(void *context), void *context);
-/* loop_again: the next turn does not sleep. */
+/* loop_again: the hooks run once more without a sleep before: at the end of this turn, or, when a hook asks, of the next. */
 void loop_again(struct loop *l);
 
 void loop_signal(struct loop *l, int signal_number, void (*caught)(void *context, int signal_number), void *context);

@@ -29,6 +29,7 @@ struct worker {
     struct worker_job *first, *last;           /* waiting */
     struct worker_job *done_first, *done_last; /* worked, `done` not called yet */
     bool stopping, note_posted;
+    bool sleeps;    /* the thread waits for jobs and nobody has woken it yet */
     bool reporting; /* on the loop's thread only */
     uint32_t queue_max;
     _Atomic uint32_t queued; /* waiting, running or not reported yet */
@@ -81,8 +82,10 @@ static void *run(void *context) {
     for (;;) {
         (void)pthread_mutex_lock(&w->lock);
         while (w->first == NULL && !w->stopping) {
+            w->sleeps = true;
             (void)pthread_cond_wait(&w->wake, &w->lock);
         }
+        w->sleeps = false;
         struct worker_job *list = w->first;
         if (list == NULL) {
             (void)pthread_mutex_unlock(&w->lock);
@@ -144,9 +147,13 @@ enum grey_error worker_submit(struct worker *w, struct worker_job *job) {
     job->next = NULL;
     atomic_fetch_add(&w->queued, 1);
     (void)pthread_mutex_lock(&w->lock);
+    bool sleeps = w->sleeps;
+    w->sleeps = false;
     append(&w->first, &w->last, job);
-    (void)pthread_cond_signal(&w->wake);
     (void)pthread_mutex_unlock(&w->lock);
+    if (sleeps) { /* after the unlock: a thread woken before it would only run into the lock */
+        (void)pthread_cond_signal(&w->wake);
+    }
     return E_OK;
 }
 

@@ -22,7 +22,8 @@
 #define RAFT_INFLIGHT_MAX 256u
 #define RAFT_SENDS_MAX (LIMIT_MEMBERS * (RAFT_APPENDS_PER_STEP + 4) + RAFT_REMOTE_READS_MAX)
 #define RAFT_NOTES_MAX 32u
-#define RAFT_ROUNDS_KEPT 64u /* rounds of heartbeats whose time of sending a leader remembers */
+#define RAFT_ROUNDS_KEPT 64u    /* rounds of heartbeats whose time of sending a leader remembers */
+#define RAFT_COMMIT_WAIT_MS 10u /* a follower hears of a commit at the latest then; the next append mostly tells it sooner */
 
 enum peer_mode {
     PEER_PROBE,     /* where its log meets ours is not known: one append at a time */
@@ -46,6 +47,7 @@ struct peer {
     uint64_t round;         /* last round of heartbeats that it answered */
     uint64_t round_ms;      /* when that round was sent; 0: not known */
     bool probe_sent;        /* PEER_PROBE: an append is on the way */
+    uint64_t tell_ms;       /* when a commit that it does not know of is told by itself; 0: it knows */
     raft_index *inflight;   /* ring: last index of each append on the way */
     uint32_t inflight_start, inflight_count;
 };
@@ -154,7 +156,8 @@ enum grey_error replicate_append(struct raft *r, uint16_t kind, uint16_t schema,
 void replicate_flush(struct raft *r);     /* at the end of every step of a leader */
 void replicate_heartbeat(struct raft *r); /* to all */
 void replicate_commit(struct raft *r);
-uint64_t replicate_quorum_ms(const struct raft *r); /* when a majority was last heard */
+uint64_t replicate_deadline_ms(const struct raft *r); /* of the next heartbeat, or word of a commit */
+uint64_t replicate_quorum_ms(const struct raft *r);   /* when a majority was last heard */
 void replicate_on_append_reply(struct raft *r, const struct raft_message *m);
 void replicate_on_heartbeat_reply(struct raft *r, const struct raft_message *m);
 void replicate_on_loaded(struct raft *r, const struct raft_input *in);

@@ -443,7 +443,7 @@ enum grey_error raft_step(struct raft *r, const struct raft_input *in, struct ra
 /* --- Questions ------------------------------------------------------------------------------------------------------------------- */
 
 uint64_t raft_deadline_ms(const struct raft *r) {
-    uint64_t deadline = r->role == RAFT_LEADER ? r->heartbeat_deadline_ms : r->election_deadline_ms;
+    uint64_t deadline = r->role == RAFT_LEADER ? replicate_deadline_ms(r) : r->election_deadline_ms;
     if (r->role == RAFT_LEADER && r->transfer_to != 0 && r->transfer_deadline_ms < deadline) {
         deadline = r->transfer_deadline_ms;
     }

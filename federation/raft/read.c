@@ -77,6 +77,10 @@ void read_on_request(struct raft *r, const struct raft_message *m) {
     if (r->role != RAFT_LEADER || r->read_count - r->reads_local >= RAFT_REMOTE_READS_MAX) {
         return; /* the follower asks again */
     }
+    struct peer *p = replicate_peer(r, m->from);
+    if (p != NULL) {
+        p->tell_ms = r->now_ms; /* its reads wait for the commits that the answer will name */
+    }
     uint32_t of_peer = 0;
     for (uint32_t i = 0; i < r->read_count; i++) {
         if (r->reads[i].peer == m->from) {

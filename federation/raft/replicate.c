@@ -248,10 +248,28 @@ static void replicate_flush_peer(struct raft *r, struct peer *p) {
         const struct entry *entries = entries_span(&r->log, p->next, r->config.message_bytes_max, &count);
         replicate_send_append(r, p, &prev, entries, count);
     }
-    /* Tell a follower that has nothing on its way what is committed now, instead of at the next heartbeat. */
-    if (p->mode == PEER_REPLICATE && p->inflight_count == 0 && replicate_commit_for(r, p) > p->commit_sent) {
+}
+
+/* A follower that has nothing on its way is told what is committed, but a moment later: while there is work the next append says it,
+ * and saves a message and its answer for each commit. */
+static void replicate_tell_commit(struct raft *r, struct peer *p) {
+    if (p->mode != PEER_REPLICATE || p->inflight_count > 0 || replicate_commit_for(r, p) <= p->commit_sent) {
+        p->tell_ms = 0;
+    } else if (p->tell_ms == 0) {
+        p->tell_ms = r->now_ms + RAFT_COMMIT_WAIT_MS;
+    } else if (r->now_ms >= p->tell_ms) {
+        p->tell_ms = 0;
         replicate_send_heartbeat(r, p);
     }
+}
+
+uint64_t replicate_deadline_ms(const struct raft *r) {
+    uint64_t deadline = r->heartbeat_deadline_ms;
+    for (uint32_t i = 0; i < r->members.count; i++) {
+        const struct peer *p = &r->peers[i];
+        deadline = p->tell_ms != 0 && p->tell_ms < deadline ? p->tell_ms : deadline;
+    }
+    return deadline;
 }
 
 static void replicate_flush_transfer(struct raft *r) {
@@ -268,6 +286,7 @@ void replicate_flush(struct raft *r) {
     for (uint32_t i = 0; i < r->members.count; i++) {
         if (r->members.at[i].id != r->config.self) {
             replicate_flush_peer(r, &r->peers[i]);
+            replicate_tell_commit(r, &r->peers[i]);
         }
     }
     if (r->transfer_to != 0) {
