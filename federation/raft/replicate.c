@@ -251,9 +251,10 @@ static void replicate_flush_peer(struct raft *r, struct peer *p) {
 }
 
 /* A follower that has nothing on its way is told what is committed, but a moment later: while there is work the next append says it,
- * and saves a message and its answer for each commit. */
+ * and saves a message and its answer for each commit.  A witness applies nothing: the next heartbeat will do. */
 static void replicate_tell_commit(struct raft *r, struct peer *p) {
-    if (p->mode != PEER_REPLICATE || p->inflight_count > 0 || replicate_commit_for(r, p) <= p->commit_sent) {
+    if (p->mode != PEER_REPLICATE || p->inflight_count > 0 || replicate_to_witness(r, p) ||
+        replicate_commit_for(r, p) <= p->commit_sent) {
         p->tell_ms = 0;
     } else if (p->tell_ms == 0) {
         p->tell_ms = r->now_ms + RAFT_COMMIT_WAIT_MS;
