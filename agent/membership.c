@@ -213,6 +213,11 @@ static void promote(struct node *n) {
                 break;
             }
         }
+        if (raft_members_check(&wanted) != E_OK) {
+            log_limited(LOG_WARN, "node", "promote", "node=%s stays a learner: so many %s are too many", now_voter.node.text,
+                        now_voter.witness ? "witnesses" : "voters");
+            continue;
+        }
         struct raft_input in = {.kind = RAFT_IN_MEMBERS, .members = &wanted};
         enum grey_error err = node_step(n, &in, NULL);
         log_info("node", "promote", "node=%s id=%016" PRIx64 " result=%s", now_voter.node.text, now_voter.id, error_name(err));

@@ -155,11 +155,17 @@ static void check_leader(struct world *w, const struct node *n, const struct raf
 static void check_commit(struct world *w, const struct node *n, const struct raft_status *s) {
     struct check *c = w->check;
     uint64_t durable[LIMIT_MEMBERS];
+    bool held = false; /* with its payload */
     for (uint32_t i = 0; i < s->members->count; i++) {
         const struct node *m = world_node(w, s->members->at[i].id);
         const struct entry *e = disk_entry(&m->disk, s->commit_index), *mine = raft_entry(n->raft, s->commit_index);
         durable[i] = m->wiped || m->disk.base.index >= s->commit_index ||
                      (e != NULL && mine != NULL && memcmp(e->hash, mine->hash, DIGEST_BYTES) == 0);
+        held |= durable[i] && !m->witness;
+    }
+    if (!held) {
+        world_fail(w, "L5: node %" PRIu64 " commits %" PRIu64 ", and only witnesses have it on their disks", n->id,
+                   s->commit_index);
     }
     if (quorum_value(s->members, durable) == 0) {
         world_fail(w, "L5: node %" PRIu64 " commits %" PRIu64 ", which is not on the disks of a majority", n->id, s->commit_index);

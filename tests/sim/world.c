@@ -963,7 +963,7 @@ struct world *world_new(uint64_t seed, bool trace) {
     static const uint32_t sizes[] = {1, 2, 3, 3, 3, 3, 5, 5};
     uint32_t voters = sizes[world_draw(w, 8)];
     voters = voters < w->voters_min ? w->voters_min : voters;
-    bool witness = voters == 3 && !w->changes && world_chance(w, 500);
+    bool witness = voters == 3 && !w->wipes && world_chance(w, 500);
     struct raft_members *members = world_alloc(1, sizeof *members);
     for (uint32_t i = 0; i < voters; i++) {
         struct raft_member m = {.id = w->nodes[world_add(w)].id, .voter = true, .witness = witness && i == 2};
