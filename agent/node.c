@@ -87,9 +87,14 @@ static void take_note(struct node *n, const struct raft_note *note) {
         struct raft_status s;
         raft_status(n->raft, &s);
         log_info("raft", "members", "index=%" PRIu64 " count=%u", note->a, s.members->count);
+        const struct raft_member *self = raft_members_find(s.members, n->self);
+        if (self != NULL && self->witness != n->o.witness) { /* the site would count on data that is not here, or leave it unused */
+            node_fail(n, E_CONFIG,
+                      self->witness ? "the site has this node as a witness" : "the site has this node as one that holds data");
+        }
         if (n->peers != NULL) {
             peers_set_members(n->peers, s.members);
-            if (raft_members_find(s.members, n->self) != NULL) {
+            if (self != NULL) {
                 peers_no_seeds(n->peers);
             }
         }
