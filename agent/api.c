@@ -359,6 +359,8 @@ static void cluster_status(struct api_call *c) {
     char time_text[32];
     now_format(node_site_time_ms(api->o.node), time_text);
     put_str(&a.w, "site_time", time_text);
+    json_key(&a.w, "removed");
+    json_bool(&a.w, node_removed(api->o.node));
     json_key(&a.w, "members");
     put_members(api, &a.w);
     json_close(&a.w);
@@ -511,8 +513,8 @@ static const struct route routes[] = {
     {"GET", "/v1/admin/snapshots", api_admin_snapshots},
     {"POST", "/v1/admin/transfer-leader", api_admin_transfer},
     {"DELETE", "/v1/admin/members/", api_admin_member_remove},
-    {"POST", "/v1/admin/members", not_here_yet},
-    {"POST", "/v1/admin/leave", not_here_yet},
+    {"POST", "/v1/admin/members", api_admin_members},
+    {"POST", "/v1/admin/leave", api_admin_leave},
     {"POST", "/v1/admin/rebalance", not_here_yet},
     {"GET", "/v1/tasks", not_here_yet},
     {"POST", "/v1/tasks", not_here_yet},

@@ -58,46 +58,123 @@ void api_admin_snapshots(struct api_call *c) {
     api_answer_send(&a, c, 200, NULL, 0);
 }
 
-static void done(void *context, const struct node_answer *a) {
+/* --- members and leadership --------------------------------------------------------------------------------------------------------------- */
+
+static void ordered(void *context, const struct node_answer *a) {
     struct api_call *c = context;
     if (a->err != E_OK) {
         api_call_error(c, a->err, a->detail);
         return;
     }
-    http_reply(c->q, 202, "application/json", bytes_str("{\"accepted\":true}\n"), NULL, 0);
-    mem_free(c);
+    struct api_answer out;
+    api_answer_begin(&out);
+    json_open(&out.w, '{');
+    json_key(&out.w, "accepted");
+    json_bool(&out.w, true);
+    if (a->index > 0) {
+        json_key(&out.w, "index");
+        json_uint(&out.w, a->index);
+    }
+    json_close(&out.w);
+    api_answer_send(&out, c, a->index > 0 ? 200 : 202, NULL, 0);
+}
+
+static bool take_name(const char *text, struct grey_name *out) {
+    memset(out, 0, sizeof *out);
+    if (text == NULL || !grey_name_valid(text, strlen(text))) {
+        return false;
+    }
+    memcpy(out->text, text, strlen(text));
+    return true;
+}
+
+static bool is_forced(struct api_call *c) {
+    char text[8];
+    return http_query(c->q, "force", text, sizeof text) && strcmp(text, "true") == 0;
 }
 
 void api_admin_transfer(struct api_call *c) {
-    char to[LIMIT_NAME_BYTES + 1] = "";
+    struct node_order o = {.transfer = true};
     struct fault f = {0};
-    (void)http_query(c->q, "to", to, sizeof to);
+    char to[LIMIT_NAME_BYTES + 1];
+    const char *wrong = NULL;
+    if (http_query(c->q, "to", to, sizeof to) && !take_name(to, &o.to)) {
+        wrong = "to: a node id";
+    }
     if (http_body(c->q).size > 0) {
         json_t *body = json_read(http_body(c->q), &f);
-        const char *text = body == NULL ? NULL : json_string_value(json_object_get(body, "to"));
-        if (text == NULL || strlen(text) > LIMIT_NAME_BYTES) {
-            json_decref(body);
-            api_call_error(c, E_BAD_REQUEST, body == NULL ? f.text : "wanted: {\"to\":\"node id\"}");
-            return;
+        if (body == NULL || !take_name(json_string_value(json_object_get(body, "to")), &o.to)) {
+            wrong = body == NULL ? f.text : "wanted: {\"to\":\"node id\"}";
         }
-        memcpy(to, text, strlen(text) + 1);
         json_decref(body);
     }
-    node_transfer_leadership(c->api->o.node, to, done, c);
+    if (wrong != NULL) {
+        api_call_error(c, E_BAD_REQUEST, wrong);
+        return;
+    }
+    node_order(c->api->o.node, &o, ordered, c);
+}
+
+static bool take_invitation(const json_t *member, struct node_order *o) {
+    const char *address = json_string_value(json_object_get(member, "addr"));
+    const char *colon = address == NULL ? NULL : strrchr(address, ':');
+    if (o->invite_count == LIMIT_MEMBERS || colon == NULL || colon == address || colon[1] == 0 ||
+        strlen(address) > LIMIT_ADDRESS_BYTES ||
+        !take_name(json_string_value(json_object_get(member, "id")), &o->invite[o->invite_count].name)) {
+        return false;
+    }
+    memcpy(o->invite[o->invite_count++].address, address, strlen(address) + 1);
+    return true;
+}
+
+/* {"id","addr"}, or {"add":[{"id","addr"} ...],"remove":["id" ...],"force":false}. */
+static const char *take_change(const json_t *body, struct node_order *o) {
+    const json_t *add = json_object_get(body, "add"), *remove = json_object_get(body, "remove");
+    if (json_object_get(body, "id") != NULL && !take_invitation(body, o)) {
+        return "wanted: {\"id\":\"node id\",\"addr\":\"host:port\"}";
+    }
+    for (size_t i = 0; i < json_array_size(add); i++) {
+        if (!take_invitation(json_array_get(add, i), o)) {
+            return "add: wanted is an array of {\"id\":\"node id\",\"addr\":\"host:port\"}";
+        }
+    }
+    for (size_t i = 0; i < json_array_size(remove); i++) {
+        if (o->remove_count == LIMIT_MEMBERS ||
+            !take_name(json_string_value(json_array_get(remove, i)), &o->remove[o->remove_count++])) {
+            return "remove: wanted is an array of node ids";
+        }
+    }
+    o->force = json_is_true(json_object_get(body, "force"));
+    return o->invite_count + o->remove_count > 0 ? NULL : "nobody is named to be added or removed";
+}
+
+void api_admin_members(struct api_call *c) {
+    struct node_order o = {0};
+    struct fault f = {0};
+    json_t *body = json_read(http_body(c->q), &f);
+    const char *wrong = body == NULL ? f.text : take_change(body, &o);
+    json_decref(body);
+    if (wrong != NULL) {
+        api_call_error(c, E_BAD_REQUEST, wrong);
+        return;
+    }
+    node_order(c->api->o.node, &o, ordered, c);
 }
 
 void api_admin_member_remove(struct api_call *c) {
-    struct raft_status s;
-    node_raft_status(c->api->o.node, &s);
+    struct node_order o = {.remove_count = 1, .force = is_forced(c)};
     c->arg[c->arg_size] = 0;
-    const struct raft_member *m = raft_members_find_node(s.members, c->arg);
-    if (m == NULL) {
+    if (!take_name(c->arg, &o.remove[0])) {
         api_call_error(c, E_NOT_FOUND, "no member of that name");
         return;
     }
-    struct raft_members wanted = *s.members;
-    raft_members_remove(&wanted, m->id);
-    node_change_members(c->api->o.node, &wanted, done, c);
+    node_order(c->api->o.node, &o, ordered, c);
+}
+
+void api_admin_leave(struct api_call *c) {
+    struct node_order o = {.remove_count = 1, .force = is_forced(c)};
+    (void)take_name(node_name(c->api->o.node), &o.remove[0]);
+    node_order(c->api->o.node, &o, ordered, c);
 }
 
 void api_federation_status(struct api_call *c) {

@@ -52,7 +52,9 @@ void api_queue_get(struct api_call *c);
 void api_admin_snapshot(struct api_call *c);
 void api_admin_snapshots(struct api_call *c);
 void api_admin_transfer(struct api_call *c);
+void api_admin_members(struct api_call *c);
 void api_admin_member_remove(struct api_call *c);
+void api_admin_leave(struct api_call *c);
 void api_federation_status(struct api_call *c);
 
 #endif

@@ -7,6 +7,7 @@
 #include "platform/log.h"
 
 #define DUTY_MS 1000u
+#define INVITATION_MS (600u * 1000u)
 #define PROMOTE_LAG_ENTRIES 256u /* a learner this close behind becomes a voter */
 
 static void self_member(const struct node *n, struct raft_member *m) {
@@ -116,6 +117,77 @@ static bool is_member(struct node *n) {
     return raft_members_find(s.members, n->self) != NULL;
 }
 
+/* A node that was a member and is none any more was removed: it would come back under its old identity, with promises that nobody
+ * remembers.  With an empty directory it is a new one, and may. */
+static bool may_join(struct node *n) {
+    return n->undecided_until_ms == 0 && !n->was_member && !is_member(n);
+}
+
+static void be_removed(struct node *n) {
+    if (!n->removed) {
+        n->removed = true;
+        log_warn("node", "removed",
+                 "this gateway was removed from its site; to take it in again, wipe its data directory and start it");
+    }
+}
+
+bool node_removed(const struct node *n) {
+    return n->removed;
+}
+
+void membership_applied(struct node *n) {
+    if (raft_members_find(&n->members, n->self) != NULL) {
+        n->was_member = true;
+        n->removed = false;
+    } else if (n->was_member) {
+        be_removed(n);
+    }
+}
+
+/* It was removed while it was away, and does not know. */
+void membership_stranger(struct node *n, raft_id from) {
+    uint64_t now_ms = loop_now_ms(n->x.loop);
+    struct raft_status s;
+    raft_status(n->raft, &s);
+    if (!n->leading || !s.members_committed || raft_members_find(s.members, from) != NULL || now_ms < n->told_ms + DUTY_MS) {
+        return;
+    }
+    n->told_ms = now_ms;
+    struct message m = {.kind = MESSAGE_JOIN_REPLY, .u.join_reply = {.err = E_STALE_MEMBER}};
+    (void)peers_send(n->peers, from, &m);
+}
+
+void membership_invite(struct node *n, const struct grey_name *name, const char *address) {
+    struct invitation *i = NULL;
+    for (uint32_t k = 0; k < n->invitation_count; k++) {
+        i = strcmp(n->invitations[k].name.text, name->text) == 0 ? &n->invitations[k] : i;
+    }
+    if (i == NULL && n->invitation_count < LIMIT_MEMBERS) {
+        i = &n->invitations[n->invitation_count++];
+    }
+    if (i != NULL) {
+        i->name = *name;
+        memcpy(i->address, address, sizeof i->address);
+        i->until_ms = loop_now_ms(n->x.loop) + INVITATION_MS;
+        log_info("node", "invite", "node=%s address=%s", name->text, i->address);
+    }
+}
+
+/* Those who have come, or did not come in time, are dialled no more. */
+static void dial_invited(struct node *n) {
+    struct raft_status s;
+    raft_status(n->raft, &s);
+    for (uint32_t k = 0; k < n->invitation_count;) {
+        const struct invitation *i = &n->invitations[k];
+        if (raft_members_find_node(s.members, i->name.text) != NULL || loop_now_ms(n->x.loop) >= i->until_ms || n->peers == NULL) {
+            n->invitations[k] = n->invitations[--n->invitation_count];
+            continue;
+        }
+        peers_add_seed(n->peers, bytes_str(i->address));
+        k++;
+    }
+}
+
 static void ask_to_join(struct node *n, raft_id whom) {
     struct message m = {.kind = MESSAGE_JOIN,
                         .u.join = {.id = n->self,
@@ -127,7 +199,7 @@ static void ask_to_join(struct node *n, raft_id whom) {
 }
 
 void membership_link_up(struct node *n, raft_id id) {
-    if (n->undecided_until_ms == 0 && !is_member(n)) {
+    if (may_join(n)) {
         ask_to_join(n, id);
     }
 }
@@ -138,7 +210,11 @@ void membership_cluster_seen(struct node *n, uint64_t cluster_id) {
 }
 
 void membership_join_reply(struct node *n, const struct message_join_reply *r) {
-    if (r->err == E_NOT_LEADER && !is_member(n)) {
+    if (r->err == E_STALE_MEMBER) {
+        if (n->was_member) {
+            be_removed(n);
+        }
+    } else if (r->err == E_NOT_LEADER && !is_member(n)) {
         peers_add_seed(n->peers, r->leader_address);
     } else {
         log_info("node", "join-reply", "error=GREY-%d %.*s", error_id(r->err), (int)r->detail.size, (const char *)r->detail.data);
@@ -191,37 +267,45 @@ void membership_join(struct node *n, raft_id from, const struct message_join *j)
     reply_join(n, from, err, error_sentence(err));
 }
 
-/* One change at a time: the first learner that has caught up becomes a voter, and takes the place of its former self. */
+/* All learners that have caught up become voters in one change, and each takes the place of its former self. */
 static void promote(struct node *n) {
     struct raft_status s;
     raft_status(n->raft, &s);
     if (!n->leading || !s.members_committed || raft_members_joint(s.members)) {
         return;
     }
+    struct raft_members wanted = *s.members;
+    uint32_t count = 0;
     for (uint32_t i = 0; i < s.peer_count; i++) {
         const struct raft_member *m = raft_members_find(s.members, s.peers[i].id);
         if (m == NULL || m->voter || !s.peers[i].active || s.peers[i].match_index + PROMOTE_LAG_ENTRIES < s.last_index) {
             continue;
         }
-        struct raft_members wanted = *s.members;
+        struct raft_members next = wanted;
         struct raft_member now_voter = *m;
         now_voter.voter = true;
-        must(raft_members_put(&wanted, &now_voter) == E_OK);
-        for (uint32_t k = 0; k < wanted.count; k++) {
-            if (wanted.at[k].id != m->id && strcmp(wanted.at[k].node.text, m->node.text) == 0) {
-                raft_members_remove(&wanted, wanted.at[k].id);
+        must(raft_members_put(&next, &now_voter) == E_OK);
+        for (uint32_t k = 0; k < next.count; k++) {
+            if (next.at[k].id != m->id && strcmp(next.at[k].node.text, m->node.text) == 0) {
+                raft_members_remove(&next, next.at[k].id);
                 break;
             }
         }
-        if (raft_members_check(&wanted) != E_OK) {
+        if (raft_members_check(&next) != E_OK) {
             log_limited(LOG_WARN, "node", "promote", "node=%s stays a learner: so many %s are too many", now_voter.node.text,
                         now_voter.witness ? "witnesses" : "voters");
             continue;
         }
+        wanted = next;
+        log_info("node", "promote", "node=%s id=%016" PRIx64, now_voter.node.text, now_voter.id);
+        count++;
+    }
+    if (count > 0) {
         struct raft_input in = {.kind = RAFT_IN_MEMBERS, .members = &wanted};
         enum grey_error err = node_step(n, &in, NULL);
-        log_info("node", "promote", "node=%s id=%016" PRIx64 " result=%s", now_voter.node.text, now_voter.id, error_name(err));
-        return;
+        if (err != E_OK) {
+            log_warn("node", "promote", "result=%s", error_name(err));
+        }
     }
 }
 
@@ -232,7 +316,7 @@ static void on_duty(void *context) {
     if (n->undecided_until_ms != 0 && now_ms >= n->undecided_until_ms) {
         membership_bootstrap(n);
     }
-    if (n->peers != NULL && n->undecided_until_ms == 0 && !is_member(n)) {
+    if (n->peers != NULL && may_join(n)) {
         raft_id up[LIMIT_MEMBERS];
         size_t count = peers_up_ids(n->peers, up, LIMIT_MEMBERS);
         for (size_t i = 0; i < count; i++) {
@@ -240,8 +324,11 @@ static void on_duty(void *context) {
         }
     }
     if (n->role == RAFT_LEADER) {
+        dial_invited(n);
         promote(n);
         clockset_duty(n);
+    } else {
+        n->invitation_count = 0;
     }
 }
 
@@ -249,27 +336,4 @@ void membership_start(struct node *n) {
     clockset_start();
     n->duty = (struct loop_timer){.fire = on_duty, .context = n};
     loop_timer_after(n->x.loop, &n->duty, DUTY_MS);
-}
-
-void node_change_members(struct node *n, const struct raft_members *wanted, node_done *done, void *context) {
-    struct raft_input in = {.kind = RAFT_IN_MEMBERS, .members = wanted};
-    enum grey_error err = node_step(n, &in, NULL);
-    struct node_answer a = {.err = err, .detail = ""};
-    done(context, &a);
-}
-
-void node_transfer_leadership(struct node *n, const char *to_node, node_done *done, void *context) {
-    struct raft_status s;
-    raft_status(n->raft, &s);
-    const struct raft_member *m = to_node[0] == 0 ? NULL : raft_members_find_node(s.members, to_node);
-    struct node_answer a = {.err = E_OK, .detail = ""};
-    if (to_node[0] != 0 && m == NULL) {
-        a = (struct node_answer){.err = E_NOT_FOUND, .detail = "no member of that name"};
-    } else if (s.role != RAFT_LEADER) {
-        a = (struct node_answer){.err = E_NOT_LEADER, .detail = "ask the leader"};
-    } else {
-        struct raft_input in = {.kind = RAFT_IN_TRANSFER, .peer = m == NULL ? 0 : m->id};
-        a.err = node_step(n, &in, NULL);
-    }
-    done(context, &a);
 }

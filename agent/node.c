@@ -195,6 +195,7 @@ void node_set_members(struct node *n, const struct raft_members *members, raft_i
     n->members_blob = blob;
     n->members = *members;
     n->members_index = index;
+    membership_applied(n);
 }
 
 static void propose_own(struct node *n, enum entry_kind kind, void (*fill)(struct node *n, struct builder *out));
@@ -393,6 +394,7 @@ static void peer_message(void *context, raft_id from, const struct message *m) {
     case MESSAGE_RAFT: {
         struct raft_input in = {.kind = RAFT_IN_MESSAGE, .message = &m->u.raft};
         (void)node_step(n, &in, NULL);
+        membership_stranger(n, from);
         return;
     }
     case MESSAGE_FORWARD:

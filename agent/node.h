@@ -59,9 +59,22 @@ typedef void node_done(void *context, const struct node_answer *a);
 void node_propose(struct node *n, enum entry_kind kind, struct blob *payload, bool urgent, node_done *done, void *context);
 /* Done with E_OK when this node has applied all that was committed anywhere before the call (ReadIndex). */
 void node_read_barrier(struct node *n, node_done *done, void *context);
-/* Adds, removes or promotes members; only on the leader: E_NOT_LEADER otherwise. */
-void node_change_members(struct node *n, const struct raft_members *wanted, node_done *done, void *context);
-void node_transfer_leadership(struct node *n, const char *to_node, node_done *done, void *context);
+/* What an operator orders.  Any node takes it; the leader carries it out.  A removal is one change, joint when it concerns several
+ * voters; done when it is committed.  Those invited are dialled by the leader for ten minutes and join by themselves.
+ * E_NOT_FOUND, E_MEMBERSHIP, E_MEMBER_CHANGE_PENDING, and those of node_propose. */
+struct node_order {
+    bool force; /* remove although too few of those who stay answer */
+    uint32_t remove_count, invite_count;
+    struct grey_name remove[LIMIT_MEMBERS];
+    struct {
+        struct grey_name name;
+        char address[LIMIT_ADDRESS_BYTES + 1];
+    } invite[LIMIT_MEMBERS];
+    bool transfer;       /* instead: hand leadership on */
+    struct grey_name to; /* to whom; empty: the best follower */
+};
+void node_order(struct node *n, const struct node_order *o, node_done *done, void *context);
+bool node_removed(const struct node *n); /* the site goes on without this node, for good */
 
 /* Makes rows of the state readable by state_*: done when they are in memory.  wants: see sitelog_want; taken. */
 void node_fetch_rows(struct node *n, struct builder *wants, node_done *done, void *context);

@@ -1,7 +1,8 @@
-/* node_core.h: the inside of a node, for the eight sources that share it and for nobody else:
+/* node_core.h: the inside of a node, for the nine sources that share it and for nobody else:
  *   node.c      Raft inputs and outputs, applying
  *   persist.c   what a Raft output wants on disk, and what waits for it
  *   membership.c joining, promoting, replacing, leaving
+ *   orders.c    what operators order
  *   clockset.c  corrections of the site's time
  *   requests.c  proposals and reads of clients: held, batched, forwarded, answered
  *   catchup.c   snapshots between gateways, both sides
@@ -142,18 +143,31 @@ void witness_apply(struct node *n);
 void witness_turn(struct node *n);
 void witness_rebased(struct node *n, const struct raft_output *out); /* before what it says is stored */
 
+/* --- orders.c: what operators order: members, leadership -------------------------------------------------------------------------- */
+/* At the leader.  *index: of the entry to wait for, 0: none. */
+enum grey_error orders_run(struct node *n, struct bytes payload, raft_index *index, const char **detail);
+
+/* --- membership.c ------------------------------------------------------------------------------------------------------------------ */
+struct invitation {
+    struct grey_name name;
+    char address[LIMIT_ADDRESS_BYTES + 1];
+    uint64_t until_ms;
+};
+
 /* --- persist.c --------------------------------------------------------------------------------------------------------------------- */
 void persist_store(struct node *n, const struct raft_output *out); /* entries, term, vote; RAFT_IN_STORED follows */
 void persist_send(struct node *n, const struct raft_send *s);      /* at once, or when what it promises is stored */
 void persist_load(struct node *n, const struct raft_load *l);      /* RAFT_IN_LOADED follows */
 void persist_again(void *node);                                    /* timer: jobs that met a full disk are given again */
 
-/* --- membership.c ------------------------------------------------------------------------------------------------------------------ */
 void membership_bootstrap(struct node *n); /* a new group, or the restored one, with this node as its only member */
 void membership_start(struct node *n);     /* from now on it asks to join, and as leader promotes learners */
 void membership_link_up(struct node *n, raft_id id);
 void membership_cluster_seen(struct node *n, uint64_t cluster_id);
 void membership_join(struct node *n, raft_id from, const struct message_join *j);
+void membership_invite(struct node *n, const struct grey_name *name, const char *address); /* leader: dialled until it joins */
+void membership_applied(struct node *n);                                                   /* n->members has changed */
+void membership_stranger(struct node *n, raft_id from); /* leader: no member speaks as if it were one */
 void membership_join_reply(struct node *n, const struct message_join_reply *r);
 
 /* --- node.c ---------------------------------------------------------------------------------------------------------------------- */
@@ -204,6 +218,10 @@ struct node {
     struct upkeep upkeep;
     struct witness witness;
     struct clockset clockset;
+    struct invitation invitations[LIMIT_MEMBERS];
+    uint32_t invitation_count;
+    bool was_member, removed; /* by a committed membership */
+    uint64_t told_ms;         /* when a stranger was last told so */
     struct loop_timer tick, duty;
     uint64_t turn_ms, suspended_ms; /* as of the end of the last turn */
     uint64_t undecided_until_ms;    /* bootstrap waits for word from the seeds; 0: decided */

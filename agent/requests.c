@@ -150,6 +150,26 @@ static void batch(struct node *n, struct request *q) {
     move(n, q, REQUEST_BATCHED);
 }
 
+static void carry_out(struct node *n, struct request *q) {
+    raft_index index;
+    struct raft_status s;
+    const char *detail;
+    enum grey_error err = orders_run(n, blob_bytes(q->payload), &index, &detail);
+    if (err == E_NOT_LEADER) {
+        return; /* held until the next leader is known */
+    }
+    if (err != E_OK || index <= state_applied(n->state)) {
+        struct node_answer a = {.err = err, .detail = detail, .index = index};
+        answer(n, q, &a);
+        return;
+    }
+    raft_status(n->raft, &s);
+    q->index = index;
+    q->term = s.term;
+    q->deadline_ms = loop_now_ms(n->x.loop) + 2u * n->o.request_timeout_ms;
+    move(n, q, REQUEST_PROPOSED);
+}
+
 static bool forward(struct node *n, struct request *q) {
     struct message m = {.kind = MESSAGE_FORWARD,
                         .u.forward = {.request = n->requests.next_number + 1,
@@ -182,6 +202,8 @@ static void place_held(struct node *n) {
             }
             q->number = r->next_number;
             move(n, q, REQUEST_READING);
+        } else if (leads && q->kind == ENTRY_CONFIG) {
+            carry_out(n, q);
         } else if (leads) {
             batch(n, q);
         } else if (!forward(n, q)) {
@@ -362,8 +384,8 @@ void requests_forward(struct node *n, raft_id from, const struct message_forward
     if (n->role != RAFT_LEADER) {
         struct node_answer a = {.err = E_NOT_LEADER, .detail = "leadership has moved"};
         forwarded_done(f, &a);
-    } else if (m->schema != ENTRY_SCHEMA || (m->kind != ENTRY_KV && m->kind != ENTRY_EVENTS)) {
-        struct node_answer a = {.err = E_BAD_MESSAGE, .detail = "only keys and events are taken from other nodes"};
+    } else if (m->schema != ENTRY_SCHEMA || (m->kind != ENTRY_KV && m->kind != ENTRY_EVENTS && m->kind != ENTRY_CONFIG)) {
+        struct node_answer a = {.err = E_BAD_MESSAGE, .detail = "only keys, events and orders are taken from other nodes"};
         forwarded_done(f, &a);
     } else {
         node_propose(n, (enum entry_kind)m->kind, payload, m->urgent, forwarded_done, f);

@@ -381,54 +381,6 @@ int site_leader(struct call *c) {
     return verbs_print(&out);
 }
 
-/* Sends a change; prints the answer as JSON, or `done` for people. */
-static int command(struct call *c, const struct client_request *q, const char *done) {
-    struct http_answer a;
-    struct builder out;
-    if (client_call(&c->client, q, &a, &c->problem) != CTL_OK) {
-        builder_free(&a.body);
-        return client_complain(&c->problem);
-    }
-    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
-    if (c->output == OUTPUT_JSON) {
-        builder_add(&out, builder_bytes(&a.body));
-    } else {
-        builder_addf(&out, "%s\n", done);
-    }
-    builder_free(&a.body);
-    return verbs_print(&out);
-}
-
-int site_member_add(struct call *c) {
-    struct builder body;
-    struct json_writer w;
-    builder_init(&body, 4096);
-    json_writer_init(&w, &body);
-    json_open(&w, '{');
-    json_key(&w, "id");
-    json_str(&w, c->args[0]);
-    json_key(&w, "addr");
-    json_str(&w, c->args[1]);
-    json_close(&w);
-    struct client_request q = {
-        .method = "POST", .path = "/v1/admin/members", .body = builder_bytes(&body), .body_type = "application/json"};
-    int code = command(c, &q, "accepted; greyctl cluster members shows it join");
-    builder_free(&body);
-    return code;
-}
-
-int site_member_remove(struct call *c) {
-    struct builder path;
-    builder_init(&path, 4096);
-    builder_add_str(&path, "/v1/admin/members/");
-    client_encode(&path, bytes_str(c->args[0]), true);
-    builder_add_byte(&path, 0);
-    struct client_request q = {.method = "DELETE", .path = (const char *)path.data};
-    int code = path.err == E_OK ? command(c, &q, "accepted; greyctl cluster members shows when it is gone") : CTL_USAGE;
-    builder_free(&path);
-    return code;
-}
-
 int site_queue(struct call *c) {
     static const char *const titles[] = {"CHANNEL", "WAITING>", "SIZE>", "OLDEST>", "NEXT SEQ>", "ACKED SEQ>", "LOST>", "GAPS>"};
     json_t *doc;

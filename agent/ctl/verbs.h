@@ -68,8 +68,9 @@ const char *verbs_text(const json_t *object, const char *name); /* "" when absen
 uint64_t verbs_uint(const json_t *object, const char *name);
 double verbs_real(const json_t *object, const char *name, double fallback);
 
-verb_run site_status, site_cluster, site_members, site_leader, site_member_add, site_member_remove, site_queue, site_federation,
-    site_snapshot_create, site_snapshot_list, site_snapshot_restore;
+verb_run members_add, members_remove, members_leave, members_transfer;
+verb_run site_status, site_cluster, site_members, site_leader, site_queue, site_federation, site_snapshot_create,
+    site_snapshot_list, site_snapshot_restore;
 verb_run pairs_get, pairs_put, pairs_del, pairs_list, pairs_watch;
 verb_run events_send, events_tail;
 verb_run fleet_list, fleet_show, fleet_events;
