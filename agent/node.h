@@ -21,6 +21,7 @@ struct node_options {
     bool bootstrap;                          /* acts on an empty directory only, and only when no seed answers with a cluster */
     const struct conn_tls *tls;              /* for peers; NULL: plain */
     uint32_t heartbeat_ms, election_timeout_ms_min, election_timeout_ms_max;
+    bool witness;     /* votes, holds headers only, never leads, answers no client */
     bool lease_reads; /* as leader, answer reads without asking while a majority has promised to follow (federation/raft/read.c) */
     uint32_t clock_drift_percent;
     uint32_t snapshot_threshold_entries, snapshot_interval_s, snapshots_kept;
@@ -108,6 +109,11 @@ struct peers *node_peers(struct node *n);
 void node_raft_status(const struct node *n, struct raft_status *s);
 const struct raft_member *node_member(const struct node *n, raft_id id); /* of the latest membership; NULL */
 const char *node_leader_name(const struct node *n);                      /* "" when unknown; lends until the next turn */
+raft_index node_applied(const struct node *n);
+bool node_is_witness(const struct node *n);
+/* As leader: no other gateway that holds data keeps up, so what is answered lies on this disk only (and on a witness that vouches for
+ * it).  False on others, who cannot know. */
+bool node_on_one_disk(const struct node *n);
 bool node_has_quorum(const struct node *n); /* leader: a majority answers; follower: it hears a leader */
 const char *node_name(const struct node *n);
 const char *node_site(const struct node *n);

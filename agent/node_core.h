@@ -142,6 +142,23 @@ void provisional_turn(struct node *n);           /* brings what is kept into the
 bool provisional_possible(const struct node *n); /* this node belongs to a site */
 bool provisional_due(const struct node *n);      /* no leader for request_timeout_ms: events are taken here from now on */
 void provisional_take(struct node *n, struct bytes batch, node_done *done, void *context);
+/* --- witness.c: in place of applying and upkeep, on a node that is a witness ----------------------------------------------------- */
+#define WITNESS_KEPT_ENTRIES 1024u /* headers that stay when the log is cut; it is cut at twice as many */
+#define WITNESS_WINDOW_ENTRIES 2048u
+
+struct witness {
+    raft_index applied; /* passed over */
+    raft_index flushed, flushed_members, base;
+    struct sitelog_flush flush;
+    struct sitelog_compact compact;
+    bool busy; /* one of the two is under way */
+    uint64_t retry_ms;
+};
+
+void witness_start(struct node *n, const struct raft_start *start);
+void witness_apply(struct node *n);
+void witness_turn(struct node *n);
+void witness_rebased(struct node *n, const struct raft_output *out); /* before what it says is stored */
 
 /* --- orders.c: what operators order: members, leadership -------------------------------------------------------------------------- */
 /* At the leader.  *index: of the entry to wait for, 0: none. */
@@ -216,6 +233,7 @@ struct node {
     struct requests requests;
     struct catchup catchup;
     struct upkeep upkeep;
+    struct witness witness;
     struct clockset clockset;
     struct provisional provisional;
     uint64_t leaderless_ms; /* since when no leader is known */
