@@ -66,6 +66,9 @@ static void take_note(struct node *n, const struct raft_note *note) {
         if (note->a != 0 && note->a != n->leader) {
             metrics_add(&leader_changes, 0, 1);
         }
+        if (note->a == 0 && n->leader != 0) {
+            n->leaderless_ms = loop_now_ms(n->x.loop);
+        }
         n->leader = note->a;
         requests_leader_changed(n);
         break;
@@ -347,6 +350,7 @@ static void on_turn(void *context) {
     node_watch_clock(n);
     n->turning = true;
     requests_turn(n);
+    provisional_turn(n);
     apply(n);
     if (n->o.witness) {
         witness_turn(n);
@@ -607,6 +611,7 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     n->turn_ms = now_monotonic_ms();
     n->suspended_ms = now_suspended_ms();
     requests_start(n);
+    provisional_start(n);
     upkeep_start(n);
     loop_hook(x->loop, on_turn, n);
     membership_start(n);
@@ -655,6 +660,7 @@ void node_free(struct node *n) {
     if (n->state != NULL) {
         loop_hook_remove(n->x.loop, on_turn, n);
         requests_stop(n);
+        provisional_stop(n);
         catchup_stop(n);
         upkeep_stop(n);
     }

@@ -47,6 +47,7 @@ void node_free(struct node *n);             /* finishes storage jobs; pending re
 struct node_answer { /* lent during done */
     enum grey_error err;
     const char *detail;
+    uint64_t receipt;    /* > 0: events that are kept on this gateway until the site has a leader; there is no answer yet */
     raft_index index;    /* of the entry, or the index a read may be served at */
     bool lease;          /* a read: answered from this node's lease as leader */
     struct bytes answer; /* CBOR of agent/state.h */
@@ -75,6 +76,11 @@ struct node_order {
 };
 void node_order(struct node *n, const struct node_order *o, node_done *done, void *context);
 bool node_removed(const struct node *n); /* the site goes on without this node, for good */
+
+/* Events that this gateway keeps until the site has a leader again (agent/provisional.c).  receipt 0: it keeps no such event. */
+void node_provisional_find(struct node *n, struct bytes source, struct bytes id,
+                           void (*done)(void *context, uint64_t receipt, uint32_t element), void *context);
+void node_provisional_facts(const struct node *n, uint64_t *events, uint64_t *bytes);
 
 /* Makes rows of the state readable by state_*: done when they are in memory.  wants: see sitelog_want; taken. */
 void node_fetch_rows(struct node *n, struct builder *wants, node_done *done, void *context);

@@ -88,8 +88,18 @@ static void store_done(void *context, struct sitelog_store *job) {
     mem_free(job);
 }
 
+struct wants {
+    struct table *table;
+    struct builder *out;
+};
+
+/* What is in memory is not read from disk; should it leave memory meanwhile, it is fetched when the entry is applied. */
 static void want_row(void *context, enum table_id id, struct bytes key) {
-    sitelog_want(context, id, key);
+    const struct wants *w = context;
+    struct bytes value;
+    if (table_get(w->table, id, key, &value) == TABLE_UNKNOWN) {
+        sitelog_want(w->out, id, key);
+    }
 }
 
 void persist_store(struct node *n, const struct raft_output *out) {
@@ -111,13 +121,14 @@ void persist_store(struct node *n, const struct raft_output *out) {
         job->members_index = n->members_index;
     }
     builder_init(&job->wants, 1024u * 1024u); /* what does not fit is fetched when the entry is applied */
+    struct wants wants = {.table = n->table, .out = &job->wants};
     for (uint32_t i = 0; i < count; i++) {
         const struct entry *e = raft_entry(n->raft, out->store_first + i);
         must(e != NULL && e->index == out->store_first + i);
         entries[i] = *e;
         (void)blob_ref(entries[i].payload);
         if (!n->o.witness) {
-            state_wants(e, want_row, &job->wants);
+            state_wants(e, want_row, &wants);
         }
     }
     if (job->wants.err != E_OK) {

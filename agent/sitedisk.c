@@ -21,6 +21,8 @@
 #define SOFT_HEAP_BYTES 2097152u      /* 2 MiB: of both databases: caches, statements, the index of their logs */
 #define SWEEP_ROWS 256u               /* a slice of about 2 ms on a slow card */
 #define FREED_WITH_STORE 32u          /* freed payloads that a store transaction takes along */
+#define SWEEP_WITH_STORE 32u          /* payloads judged together with a store, at least: fewer would write their pages twice */
+#define QUIET_MS 1000u                /* without a store: then clean-up goes on by itself */
 #define SHRINK_PAGES 64u
 #define SHRINK_FREE_BYTES 1048576u /* 1 MiB */
 #define MEASURE_EVERY_MS 1000u
@@ -36,6 +38,7 @@ static enum grey_error name_paths(struct sitedisk *d, const struct sitelog_optio
     snprintf(d->wal_dir, sizeof d->wal_dir, "%s", wal_dir);
     snprintf(d->log_path, sizeof d->log_path, "%s/log.db", d->wal_dir);
     snprintf(d->state_path, sizeof d->state_path, "%s/state.db", d->data_dir);
+    (void)snprintf(d->keep_path, sizeof d->keep_path, "%s/intake.db", d->data_dir);
     snprintf(d->snapshot_dir, sizeof d->snapshot_dir, "%s/snapshots", d->data_dir);
     snprintf(d->new_state_path, sizeof d->new_state_path, "%s/state-new.db", d->data_dir);
     return E_OK;
@@ -301,6 +304,7 @@ void sitedisk_close(struct sitedisk *d) {
     if (d == NULL) {
         return;
     }
+    keepdb_close(d->keep);
     statedb_close(d->state);
     logdb_close(d->log);
     if (d->lock_fd >= 0) {
@@ -367,13 +371,44 @@ static enum grey_error checkpoint(struct sitedisk *d, struct db *db, struct faul
     return err;
 }
 
+static enum grey_error is_live(void *context, raft_index index, bool *is, struct fault *f) {
+    return statedb_live(((struct sitedisk *)context)->state, index, is, f);
+}
+
+static bool sweep_open(const struct sitedisk *d) {
+    const struct logdb_facts *log = logdb_facts(d->log);
+    return log->swept < log->base.index;
+}
+
+/* While entries come in, as many old payloads are judged as came in, and a few more, so that there is an end; in the same transaction
+ * and before them, so that pages that become free are written once, with the new entries in them. */
+static enum grey_error sweep_along(struct sitedisk *d, uint32_t entry_count, struct fault *f) {
+    d->sweep_credit = sweep_open(d) ? d->sweep_credit + entry_count + (entry_count + 3) / 4 : 0;
+    if (d->sweep_credit < SWEEP_WITH_STORE) {
+        return E_OK;
+    }
+    uint32_t rows = d->sweep_credit < SWEEP_ROWS ? d->sweep_credit : SWEEP_ROWS;
+    d->sweep_credit = 0;
+    return logdb_sweep(d->log, rows, is_live, d, f);
+}
+
 static enum grey_error store_all(struct sitedisk *d, struct sitelog_store *const *jobs, uint32_t count, struct fault *f) {
     uint32_t freed = 0;
+    uint32_t entry_count = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        entry_count += jobs[i]->entry_count;
+    }
+    d->stored_ms = now_monotonic_ms();
     enum grey_error err = logdb_begin(d->log, f);
+    if (err == E_OK) {
+        err = sweep_along(d, entry_count, f);
+    }
     for (uint32_t i = 0; i < count && err == E_OK; i++) {
         err = store_one(d, jobs[i], f);
     }
-    if (err == E_OK) {
+    bool forget =
+        statedb_freed_count(d->state) <= FREED_WITH_STORE; /* more go apart, in order, so that each page is written once */
+    if (err == E_OK && forget) {
         err = forget_freed(d, FREED_WITH_STORE, &freed, f);
     }
     if (err != E_OK) {
@@ -381,7 +416,9 @@ static enum grey_error store_all(struct sitedisk *d, struct sitelog_store *const
         return err;
     }
     if ((err = logdb_commit(d->log, f)) == E_OK) {
-        statedb_forgotten(d->state);
+        if (forget) {
+            statedb_forgotten(d->state);
+        }
         if (jobs[0]->rebase && (err = rebase_finish(d, f)) == E_DISK_FULL) { /* half of it is done; the next open does the rest */
             err = fault_set(f, E_IO, "the disk is full in the middle of a new base");
         }
@@ -522,6 +559,41 @@ static enum grey_error read_live(struct sitedisk *d, struct sitelog_read *job) {
     }
 }
 
+void sitedisk_keep(struct sitedisk *d, struct sitelog_keep *job) {
+    struct fault *f = &job->fault;
+    job->err = E_OK;
+    job->kept_events = job->kept_bytes = 0;
+    if (d->keep == NULL && (job->kind == SITELOG_KEEP_ADD || access(d->keep_path, F_OK) == 0)) {
+        d->keep = keepdb_open(d->keep_path, f);
+        if (d->keep == NULL) {
+            job->err = f->code;
+            return;
+        }
+    }
+    if (d->keep == NULL) {
+        job->err = job->kind == SITELOG_KEEP_NEXT || job->kind == SITELOG_KEEP_FIND ? E_NOT_FOUND : E_OK;
+        return;
+    }
+    switch (job->kind) {
+    case SITELOG_KEEP_COUNT:
+        break;
+    case SITELOG_KEEP_ADD:
+        job->err = keepdb_add(d->keep, blob_bytes(job->batch), builder_bytes(&job->ids), &job->receipt, f);
+        break;
+    case SITELOG_KEEP_NEXT:
+        job->err = keepdb_next(d->keep, job->receipt, &job->receipt, &job->batch, f);
+        break;
+    case SITELOG_KEEP_REMOVE:
+        job->err = keepdb_remove(d->keep, job->receipt, f);
+        break;
+    case SITELOG_KEEP_FIND:
+        job->err = keepdb_find(d->keep, job->id, &job->receipt, &job->element, f);
+        break;
+    }
+    job->kept_events = keepdb_events(d->keep);
+    job->kept_bytes = keepdb_bytes(d->keep);
+}
+
 void sitedisk_read(struct sitedisk *d, struct sitelog_read *job) {
     struct fault *f = &job->fault;
     job->more = false;
@@ -561,17 +633,17 @@ void sitedisk_read(struct sitedisk *d, struct sitelog_read *job) {
 }
 
 /* --- compaction and chores -------------------------------------------------------------------------------------------------------------- */
-static enum grey_error is_live(void *context, raft_index index, bool *is, struct fault *f) {
-    return statedb_live(((struct sitedisk *)context)->state, index, is, f);
+static bool quiet(const struct sitedisk *d) {
+    return now_monotonic_ms() - d->stored_ms >= QUIET_MS;
 }
 
-/* One transaction: the base moves (point may be NULL) and a slice of the payloads below it is judged. */
+/* One transaction: the base moves (point may be NULL) and when no store does it along, a slice of the payloads below it is judged. */
 static enum grey_error sweep(struct sitedisk *d, const struct raft_point *point, struct fault *f) {
     enum grey_error err = logdb_begin(d->log, f);
     if (err == E_OK && point != NULL) {
         err = logdb_compact(d->log, point, f);
     }
-    if (err == E_OK) {
+    if (err == E_OK && quiet(d)) {
         err = logdb_sweep(d->log, SWEEP_ROWS, is_live, d, f);
     }
     if (err != E_OK) {
@@ -579,11 +651,6 @@ static enum grey_error sweep(struct sitedisk *d, const struct raft_point *point,
         return err;
     }
     return logdb_commit(d->log, f);
-}
-
-static bool sweep_open(const struct sitedisk *d) {
-    const struct logdb_facts *log = logdb_facts(d->log);
-    return log->swept < log->base.index;
 }
 
 void sitedisk_compact(struct sitedisk *d, struct sitelog_compact *job) {
@@ -597,7 +664,7 @@ void sitedisk_compact(struct sitedisk *d, struct sitelog_compact *job) {
         return;
     }
     job->err = sitedisk_write_failed(d, sweep(d, &job->point, &job->fault));
-    job->slot.again = job->err == E_OK && sweep_open(d);
+    job->slot.again = job->err == E_OK && sweep_open(d) && quiet(d);
 }
 
 static bool shrinks(struct db *db) {
@@ -608,7 +675,11 @@ static bool shrinks(struct db *db) {
 bool sitedisk_has_chore(struct sitedisk *d) {
     return d->failed == E_OK && now_monotonic_ms() >= d->chore_after_ms &&
            (db_wal_bytes(logdb_db(d->log)) > d->log_wal_bytes_max || db_wal_bytes(statedb_db(d->state)) > d->state_wal_bytes_max ||
-            sweep_open(d) || statedb_freed_count(d->state) > FREED_WITH_STORE || d->log_shrinks || d->state_shrinks);
+            (sweep_open(d) && quiet(d)) || statedb_freed_count(d->state) > FREED_WITH_STORE || d->log_shrinks || d->state_shrinks);
+}
+
+bool sitedisk_has_later(const struct sitedisk *d) {
+    return d->failed == E_OK && sweep_open(d);
 }
 
 static enum grey_error forget_slice(struct sitedisk *d, struct fault *f) {
@@ -642,7 +713,7 @@ void sitedisk_chore(struct sitedisk *d) {
         err = checkpoint(d, log, &fault);
     } else if (db_wal_bytes(state) > d->state_wal_bytes_max) {
         err = checkpoint(d, state, &fault);
-    } else if (sweep_open(d)) {
+    } else if (sweep_open(d) && quiet(d)) {
         err = sweep(d, NULL, &fault);
     } else if (statedb_freed_count(d->state) > FREED_WITH_STORE) {
         err = forget_slice(d, &fault);

@@ -18,6 +18,8 @@ struct sitedisk {
     int lock_fd;
     struct logdb *log;
     struct statedb *state;
+    struct keepdb *keep; /* NULL until something is kept */
+    char keep_path[LIMIT_PATH_BYTES + 16];
     char snapshot_dir[LIMIT_PATH_BYTES + 16];
     struct snapshot_list snapshots;
     char verified[64];               /* name of the image that was last read through */
@@ -26,6 +28,8 @@ struct sitedisk {
     struct sitelog_usage usage;      /* all but jobs_waiting */
     bool log_shrinks, state_shrinks; /* more pages are unused than is good; as of the last look */
     uint64_t chore_after_ms;         /* no clean-up before: the last one failed */
+    uint64_t stored_ms;              /* when the last store was made */
+    uint32_t sweep_credit;           /* payloads to judge with a coming store */
     uint64_t measured_ms;            /* when the file sizes were last looked at */
 };
 
@@ -39,6 +43,7 @@ void sitedisk_store(struct sitedisk *d, struct sitelog_store *const *jobs,
                     uint32_t count); /* one transaction; then each job's rows */
 void sitedisk_flush(struct sitedisk *d, struct sitelog_flush *job);
 void sitedisk_read(struct sitedisk *d, struct sitelog_read *job);
+void sitedisk_keep(struct sitedisk *d, struct sitelog_keep *job);
 /* Sliced: job->slot.again tells that there is more to do. */
 void sitedisk_compact(struct sitedisk *d, struct sitelog_compact *job);
 
@@ -52,6 +57,7 @@ enum grey_error sitedisk_rebuild_state(struct sitedisk *d, struct fault *f);
 
 /* Clean-up, a slice of it: checkpoints, freed payloads, unused pages, the reserve. */
 bool sitedisk_has_chore(struct sitedisk *d);
+bool sitedisk_has_later(const struct sitedisk *d); /* there will be one when no store has come for a while */
 void sitedisk_chore(struct sitedisk *d);
 
 void sitedisk_measure(struct sitedisk *d); /* brings usage up to date */

@@ -15,6 +15,7 @@
 #define GROUP_JOBS_MAX 256u
 #define GROUP_BYTES_MAX 8388608u /* 8 MiB */
 #define RETRY_MS 5000u           /* how often a full disk is looked at again */
+#define LATER_MS 1500u           /* clean-up that stores did along goes on by itself when none comes any more */
 #define SNAPSHOTS_LISTED 16u
 
 struct sitelog {
@@ -28,7 +29,7 @@ struct sitelog {
     struct loop_timer retry;
     pthread_mutex_t lock; /* for what follows: written by the storage thread */
     struct sitelog_usage usage;
-    bool has_chore;
+    bool has_chore, has_later;
     struct sitelog_snapshot_info snapshots[SNAPSHOTS_LISTED];
     size_t snapshot_count;
 };
@@ -57,6 +58,11 @@ static void compact_work(struct worker_job *job) {
 static void snapshot_work(struct worker_job *job) {
     struct sitelog_snapshot *snapshot = (struct sitelog_snapshot *)job;
     sitedisk_snapshot(snapshot->slot.owner->disk, snapshot);
+}
+
+static void keep_work(struct worker_job *job) {
+    struct sitelog_keep *keep = (struct sitelog_keep *)job;
+    sitedisk_keep(keep->slot.owner->disk, keep);
 }
 
 static void chore_work(struct worker_job *job) {
@@ -108,11 +114,12 @@ static void batch(void *context, struct worker_job *list) {
             list = list->next;
         }
     }
-    bool has_chore = sitedisk_has_chore(s->disk);
+    bool has_chore = sitedisk_has_chore(s->disk), has_later = sitedisk_has_later(s->disk);
     sitedisk_measure(s->disk);
     pthread_mutex_lock(&s->lock);
     s->usage = s->disk->usage;
     s->has_chore = has_chore;
+    s->has_later = has_later;
     s->snapshot_count = sitedisk_snapshots(s->disk, s->snapshots, SNAPSHOTS_LISTED);
     pthread_mutex_unlock(&s->lock);
 }
@@ -120,15 +127,15 @@ static void batch(void *context, struct worker_job *list) {
 /* --- the loop ------------------------------------------------------------------------------------------------------------------------ */
 static void chore_give(struct sitelog *s) {
     pthread_mutex_lock(&s->lock);
-    bool has_chore = s->has_chore, disk_full = s->usage.disk_full;
+    bool has_chore = s->has_chore, disk_full = s->usage.disk_full, has_later = s->has_later;
     pthread_mutex_unlock(&s->lock);
     if (s->chore_given || s->stopping) {
         return;
     }
     if (has_chore && worker_submit(s->worker, &s->chore) == E_OK) {
         s->chore_given = true;
-    } else if (disk_full && s->retry.place == 0) {
-        loop_timer_after(s->loop, &s->retry, RETRY_MS);
+    } else if ((disk_full || has_later) && s->retry.place == 0) {
+        loop_timer_after(s->loop, &s->retry, disk_full ? RETRY_MS : LATER_MS);
     }
 }
 
@@ -227,6 +234,17 @@ static void snapshot_done(struct worker_job *job) {
     snapshot->done(snapshot->context, snapshot);
     rowset_free(rows);
     blob_unref(chunk);
+}
+
+static void keep_done(struct worker_job *job) {
+    struct sitelog_keep *keep = (struct sitelog_keep *)job;
+    one_done(keep->slot.owner);
+    keep->done(keep->context, keep);
+}
+
+enum grey_error sitelog_keep(struct sitelog *s, struct sitelog_keep *job) {
+    job->fault = (struct fault){0};
+    return give(s, &job->job, &job->slot, keep_work, keep_done);
 }
 
 enum grey_error sitelog_store(struct sitelog *s, struct sitelog_store *job) {

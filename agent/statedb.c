@@ -1,5 +1,5 @@
 /* Tables: row(tbl, key, value, ref) holds the state; live(idx, n) says how many rows refer to the payload of log entry idx, so that
- * neither compaction nor freeing has to look for them; freed(n, idx) are payloads whose last row went after the log was compacted
+ * neither compaction nor freeing has to look for them; freed(idx) are payloads whose last row went after the log was compacted
  * beyond them: log.db drops them some time after the flush that noted them, and a later flush erases the notes. */
 #include "agent/statedb.h"
 
@@ -9,7 +9,7 @@
 #include "include/grey/must.h"
 #include "platform/db.h"
 
-#define STATE_FORMAT 1
+#define STATE_FORMAT 2
 #define STATE_PAGE_BYTES 1024u    /* most flushed rows lie far apart (hashes): small pages write less */
 #define STATE_CACHE_BYTES 262144u /* 256 KiB */
 
@@ -30,10 +30,10 @@ struct statedb {
 static const char schema[] =
     "CREATE TABLE row(tbl INTEGER, key BLOB, value BLOB, ref INTEGER, PRIMARY KEY(tbl, key)) WITHOUT ROWID;"
     "CREATE TABLE live(idx INTEGER PRIMARY KEY, n INTEGER);"
-    "CREATE TABLE freed(n INTEGER PRIMARY KEY, idx INTEGER);"
+    "CREATE TABLE freed(idx INTEGER PRIMARY KEY);"
     "CREATE TABLE meta(id INTEGER PRIMARY KEY, format INT, idx INT, term INT, time INT, hash BLOB, state_hash BLOB);"
     "CREATE TABLE members(id INTEGER PRIMARY KEY, idx INT, list BLOB);"
-    "INSERT INTO meta VALUES(1, 1, 0, 0, 0, zeroblob(32), zeroblob(32))";
+    "INSERT INTO meta VALUES(1, 2, 0, 0, 0, zeroblob(32), zeroblob(32))";
 
 static enum grey_error prepare(struct statedb *s, struct fault *f) {
     const struct {
@@ -52,11 +52,11 @@ static enum grey_error prepare(struct statedb *s, struct fault *f) {
         {&s->live_put, "REPLACE INTO live VALUES(?1, ?2)"},
         {&s->live_remove, "DELETE FROM live WHERE idx = ?1"},
         {&s->live_next, "SELECT idx FROM live WHERE idx >= ?1 ORDER BY idx LIMIT 1"},
-        {&s->freed_put, "INSERT INTO freed(idx) VALUES(?1)"},
+        {&s->freed_put, "INSERT OR IGNORE INTO freed VALUES(?1)"},
         {&s->freed_get,
-         "SELECT n, idx, EXISTS(SELECT 1 FROM live WHERE live.idx = freed.idx) FROM freed WHERE n > ?1 ORDER BY n LIMIT ?2"},
-        {&s->freed_erase, "DELETE FROM freed WHERE n <= ?1"},
-        {&s->save, "REPLACE INTO meta VALUES(1, 1, ?1, ?2, ?3, ?4, ?5)"},
+         "SELECT idx, EXISTS(SELECT 1 FROM live WHERE live.idx = freed.idx) FROM freed WHERE idx > ?1 ORDER BY idx LIMIT ?2"},
+        {&s->freed_erase, "DELETE FROM freed WHERE idx <= ?1"},
+        {&s->save, "REPLACE INTO meta VALUES(1, 2, ?1, ?2, ?3, ?4, ?5)"},
         {&s->save_members, "REPLACE INTO members VALUES(1, ?1, ?2)"},
     };
     enum grey_error err = E_OK;
@@ -181,7 +181,7 @@ static enum grey_error live_settle(struct statedb *s, struct fault *f) {
     if (err == E_OK && index <= s->base) {
         db_bind_int(s->freed_put, 1, (int64_t)index);
         err = run(s->freed_put, f);
-        s->freed_new++;
+        s->freed_new += err == E_OK ? (uint64_t)db_changes(s->db) : 0; /* it may have been noted before */
     }
     return err;
 }
@@ -344,7 +344,7 @@ enum grey_error statedb_flush(struct statedb *s, const struct table_flush *chang
         err = facts_save(s, facts, f);
     }
     err = finish(s, err, facts, f);
-    if (err == E_OK) { /* notes up to here are erased, and numbers start anew when none is left */
+    if (err == E_OK) { /* notes up to here are erased; new ones may lie below */
         s->freed_read = 0;
         s->freed_forgotten = 0;
         s->freed_count += s->freed_new;
@@ -367,8 +367,8 @@ enum grey_error statedb_freed(struct statedb *s, raft_index *out, uint32_t max, 
         must(*count < max);
         s->freed_read = db_int(s->freed_get, 0);
         s->freed_handed++;
-        if (db_int(s->freed_get, 2) == 0) { /* else a later row refers to it again */
-            out[(*count)++] = (raft_index)db_int(s->freed_get, 1);
+        if (db_int(s->freed_get, 1) == 0) { /* else a later row refers to it again */
+            out[(*count)++] = (raft_index)db_int(s->freed_get, 0);
         }
     }
     db_reset(s->freed_get);

@@ -254,6 +254,7 @@ static void compaction_keeps_what_rows_refer_to(void **state) {
     assert_int_equal(flush(&d, NULL, NULL, 0), E_OK);
     struct raft_point point = d.last;
     assert_int_equal(store(&d, make_entries(&d, 10, 100, 1), 10), E_OK);
+    usleep(1100 * 1000); /* while stores come, they take the clean-up along: see below */
     assert_int_equal(compact(&d, point), E_OK);
     assert_true(has_payload(&d, 100) && has_payload(&d, 4000) && has_payload(&d, 4001));
     assert_false(has_payload(&d, 101) || has_payload(&d, 3999));
@@ -295,6 +296,34 @@ static void compaction_keeps_what_rows_refer_to(void **state) {
     reopen(&d);
     sitelog_usage(d.log, &after);
     assert_true(after.log_bytes < before.log_bytes / 2);
+    close_disk(&d);
+    remove_dir(&d);
+}
+
+/* If this failed, old payloads would stay on the disk while a site is busy, or after it fell silent; or queued events would go with
+ * them. */
+static void stores_take_the_clean_up_along(void **state) {
+    (void)state;
+    struct disk d;
+    make_dir(&d);
+    assert_int_equal(open_disk(&d), E_OK);
+    assert_int_equal(store(&d, make_entries(&d, 1000, 300, 1), 1000), E_OK);
+    put_row(&d, TABLE_OUTBOX, 1, "x", 50);
+    assert_int_equal(flush(&d, NULL, NULL, 0), E_OK);
+    assert_int_equal(compact(&d, d.last), E_OK);
+    assert_true(has_payload(&d, 10) && has_payload(&d, 990));
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(store(&d, make_entries(&d, 100, 300, 1), 100), E_OK);
+    }
+    assert_true(has_payload(&d, 50) && has_payload(&d, 990));
+    assert_false(has_payload(&d, 10) || has_payload(&d, 490));
+    bool there = true;
+    for (int i = 0; i < 100 && there; i++) { /* no store comes any more */
+        usleep(30 * 1000);
+        there = has_payload(&d, 990);
+    }
+    assert_false(there);
+    assert_true(has_payload(&d, 50) && has_payload(&d, 1001));
     close_disk(&d);
     remove_dir(&d);
 }
@@ -369,7 +398,8 @@ int main(void) {
         cmocka_unit_test(what_was_said_is_there_after_a_restart),  cmocka_unit_test(a_second_process_is_refused),
         cmocka_unit_test(truncation_and_new_entries_are_one_deed), cmocka_unit_test(waiting_stores_share_one_sync),
         cmocka_unit_test(entries_are_read_back_verified),          cmocka_unit_test(flushed_rows_and_their_position_come_back),
-        cmocka_unit_test(compaction_keeps_what_rows_refer_to),     cmocka_unit_test(a_killed_process_keeps_its_promises),
+        cmocka_unit_test(compaction_keeps_what_rows_refer_to),     cmocka_unit_test(stores_take_the_clean_up_along),
+        cmocka_unit_test(a_killed_process_keeps_its_promises),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
