@@ -77,7 +77,7 @@ static void damage_in_a_header_is_found(void **state) {
     char path[96];
     snprintf(path, sizeof path, "%s/log/log.db", d.dir);
     bool created;
-    struct db *db = db_open(path, &(struct db_options){.page_bytes = 2048, .cache_bytes = 65536}, &created, NULL);
+    struct db *db = db_open(path, &(struct db_options){.page_bytes = 1024, .cache_bytes = 65536}, &created, NULL);
     assert_non_null(db); /* the size that stands for the payload: 100, now 101 */
     assert_int_equal(
         db_exec(db, "UPDATE entry SET head = CAST(substr(head, 1, length(head) - 1) || x'65' AS BLOB) WHERE idx = 70", NULL), E_OK);
