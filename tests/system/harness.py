@@ -65,6 +65,7 @@ class Link:
                 continue
             try:
                 far = socket.create_connection(("127.0.0.1", self.target_port), 2)
+                far.settimeout(None)
             except OSError:
                 near.close()
                 continue
