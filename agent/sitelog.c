@@ -166,8 +166,11 @@ static bool gone_again(struct sitelog_slot *slot, struct worker_job *job, enum g
     if (!slot->again) {
         return false;
     }
-    *err = worker_submit(slot->owner->worker, job);
-    return *err == E_OK;
+    enum grey_error refused = worker_submit(slot->owner->worker, job);
+    if (refused != E_OK) { /* else the job is the storage thread's by now */
+        *err = refused;
+    }
+    return refused == E_OK;
 }
 
 static void one_done(struct sitelog *s) {
