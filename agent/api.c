@@ -345,9 +345,15 @@ static void cluster_status(struct api_call *c) {
     put_str(&a.w, "leader_id", node_leader_name(api->o.node));
     put_uint(&a.w, "term", s.term);
     put_uint(&a.w, "commit_index", s.commit_index);
-    put_uint(&a.w, "applied_index", state_applied(node_state(api->o.node)));
+    put_uint(&a.w, "applied_index", node_applied(api->o.node));
     json_key(&a.w, "quorum");
     json_bool(&a.w, node_has_quorum(api->o.node));
+    json_key(&a.w, "one_disk");
+    if (s.role == RAFT_LEADER) {
+        json_bool(&a.w, node_on_one_disk(api->o.node));
+    } else {
+        json_none(&a.w);
+    }
     json_key(&a.w, "uptime_seconds");
     json_milli(&a.w, (int64_t)(loop_now_ms(api->o.loop) - api->started_ms));
     char time_text[32];
@@ -412,7 +418,7 @@ static void raft_details(struct api_call *c) {
     json_int(&a.w, s.last_time_ms);
     json_close(&a.w);
     put_uint(&a.w, "commit_index", s.commit_index);
-    put_uint(&a.w, "applied_index", state_applied(node_state(n)));
+    put_uint(&a.w, "applied_index", node_applied(n));
     put_hex(&a.w, "state_hash", hash, DIGEST_BYTES);
     put_uint(&a.w, "members_index", s.members_index);
     put_uint(&a.w, "requests_waiting", node_requests_waiting(n));
@@ -526,6 +532,18 @@ static long match(const struct route *r, struct bytes path) {
     return path.size > size && memcmp(path.data, r->path, size) == 0 ? (long)size : -1;
 }
 
+/* A witness has no data, but tells how it and the site are. */
+static bool witness_answers(struct bytes path) {
+    static const char *const prefixes[] = {"/health", "/metrics", "/v1/cluster/", "/v1/raft/", "/v1/debug/"};
+    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {
+        size_t size = strlen(prefixes[i]);
+        if (path.size >= size && memcmp(path.data, prefixes[i], size) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void api_handle(void *context, struct http_request *q) {
     struct api *api = context;
     struct bytes path = http_path(q);
@@ -560,6 +578,12 @@ void api_handle(void *context, struct http_request *q) {
                 return;
             }
             memcpy(c->arg, path.data + at, c->arg_size);
+        }
+        if (node_is_witness(api->o.node) && !witness_answers(path)) {
+            char detail[LIMIT_NAME_BYTES + 32];
+            (void)snprintf(detail, sizeof detail, "the leader is %s", node_leader_name(api->o.node));
+            api_call_error(c, E_WITNESS, detail);
+            return;
         }
         routes[i].run(c);
         return;

@@ -17,12 +17,57 @@ static void post_free(struct post *p) {
     mem_free(p);
 }
 
+/* Names one event of a batch that this gateway keeps. */
+static void put_receipt(struct json_writer *w, const struct api_call *c, uint64_t receipt, uint32_t element) {
+    struct raft_status s;
+    char text[64];
+    node_raft_status(c->api->o.node, &s);
+    (void)snprintf(text, sizeof text, "%016" PRIx64 "-%" PRIu64 "-%" PRIu32, s.self, receipt, element);
+    json_key(w, "receipt");
+    json_str(w, text);
+}
+
+static void put_no_numbers(struct json_writer *w) {
+    static const char *const names[] = {"channel", "seq", "index"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        json_key(w, names[i]);
+        json_none(w);
+    }
+}
+
+static void kept(struct post *p, uint64_t receipt) {
+    struct api_answer out;
+    api_answer_begin(&out);
+    json_open(&out.w, '{');
+    json_key(&out.w, "accepted");
+    json_open(&out.w, '[');
+    for (uint32_t i = 0; i < p->result.count; i++) {
+        struct bytes id;
+        json_open(&out.w, '{');
+        json_key(&out.w, "id");
+        json_text(&out.w, intake_id(&p->result, i, &id) ? id : bytes_of(NULL, 0));
+        put_no_numbers(&out.w);
+        put_receipt(&out.w, p->c, receipt, i);
+        json_close(&out.w);
+    }
+    json_close(&out.w);
+    json_key(&out.w, "provisional");
+    json_bool(&out.w, true);
+    json_close(&out.w);
+    api_answer_send(&out, p->c, 202, NULL, 0);
+    post_free(p);
+}
+
 static void accepted(void *context, const struct node_answer *a) {
     struct post *p = context;
     struct api_call *c = p->c;
     if (a->err != E_OK) {
         api_call_error(c, a->err, a->detail);
         post_free(p);
+        return;
+    }
+    if (a->receipt > 0) {
+        kept(p, a->receipt);
         return;
     }
     struct answer_event *events = mem_new(p->result.count, sizeof *events);
@@ -157,8 +202,33 @@ static void fetch_row(void *context, const struct node_answer *a) {
     node_fetch_rows(c->api->o.node, &wants, found, c);
 }
 
+static void searched(void *context, uint64_t receipt, uint32_t element) {
+    struct api_call *c = context;
+    char source[LIMIT_EVENT_FIELD_BYTES + 1];
+    if (receipt == 0) {
+        node_read_barrier(c->api->o.node, fetch_row, c);
+        return;
+    }
+    struct api_answer out;
+    event_source(c, source, sizeof source);
+    api_answer_begin(&out);
+    json_open(&out.w, '{');
+    json_key(&out.w, "id");
+    json_text(&out.w, bytes_of(c->arg, c->arg_size));
+    json_key(&out.w, "source");
+    json_str(&out.w, source);
+    put_no_numbers(&out.w);
+    put_receipt(&out.w, c, receipt, element);
+    json_key(&out.w, "provisional");
+    json_bool(&out.w, true);
+    json_close(&out.w);
+    api_answer_send(&out, c, 200, NULL, 0);
+}
+
 void api_events_get(struct api_call *c) {
-    node_read_barrier(c->api->o.node, fetch_row, c);
+    char source[LIMIT_EVENT_FIELD_BYTES + 1];
+    event_source(c, source, sizeof source);
+    node_provisional_find(c->api->o.node, bytes_str(source), bytes_of(c->arg, c->arg_size), searched, c);
 }
 
 /* --- the queue -------------------------------------------------------------------------------------------------------------------------- */
@@ -194,6 +264,15 @@ void api_queue_get(struct api_call *c) {
         json_uint(&out.w, f.gap_events);
         json_close(&out.w);
     }
+    json_close(&out.w);
+    uint64_t kept_events, kept_bytes;
+    node_provisional_facts(n, &kept_events, &kept_bytes);
+    json_key(&out.w, "provisional"); /* on this gateway, until the site has a leader */
+    json_open(&out.w, '{');
+    json_key(&out.w, "pending");
+    json_uint(&out.w, kept_events);
+    json_key(&out.w, "bytes");
+    json_uint(&out.w, kept_bytes);
     json_close(&out.w);
     json_key(&out.w, "bytes");
     json_uint(&out.w, bytes);

@@ -45,8 +45,9 @@ struct key {
     { path, KIND_INERT, 0, 0, 0, 0, NULL, NULL, NULL, NULL, meaning }
 
 static const struct key keys[] = {
-    WORD("mode", mode, "single|site|edge|dev", "GREY_MODE", "mode", "site",
-         "single (dev): one node, no TLS; site: a gateway of a site; edge: a site with a core"),
+    WORD("mode", mode, "single|site|edge|witness|dev", "GREY_MODE", "mode", "site",
+         "single (dev): one node, no TLS; site: a gateway of a site; edge: a site with a core; witness: only votes, for a site of "
+         "two"),
     NAME("node.id", node_id, "GREY_NODE_ID", "node-id", "", "name of this gateway within its site"),
     NAME("site.id", site_id, "GREY_SITE_ID", "site-id", "", "name of the site; without it the node.id of the file"),
     INERT("node.name", "a name for people"),
@@ -157,7 +158,7 @@ static const char *key_name(const struct key *k) {
 
 /* --- setting one value ------------------------------------------------------------------------------------------------------------------- */
 
-static const char *const mode_words[] = {"single", "site", "edge", "dev"};
+static const char *const mode_words[] = {"single", "site", "edge", "witness", "dev"};
 
 static enum grey_error set_text(struct config *c, const struct key *k, struct bytes text, struct fault *f) {
     uint8_t *at = (uint8_t *)c + k->at;
@@ -183,9 +184,9 @@ static enum grey_error set_word(struct config *c, const struct key *k, struct by
             if (k->at != offsetof(struct config, mode)) {
                 return set_text(c, k, text, f);
             }
-            for (int m = 0; m < 4; m++) {
+            for (int m = 0; m < 5; m++) {
                 if (bytes_equal_str(text, mode_words[m])) {
-                    c->mode = m == 3 ? CONFIG_MODE_SINGLE : (enum config_mode)m;
+                    c->mode = m == 4 ? CONFIG_MODE_SINGLE : (enum config_mode)m;
                 }
             }
             return E_OK;

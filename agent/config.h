@@ -11,7 +11,7 @@
 #define CONFIG_ENDPOINTS_MAX 8u
 #define CONFIG_FILE_DEFAULT "/etc/grey/greyd.yaml"
 
-enum config_mode { CONFIG_MODE_SINGLE, CONFIG_MODE_SITE, CONFIG_MODE_EDGE };
+enum config_mode { CONFIG_MODE_SINGLE, CONFIG_MODE_SITE, CONFIG_MODE_EDGE, CONFIG_MODE_WITNESS };
 
 struct config {
     enum config_mode mode; /* dev is another word for single */

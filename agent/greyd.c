@@ -199,6 +199,7 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .heartbeat_ms = (uint32_t)c->heartbeat_interval_ms,
                              .election_timeout_ms_min = (uint32_t)c->election_timeout_ms,
                              .election_timeout_ms_max = (uint32_t)(c->election_timeout_ms * 5 / 3),
+                             .witness = c->mode == CONFIG_MODE_WITNESS,
                              .lease_reads = c->lease_reads,
                              .clock_drift_percent = (uint32_t)c->clock_drift_percent,
                              .snapshot_threshold_entries = (uint32_t)c->snapshot_threshold,
@@ -213,7 +214,7 @@ static bool start_node(struct greyd *g, struct fault *f) {
 
 static bool start_uplink(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
-    if (!c->federation) {
+    if (!c->federation || c->mode == CONFIG_MODE_WITNESS) {
         return true;
     }
     if (c->upstream_tls) {
@@ -240,7 +241,7 @@ static bool start_uplink(struct greyd *g, struct fault *f) {
 
 static bool start_api(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
-    static const char *const modes[] = {"single", "site", "edge"};
+    static const char *const modes[] = {"single", "site", "edge", "witness"};
     struct api_options o = {.loop = g->x.loop,
                             .node = g->node,
                             .uplink = g->uplink,

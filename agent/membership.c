@@ -191,6 +191,7 @@ static void dial_invited(struct node *n) {
 static void ask_to_join(struct node *n, raft_id whom) {
     struct message m = {.kind = MESSAGE_JOIN,
                         .u.join = {.id = n->self,
+                                   .witness = n->o.witness,
                                    .node = bytes_str(n->name.text),
                                    .peer_address = bytes_str(n->peer_address),
                                    .http_address = bytes_str(n->http_address)}};
@@ -233,7 +234,7 @@ void membership_join(struct node *n, raft_id from, const struct message_join *j)
     struct raft_status s;
     raft_status(n->raft, &s);
     struct raft_members wanted = *s.members;
-    struct raft_member m = {.id = from};
+    struct raft_member m = {.id = from, .witness = j->witness};
     if (j->id != from || !grey_name_valid((const char *)j->node.data, j->node.size) || j->peer_address.size == 0 ||
         j->peer_address.size > LIMIT_ADDRESS_BYTES || j->http_address.size > LIMIT_ADDRESS_BYTES) {
         reply_join(n, from, E_BAD_MESSAGE, "name, id or address is not valid");
@@ -280,15 +281,22 @@ static void promote(struct node *n) {
         if (m == NULL || m->voter || !s.peers[i].active || s.peers[i].match_index + PROMOTE_LAG_ENTRIES < s.last_index) {
             continue;
         }
+        struct raft_members next = wanted;
         struct raft_member now_voter = *m;
         now_voter.voter = true;
-        must(raft_members_put(&wanted, &now_voter) == E_OK);
-        for (uint32_t k = 0; k < wanted.count; k++) {
-            if (wanted.at[k].id != m->id && strcmp(wanted.at[k].node.text, m->node.text) == 0) {
-                raft_members_remove(&wanted, wanted.at[k].id);
+        must(raft_members_put(&next, &now_voter) == E_OK);
+        for (uint32_t k = 0; k < next.count; k++) {
+            if (next.at[k].id != m->id && strcmp(next.at[k].node.text, m->node.text) == 0) {
+                raft_members_remove(&next, next.at[k].id);
                 break;
             }
         }
+        if (raft_members_check(&next) != E_OK) {
+            log_limited(LOG_WARN, "node", "promote", "node=%s stays a learner: so many %s are too many", now_voter.node.text,
+                        now_voter.witness ? "witnesses" : "voters");
+            continue;
+        }
+        wanted = next;
         log_info("node", "promote", "node=%s id=%016" PRIx64, now_voter.node.text, now_voter.id);
         count++;
     }

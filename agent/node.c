@@ -13,6 +13,7 @@
 
 #define TABLE_CLEAN_BYTES (1024u * 1024u)
 #define WINDOW_ENTRIES 1024u
+#define PROMPT_LAG_ENTRIES 256u /* a gateway this close behind keeps up */
 #define WINDOW_BYTES (1024u * 1024u)
 #define PEER_OUTPUT_BYTES (16u * 1024u * 1024u)
 #define CLOCK_SLEPT_MS 5u
@@ -65,6 +66,9 @@ static void take_note(struct node *n, const struct raft_note *note) {
         if (note->a != 0 && note->a != n->leader) {
             metrics_add(&leader_changes, 0, 1);
         }
+        if (note->a == 0 && n->leader != 0) {
+            n->leaderless_ms = loop_now_ms(n->x.loop);
+        }
         n->leader = note->a;
         requests_leader_changed(n);
         break;
@@ -86,9 +90,14 @@ static void take_note(struct node *n, const struct raft_note *note) {
         struct raft_status s;
         raft_status(n->raft, &s);
         log_info("raft", "members", "index=%" PRIu64 " count=%u", note->a, s.members->count);
+        const struct raft_member *self = raft_members_find(s.members, n->self);
+        if (self != NULL && self->witness != n->o.witness) { /* the site would count on data that is not here, or leave it unused */
+            node_fail(n, E_CONFIG,
+                      self->witness ? "the site has this node as a witness" : "the site has this node as one that holds data");
+        }
         if (n->peers != NULL) {
             peers_set_members(n->peers, s.members);
-            if (raft_members_find(s.members, n->self) != NULL) {
+            if (self != NULL) {
                 peers_no_seeds(n->peers);
             }
         }
@@ -273,6 +282,10 @@ static bool apply_one(struct node *n, const struct entry *e) {
 }
 
 static void apply(struct node *n) {
+    if (n->o.witness) {
+        witness_apply(n);
+        return;
+    }
     uint32_t count = 0;
     while (!n->fetching && !n->installing && !n->has_failed && state_applied(n->state) < n->commit_index &&
            count < APPLY_PER_TURN) {
@@ -337,8 +350,13 @@ static void on_turn(void *context) {
     node_watch_clock(n);
     n->turning = true;
     requests_turn(n);
+    provisional_turn(n);
     apply(n);
-    upkeep_turn(n);
+    if (n->o.witness) {
+        witness_turn(n);
+    } else {
+        upkeep_turn(n);
+    }
     if (n->peers != NULL) {
         peers_flush(n->peers);
     }
@@ -445,8 +463,9 @@ static void propose_own(struct node *n, enum entry_kind kind, void (*fill)(struc
 static bool open_disk(struct node *n, struct sitelog_start *start, struct fault *f) {
     struct sitelog_options o = {.data_dir = n->o.data_dir,
                                 .wal_dir = n->o.wal_dir,
-                                .reserve_bytes = RESERVE_BYTES,
-                                .window_entries = WINDOW_ENTRIES,
+                                .reserve_bytes = n->o.witness ? 0 : RESERVE_BYTES,
+                                .window_entries = n->o.witness ? WITNESS_WINDOW_ENTRIES : WINDOW_ENTRIES,
+                                .witness = n->o.witness,
                                 .snapshots_kept = n->o.snapshots_kept};
     n->log = sitelog_open(n->x.loop, &o, n->table, start, f);
     if (n->log == NULL) {
@@ -463,14 +482,31 @@ static bool open_disk(struct node *n, struct sitelog_start *start, struct fault 
     return true;
 }
 
+/* A directory that was a witness's lacks what a gateway must have, and the other way round the site would count on a disk that is not
+ * one: neither changes into the other. */
+static bool same_kind(const struct node *n, const struct raft_start *start, struct fault *f) {
+    const struct raft_member *self = start->members == NULL ? NULL : raft_members_find(start->members, n->self);
+    if (self == NULL || self->witness == n->o.witness) {
+        return true;
+    }
+    (void)fault_set(f, E_CONFIG, "%s belongs to a %s; to be a %s this node wants an empty directory, and joins anew", n->o.data_dir,
+                    self->witness ? "witness" : "gateway that holds data", n->o.witness ? "witness" : "gateway that holds data");
+    return false;
+}
+
 static bool start_raft(struct node *n, const struct sitelog_start *start, struct fault *f) {
+    if (!same_kind(n, &start->raft, f)) {
+        return false;
+    }
+    witness_start(n, &start->raft);
     uint64_t seed = 0;
     keys_random(&seed, sizeof seed);
     n->raft_config = (struct raft_config){.self = n->self,
                                           .heartbeat_ms = n->o.heartbeat_ms,
                                           .election_timeout_ms_min = n->o.election_timeout_ms_min,
                                           .election_timeout_ms_max = n->o.election_timeout_ms_max,
-                                          .window_entries = WINDOW_ENTRIES,
+                                          .window_entries = n->o.witness ? WITNESS_WINDOW_ENTRIES : WINDOW_ENTRIES,
+                                          .witness = n->o.witness,
                                           .window_bytes = WINDOW_BYTES,
                                           .proposed_entries_max = 4096,
                                           .proposed_bytes_max = 8u * 1024u * 1024u,
@@ -575,11 +611,12 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     n->turn_ms = now_monotonic_ms();
     n->suspended_ms = now_suspended_ms();
     requests_start(n);
+    provisional_start(n);
     upkeep_start(n);
     loop_hook(x->loop, on_turn, n);
     membership_start(n);
     arm_tick(n);
-    if (o->bootstrap && empty) {
+    if (o->bootstrap && empty && !o->witness) {
         if (n->seeds[0] == 0) {
             membership_bootstrap(n);
         } else {
@@ -587,8 +624,7 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
         }
     }
     log_info("node", "start", "site=%s node=%s id=%016" PRIx64 " start=%" PRIu64 " applied=%" PRIu64 " peers=%s", n->site.text,
-             n->name.text, n->self, n->start_count, state_applied(n->state),
-             o->peer_listen_address == NULL ? "none" : n->peer_address);
+             n->name.text, n->self, n->start_count, node_applied(n), o->peer_listen_address == NULL ? "none" : n->peer_address);
     return n;
 }
 
@@ -617,12 +653,14 @@ void node_free(struct node *n) {
             blob_unref(job->entries[i].payload);
         }
         mem_free(job->entries);
+        blob_unref(job->members);
         builder_free(&job->wants);
         mem_free(job);
     }
     if (n->state != NULL) {
         loop_hook_remove(n->x.loop, on_turn, n);
         requests_stop(n);
+        provisional_stop(n);
         catchup_stop(n);
         upkeep_stop(n);
     }
@@ -669,6 +707,31 @@ const struct raft_member *node_member(const struct node *n, raft_id id) {
 const char *node_leader_name(const struct node *n) {
     const struct raft_member *m = node_member(n, n->leader);
     return m == NULL ? "" : m->node.text;
+}
+
+raft_index node_applied(const struct node *n) {
+    return n->o.witness ? n->witness.applied : state_applied(n->state);
+}
+
+bool node_is_witness(const struct node *n) {
+    return n->o.witness;
+}
+
+bool node_on_one_disk(const struct node *n) {
+    struct raft_status s;
+    raft_status(n->raft, &s);
+    if (s.role != RAFT_LEADER) {
+        return false;
+    }
+    for (uint32_t i = 0; i < s.peer_count; i++) {
+        const struct raft_peer_status *p = &s.peers[i];
+        const struct raft_member *m = raft_members_find(s.members, p->id);
+        if (m != NULL && !m->witness && (m->voter || m->voter_old) && p->active &&
+            p->match_index + PROMPT_LAG_ENTRIES >= s.commit_index) {
+            return false;
+        }
+    }
+    return true;
 }
 
 bool node_has_quorum(const struct node *n) {

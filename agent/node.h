@@ -21,6 +21,7 @@ struct node_options {
     bool bootstrap;                          /* acts on an empty directory only, and only when no seed answers with a cluster */
     const struct conn_tls *tls;              /* for peers; NULL: plain */
     uint32_t heartbeat_ms, election_timeout_ms_min, election_timeout_ms_max;
+    bool witness;     /* votes, holds headers only, never leads, answers no client */
     bool lease_reads; /* as leader, answer reads without asking while a majority has promised to follow (federation/raft/read.c) */
     uint32_t clock_drift_percent;
     uint32_t snapshot_threshold_entries, snapshot_interval_s, snapshots_kept;
@@ -46,6 +47,7 @@ void node_free(struct node *n);             /* finishes storage jobs; pending re
 struct node_answer { /* lent during done */
     enum grey_error err;
     const char *detail;
+    uint64_t receipt;    /* > 0: events that are kept on this gateway until the site has a leader; there is no answer yet */
     raft_index index;    /* of the entry, or the index a read may be served at */
     bool lease;          /* a read: answered from this node's lease as leader */
     struct bytes answer; /* CBOR of agent/state.h */
@@ -75,6 +77,11 @@ struct node_order {
 void node_order(struct node *n, const struct node_order *o, node_done *done, void *context);
 bool node_removed(const struct node *n); /* the site goes on without this node, for good */
 
+/* Events that this gateway keeps until the site has a leader again (agent/provisional.c).  receipt 0: it keeps no such event. */
+void node_provisional_find(struct node *n, struct bytes source, struct bytes id,
+                           void (*done)(void *context, uint64_t receipt, uint32_t element), void *context);
+void node_provisional_facts(const struct node *n, uint64_t *events, uint64_t *bytes);
+
 /* Makes rows of the state readable by state_*: done when they are in memory.  wants: see sitelog_want; taken. */
 void node_fetch_rows(struct node *n, struct builder *wants, node_done *done, void *context);
 /* Rows of one table with low <= key < high in key order, from memory and disk merged, at most rows_max. */
@@ -102,6 +109,11 @@ struct peers *node_peers(struct node *n);
 void node_raft_status(const struct node *n, struct raft_status *s);
 const struct raft_member *node_member(const struct node *n, raft_id id); /* of the latest membership; NULL */
 const char *node_leader_name(const struct node *n);                      /* "" when unknown; lends until the next turn */
+raft_index node_applied(const struct node *n);
+bool node_is_witness(const struct node *n);
+/* As leader: no other gateway that holds data keeps up, so what is answered lies on this disk only (and on a witness that vouches for
+ * it).  False on others, who cannot know. */
+bool node_on_one_disk(const struct node *n);
 bool node_has_quorum(const struct node *n); /* leader: a majority answers; follower: it hears a leader */
 const char *node_name(const struct node *n);
 const char *node_site(const struct node *n);

@@ -1,7 +1,8 @@
-/* node_core.h: the inside of a node, for the nine sources that share it and for nobody else:
+/* node_core.h: the inside of a node, for the ten sources that share it and for nobody else:
  *   node.c      Raft inputs and outputs, applying
  *   persist.c   what a Raft output wants on disk, and what waits for it
  *   membership.c joining, promoting, replacing, leaving
+ *   provisional.c events taken without a leader
  *   orders.c    what operators order
  *   clockset.c  corrections of the site's time
  *   requests.c  proposals and reads of clients: held, batched, forwarded, answered
@@ -24,7 +25,7 @@ enum request_state { REQUEST_HELD, REQUEST_BATCHED, REQUEST_PROPOSED, REQUEST_FO
 struct request {
     struct request *next, *previous;
     enum request_state state;
-    bool is_read, urgent;
+    bool is_read, urgent, may_keep; /* may_keep: events that may be taken provisionally */
     enum entry_kind kind;
     struct blob *payload;
     uint64_t deadline_ms;
@@ -53,6 +54,8 @@ struct requests {
 
 void requests_start(struct node *n);
 void requests_stop(struct node *n); /* answers all E_STOPPING */
+/* node_propose, but events are not kept here when there is no leader. */
+void requests_propose(struct node *n, enum entry_kind kind, struct blob *payload, bool urgent, node_done *done, void *context);
 /* End of a turn: proposes the batch, asks for a read index, forwards. */
 void requests_turn(struct node *n);
 void requests_leader_changed(struct node *n);
@@ -124,6 +127,38 @@ struct clockset {
 void clockset_start(void);
 void clockset_duty(struct node *n); /* each second: a leader whose wall clock is far from the site's time asks the others */
 void clockset_message(struct node *n, raft_id from, const struct message_clock *m);
+
+/* --- provisional.c: events taken without a leader --------------------------------------------------------------------------------- */
+struct provisional {
+    uint64_t events, bytes; /* in intake.db */
+    bool merging;
+    struct sitelog_keep job; /* of merging */
+    struct loop_timer timer;
+};
+
+void provisional_start(struct node *n);
+void provisional_stop(struct node *n);
+void provisional_turn(struct node *n);           /* brings what is kept into the log when a leader is known */
+bool provisional_possible(const struct node *n); /* this node belongs to a site */
+bool provisional_due(const struct node *n);      /* no leader for request_timeout_ms: events are taken here from now on */
+void provisional_take(struct node *n, struct bytes batch, node_done *done, void *context);
+/* --- witness.c: in place of applying and upkeep, on a node that is a witness ----------------------------------------------------- */
+#define WITNESS_KEPT_ENTRIES 1024u /* headers that stay when the log is cut; it is cut at twice as many */
+#define WITNESS_WINDOW_ENTRIES 2048u
+
+struct witness {
+    raft_index applied; /* passed over */
+    raft_index flushed, flushed_members, base;
+    struct sitelog_flush flush;
+    struct sitelog_compact compact;
+    bool busy; /* one of the two is under way */
+    uint64_t retry_ms;
+};
+
+void witness_start(struct node *n, const struct raft_start *start);
+void witness_apply(struct node *n);
+void witness_turn(struct node *n);
+void witness_rebased(struct node *n, const struct raft_output *out); /* before what it says is stored */
 
 /* --- orders.c: what operators order: members, leadership -------------------------------------------------------------------------- */
 /* At the leader.  *index: of the entry to wait for, 0: none. */
@@ -198,7 +233,10 @@ struct node {
     struct requests requests;
     struct catchup catchup;
     struct upkeep upkeep;
+    struct witness witness;
     struct clockset clockset;
+    struct provisional provisional;
+    uint64_t leaderless_ms; /* since when no leader is known */
     struct invitation invitations[LIMIT_MEMBERS];
     uint32_t invitation_count;
     bool was_member, removed; /* by a committed membership */

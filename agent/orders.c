@@ -120,6 +120,10 @@ static enum grey_error change(struct node *n, const struct node_order *o, raft_i
         *detail = "the last voter of a site cannot be removed; to give the site up, stop it";
         return E_MEMBERSHIP;
     }
+    if (raft_members_check(&wanted) != E_OK) { /* its only other cause */
+        *detail = "a witness would be left with too few gateways that hold data; remove the witness too";
+        return E_MEMBERSHIP;
+    }
     if (o->remove_count > 0 && active < voters / 2 + 1 && !o->force) {
         *detail = "too few of the gateways that stay answer";
         return E_MEMBERSHIP;

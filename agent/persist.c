@@ -113,6 +113,13 @@ void persist_store(struct node *n, const struct raft_output *out) {
         node_fail(n, E_NO_MEMORY, "storing entries");
         return;
     }
+    if (out->rebase != NULL) {
+        witness_rebased(n, out);
+        job->rebase = true;
+        job->point = *out->rebase;
+        job->members = blob_ref(n->members_blob);
+        job->members_index = n->members_index;
+    }
     builder_init(&job->wants, 1024u * 1024u); /* what does not fit is fetched when the entry is applied */
     struct wants wants = {.table = n->table, .out = &job->wants};
     for (uint32_t i = 0; i < count; i++) {
@@ -120,7 +127,9 @@ void persist_store(struct node *n, const struct raft_output *out) {
         must(e != NULL && e->index == out->store_first + i);
         entries[i] = *e;
         (void)blob_ref(entries[i].payload);
-        state_wants(e, want_row, &wants);
+        if (!n->o.witness) {
+            state_wants(e, want_row, &wants);
+        }
     }
     if (job->wants.err != E_OK) {
         builder_reset(&job->wants);

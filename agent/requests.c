@@ -116,7 +116,8 @@ static struct request *new_request(struct node *n, node_done *done, void *contex
     return q;
 }
 
-void node_propose(struct node *n, enum entry_kind kind, struct blob *payload, bool urgent, node_done *done, void *context) {
+static void propose(struct node *n, enum entry_kind kind, struct blob *payload, bool urgent, bool may_keep, node_done *done,
+                    void *context) {
     struct sitelog_usage usage;
     sitelog_usage(n->log, &usage);
     if (usage.disk_full && (kind == ENTRY_KV || kind == ENTRY_EVENTS)) { /* acknowledgements and clean-up go on */
@@ -128,8 +129,17 @@ void node_propose(struct node *n, enum entry_kind kind, struct blob *payload, bo
     if (q != NULL) {
         q->kind = kind;
         q->urgent = urgent;
+        q->may_keep = may_keep;
         q->payload = blob_ref(payload);
     }
+}
+
+void node_propose(struct node *n, enum entry_kind kind, struct blob *payload, bool urgent, node_done *done, void *context) {
+    propose(n, kind, payload, urgent, kind == ENTRY_EVENTS, done, context);
+}
+
+void requests_propose(struct node *n, enum entry_kind kind, struct blob *payload, bool urgent, node_done *done, void *context) {
+    propose(n, kind, payload, urgent, false, done, context);
 }
 
 void node_read_barrier(struct node *n, node_done *done, void *context) {
@@ -274,7 +284,26 @@ static void propose_batch(struct node *n) {
     }
 }
 
+/* The answer is the receipt, or why it cannot be kept. */
+static void keep_held(struct node *n) {
+    struct request *next;
+    for (struct request *q = n->requests.held.first; q != NULL; q = next) {
+        next = q->next;
+        if (q->may_keep) {
+            list_remove(&n->requests.held, q);
+            n->requests.count--;
+            metrics_set(&waiting, 0, n->requests.count);
+            provisional_take(n, blob_bytes(q->payload), q->done, q->context);
+            blob_unref(q->payload);
+            mem_free(q);
+        }
+    }
+}
+
 void requests_turn(struct node *n) {
+    if (n->requests.held.count > 0 && provisional_due(n)) {
+        keep_held(n);
+    }
     if (n->requests.held.count > 0) {
         place_held(n);
     }
@@ -390,7 +419,7 @@ void requests_forward(struct node *n, raft_id from, const struct message_forward
         struct node_answer a = {.err = E_BAD_MESSAGE, .detail = "only keys, events and orders are taken from other nodes"};
         forwarded_done(f, &a);
     } else {
-        node_propose(n, (enum entry_kind)m->kind, payload, m->urgent, forwarded_done, f);
+        requests_propose(n, (enum entry_kind)m->kind, payload, m->urgent, forwarded_done, f); /* the asker keeps events itself */
     }
     blob_unref(payload);
 }
@@ -443,6 +472,13 @@ static void on_timer(void *context) {
     struct node *n = context;
     struct requests *r = &n->requests;
     loop_timer_after(n->x.loop, &r->timer, CHECK_MS);
+    if (provisional_due(n)) {
+        keep_held(n);
+    } else if (n->leader == 0 && provisional_possible(n)) { /* events wait until they are kept here, or a leader is known */
+        for (struct request *q = r->held.first; q != NULL; q = q->next) {
+            q->deadline_ms = q->may_keep ? loop_now_ms(n->x.loop) + 2 * CHECK_MS : q->deadline_ms;
+        }
+    }
     expire(n, &r->held, E_NO_QUORUM, "no leader was found in time; nothing was proposed");
     expire(n, &r->batched, E_LOG_FULL, "the log had no room in time; nothing was proposed");
     expire(n, &r->proposed, E_OUTCOME_UNKNOWN, "no majority confirmed it in time");

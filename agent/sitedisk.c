@@ -38,6 +38,7 @@ static enum grey_error name_paths(struct sitedisk *d, const struct sitelog_optio
     snprintf(d->wal_dir, sizeof d->wal_dir, "%s", wal_dir);
     snprintf(d->log_path, sizeof d->log_path, "%s/log.db", d->wal_dir);
     snprintf(d->state_path, sizeof d->state_path, "%s/state.db", d->data_dir);
+    (void)snprintf(d->keep_path, sizeof d->keep_path, "%s/intake.db", d->data_dir);
     snprintf(d->snapshot_dir, sizeof d->snapshot_dir, "%s/snapshots", d->data_dir);
     snprintf(d->new_state_path, sizeof d->new_state_path, "%s/state-new.db", d->data_dir);
     return E_OK;
@@ -303,6 +304,7 @@ void sitedisk_close(struct sitedisk *d) {
     if (d == NULL) {
         return;
     }
+    keepdb_close(d->keep);
     statedb_close(d->state);
     logdb_close(d->log);
     if (d->lock_fd >= 0) {
@@ -555,6 +557,41 @@ static enum grey_error read_live(struct sitedisk *d, struct sitelog_read *job) {
         bytes += blob_bytes(job->entries[job->entry_count++].payload).size;
         at++;
     }
+}
+
+void sitedisk_keep(struct sitedisk *d, struct sitelog_keep *job) {
+    struct fault *f = &job->fault;
+    job->err = E_OK;
+    job->kept_events = job->kept_bytes = 0;
+    if (d->keep == NULL && (job->kind == SITELOG_KEEP_ADD || access(d->keep_path, F_OK) == 0)) {
+        d->keep = keepdb_open(d->keep_path, f);
+        if (d->keep == NULL) {
+            job->err = f->code;
+            return;
+        }
+    }
+    if (d->keep == NULL) {
+        job->err = job->kind == SITELOG_KEEP_NEXT || job->kind == SITELOG_KEEP_FIND ? E_NOT_FOUND : E_OK;
+        return;
+    }
+    switch (job->kind) {
+    case SITELOG_KEEP_COUNT:
+        break;
+    case SITELOG_KEEP_ADD:
+        job->err = keepdb_add(d->keep, blob_bytes(job->batch), builder_bytes(&job->ids), &job->receipt, f);
+        break;
+    case SITELOG_KEEP_NEXT:
+        job->err = keepdb_next(d->keep, job->receipt, &job->receipt, &job->batch, f);
+        break;
+    case SITELOG_KEEP_REMOVE:
+        job->err = keepdb_remove(d->keep, job->receipt, f);
+        break;
+    case SITELOG_KEEP_FIND:
+        job->err = keepdb_find(d->keep, job->id, &job->receipt, &job->element, f);
+        break;
+    }
+    job->kept_events = keepdb_events(d->keep);
+    job->kept_bytes = keepdb_bytes(d->keep);
 }
 
 void sitedisk_read(struct sitedisk *d, struct sitelog_read *job) {

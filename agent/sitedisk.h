@@ -18,6 +18,8 @@ struct sitedisk {
     int lock_fd;
     struct logdb *log;
     struct statedb *state;
+    struct keepdb *keep; /* NULL until something is kept */
+    char keep_path[LIMIT_PATH_BYTES + 16];
     char snapshot_dir[LIMIT_PATH_BYTES + 16];
     struct snapshot_list snapshots;
     char verified[64];               /* name of the image that was last read through */
@@ -41,6 +43,7 @@ void sitedisk_store(struct sitedisk *d, struct sitelog_store *const *jobs,
                     uint32_t count); /* one transaction; then each job's rows */
 void sitedisk_flush(struct sitedisk *d, struct sitelog_flush *job);
 void sitedisk_read(struct sitedisk *d, struct sitelog_read *job);
+void sitedisk_keep(struct sitedisk *d, struct sitelog_keep *job);
 /* Sliced: job->slot.again tells that there is more to do. */
 void sitedisk_compact(struct sitedisk *d, struct sitelog_compact *job);
 

@@ -60,6 +60,11 @@ static void snapshot_work(struct worker_job *job) {
     sitedisk_snapshot(snapshot->slot.owner->disk, snapshot);
 }
 
+static void keep_work(struct worker_job *job) {
+    struct sitelog_keep *keep = (struct sitelog_keep *)job;
+    sitedisk_keep(keep->slot.owner->disk, keep);
+}
+
 static void chore_work(struct worker_job *job) {
     struct sitelog *s = (struct sitelog *)((char *)job - offsetof(struct sitelog, chore));
     sitedisk_chore(s->disk);
@@ -232,6 +237,17 @@ static void snapshot_done(struct worker_job *job) {
     snapshot->done(snapshot->context, snapshot);
     rowset_free(rows);
     blob_unref(chunk);
+}
+
+static void keep_done(struct worker_job *job) {
+    struct sitelog_keep *keep = (struct sitelog_keep *)job;
+    one_done(keep->slot.owner);
+    keep->done(keep->context, keep);
+}
+
+enum grey_error sitelog_keep(struct sitelog *s, struct sitelog_keep *job) {
+    job->fault = (struct fault){0};
+    return give(s, &job->job, &job->slot, keep_work, keep_done);
 }
 
 enum grey_error sitelog_store(struct sitelog *s, struct sitelog_store *job) {

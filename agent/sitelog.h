@@ -15,6 +15,7 @@
 #ifndef AGENT_SITELOG_H
 #define AGENT_SITELOG_H
 
+#include "agent/keepdb.h"
 #include "agent/table.h"
 #include "federation/raft/raft.h"
 #include "platform/fault.h"
@@ -210,6 +211,31 @@ struct sitelog_compact {
     void *context;
 };
 enum grey_error sitelog_compact(struct sitelog *s, struct sitelog_compact *job);
+
+/* Batches of events that are taken while the site has no leader (agent/keepdb.h). */
+enum sitelog_keep_kind {
+    SITELOG_KEEP_COUNT,
+    SITELOG_KEEP_ADD,    /* batch (borrowed), ids -> receipt; durable */
+    SITELOG_KEEP_NEXT,   /* receipt: the first one behind it -> receipt, batch (a reference for the owner); E_NOT_FOUND */
+    SITELOG_KEEP_REMOVE, /* receipt */
+    SITELOG_KEEP_FIND,   /* id -> receipt, element; E_NOT_FOUND */
+};
+struct sitelog_keep {
+    struct worker_job job;
+    struct sitelog_slot slot;
+    enum sitelog_keep_kind kind;
+    struct blob *batch;
+    struct builder ids;
+    uint8_t id[KEEPDB_ID_BYTES];
+    uint64_t receipt;
+    uint32_t element;
+    uint64_t kept_events, kept_bytes; /* after the job */
+    enum grey_error err;
+    struct fault fault;
+    void (*done)(void *context, struct sitelog_keep *job);
+    void *context;
+};
+enum grey_error sitelog_keep(struct sitelog *s, struct sitelog_keep *job);
 
 struct sitelog_usage {                                          /* as of the last finished job */
     uint64_t log_bytes, state_bytes, snapshot_bytes, wal_bytes; /* file sizes */

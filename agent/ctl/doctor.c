@@ -82,6 +82,11 @@ static void check_members(struct doctor *d, const json_t *cluster) {
     bool quorum = json_is_true(json_object_get(cluster, "quorum"));
     say(d, quorum ? FINE : BROKEN, "quorum", error_remedy(E_NO_QUORUM), "%u of %u voters answer%s%s", alive, voters,
         quorum ? ", leader " : "", quorum ? verbs_text(cluster, "leader_id") : "");
+    if (quorum && voters > 1 && json_is_true(json_object_get(cluster, "one_disk"))) {
+        say(d, LOOK, "disks",
+            "bring the other gateway back; until then guard this one's storage: what is answered now is lost with it",
+            "answers rest on the disk of %s alone", verbs_text(cluster, "leader_id"));
+    }
     if (quorum && voters == 2) {
         say(d, LOOK, "quorum", "add a third node or a witness", "with two voters the loss of either stops all writes");
     }

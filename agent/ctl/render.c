@@ -184,6 +184,9 @@ static void put_nodes(const struct render_facts *f, struct builder *out) {
     if (f->silent[0] != 0) {
         builder_addf(out, ", silent: %s", f->silent);
     }
+    if (f->one_disk && f->voters > 1) {
+        builder_add_str(out, ", answers rest on one disk");
+    }
     if (f->learners > 0) {
         builder_addf(out, ", %u joining", f->learners);
     }

@@ -34,6 +34,7 @@ enum render_verdict { VERDICT_OK, VERDICT_OFFLINE, VERDICT_DEGRADED, VERDICT_NO_
 
 struct render_facts {
     unsigned voters, voters_alive, learners;
+    bool one_disk; /* of a site of several nodes, only the leader's disk holds what is answered now */
     bool quorum;
     const char *leader;    /* "" when none is known */
     const char *silent;    /* names of voters that do not answer, "2, 3"; "" when all do */

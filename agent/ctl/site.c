@@ -90,6 +90,7 @@ static void ask_leader(struct call *c, struct picture *p) {
             json_decref(p->federation);
             p->federation = federation;
             p->link_known = true;
+            p->facts.one_disk = json_is_true(json_object_get(cluster, "one_disk"));
             json_decref(p->members);
             p->members = json_incref(json_object_get(cluster, "members"));
         }
@@ -126,6 +127,7 @@ static int picture_take(struct call *c, struct picture *p) {
     struct client_request q = {.side = CLIENT_NODE, .method = "GET", .path = paths[3]};
     struct http_answer a;
     (void)client_call(&c->client, &q, &a, &c->problem);
+    p->facts.one_disk = json_is_true(json_object_get(p->cluster, "one_disk"));
     p->health = json_read(builder_bytes(&a.body), NULL);
     builder_add(&p->raw[3], builder_bytes(&a.body));
     builder_free(&a.body);

@@ -232,8 +232,8 @@ void follow_on_heartbeat(struct raft *r, const struct raft_message *m) {
 
 /* A witness needs no state: the point and the membership there are all that a snapshot means to it. */
 static void follow_rebase(struct raft *r, const struct raft_message *m) {
-    if (entries_last(&r->log) > r->commit) {
-        raft_note(r, RAFT_NOTE_TRUNCATED, r->commit + 1, entries_last(&r->log));
+    if (entries_last(&r->log) > m->point.index) {
+        raft_note(r, RAFT_NOTE_TRUNCATED, m->point.index + 1, entries_last(&r->log));
     }
     r->base = m->point;
     entries_reset(&r->log, &m->point);

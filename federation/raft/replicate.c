@@ -225,7 +225,10 @@ static void replicate_flush_peer(struct raft *r, struct peer *p) {
         replicate_send_snapshot(r, p);
         return;
     }
-    raft_index last = entries_last(&r->log);
+    /* A witness hears only of what is durable here: if it knew of an entry whose one copy was lost in a crash of this disk's cache, it
+     * would refuse its vote to everybody for ever. */
+    bool witness = replicate_to_witness(r, p);
+    raft_index last = witness ? r->log.stored_index : entries_last(&r->log);
     for (uint32_t sent = 0; sent < RAFT_APPENDS_PER_STEP && replicate_may_send(r, p); sent++) {
         if (p->mode == PEER_REPLICATE && p->next > last) {
             break;
@@ -246,14 +249,18 @@ static void replicate_flush_peer(struct raft *r, struct peer *p) {
         }
         uint32_t count = 0;
         const struct entry *entries = entries_span(&r->log, p->next, r->config.message_bytes_max, &count);
+        if (witness && count > 0 && p->next + count - 1 > last) {
+            count = p->next > last ? 0 : (uint32_t)(last - p->next + 1);
+        }
         replicate_send_append(r, p, &prev, entries, count);
     }
 }
 
 /* A follower that has nothing on its way is told what is committed, but a moment later: while there is work the next append says it,
- * and saves a message and its answer for each commit. */
+ * and saves a message and its answer for each commit.  A witness applies nothing: the next heartbeat will do. */
 static void replicate_tell_commit(struct raft *r, struct peer *p) {
-    if (p->mode != PEER_REPLICATE || p->inflight_count > 0 || replicate_commit_for(r, p) <= p->commit_sent) {
+    if (p->mode != PEER_REPLICATE || p->inflight_count > 0 || replicate_to_witness(r, p) ||
+        replicate_commit_for(r, p) <= p->commit_sent) {
         p->tell_ms = 0;
     } else if (p->tell_ms == 0) {
         p->tell_ms = r->now_ms + RAFT_COMMIT_WAIT_MS;

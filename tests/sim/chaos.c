@@ -176,7 +176,7 @@ static void chaos_change(struct world *w) {
     case 1: { /* a former member returns as a learner */
         struct node *n = chaos_node(w);
         if (!n->wiped && raft_members_find(&want, n->id) == NULL && want.count < CHAOS_MEMBERS_MAX) {
-            struct raft_member again = {.id = n->id};
+            struct raft_member again = {.id = n->id, .witness = n->witness};
             (void)snprintf(again.node.text, sizeof again.node.text, "node%u", (unsigned)(n - w->nodes));
             w->counts[COUNT_LEARNER] += raft_members_put(&want, &again) == E_OK && chaos_propose(w, leader, &want);
         }

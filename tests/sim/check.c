@@ -108,6 +108,24 @@ static void check_held(struct world *w, const struct node *n, const struct entry
     }
 }
 
+/* While a lease holds, by the clock of its holder, nobody else is elected: more than that the reads under it happen to be fresh. */
+static void check_leases(struct world *w, const struct node *elected, raft_term term) {
+    for (uint32_t i = 0; i < w->node_count; i++) {
+        const struct node *n = &w->nodes[i];
+        struct raft_status s;
+        if (!n->up || n == elected) {
+            continue;
+        }
+        raft_status(n->raft, &s);
+        if (s.role == RAFT_LEADER && s.term < term && world_node_ms(w, n) < s.lease_until_ms) {
+            world_fail(w,
+                       "L6: node %" PRIu64 " is elected in term %" PRIu64 " while the lease of node %" PRIu64 " (term %" PRIu64
+                       ") holds for %" PRIu64 " ms more",
+                       elected->id, term, n->id, s.term, s.lease_until_ms - world_node_ms(w, n));
+        }
+    }
+}
+
 static void check_leader(struct world *w, const struct node *n, const struct raft_status *s) {
     struct check *c = w->check;
     c->leaders = check_grow(c->leaders, &c->leader_capacity, s->term, sizeof *c->leaders);
@@ -115,6 +133,7 @@ static void check_leader(struct world *w, const struct node *n, const struct raf
         world_fail(w, "L1: nodes %" PRIu64 " and %" PRIu64 " lead term %" PRIu64, c->leaders[s->term], n->id, s->term);
     }
     c->leaders[s->term] = n->id;
+    check_leases(w, n, s->term);
     if (n->witness) {
         world_fail(w, "node %" PRIu64 " leads term %" PRIu64 ", and is a witness", n->id, s->term);
     }
@@ -136,11 +155,17 @@ static void check_leader(struct world *w, const struct node *n, const struct raf
 static void check_commit(struct world *w, const struct node *n, const struct raft_status *s) {
     struct check *c = w->check;
     uint64_t durable[LIMIT_MEMBERS];
+    bool held = false; /* with its payload */
     for (uint32_t i = 0; i < s->members->count; i++) {
         const struct node *m = world_node(w, s->members->at[i].id);
         const struct entry *e = disk_entry(&m->disk, s->commit_index), *mine = raft_entry(n->raft, s->commit_index);
         durable[i] = m->wiped || m->disk.base.index >= s->commit_index ||
                      (e != NULL && mine != NULL && memcmp(e->hash, mine->hash, DIGEST_BYTES) == 0);
+        held |= durable[i] && !m->witness;
+    }
+    if (!held) {
+        world_fail(w, "L5: node %" PRIu64 " commits %" PRIu64 ", and only witnesses have it on their disks", n->id,
+                   s->commit_index);
     }
     if (quorum_value(s->members, durable) == 0) {
         world_fail(w, "L5: node %" PRIu64 " commits %" PRIu64 ", which is not on the disks of a majority", n->id, s->commit_index);

@@ -177,10 +177,11 @@ void world_trace(struct world *w, const char *format, ...) __attribute__((format
 
 struct world *world_new(uint64_t seed, bool trace);
 void world_free(struct world *w);
-void world_run_until(struct world *w, uint64_t until_us); /* or until a violation */
-struct node *world_node(struct world *w, raft_id id);     /* NULL: none */
-struct node *world_leader(struct world *w);               /* the one of the highest term that believes so; NULL */
-uint32_t world_add(struct world *w);                      /* a new node, empty and up; its number */
+void world_run_until(struct world *w, uint64_t until_us);            /* or until a violation */
+struct node *world_node(struct world *w, raft_id id);                /* NULL: none */
+uint64_t world_node_ms(const struct world *w, const struct node *n); /* by its own clock */
+struct node *world_leader(struct world *w);                          /* the one of the highest term that believes so; NULL */
+uint32_t world_add(struct world *w);                                 /* a new node, empty and up; its number */
 void world_crash(struct world *w, struct node *n);
 void world_restart(struct world *w, struct node *n);
 enum grey_error world_step(struct world *w, struct node *n, struct raft_input *in, raft_index *proposed);

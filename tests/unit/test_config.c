@@ -92,7 +92,7 @@ static void mistakes_are_named(void **state) {
         {"consensus: {election_timeout_ms: 10}\n", "line 1"},
         {"consensus: {election_timeout_ms: fast}\n", "line 1"},
         {"consensus: {election_timeout_ms: 300, heartbeat_interval_ms: 200}\n", "at most half"},
-        {"mode: cluster\n", "not one of single|site|edge|dev"},
+        {"mode: cluster\n", "not one of single|site|edge|witness|dev"},
         {"node: {id: 'a/b'}\n", "no name"},
         {"node: x\n", "more keys"},
         {"security: {tls: {enabled: true}}\n", "security.tls.ca_cert"},

@@ -136,6 +136,11 @@ static void verdict_of_a_damaged_site(void **state) {
     f.voters_alive = 2, f.silent = "3";
     assert_verdict(&f, VERDICT_DEGRADED,
                    "DEGRADED: 2 of 3 nodes, leader 2, can lose 0 nodes, silent: 3; link up, 0 events waiting");
+    f.one_disk = true; /* the third is a witness */
+    assert_verdict(&f, VERDICT_DEGRADED,
+                   "DEGRADED: 2 of 3 nodes, leader 2, can lose 0 nodes, silent: 3, answers rest on one disk; link up, 0 events "
+                   "waiting");
+    f.one_disk = false;
     f.link = LINK_DOWN, f.offline_s = 90;
     assert_verdict(&f, VERDICT_DEGRADED,
                    "DEGRADED: 2 of 3 nodes, leader 2, can lose 0 nodes, silent: 3; OFFLINE for 1 min 30 s, 0 events "
