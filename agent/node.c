@@ -42,6 +42,29 @@ void node_fail(struct node *n, enum grey_error err, const char *detail) {
     }
 }
 
+void node_log_damaged(struct node *n, const char *detail) {
+    struct raft_status s;
+    struct fault f = {0};
+    raft_status(n->raft, &s);
+    uint32_t voters = 0, active = 0;
+    for (uint32_t i = 0; i < s.members->count; i++) {
+        voters += s.members->at[i].voter && s.members->at[i].id != n->self;
+    }
+    for (uint32_t i = 0; i < s.peer_count; i++) {
+        const struct raft_member *m = raft_members_find(s.members, s.peers[i].id);
+        active += m != NULL && m->voter && s.peers[i].id != n->self && s.peers[i].active;
+    }
+    bool spared = s.role == RAFT_LEADER ? active == voters && voters >= 2 : n->leader != 0 && voters >= 2;
+    if (n->peers == NULL || n->seeds[0] == 0 || !spared) {
+        log_limited(LOG_ERROR, "node", "damage", "error=GREY-%d %s; the site cannot spare this node now", error_id(E_CORRUPT),
+                    detail);
+        return;
+    }
+    if (sitelog_mark_damaged(n->log, &f) == E_OK) {
+        node_fail(n, E_CORRUPT, detail);
+    }
+}
+
 /* --- outputs ----------------------------------------------------------------------------------------------------------------------- */
 
 static void leading_ends(struct node *n) {
@@ -465,6 +488,7 @@ static bool open_disk(struct node *n, struct sitelog_start *start, struct fault 
                                 .wal_dir = n->o.wal_dir,
                                 .reserve_bytes = n->o.witness ? 0 : RESERVE_BYTES,
                                 .window_entries = n->o.witness ? WITNESS_WINDOW_ENTRIES : WINDOW_ENTRIES,
+                                .mends = n->o.peer_listen_address != NULL && n->seeds[0] != 0,
                                 .witness = n->o.witness,
                                 .snapshots_kept = n->o.snapshots_kept};
     n->log = sitelog_open(n->x.loop, &o, n->table, start, f);
@@ -602,7 +626,7 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     } else if (n->table == NULL || n->held == NULL) {
         (void)fault_set(f, E_NO_MEMORY, "node");
     }
-    bool empty = ok && start.raft.members == NULL && start.raft.entry_count == 0;
+    bool empty = ok && start.raft.members == NULL && start.raft.entry_count == 0, damaged = ok && start.damaged;
     sitelog_start_free(&start);
     if (!ok) {
         node_free(n);
@@ -616,7 +640,7 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     loop_hook(x->loop, on_turn, n);
     membership_start(n);
     arm_tick(n);
-    if (o->bootstrap && empty && !o->witness) {
+    if (o->bootstrap && empty && !o->witness && !damaged) {
         if (n->seeds[0] == 0) {
             membership_bootstrap(n);
         } else {

@@ -251,10 +251,8 @@ void sitelog_start_free(struct sitelog_start *start) {
     *start = (struct sitelog_start){0};
 }
 
-enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, struct sitelog_start *start, struct sitedisk **out,
-                              struct fault *f) {
-    struct fault unheard = {0};
-    f = f == NULL ? &unheard : f;
+static enum grey_error open_disk(const struct sitelog_options *o, struct table *t, struct sitelog_start *start,
+                                 struct sitedisk **out, struct fault *f) {
     *start = (struct sitelog_start){0};
     struct sitedisk *d = mem_new(1, sizeof *d);
     if (d == NULL) {
@@ -276,6 +274,11 @@ enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, 
         log_warn("sitelog", "no_reserve", "%s", f->text);
     }
     db_soft_limit(SOFT_HEAP_BYTES);
+    char mark[sizeof d->log_path];
+    (void)snprintf(mark, sizeof mark, "%s/" SITEDISK_LOG_DAMAGED, d->wal_dir);
+    if (err == E_OK && access(mark, F_OK) == 0) {
+        err = fault_set(f, E_CORRUPT, "log.db was found damaged");
+    }
     if (err == E_OK) {
         d->log = logdb_open(d->log_path, f);
         err = d->log == NULL ? f->code : E_OK;
@@ -295,9 +298,38 @@ enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, 
         sitedisk_close(d);
         return err;
     }
+    start->damaged = datadir_has_damaged(d->data_dir);
     sitedisk_measure(d);
     *out = d;
     return E_OK;
+}
+
+/* The identity goes with the data: whoever promised on this disk must not promise again on less of it (a vote, an acknowledged entry). */
+static enum grey_error set_aside(const struct sitelog_options *o, struct fault *f) {
+    static const char *const of_state[] = {"state.db",         "state.db-wal",  "state-new.db",
+                                           "state-new.db-wal", "state.damaged", "snapshots"};
+    static const char *const of_log[] = {"log.db", "log.db-wal", SITEDISK_LOG_DAMAGED};
+    int64_t unix_s = now_wall_ms() / 1000;
+    char log_dir[LIMIT_PATH_BYTES + 1];
+    bool own = o->wal_dir != NULL && o->wal_dir[0] != 0;
+    (void)snprintf(log_dir, sizeof log_dir, "%s", own ? o->wal_dir : o->data_dir);
+    enum grey_error err = datadir_set_aside(o->data_dir, of_state, sizeof of_state / sizeof of_state[0], unix_s, f);
+    return err != E_OK ? err : datadir_set_aside(log_dir, of_log, sizeof of_log / sizeof of_log[0], unix_s, f);
+}
+
+enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, struct sitelog_start *start, struct sitedisk **out,
+                              struct fault *f) {
+    struct fault unheard = {0};
+    f = f == NULL ? &unheard : f;
+    enum grey_error err = open_disk(o, t, start, out, f);
+    if (err != E_CORRUPT || !o->mends) {
+        return err;
+    }
+    log_error("sitelog", "set-aside", "%s: the data of this node moves to damaged-*, and the other gateways give it all anew",
+              f->text);
+    err = set_aside(o, f);
+    table_clear(t);
+    return err != E_OK ? err : open_disk(o, t, start, out, f);
 }
 
 void sitedisk_close(struct sitedisk *d) {

@@ -8,6 +8,8 @@
 #include "agent/snapshot.h"
 #include "agent/statedb.h"
 
+#define SITEDISK_LOG_DAMAGED "log.damaged"
+
 struct sitedisk {
     char data_dir[LIMIT_PATH_BYTES + 1], wal_dir[LIMIT_PATH_BYTES + 1];
     char log_path[LIMIT_PATH_BYTES + 16], state_path[LIMIT_PATH_BYTES + 16], new_state_path[LIMIT_PATH_BYTES + 16];

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "agent/datadir.h"
 #include "agent/rowset.h"
 #include "agent/sitedisk.h"
 #include "include/grey/must.h"
@@ -300,6 +301,10 @@ void sitelog_usage(const struct sitelog *s, struct sitelog_usage *u) {
     *u = s->usage;
     pthread_mutex_unlock(lock);
     u->jobs_waiting = s->waiting;
+}
+
+enum grey_error sitelog_mark_damaged(const struct sitelog *s, struct fault *f) {
+    return datadir_mark(s->disk->wal_dir, SITEDISK_LOG_DAMAGED, f);
 }
 
 enum grey_error sitelog_claim(struct sitelog *s, const struct grey_name *node, const struct grey_name *site, struct fault *f) {

@@ -30,12 +30,14 @@ struct sitelog_options {
     uint32_t reserve_bytes;         /* size of data_dir/reserve, and of the one in wal_dir when that is another device; 0: none */
     uint32_t window_entries;        /* at most this many entries are loaded at start beyond those not applied */
     uint32_t snapshots_kept;        /* 3 */
+    bool mends;                     /* damaged data is set aside, and the directory is begun anew: the other gateways have it all */
     bool witness;                   /* entries come stripped; there is no state but position and membership; keep files small */
 };
 
 /* What the disk says, read and verified (hash chain) at open.  Lent until sitelog_start_free. */
 struct sitelog_start {
     bool fresh;    /* never claimed: self was just drawn */
+    bool damaged;  /* what was here is set aside in a directory damaged-*: never to be bootstrapped, only to be joined */
     bool restored; /* fresh, made by sitelog_restore: a state without members */
     raft_id self;
     uint64_t cluster_id;         /* 0: not bootstrapped, not joined */
@@ -56,6 +58,9 @@ void sitelog_close(struct sitelog *s); /* finishes all jobs, checkpoints, closes
 /* Makes an empty data directory from a self-contained image: the state and the log's base; the node draws a new identity and must be
  * bootstrapped or joined.  Blocks.  E_CORRUPT, E_DISK_VERSION; E_CONFIG when the directory is not empty. */
 enum grey_error sitelog_restore(const char *file, const char *data_dir, const char *wal_dir, struct fault *f);
+
+/* The log was found damaged while it ran: the next open says E_CORRUPT, or mends.  Blocks for a moment. */
+enum grey_error sitelog_mark_damaged(const struct sitelog *s, struct fault *f);
 
 /* Once, before the first store: who this directory belongs to.  Blocks. */
 enum grey_error sitelog_claim(struct sitelog *s, const struct grey_name *node, const struct grey_name *site, struct fault *f);
