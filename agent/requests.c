@@ -12,7 +12,7 @@
  * Whatever was certainly not proposed may be held again; what was proposed and not heard of again is E_OUTCOME_UNKNOWN. */
 
 #define BATCH_BYTES_MAX (256u * 1024u) /* this much does not wait for company */
-#define CROWD_MS 100u                  /* while more are on their way than wait, these wait so long for company */
+#define CROWD_MS 50u                   /* while more are on their way than wait, these wait so long for company */
 #define BATCH_PROPOSALS_MAX 1024u
 #define CHECK_MS 250u
 

@@ -1,6 +1,6 @@
 /* The loop's half: jobs are given to the storage thread and answered.  The blocking half is agent/sitedisk.c.
  *
- * A batch is everything that waits.  Store jobs become one transaction, also across reads in between (what was read is then at least
+ * Store jobs that wait become one transaction, also across reads in between (what was read is then at least
  * as new as it would have been), but not across a truncation, a flush or a snapshot.  Long jobs (compaction, snapshots) are done in
  * slices: after each the job goes back to the end of the queue by way of the loop, so that commits wait for one slice at most. */
 #include "agent/sitelog.h"
@@ -105,15 +105,13 @@ static struct worker_job *group_work(struct sitelog *s, struct worker_job *list)
     return end;
 }
 
-static void batch(void *context, struct worker_job *list) {
+static struct worker_job *batch(void *context, struct worker_job *list) {
     struct sitelog *s = context;
-    while (list != NULL) {
-        if (list->work == store_work) {
-            list = group_work(s, list);
-        } else {
-            list->work(list);
-            list = list->next;
-        }
+    struct worker_job *rest = list->next;
+    if (list->work == store_work) {
+        rest = group_work(s, list);
+    } else {
+        list->work(list);
     }
     bool has_chore = sitedisk_has_chore(s->disk), has_later = sitedisk_has_later(s->disk);
     sitedisk_measure(s->disk);
@@ -123,6 +121,7 @@ static void batch(void *context, struct worker_job *list) {
     s->has_later = has_later;
     s->snapshot_count = sitedisk_snapshots(s->disk, s->snapshots, SNAPSHOTS_LISTED);
     pthread_mutex_unlock(&s->lock);
+    return rest; /* stores are answered before a flush behind them begins */
 }
 
 /* --- the loop ------------------------------------------------------------------------------------------------------------------------ */
@@ -172,8 +171,11 @@ static bool gone_again(struct sitelog_slot *slot, struct worker_job *job, enum g
     if (!slot->again) {
         return false;
     }
-    *err = worker_submit(slot->owner->worker, job);
-    return *err == E_OK;
+    enum grey_error refused = worker_submit(slot->owner->worker, job);
+    if (refused != E_OK) { /* else the job is the storage thread's by now */
+        *err = refused;
+    }
+    return refused == E_OK;
 }
 
 static void one_done(struct sitelog *s) {

@@ -12,7 +12,7 @@
  * follower that was away for a moment is caught up from the log. */
 
 #define FLUSH_ENTRIES 8000u
-#define FLUSH_MS 1000u
+#define FLUSH_MS 5000u
 #define FLUSH_BYTES (1024u * 1024u)
 #define SNAPSHOT_LOG_BYTES (64ull * 1024 * 1024) /* the log grew by so much since the last image, however few entries it took */
 

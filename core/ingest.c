@@ -80,7 +80,7 @@ static struct metric store_errors = METRIC_COUNTER("grey_core_store_errors_total
 
 /* --- the storage thread --------------------------------------------------------------------------------------------------------------------- */
 
-void ingest_batch(void *context, struct worker_job *list) {
+struct worker_job *ingest_batch(void *context, struct worker_job *list) {
     struct store *store = context;
     struct fault f = {0};
     bool writes = false;
@@ -125,6 +125,7 @@ void ingest_batch(void *context, struct worker_job *list) {
             job->run(job, store);
         }
     }
+    return NULL; /* all are done */
 }
 
 static void run_hello(struct storage_job *storage, struct store *store) {

@@ -24,7 +24,7 @@ struct storage_job {
 };
 
 /* Batch function for worker_new; context: the store. */
-void ingest_batch(void *store, struct worker_job *list);
+struct worker_job *ingest_batch(void *store, struct worker_job *list);
 
 struct ingest_options {
     const char *const *endpoints;

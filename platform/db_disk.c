@@ -17,11 +17,13 @@
 
 #define CACHE_PAGE_BYTES 4096u
 
-/* SQLite writes a log frame in two calls.  Writes that follow each other are passed on as one, at the latest with the sync that makes
- * them count; nobody else reads the file before. */
+/* SQLite writes a log frame in two calls, and a checkpoint page by page.  Writes that follow each other are passed on as one, at the
+ * latest with the sync that makes them count; nobody else reads the file before. */
 struct gather {
     sqlite3_int64 offset;
     uint32_t size;
+    uint32_t ahead_size;    /* a log: while nothing waits to be passed on, data holds so much of the file from offset on */
+    sqlite3_int64 last_end; /* a log: where the last read ended */
     uint8_t data[16 * 1024];
 };
 
@@ -31,7 +33,7 @@ struct disk_file {
     sqlite3_file *real;
     const char *path;      /* lent by SQLite while open; NULL for nameless files */
     bool summed;           /* a main database: its pages carry sums */
-    struct gather *gather; /* a log: what was written and not passed on yet */
+    struct gather *gather; /* databases and their logs: what was written and not passed on yet */
     uint32_t page_bytes;   /* 0: not known yet */
 };
 
@@ -131,12 +133,35 @@ static int gather_write(struct disk_file *d, const void *in, int size, sqlite3_i
             return code;
         }
     }
+    g->ahead_size = 0;
     if ((size_t)size > sizeof g->data) {
         return real_write(d, in, size, offset);
     }
     g->offset = g->size == 0 ? offset : g->offset;
     memcpy(g->data + g->size, in, (size_t)size);
     g->size += (uint32_t)size;
+    return SQLITE_OK;
+}
+
+static int real_read(struct disk_file *d, void *out, int size, sqlite3_int64 offset) {
+    count(&count_reads, 1);
+    return d->real->pMethods->xRead(d->real, out, size, offset);
+}
+
+/* A checkpoint reads the log mostly forward, frame by frame: one call then fetches the next frames too. */
+static int log_read(struct disk_file *d, void *out, int size, sqlite3_int64 offset) {
+    struct gather *g = d->gather;
+    bool forward = offset >= g->last_end && offset - g->last_end < (sqlite3_int64)sizeof g->data;
+    g->last_end = offset + size;
+    if (g->ahead_size == 0 || offset < g->offset || offset + size > g->offset + g->ahead_size) {
+        g->ahead_size = 0;
+        if (!forward || (size_t)size > sizeof g->data || real_read(d, g->data, sizeof g->data, offset) != SQLITE_OK) {
+            return real_read(d, out, size, offset); /* also near the end of the file */
+        }
+        g->offset = offset;
+        g->ahead_size = sizeof g->data;
+    }
+    memcpy(out, g->data + (offset - g->offset), (size_t)size);
     return SQLITE_OK;
 }
 
@@ -149,8 +174,7 @@ static int disk_read(sqlite3_file *file, void *out, int size, sqlite3_int64 offs
     if ((code = pass_on(d)) != SQLITE_OK) {
         return code;
     }
-    count(&count_reads, 1);
-    code = d->real->pMethods->xRead(d->real, out, size, offset);
+    code = d->gather != NULL && !d->summed ? log_read(d, out, size, offset) : real_read(d, out, size, offset);
     if (code == SQLITE_OK) {
         learn(d, out, (size_t)size, offset);
     }
@@ -200,6 +224,9 @@ static int disk_truncate(sqlite3_file *file, sqlite3_int64 size) {
     struct disk_file *d = (struct disk_file *)file;
     int code = injected(DB_IO_TRUNCATE, d->path, (uint64_t)size, bytes_of(NULL, 0));
     code = code != SQLITE_OK ? code : pass_on(d);
+    if (d->gather != NULL) {
+        d->gather->ahead_size = 0;
+    }
     return code != SQLITE_OK ? code : d->real->pMethods->xTruncate(d->real, size);
 }
 
@@ -278,7 +305,7 @@ static int disk_open(sqlite3_vfs *vfs, const char *path, sqlite3_file *file, int
     struct disk_file *d = (struct disk_file *)file;
     memset(d, 0, sizeof *d);
     d->real = (sqlite3_file *)(d + 1);
-    if ((flags & SQLITE_OPEN_WAL) != 0 && (d->gather = mem_new(1, sizeof *d->gather)) == NULL) {
+    if ((flags & (SQLITE_OPEN_WAL | SQLITE_OPEN_MAIN_DB)) != 0 && (d->gather = mem_new(1, sizeof *d->gather)) == NULL) {
         return SQLITE_NOMEM;
     }
     int code = system_vfs->xOpen(system_vfs, path, d->real, flags, flags_out);

@@ -21,7 +21,7 @@
 
 struct worker {
     struct loop *loop;
-    void (*batch)(void *context, struct worker_job *list);
+    struct worker_job *(*batch)(void *context, struct worker_job *list);
     void *context;
     pthread_t thread;
     pthread_mutex_t lock; /* guards what follows */
@@ -77,6 +77,19 @@ static void finished(struct worker *w, struct worker_job *list) {
     }
 }
 
+/* Jobs that a batch left: back to the head of the queue. */
+static void put_back(struct worker *w, struct worker_job *rest) {
+    struct worker_job *last = rest;
+    while (last->next != NULL) {
+        last = last->next;
+    }
+    (void)pthread_mutex_lock(&w->lock);
+    last->next = w->first;
+    w->last = w->first == NULL ? last : w->last;
+    w->first = rest;
+    (void)pthread_mutex_unlock(&w->lock);
+}
+
 static void *run(void *context) {
     struct worker *w = context;
     for (;;) {
@@ -100,7 +113,16 @@ static void *run(void *context) {
         }
         (void)pthread_mutex_unlock(&w->lock);
         if (w->batch != NULL) {
-            w->batch(w->context, list);
+            struct worker_job *rest = w->batch(w->context, list);
+            if (rest != NULL) {
+                struct worker_job *last = list;
+                must(rest != list);
+                while (last->next != rest) {
+                    last = last->next;
+                }
+                last->next = NULL;
+                put_back(w, rest);
+            }
         } else {
             list->work(list);
         }
@@ -109,7 +131,7 @@ static void *run(void *context) {
 }
 
 struct worker *worker_new(struct loop *l, const char *name, uint32_t queue_max,
-                          void (*batch)(void *context, struct worker_job *list), void *context, struct fault *f) {
+                          struct worker_job *(*batch)(void *context, struct worker_job *list), void *context, struct fault *f) {
     struct worker *w = mem_new(1, sizeof *w);
     if (w == NULL) {
         (void)fault_set(f, E_NO_MEMORY, "thread %s", name);

@@ -2,7 +2,8 @@
  *
  * Jobs are embedded in their owners.  `work` runs on the worker's thread, in order; `done` on the loop's thread, in the same order.
  * A worker with a batch function gets all jobs that are queued as one list (linked by `next`) and does their work itself, e.g. in
- * one transaction; `done` is then called for each.  The owner leaves a job alone between submit and done. */
+ * one transaction, from the first on; it returns those that it left for the next call (NULL: none), which gets them before what came
+ * meanwhile.  `done` is called for those that were worked, without waiting for the others.  The owner leaves a job alone between submit and done. */
 #ifndef PLATFORM_WORKER_H
 #define PLATFORM_WORKER_H
 
@@ -18,7 +19,7 @@ struct worker_job {
 
 /* batch: NULL or the function for lists; context is handed to it.  name: at most 15 characters. */
 struct worker *worker_new(struct loop *l, const char *name, uint32_t queue_max,
-                          void (*batch)(void *context, struct worker_job *list), void *context, struct fault *f);
+                          struct worker_job *(*batch)(void *context, struct worker_job *list), void *context, struct fault *f);
 enum grey_error worker_submit(struct worker *w, struct worker_job *job); /* E_BUSY when queue_max jobs wait or run */
 uint32_t worker_queued(const struct worker *w);
 /* Finishes all jobs, calls their done functions, ends the thread, frees w.  Call on the loop's thread, not from a

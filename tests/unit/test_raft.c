@@ -594,6 +594,38 @@ static void test_a_follower_takes_only_the_answer_to_its_question(void **context
     end(&f);
 }
 
+/* If a lone commit were never told, followers would stay behind until the next heartbeat; if it were told at once, each commit would
+ * cost two messages to each of them; if a follower's read did not hasten it, that read would wait for nothing. */
+static void test_a_lone_commit_is_told_a_moment_later(void **context) {
+    (void)context;
+    struct fixture f;
+    begin(&f, 3);
+    lead_and_commit(&f);
+    raft_index commit = status(&f).commit_index;
+    assert_null(sent(&f, RAFT_HEARTBEAT, 2));
+    assert_true(raft_deadline_ms(f.raft) <= f.now_ms + 20);
+    tick_after(&f, raft_deadline_ms(f.raft) - f.now_ms);
+    assert_int_equal(sent(&f, RAFT_HEARTBEAT, 2)->message.commit_index, commit);
+    assert_null(sent(&f, RAFT_HEARTBEAT, 3)); /* has acknowledged nothing */
+    assert_true(raft_deadline_ms(f.raft) > f.now_ms + 20);
+
+    assert_int_equal(propose(&f, "one"), E_OK);
+    stored(&f);
+    acknowledge(&f, 2, ++commit);
+    assert_int_equal(status(&f).commit_index, commit);
+    assert_null(sent(&f, RAFT_HEARTBEAT, 2));
+    assert_int_equal(propose(&f, "two"), E_OK); /* says it */
+    assert_int_equal(sent(&f, RAFT_APPEND, 2)->message.commit_index, commit);
+    assert_true(raft_deadline_ms(f.raft) > f.now_ms + 20);
+
+    stored(&f);
+    acknowledge(&f, 2, ++commit);
+    assert_null(sent(&f, RAFT_HEARTBEAT, 2));
+    receive(&f, (struct raft_message){.kind = RAFT_READ_REQUEST, .from = 2, .term = status(&f).term, .round = 5});
+    assert_int_equal(sent(&f, RAFT_HEARTBEAT, 2)->message.commit_index, commit);
+    end(&f);
+}
+
 /* --- Lease ----------------------------------------------------------------------------------------------------------------------- */
 
 static void begin_leased(struct fixture *f, uint32_t drift_percent) {
@@ -1471,6 +1503,7 @@ int main(void) {
         cmocka_unit_test(test_late_answers_take_nothing_back),
         cmocka_unit_test(test_a_lost_append_is_sent_again),
         cmocka_unit_test(test_a_leader_without_majority_steps_down),
+        cmocka_unit_test(test_a_lone_commit_is_told_a_moment_later),
         cmocka_unit_test(test_proposals_are_bounded),
         cmocka_unit_test(test_a_read_waits_for_commit_and_round),
         cmocka_unit_test(test_a_follower_takes_only_the_answer_to_its_question),
