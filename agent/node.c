@@ -466,6 +466,8 @@ static bool open_disk(struct node *n, struct sitelog_start *start, struct fault 
                                 .reserve_bytes = n->o.witness ? 0 : RESERVE_BYTES,
                                 .window_entries = n->o.witness ? WITNESS_WINDOW_ENTRIES : WINDOW_ENTRIES,
                                 .witness = n->o.witness,
+                                .rejoins = n->o.peer_listen_address != NULL,
+                                .node = n->name.text,
                                 .snapshots_kept = n->o.snapshots_kept};
     n->log = sitelog_open(n->x.loop, &o, n->table, start, f);
     if (n->log == NULL) {
@@ -593,6 +595,10 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
         n->self = start.self;
         n->cluster_id = start.cluster_id;
         n->start_count = start.start_count;
+        if (start.rejoining && strlen(n->seeds) + strlen(start.peers) + 2 <= sizeof n->seeds) {
+            (void)snprintf(n->seeds + strlen(n->seeds), sizeof n->seeds - strlen(n->seeds), "%s%s", n->seeds[0] == 0 ? "" : ",",
+                           start.peers);
+        }
         if (start.restored) {
             n->restored = start.applied;
             memcpy(n->restored_hash, start.state_hash, DIGEST_BYTES);
@@ -602,7 +608,7 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     } else if (n->table == NULL || n->held == NULL) {
         (void)fault_set(f, E_NO_MEMORY, "node");
     }
-    bool empty = ok && start.raft.members == NULL && start.raft.entry_count == 0;
+    bool empty = ok && start.raft.members == NULL && start.raft.entry_count == 0 && !start.rejoining;
     sitelog_start_free(&start);
     if (!ok) {
         node_free(n);

@@ -14,6 +14,8 @@ struct sitedisk {
     uint32_t reserve_bytes, snapshots_kept;
     uint64_t log_wal_bytes_max, state_wal_bytes_max; /* then it is checkpointed */
     bool witness;
+    bool rejoins; /* a damaged log is set aside at the next start */
+    bool state_damaged;
     bool two_devices; /* wal_dir has a reserve of its own */
     int lock_fd;
     struct logdb *log;

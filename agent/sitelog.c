@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <string.h>
 
+#include "agent/mend.h"
 #include "agent/rowset.h"
 #include "agent/sitedisk.h"
 #include "include/grey/must.h"
@@ -302,6 +303,10 @@ void sitelog_usage(const struct sitelog *s, struct sitelog_usage *u) {
 enum grey_error sitelog_claim(struct sitelog *s, const struct grey_name *node, const struct grey_name *site, struct fault *f) {
     must(s->waiting == 0 && !s->chore_given); /* the storage thread is at rest */
     return sitedisk_claim(s->disk, node, site, f);
+}
+
+enum grey_error sitelog_distrust(struct sitelog *s, const char *reason, struct fault *f) {
+    return mend_mark(s->disk->wal_dir, reason, f);
 }
 
 struct sitelog *sitelog_open(struct loop *loop, const struct sitelog_options *o, struct table *t, struct sitelog_start *start,

@@ -31,6 +31,9 @@ struct sitelog_options {
     uint32_t window_entries;        /* at most this many entries are loaded at start beyond those not applied */
     uint32_t snapshots_kept;        /* 3 */
     bool witness;                   /* entries come stripped; there is no state but position and membership; keep files small */
+    bool rejoins;                   /* there are other gateways: a damaged log is set aside and the node comes back as a new one
+                                       (agent/mend.h); else it is refused */
+    const char *node;               /* own name, to tell the others in the membership; NULL: unknown */
 };
 
 /* What the disk says, read and verified (hash chain) at open.  Lent until sitelog_start_free. */
@@ -44,12 +47,18 @@ struct sitelog_start {
     struct raft_start raft;      /* ready for raft_new; members NULL for a node that waits to be added */
     struct raft_point applied;   /* what state.db stands for */
     uint8_t state_hash[DIGEST_BYTES];
+    bool rejoining;   /* its log was set aside, and it is no member yet: never bootstrap */
+    char peers[1024]; /* rejoining: addresses to dial, separated by commas */
 };
 
 /* Opens or creates; blocks (start of the program only).  Loads all rows of TABLE_META and TABLE_SEGMENT into t.
- * E_LOCKED, E_DISK_VERSION, E_CORRUPT (says what and where), E_DISK_FULL, E_IO. */
+ * A damaged state.db is rebuilt from an image and the log.  A damaged log, or one that ends before what was promised, is set aside
+ * where options.rejoins (start: fresh and rejoining), else E_CORRUPT (says what and where).
+ * E_LOCKED, E_DISK_VERSION, E_DISK_FULL, E_IO. */
 struct sitelog *sitelog_open(struct loop *loop, const struct sitelog_options *o, struct table *t, struct sitelog_start *start,
                              struct fault *f);
+/* A peer remembers more of this node than its disk does: at the next start the log is set aside.  Blocks briefly; any thread. */
+enum grey_error sitelog_distrust(struct sitelog *s, const char *reason, struct fault *f);
 void sitelog_start_free(struct sitelog_start *start);
 void sitelog_close(struct sitelog *s); /* finishes all jobs, checkpoints, closes */
 

@@ -1,0 +1,102 @@
+#!/usr/bin/env python3
+"""Disks that lie: bits flip in a gateway's log or state, a log loses its end, an old copy of a disk is put back.  The site goes on, the
+gateway finds it, and becomes whole again by itself; nothing that was answered is lost (FAULTS P5, P7, P10)."""
+from harness import *
+import glob
+
+LOG_PAGE, STATE_PAGE = 2048, 1024
+
+
+def flip(path, at):
+    with open(path, "r+b") as f:
+        f.seek(at)
+        b = f.read(1)[0]
+        f.seek(at)
+        f.write(bytes([b ^ 0x10]))
+
+
+def data(site, n, *parts):
+    return site.path("node%d" % n, "data", *parts)
+
+
+def log_of(site, n):
+    found = glob.glob(data(site, n, "**", "log.db"), recursive=True)
+    return found[0]
+
+
+def raft_ids(site):
+    return {m["id"]: m["raft_id"] for m in site.status(site.leader())["members"]}
+
+
+def write(site, n, label, count=40):
+    for i in range(count):
+        a = request(site.http[n], "PUT", "/v1/kv/%s%d" % (label, i), "value %s %d " % (label, i) * 20, timeout=30)
+        assert a.status in (200, 201), a.body
+
+
+def keep_alive(site, n):
+    """What a supervisor does: a node that stopped by itself is started again."""
+    if not site.alive("node%d" % n):
+        site.restart("node%d" % n)
+
+
+def whole_again(site, n, what, before, expect_new):
+    def mended():
+        keep_alive(site, n)
+        try:
+            ids = raft_ids(site)
+            return set(ids) == set(before) and (not expect_new or ids[str(n)] != before[str(n)])
+        except (OSError, http.client.HTTPException, ValueError):
+            return False
+    wait_until("%s: its return" % what, mended, 60)
+    site.wait_whole()
+    site.wait_same_state()
+    site.ok(True, "%s: the gateway became whole again by itself%s" % (what, ", as a new member" if expect_new else ""))
+
+
+def test(site):
+    write(site, site.leader(), "first")
+    victim = next(n for n in site.nodes if n != site.leader())
+    name = "node%d" % victim
+    log = log_of(site, victim)
+
+    pages = lambda: os.path.getsize(log) // LOG_PAGE
+    cases = [("the first page of log.db", lambda: flip(log, 40)),
+             ("a page in the middle of log.db", lambda: [flip(log, p * LOG_PAGE + 700) for p in range(pages() // 2, pages() // 2 + 6)]),
+             ("the end of log.db cut off", lambda: os.truncate(log, os.path.getsize(log) // 2 // LOG_PAGE * LOG_PAGE)),
+             ("log.db gone", lambda: [os.unlink(f) for f in glob.glob(log + "*") if "damaged" not in f])]
+    for what, harm in cases:
+        before = raft_ids(site)
+        site.kill(name, signal.SIGTERM)
+        harm()
+        write(site, site.leader(), "while" + str(cases.index((what, harm))), 10)
+        site.restart(name)
+        whole_again(site, victim, what, before, True)
+        write(site, site.leader(), "after" + str(cases.index((what, harm))), 30)
+    kept = glob.glob(os.path.join(os.path.dirname(log), "log.db.damaged-*"))
+    site.ok(1 <= len(kept) <= 2, "what was damaged is kept, and bounded: %d" % len(kept))
+    text = open(site.path(name + ".log")).read()
+    site.ok("GREY-4003" in text and "set_aside" in text, "and the log names it")
+
+    before = raft_ids(site)
+    site.kill(name, signal.SIGTERM)
+    state = data(site, victim, "state.db")
+    for p in range(os.path.getsize(state) // STATE_PAGE):
+        flip(state, p * STATE_PAGE + 500)
+    site.restart(name)
+    whole_again(site, victim, "all of state.db damaged", before, False)
+
+    for n in site.nodes:
+        last = request(site.http[n], "GET", "/v1/kv/first7?consistency=stale")
+        site.ok(last.status == 200 and last.body == b"value first 7 " * 20, "node %d still has what was written first" % n)
+    other = next(n for n in site.nodes if n not in (victim, site.leader()))
+    site.kill("node%d" % other)
+    site.leader(among=[n for n in site.nodes if n != other])
+    write(site, victim, "last", 5)
+    site.ok(True, "with it, the site can lose another")
+    site.restart("node%d" % other)
+    site.wait_whole()
+    site.wait_same_state()
+
+
+run_test(test, core=False, extra="consensus: {snapshot_threshold: 100}\n")
