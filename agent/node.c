@@ -375,8 +375,9 @@ static void on_tick(void *context) {
 
 /* --- events of the links --------------------------------------------------------------------------------------------------------------- */
 
-static void peer_up(void *context, raft_id id) {
+static void peer_up(void *context, raft_id id, uint64_t start_count) {
     struct node *n = context;
+    diskwatch_met(n, id, start_count);
     membership_link_up(n, id);
     loop_again(n->x.loop);
 }
@@ -396,6 +397,9 @@ static void peer_message(void *context, raft_id from, const struct message *m) {
     struct node *n = context;
     switch (m->kind) {
     case MESSAGE_RAFT: {
+        if (diskwatch_refuses(n, from, &m->u.raft)) {
+            return;
+        }
         struct raft_input in = {.kind = RAFT_IN_MESSAGE, .message = &m->u.raft};
         (void)node_step(n, &in, NULL);
         membership_stranger(n, from);
@@ -414,7 +418,11 @@ static void peer_message(void *context, raft_id from, const struct message *m) {
         clockset_message(n, from, &m->u.clock);
         return;
     case MESSAGE_JOIN_REPLY:
-        membership_join_reply(n, &m->u.join_reply);
+        if (m->u.join_reply.err == E_ROLLED_BACK) {
+            diskwatch_told(n, from, &m->u.join_reply);
+        } else {
+            membership_join_reply(n, &m->u.join_reply);
+        }
         return;
     case MESSAGE_SNAPSHOT_FETCH:
         catchup_fetch(n, from, &m->u.snapshot_fetch);
@@ -571,6 +579,7 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     metrics_register(&is_leader);
     metrics_register(&refused_messages);
     metrics_register(&applied_gauge);
+    diskwatch_start();
     struct sitelog_start start = {0};
     struct node *n = mem_new(1, sizeof *n);
     if (n == NULL) {

@@ -23,7 +23,9 @@ struct sitelog {
     struct loop *loop;
     struct worker *worker;
     struct sitedisk *disk;
-    uint32_t waiting;        /* jobs given and not done; chores not counted */
+    uint32_t waiting; /* jobs given and not done; chores not counted */
+    uint32_t stores_waiting;
+    uint64_t store_since_ms; /* a store ended then, or the first that waits was given */
     uint64_t failures_known; /* of store jobs, as their owner heard */
     struct worker_job chore;
     bool chore_given, stopping;
@@ -187,6 +189,8 @@ static void store_done(struct worker_job *job) {
     struct sitelog_store *store = (struct sitelog_store *)job;
     struct sitelog *s = store->slot.owner;
     struct sitelog_row_set *rows = store->rows;
+    s->stores_waiting--;
+    s->store_since_ms = loop_now_ms(s->loop);
     s->failures_known = store->slot.failures > s->failures_known ? store->slot.failures : s->failures_known;
     one_done(s);
     store->done(store->context, store);
@@ -251,7 +255,11 @@ enum grey_error sitelog_keep(struct sitelog *s, struct sitelog_keep *job) {
 enum grey_error sitelog_store(struct sitelog *s, struct sitelog_store *job) {
     job->rows = NULL;
     job->fault = (struct fault){0};
-    return give(s, &job->job, &job->slot, store_work, store_done);
+    enum grey_error err = give(s, &job->job, &job->slot, store_work, store_done);
+    if (err == E_OK && s->stores_waiting++ == 0) {
+        s->store_since_ms = loop_now_ms(s->loop);
+    }
+    return err;
 }
 
 enum grey_error sitelog_flush(struct sitelog *s, struct sitelog_flush *job) {
@@ -298,6 +306,7 @@ void sitelog_usage(const struct sitelog *s, struct sitelog_usage *u) {
     *u = s->usage;
     pthread_mutex_unlock(lock);
     u->jobs_waiting = s->waiting;
+    u->store_waits_ms = s->stores_waiting == 0 ? 0 : loop_now_ms(s->loop) - s->store_since_ms;
 }
 
 enum grey_error sitelog_claim(struct sitelog *s, const struct grey_name *node, const struct grey_name *site, struct fault *f) {

@@ -54,6 +54,45 @@ def whole_again(site, n, what, before, expect_new):
     site.ok(True, "%s: the gateway became whole again by itself%s" % (what, ", as a new member" if expect_new else ""))
 
 
+def full_disk(site, victim, name):
+    """A follower's disk is full: the site goes on, it answers reads, and goes on by itself when there is room."""
+    before = raft_ids(site)
+    site.kill(name, signal.SIGTERM)
+    place = data(site, victim)
+    shutil.rmtree(place)
+    os.makedirs(place)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=14m,mode=0700", "tmpfs", place], stderr=subprocess.DEVNULL).returncode != 0:
+        site.ok(True, "a full disk is not tried: no right to mount")
+        site.restart(name)
+        whole_again(site, victim, "an empty disk", before, True)
+        return
+    try:
+        site.restart(name)
+        whole_again(site, victim, "a small empty disk", before, True)
+        before = raft_ids(site)
+        big = os.urandom(400000).hex()
+        for i in range(40):
+            a = request(site.http[site.leader()], "PUT", "/v1/kv/big%d" % i, big, timeout=30)
+            assert a.status in (200, 201), a.body
+        wait_until("the disk to be full", lambda: "disk-full" in open(site.path(name + ".log")).read(), 30)
+        a = request(site.http[victim], "GET", "/v1/kv/first7?consistency=stale")
+        site.ok(a.status == 200 and site.alive(name), "with a full disk it still answers reads")
+        write(site, site.leader(), "full", 5)
+        site.ok(True, "and the site goes on")
+        subprocess.run(["mount", "-o", "remount,size=300m", place], check=True)
+        whole_again(site, victim, "room again", before, False)
+        site.kill(name, signal.SIGTERM)
+        shutil.copytree(place, place + ".kept", symlinks=True)
+    finally:
+        if site.alive(name):
+            site.kill(name)
+        subprocess.run(["umount", "-l", place])
+    os.rmdir(place)
+    os.rename(place + ".kept", place)
+    site.restart(name)
+    whole_again(site, victim, "moved to another disk", before, False)
+
+
 def test(site):
     write(site, site.leader(), "first")
     victim = next(n for n in site.nodes if n != site.leader())
@@ -85,6 +124,27 @@ def test(site):
         flip(state, p * STATE_PAGE + 500)
     site.restart(name)
     whole_again(site, victim, "all of state.db damaged", before, False)
+
+    # An older copy put back: taken while it stood still, then it acknowledged more.
+    copy = site.path("copy")
+    for what, restarts in (("an older copy that the leader remembers more of", 1), ("an older copy with fewer starts", 3)):
+        before = raft_ids(site)
+        site.kill(name, signal.SIGTERM)
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(data(site, victim), copy, symlinks=True)
+        for _ in range(restarts):
+            site.restart(name)
+            site.wait_whole()
+            write(site, site.leader(), "gone%d" % restarts, 30)
+            site.wait_same_state()
+            site.kill(name, signal.SIGTERM)
+        shutil.rmtree(data(site, victim))
+        shutil.copytree(copy, data(site, victim), symlinks=True)
+        site.restart(name)
+        whole_again(site, victim, what, before, True)
+    site.ok("GREY-4010" in open(site.path(name + ".log")).read(), "and it said what it was told")
+
+    full_disk(site, victim, name)
 
     for n in site.nodes:
         last = request(site.http[n], "GET", "/v1/kv/first7?consistency=stale")
