@@ -1,6 +1,7 @@
 #include "agent/gather.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "include/grey/must.h"
@@ -8,6 +9,7 @@
 
 /* scan the rows of each priority of the channel -> merge by number -> cut to size -> read the payloads -> items and gaps */
 
+#define UNREADABLE_MAX 8u /* then it is not a row on the move, but damage */
 #define ROWS_MAX 512u
 #define ROW_BYTES_GUESS 64u /* rows asked for by the wished size: few events are smaller */
 
@@ -29,6 +31,8 @@ struct gather {
     struct blob **payloads; /* one for each run of rows of the same entry */
     raft_index *indexes;    /* theirs */
     uint32_t payload_count;
+    grey_seq unreadable; /* this one could not be read, so many times in a row */
+    uint32_t unreadable_times;
 };
 
 struct gather *gather_new(struct node *node, gather_done *done, void *context) {
@@ -132,11 +136,18 @@ static bool take_record(const struct gather *g, struct walk *w, uint32_t payload
 
 /* A row without its payload: freed or given up a moment ago, or damage that the log could not mend. */
 static void note_unreadable(struct gather *g, grey_seq seq, raft_index index) {
+    char text[96];
     struct channel_facts f;
     state_channel(node_state(g->node), g->channel, &f);
     if (seq > f.acked_seq && seq >= evicted_below(g)) {
         log_limited(LOG_ERROR, "uplink", "payload", "channel=%s seq=%" PRIu64 " index=%" PRIu64 " cannot be read from this disk",
                     event_channel_name(g->channel), seq, index);
+        g->unreadable_times = g->unreadable == seq ? g->unreadable_times + 1 : 1;
+        g->unreadable = seq;
+        if (g->unreadable_times >= UNREADABLE_MAX) {
+            (void)snprintf(text, sizeof text, "the payload of entry %" PRIu64 " cannot be read from log.db", index);
+            node_log_damaged(g->node, text);
+        }
     }
 }
 

@@ -42,6 +42,29 @@ void node_fail(struct node *n, enum grey_error err, const char *detail) {
     }
 }
 
+void node_log_damaged(struct node *n, const char *detail) {
+    struct raft_status s;
+    struct fault f = {0};
+    raft_status(n->raft, &s);
+    uint32_t voters = 0, active = 0;
+    for (uint32_t i = 0; i < s.members->count; i++) {
+        voters += s.members->at[i].voter && s.members->at[i].id != n->self;
+    }
+    for (uint32_t i = 0; i < s.peer_count; i++) {
+        const struct raft_member *m = raft_members_find(s.members, s.peers[i].id);
+        active += m != NULL && m->voter && s.peers[i].id != n->self && s.peers[i].active;
+    }
+    bool spared = s.role == RAFT_LEADER ? active == voters && voters >= 2 : n->leader != 0 && voters >= 2;
+    if (n->peers == NULL || !spared) {
+        log_limited(LOG_ERROR, "node", "damage", "error=GREY-%d %s; the site cannot spare this node now", error_id(E_CORRUPT),
+                    detail);
+        return;
+    }
+    if (sitelog_distrust(n->log, detail, &f) == E_OK) {
+        node_fail(n, E_CORRUPT, detail);
+    }
+}
+
 /* --- outputs ----------------------------------------------------------------------------------------------------------------------- */
 
 static void leading_ends(struct node *n) {
@@ -252,6 +275,8 @@ static bool apply_one(struct node *n, const struct entry *e) {
         return false;
     }
     metrics_add(&commits, 0, 1);
+    n->applied_point = (struct raft_point){.index = e->index, .term = e->term, .time_ms = e->time_ms};
+    memcpy(n->applied_point.hash, e->hash, DIGEST_BYTES);
     if (e->kind == ENTRY_CONFIG) {
         struct raft_members members;
         if (raft_members_decode(blob_bytes(e->payload), &members) == E_OK) {

@@ -80,6 +80,9 @@ bool node_removed(const struct node *n); /* the site goes on without this node, 
 /* Events that this gateway keeps until the site has a leader again (agent/provisional.c).  receipt 0: it keeps no such event. */
 void node_provisional_find(struct node *n, struct bytes source, struct bytes id,
                            void (*done)(void *context, uint64_t receipt, uint32_t element), void *context);
+/* Something of the log on this disk cannot be read.  Where the site can spare this node it stops, to be mended from the others at the
+ * next start; else it goes on as well as it can. */
+void node_log_damaged(struct node *n, const char *detail);
 void node_provisional_facts(const struct node *n, uint64_t *events, uint64_t *bytes);
 
 /* Makes rows of the state readable by state_*: done when they are in memory.  wants: see sitelog_want; taken. */

@@ -129,20 +129,6 @@ void clockset_start(void);
 void clockset_duty(struct node *n); /* each second: a leader whose wall clock is far from the site's time asks the others */
 void clockset_message(struct node *n, raft_id from, const struct message_clock *m);
 
-/* --- provisional.c: events taken without a leader --------------------------------------------------------------------------------- */
-struct provisional {
-    uint64_t events, bytes; /* in intake.db */
-    bool merging;
-    struct sitelog_keep job; /* of merging */
-    struct loop_timer timer;
-};
-
-void provisional_start(struct node *n);
-void provisional_stop(struct node *n);
-void provisional_turn(struct node *n);           /* brings what is kept into the log when a leader is known */
-bool provisional_possible(const struct node *n); /* this node belongs to a site */
-bool provisional_due(const struct node *n);      /* no leader for request_timeout_ms: events are taken here from now on */
-void provisional_take(struct node *n, struct bytes batch, node_done *done, void *context);
 /* --- witness.c: in place of applying and upkeep, on a node that is a witness ----------------------------------------------------- */
 #define WITNESS_KEPT_ENTRIES 1024u /* headers that stay when the log is cut; it is cut at twice as many */
 #define WITNESS_WINDOW_ENTRIES 2048u
@@ -160,6 +146,21 @@ void witness_start(struct node *n, const struct raft_start *start);
 void witness_apply(struct node *n);
 void witness_turn(struct node *n);
 void witness_rebased(struct node *n, const struct raft_output *out); /* before what it says is stored */
+
+/* --- provisional.c: events taken without a leader --------------------------------------------------------------------------------- */
+struct provisional {
+    uint64_t events, bytes; /* in intake.db */
+    bool merging;
+    struct sitelog_keep job; /* of merging */
+    struct loop_timer timer;
+};
+
+void provisional_start(struct node *n);
+void provisional_stop(struct node *n);
+void provisional_turn(struct node *n);           /* brings what is kept into the log when a leader is known */
+bool provisional_possible(const struct node *n); /* this node belongs to a site */
+bool provisional_due(const struct node *n);      /* no leader for request_timeout_ms: events are taken here from now on */
+void provisional_take(struct node *n, struct bytes batch, node_done *done, void *context);
 
 /* --- diskwatch.c ------------------------------------------------------------------------------------------------------------------ */
 #define ACQUAINTANCES 32u
@@ -260,6 +261,7 @@ struct node {
     struct upkeep upkeep;
     struct witness witness;
     struct diskwatch diskwatch;
+    struct raft_point applied_point; /* of the entry that was last applied here */
     struct clockset clockset;
     struct provisional provisional;
     uint64_t leaderless_ms; /* since when no leader is known */

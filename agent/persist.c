@@ -162,12 +162,12 @@ struct load_job {
 static void load_done(void *context, struct sitelog_read *read) {
     struct load_job *job = context;
     struct node *n = job->node;
-    if (read->err == E_CORRUPT && n->peers != NULL) { /* the next start mends it from the others */
-        node_fail(n, read->err, read->fault.text);
-    }
     if (read->err != E_OK) {
         log_limited(LOG_ERROR, "node", "load", "from=%" PRIu64 " error=GREY-%d %s: %s", read->from, error_id(read->err),
                     error_sentence(read->err), read->fault.text);
+    }
+    if (read->err == E_CORRUPT) {
+        node_log_damaged(n, read->fault.text);
     }
     struct raft_input in = {.kind = RAFT_IN_LOADED,
                             .peer = job->peer,

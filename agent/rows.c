@@ -143,16 +143,12 @@ void node_scan(struct node *n, enum table_id id, struct bytes low, struct bytes 
 
 struct payload_job {
     struct sitelog_read read;
-    struct node *node;
     void (*done)(void *context, struct blob *payload);
     void *context;
 };
 
 static void payload_read(void *context, struct sitelog_read *read) {
     struct payload_job *j = context;
-    if (read->err == E_CORRUPT && j->node->peers != NULL) { /* the next start mends it from the others */
-        node_fail(j->node, read->err, read->fault.text);
-    }
     j->done(j->context, read->err == E_OK && read->payloads != NULL ? read->payloads[0] : NULL);
     mem_free(j);
 }
@@ -173,7 +169,6 @@ void node_payload(struct node *n, raft_index index, void (*done)(void *context, 
     enum grey_error err = j == NULL || indexes == NULL ? E_NO_MEMORY : E_OK;
     if (err == E_OK) {
         indexes[0] = index;
-        j->node = n;
         j->done = done;
         j->context = context;
         j->read = (struct sitelog_read){

@@ -88,8 +88,8 @@ static enum grey_error state_checked(struct sitedisk *d, enum grey_error err, co
     return err;
 }
 
-/* Damage of the log is final: the node stops, and its next start sets the log aside.  Without others to mend it from, what is not
- * damaged is served on. */
+/* Damage that a write meets is final: the node stops, and its next start sets the log aside.  What a read meets, the node judges
+ * (node_log_damaged). */
 static enum grey_error log_checked(struct sitedisk *d, enum grey_error err, const struct fault *f) {
     if (err == E_CORRUPT && !d->state_damaged && d->failed == E_OK && d->rejoins) {
         log_error("sitelog", "log_damaged", "error=GREY-%d %s", error_id(err), f->text);
@@ -614,7 +614,7 @@ static enum grey_error read_payloads(struct sitedisk *d, struct sitelog_read *jo
         if (err == E_OK) {
             job->payloads[i] = e.payload;
         } else if (err != E_NOT_FOUND) {
-            return log_checked(d, err, &job->fault);
+            return err;
         }
     }
     job->fault = (struct fault){0};
@@ -644,7 +644,7 @@ static enum grey_error read_live(struct sitedisk *d, struct sitelog_read *job) {
         }
         if ((err = logdb_payload(d->log, at, &job->entries[job->entry_count], &job->fault)) != E_OK) {
             if (err != E_NOT_FOUND) {
-                return log_checked(d, err, &job->fault);
+                return err;
             }
             /* Not given with a snapshot, because the giver had freed it by then: an entry to come removes the row. */
             job->fault = (struct fault){0};
@@ -715,8 +715,7 @@ void sitedisk_read(struct sitedisk *d, struct sitelog_read *job) {
         (void)state_checked(d, job->err, f);
         break;
     case SITELOG_ENTRIES:
-        job->err =
-            log_checked(d, logdb_entries(d->log, job->from, job->to, job->bytes_max, &job->entries, &job->entry_count, f), f);
+        job->err = logdb_entries(d->log, job->from, job->to, job->bytes_max, &job->entries, &job->entry_count, f);
         break;
     case SITELOG_PAYLOADS:
         job->err = read_payloads(d, job);

@@ -57,7 +57,7 @@ struct sitelog_start {
  * E_LOCKED, E_DISK_VERSION, E_DISK_FULL, E_IO. */
 struct sitelog *sitelog_open(struct loop *loop, const struct sitelog_options *o, struct table *t, struct sitelog_start *start,
                              struct fault *f);
-/* A peer remembers more of this node than its disk does: at the next start the log is set aside.  Blocks briefly; any thread. */
+/* The log was found damaged while it ran, or a peer remembers more of this node than its disk does: at the next start the log is set aside.  Blocks briefly; any thread. */
 enum grey_error sitelog_distrust(struct sitelog *s, const char *reason, struct fault *f);
 void sitelog_start_free(struct sitelog_start *start);
 void sitelog_close(struct sitelog *s); /* finishes all jobs, checkpoints, closes */

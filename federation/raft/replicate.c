@@ -220,15 +220,29 @@ static bool replicate_may_send(const struct raft *r, const struct peer *p) {
     return p->mode == PEER_PROBE ? !p->probe_sent : p->inflight_count < r->config.inflight_messages_max;
 }
 
+/* What a peer may be sent now.  A witness gets only what a voter that holds data has on its disk, be it this leader's.  Else it could be
+ * left with the longest log of all: it votes for nobody with a shorter one, and cannot lead itself, so the site would stand still. */
+static raft_index replicate_limit(const struct raft *r, const struct peer *to) {
+    if (!replicate_to_witness(r, to)) {
+        return entries_last(&r->log);
+    }
+    raft_index limit = 0;
+    for (uint32_t i = 0; i < r->members.count; i++) {
+        const struct raft_member *m = &r->members.at[i];
+        raft_index held = m->id == r->config.self ? r->log.stored_index : r->peers[i].match;
+        if ((m->voter || m->voter_old) && !m->witness && held > limit) {
+            limit = held;
+        }
+    }
+    return limit;
+}
+
 static void replicate_flush_peer(struct raft *r, struct peer *p) {
     if (p->mode == PEER_SNAPSHOT) {
         replicate_send_snapshot(r, p);
         return;
     }
-    /* A witness hears only of what is durable here: if it knew of an entry whose one copy was lost in a crash of this disk's cache, it
-     * would refuse its vote to everybody for ever. */
-    bool witness = replicate_to_witness(r, p);
-    raft_index last = witness ? r->log.stored_index : entries_last(&r->log);
+    raft_index last = replicate_limit(r, p);
     for (uint32_t sent = 0; sent < RAFT_APPENDS_PER_STEP && replicate_may_send(r, p); sent++) {
         if (p->mode == PEER_REPLICATE && p->next > last) {
             break;
@@ -249,7 +263,7 @@ static void replicate_flush_peer(struct raft *r, struct peer *p) {
         }
         uint32_t count = 0;
         const struct entry *entries = entries_span(&r->log, p->next, r->config.message_bytes_max, &count);
-        if (witness && count > 0 && p->next + count - 1 > last) {
+        if (count > 0 && p->next + count - 1 > last) {
             count = p->next > last ? 0 : (uint32_t)(last - p->next + 1);
         }
         replicate_send_append(r, p, &prev, entries, count);
@@ -331,10 +345,11 @@ void replicate_on_loaded(struct raft *r, const struct raft_input *in) {
         e++, count--;
     }
     struct raft_point prev;
-    if (count > 0 && e->index == p->next && replicate_may_send(r, p) && replicate_prev(r, p, &prev)) {
+    raft_index last = replicate_limit(r, p);
+    if (count > 0 && e->index == p->next && e->index <= last && replicate_may_send(r, p) && replicate_prev(r, p, &prev)) {
         uint64_t bytes = blob_bytes(e->payload).size;
         uint32_t n = 1;
-        while (n < count && (bytes += blob_bytes(e[n].payload).size) <= r->config.message_bytes_max) {
+        while (n < count && e[n].index <= last && (bytes += blob_bytes(e[n].payload).size) <= r->config.message_bytes_max) {
             n++;
         }
         replicate_send_append(r, p, &prev, e, n);

@@ -22,14 +22,21 @@ struct fact { /* an entry that some member once held */
     uint8_t hash[DIGEST_BYTES];
 };
 
+enum { VALUE_REFUSED = 1, VALUE_COMMITTED = 2 };
+
 struct check {
     struct fact *facts; /* open addressing by (index, term); term 0: free */
     uint32_t fact_count, fact_capacity;
     uint8_t (*chain)[DIGEST_BYTES]; /* by index: committed */
     raft_term *chain_terms;         /* of the entry */
     raft_term *commit_terms;        /* of the leader that committed it first */
+    int64_t *times_ms;              /* of the entry */
+    uint64_t *commit_us;            /* when it was committed first */
+    uint64_t *sums;                 /* the state after it */
     raft_index committed;
     uint32_t chain_capacity;
+    uint8_t *values; /* of clients: VALUE_* */
+    uint32_t value_capacity;
     raft_id *leaders; /* by term */
     uint32_t leader_capacity;
 };
@@ -64,6 +71,10 @@ void check_free(struct check *c) {
     free(c->chain);
     free(c->chain_terms);
     free(c->commit_terms);
+    free(c->times_ms);
+    free(c->commit_us);
+    free(c->sums);
+    free(c->values);
     free(c->leaders);
     free(c);
 }
@@ -151,6 +162,45 @@ static void check_leader(struct world *w, const struct node *n, const struct raf
     }
 }
 
+/* DECISIONS 7: log time moves as real time does, but for one step of 60 s at most when the leader changes. */
+static void check_time(struct world *w, raft_index index, const struct entry *e) {
+    const struct check *c = w->check;
+    if (index == 1) {
+        return;
+    }
+    int64_t steps = (int64_t)(e->term - c->chain_terms[index - 1]), lived_ms = (int64_t)(w->now_us / 1000) + 1000;
+    if (e->time_ms < c->times_ms[index - 1] ||
+        e->time_ms > c->times_ms[index - 1] + steps * 60000 + lived_ms + lived_ms * world_drift_ppm / 1000000) {
+        world_fail(w, "log time goes from %" PRId64 " to %" PRId64 " ms at entry %" PRIu64, c->times_ms[index - 1], e->time_ms,
+                   index);
+    }
+}
+
+/* What a client proposed is done once, and not at all when it was told so. */
+static void check_value(struct world *w, const struct entry *e) {
+    struct check *c = w->check;
+    if (e->kind != ENTRY_KV || blob_bytes(e->payload).size < 8) {
+        return;
+    }
+    uint64_t value = bytes_get_be64(e->payload->data);
+    c->values = check_grow(c->values, &c->value_capacity, value, sizeof *c->values);
+    if (c->values[value] != 0) {
+        world_fail(w, "L4: value %" PRIu64 " is committed as %" PRIu64 ", but was %s", value, e->index,
+                   c->values[value] & VALUE_COMMITTED ? "committed before" : "refused");
+    }
+    c->values[value] |= VALUE_COMMITTED;
+}
+
+void check_refused(struct world *w, uint64_t value) {
+    struct check *c = w->check;
+    c->values = check_grow(c->values, &c->value_capacity, value, sizeof *c->values);
+    c->values[value] |= VALUE_REFUSED;
+}
+
+uint64_t check_sum(const struct world *w, raft_index index) {
+    return index <= w->check->committed && index > 0 ? w->check->sums[index] : 0;
+}
+
 /* A leader says that all up to here is committed: it must be on the disks of a majority now. */
 static void check_commit(struct world *w, const struct node *n, const struct raft_status *s) {
     struct check *c = w->check;
@@ -177,15 +227,55 @@ static void check_commit(struct world *w, const struct node *n, const struct raf
             world_fail(w, "node %" PRIu64 ": entry %" PRIu64 " is committed and not in memory", n->id, index);
             return;
         }
-        uint32_t capacity = c->chain_capacity, capacity_too = capacity;
+        uint32_t before = c->chain_capacity, capacity = before, capacity_too = before;
         c->chain = check_grow(c->chain, &c->chain_capacity, index, sizeof *c->chain);
         c->chain_terms = check_grow(c->chain_terms, &capacity, index, sizeof *c->chain_terms);
         c->commit_terms = check_grow(c->commit_terms, &capacity_too, index, sizeof *c->commit_terms);
+        capacity = before;
+        c->times_ms = check_grow(c->times_ms, &capacity, index, sizeof *c->times_ms);
+        capacity = before;
+        c->commit_us = check_grow(c->commit_us, &capacity, index, sizeof *c->commit_us);
+        capacity = before;
+        c->sums = check_grow(c->sums, &capacity, index, sizeof *c->sums);
+        c->sums[index] = world_sum(c->sums[index - 1], e);
+        c->times_ms[index] = e->time_ms;
+        c->commit_us[index] = w->now_us;
+        check_time(w, index, e);
+        check_value(w, e);
         memcpy(c->chain[index], e->hash, DIGEST_BYTES);
         c->commit_terms[index] = s->term;
         c->chain_terms[index] = e->term;
         c->committed = index;
         w->counts[COUNT_COMMITTED]++;
+    }
+}
+
+/* What a leader knows of a follower never goes back within its term. */
+static void check_matches(struct world *w, struct node *n, const struct raft_status *s) {
+    bool same = n->role_seen == RAFT_LEADER && n->term_seen == s->term;
+    for (uint32_t i = 0; i < s->peer_count; i++) {
+        const struct raft_peer_status *p = &s->peers[i];
+        if (same && n->match_of[i] == p->id && p->match_index < n->match_seen[i]) {
+            world_fail(w, "L14: leader %" PRIu64 " knew %" PRIu64 " to be at %" PRIu64 ", now at %" PRIu64, n->id, p->id,
+                       n->match_seen[i], p->match_index);
+        }
+        n->match_of[i] = p->id;
+        n->match_seen[i] = p->match_index;
+    }
+    for (uint32_t i = s->peer_count; i < LIMIT_MEMBERS; i++) {
+        n->match_of[i] = 0;
+    }
+}
+
+void check_tick(struct world *w, struct node *n) {
+    if (!n->up || w->violation != NULL) {
+        return;
+    }
+    struct raft_status s;
+    raft_status(n->raft, &s);
+    uint64_t now_ms = n->tick_now_ms;
+    if (s.role == RAFT_LEADER && now_ms - s.quorum_contact_ms > 2 * (uint64_t)w->config.election_timeout_ms_max) {
+        world_fail(w, "L9: node %" PRIu64 " leads without a majority for %" PRIu64 " ms", n->id, now_ms - s.quorum_contact_ms);
     }
 }
 
@@ -222,6 +312,9 @@ void check_step(struct world *w, struct node *n, const struct raft_output *out) 
             check_commit(w, n, &s);
         }
     }
+    if (s.role == RAFT_LEADER) {
+        check_matches(w, n, &s);
+    }
     n->role_seen = s.role;
     n->term_seen = s.term;
     n->commit_seen = s.commit_index;
@@ -255,6 +348,13 @@ void check_release(struct world *w, struct node *n, const struct raft_message *m
 
 void check_apply(struct world *w, struct node *n, const struct entry *e) {
     struct check *c = w->check;
+    if (e->index != n->applied + 1) {
+        world_fail(w, "L4: node %" PRIu64 " applies %" PRIu64 " after %" PRIu64, n->id, e->index, n->applied);
+    }
+    n->sum = world_sum(n->sum, e);
+    if (e->index <= c->committed && c->sums[e->index] != n->sum) {
+        world_fail(w, "L4: the state of node %" PRIu64 " differs at %" PRIu64, n->id, e->index);
+    }
     if (e->index > c->committed || memcmp(c->chain[e->index], e->hash, DIGEST_BYTES) != 0) {
         world_fail(w, "L4: node %" PRIu64 " applies another entry %" PRIu64 " (term %" PRIu64 ", committed was term %" PRIu64 ")",
                    n->id, e->index, e->term, e->index <= c->committed ? c->chain_terms[e->index] : 0);

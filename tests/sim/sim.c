@@ -2,12 +2,19 @@
  *
  *     sim --seed N --count K --minutes M     K seeds from N on, M virtual minutes of faults each, then a calm end
  *     sim --seed N --trace                   one seed, every message and note
+ *     sim --seed N --reduce                  leaves out steps of chaos until no single one can go, and shows that run
+ *     sim --hash, --recheck                  prints a hash over all that happened; runs 1 seed in 100 twice and compares
+ *     sim --first                            stops at the first violation
+ *     sim --quiet                            a site of three with few clients and no faults: how fast is the simulator?
  *     sim --drift-ppm D ...                  clocks run wrong by up to D, either way; leases allow for 5000 */
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "tests/sim/world.h"
 
@@ -53,48 +60,160 @@ static void run_calm(struct world *w) {
             world_fail(w, "L9: member %" PRIu64 " is at %" PRIu64 " of %" PRIu64, n->id, n->applied, target);
         }
     }
+    const struct raft_member *self = raft_members_find(&members, s.self);
+    if (self == NULL || !self->voter) {
+        world_fail(w, "L9: node %" PRIu64 " leads and is no voter", s.self);
+    }
     if (raft_members_joint(&members)) {
         world_fail(w, "L9: the joint phase does not end");
     }
 }
 
+/* Everything of one run. */
+static struct world *run(uint64_t seed, uint64_t until_us, bool trace, const uint8_t *masked, uint32_t mask_count) {
+    struct world *w = world_new(seed, trace);
+    w->chaos_masked = masked;
+    w->chaos_mask_count = mask_count;
+    world_run_until(w, until_us);
+    if (w->violation == NULL) {
+        run_calm(w);
+    }
+    return w;
+}
+
+/* A member that aborts (must) is a violation as well: the run is made in a child process. */
+static bool run_fails(uint64_t seed, uint64_t until_us, const uint8_t *masked, uint32_t mask_count) {
+    pid_t child = fork();
+    if (child == 0) {
+        (void)signal(SIGABRT, SIG_DFL);
+        (void)!freopen("/dev/null", "w", stderr);
+        _exit(run(seed, until_us, false, masked, mask_count)->violation != NULL);
+    }
+    int status = 0;
+    return child > 0 && waitpid(child, &status, 0) == child && status != 0;
+}
+
+/* Leaves out steps of chaos, first many at once, until none can go any more without the violation going as well.  Then shows the run. */
+static void reduce(uint64_t seed, uint64_t until_us) {
+    enum { STEPS_MAX = 1 << 20 };
+    uint32_t count = 0, kept = 0;
+    uint8_t *masked = calloc(STEPS_MAX, 1), *trial = malloc(STEPS_MAX);
+    if (masked == NULL || trial == NULL) {
+        exit(3);
+    }
+    struct world *w = world_new(seed, false);
+    count = (uint32_t)(until_us / 1000 / w->chaos_ms * 2 + 100);
+    count = count < STEPS_MAX ? count : STEPS_MAX;
+    world_free(w);
+    bool shorter = true;
+    for (uint32_t chunk = count; chunk > 0; chunk = chunk > 1 ? (chunk + 1) / 2 : shorter ? 1 : 0) {
+        shorter = false;
+        for (uint32_t from = 0; from < count; from += chunk) {
+            uint32_t n = count - from < chunk ? count - from : chunk;
+            if (memchr(masked + from, 0, n) == NULL) {
+                continue;
+            }
+            memcpy(trial, masked, count);
+            memset(trial + from, 1, n);
+            if (run_fails(seed, until_us, trial, count)) {
+                memcpy(masked, trial, count);
+                shorter = true;
+            }
+        }
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        kept += masked[i] == 0;
+    }
+    w = run(seed, until_us, true, masked, count);
+    printf("seed %" PRIu64 " needs %u steps of chaos for: %s\n", seed, kept, w->violation != NULL ? w->violation : "nothing");
+    world_free(w);
+    free(masked);
+    free(trial);
+}
+
+static uint64_t seed_now; /* for the handler below */
+
+static void on_abort(int signal_number) {
+    char text[64];
+    int n = snprintf(text, sizeof text, "seed %" PRIu64 ": abort (signal %d)\n", seed_now, signal_number);
+    (void)!write(STDOUT_FILENO, text, (size_t)n);
+    _exit(1);
+}
+
 static int usage(void) {
-    fprintf(stderr, "usage: sim [--seed N] [--count K] [--minutes M] [--drift-ppm D] [--trace]\n");
+    fprintf(stderr, "usage: sim [--seed N] [--count K] [--minutes M | --hours H] [--drift-ppm D] [--trace] [--hash] [--recheck]\n"
+                    "           [--reduce] [--first] [--quiet]\n");
     return 2;
 }
 
-int main(int argc, char **argv) {
-    uint64_t seed = 1, count = 1, minutes = 1, violations = 0, drift_ppm = world_drift_ppm;
-    bool trace = false;
+struct options {
+    uint64_t seed, count, minutes, hours, drift_ppm;
+    bool trace, hash, recheck, reduce, first, quiet;
+};
+
+static bool options_read(struct options *o, int argc, char **argv) {
+    const struct {
+        const char *name;
+        uint64_t *number;
+        bool *flag;
+    } known[] = {{"--seed", &o->seed, NULL},   {"--count", &o->count, NULL},         {"--minutes", &o->minutes, NULL},
+                 {"--hours", &o->hours, NULL}, {"--drift-ppm", &o->drift_ppm, NULL}, {"--trace", NULL, &o->trace},
+                 {"--hash", NULL, &o->hash},   {"--recheck", NULL, &o->recheck},     {"--reduce", NULL, &o->reduce},
+                 {"--first", NULL, &o->first}, {"--quiet", NULL, &o->quiet}};
     for (int i = 1; i < argc; i++) {
-        uint64_t *number = strcmp(argv[i], "--seed") == 0        ? &seed
-                           : strcmp(argv[i], "--count") == 0     ? &count
-                           : strcmp(argv[i], "--minutes") == 0   ? &minutes
-                           : strcmp(argv[i], "--drift-ppm") == 0 ? &drift_ppm
-                                                                 : NULL;
-        if (number != NULL && i + 1 < argc) {
-            *number = strtoull(argv[++i], NULL, 10);
-        } else if (strcmp(argv[i], "--trace") == 0) {
-            trace = true;
+        size_t k = 0;
+        while (k < sizeof known / sizeof known[0] && strcmp(argv[i], known[k].name) != 0) {
+            k++;
+        }
+        if (k == sizeof known / sizeof known[0] || (known[k].number != NULL && i + 1 == argc)) {
+            return false;
+        }
+        if (known[k].number != NULL) {
+            *known[k].number = strtoull(argv[++i], NULL, 10);
         } else {
-            return usage();
+            *known[k].flag = true;
         }
     }
-    world_drift_ppm = drift_ppm < 900000 ? (uint32_t)drift_ppm : 900000;
-    uint64_t totals[COUNT_KINDS] = {0}, virtual_us = 0;
+    return true;
+}
+
+int main(int argc, char **argv) {
+    struct options o = {.seed = 1, .count = 1, .minutes = 1, .drift_ppm = world_drift_ppm};
+    if (!options_read(&o, argc, argv)) {
+        return usage();
+    }
+    world_drift_ppm = o.drift_ppm < 900000 ? (uint32_t)o.drift_ppm : 900000;
+    world_quiet = o.quiet;
+    uint64_t violations = 0, totals[COUNT_KINDS] = {0}, virtual_us = 0, rechecked = 0;
+    uint64_t until_us = (o.hours > 0 ? o.hours * 60 : o.minutes) * 60 * SECOND_US;
+    if (o.reduce) {
+        reduce(o.seed, until_us);
+        return 0;
+    }
+    (void)signal(SIGABRT, on_abort);
+    (void)signal(SIGSEGV, on_abort);
     struct timespec begin, end;
     clock_gettime(CLOCK_MONOTONIC, &begin);
-    for (uint64_t i = 0; i < count; i++) {
-        struct world *w = world_new(seed + i, trace);
-        world_run_until(w, minutes * 60 * SECOND_US);
-        if (w->violation == NULL) {
-            run_calm(w);
-        }
+    for (uint64_t i = 0; i < o.count && !(o.first && violations > 0); i++) {
+        seed_now = o.seed + i;
+        struct world *w = run(seed_now, until_us, o.trace, NULL, 0);
         if (w->violation != NULL) {
             violations++;
             printf("seed %" PRIu64 ": %s\n", w->seed, w->violation);
-            fflush(stdout);
         }
+        if (o.hash) {
+            printf("seed %" PRIu64 " hash %016" PRIx64 "\n", w->seed, w->hash);
+        }
+        if (o.recheck && i % 100 == 0) {
+            struct world *again = run(seed_now, until_us, false, NULL, 0);
+            rechecked++;
+            if (again->hash != w->hash) {
+                violations++;
+                printf("seed %" PRIu64 ": the second run differs from the first\n", w->seed);
+            }
+            world_free(again);
+        }
+        fflush(stdout);
         for (uint32_t k = 0; k < COUNT_KINDS; k++) {
             totals[k] += w->counts[k];
         }
@@ -108,6 +227,9 @@ int main(int argc, char **argv) {
     }
     printf("  %.0f virtual seconds in %.1f s: %.0f times as fast\n", (double)virtual_us / 1e6, seconds,
            (double)virtual_us / 1e6 / seconds);
-    printf("%" PRIu64 " seeds, %" PRIu64 " violations\n", count, violations);
+    if (o.recheck) {
+        printf("  %" PRIu64 " seeds run twice\n", rechecked);
+    }
+    printf("%" PRIu64 " seeds, %" PRIu64 " violations\n", o.count, violations);
     return violations > 0;
 }

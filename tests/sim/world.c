@@ -45,6 +45,7 @@ const char *const world_count_names[COUNT_KINDS] = {"crashes",
                                                     "steps"};
 
 static const uint64_t MS = 1000;
+bool world_quiet;
 uint32_t world_drift_ppm = 5000; /* either way: two clocks run apart by the 1% that leases allow for, at most */
 
 uint64_t world_draw(struct world *w, uint64_t bound) {
@@ -81,6 +82,17 @@ void world_trace(struct world *w, const char *format, ...) {
         printf("\n");
         va_end(args);
     }
+}
+
+void world_mix(struct world *w, uint64_t value) {
+    w->hash = (w->hash ^ value) * UINT64_C(0x9e3779b97f4a7c15);
+    w->hash ^= w->hash >> 29;
+}
+
+uint64_t world_sum(uint64_t sum, const struct entry *e) {
+    uint64_t part;
+    memcpy(&part, e->hash, sizeof part);
+    return (sum ^ part) * UINT64_C(0x100000001b3);
 }
 
 static void *world_alloc(size_t count, size_t size) {
@@ -193,6 +205,7 @@ static void message_free(struct raft_message *m) {
 
 static void message_post(struct world *w, struct node *from, struct raft_message *m) {
     check_release(w, from, m);
+    world_mix(w, m->from << 56 ^ m->to << 48 ^ (uint64_t)m->kind << 40 ^ m->term << 24 ^ m->index ^ (uint64_t)m->refused << 63);
     struct node *to = world_node(w, m->to);
     if (w->trace) {
         static const char *const names[] = {
@@ -283,6 +296,7 @@ static void disk_take(struct world *w, struct disk *d, const struct unit *u) {
         d->base_members = u->base_members;
         d->base_members_index = u->base_members_index;
         d->applied = u->base.index;
+        d->sum = d->base_sum = u->sum;
     }
     if (u->truncate_from > 0) {
         disk_cut(d, u->truncate_from > d->base.index ? u->truncate_from : d->base.index + 1);
@@ -305,6 +319,7 @@ static void disk_take(struct world *w, struct disk *d, const struct unit *u) {
     }
     if (u->applied > d->applied) {
         d->applied = u->applied;
+        d->sum = u->sum;
         if (u->applied > disk_last(d)) {
             world_fail(w, "applied %" PRIu64 " is durable, the log ends at %" PRIu64, u->applied, disk_last(d));
         }
@@ -412,6 +427,7 @@ static void node_start(struct world *w, struct node *n) {
     n->generation++;
     n->tick_us = 0;
     n->applied = d->applied;
+    n->sum = d->sum;
     n->disk_free_us = n->paused_us = 0;
     n->install_from = 0;
     check_restart(w, n);
@@ -528,6 +544,7 @@ static void node_apply(struct world *w, struct node *n, raft_index commit) {
     if (world_chance(w, 100)) {
         struct unit *u = world_alloc(1, sizeof *u);
         u->applied = n->applied;
+        u->sum = n->sum;
         unit_queue(w, n, u);
     }
     struct raft_input in = {.kind = RAFT_IN_APPLIED, .index = n->applied};
@@ -548,6 +565,7 @@ static void node_store(struct world *w, struct node *n, const struct raft_output
         u->base_members = *out->rebase_members;
         u->base_members_index = out->rebase_members_index;
         n->applied = out->rebase->index;
+        n->sum = u->sum = check_sum(w, n->applied);
         n->proposal_count = 0;
     }
     if (out->store_last >= out->store_first) {
@@ -625,7 +643,7 @@ static void node_take_notes(struct world *w, struct node *n, const struct raft_o
 
 enum grey_error world_step(struct world *w, struct node *n, struct raft_input *in, raft_index *proposed) {
     struct raft_output out;
-    in->now_ms = world_node_ms(w, n);
+    in->now_ms = n->tick_now_ms = world_node_ms(w, n);
     in->wall_ms = INT64_C(1800000000000) + n->wall_offset_ms + (int64_t)(w->now_us / 1000);
     w->counts[COUNT_STEPS]++;
     enum grey_error err = raft_step(n->raft, in, &out);
@@ -633,6 +651,7 @@ enum grey_error world_step(struct world *w, struct node *n, struct raft_input *i
         *proposed = out.proposed_index;
     }
     node_take_notes(w, n, &out);
+    world_mix(w, w->now_us ^ n->id << 56 ^ (uint64_t)in->kind << 48 ^ out.store_id << 24 ^ out.commit_index);
     check_step(w, n, &out);
     if (w->violation != NULL) {
         return err;
@@ -756,6 +775,7 @@ static void node_installed(struct world *w, struct node *n) {
     d->base_members = from->disk.base_members;
     d->base_members_index = from->disk.base_members_index;
     d->applied = n->applied = point.index;
+    d->sum = n->sum = d->base_sum = from->disk.base_sum;
     w->counts[COUNT_INSTALLED]++;
     in = (struct raft_input){
         .kind = RAFT_IN_SNAPSHOT_DONE, .point = &point, .members = &d->base_members, .index = d->base_members_index};
@@ -775,6 +795,9 @@ static void node_compact(struct world *w, struct node *n) {
     struct raft_point point = {.index = at, .term = e->term, .time_ms = e->time_ms};
     memcpy(point.hash, e->hash, DIGEST_BYTES);
     disk_members(d, at, &d->base_members, &d->base_members_index);
+    for (raft_index i = d->base.index + 1; i <= at; i++) {
+        d->base_sum = world_sum(d->base_sum, disk_entry(d, i));
+    }
     disk_drop(d, at);
     d->base = point;
     w->counts[COUNT_COMPACTED]++;
@@ -804,6 +827,9 @@ void world_propose(struct world *w, struct node *n) {
     world_trace(w, "%" PRIu64 " proposes %u at %" PRIu64 ": error %d, commit %" PRIu64 ", stored %" PRIu64 ", applied %" PRIu64,
                 n->id, count, index, (int)err, s.commit_index, s.stored_index, s.applied_index);
     for (uint32_t i = 0; i < count; i++) {
+        if (err == E_NOT_LEADER || err == E_LOG_FULL || err == E_NO_MEMORY) {
+            check_refused(w, w->value - i);
+        }
         if (err == E_OK && n->up && n->generation == generation) {
             claim_add(&n->proposals, &n->proposal_count, &n->proposal_capacity,
                       (struct claim){.index = index + i, .term = s.term, .context = w->calm});
@@ -859,6 +885,7 @@ static void world_handle(struct world *w, struct event *e) {
             n->tick_us = 0;
             struct raft_input in = {.kind = RAFT_IN_TICK};
             (void)world_step(w, n, &in, NULL);
+            check_tick(w, n);
         }
         break;
     case EVENT_STORED:
@@ -893,8 +920,16 @@ static void world_handle(struct world *w, struct event *e) {
         break;
     case EVENT_CHAOS:
         if (!w->calm) {
-            chaos_act(w);
+            /* Each step draws from its own numbers, so that any of them can be left out and the others stay as they are. */
+            uint64_t random = w->random;
+            uint32_t step = w->chaos_steps++;
+            w->random = (w->seed * UINT64_C(0xd1342543de82ef95)) ^ ((uint64_t)step + 1) * UINT64_C(0xaf251af3b0f025b5);
             world_later(w, world_between(w, 1, 2 * (uint64_t)w->chaos_ms) * MS, EVENT_CHAOS, NULL);
+            if (step >= w->chaos_mask_count || w->chaos_masked[step] == 0) {
+                world_trace(w, "chaos step %u", step);
+                chaos_act(w);
+            }
+            w->random = random;
         }
         break;
     }
@@ -951,6 +986,17 @@ static void world_draw_character(struct world *w) {
     }
     w->wipes = w->changes && world_chance(w, 400);
     w->voters_min = w->wipes ? 3 : 1;
+    if (world_quiet) {
+        w->loss_permille = w->duplicate_permille = w->late_permille = 0;
+        w->delay_us_max = 1000;
+        w->disk_us_max = 2000;
+        w->client_ms = 100; /* ten requests a second */
+        w->chaos_ms = UINT32_MAX / 4;
+        w->config.window_entries = 1024;
+        w->config.message_bytes_max = 65536;
+        w->changes = w->restless = w->wipes = w->short_reigns = false;
+        w->voters_min = 3;
+    }
 }
 
 struct world *world_new(uint64_t seed, bool trace) {

@@ -63,6 +63,7 @@ struct disk {
     struct entry *entries; /* base.index + 1 ... */
     uint32_t count, capacity;
     raft_index applied;
+    uint64_t sum, base_sum; /* what stands for the state: a sum over what was applied, at `applied` and in the snapshot */
 };
 
 /* What one step asked to store, or an applied index to note down. */
@@ -74,6 +75,7 @@ struct unit {
     raft_term term;
     raft_id vote;
     raft_index truncate_from, applied;
+    uint64_t sum;
     bool rebase; /* a witness: its log goes on behind base */
     struct raft_point base;
     struct raft_members base_members;
@@ -103,10 +105,12 @@ struct node {
     struct held_send *held;
     uint32_t held_count;
     raft_index applied;
-    uint64_t generation; /* counts starts: events of a former life are void */
-    uint64_t tick_us;    /* the tick that is scheduled; 0: none */
-    uint64_t paused_us;  /* does nothing before */
-    uint64_t slow_us;    /* the disk is slow before */
+    uint64_t sum;         /* the state there */
+    uint64_t generation;  /* counts starts: events of a former life are void */
+    uint64_t tick_now_ms; /* its clock at the last step */
+    uint64_t tick_us;     /* the tick that is scheduled; 0: none */
+    uint64_t paused_us;   /* does nothing before */
+    uint64_t slow_us;     /* the disk is slow before */
     uint64_t disk_free_us;
     int64_t clock_offset_ms, wall_offset_ms;
     int32_t drift_ppm;
@@ -119,6 +123,8 @@ struct node {
     raft_term term_seen;
     raft_index commit_seen;
     enum raft_role role_seen;
+    raft_id match_of[LIMIT_MEMBERS]; /* a leader's followers, and how far each was known to be */
+    raft_index match_seen[LIMIT_MEMBERS];
     raft_id *voted; /* by term */
     uint32_t voted_capacity;
 };
@@ -144,6 +150,8 @@ struct event {
     struct raft_load load;
 };
 
+extern bool world_quiet; /* no faults, few clients */
+
 struct world {
     uint64_t seed, random, now_us, order;
     bool trace, calm; /* calm: no more faults */
@@ -166,6 +174,10 @@ struct world {
     raft_index acknowledged;      /* highest index that a client was told of, by answer or read */
     raft_index calm_acknowledged; /* a proposal made after calm began */
     uint64_t counts[COUNT_KINDS];
+    uint64_t hash;               /* of all that happened */
+    const uint8_t *chaos_masked; /* by step: left out; NULL: none */
+    uint32_t chaos_mask_count;
+    uint32_t chaos_steps; /* drawn so far */
     struct check *check;
 };
 
@@ -188,6 +200,9 @@ enum grey_error world_step(struct world *w, struct node *n, struct raft_input *i
 void world_propose(struct world *w, struct node *n);
 void world_later(struct world *w, uint64_t delay_us, enum event_kind kind, struct node *n);
 
+void world_mix(struct world *w, uint64_t value);         /* into the hash */
+uint64_t world_sum(uint64_t sum, const struct entry *e); /* the state after e */
+
 /* chaos.c */
 void chaos_act(struct world *w);
 void chaos_stop(struct world *w); /* heals everything */
@@ -199,6 +214,9 @@ void check_step(struct world *w, struct node *n, const struct raft_output *out);
 void check_release(struct world *w, struct node *n, const struct raft_message *m); /* a message leaves */
 void check_apply(struct world *w, struct node *n, const struct entry *e);
 void check_restart(struct world *w, struct node *n);
+void check_tick(struct world *w, struct node *n);            /* after its timer */
+void check_refused(struct world *w, uint64_t value);         /* a client was told "surely not proposed" */
+uint64_t check_sum(const struct world *w, raft_index index); /* the state there, as committed */
 raft_index check_committed(const struct world *w);
 
 /* disk helpers (world.c) */

@@ -4,7 +4,7 @@ gateway finds it, and becomes whole again by itself; nothing that was answered i
 from harness import *
 import glob
 
-LOG_PAGE, STATE_PAGE = 2048, 1024
+LOG_PAGE, STATE_PAGE = 1024, 1024
 
 
 def flip(path, at):
@@ -101,7 +101,7 @@ def test(site):
 
     pages = lambda: os.path.getsize(log) // LOG_PAGE
     cases = [("the first page of log.db", lambda: flip(log, 40)),
-             ("a page in the middle of log.db", lambda: [flip(log, p * LOG_PAGE + 700) for p in range(pages() // 2, pages() // 2 + 6)]),
+             ("a page in the middle of log.db", lambda: [flip(log, p * LOG_PAGE + 500) for p in range(pages() // 2, pages() // 2 + 6)]),
              ("the end of log.db cut off", lambda: os.truncate(log, os.path.getsize(log) // 2 // LOG_PAGE * LOG_PAGE)),
              ("log.db gone", lambda: [os.unlink(f) for f in glob.glob(log + "*") if "damaged" not in f])]
     for what, harm in cases:

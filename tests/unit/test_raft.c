@@ -932,15 +932,47 @@ static void test_a_leader_commits_with_its_witness(void **context) {
     acknowledge(&f, 3, 1);
     assert_int_equal(propose(&f, "x"), E_OK);
     assert_non_null(sent(&f, RAFT_APPEND, 2));
-    assert_null(sent(&f, RAFT_APPEND, 3)); /* it must not vouch for what a power cut here may lose */
+    assert_null(sent(&f, RAFT_APPEND, 3));
     stored(&f);
     assert_true(sent(&f, RAFT_APPEND, 3)->message.headers);
+    assert_int_equal(sent(&f, RAFT_APPEND, 3)->message.entry_count, 1);
     acknowledge(&f, 3, 2);
     assert_int_equal(status(&f).commit_index, 2);
     end(&f);
     begin_as(&f, 1);
     lead(&f);
     assert_false(sent(&f, RAFT_APPEND, 2)->message.headers);
+    end(&f);
+}
+
+static enum grey_error change(struct fixture *f, const struct raft_members *want) {
+    return step(f, (struct raft_input){.kind = RAFT_IN_MEMBERS, .members = want});
+}
+
+/* A leader that loses power while it writes: were its witness ahead of every gateway then, nobody could ever win its vote again. */
+static void test_a_witness_is_never_ahead_of_all_gateways(void **context) {
+    (void)context;
+    struct fixture f;
+    begin_as(&f, 1);
+    lead_and_commit(&f);
+    acknowledge(&f, 3, 1);
+    assert_int_equal(propose(&f, "x"), E_OK);
+    assert_int_equal(propose(&f, "y"), E_OK);
+    assert_null(sent(&f, RAFT_APPEND, 3));
+    acknowledge(&f, 2, 2); /* on the other gateway's disk, not yet on this one's */
+    assert_int_equal(sent(&f, RAFT_APPEND, 3)->message.entry_count, 1);
+    stored(&f);
+    assert_int_equal(sent(&f, RAFT_APPEND, 3)->message.entry_count, 1);
+    acknowledge(&f, 2, 3);
+    acknowledge(&f, 3, 3);
+    /* On its way out its own disk is none of those that count. */
+    struct raft_members want = voters_and_witness();
+    raft_members_remove(&want, 1);
+    assert_int_equal(change(&f, &want), E_OK);
+    stored(&f);
+    assert_null(sent(&f, RAFT_APPEND, 3));
+    acknowledge(&f, 2, 4);
+    assert_int_equal(sent(&f, RAFT_APPEND, 3)->message.entry_count, 1);
     end(&f);
 }
 
@@ -1040,10 +1072,6 @@ static void test_a_leader_gives_its_witness_a_point(void **context) {
 }
 
 /* --- Membership ------------------------------------------------------------------------------------------------------------------ */
-
-static enum grey_error change(struct fixture *f, const struct raft_members *want) {
-    return step(f, (struct raft_input){.kind = RAFT_IN_MEMBERS, .members = want});
-}
 
 /* R5, R6: overlapping changes split a site in two. */
 static void test_one_change_at_a_time_and_not_before_the_first_commit(void **context) {
@@ -1457,6 +1485,7 @@ int main(void) {
         cmocka_unit_test(test_a_witness_keeps_out_whoever_lacks_what_it_acknowledged),
         cmocka_unit_test(test_a_witness_holds_headers_only),
         cmocka_unit_test(test_a_leader_commits_with_its_witness),
+        cmocka_unit_test(test_a_witness_is_never_ahead_of_all_gateways),
         cmocka_unit_test(test_a_witness_far_behind_gets_a_point),
         cmocka_unit_test(test_a_leader_gives_its_witness_a_point),
         cmocka_unit_test(test_one_change_at_a_time_and_not_before_the_first_commit),
