@@ -186,7 +186,7 @@ void persist_load(struct node *n, const struct raft_load *l) {
     job->node = n;
     job->peer = l->peer;
     job->read = (struct sitelog_read){
-        .kind = SITELOG_ENTRIES, .from = l->from, .bytes_max = l->bytes_max, .done = load_done, .context = job};
+        .kind = SITELOG_ENTRIES, .from = l->from, .to = UINT64_MAX, .bytes_max = l->bytes_max, .done = load_done, .context = job};
     if (sitelog_read(n->log, &job->read) != E_OK) {
         struct raft_input in = {.kind = RAFT_IN_LOADED, .peer = l->peer, .load_index = l->from};
         mem_free(job);
