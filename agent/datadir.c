@@ -1,11 +1,9 @@
 #include "agent/datadir.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -125,96 +123,4 @@ enum grey_error datadir_reserve_make(const char *path, uint32_t bytes, struct fa
 bool datadir_reserve_drop(const char *path) {
     char file[LIMIT_PATH_BYTES + 1];
     return join(file, path, "reserve", NULL) == E_OK && unlink(file) == 0;
-}
-
-/* --- damaged data ------------------------------------------------------------------------------------------------------------------------ */
-
-#define DAMAGED "damaged-"
-#define DAMAGED_KEPT 2u
-
-enum grey_error datadir_mark(const char *path, const char *name, struct fault *f) {
-    char mark[LIMIT_PATH_BYTES + 1];
-    enum grey_error err = join(mark, path, name, f);
-    if (err != E_OK) {
-        return err;
-    }
-    int fd = open(mark, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0) {
-        return fault_errno(f, E_IO, "%s", mark);
-    }
-    close(fd);
-    return datadir_sync(path, f);
-}
-
-/* Numbers of the directories that hold damaged data, oldest first; how many. */
-static size_t damaged(const char *path, long long *at, size_t max) {
-    DIR *dir = opendir(path);
-    size_t count = 0;
-    for (const struct dirent *e = dir == NULL ? NULL : readdir(dir); e != NULL; e = readdir(dir)) {
-        char *end;
-        if (strncmp(e->d_name, DAMAGED, strlen(DAMAGED)) != 0) {
-            continue;
-        }
-        long long number = strtoll(e->d_name + strlen(DAMAGED), &end, 10);
-        size_t i = count < max ? count++ : max;
-        while (*end == 0 && i > 0 && i < max && at[i - 1] > number) {
-            at[i] = at[i - 1];
-            i--;
-        }
-        if (i < max) {
-            at[i] = number;
-        }
-    }
-    if (dir != NULL) {
-        closedir(dir);
-    }
-    return count;
-}
-
-bool datadir_has_damaged(const char *path) {
-    long long at[1];
-    return damaged(path, at, 1) > 0;
-}
-
-/* One level of files and one of directories below it: that is all there is. */
-static void remove_all(const char *path, int depth) {
-    DIR *dir = opendir(path);
-    for (const struct dirent *e = dir == NULL ? NULL : readdir(dir); e != NULL; e = readdir(dir)) {
-        char below[LIMIT_PATH_BYTES + 1];
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || join(below, path, e->d_name, NULL) != E_OK) {
-            continue;
-        }
-        if (unlink(below) != 0 && depth > 0) {
-            remove_all(below, depth - 1);
-        }
-    }
-    if (dir != NULL) {
-        closedir(dir);
-    }
-    (void)rmdir(path);
-}
-
-enum grey_error datadir_set_aside(const char *path, const char *const *names, uint32_t count, int64_t unix_s, struct fault *f) {
-    char to[LIMIT_PATH_BYTES + 1], from[LIMIT_PATH_BYTES + 1], moved[LIMIT_PATH_BYTES + 1], name[48];
-    long long old[16];
-    size_t old_count = damaged(path, old, sizeof old / sizeof old[0]);
-    for (size_t i = 0; i + DAMAGED_KEPT - 1 < old_count; i++) {
-        (void)snprintf(name, sizeof name, DAMAGED "%lld", old[i]);
-        if (join(from, path, name, NULL) == E_OK) {
-            remove_all(from, 1);
-        }
-    }
-    (void)snprintf(name, sizeof name, DAMAGED "%lld", (long long)unix_s);
-    enum grey_error err = join(to, path, name, f);
-    if (err == E_OK && mkdir(to, 0700) != 0 && errno != EEXIST) {
-        err = fault_errno(f, E_IO, "making %s", to);
-    }
-    for (uint32_t i = 0; i < count && err == E_OK; i++) {
-        err = join(from, path, names[i], f);
-        err = err != E_OK ? err : join(moved, to, names[i], f);
-        if (err == E_OK && rename(from, moved) != 0 && errno != ENOENT) {
-            err = fault_errno(f, E_IO, "moving %s to %s", from, to);
-        }
-    }
-    return err != E_OK ? err : datadir_sync(path, f);
 }

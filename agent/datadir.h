@@ -13,13 +13,6 @@ enum grey_error datadir_lock(const char *path, int *fd, struct fault *f);
 enum grey_error datadir_sync(const char *path, struct fault *f); /* makes creations, renames and deletions in it durable */
 bool datadir_same_device(const char *a, const char *b);
 
-/* Damaged data is not deleted: what is named moves to path/damaged-<Unix seconds>; the two newest of these stay.  What is absent is
- * passed over. */
-enum grey_error datadir_set_aside(const char *path, const char *const *names, uint32_t count, int64_t unix_s, struct fault *f);
-bool datadir_has_damaged(const char *path); /* something was set aside here, and not removed since */
-/* A mark that damage was found, for the next start; harmless when there.  E_IO. */
-enum grey_error datadir_mark(const char *path, const char *name, struct fault *f);
-
 /* The reserve: a file of real blocks.  datadir_reserve_make leaves at least as much free beside it, else E_DISK_FULL. */
 enum grey_error datadir_reserve_make(const char *path, uint32_t bytes, struct fault *f);
 bool datadir_reserve_drop(const char *path); /* false: there was none */

@@ -323,6 +323,7 @@ static void on_duty(void *context) {
             ask_to_join(n, up[i]);
         }
     }
+    diskwatch_duty(n);
     if (n->role == RAFT_LEADER) {
         dial_invited(n);
         promote(n);

@@ -55,12 +55,12 @@ void node_log_damaged(struct node *n, const char *detail) {
         active += m != NULL && m->voter && s.peers[i].id != n->self && s.peers[i].active;
     }
     bool spared = s.role == RAFT_LEADER ? active == voters && voters >= 2 : n->leader != 0 && voters >= 2;
-    if (n->peers == NULL || n->seeds[0] == 0 || !spared) {
+    if (n->peers == NULL || !spared) {
         log_limited(LOG_ERROR, "node", "damage", "error=GREY-%d %s; the site cannot spare this node now", error_id(E_CORRUPT),
                     detail);
         return;
     }
-    if (sitelog_mark_damaged(n->log, &f) == E_OK) {
+    if (sitelog_distrust(n->log, detail, &f) == E_OK) {
         node_fail(n, E_CORRUPT, detail);
     }
 }
@@ -275,6 +275,8 @@ static bool apply_one(struct node *n, const struct entry *e) {
         return false;
     }
     metrics_add(&commits, 0, 1);
+    n->applied_point = (struct raft_point){.index = e->index, .term = e->term, .time_ms = e->time_ms};
+    memcpy(n->applied_point.hash, e->hash, DIGEST_BYTES);
     if (e->kind == ENTRY_CONFIG) {
         struct raft_members members;
         if (raft_members_decode(blob_bytes(e->payload), &members) == E_OK) {
@@ -398,8 +400,9 @@ static void on_tick(void *context) {
 
 /* --- events of the links --------------------------------------------------------------------------------------------------------------- */
 
-static void peer_up(void *context, raft_id id) {
+static void peer_up(void *context, raft_id id, uint64_t start_count) {
     struct node *n = context;
+    diskwatch_met(n, id, start_count);
     membership_link_up(n, id);
     loop_again(n->x.loop);
 }
@@ -419,6 +422,9 @@ static void peer_message(void *context, raft_id from, const struct message *m) {
     struct node *n = context;
     switch (m->kind) {
     case MESSAGE_RAFT: {
+        if (diskwatch_refuses(n, from, &m->u.raft)) {
+            return;
+        }
         struct raft_input in = {.kind = RAFT_IN_MESSAGE, .message = &m->u.raft};
         (void)node_step(n, &in, NULL);
         membership_stranger(n, from);
@@ -437,7 +443,11 @@ static void peer_message(void *context, raft_id from, const struct message *m) {
         clockset_message(n, from, &m->u.clock);
         return;
     case MESSAGE_JOIN_REPLY:
-        membership_join_reply(n, &m->u.join_reply);
+        if (m->u.join_reply.err == E_ROLLED_BACK) {
+            diskwatch_told(n, from, &m->u.join_reply);
+        } else {
+            membership_join_reply(n, &m->u.join_reply);
+        }
         return;
     case MESSAGE_SNAPSHOT_FETCH:
         catchup_fetch(n, from, &m->u.snapshot_fetch);
@@ -488,8 +498,9 @@ static bool open_disk(struct node *n, struct sitelog_start *start, struct fault 
                                 .wal_dir = n->o.wal_dir,
                                 .reserve_bytes = n->o.witness ? 0 : RESERVE_BYTES,
                                 .window_entries = n->o.witness ? WITNESS_WINDOW_ENTRIES : WINDOW_ENTRIES,
-                                .mends = n->o.peer_listen_address != NULL && n->seeds[0] != 0,
                                 .witness = n->o.witness,
+                                .rejoins = n->o.peer_listen_address != NULL,
+                                .node = n->name.text,
                                 .snapshots_kept = n->o.snapshots_kept};
     n->log = sitelog_open(n->x.loop, &o, n->table, start, f);
     if (n->log == NULL) {
@@ -593,6 +604,7 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     metrics_register(&is_leader);
     metrics_register(&refused_messages);
     metrics_register(&applied_gauge);
+    diskwatch_start();
     struct sitelog_start start = {0};
     struct node *n = mem_new(1, sizeof *n);
     if (n == NULL) {
@@ -617,6 +629,10 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
         n->self = start.self;
         n->cluster_id = start.cluster_id;
         n->start_count = start.start_count;
+        if (start.rejoining && strlen(n->seeds) + strlen(start.peers) + 2 <= sizeof n->seeds) {
+            (void)snprintf(n->seeds + strlen(n->seeds), sizeof n->seeds - strlen(n->seeds), "%s%s", n->seeds[0] == 0 ? "" : ",",
+                           start.peers);
+        }
         if (start.restored) {
             n->restored = start.applied;
             memcpy(n->restored_hash, start.state_hash, DIGEST_BYTES);
@@ -626,7 +642,7 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     } else if (n->table == NULL || n->held == NULL) {
         (void)fault_set(f, E_NO_MEMORY, "node");
     }
-    bool empty = ok && start.raft.members == NULL && start.raft.entry_count == 0, damaged = ok && start.damaged;
+    bool empty = ok && start.raft.members == NULL && start.raft.entry_count == 0 && !start.rejoining;
     sitelog_start_free(&start);
     if (!ok) {
         node_free(n);
@@ -640,7 +656,7 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     loop_hook(x->loop, on_turn, n);
     membership_start(n);
     arm_tick(n);
-    if (o->bootstrap && empty && !o->witness && !damaged) {
+    if (o->bootstrap && empty && !o->witness) {
         if (n->seeds[0] == 0) {
             membership_bootstrap(n);
         } else {

@@ -1,4 +1,4 @@
-/* node_core.h: the inside of a node, for the ten sources that share it and for nobody else:
+/* node_core.h: the inside of a node, for the eleven sources that share it and for nobody else:
  *   node.c      Raft inputs and outputs, applying
  *   persist.c   what a Raft output wants on disk, and what waits for it
  *   membership.c joining, promoting, replacing, leaving
@@ -8,6 +8,7 @@
  *   requests.c  proposals and reads of clients: held, batched, forwarded, answered
  *   catchup.c   snapshots between gateways, both sides
  *   upkeep.c    flushing rows, writing snapshots, compaction
+ *   diskwatch.c disks that forgot, disks that are slow
  *   rows.c      rows and payloads that may be on disk only */
 #ifndef AGENT_NODE_CORE_H
 #define AGENT_NODE_CORE_H
@@ -161,6 +162,30 @@ bool provisional_possible(const struct node *n); /* this node belongs to a site 
 bool provisional_due(const struct node *n);      /* no leader for request_timeout_ms: events are taken here from now on */
 void provisional_take(struct node *n, struct bytes batch, node_done *done, void *context);
 
+/* --- diskwatch.c ------------------------------------------------------------------------------------------------------------------ */
+#define ACQUAINTANCES 32u
+
+struct acquaintance {
+    raft_id id;
+    uint64_t start_count, told_ms; /* the highest that it showed; when it was last told */
+    bool rolled_back;
+    char why[160];
+};
+
+struct diskwatch {
+    struct acquaintance met[ACQUAINTANCES];
+    uint32_t met_count, met_next;
+    uint64_t handed_ms; /* when leadership was last given away, 0: never */
+    bool slow_said;
+};
+
+void diskwatch_start(void);
+void diskwatch_met(struct node *n, raft_id id, uint64_t start_count);
+bool diskwatch_refuses(struct node *n, raft_id from,
+                       const struct raft_message *m); /* it runs on an older disk: take nothing of it */
+void diskwatch_told(struct node *n, raft_id from, const struct message_join_reply *r); /* that our disk is an older one */
+void diskwatch_duty(struct node *n);                                                   /* each second */
+
 /* --- orders.c: what operators order: members, leadership -------------------------------------------------------------------------- */
 /* At the leader.  *index: of the entry to wait for, 0: none. */
 enum grey_error orders_run(struct node *n, struct bytes payload, raft_index *index, const char **detail);
@@ -235,6 +260,8 @@ struct node {
     struct catchup catchup;
     struct upkeep upkeep;
     struct witness witness;
+    struct diskwatch diskwatch;
+    struct raft_point applied_point; /* of the entry that was last applied here */
     struct clockset clockset;
     struct provisional provisional;
     uint64_t leaderless_ms; /* since when no leader is known */

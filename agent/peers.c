@@ -271,7 +271,7 @@ static bool accept_hello(struct link *k, const struct message_hello *h) {
     if (h->cluster_id != 0 && p->options.cluster_id == 0) {
         p->events->cluster_seen(p->context, h->cluster_id);
     }
-    p->events->up(p->context, k->id);
+    p->events->up(p->context, k->id, h->start_count);
     return true;
 }
 

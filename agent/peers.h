@@ -23,7 +23,7 @@ struct peers_options {
 };
 
 struct peers_events {
-    void (*up)(void *context, raft_id id); /* may be a stranger that wants to join */
+    void (*up)(void *context, raft_id id, uint64_t start_count); /* may be a stranger that wants to join */
     void (*down)(void *context, raft_id id);
     void (*message)(void *context, raft_id from, const struct message *m); /* m lent; never HELLO */
     /* A peer showed its cluster while we belong to none: remember it if we are to join it. */

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "agent/datadir.h"
+#include "agent/mend.h"
 #include "include/grey/must.h"
 #include "platform/codec.h"
 #include "platform/db.h"
@@ -74,6 +75,7 @@ static void mark_path(const struct sitedisk *d, char *out, size_t size) {
 
 static enum grey_error state_checked(struct sitedisk *d, enum grey_error err, const struct fault *f) {
     if (err == E_CORRUPT) {
+        d->state_damaged = true;
         char mark[sizeof d->data_dir + 16];
         mark_path(d, mark, sizeof mark);
         int fd = open(mark, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -82,6 +84,17 @@ static enum grey_error state_checked(struct sitedisk *d, enum grey_error err, co
         }
         (void)datadir_sync(d->data_dir, NULL);
         log_error("sitelog", "state_damaged", "%s", f->text);
+    }
+    return err;
+}
+
+/* Damage that a write meets is final: the node stops, and its next start sets the log aside.  What a read meets, the node judges
+ * (node_log_damaged). */
+static enum grey_error log_checked(struct sitedisk *d, enum grey_error err, const struct fault *f) {
+    if (err == E_CORRUPT && !d->state_damaged && d->failed == E_OK && d->rejoins) {
+        log_error("sitelog", "log_damaged", "error=GREY-%d %s", error_id(err), f->text);
+        (void)mend_mark(d->wal_dir, f->text, NULL);
+        d->failed = err;
     }
     return err;
 }
@@ -251,8 +264,103 @@ void sitelog_start_free(struct sitelog_start *start) {
     *start = (struct sitelog_start){0};
 }
 
-static enum grey_error open_disk(const struct sitelog_options *o, struct table *t, struct sitelog_start *start,
-                                 struct sitedisk **out, struct fault *f) {
+static enum grey_error open_both(struct sitedisk *d, const struct sitelog_options *o, struct sitelog_start *start,
+                                 struct fault *f) {
+    d->log = logdb_open(d->log_path, f);
+    enum grey_error err = d->log == NULL ? f->code : E_OK;
+    if (err == E_OK && (err = snapshot_list_load(d->snapshot_dir, &d->snapshots, f)) == E_OK) {
+        err = sitedisk_finish_install(d, f);
+    }
+    if (err == E_OK) {
+        err = open_state(d, f);
+    }
+    return err == E_OK ? load_start(d, o->window_entries, start, f) : err;
+}
+
+static void close_both(struct sitedisk *d) {
+    statedb_close(d->state);
+    logdb_close(d->log);
+    d->state = NULL;
+    d->log = NULL;
+}
+
+/* Rows that are kept in memory.  Damage among them is found here at the latest, and mended as any other of state.db. */
+static enum grey_error load_tables(struct sitedisk *d, struct table *t, struct fault *f) {
+    enum grey_error err = state_checked(d, load_table(d, t, TABLE_META, f), f);
+    return err == E_OK ? state_checked(d, load_table(d, t, TABLE_SEGMENT, f), f) : err;
+}
+
+/* Whom to ask for a new start.  False: the membership is known, and there is nobody else. */
+static bool find_peers(struct sitedisk *d, const char *node, char peers[MEND_PEERS_BYTES]) {
+    peers[0] = '\0';
+    if (d->state == NULL && access(d->state_path, F_OK) == 0) {
+        d->state = statedb_open(d->state_path, NULL);
+    }
+    struct raft_members *m = mem_new(1, sizeof *m);
+    const struct statedb_facts *facts = d->state == NULL ? NULL : statedb_facts(d->state);
+    bool known = m != NULL && facts != NULL && facts->members != NULL && raft_members_decode(blob_bytes(facts->members), m) == E_OK;
+    bool alone = known && m->count <= 1;
+    size_t used = 0;
+    for (uint32_t i = 0; known && i < m->count; i++) {
+        const struct raft_member *member = &m->at[i];
+        size_t size = strlen(member->peer_address);
+        if ((node == NULL || strcmp(node, member->node.text) != 0) && size > 0 && used + size + 2 < MEND_PEERS_BYTES) {
+            used += (size_t)snprintf(peers + used, MEND_PEERS_BYTES - used, "%s%s", used == 0 ? "" : ",", member->peer_address);
+        }
+    }
+    mem_free(m);
+    return !alone;
+}
+
+static enum grey_error set_aside(struct sitedisk *d, const struct sitelog_options *o, const char *reason, struct fault *f) {
+    char peers[MEND_PEERS_BYTES], why[MEND_REASON_BYTES];
+    (void)snprintf(why, sizeof why, "%s", reason); /* may lie in f */
+    if (!o->rejoins || !find_peers(d, o->node, peers)) {
+        return fault_set(f, E_CORRUPT,
+                         "%s (in %s).  No other gateway has this log: make a new directory from an image with 'greyd restore "
+                         "--snapshot %s/... --data-dir DIR', or from a backup",
+                         why, d->wal_dir, d->snapshot_dir);
+    }
+    close_both(d);
+    return mend_set_aside(d->data_dir, d->wal_dir, peers, why, f);
+}
+
+static enum grey_error open_or_mend(struct sitedisk *d, const struct sitelog_options *o, struct table *t,
+                                    struct sitelog_start *start, struct fault *f) {
+    char reason[MEND_REASON_BYTES];
+    enum grey_error err = E_OK;
+    if (o->rejoins && mend_marked(d->wal_dir, reason)) {
+        err = set_aside(d, o, reason, f);
+    }
+    if (err == E_OK && (err = open_both(d, o, start, f)) == E_OK && (err = load_tables(d, t, f)) == E_CORRUPT) {
+        sitelog_start_free(start); /* once more: state.db is marked, and is built anew */
+        close_both(d);
+        table_clear(t);
+        d->state_damaged = false;
+        if ((err = open_both(d, o, start, f)) == E_OK) {
+            err = load_tables(d, t, f);
+        }
+    }
+    if (err == E_CORRUPT) {
+        sitelog_start_free(start);
+        table_clear(t);
+        if ((err = set_aside(d, o, f->text, f)) == E_OK && (err = open_both(d, o, start, f)) == E_OK) {
+            err = load_tables(d, t, f);
+        }
+    }
+    if (err == E_OK && mend_rejoins(d->wal_dir, start->peers)) {
+        start->rejoining = start->raft.members == NULL;
+        if (!start->rejoining) {
+            mend_done(d->wal_dir);
+        }
+    }
+    return err;
+}
+
+enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, struct sitelog_start *start, struct sitedisk **out,
+                              struct fault *f) {
+    struct fault unheard = {0};
+    f = f == NULL ? &unheard : f;
     *start = (struct sitelog_start){0};
     struct sitedisk *d = mem_new(1, sizeof *d);
     if (d == NULL) {
@@ -273,63 +381,19 @@ static enum grey_error open_disk(const struct sitelog_options *o, struct table *
         d->usage.disk_full = true; /* starts all the same: room may come back */
         log_warn("sitelog", "no_reserve", "%s", f->text);
     }
+    d->rejoins = o->rejoins;
     db_soft_limit(SOFT_HEAP_BYTES);
-    char mark[sizeof d->log_path];
-    (void)snprintf(mark, sizeof mark, "%s/" SITEDISK_LOG_DAMAGED, d->wal_dir);
-    if (err == E_OK && access(mark, F_OK) == 0) {
-        err = fault_set(f, E_CORRUPT, "log.db was found damaged");
-    }
     if (err == E_OK) {
-        d->log = logdb_open(d->log_path, f);
-        err = d->log == NULL ? f->code : E_OK;
-    }
-    if (err == E_OK && (err = snapshot_list_load(d->snapshot_dir, &d->snapshots, f)) == E_OK) {
-        err = sitedisk_finish_install(d, f);
-    }
-    if (err == E_OK) {
-        err = open_state(d, f);
-    }
-    if (err == E_OK && (err = load_start(d, o->window_entries, start, f)) == E_OK &&
-        (err = state_checked(d, load_table(d, t, TABLE_META, f), f)) == E_OK) {
-        err = state_checked(d, load_table(d, t, TABLE_SEGMENT, f), f);
+        err = open_or_mend(d, o, t, start, f);
     }
     if (err != E_OK) {
         sitelog_start_free(start);
         sitedisk_close(d);
         return err;
     }
-    start->damaged = datadir_has_damaged(d->data_dir);
     sitedisk_measure(d);
     *out = d;
     return E_OK;
-}
-
-/* The identity goes with the data: whoever promised on this disk must not promise again on less of it (a vote, an acknowledged entry). */
-static enum grey_error set_aside(const struct sitelog_options *o, struct fault *f) {
-    static const char *const of_state[] = {"state.db",         "state.db-wal",  "state-new.db",
-                                           "state-new.db-wal", "state.damaged", "snapshots"};
-    static const char *const of_log[] = {"log.db", "log.db-wal", SITEDISK_LOG_DAMAGED};
-    int64_t unix_s = now_wall_ms() / 1000;
-    char log_dir[LIMIT_PATH_BYTES + 1];
-    bool own = o->wal_dir != NULL && o->wal_dir[0] != 0;
-    (void)snprintf(log_dir, sizeof log_dir, "%s", own ? o->wal_dir : o->data_dir);
-    enum grey_error err = datadir_set_aside(o->data_dir, of_state, sizeof of_state / sizeof of_state[0], unix_s, f);
-    return err != E_OK ? err : datadir_set_aside(log_dir, of_log, sizeof of_log / sizeof of_log[0], unix_s, f);
-}
-
-enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, struct sitelog_start *start, struct sitedisk **out,
-                              struct fault *f) {
-    struct fault unheard = {0};
-    f = f == NULL ? &unheard : f;
-    enum grey_error err = open_disk(o, t, start, out, f);
-    if (err != E_CORRUPT || !o->mends) {
-        return err;
-    }
-    log_error("sitelog", "set-aside", "%s: the data of this node moves to damaged-*, and the other gateways give it all anew",
-              f->text);
-    err = set_aside(o, f);
-    table_clear(t);
-    return err != E_OK ? err : open_disk(o, t, start, out, f);
 }
 
 void sitedisk_close(struct sitedisk *d) {
@@ -386,7 +450,7 @@ static enum grey_error store_one(struct sitedisk *d, const struct sitelog_store 
 static enum grey_error forget_freed(struct sitedisk *d, uint32_t max, uint32_t *count, struct fault *f) {
     raft_index freed[SWEEP_ROWS];
     must(max <= SWEEP_ROWS);
-    enum grey_error err = statedb_freed(d->state, freed, max, count, f);
+    enum grey_error err = state_checked(d, statedb_freed(d->state, freed, max, count, f), f);
     for (uint32_t i = 0; i < *count && err == E_OK; i++) {
         err = logdb_forget(d->log, freed[i], f);
     }
@@ -404,7 +468,8 @@ static enum grey_error checkpoint(struct sitedisk *d, struct db *db, struct faul
 }
 
 static enum grey_error is_live(void *context, raft_index index, bool *is, struct fault *f) {
-    return statedb_live(((struct sitedisk *)context)->state, index, is, f);
+    struct sitedisk *d = context;
+    return state_checked(d, statedb_live(d->state, index, is, f), f);
 }
 
 static bool sweep_open(const struct sitedisk *d) {
@@ -500,7 +565,7 @@ void sitedisk_store(struct sitedisk *d, struct sitelog_store *const *jobs, uint3
             db_wal_bytes(logdb_db(d->log)) > d->log_wal_bytes_max) { /* what is left is not for a growing log */
             err = checkpoint(d, logdb_db(d->log), &fault);
         }
-        err = sitedisk_write_failed(d, err == E_OK ? store_all(d, jobs, count, &fault) : err);
+        err = sitedisk_write_failed(d, log_checked(d, err == E_OK ? store_all(d, jobs, count, &fault) : err, &fault));
         d->usage.store_us_last = now_monotonic_us() - start_us;
         d->usage.store_us_max = d->usage.store_us_max > d->usage.store_us_last ? d->usage.store_us_max : d->usage.store_us_last;
         d->usage.stores++;
@@ -561,7 +626,7 @@ static enum grey_error read_live(struct sitedisk *d, struct sitelog_read *job) {
     uint64_t bytes = 0;
     raft_index at = job->from;
     for (;;) {
-        enum grey_error err = statedb_live_next(d->state, at, &at, &job->fault);
+        enum grey_error err = state_checked(d, statedb_live_next(d->state, at, &at, &job->fault), &job->fault);
         if (err != E_OK || at == 0 || at > job->to) {
             return err;
         }

@@ -8,14 +8,14 @@
 #include "agent/snapshot.h"
 #include "agent/statedb.h"
 
-#define SITEDISK_LOG_DAMAGED "log.damaged"
-
 struct sitedisk {
     char data_dir[LIMIT_PATH_BYTES + 1], wal_dir[LIMIT_PATH_BYTES + 1];
     char log_path[LIMIT_PATH_BYTES + 16], state_path[LIMIT_PATH_BYTES + 16], new_state_path[LIMIT_PATH_BYTES + 16];
     uint32_t reserve_bytes, snapshots_kept;
     uint64_t log_wal_bytes_max, state_wal_bytes_max; /* then it is checkpointed */
     bool witness;
+    bool rejoins; /* a damaged log is set aside at the next start */
+    bool state_damaged;
     bool two_devices; /* wal_dir has a reserve of its own */
     int lock_fd;
     struct logdb *log;

@@ -8,7 +8,7 @@
 #include <pthread.h>
 #include <string.h>
 
-#include "agent/datadir.h"
+#include "agent/mend.h"
 #include "agent/rowset.h"
 #include "agent/sitedisk.h"
 #include "include/grey/must.h"
@@ -23,7 +23,9 @@ struct sitelog {
     struct loop *loop;
     struct worker *worker;
     struct sitedisk *disk;
-    uint32_t waiting;        /* jobs given and not done; chores not counted */
+    uint32_t waiting; /* jobs given and not done; chores not counted */
+    uint32_t stores_waiting;
+    uint64_t store_since_ms; /* a store ended then, or the first that waits was given */
     uint64_t failures_known; /* of store jobs, as their owner heard */
     struct worker_job chore;
     bool chore_given, stopping;
@@ -189,6 +191,8 @@ static void store_done(struct worker_job *job) {
     struct sitelog_store *store = (struct sitelog_store *)job;
     struct sitelog *s = store->slot.owner;
     struct sitelog_row_set *rows = store->rows;
+    s->stores_waiting--;
+    s->store_since_ms = loop_now_ms(s->loop);
     s->failures_known = store->slot.failures > s->failures_known ? store->slot.failures : s->failures_known;
     one_done(s);
     store->done(store->context, store);
@@ -253,7 +257,11 @@ enum grey_error sitelog_keep(struct sitelog *s, struct sitelog_keep *job) {
 enum grey_error sitelog_store(struct sitelog *s, struct sitelog_store *job) {
     job->rows = NULL;
     job->fault = (struct fault){0};
-    return give(s, &job->job, &job->slot, store_work, store_done);
+    enum grey_error err = give(s, &job->job, &job->slot, store_work, store_done);
+    if (err == E_OK && s->stores_waiting++ == 0) {
+        s->store_since_ms = loop_now_ms(s->loop);
+    }
+    return err;
 }
 
 enum grey_error sitelog_flush(struct sitelog *s, struct sitelog_flush *job) {
@@ -300,15 +308,16 @@ void sitelog_usage(const struct sitelog *s, struct sitelog_usage *u) {
     *u = s->usage;
     pthread_mutex_unlock(lock);
     u->jobs_waiting = s->waiting;
-}
-
-enum grey_error sitelog_mark_damaged(const struct sitelog *s, struct fault *f) {
-    return datadir_mark(s->disk->wal_dir, SITEDISK_LOG_DAMAGED, f);
+    u->store_waits_ms = s->stores_waiting == 0 ? 0 : loop_now_ms(s->loop) - s->store_since_ms;
 }
 
 enum grey_error sitelog_claim(struct sitelog *s, const struct grey_name *node, const struct grey_name *site, struct fault *f) {
     must(s->waiting == 0 && !s->chore_given); /* the storage thread is at rest */
     return sitedisk_claim(s->disk, node, site, f);
+}
+
+enum grey_error sitelog_distrust(struct sitelog *s, const char *reason, struct fault *f) {
+    return mend_mark(s->disk->wal_dir, reason, f);
 }
 
 struct sitelog *sitelog_open(struct loop *loop, const struct sitelog_options *o, struct table *t, struct sitelog_start *start,

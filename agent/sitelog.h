@@ -30,14 +30,15 @@ struct sitelog_options {
     uint32_t reserve_bytes;         /* size of data_dir/reserve, and of the one in wal_dir when that is another device; 0: none */
     uint32_t window_entries;        /* at most this many entries are loaded at start beyond those not applied */
     uint32_t snapshots_kept;        /* 3 */
-    bool mends;                     /* damaged data is set aside, and the directory is begun anew: the other gateways have it all */
     bool witness;                   /* entries come stripped; there is no state but position and membership; keep files small */
+    bool rejoins;                   /* there are other gateways: a damaged log is set aside and the node comes back as a new one
+                                       (agent/mend.h); else it is refused */
+    const char *node;               /* own name, to tell the others in the membership; NULL: unknown */
 };
 
 /* What the disk says, read and verified (hash chain) at open.  Lent until sitelog_start_free. */
 struct sitelog_start {
     bool fresh;    /* never claimed: self was just drawn */
-    bool damaged;  /* what was here is set aside in a directory damaged-*: never to be bootstrapped, only to be joined */
     bool restored; /* fresh, made by sitelog_restore: a state without members */
     raft_id self;
     uint64_t cluster_id;         /* 0: not bootstrapped, not joined */
@@ -46,21 +47,24 @@ struct sitelog_start {
     struct raft_start raft;      /* ready for raft_new; members NULL for a node that waits to be added */
     struct raft_point applied;   /* what state.db stands for */
     uint8_t state_hash[DIGEST_BYTES];
+    bool rejoining;   /* its log was set aside, and it is no member yet: never bootstrap */
+    char peers[1024]; /* rejoining: addresses to dial, separated by commas */
 };
 
 /* Opens or creates; blocks (start of the program only).  Loads all rows of TABLE_META and TABLE_SEGMENT into t.
- * E_LOCKED, E_DISK_VERSION, E_CORRUPT (says what and where), E_DISK_FULL, E_IO. */
+ * A damaged state.db is rebuilt from an image and the log.  A damaged log, or one that ends before what was promised, is set aside
+ * where options.rejoins (start: fresh and rejoining), else E_CORRUPT (says what and where).
+ * E_LOCKED, E_DISK_VERSION, E_DISK_FULL, E_IO. */
 struct sitelog *sitelog_open(struct loop *loop, const struct sitelog_options *o, struct table *t, struct sitelog_start *start,
                              struct fault *f);
+/* The log was found damaged while it ran, or a peer remembers more of this node than its disk does: at the next start the log is set aside.  Blocks briefly; any thread. */
+enum grey_error sitelog_distrust(struct sitelog *s, const char *reason, struct fault *f);
 void sitelog_start_free(struct sitelog_start *start);
 void sitelog_close(struct sitelog *s); /* finishes all jobs, checkpoints, closes */
 
 /* Makes an empty data directory from a self-contained image: the state and the log's base; the node draws a new identity and must be
  * bootstrapped or joined.  Blocks.  E_CORRUPT, E_DISK_VERSION; E_CONFIG when the directory is not empty. */
 enum grey_error sitelog_restore(const char *file, const char *data_dir, const char *wal_dir, struct fault *f);
-
-/* The log was found damaged while it ran: the next open says E_CORRUPT, or mends.  Blocks for a moment. */
-enum grey_error sitelog_mark_damaged(const struct sitelog *s, struct fault *f);
 
 /* Once, before the first store: who this directory belongs to.  Blocks. */
 enum grey_error sitelog_claim(struct sitelog *s, const struct grey_name *node, const struct grey_name *site, struct fault *f);
@@ -247,6 +251,7 @@ struct sitelog_usage {                                          /* as of the las
     uint64_t syncs, written_bytes;                              /* since start; written: to the databases, as SQLite asked for */
     uint64_t store_us_last, store_us_max;                       /* duration of store transactions */
     uint64_t stores;                                            /* store transactions */
+    uint64_t store_waits_ms;                                    /* how long no store has ended while some wait; 0: none waits */
     uint32_t jobs_waiting;
     bool disk_full; /* the reserve is given up; ends by itself when there is room for it again */
 };

@@ -329,6 +329,42 @@ static void a_full_disk_refuses_and_recovers(void **state) {
     remove_dir(&d);
 }
 
+/* --- a slow disk ---------------------------------------------------------------------------------------------------------------------- */
+static enum grey_error slow_sync(void *context, enum db_io io, const char *path, uint64_t offset, struct bytes content) {
+    (void)context, (void)path, (void)offset, (void)content;
+    if (io == DB_IO_SYNC) {
+        usleep(150000);
+    }
+    return E_OK;
+}
+
+static void look(void *context) {
+    struct disk *d = context;
+    struct sitelog_usage u;
+    sitelog_usage(d->log, &u);
+    d->reserve_bytes = (uint32_t)u.store_waits_ms; /* of no other use here */
+}
+
+/* If this failed, a leader whose disk hangs would keep leadership, and the site would stand still with it. */
+static void a_store_that_hangs_is_seen_while_it_hangs(void **state) {
+    (void)state;
+    struct disk d;
+    make_dir(&d);
+    assert_int_equal(open_disk(&d), E_OK);
+    assert_int_equal(store(&d, make_entries(&d, 1, 100, 1), 1), E_OK);
+    struct db_faults faults = {.ask = slow_sync};
+    struct loop_timer timer = {.fire = look, .context = &d};
+    db_inject(&faults);
+    loop_timer_after(d.loop, &timer, 100);
+    assert_int_equal(store(&d, make_entries(&d, 1, 100, 1), 1), E_OK);
+    db_inject(NULL);
+    assert_in_range(d.reserve_bytes, 50, 1000);
+    look(&d);
+    assert_int_equal(d.reserve_bytes, 0);
+    close_disk(&d);
+    remove_dir(&d);
+}
+
 /* --- damage ------------------------------------------------------------------------------------------------------------------------------ */
 /* If this failed, a damaged log would be a shorter log, and promises would be gone without a word (FAULTS P10). */
 static void a_damaged_log_is_never_a_shorter_one(void **state) {
@@ -409,6 +445,7 @@ int main(void) {
         cmocka_unit_test(a_failed_sync_is_final),
         cmocka_unit_test(none_overtakes_a_store_that_found_the_disk_full),
         cmocka_unit_test(a_full_disk_refuses_and_recovers),
+        cmocka_unit_test(a_store_that_hangs_is_seen_while_it_hangs),
         cmocka_unit_test(a_damaged_log_is_never_a_shorter_one),
         cmocka_unit_test(a_long_log_opens_quickly),
     };
