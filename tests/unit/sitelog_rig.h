@@ -36,7 +36,7 @@ struct disk {
     struct fault fault;
     struct raft_point last; /* of the chain that the test builds */
     uint32_t window, reserve_bytes;
-    bool witness;
+    bool witness, rejoins;
 };
 
 static inline void make_dir(struct disk *d) {
@@ -55,6 +55,7 @@ static inline enum grey_error open_disk(struct disk *d) {
                                 .window_entries = d->window,
                                 .snapshots_kept = 3,
                                 .witness = d->witness,
+                                .rejoins = d->rejoins,
                                 .reserve_bytes = d->reserve_bytes};
     d->loop = loop_new(NULL);
     assert_non_null(d->loop);

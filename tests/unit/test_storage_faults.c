@@ -412,6 +412,50 @@ static void a_damaged_log_is_never_a_shorter_one(void **state) {
     remove_dir(&d);
 }
 
+/* If this failed, a damaged gateway would wait for a hand, or come back under its old name with less than it promised. */
+static void a_damaged_log_is_set_aside_where_there_are_others(void **state) {
+    (void)state;
+    struct disk d;
+    char path[96], command[512];
+    unsigned begun_anew = 0;
+    make_dir(&d);
+    snprintf(path, sizeof path, "%s/log/log.db", d.dir);
+    for (int round = 0; round < 6; round++) {
+        d.rejoins = false;
+        d.last = (struct raft_point){0};
+        snprintf(command, sizeof command, "rm -f %s %s-wal %s/state.db* %s/log/rejoin", path, path, d.dir, d.dir);
+        assert_int_equal(system(command), 0);
+        assert_int_equal(open_disk(&d), E_OK);
+        raft_id self = d.start.self;
+        assert_int_equal(store(&d, make_entries(&d, 300, 150, 1), 300), E_OK);
+        close_disk(&d);
+        struct stat st;
+        assert_int_equal(stat(path, &st), 0);
+        flip(path, (off_t)(st.st_size / 1024 * round / 6 * 1024 + 333));
+        d.rejoins = true;
+        assert_int_equal(open_disk(&d), E_OK);
+        if (d.start.rejoining) {
+            assert_int_not_equal(d.start.self, self);
+            assert_true(d.start.fresh && !d.start.restored && d.start.raft.entry_count == 0 && d.start.raft.term == 0);
+            begun_anew++;
+            reopen(&d); /* and it stays so until it is a member */
+            assert_true(d.start.rejoining);
+            /* What a peer says of the disk counts at the next start, not before. */
+            self = d.start.self;
+            assert_int_equal(sitelog_distrust(d.log, "a test", NULL), E_OK);
+            reopen(&d);
+            assert_int_not_equal(d.start.self, self);
+        } else {
+            assert_int_equal(d.start.raft.entry_count, 300); /* a page that holds nothing which is read */
+        }
+        close_disk(&d);
+    }
+    assert_true(begun_anew >= 4);
+    snprintf(command, sizeof command, "test $(ls -d %s.damaged-* | wc -l) -eq 2", path);
+    assert_int_equal(system(command), 0);
+    remove_dir(&d);
+}
+
 /* If this failed, a gateway with a week of events behind it would be slow to come back. */
 static void a_long_log_opens_quickly(void **state) {
     (void)state;
@@ -441,13 +485,10 @@ static void a_long_log_opens_quickly(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_power_cut_at_any_sync_keeps_the_promises),
-        cmocka_unit_test(a_failed_sync_is_final),
-        cmocka_unit_test(none_overtakes_a_store_that_found_the_disk_full),
-        cmocka_unit_test(a_full_disk_refuses_and_recovers),
-        cmocka_unit_test(a_store_that_hangs_is_seen_while_it_hangs),
-        cmocka_unit_test(a_damaged_log_is_never_a_shorter_one),
-        cmocka_unit_test(a_long_log_opens_quickly),
+        cmocka_unit_test(a_power_cut_at_any_sync_keeps_the_promises),        cmocka_unit_test(a_failed_sync_is_final),
+        cmocka_unit_test(none_overtakes_a_store_that_found_the_disk_full),   cmocka_unit_test(a_full_disk_refuses_and_recovers),
+        cmocka_unit_test(a_store_that_hangs_is_seen_while_it_hangs),         cmocka_unit_test(a_damaged_log_is_never_a_shorter_one),
+        cmocka_unit_test(a_damaged_log_is_set_aside_where_there_are_others), cmocka_unit_test(a_long_log_opens_quickly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
