@@ -26,11 +26,12 @@ make_mutant() { # patch, directory
     rm -rf "$2" && mkdir -p "$2/source" || return 1
     objects=$(find "$build/obj/tests/sim" -name '*.o')
     own=
-    for file in $(sed -n 's|^+++ b/||p' "$1"); do
+    files=$(sed -n 's|^+++ b/||p' "$1")
+    for file in $files; do
         mkdir -p "$2/source/$(dirname "$file")" && cp "$file" "$2/source/$file" || return 1
     done
     patch -s -p1 -F3 -d "$2/source" <"$1" >"$2/log" 2>&1 || return 1
-    for file in $(sed -n 's|^+++ b/||p' "$1"); do
+    for file in $files; do
         object=$2/$(basename "$file" .c).o
         $CC -I"$2/source" -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -std=c11 -O2 -w -fPIE -c "$2/source/$file" \
             -o "$object" >>"$2/log" 2>&1 || return 1
@@ -46,7 +47,7 @@ for patch in "$here"/*.patch; do
     name=$(basename "$patch" .patch)
     wanted "${name%%-*}" "$@" || continue
     dir=build/mutants/${name%%-*}
-    if [ "$FRESH" = 1 ] || [ ! -s "$dir/result" ] || [ "$patch" -nt "$dir/result" ] || [ "$build/sim" -nt "$dir/result" ]; then
+    if [ "$FRESH" = 1 ] || [ ! -s "$dir/result" ] || [ -n "$(find "$patch" "$build/sim" -newer "$dir/result")" ]; then
         if make_mutant "$patch" "$dir"; then
             began=$(date +%s.%N)
             timeout "$SECONDS_MAX" "$dir/sim" --first --seed 1 --count "$SEEDS" --minutes "$MINUTES" >"$dir/out" 2>"$dir/err"

@@ -17,6 +17,15 @@ static struct node *chaos_node(struct world *w) {
     return &w->nodes[world_draw(w, w->node_count)];
 }
 
+void chaos_jump(struct world *w, struct node *n) {
+    if (n->up && n->paused_us <= w->now_us) {
+        n->clock_offset_us += (int64_t)world_between(w, 1, world_chance(w, 500) ? 400000 : 20000000);
+        w->counts[COUNT_CLOCK_JUMP]++;
+        struct raft_input in = {.kind = RAFT_IN_CLOCK_UNSURE};
+        (void)world_step(w, n, &in, NULL);
+    }
+}
+
 static uint64_t chaos_short_us(struct world *w) {
     uint64_t most_ms = world_chance(w, 700) ? 800 : 6000;
     return world_between(w, 10, most_ms) * MS;
@@ -232,8 +241,15 @@ static void chaos_lease(struct world *w) {
     }
     chaos_heal_network(w);
     w->cut[leader - w->nodes][deaf - w->nodes] = w->cut[deaf - w->nodes][leader - w->nodes] = true;
-    world_later(w, world_between(w, 300, 700) * MS, EVENT_FALL, other);
-    other->quick = true;
+    if (world_chance(w, 600)) {
+        world_later(w, world_between(w, 300, 700) * MS, EVENT_FALL, other);
+        other->quick = true;
+    } else if (world_chance(w, 500)) {
+        world_later(w, world_between(w, 300, 700) * MS, EVENT_JUMP, world_chance(w, 500) ? other : leader);
+    } else {
+        struct raft_input in = {.kind = RAFT_IN_TRANSFER, .peer = other->id};
+        w->counts[COUNT_TRANSFER] += world_step(w, leader, &in, NULL) == E_OK;
+    }
 }
 
 /* Every configuration that any member holds, in memory or on disk, survives the loss of one voter. */
@@ -334,12 +350,7 @@ static void chaos_clock(struct world *w) {
         w->counts[COUNT_CLOCK_RATE]++;
         break;
     default: /* slept: the owner notices and says so */
-        if (n->up && n->paused_us <= w->now_us) {
-            n->clock_offset_us += (int64_t)world_between(w, 1, 20000000);
-            w->counts[COUNT_CLOCK_JUMP]++;
-            struct raft_input in = {.kind = RAFT_IN_CLOCK_UNSURE};
-            (void)world_step(w, n, &in, NULL);
-        }
+        chaos_jump(w, n);
         break;
     }
 }
@@ -353,6 +364,10 @@ static void chaos_fsync_error(struct world *w) {
 }
 
 void chaos_act(struct world *w) {
+    if (w->leases && world_chance(w, 600)) {
+        chaos_lease(w);
+        return;
+    }
     if (w->restless && world_chance(w, 700)) {
         if (world_chance(w, 300)) {
             chaos_heal_network(w);

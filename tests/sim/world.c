@@ -965,9 +965,9 @@ static void node_compact(struct world *w, struct node *n) {
 
 void world_propose(struct world *w, struct node *n) {
     struct raft_proposal proposals[4];
-    uint32_t count = (uint32_t)world_between(w, 1, 4);
+    uint32_t count = world_quiet ? 1 : (uint32_t)world_between(w, 1, 4);
     for (uint32_t i = 0; i < count; i++) {
-        size_t size = world_chance(w, 20) ? 4096 : 8 + world_draw(w, 64);
+        size_t size = !world_quiet && world_chance(w, 20) ? 4096 : 8 + world_draw(w, 64);
         struct blob *payload = blob_new(size);
         must(payload != NULL);
         memset(payload->data, (int)w->value, size);
@@ -999,7 +999,7 @@ static void client_act(struct world *w) {
     if (!n->up || n->paused_us > w->now_us) {
         return;
     }
-    if (world_chance(w, 300)) {
+    if (world_chance(w, w->leases ? 980 : 300)) {
         struct raft_input in = {.kind = RAFT_IN_READ, .context = ++w->value};
         claim_add(&n->reads, &n->read_count, &n->read_capacity, (struct claim){.context = w->value, .floor = w->acknowledged});
         (void)world_step(w, n, &in, NULL);
@@ -1078,6 +1078,11 @@ static void world_handle(struct world *w, struct event *e) {
             chaos_hurry(w);
         }
         break;
+    case EVENT_JUMP:
+        if (alive && !w->calm) {
+            chaos_jump(w, n);
+        }
+        break;
     case EVENT_CLIENT:
         client_act(w);
         world_later(w, world_between(w, 1, 2 * (uint64_t)w->client_ms) * MS, EVENT_CLIENT, NULL);
@@ -1144,6 +1149,15 @@ static void world_draw_character(struct world *w) {
         w->chaos_ms = 5000;
     }
     w->changes = !w->short_reigns && world_chance(w, 600);
+    w->leases = !w->short_reigns && !w->changes && world_chance(w, 500);
+    if (w->leases) {
+        w->config.lease_reads = true;
+        w->loss_permille = w->loss_permille < 20 ? w->loss_permille : 20;
+        w->late_permille = w->late_permille < 5 ? w->late_permille : 5;
+        w->delay_us_max = w->disk_us_max = 3000;
+        w->client_ms = 10;
+        w->chaos_ms = 1000;
+    }
     w->restless = w->changes && world_chance(w, 400);
     if (w->restless) {
         w->chaos_ms = (uint32_t)world_between(w, 50, 400);
@@ -1159,7 +1173,7 @@ static void world_draw_character(struct world *w) {
         w->chaos_ms = UINT32_MAX / 4;
         w->config.window_entries = 1024;
         w->config.message_bytes_max = 65536;
-        w->changes = w->restless = w->wipes = w->short_reigns = false;
+        w->leases = w->changes = w->restless = w->wipes = w->short_reigns = false;
         w->voters_min = 3;
     }
 }
@@ -1173,6 +1187,7 @@ struct world *world_new(uint64_t seed, bool trace) {
     world_draw_character(w);
     static const uint32_t sizes[] = {1, 2, 3, 3, 3, 3, 5, 5};
     uint32_t voters = sizes[world_draw(w, 8)];
+    voters = w->leases ? 3 : voters;
     voters = voters < w->voters_min ? w->voters_min : voters;
     bool witness = voters == 3 && !w->changes && world_chance(w, 500);
     struct raft_members *members = world_alloc(1, sizeof *members);

@@ -155,6 +155,7 @@ enum event_kind {
     EVENT_FALL,
     EVENT_CLIENT,
     EVENT_CHANGE, /* an operator in a hurry */
+    EVENT_JUMP,
     EVENT_CHAOS
 };
 
@@ -187,6 +188,7 @@ struct world {
     uint32_t disk_us_min, disk_us_max, chaos_ms, client_ms, compact_entries;
     bool wipes, changes;
     bool restless;     /* membership changes all the time, and the network breaks just then */
+    bool leases;       /* three voters, many reads, few writes: trials of the lease */
     bool short_reigns; /* leaders fall soon after their election, as in figure 8 of the Raft paper */
     uint32_t voters_min;
     uint64_t value;               /* last proposed */
@@ -229,8 +231,9 @@ uint64_t world_sum(uint64_t sum, const struct entry *e); /* the state after e */
 
 /* chaos.c */
 void chaos_act(struct world *w);
-void chaos_hurry(struct world *w); /* changes the membership of a leader that has just begun */
-void chaos_stop(struct world *w);  /* heals everything */
+void chaos_jump(struct world *w, struct node *n); /* its clock leaps forward, as after sleep, and its owner notices */
+void chaos_hurry(struct world *w);                /* changes the membership of a leader that has just begun */
+void chaos_stop(struct world *w);                 /* heals everything */
 
 /* check.c: laws L1 to L6, L9 and L14 of the fault catalogue, as seen from outside */
 struct check *check_new(void);
