@@ -92,7 +92,7 @@ $(FUZZ_BUILD)/fuzz_%: $(FUZZ_BUILD)/obj/tests/fuzz/fuzz_%.o $(FUZZ_BUILD)/libfuz
 	$(call say,LD,$@) clang -fsanitize=fuzzer,address,undefined -o $@ $^ -Wl,--as-needed $(LIBS)
 
 # --- Checks ----------------------------------------------------------------------------------------------------------------------
-.PHONY: layers pure symbols unit sim-brief sim fuzz-brief system format format-check lint docs-check check check-now check-all check-all-now sanitize deps
+.PHONY: layers pure symbols unit sim-brief sim sim-mutants nightly fuzz-brief system format format-check lint docs-check check check-now check-all check-all-now sanitize deps
 layers: ## every include line keeps to docs/ARCHITECTURE.md
 	$(Q)tests/script/tap.sh tests/script/layers.sh
 pure: $(call objects,$(PURE) $(COMPUTE)) ## pure objects call nothing but pure and computing ones
@@ -103,8 +103,17 @@ symbols: $(PROGRAMS) ## no function of ours shadows one of a library
 unit: $(UNIT_TESTS) ## unit tests
 	$(Q)tests/script/tap.sh $(UNIT_TESTS)
 ifneq ($(wildcard tests/sim/sim.c),)
+NIGHTLY_SEED ?= 1
+NIGHTLY_COUNT ?= 100000
+NIGHTLY_WEEKS ?= 100
 SIM_BRIEF ?= --seed 1 --count 250 --minutes 2 --recheck
 sim: $(BUILD)/sim ## the deterministic simulator of the consensus core: build/<arch>/sim --help
+sim-mutants: $(BUILD)/sim ## known bugs put back, each to be found; some: make sim-mutants MUTANTS="04 12"
+	$(Q)CC="$(CC)" tests/mutants/run.sh $(BUILD) $(MUTANTS)
+nightly: $(BUILD)/sim ## 100,000 seeds of 10 minutes, 100 of a week, and the known bugs
+	$(BUILD)/sim --seed $(NIGHTLY_SEED) --count $(NIGHTLY_COUNT) --minutes 10 --recheck
+	$(BUILD)/sim --seed $(NIGHTLY_SEED) --count $(NIGHTLY_WEEKS) --hours 168
+	$(Q)$(MAKE) --no-print-directory sim-mutants
 sim-brief: $(BUILD)/sim ## a few hundred seeds of it
 	$(Q)printf '#!/bin/sh\nif $(BUILD)/sim $(SIM_BRIEF); then echo "ok 1 - simulated clusters keep every law"; else echo "not ok 1 - see the seed above"; fi\n' >$(BUILD)/sim-brief && chmod +x $(BUILD)/sim-brief && tests/script/tap.sh $(BUILD)/sim-brief
 else

@@ -139,6 +139,7 @@ void read_clock_misbehaved(struct raft *r) {
     r->lease_barred_until_ms = r->now_ms + RAFT_LEASE_PAUSE_MS;
     r->leader_heard = true;
     r->leader_heard_ms = r->now_ms;
+    vote_draw_deadline(r); /* nor for itself: its own time-out may have been the jump */
 }
 
 uint64_t read_lease_until_ms(const struct raft *r) {

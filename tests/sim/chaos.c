@@ -17,6 +17,15 @@ static struct node *chaos_node(struct world *w) {
     return &w->nodes[world_draw(w, w->node_count)];
 }
 
+void chaos_jump(struct world *w, struct node *n) {
+    if (n->up && n->paused_us <= w->now_us) {
+        n->clock_offset_us += (int64_t)world_between(w, 1, world_chance(w, 500) ? 400000 : 20000000);
+        w->counts[COUNT_CLOCK_JUMP]++;
+        struct raft_input in = {.kind = RAFT_IN_CLOCK_UNSURE};
+        (void)world_step(w, n, &in, NULL);
+    }
+}
+
 static uint64_t chaos_short_us(struct world *w) {
     uint64_t most_ms = world_chance(w, 700) ? 800 : 6000;
     return world_between(w, 10, most_ms) * MS;
@@ -210,6 +219,39 @@ static void chaos_change(struct world *w) {
     }
 }
 
+void chaos_hurry(struct world *w) {
+    chaos_change(w);
+    if (world_chance(w, 300)) {
+        chaos_change(w);
+    }
+    if (world_chance(w, 300)) {
+        chaos_partition(w);
+    }
+    struct node *leader = world_leader(w);
+    if (leader != NULL && world_chance(w, 300)) {
+        world_later(w, world_draw(w, 2 * (uint64_t)w->delay_us_max) + 1, EVENT_FALL, leader);
+    }
+}
+
+/* A leader answers by its lease, one follower cannot hear it and campaigns, the other starts again just then. */
+static void chaos_lease(struct world *w) {
+    struct node *leader = world_leader(w), *deaf = chaos_node(w), *other = chaos_node(w);
+    if (leader == NULL || deaf == leader || other == leader || deaf == other || !other->up) {
+        return;
+    }
+    chaos_heal_network(w);
+    w->cut[leader - w->nodes][deaf - w->nodes] = w->cut[deaf - w->nodes][leader - w->nodes] = true;
+    if (world_chance(w, 600)) {
+        world_later(w, world_between(w, 300, 700) * MS, EVENT_FALL, other);
+        other->quick = true;
+    } else if (world_chance(w, 500)) {
+        world_later(w, world_between(w, 300, 700) * MS, EVENT_JUMP, world_chance(w, 500) ? other : leader);
+    } else {
+        struct raft_input in = {.kind = RAFT_IN_TRANSFER, .peer = other->id};
+        w->counts[COUNT_TRANSFER] += world_step(w, leader, &in, NULL) == E_OK;
+    }
+}
+
 /* Every configuration that any member holds, in memory or on disk, survives the loss of one voter. */
 static bool chaos_may_wipe(struct world *w) {
     for (uint32_t i = 0; i < w->node_count; i++) {
@@ -255,7 +297,77 @@ static void chaos_wipe(struct world *w) {
     n->wiped = true;
 }
 
+/* A node's disk is damaged, or an older copy of it is put back: as bad as losing it, so with the same restraint. */
+static void chaos_disk(struct world *w) {
+    struct node *n = chaos_node(w), *leader = world_leader(w);
+    if (world_chance(w, 400)) {
+        for (uint32_t i = 0; i < w->node_count && w->wipes; i++) {
+            world_keep_disk(w, &w->nodes[i]);
+        }
+        return;
+    }
+    struct raft_status s;
+    if (!w->wipes || n->wiped || leader == NULL || w->node_count >= WORLD_NODES_MAX || !chaos_may_wipe(w)) {
+        return;
+    }
+    raft_status(leader->raft, &s);
+    if (raft_members_find(s.members, n->id) == NULL) {
+        return;
+    }
+    if (n->up) {
+        world_crash(w, n);
+    }
+    if (n->old_kept && world_chance(w, 600)) {
+        world_put_back(w, n);
+    } else {
+        world_flip(w, n);
+    }
+    world_restart(w, n); /* finds it, and waits to be replaced */
+}
+
+static void chaos_full_disk(struct world *w) {
+    struct node *n = chaos_node(w);
+    uint64_t until_us = w->now_us + chaos_short_us(w);
+    n->disk_free_us = until_us > n->disk_free_us ? until_us : n->disk_free_us;
+    for (struct unit *u = n->units; u != NULL; u = u->next) {
+        u->done_us = u->done_us > n->disk_free_us ? u->done_us : n->disk_free_us;
+    }
+    world_later(w, n->disk_free_us - w->now_us, EVENT_STORED, n);
+    w->counts[COUNT_FULL_DISK]++;
+}
+
+static void chaos_clock(struct world *w) {
+    struct node *n = chaos_node(w);
+    switch (world_draw(w, 3)) {
+    case 0: { /* ten years either way */
+        int64_t step_ms = (int64_t)world_draw(w, UINT64_C(10) * 365 * 86400 * 1000);
+        n->wall_offset_ms = world_chance(w, 500) ? step_ms : -step_ms;
+        w->counts[COUNT_WALL_JUMP]++;
+        break;
+    }
+    case 1:
+        world_clock_rate(w, n);
+        w->counts[COUNT_CLOCK_RATE]++;
+        break;
+    default: /* slept: the owner notices and says so */
+        chaos_jump(w, n);
+        break;
+    }
+}
+
+static void chaos_fsync_error(struct world *w) {
+    struct node *n = chaos_node(w);
+    if (n->up) {
+        world_fsync_error(w, n);
+        world_later(w, chaos_short_us(w), EVENT_RESTART, n);
+    }
+}
+
 void chaos_act(struct world *w) {
+    if (w->leases && world_chance(w, 600)) {
+        chaos_lease(w);
+        return;
+    }
     if (w->restless && world_chance(w, 700)) {
         if (world_chance(w, 300)) {
             chaos_heal_network(w);
@@ -263,7 +375,24 @@ void chaos_act(struct world *w) {
         chaos_change(w);
         return;
     }
-    switch (world_draw(w, 16)) {
+    switch (world_draw(w, 23)) {
+    case 21:
+    case 22:
+        chaos_lease(w);
+        break;
+    case 16:
+        chaos_disk(w);
+        break;
+    case 17:
+        chaos_full_disk(w);
+        break;
+    case 18:
+    case 19:
+        chaos_clock(w);
+        break;
+    case 20:
+        chaos_fsync_error(w);
+        break;
     case 0:
     case 1:
     case 2:
@@ -313,7 +442,7 @@ void chaos_act(struct world *w) {
 
 void chaos_stop(struct world *w) {
     w->calm = true;
-    w->loss_permille = w->duplicate_permille = w->late_permille = 0;
+    w->loss_permille = w->duplicate_permille = w->late_permille = w->corrupt_permille = 0;
     w->disk_us_max = w->disk_us_max < 10000 ? w->disk_us_max : 10000;
     w->delay_us_max = w->delay_us_max < 2000 ? w->delay_us_max : 2000;
     chaos_heal_network(w);

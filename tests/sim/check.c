@@ -13,7 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "federation/raft/quorum.h"
 #include "include/grey/must.h"
 
 struct fact { /* an entry that some member once held */
@@ -119,20 +118,33 @@ static void check_held(struct world *w, const struct node *n, const struct entry
     }
 }
 
-/* While a lease holds, by the clock of its holder, nobody else is elected: more than that the reads under it happen to be fresh. */
-static void check_leases(struct world *w, const struct node *elected, raft_term term) {
+/* Counted here by itself: the members' own counting is what is tested. */
+static bool check_majority(const struct raft_members *m, bool old, const bool yes[LIMIT_MEMBERS]) {
+    uint32_t n = 0, count = 0;
+    for (uint32_t i = 0; i < m->count; i++) {
+        if (old ? m->at[i].voter_old : m->at[i].voter) {
+            n++;
+            count += yes[i];
+        }
+    }
+    return n == 0 ? old : 2 * count > n;
+}
+
+static bool check_majorities(const struct raft_members *m, const bool yes[LIMIT_MEMBERS]) {
+    return check_majority(m, false, yes) && check_majority(m, true, yes);
+}
+
+/* Nobody may win while a former leader could still answer a read by its lease. */
+static void check_no_lease(struct world *w, const struct node *n, raft_term term) {
     for (uint32_t i = 0; i < w->node_count; i++) {
-        const struct node *n = &w->nodes[i];
         struct raft_status s;
-        if (!n->up || n == elected) {
+        if (!w->nodes[i].up || &w->nodes[i] == n) {
             continue;
         }
-        raft_status(n->raft, &s);
-        if (s.role == RAFT_LEADER && s.term < term && world_node_ms(w, n) < s.lease_until_ms) {
-            world_fail(w,
-                       "L6: node %" PRIu64 " is elected in term %" PRIu64 " while the lease of node %" PRIu64 " (term %" PRIu64
-                       ") holds for %" PRIu64 " ms more",
-                       elected->id, term, n->id, s.term, s.lease_until_ms - world_node_ms(w, n));
+        raft_status(w->nodes[i].raft, &s);
+        if (s.role == RAFT_LEADER && s.term < term && s.lease_until_ms > world_clock_ms(w, &w->nodes[i])) {
+            world_fail(w, "L6: node %" PRIu64 " leads term %" PRIu64 " while node %" PRIu64 " holds the lease of term %" PRIu64,
+                       n->id, term, s.self, s.term);
         }
     }
 }
@@ -144,13 +156,21 @@ static void check_leader(struct world *w, const struct node *n, const struct raf
         world_fail(w, "L1: nodes %" PRIu64 " and %" PRIu64 " lead term %" PRIu64, c->leaders[s->term], n->id, s->term);
     }
     c->leaders[s->term] = n->id;
-    check_leases(w, n, s->term);
     if (n->witness) {
         world_fail(w, "node %" PRIu64 " leads term %" PRIu64 ", and is a witness", n->id, s->term);
     }
     if (n->disk.term < s->term || n->disk.vote != n->id) {
         world_fail(w, "L5: node %" PRIu64 " leads term %" PRIu64 ", its own vote is not on its disk", n->id, s->term);
     }
+    bool granted[LIMIT_MEMBERS];
+    for (uint32_t i = 0; i < s->members->count; i++) {
+        const struct node *m = world_node(w, s->members->at[i].id);
+        granted[i] = m == n || (m != NULL && s->term < m->voted_capacity && m->voted[s->term] == n->id);
+    }
+    if (!check_majorities(s->members, granted)) {
+        world_fail(w, "L1: node %" PRIu64 " leads term %" PRIu64 " without the votes of a majority", n->id, s->term);
+    }
+    check_no_lease(w, n, s->term);
     raft_index must_have = c->committed;
     while (must_have > 0 && c->commit_terms[must_have] >= s->term) {
         must_have--; /* committed by a later leader: this one won late and does not know it yet */
@@ -169,6 +189,7 @@ static void check_time(struct world *w, raft_index index, const struct entry *e)
         return;
     }
     int64_t steps = (int64_t)(e->term - c->chain_terms[index - 1]), lived_ms = (int64_t)(w->now_us / 1000) + 1000;
+    lived_ms += 20000 * (int64_t)w->counts[COUNT_CLOCK_JUMP];
     if (e->time_ms < c->times_ms[index - 1] ||
         e->time_ms > c->times_ms[index - 1] + steps * 60000 + lived_ms + lived_ms * world_drift_ppm / 1000000) {
         world_fail(w, "log time goes from %" PRId64 " to %" PRId64 " ms at entry %" PRIu64, c->times_ms[index - 1], e->time_ms,
@@ -204,7 +225,7 @@ uint64_t check_sum(const struct world *w, raft_index index) {
 /* A leader says that all up to here is committed: it must be on the disks of a majority now. */
 static void check_commit(struct world *w, const struct node *n, const struct raft_status *s) {
     struct check *c = w->check;
-    uint64_t durable[LIMIT_MEMBERS];
+    bool durable[LIMIT_MEMBERS];
     bool held = false; /* with its payload */
     for (uint32_t i = 0; i < s->members->count; i++) {
         const struct node *m = world_node(w, s->members->at[i].id);
@@ -217,7 +238,7 @@ static void check_commit(struct world *w, const struct node *n, const struct raf
         world_fail(w, "L5: node %" PRIu64 " commits %" PRIu64 ", and only witnesses have it on their disks", n->id,
                    s->commit_index);
     }
-    if (quorum_value(s->members, durable) == 0) {
+    if (!check_majorities(s->members, durable)) {
         world_fail(w, "L5: node %" PRIu64 " commits %" PRIu64 ", which is not on the disks of a majority", n->id, s->commit_index);
     }
     while (c->committed < s->commit_index) {

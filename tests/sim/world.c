@@ -42,6 +42,17 @@ const char *const world_count_names[COUNT_KINDS] = {"crashes",
                                                     "reads",
                                                     "reads by lease",
                                                     "reads failed",
+                                                    "frames corrupted",
+                                                    "payloads corrupted",
+                                                    "wall clock jumps",
+                                                    "clock rate changes",
+                                                    "clock jumps",
+                                                    "writes lost in crashes",
+                                                    "full disks",
+                                                    "fsync errors",
+                                                    "bits flipped on disk",
+                                                    "damages found at start",
+                                                    "older disks put back",
                                                     "steps"};
 
 static const uint64_t MS = 1000;
@@ -203,6 +214,26 @@ static void message_free(struct raft_message *m) {
     }
 }
 
+/* One bit of one payload, as a fault in memory does it: no check of the wire notices. */
+static bool message_corrupt(struct world *w, struct raft_message *m) {
+    if (m->kind != RAFT_APPEND || m->entry_count == 0) {
+        return false;
+    }
+    struct entry *e = (struct entry *)(uintptr_t)&m->entries[world_draw(w, m->entry_count)];
+    size_t size = blob_bytes(e->payload).size;
+    if (size == 0) {
+        return false;
+    }
+    struct blob *changed = blob_new(size);
+    must(changed != NULL);
+    memcpy(changed->data, e->payload->data, size);
+    changed->data[world_draw(w, size)] ^= (uint8_t)(1u << world_draw(w, 8));
+    blob_unref(e->payload);
+    e->payload = changed;
+    w->counts[COUNT_CORRUPTED_PAYLOAD]++;
+    return true;
+}
+
 static void message_post(struct world *w, struct node *from, struct raft_message *m) {
     check_release(w, from, m);
     world_mix(w, m->from << 56 ^ m->to << 48 ^ (uint64_t)m->kind << 40 ^ m->term << 24 ^ m->index ^ (uint64_t)m->refused << 63);
@@ -223,6 +254,12 @@ static void message_post(struct world *w, struct node *from, struct raft_message
         message_free(m);
         return;
     }
+    if (world_chance(w, w->corrupt_permille) && !world_chance(w, 30)) { /* the record layer's check drops it */
+        w->counts[COUNT_CORRUPTED_FRAME]++;
+        message_free(m);
+        return;
+    }
+    bool corrupted = w->corrupt_permille > 0 && world_chance(w, 1) && message_corrupt(w, m);
     uint32_t copies = 1;
     if (world_chance(w, w->duplicate_permille)) {
         w->counts[COUNT_DUPLICATED]++;
@@ -237,7 +274,8 @@ static void message_post(struct world *w, struct node *from, struct raft_message
         event_push(w, (struct event){.at_us = w->now_us + delay_us,
                                      .kind = EVENT_DELIVER,
                                      .node = (uint32_t)(to - w->nodes),
-                                     .message = i + 1 < copies ? message_copy(m) : m});
+                                     .message = i + 1 < copies ? message_copy(m) : m,
+                                     .corrupted = corrupted});
     }
 }
 
@@ -283,6 +321,20 @@ static void disk_clear(struct disk *d) {
     disk_cut(d, d->base.index + 1);
     free(d->entries);
     *d = (struct disk){0};
+}
+
+static bool disk_damaged(const struct disk *d) {
+    uint8_t hash[DIGEST_BYTES];
+    memcpy(hash, d->base.hash, sizeof hash);
+    for (uint32_t i = 0; i < d->count; i++) {
+        struct entry e = d->entries[i];
+        entry_seal(&e, hash);
+        if (memcmp(e.hash, d->entries[i].hash, DIGEST_BYTES) != 0) {
+            return true;
+        }
+        memcpy(hash, e.hash, DIGEST_BYTES);
+    }
+    return false;
 }
 
 static void disk_take(struct world *w, struct disk *d, const struct unit *u) {
@@ -358,9 +410,19 @@ static void unit_queue(struct world *w, struct node *n, struct unit *u) {
 
 /* --- Nodes --------------------------------------------------------------------------------------------------------------------- */
 
-uint64_t world_node_ms(const struct world *w, const struct node *n) {
+uint64_t world_clock_ms(const struct world *w, const struct node *n) {
     int64_t us = (int64_t)w->now_us;
-    return (uint64_t)(n->clock_offset_ms + (us + us * n->drift_ppm / 1000000) / 1000);
+    return (uint64_t)((n->clock_offset_us + us + us * n->drift_ppm / 1000000) / 1000);
+}
+
+static int32_t node_draw_drift(struct world *w) {
+    return (int32_t)(world_chance(w, 500) ? world_drift_ppm : world_draw(w, world_drift_ppm + 1)) * (world_chance(w, 500) ? 1 : -1);
+}
+
+void world_clock_rate(struct world *w, struct node *n) {
+    int64_t us = (int64_t)w->now_us, before = us * n->drift_ppm / 1000000;
+    n->drift_ppm = node_draw_drift(w);
+    n->clock_offset_us += before - us * n->drift_ppm / 1000000;
 }
 
 struct node *world_node(struct world *w, raft_id id) {
@@ -389,7 +451,7 @@ struct node *world_leader(struct world *w) {
 }
 
 static void node_schedule_tick(struct world *w, struct node *n) {
-    uint64_t deadline_ms = raft_deadline_ms(n->raft), now_ms = world_node_ms(w, n);
+    uint64_t deadline_ms = raft_deadline_ms(n->raft), now_ms = world_clock_ms(w, n);
     uint64_t wait_us = deadline_ms > now_ms ? (deadline_ms - now_ms) * MS : 0;
     uint64_t at_us = w->now_us + wait_us * 1000000 / (uint64_t)(1000000 + n->drift_ppm) + 1; /* its timers run as its clock does */
     if (n->tick_us == 0 || at_us < n->tick_us) {
@@ -400,6 +462,16 @@ static void node_schedule_tick(struct world *w, struct node *n) {
 
 static void node_start(struct world *w, struct node *n) {
     struct disk *d = &n->disk;
+    if (n->suspect && disk_damaged(d)) { /* in the middle or at the end: every entry was durable, so none may be missed */
+        w->counts[COUNT_DAMAGE_FOUND]++;
+        world_trace(w, "node %" PRIu64 " finds damage and does not come back under its id", n->id);
+        n->wiped = true;
+        return;
+    }
+    if (n->rolled_back) { /* found as DECISIONS 12 says; it comes back as a learner with another id */
+        n->wiped = true;
+        return;
+    }
     struct raft_members *members = world_alloc(1, sizeof *members);
     struct raft_start start = {.term = d->term, .vote = d->vote, .base = d->base, .applied_index = d->applied};
     disk_members(d, d->applied, members, &start.members_index);
@@ -417,7 +489,7 @@ static void node_start(struct world *w, struct node *n) {
     config.self = n->id;
     config.witness = n->witness;
     config.seed = world_draw(w, UINT64_MAX);
-    n->raft = raft_new(&config, &start, world_node_ms(w, n));
+    n->raft = raft_new(&config, &start, world_clock_ms(w, n));
     free(members);
     if (n->raft == NULL) {
         world_fail(w, "node %" PRIu64 " cannot start", n->id);
@@ -438,10 +510,9 @@ uint32_t world_add(struct world *w) {
     must(w->node_count < WORLD_NODES_MAX);
     struct node *n = &w->nodes[w->node_count];
     *n = (struct node){.id = 1 + w->node_count,
-                       .clock_offset_ms = (int64_t)world_draw(w, 1000000),
+                       .clock_offset_us = (int64_t)world_draw(w, 1000000000),
                        .wall_offset_ms = (int64_t)world_draw(w, 7200000),
-                       .drift_ppm = (int32_t)(world_chance(w, 500) ? world_drift_ppm : world_draw(w, world_drift_ppm + 1)) *
-                                    (world_chance(w, 500) ? 1 : -1),
+                       .drift_ppm = node_draw_drift(w),
                        .held = world_alloc(WORLD_SENDS_HELD_MAX, sizeof(struct held_send))};
     return w->node_count++;
 }
@@ -458,14 +529,15 @@ static void node_forget(struct node *n) { /* all that lives in memory only */
     n->crash_armed = 0;
 }
 
-void world_crash(struct world *w, struct node *n) {
-    world_trace(w, "crash of %" PRIu64, n->id);
-    w->counts[COUNT_CRASH]++;
+/* A process ends: of what was not reported as durable a part is on the disk all the same, in order; a unit is there or not, since its
+ * transaction is.  all: nothing of it. */
+static void node_lose(struct world *w, struct node *n, bool all) {
     uint32_t kept = 0, total = 0;
     for (struct unit *u = n->units; u != NULL; u = u->next) {
         total++;
     }
-    kept = (uint32_t)world_draw(w, total + 1); /* written but not reported */
+    kept = all ? 0 : (uint32_t)world_draw(w, total + 1); /* written but not reported */
+    w->counts[COUNT_WRITES_LOST] += total - kept;
     while (n->units != NULL) {
         struct unit *u = unit_shift(n);
         if (kept > 0) {
@@ -475,6 +547,68 @@ void world_crash(struct world *w, struct node *n) {
         unit_free(u);
     }
     node_forget(n);
+}
+
+void world_crash(struct world *w, struct node *n) {
+    world_trace(w, "crash of %" PRIu64, n->id);
+    w->counts[COUNT_CRASH]++;
+    node_lose(w, n, false);
+}
+
+void world_fsync_error(struct world *w, struct node *n) {
+    world_trace(w, "fsync error at %" PRIu64, n->id);
+    w->counts[COUNT_FSYNC_ERROR]++;
+    node_lose(w, n, true);
+}
+
+void world_flip(struct world *w, struct node *n) {
+    struct disk *d = &n->disk;
+    if (n->up || d->count == 0) {
+        return;
+    }
+    struct entry *e = &d->entries[world_draw(w, d->count)];
+    struct blob *payload = e->payload;
+    size_t size = blob_bytes(payload).size;
+    if (size > 0) {
+        struct blob *changed = blob_new(size);
+        must(changed != NULL);
+        memcpy(changed->data, payload->data, size);
+        changed->data[world_draw(w, size)] ^= (uint8_t)(1u << world_draw(w, 8));
+        blob_unref(payload);
+        e->payload = changed;
+    } else {
+        e->digest[0] ^= e->stripped_bytes > 0;
+        e->epoch ^= e->stripped_bytes == 0;
+    }
+    n->suspect = true;
+    w->counts[COUNT_BIT_FLIPPED]++;
+    world_trace(w, "a bit of entry %" PRIu64 " on the disk of %" PRIu64 " is flipped", e->index, n->id);
+}
+
+void world_keep_disk(struct world *w, struct node *n) {
+    (void)w;
+    disk_clear(&n->old);
+    n->old = n->disk;
+    n->old.entries = world_alloc(n->disk.count, sizeof *n->old.entries);
+    n->old.capacity = n->disk.count;
+    for (uint32_t i = 0; i < n->disk.count; i++) {
+        n->old.entries[i] = n->disk.entries[i];
+        blob_ref(n->old.entries[i].payload);
+    }
+    n->old_kept = true;
+}
+
+void world_put_back(struct world *w, struct node *n) {
+    if (n->up || !n->old_kept) {
+        return;
+    }
+    world_trace(w, "an older disk is put back into %" PRIu64, n->id);
+    w->counts[COUNT_OLD_DISK]++;
+    disk_clear(&n->disk);
+    n->disk = n->old;
+    n->old = (struct disk){0};
+    n->old_kept = false;
+    n->rolled_back = true;
 }
 
 void world_restart(struct world *w, struct node *n) {
@@ -630,11 +764,15 @@ static void node_take_notes(struct world *w, struct node *n, const struct raft_o
         w->counts[COUNT_QUORUM_LOST] += note->kind == RAFT_NOTE_QUORUM_LOST;
         if (note->kind == RAFT_NOTE_ROLE && note->a == RAFT_LEADER) {
             w->counts[COUNT_ELECTED]++;
+            if (w->restless && !w->calm && world_chance(w, 500)) {
+                world_later(w, 1 + world_draw(w, 2 * (uint64_t)w->delay_us_max), EVENT_CHANGE, n);
+            }
             if (w->short_reigns && !w->calm && world_chance(w, 900)) {
                 world_later(w, world_draw(w, 4 * (uint64_t)w->delay_us_max), EVENT_FALL, n);
             }
         }
-        if (note->kind == RAFT_NOTE_DIVERGED || note->kind == RAFT_NOTE_REFUSED) {
+        bool expected = note->kind == RAFT_NOTE_REFUSED && note->a == RAFT_APPEND && w->corrupted;
+        if (!expected && (note->kind == RAFT_NOTE_DIVERGED || note->kind == RAFT_NOTE_REFUSED)) {
             world_fail(w, "node %" PRIu64 ": note %d a=%" PRIu64 " b=%" PRIu64 " among honest members", n->id, (int)note->kind,
                        note->a, note->b);
         }
@@ -643,7 +781,7 @@ static void node_take_notes(struct world *w, struct node *n, const struct raft_o
 
 enum grey_error world_step(struct world *w, struct node *n, struct raft_input *in, raft_index *proposed) {
     struct raft_output out;
-    in->now_ms = n->tick_now_ms = world_node_ms(w, n);
+    in->now_ms = n->tick_now_ms = world_clock_ms(w, n);
     in->wall_ms = INT64_C(1800000000000) + n->wall_offset_ms + (int64_t)(w->now_us / 1000);
     w->counts[COUNT_STEPS]++;
     enum grey_error err = raft_step(n->raft, in, &out);
@@ -809,9 +947,9 @@ static void node_compact(struct world *w, struct node *n) {
 
 void world_propose(struct world *w, struct node *n) {
     struct raft_proposal proposals[4];
-    uint32_t count = (uint32_t)world_between(w, 1, 4);
+    uint32_t count = world_quiet ? 1 : (uint32_t)world_between(w, 1, 4);
     for (uint32_t i = 0; i < count; i++) {
-        size_t size = world_chance(w, 20) ? 4096 : 8 + world_draw(w, 64);
+        size_t size = !world_quiet && world_chance(w, 20) ? 4096 : 8 + world_draw(w, 64);
         struct blob *payload = blob_new(size);
         must(payload != NULL);
         memset(payload->data, (int)w->value, size);
@@ -843,7 +981,7 @@ static void client_act(struct world *w) {
     if (!n->up || n->paused_us > w->now_us) {
         return;
     }
-    if (world_chance(w, 300)) {
+    if (world_chance(w, w->leases ? 980 : 300)) {
         struct raft_input in = {.kind = RAFT_IN_READ, .context = ++w->value};
         claim_add(&n->reads, &n->read_count, &n->read_capacity, (struct claim){.context = w->value, .floor = w->acknowledged});
         (void)world_step(w, n, &in, NULL);
@@ -876,7 +1014,9 @@ static void world_handle(struct world *w, struct event *e) {
     case EVENT_DELIVER:
         if (alive) {
             struct raft_input in = {.kind = RAFT_IN_MESSAGE, .message = e->message};
+            w->corrupted = e->corrupted;
             (void)world_step(w, n, &in, NULL);
+            w->corrupted = false;
         }
         message_free(e->message);
         break;
@@ -911,7 +1051,18 @@ static void world_handle(struct world *w, struct event *e) {
     case EVENT_FALL:
         if (alive && !w->calm) {
             world_crash(w, n);
-            world_later(w, world_between(w, 20, 500) * MS, EVENT_RESTART, n);
+            world_later(w, n->quick ? world_between(w, 1, 50) * MS : world_between(w, 20, 500) * MS, EVENT_RESTART, n);
+            n->quick = false;
+        }
+        break;
+    case EVENT_CHANGE:
+        if (alive && !w->calm) {
+            chaos_hurry(w);
+        }
+        break;
+    case EVENT_JUMP:
+        if (alive && !w->calm) {
+            chaos_jump(w, n);
         }
         break;
     case EVENT_CLIENT:
@@ -962,6 +1113,7 @@ static void world_draw_character(struct world *w) {
     w->loss_permille = harsh ? (uint32_t)world_draw(w, 300) : (uint32_t)world_draw(w, 20);
     w->duplicate_permille = harsh ? (uint32_t)world_draw(w, 500) : (uint32_t)world_draw(w, 20);
     w->late_permille = harsh ? (uint32_t)world_draw(w, 100) : (uint32_t)world_draw(w, 5);
+    w->corrupt_permille = world_chance(w, 500) ? (uint32_t)world_draw(w, 30) : 0;
     w->delay_us_min = 100;
     w->delay_us_max = (uint32_t)world_between(w, 200, harsh ? 40000 : 5000);
     w->disk_us_min = 100;
@@ -979,6 +1131,15 @@ static void world_draw_character(struct world *w) {
         w->chaos_ms = 5000;
     }
     w->changes = !w->short_reigns && world_chance(w, 600);
+    w->leases = !w->short_reigns && !w->changes && world_chance(w, 500);
+    if (w->leases) {
+        w->config.lease_reads = true;
+        w->loss_permille = w->loss_permille < 20 ? w->loss_permille : 20;
+        w->late_permille = w->late_permille < 5 ? w->late_permille : 5;
+        w->delay_us_max = w->disk_us_max = 3000;
+        w->client_ms = 10;
+        w->chaos_ms = 1000;
+    }
     w->restless = w->changes && world_chance(w, 400);
     if (w->restless) {
         w->chaos_ms = (uint32_t)world_between(w, 50, 400);
@@ -987,14 +1148,14 @@ static void world_draw_character(struct world *w) {
     w->wipes = w->changes && world_chance(w, 400);
     w->voters_min = w->wipes ? 3 : 1;
     if (world_quiet) {
-        w->loss_permille = w->duplicate_permille = w->late_permille = 0;
+        w->loss_permille = w->duplicate_permille = w->late_permille = w->corrupt_permille = 0;
         w->delay_us_max = 1000;
         w->disk_us_max = 2000;
         w->client_ms = 100; /* ten requests a second */
         w->chaos_ms = UINT32_MAX / 4;
         w->config.window_entries = 1024;
         w->config.message_bytes_max = 65536;
-        w->changes = w->restless = w->wipes = w->short_reigns = false;
+        w->leases = w->changes = w->restless = w->wipes = w->short_reigns = false;
         w->voters_min = 3;
     }
 }
@@ -1008,6 +1169,7 @@ struct world *world_new(uint64_t seed, bool trace) {
     world_draw_character(w);
     static const uint32_t sizes[] = {1, 2, 3, 3, 3, 3, 5, 5};
     uint32_t voters = sizes[world_draw(w, 8)];
+    voters = w->leases ? 3 : voters;
     voters = voters < w->voters_min ? w->voters_min : voters;
     bool witness = voters == 3 && !w->wipes && world_chance(w, 500);
     struct raft_members *members = world_alloc(1, sizeof *members);
@@ -1035,6 +1197,7 @@ void world_free(struct world *w) {
         }
         node_forget(n);
         disk_clear(&n->disk);
+        disk_clear(&n->old);
         free(n->held);
         free(n->proposals);
         free(n->reads);

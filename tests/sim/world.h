@@ -47,6 +47,17 @@ enum world_count {
     COUNT_READ,
     COUNT_READ_LEASED,
     COUNT_READ_FAILED,
+    COUNT_CORRUPTED_FRAME,
+    COUNT_CORRUPTED_PAYLOAD,
+    COUNT_WALL_JUMP,
+    COUNT_CLOCK_RATE,
+    COUNT_CLOCK_JUMP,
+    COUNT_WRITES_LOST,
+    COUNT_FULL_DISK,
+    COUNT_FSYNC_ERROR,
+    COUNT_BIT_FLIPPED,
+    COUNT_DAMAGE_FOUND,
+    COUNT_OLD_DISK,
     COUNT_STEPS,
     COUNT_KINDS
 };
@@ -99,6 +110,11 @@ struct claim { /* a proposal or a read that waits */
 struct node {
     raft_id id;
     bool up, wiped, witness;
+    bool quick;       /* when it falls next it starts again at once */
+    bool suspect;     /* a bit of its disk was changed */
+    bool rolled_back; /* an older copy of its disk was put back */
+    bool old_kept;
+    struct disk old; /* that copy */
     struct raft *raft;
     struct disk disk;
     struct unit *units, *units_last; /* on the way to the disk */
@@ -112,7 +128,7 @@ struct node {
     uint64_t paused_us;   /* does nothing before */
     uint64_t slow_us;     /* the disk is slow before */
     uint64_t disk_free_us;
-    int64_t clock_offset_ms, wall_offset_ms;
+    int64_t clock_offset_us, wall_offset_ms;
     int32_t drift_ppm;
     int crash_armed; /* enum world_count of the crash, 0: none */
     raft_id install_from;
@@ -138,6 +154,8 @@ enum event_kind {
     EVENT_RESTART,
     EVENT_FALL,
     EVENT_CLIENT,
+    EVENT_CHANGE, /* an operator in a hurry */
+    EVENT_JUMP,
     EVENT_CHAOS
 };
 
@@ -148,6 +166,7 @@ struct event {
     uint64_t generation;
     struct raft_message *message;
     struct raft_load load;
+    bool corrupted; /* an entry of the message is not what was sent */
 };
 
 extern bool world_quiet; /* no faults, few clients */
@@ -155,6 +174,7 @@ extern bool world_quiet; /* no faults, few clients */
 struct world {
     uint64_t seed, random, now_us, order;
     bool trace, calm; /* calm: no more faults */
+    bool corrupted;   /* the message in hand is */
     const char *violation;
     char violation_text[256];
     struct event *heap;
@@ -164,10 +184,11 @@ struct world {
     bool cut[WORLD_NODES_MAX][WORLD_NODES_MAX]; /* from, to */
     struct raft_config config;
     /* drawn per seed */
-    uint32_t loss_permille, duplicate_permille, delay_us_min, delay_us_max, late_permille;
+    uint32_t loss_permille, duplicate_permille, delay_us_min, delay_us_max, late_permille, corrupt_permille;
     uint32_t disk_us_min, disk_us_max, chaos_ms, client_ms, compact_entries;
     bool wipes, changes;
     bool restless;     /* membership changes all the time, and the network breaks just then */
+    bool leases;       /* three voters, many reads, few writes: trials of the lease */
     bool short_reigns; /* leaders fall soon after their election, as in figure 8 of the Raft paper */
     uint32_t voters_min;
     uint64_t value;               /* last proposed */
@@ -189,13 +210,18 @@ void world_trace(struct world *w, const char *format, ...) __attribute__((format
 
 struct world *world_new(uint64_t seed, bool trace);
 void world_free(struct world *w);
-void world_run_until(struct world *w, uint64_t until_us);            /* or until a violation */
-struct node *world_node(struct world *w, raft_id id);                /* NULL: none */
-uint64_t world_node_ms(const struct world *w, const struct node *n); /* by its own clock */
-struct node *world_leader(struct world *w);                          /* the one of the highest term that believes so; NULL */
-uint32_t world_add(struct world *w);                                 /* a new node, empty and up; its number */
+void world_run_until(struct world *w, uint64_t until_us);             /* or until a violation */
+struct node *world_node(struct world *w, raft_id id);                 /* NULL: none */
+uint64_t world_clock_ms(const struct world *w, const struct node *n); /* by its own clock */
+struct node *world_leader(struct world *w);                           /* the one of the highest term that believes so; NULL */
+uint32_t world_add(struct world *w);                                  /* a new node, empty and up; its number */
 void world_crash(struct world *w, struct node *n);
 void world_restart(struct world *w, struct node *n);
+void world_fsync_error(struct world *w, struct node *n); /* what was not durable is gone, and so is the process */
+void world_flip(struct world *w, struct node *n);        /* one bit of a stored entry, the node is down */
+void world_keep_disk(struct world *w, struct node *n);   /* a copy of it, as of now */
+void world_put_back(struct world *w, struct node *n);    /* the copy takes the place of the disk, the node is down */
+void world_clock_rate(struct world *w, struct node *n);  /* its clock runs otherwise from now on */
 enum grey_error world_step(struct world *w, struct node *n, struct raft_input *in, raft_index *proposed);
 void world_propose(struct world *w, struct node *n);
 void world_later(struct world *w, uint64_t delay_us, enum event_kind kind, struct node *n);
@@ -205,7 +231,9 @@ uint64_t world_sum(uint64_t sum, const struct entry *e); /* the state after e */
 
 /* chaos.c */
 void chaos_act(struct world *w);
-void chaos_stop(struct world *w); /* heals everything */
+void chaos_jump(struct world *w, struct node *n); /* its clock leaps forward, as after sleep, and its owner notices */
+void chaos_hurry(struct world *w);                /* changes the membership of a leader that has just begun */
+void chaos_stop(struct world *w);                 /* heals everything */
 
 /* check.c: laws L1 to L6, L9 and L14 of the fault catalogue, as seen from outside */
 struct check *check_new(void);
