@@ -7,9 +7,10 @@
 #include "platform/now.h"
 
 #define TIME_MS_MAX (INT64_C(1) << 52)
-#define FAR_MS 60000                        /* nearer than that, the next leader's step is enough */
-#define AGREE_MS 10000                      /* clocks so close mean the same time */
-#define ASK_MS 10000u                       /* between two rounds of questions */
+#define FAR_MS 60000      /* nearer than that, the next leader's step is enough */
+#define AGREE_MS 10000    /* clocks so close mean the same time */
+#define COMPARE_MS 30000u /* ... while this leader's own clock agrees with the site: it may be the one that is wrong */
+#define ASK_MS 10000u     /* between two rounds of questions */
 #define CORE_HOLDS_MS (24u * 3600u * 1000u) /* so long after the core's word the gateways' own clocks do not overrule it */
 
 static struct metric corrections = METRIC_COUNTER("grey_clock_corrections_total", "Corrections of the site's time above 60 s.");
@@ -86,8 +87,8 @@ void clockset_start(void) {
 void clockset_duty(struct node *n) {
     struct clockset *c = &n->clockset;
     uint64_t now_ms = loop_now_ms(n->x.loop);
-    if (!n->leading || !is_far(n, now_wall_ms()) || now_ms < c->asked_ms + ASK_MS ||
-        (c->core_ms != 0 && now_ms < c->core_ms + CORE_HOLDS_MS)) {
+    uint64_t every_ms = is_far(n, now_wall_ms()) ? ASK_MS : COMPARE_MS;
+    if (!n->leading || now_ms < c->asked_ms + every_ms || (c->core_ms != 0 && now_ms < c->core_ms + CORE_HOLDS_MS)) {
         return;
     }
     struct raft_status s;

@@ -1,123 +1,161 @@
 #!/usr/bin/env python3
-"""Clients read and write few keys over all three gateways while these are killed, stopped and cut off at random; what the clients saw
-must be what one register, changed by one operation at a time, could have shown.  SECONDS and SEED may be given in the environment."""
+"""Clients of all three gateways must never see a site that no single register could be: a stale read or a lost update is wrong control.
+
+Gateways are killed, paused and cut off at random meanwhile.  GREY_SEED repeats the choices (not the timing), GREY_SECONDS sets the length."""
 from harness import *
-import linearize
+from linearize import history_is_linearizable
 
-SECONDS = int(os.environ.get("SECONDS_OF_CHAOS", "45"))
-SEED = int(os.environ.get("SEED", random.randrange(1 << 30)))
-KEYS = ["a", "b", "c", "d"]
+SEED = int(os.environ.get("GREY_SEED") or random.randrange(1 << 32))
+SECONDS = float(os.environ.get("GREY_SECONDS") or 60)
+CLIENTS, KEYS, KEYS_LIVE_S = 6, 3, 4  # new keys every few seconds: a write of unknown fate burdens the judge to the end of its key
+OUTCOME = {200: "ok", 201: "ok", 204: "ok", 404: "unmet", 412: "unmet"}
 
 
-class Client(threading.Thread):
-    def __init__(self, site, number):
-        super().__init__(daemon=True)
-        self.site, self.number, self.history, self.stop = site, number, [], False
-        self.chance = random.Random(SEED * 100 + number)
-        self.seen = {}
+class Clients:
+    """Threads that use few keys through any gateway and write down what they were told."""
 
-    def one(self, i):
-        chance, key = self.chance, self.chance.choice(KEYS)
-        kind = chance.choices(["read", "write", "swap", "create", "delete"], [45, 25, 18, 7, 5])[0]
-        if kind == "swap" and key not in self.seen:
-            kind = "read"
-        op = {"key": key, "kind": kind, "begin": time.monotonic()}
-        headers, value = {}, "%d.%d" % (self.number, i)
-        if kind in ("write", "swap", "create"):
+    def __init__(self, site):
+        self.site, self.begin, self.stop, self.lock = site, time.monotonic(), threading.Event(), threading.Lock()
+        self.history, self.odd, self.stale, self.unmarked, self.refused = [], [], 0, 0, 0
+        self.threads = [threading.Thread(target=self.run, args=(i,), daemon=True) for i in range(CLIENTS)]
+        for t in self.threads:
+            t.start()
+
+    def run(self, worker):
+        chance, count, seen = random.Random("%d client %d" % (SEED, worker)), 0, {}
+        while not self.stop.is_set():
+            count += 1
+            key = "reg-%d-%d" % ((time.monotonic() - self.begin) / KEYS_LIVE_S, chance.randrange(KEYS))
+            kind, node = chance.choice(["read", "read", "write", "create", "swap", "swap", "delete", "stale"]), chance.choice(self.site.nodes)
+            if kind == "swap" and key not in seen:
+                kind = "read"
+            try:
+                self.one(kind, node, key, "%d-%d" % (worker, count), seen)
+            except Exception as e:  # a client that dies silently would make the run look better than it is
+                self.odd.append("%s: %s" % (type(e).__name__, e))
+            time.sleep(chance.random() * 0.03)
+
+    def one(self, kind, node, key, value, seen):
+        port, path, headers = self.site.http[node], "/v1/kv/" + key, {}
+        if kind == "stale":
+            try:
+                a = request(port, "GET", path + "?consistency=stale", timeout=3)
+            except (OSError, http.client.HTTPException):
+                return
+            with self.lock:
+                self.stale += a.status == 200
+                self.unmarked += a.status == 200 and a.headers.get("x-grey-stale") != "true"
+            return
+        op = {"key": key, "kind": kind, "node": node, "begin": time.monotonic()}
+        if kind in ("write", "create", "swap"):
             op["value"] = value
         if kind == "swap":
-            op["match"] = self.seen[key]
+            op["match"] = seen[key]
             headers["If-Match"] = '"%d"' % op["match"]
         elif kind == "create":
             headers["If-None-Match"] = "*"
-        port = self.site.http[chance.choice(self.site.nodes)]
-        method = {"read": "GET", "delete": "DELETE"}.get(kind, "PUT")
         try:
-            a = request(port, method, "/v1/kv/lin-" + key, op.get("value"), headers, timeout=8)
+            a = request(port, {"read": "GET", "delete": "DELETE"}.get(kind, "PUT"), path, op.get("value"), headers, 5)
         except ConnectionRefusedError:
-            return  # certainly nothing
+            with self.lock:
+                self.refused += 1
+            return  # nothing was sent
         except (OSError, http.client.HTTPException):
             a = None
         op["end"] = time.monotonic()
-        etag = a.headers.get("etag") if a else None
-        version = int(etag.strip('"')) if etag else None
-        if a is None or a.status == 504:
-            if kind == "read":
-                return
+        status = a.status if a else None
+        if status == 503 or (kind == "read" and status in (None, 504)):
+            with self.lock:
+                self.refused += 1
+            return  # certainly without effect
+        if kind == "read" and status == 404:
+            op.update(outcome="ok", value=None, version=None)
+        elif status in (None, 504):
             op["outcome"] = "unknown"
-        elif a.status in (503, 429):
-            return
-        elif kind == "read" and a.status in (200, 404):
-            op.update(outcome="ok", value=a.body.decode() if a.status == 200 else None, version=version if a.status == 200 else None)
-            if a.status == 200:
-                self.seen[key] = version
-        elif a.status in (200, 201, 204):
-            op["outcome"] = "ok"
-            if kind != "delete":
-                op["version"] = version
-                self.seen[key] = version
-        elif a.status == 412 or (kind == "delete" and a.status == 404):
-            op["outcome"] = "unmet"
+        elif status in OUTCOME and not (status == 404 and kind != "delete"):
+            op["outcome"] = OUTCOME[status]
+            if op["outcome"] == "ok" and kind != "delete":
+                op["version"] = seen[key] = int(a.headers["etag"].strip('"'))
+            if kind == "read":
+                op["value"] = a.body.decode()
         else:
-            raise AssertionError("%s %s: %d %s" % (method, key, a.status, a.body))
-        self.history.append(op)
+            op["outcome"] = "unknown"
+            self.odd.append("%s: %d %s" % (kind, status, a.body[:120]))
+        with self.lock:
+            self.history.append(op)
 
-    def run(self):
-        i = 0
-        while not self.stop:
-            i += 1
-            self.one(i)
-            time.sleep(self.chance.random() * 0.02)
+    def end(self):
+        self.stop.set()
+        for t in self.threads:
+            t.join(20)
+        return sorted(self.history, key=lambda o: o["begin"])
 
 
-def nemesis(site, until):
-    chance, counts = random.Random(SEED), {}
-    while time.time() < until:
-        deed = chance.choice(["kill", "kill", "pause", "pause", "isolate", "isolate", "rest"])
-        counts[deed] = counts.get(deed, 0) + 1
-        victim = chance.choice(site.nodes)
-        name = "node%d" % victim
-        if deed == "kill":
+def torment(site, seconds):
+    """One fault after the other; at most one gateway is away at a time, so that the site goes on."""
+    chance, deadline, counts = random.Random("%d nemesis" % SEED), time.monotonic() + seconds, {"kill": 0, "pause": 0, "cut": 0}
+    while time.monotonic() < deadline:
+        what, node = chance.choice(sorted(counts)), chance.choice(site.nodes)
+        name, away = "node%d" % node, 0.1 + 2.9 * chance.random()
+        counts[what] += 1
+        if what == "kill":
             site.kill(name)
-            time.sleep(chance.random() * 1.5)
-            site.restart(name)
-        elif deed == "pause":
-            site.processes[name].send_signal(signal.SIGSTOP)
-            time.sleep(0.1 + chance.random() * 2.9)
-            site.processes[name].send_signal(signal.SIGCONT)
-        elif deed == "isolate":
-            site.isolate(victim)
-            time.sleep(0.5 + chance.random() * 2.5)
+            time.sleep(away)
+            site.start_node(node)
+        elif what == "pause":
+            site.kill(name, signal.SIGSTOP)
+            time.sleep(away)
+            site.kill(name, signal.SIGCONT)
+        else:
+            site.isolate(node)
+            time.sleep(away)
             site.heal()
-        time.sleep(chance.random() * 1.5)
+        time.sleep(0.5 + chance.random())
     return counts
 
 
+def forge(site, history):
+    """The judge must refuse this run's own history once one answer in it is made wrong."""
+    unsure = {o["key"] for o in history if o["outcome"] == "unknown"}
+    history, writes = [o for o in history if o["key"] not in unsure], {}
+    for o in history:
+        if o["kind"] in ("write", "create", "swap") and o["outcome"] == "ok":
+            writes.setdefault(o["key"], []).append(o)
+    a, b = next((a, b) for w in writes.values() for a in w for b in w if a["end"] < b["begin"])
+    late = max(o["end"] for o in history) + 1
+    read = dict(key=a["key"], kind="read", begin=late, end=late + 1, outcome="ok", value=a["value"], version=a["version"])
+    site.ok(history_is_linearizable([o for o in history if o["key"] == a["key"]] + [read])[0] is False, "a forged stale read is refused")
+    swap = next(o for o in history if o["kind"] == "swap" and o["outcome"] == "ok")
+    twice = dict(swap, begin=swap["end"] + 1e-6, end=late, value="lost update", version=1 << 62)
+    site.ok(history_is_linearizable([o for o in history if o["key"] == swap["key"]] + [twice])[0] is False, "a forged lost update, two swaps of one version, is refused")
+
+
 def test(site):
-    print("# SEED=%d" % SEED, flush=True)
-    clients = [Client(site, i) for i in range(8)]
-    for c in clients:
-        c.start()
-    counts = nemesis(site, time.time() + SECONDS)
+    print("# GREY_SEED=%d" % SEED, flush=True)
+    clients = Clients(site)
+    counts = torment(site, SECONDS)
     site.wait_whole()
-    time.sleep(2)
-    for c in clients:
-        c.stop = True
-    for c in clients:
-        c.join(30)
-    history = sorted((op for c in clients for op in c.history), key=lambda op: op["begin"])
-    unknown = sum(op["outcome"] == "unknown" for op in history)
-    site.ok(len(history) > 20 * SECONDS, "%d operations, %d of unknown outcome, while: %s" % (len(history), unknown, counts))
-    with open(site.path("history.jsonl"), "w") as f:
-        f.writelines(json.dumps(op) + "\n" for op in history)
-    good, why = linearize.history_is_linearizable(history)
-    site.ok(good is True, "the history is linearizable %s" % why)
-    stale = [dict(op) for op in history]  # the last read of a key says what was there long before: the checker must see it
-    reads = [op for op in stale if op["kind"] == "read" and op["outcome"] == "ok" and op["version"]]
-    first, last = reads[0], [r for r in reads if r["key"] == reads[0]["key"]][-1]
-    last["value"], last["version"] = first["value"], first["version"]
-    site.ok(linearize.history_is_linearizable(stale)[0] is False, "and with one stale read put in it is refused")
+    time.sleep(1)
+    history = clients.end()
+    unknown = sum(o["outcome"] == "unknown" for o in history)
+    print("# %d operations (%d of unknown outcome, %d reads), %d refused, %d stale reads; %s"
+          % (len(history), unknown, sum(o["kind"] == "read" for o in history), clients.refused, clients.stale, counts), flush=True)
+    good, why = history_is_linearizable(history)
+    if good is not True:
+        path = os.path.join(tempfile.gettempdir(), "grey-history-%d.jsonl" % SEED)
+        with open(path, "w") as f:
+            f.writelines(json.dumps(o) + "\n" for o in history)
+        print("# the history is kept in %s: tests/system/linearize.py judges it again" % path)
+        for sentence in why:
+            print("# " + sentence)
+    site.ok(good is True, "%d operations under %d faults, seed %d: linearizable" % (len(history), sum(counts.values()), SEED))
+    site.ok(not clients.odd, "every answer was one that the API promises %s" % clients.odd[:3])
+    site.ok(len(history) > 20 * SECONDS and all(counts.values() or [0]) or SECONDS < 30, "there was enough to judge")
+    site.ok(clients.stale > 0 and clients.unmarked == 0, "all %d stale reads said so" % clients.stale)
+    forge(site, history)
     site.wait_same_state()
 
 
-run_test(test, core=False, links=True)
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # a time-out of the runner: leave no gateway behind
+    run_test(test, links=True, core=False)
