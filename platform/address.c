@@ -118,7 +118,7 @@ int address_resolve(const char *host, const char *port, const struct addrinfo *h
 }
 
 static int listen_tcp(const char *text, struct fault *f) {
-    char host[ADDRESS_HOST_BYTES], port[ADDRESS_PORT_BYTES];
+    char host[ADDRESS_HOST_BYTES] = "", port[ADDRESS_PORT_BYTES] = "";
     if (address_split(text, host, port, f) != E_OK) {
         return -1;
     }

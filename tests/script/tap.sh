@@ -9,7 +9,7 @@ for program in "$@"; do
     output=$(CMOCKA_MESSAGE_OUTPUT=TAP timeout "${TEST_TIMEOUT:-600}" "$program" 2>&1)
     status=$?
     ok=$(grep -c '^ok ' <<<"$output")
-    bad=$(grep -c '^not ok ' <<<"$output")
+    bad=$(grep '^not ok ' <<<"$output" | grep -vc '# SKIP') # cmocka says so of a test that skips itself, with its reason before
     if [ "$bad" -eq 0 ] && { [ "$status" -ne 0 ] || [ "$ok" -eq 0 ]; }; then
         bad=1
     fi
