@@ -279,6 +279,9 @@ static const char *member_state(struct api *a, const struct raft_status *s, cons
     if (m->id == s->self) {
         return "healthy";
     }
+    if (node_fenced(a->o.node) == m->id) {
+        return "fenced";
+    }
     for (uint32_t i = 0; i < s->peer_count; i++) {
         if (s->role == RAFT_LEADER && s->peers[i].id == m->id) {
             return s->peers[i].active ? "healthy" : "dead";

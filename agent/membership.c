@@ -131,6 +131,10 @@ static void be_removed(struct node *n) {
     }
 }
 
+raft_id node_fenced(const struct node *n) {
+    return n->fenced;
+}
+
 bool node_removed(const struct node *n) {
     return n->removed;
 }
@@ -335,6 +339,7 @@ static void on_duty(void *context) {
 
 void membership_start(struct node *n) {
     clockset_start();
+    statehash_start();
     n->duty = (struct loop_timer){.fire = on_duty, .context = n};
     loop_timer_after(n->x.loop, &n->duty, DUTY_MS);
 }

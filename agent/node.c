@@ -275,6 +275,7 @@ static bool apply_one(struct node *n, const struct entry *e) {
         return false;
     }
     metrics_add(&commits, 0, 1);
+    statehash_applied(n);
     n->applied_point = (struct raft_point){.index = e->index, .term = e->term, .time_ms = e->time_ms};
     memcpy(n->applied_point.hash, e->hash, DIGEST_BYTES);
     if (e->kind == ENTRY_CONFIG) {
@@ -439,12 +440,19 @@ static void peer_message(void *context, raft_id from, const struct message *m) {
     case MESSAGE_JOIN:
         membership_join(n, from, &m->u.join);
         return;
+    case MESSAGE_STATE_HASH:
+        statehash_message(n, from, &m->u.state_hash);
+        return;
     case MESSAGE_CLOCK:
         clockset_message(n, from, &m->u.clock);
         return;
     case MESSAGE_JOIN_REPLY:
         if (m->u.join_reply.err == E_ROLLED_BACK) {
             diskwatch_told(n, from, &m->u.join_reply);
+        } else if (m->u.join_reply.err == E_STATE_DIFFERS) {
+            char detail[121] = "";
+            memcpy(detail, m->u.join_reply.detail.data, m->u.join_reply.detail.size < 120 ? m->u.join_reply.detail.size : 120);
+            statehash_told(n, from, detail);
         } else {
             membership_join_reply(n, &m->u.join_reply);
         }

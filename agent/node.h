@@ -75,7 +75,8 @@ struct node_order {
     struct grey_name to; /* to whom; empty: the best follower */
 };
 void node_order(struct node *n, const struct node_order *o, node_done *done, void *context);
-bool node_removed(const struct node *n); /* the site goes on without this node, for good */
+raft_id node_fenced(const struct node *n); /* leader: the member whose state differed; 0: none */
+bool node_removed(const struct node *n);   /* the site goes on without this node, for good */
 
 /* Events that this gateway keeps until the site has a leader again (agent/provisional.c).  receipt 0: it keeps no such event. */
 void node_provisional_find(struct node *n, struct bytes source, struct bytes id,

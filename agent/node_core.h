@@ -8,11 +8,13 @@
  *   requests.c  proposals and reads of clients: held, batched, forwarded, answered
  *   catchup.c   snapshots between gateways, both sides
  *   upkeep.c    flushing rows, writing snapshots, compaction
+ *   statehash.c do all hold the same state?
  *   diskwatch.c disks that forgot, disks that are slow
  *   rows.c      rows and payloads that may be on disk only */
 #ifndef AGENT_NODE_CORE_H
 #define AGENT_NODE_CORE_H
 
+#include "agent/agreement.h"
 #include "agent/node.h"
 
 #define REQUESTS_MAX 8192u         /* clients and forwards together; above: E_BUSY */
@@ -147,6 +149,12 @@ void witness_apply(struct node *n);
 void witness_turn(struct node *n);
 void witness_rebased(struct node *n, const struct raft_output *out); /* before what it says is stored */
 
+/* --- statehash.c: do all gateways hold the same state? ----------------------------------------------------------------------------- */
+void statehash_start(void);
+void statehash_applied(struct node *n); /* after each applied entry */
+void statehash_message(struct node *n, raft_id from, const struct message_state_hash *m);
+void statehash_told(struct node *n, raft_id from, const char *detail); /* that our state is another one */
+
 /* --- provisional.c: events taken without a leader --------------------------------------------------------------------------------- */
 struct provisional {
     uint64_t events, bytes; /* in intake.db */
@@ -263,6 +271,8 @@ struct node {
     struct diskwatch diskwatch;
     struct raft_point applied_point; /* of the entry that was last applied here */
     struct clockset clockset;
+    struct agreement agreement;
+    raft_id fenced; /* the last one that was told so */
     struct provisional provisional;
     uint64_t leaderless_ms; /* since when no leader is known */
     struct invitation invitations[LIMIT_MEMBERS];

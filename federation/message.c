@@ -149,6 +149,11 @@ void message_encode(const struct message *m, struct builder *out) {
         codec_put_text(out, j->leader_address);
         return;
     }
+    case MESSAGE_STATE_HASH:
+        head(out, m->kind, 2);
+        codec_put_uint(out, m->u.state_hash.index);
+        codec_put_bytes(out, bytes_of(m->u.state_hash.hash, DIGEST_BYTES));
+        return;
     case MESSAGE_CLOCK:
         head(out, m->kind, 2);
         codec_put_bool(out, m->u.clock.is_answer);
@@ -339,7 +344,7 @@ static void decode_payloads(struct codec_reader *r, struct message *m) {
 static const uint8_t field_counts[] = {
     [MESSAGE_HELLO] = 8,         [MESSAGE_RAFT] = 11,      [MESSAGE_FORWARD] = 5,        [MESSAGE_FORWARD_REPLY] = 5,
     [MESSAGE_JOIN] = 5,          [MESSAGE_JOIN_REPLY] = 3, [MESSAGE_SNAPSHOT_FETCH] = 3, [MESSAGE_SNAPSHOT_CHUNK] = 5,
-    [MESSAGE_PAYLOAD_FETCH] = 3, [MESSAGE_PAYLOADS] = 4,   [MESSAGE_CLOCK] = 2,
+    [MESSAGE_PAYLOAD_FETCH] = 3, [MESSAGE_PAYLOADS] = 4,   [MESSAGE_CLOCK] = 2,          [MESSAGE_STATE_HASH] = 2,
 };
 
 static void decode_fields(struct codec_reader *r, struct message *m) {
@@ -391,6 +396,16 @@ static void decode_fields(struct codec_reader *r, struct message *m) {
         j->err = read_error(r);
         j->detail = codec_text(r, DETAIL_BYTES_MAX);
         j->leader_address = codec_text(r, LIMIT_ADDRESS_BYTES);
+        return;
+    }
+    case MESSAGE_STATE_HASH: {
+        m->u.state_hash.index = codec_uint(r, INT64_MAX);
+        struct bytes hash = codec_bytes(r, DIGEST_BYTES);
+        if (hash.size == DIGEST_BYTES) {
+            memcpy(m->u.state_hash.hash, hash.data, DIGEST_BYTES);
+        } else if (r->err == E_OK) {
+            r->err = E_BAD_MESSAGE;
+        }
         return;
     }
     case MESSAGE_CLOCK:

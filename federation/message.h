@@ -41,6 +41,12 @@ struct message_join_reply {
     struct bytes detail, leader_address;
 };
 
+/* To the leader: the hash of the state that this node has after entry `index`. */
+struct message_state_hash {
+    raft_index index;
+    uint8_t hash[DIGEST_BYTES];
+};
+
 /* What does your wall clock say? */
 struct message_clock {
     bool is_answer;
@@ -81,6 +87,7 @@ struct message {
         struct message_join join;
         struct message_join_reply join_reply;
         struct message_clock clock;
+        struct message_state_hash state_hash;
         struct message_snapshot_fetch snapshot_fetch;
         struct message_snapshot_chunk snapshot_chunk;
         struct message_payload_fetch payload_fetch;

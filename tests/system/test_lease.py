@@ -112,7 +112,7 @@ def simulated():
     within = subprocess.run([sim, "--count", "20", "--minutes", "2"], stdout=subprocess.PIPE, text=True)
     beyond = subprocess.run([sim, "--count", "80", "--minutes", "2", "--drift-ppm", "600000"], stdout=subprocess.PIPE, text=True)
     leased = [l for l in within.stdout.splitlines() if l.split("  ")[0] == "" and "reads by lease" in l]
-    return within.returncode == 0 and leased and int(leased[0].split()[-1]) > 1000, "while the lease of" in beyond.stdout
+    return within.returncode == 0 and leased and int(leased[0].split()[-1]) > 1000, "holds the lease of" in beyond.stdout
 
 
 def test(site):

@@ -147,6 +147,7 @@ static void others_come_back(void **state) {
                     .http_address = bytes_str("b:2")}},
         {.kind = MESSAGE_JOIN_REPLY,
          .u.join_reply = {.err = E_NOT_LEADER, .detail = bytes_str("d"), .leader_address = bytes_str("l:1")}},
+        {.kind = MESSAGE_STATE_HASH, .u.state_hash = {.index = 4000, .hash = {1, 2, 3}}},
         {.kind = MESSAGE_CLOCK, .u.clock = {.is_answer = true, .time_ms = -5}},
         {.kind = MESSAGE_SNAPSHOT_FETCH, .u.snapshot_fetch = {.index = 8, .offset = 9, .bytes_max = 10}},
         {.kind = MESSAGE_SNAPSHOT_CHUNK, .u.snapshot_chunk = {.index = 8, .offset = 9, .total_bytes = 10, .chunk = bytes_str("c")}},
