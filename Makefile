@@ -107,7 +107,8 @@ NIGHTLY_SEED ?= 1
 NIGHTLY_COUNT ?= 100000
 NIGHTLY_WEEKS ?= 100
 SIM_BRIEF ?= --seed 1 --count 250 --minutes 2 --recheck
-sim: $(BUILD)/sim ## the deterministic simulator of the consensus core: build/<arch>/sim --help
+sim: $(BUILD)/sim ## the deterministic simulator of the consensus core: build/sim --help
+	$(Q)ln -sfn $(patsubst build/%,%,$(BUILD))/sim build/sim
 sim-mutants: $(BUILD)/sim ## known bugs put back, each to be found; some: make sim-mutants MUTANTS="04 12"
 	$(Q)CC="$(CC)" tests/mutants/run.sh $(BUILD) $(MUTANTS)
 nightly: $(BUILD)/sim ## 100,000 seeds of 10 minutes, 100 of a week, and the known bugs
