@@ -57,7 +57,8 @@ static void judge(struct node *n, raft_index index) {
     if (v == AGREEMENT_SPLIT) {
         metrics_add(&differing, 0, 1);
         log_error("statehash", "split",
-                  "error=GREY-%d the gateways differ at index %" PRIu64 " and there is no majority: compare state_hash in GET /v1/raft/status of all",
+                  "error=GREY-%d the gateways differ at index %" PRIu64
+                  " and there is no majority: compare state_hash in GET /v1/raft/status of all",
                   error_id(E_STATE_DIFFERS), index);
     }
     for (uint32_t i = 0; i < count && !n->has_failed; i++) {
