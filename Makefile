@@ -67,7 +67,7 @@ $(BUILD)/lib%.a:
 
 $(BUILD)/greyd: $(BUILD)/obj/agent/greyd.o $(BUILD)/libagent.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
-$(BUILD)/greyctl: $(BUILD)/obj/agent/ctl/greyctl.o $(BUILD)/libctl.a $(BUILD)/libplatform.a
+$(BUILD)/greyctl: $(BUILD)/obj/agent/ctl/greyctl.o $(BUILD)/libctl.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 $(BUILD)/grey-core: $(BUILD)/obj/core/grey_core.o $(BUILD)/libcore.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)

@@ -420,6 +420,15 @@ static void raft_details(struct api_call *c) {
     json_key(&a.w, "last_time_ms");
     json_int(&a.w, s.last_time_ms);
     json_close(&a.w);
+    struct seal seal;
+    struct sealdb_signer signer;
+    sealing_status(n, &seal, &signer);
+    json_key(&a.w, "seal");
+    if (seal.index == 0) {
+        json_none(&a.w);
+    } else {
+        api_put_seal(&a.w, &seal, signer.node.text);
+    }
     put_uint(&a.w, "commit_index", s.commit_index);
     put_uint(&a.w, "applied_index", node_applied(n));
     put_hex(&a.w, "state_hash", hash, DIGEST_BYTES);
@@ -522,7 +531,7 @@ static const struct route routes[] = {
     {"GET", "/v1/tasks", not_here_yet},
     {"POST", "/v1/tasks", not_here_yet},
     {"GET", "/v1/quotas", not_here_yet},
-    {"GET", "/v1/audit", not_here_yet},
+    {"GET", "/v1/audit", api_audit},
     {"GET", "/v1/state", not_here_yet},
 };
 

@@ -80,6 +80,8 @@ static const struct key keys[] = {
          "a leader answers reads without asking the others while they have promised to follow it"),
     INT("consensus.clock_drift_percent", clock_drift_percent, 0, 50, "1",
         "reads by lease are right while no two clocks of the site run apart by more"),
+    INT("consensus.seal_interval_ms", seal_interval_ms, 0, 60000, "1000",
+        "a leader signs what is committed this often, when there is anything new; 0: each commit"),
     INT("consensus.snapshot_threshold", snapshot_threshold, 10, 10000000, "10000", "entries between two snapshots"),
     INT("consensus.snapshot_interval_secs", snapshot_interval_s, 1, 604800, "3600",
         "time between two snapshots, when there is anything new"),

@@ -25,6 +25,7 @@ struct config {
     int64_t election_timeout_ms, heartbeat_interval_ms; /* heartbeat 0: half of the default time-out, a third of a set one */
     bool lease_reads;
     int64_t clock_drift_percent;
+    int64_t seal_interval_ms;
     int64_t snapshot_threshold, snapshot_interval_s, snapshots_kept;
     int64_t commit_delay_ms, provisional_after_ms;
     int64_t default_priority;

@@ -202,6 +202,7 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .witness = c->mode == CONFIG_MODE_WITNESS,
                              .lease_reads = c->lease_reads,
                              .clock_drift_percent = (uint32_t)c->clock_drift_percent,
+                             .seal_interval_ms = (uint32_t)c->seal_interval_ms,
                              .snapshot_threshold_entries = (uint32_t)c->snapshot_threshold,
                              .snapshot_interval_s = (uint32_t)c->snapshot_interval_s,
                              .snapshots_kept = (uint32_t)c->snapshots_kept,

@@ -14,6 +14,7 @@ static void self_member(const struct node *n, struct raft_member *m) {
     *m = (struct raft_member){.id = n->self, .voter = true, .node = n->name};
     memcpy(m->peer_address, n->peer_address, sizeof m->peer_address);
     memcpy(m->http_address, n->http_address, sizeof m->http_address);
+    memcpy(m->sign_key, n->sealing.signer.public_key, sizeof m->sign_key);
 }
 
 static void bootstrap_flushed(void *context, struct sitelog_flush *job) {
@@ -198,7 +199,8 @@ static void ask_to_join(struct node *n, raft_id whom) {
                                    .witness = n->o.witness,
                                    .node = bytes_str(n->name.text),
                                    .peer_address = bytes_str(n->peer_address),
-                                   .http_address = bytes_str(n->http_address)}};
+                                   .http_address = bytes_str(n->http_address),
+                                   .sign_key = bytes_of(n->sealing.signer.public_key, KEYS_ED25519_PUBLIC_BYTES)}};
     (void)peers_send(n->peers, whom, &m);
 }
 
@@ -240,8 +242,9 @@ void membership_join(struct node *n, raft_id from, const struct message_join *j)
     struct raft_members wanted = *s.members;
     struct raft_member m = {.id = from, .witness = j->witness};
     if (j->id != from || !grey_name_valid((const char *)j->node.data, j->node.size) || j->peer_address.size == 0 ||
-        j->peer_address.size > LIMIT_ADDRESS_BYTES || j->http_address.size > LIMIT_ADDRESS_BYTES) {
-        reply_join(n, from, E_BAD_MESSAGE, "name, id or address is not valid");
+        j->peer_address.size > LIMIT_ADDRESS_BYTES || j->http_address.size > LIMIT_ADDRESS_BYTES ||
+        j->sign_key.size != RAFT_SIGN_KEY_BYTES) {
+        reply_join(n, from, E_BAD_MESSAGE, "name, id, address or key is not valid");
         return;
     }
     if (raft_members_find(s.members, from) != NULL) {
@@ -255,6 +258,7 @@ void membership_join(struct node *n, raft_id from, const struct message_join *j)
     memcpy(m.node.text, j->node.data, j->node.size);
     memcpy(m.peer_address, j->peer_address.data, j->peer_address.size);
     memcpy(m.http_address, j->http_address.data, j->http_address.size);
+    memcpy(m.sign_key, j->sign_key.data, sizeof m.sign_key);
     for (uint32_t i = 0; i < wanted.count; i++) { /* an earlier try of the same node that never became a voter gives way */
         const struct raft_member *w = &wanted.at[i];
         if (strcmp(w->node.text, m.node.text) == 0 && !w->voter && !w->voter_old) {

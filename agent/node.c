@@ -310,6 +310,7 @@ static bool apply_one(struct node *n, const struct entry *e) {
 static void apply(struct node *n) {
     if (n->o.witness) {
         witness_apply(n);
+        sealing_applied(n);
         return;
     }
     uint32_t count = 0;
@@ -324,6 +325,7 @@ static void apply(struct node *n) {
     }
     if (count > 0) {
         metrics_set(&applied_gauge, 0, (int64_t)state_applied(n->state));
+        sealing_applied(n);
         struct raft_input in = {.kind = RAFT_IN_APPLIED, .index = state_applied(n->state)};
         (void)node_step(n, &in, NULL);
         if (n->requests.batched.count > 0) { /* the log had no room for them; now it may */
@@ -405,6 +407,7 @@ static void peer_up(void *context, raft_id id, uint64_t start_count) {
     struct node *n = context;
     diskwatch_met(n, id, start_count);
     membership_link_up(n, id);
+    sealing_link_up(n, id);
     loop_again(n->x.loop);
 }
 
@@ -442,6 +445,9 @@ static void peer_message(void *context, raft_id from, const struct message *m) {
         return;
     case MESSAGE_STATE_HASH:
         statehash_message(n, from, &m->u.state_hash);
+        return;
+    case MESSAGE_SEAL:
+        sealing_message(n, from, &m->u.seal);
         return;
     case MESSAGE_CLOCK:
         clockset_message(n, from, &m->u.clock);
@@ -632,7 +638,8 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     n->stalled_timer = (struct loop_timer){.fire = persist_again, .context = n};
     n->table = table_new(TABLE_CLEAN_BYTES);
     n->held = mem_new(HELD_SENDS_MAX, sizeof *n->held);
-    bool ok = n->table != NULL && n->held != NULL && open_disk(n, &start, f);
+    bool ok =
+        n->table != NULL && n->held != NULL && open_disk(n, &start, f) && signer_open(n->o.data_dir, &n->sealing.signer, f) == E_OK;
     if (ok) {
         n->self = start.self;
         n->cluster_id = start.cluster_id;
@@ -650,6 +657,7 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     } else if (n->table == NULL || n->held == NULL) {
         (void)fault_set(f, E_NO_MEMORY, "node");
     }
+    struct seal newest = start.seal;
     bool empty = ok && start.raft.members == NULL && start.raft.entry_count == 0 && !start.rejoining;
     sitelog_start_free(&start);
     if (!ok) {
@@ -661,6 +669,7 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     requests_start(n);
     provisional_start(n);
     upkeep_start(n);
+    sealing_start(n, &newest);
     loop_hook(x->loop, on_turn, n);
     membership_start(n);
     arm_tick(n);
@@ -709,6 +718,7 @@ void node_free(struct node *n) {
         loop_hook_remove(n->x.loop, on_turn, n);
         requests_stop(n);
         provisional_stop(n);
+        sealing_stop(n);
         catchup_stop(n);
         upkeep_stop(n);
     }
@@ -794,6 +804,10 @@ const char *node_name(const struct node *n) {
 
 const char *node_site(const struct node *n) {
     return n->site.text;
+}
+
+uint64_t node_cluster_id(const struct node *n) {
+    return n->cluster_id;
 }
 
 uint32_t node_requests_waiting(const struct node *n) {

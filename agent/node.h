@@ -26,6 +26,7 @@ struct node_options {
     uint32_t clock_drift_percent;
     uint32_t snapshot_threshold_entries, snapshot_interval_s, snapshots_kept;
     uint32_t commit_delay_ms;    /* events below critical may wait this long to share a commit */
+    uint32_t seal_interval_ms;   /* the leader signs what is committed this often, when there is something new */
     uint32_t request_timeout_ms; /* without a leader, requests wait this long; then 503 */
     uint64_t queue_bytes_max;    /* proposed as ENTRY_LIMITS by a leader that finds another value in force */
 };
@@ -121,8 +122,11 @@ bool node_on_one_disk(const struct node *n);
 bool node_has_quorum(const struct node *n); /* leader: a majority answers; follower: it hears a leader */
 const char *node_name(const struct node *n);
 const char *node_site(const struct node *n);
+uint64_t node_cluster_id(const struct node *n);
 uint32_t node_requests_waiting(const struct node *n);
 void node_core_time(struct node *n, int64_t time_ms); /* the core's wall time, as it said over its authenticated channel */
-int64_t node_site_time_ms(const struct node *n);      /* log time now, as far as this node knows */
+/* The newest seal of the log that is known to hold here (index 0: none), and who made it. */
+void sealing_status(const struct node *n, struct seal *newest, struct sealdb_signer *signer);
+int64_t node_site_time_ms(const struct node *n); /* log time now, as far as this node knows */
 
 #endif

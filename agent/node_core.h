@@ -1,4 +1,4 @@
-/* node_core.h: the inside of a node, for the eleven sources that share it and for nobody else:
+/* node_core.h: the inside of a node, for the sources that share it and for nobody else:
  *   node.c      Raft inputs and outputs, applying
  *   persist.c   what a Raft output wants on disk, and what waits for it
  *   membership.c joining, promoting, replacing, leaving
@@ -9,6 +9,7 @@
  *   catchup.c   snapshots between gateways, both sides
  *   upkeep.c    flushing rows, writing snapshots, compaction
  *   statehash.c do all hold the same state?
+ *   sealing.c   signatures over what is committed
  *   diskwatch.c disks that forgot, disks that are slow
  *   rows.c      rows and payloads that may be on disk only */
 #ifndef AGENT_NODE_CORE_H
@@ -16,6 +17,7 @@
 
 #include "agent/agreement.h"
 #include "agent/node.h"
+#include "agent/signer.h"
 
 #define REQUESTS_MAX 8192u         /* clients and forwards together; above: E_BUSY */
 #define APPLY_PER_TURN 512u        /* entries; the loop then looks at its sockets again */
@@ -155,6 +157,22 @@ void statehash_applied(struct node *n); /* after each applied entry */
 void statehash_message(struct node *n, raft_id from, const struct message_state_hash *m);
 void statehash_told(struct node *n, raft_id from, const char *detail); /* that our state is another one */
 
+/* --- sealing.c: signatures over what is committed ------------------------------------------------------------------------------------ */
+struct sealing {
+    struct signer signer;
+    struct seal newest;  /* made here or found to hold; on disk, or on its way there */
+    struct seal waiting; /* of the leader, ahead of what is applied here; index 0: none */
+    uint64_t made_ms;    /* when this node last made one, 0: never */
+    bool looking;        /* an entry is read from disk to be compared */
+    struct loop_timer timer;
+};
+
+void sealing_start(struct node *n, const struct seal *newest);
+void sealing_stop(struct node *n);
+void sealing_applied(struct node *n); /* more is applied; before the core may forget it */
+void sealing_link_up(struct node *n, raft_id id);
+void sealing_message(struct node *n, raft_id from, const struct seal *s);
+
 /* --- provisional.c: events taken without a leader --------------------------------------------------------------------------------- */
 struct provisional {
     uint64_t events, bytes; /* in intake.db */
@@ -274,6 +292,7 @@ struct node {
     struct agreement agreement;
     raft_id fenced; /* the last one that was told so */
     struct provisional provisional;
+    struct sealing sealing;
     uint64_t leaderless_ms; /* since when no leader is known */
     struct invitation invitations[LIMIT_MEMBERS];
     uint32_t invitation_count;

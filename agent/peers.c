@@ -275,6 +275,19 @@ static bool accept_hello(struct link *k, const struct message_hello *h) {
     return true;
 }
 
+/* A hello on a link that is up: the other side now knows its cluster.  False: refused. */
+static bool accept_cluster(struct link *k, const struct message_hello *h) {
+    struct peers *p = k->owner;
+    if (h->id != k->id || h->cluster_id == 0 || (p->options.cluster_id != 0 && h->cluster_id != p->options.cluster_id)) {
+        refuse(k, REFUSED_SITE, E_WRONG_SITE, "a second hello of another node or cluster");
+        return false;
+    }
+    if (p->options.cluster_id == 0) {
+        p->events->cluster_seen(p->context, h->cluster_id);
+    }
+    return true;
+}
+
 /* One whole message.  False: the link is gone. */
 static bool take_message(struct link *k, struct bytes content) {
     struct peers *p = k->owner;
@@ -290,8 +303,7 @@ static bool take_message(struct link *k, struct bytes content) {
     bool alive = true;
     if (m.kind == MESSAGE_HELLO) {
         if (k->up) {
-            refuse(k, REFUSED_MESSAGE, E_BAD_MESSAGE, "a second hello");
-            alive = false;
+            alive = accept_cluster(k, &m.u.hello);
         } else {
             if (!k->hello_sent) {
                 send_hello(k);
@@ -593,6 +605,11 @@ void peers_free(struct peers *p) {
 
 void peers_set_cluster(struct peers *p, uint64_t cluster_id) {
     p->options.cluster_id = cluster_id;
+    for (uint32_t i = 0; i < LINKS_MAX; i++) {
+        if (p->links[i].up) {
+            send_hello(&p->links[i]); /* its first one named none */
+        }
+    }
 }
 
 static void set_target(struct target *t, const char *address, raft_id id, const char *node) {

@@ -268,7 +268,12 @@ static enum grey_error open_both(struct sitedisk *d, const struct sitelog_option
                                  struct fault *f) {
     d->log = logdb_open(d->log_path, f);
     enum grey_error err = d->log == NULL ? f->code : E_OK;
-    if (err == E_OK && (err = snapshot_list_load(d->snapshot_dir, &d->snapshots, f)) == E_OK) {
+    if (err == E_OK) {
+        d->seals = sealdb_open(d->log, f);
+        err = d->seals == NULL ? f->code : sealdb_check(d->seals, f);
+    }
+    if (err == E_OK && (err = sealdb_newest(d->seals, &start->seal, f)) == E_OK &&
+        (err = snapshot_list_load(d->snapshot_dir, &d->snapshots, f)) == E_OK) {
         err = sitedisk_finish_install(d, f);
     }
     if (err == E_OK) {
@@ -279,6 +284,8 @@ static enum grey_error open_both(struct sitedisk *d, const struct sitelog_option
 
 static void close_both(struct sitedisk *d) {
     statedb_close(d->state);
+    sealdb_close(d->seals);
+    d->seals = NULL;
     logdb_close(d->log);
     d->state = NULL;
     d->log = NULL;
@@ -341,7 +348,7 @@ static enum grey_error open_or_mend(struct sitedisk *d, const struct sitelog_opt
             err = load_tables(d, t, f);
         }
     }
-    if (err == E_CORRUPT) {
+    if (err == E_CORRUPT || err == E_SEAL) {
         sitelog_start_free(start);
         table_clear(t);
         if ((err = set_aside(d, o, f->text, f)) == E_OK && (err = open_both(d, o, start, f)) == E_OK) {
@@ -401,8 +408,7 @@ void sitedisk_close(struct sitedisk *d) {
         return;
     }
     keepdb_close(d->keep);
-    statedb_close(d->state);
-    logdb_close(d->log);
+    close_both(d);
     if (d->lock_fd >= 0) {
         close(d->lock_fd);
     }

@@ -19,6 +19,7 @@ struct sitedisk {
     bool two_devices; /* wal_dir has a reserve of its own */
     int lock_fd;
     struct logdb *log;
+    struct sealdb *seals; /* of log, closed before it */
     struct statedb *state;
     struct keepdb *keep; /* NULL until something is kept */
     char keep_path[LIMIT_PATH_BYTES + 16];
@@ -48,6 +49,8 @@ void sitedisk_read(struct sitedisk *d, struct sitelog_read *job);
 void sitedisk_keep(struct sitedisk *d, struct sitelog_keep *job);
 /* Sliced: job->slot.again tells that there is more to do. */
 void sitedisk_compact(struct sitedisk *d, struct sitelog_compact *job);
+
+void sitedisk_seal(struct sitedisk *d, struct sitelog_seal *job); /* agent/siteseal.c */
 
 /* agent/sitesnap.c */
 void sitedisk_snapshot(struct sitedisk *d, struct sitelog_snapshot *job);

@@ -68,6 +68,11 @@ static void keep_work(struct worker_job *job) {
     sitedisk_keep(keep->slot.owner->disk, keep);
 }
 
+static void seal_work(struct worker_job *job) {
+    struct sitelog_seal *seal = (struct sitelog_seal *)job;
+    sitedisk_seal(seal->slot.owner->disk, seal);
+}
+
 static void chore_work(struct worker_job *job) {
     struct sitelog *s = (struct sitelog *)((char *)job - offsetof(struct sitelog, chore));
     sitedisk_chore(s->disk);
@@ -247,6 +252,20 @@ static void keep_done(struct worker_job *job) {
     struct sitelog_keep *keep = (struct sitelog_keep *)job;
     one_done(keep->slot.owner);
     keep->done(keep->context, keep);
+}
+
+static void seal_done(struct worker_job *job) {
+    struct sitelog_seal *seal = (struct sitelog_seal *)job;
+    one_done(seal->slot.owner);
+    seal->done(seal->context, seal);
+}
+
+enum grey_error sitelog_seal(struct sitelog *s, struct sitelog_seal *job) {
+    job->seals = NULL;
+    job->signers = NULL;
+    job->seal_count = job->signer_count = 0;
+    job->fault = (struct fault){0};
+    return give(s, &job->job, &job->slot, seal_work, seal_done);
 }
 
 enum grey_error sitelog_keep(struct sitelog *s, struct sitelog_keep *job) {

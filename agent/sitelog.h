@@ -16,6 +16,7 @@
 #define AGENT_SITELOG_H
 
 #include "agent/keepdb.h"
+#include "agent/sealdb.h"
 #include "agent/table.h"
 #include "federation/raft/raft.h"
 #include "platform/fault.h"
@@ -46,6 +47,7 @@ struct sitelog_start {
     uint64_t start_count;        /* counts openings, this one included */
     struct raft_start raft;      /* ready for raft_new; members NULL for a node that waits to be added */
     struct raft_point applied;   /* what state.db stands for */
+    struct seal seal;            /* the newest on this disk, which holds; index 0: none */
     uint8_t state_hash[DIGEST_BYTES];
     bool rejoining;   /* its log was set aside, and it is no member yet: never bootstrap */
     char peers[1024]; /* rejoining: addresses to dial, separated by commas */
@@ -53,7 +55,7 @@ struct sitelog_start {
 
 /* Opens or creates; blocks (start of the program only).  Loads all rows of TABLE_META and TABLE_SEGMENT into t.
  * A damaged state.db is rebuilt from an image and the log.  A damaged log, or one that ends before what was promised, is set aside
- * where options.rejoins (start: fresh and rejoining), else E_CORRUPT (says what and where).
+ * where options.rejoins (start: fresh and rejoining), else E_CORRUPT (says what and where).  So is one whose newest seal does not hold.
  * E_LOCKED, E_DISK_VERSION, E_DISK_FULL, E_IO. */
 struct sitelog *sitelog_open(struct loop *loop, const struct sitelog_options *o, struct table *t, struct sitelog_start *start,
                              struct fault *f);
@@ -245,6 +247,30 @@ struct sitelog_keep {
     void *context;
 };
 enum grey_error sitelog_keep(struct sitelog *s, struct sitelog_keep *job);
+
+/* Seals of the log (agent/sealdb.h). */
+enum sitelog_seal_kind {
+    SITELOG_SEAL_PUT,  /* seal, signer */
+    SITELOG_SEAL_LIST, /* from, to -> seals, signers: the owner's, mem_free; before: the log's point before `from`.  E_NOT_FOUND */
+};
+struct sitelog_seal {
+    struct worker_job job;
+    struct sitelog_slot slot;
+    enum sitelog_seal_kind kind;
+    struct seal seal;
+    struct sealdb_signer signer;
+    raft_index from, to;
+    struct raft_point before;
+    struct seal *seals;
+    uint32_t seal_count;
+    struct sealdb_signer *signers;
+    uint32_t signer_count;
+    enum grey_error err;
+    struct fault fault;
+    void (*done)(void *context, struct sitelog_seal *job);
+    void *context;
+};
+enum grey_error sitelog_seal(struct sitelog *s, struct sitelog_seal *job);
 
 struct sitelog_usage {                                          /* as of the last finished job */
     uint64_t log_bytes, state_bytes, snapshot_bytes, wal_bytes; /* file sizes */

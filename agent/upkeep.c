@@ -190,8 +190,9 @@ void upkeep_turn(struct node *n) {
             u->dirty_since_ms = now_ms;
             loop_timer_set(n->x.loop, &u->timer, now_ms + FLUSH_MS);
         }
-        bool due = applied - u->flushed_index >= FLUSH_ENTRIES || now_ms - u->dirty_since_ms >= FLUSH_MS ||
-                   table_dirty_bytes(n->table) >= FLUSH_BYTES;
+        /* a membership at once: a node whose log is damaged learns from there whom to ask */
+        bool due = n->members_index > u->flushed_index || applied - u->flushed_index >= FLUSH_ENTRIES ||
+                   now_ms - u->dirty_since_ms >= FLUSH_MS || table_dirty_bytes(n->table) >= FLUSH_BYTES;
         if (due || u->snapshot_due) {
             flush(n);
         }

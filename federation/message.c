@@ -133,12 +133,13 @@ void message_encode(const struct message *m, struct builder *out) {
     }
     case MESSAGE_JOIN: {
         const struct message_join *j = &m->u.join;
-        head(out, m->kind, 5);
+        head(out, m->kind, 6);
         codec_put_uint(out, j->id);
         codec_put_text(out, j->node);
         codec_put_text(out, j->peer_address);
         codec_put_text(out, j->http_address);
         codec_put_uint(out, j->witness ? JOIN_FLAG_WITNESS : 0u);
+        codec_put_bytes(out, j->sign_key);
         return;
     }
     case MESSAGE_JOIN_REPLY: {
@@ -154,6 +155,16 @@ void message_encode(const struct message *m, struct builder *out) {
         codec_put_uint(out, m->u.state_hash.index);
         codec_put_bytes(out, bytes_of(m->u.state_hash.hash, DIGEST_BYTES));
         return;
+    case MESSAGE_SEAL: {
+        const struct seal *s = &m->u.seal;
+        head(out, m->kind, 5);
+        codec_put_uint(out, s->index);
+        codec_put_uint(out, s->epoch);
+        codec_put_uint(out, s->signer);
+        codec_put_bytes(out, bytes_of(s->hash, sizeof s->hash));
+        codec_put_bytes(out, bytes_of(s->signature, sizeof s->signature));
+        return;
+    }
     case MESSAGE_CLOCK:
         head(out, m->kind, 2);
         codec_put_bool(out, m->u.clock.is_answer);
@@ -343,9 +354,19 @@ static void decode_payloads(struct codec_reader *r, struct message *m) {
 
 static const uint8_t field_counts[] = {
     [MESSAGE_HELLO] = 8,         [MESSAGE_RAFT] = 11,      [MESSAGE_FORWARD] = 5,        [MESSAGE_FORWARD_REPLY] = 5,
-    [MESSAGE_JOIN] = 5,          [MESSAGE_JOIN_REPLY] = 3, [MESSAGE_SNAPSHOT_FETCH] = 3, [MESSAGE_SNAPSHOT_CHUNK] = 5,
+    [MESSAGE_JOIN] = 6,          [MESSAGE_JOIN_REPLY] = 3, [MESSAGE_SNAPSHOT_FETCH] = 3, [MESSAGE_SNAPSHOT_CHUNK] = 5,
     [MESSAGE_PAYLOAD_FETCH] = 3, [MESSAGE_PAYLOADS] = 4,   [MESSAGE_CLOCK] = 2,          [MESSAGE_STATE_HASH] = 2,
+    [MESSAGE_SEAL] = 5,
 };
+
+static void read_exactly(struct codec_reader *r, uint8_t *out, size_t size) {
+    struct bytes in = codec_bytes(r, size);
+    if (in.size == size) {
+        memcpy(out, in.data, size);
+    } else if (r->err == E_OK) {
+        r->err = E_BAD_MESSAGE;
+    }
+}
 
 static void decode_fields(struct codec_reader *r, struct message *m) {
     switch (m->kind) {
@@ -389,6 +410,7 @@ static void decode_fields(struct codec_reader *r, struct message *m) {
         j->peer_address = codec_text(r, LIMIT_ADDRESS_BYTES);
         j->http_address = codec_text(r, LIMIT_ADDRESS_BYTES);
         j->witness = (codec_uint(r, JOIN_FLAG_WITNESS) & JOIN_FLAG_WITNESS) != 0;
+        j->sign_key = codec_bytes(r, RAFT_SIGN_KEY_BYTES);
         return;
     }
     case MESSAGE_JOIN_REPLY: {
@@ -398,14 +420,17 @@ static void decode_fields(struct codec_reader *r, struct message *m) {
         j->leader_address = codec_text(r, LIMIT_ADDRESS_BYTES);
         return;
     }
-    case MESSAGE_STATE_HASH: {
+    case MESSAGE_STATE_HASH:
         m->u.state_hash.index = codec_uint(r, INT64_MAX);
-        struct bytes hash = codec_bytes(r, DIGEST_BYTES);
-        if (hash.size == DIGEST_BYTES) {
-            memcpy(m->u.state_hash.hash, hash.data, DIGEST_BYTES);
-        } else if (r->err == E_OK) {
-            r->err = E_BAD_MESSAGE;
-        }
+        read_exactly(r, m->u.state_hash.hash, DIGEST_BYTES);
+        return;
+    case MESSAGE_SEAL: {
+        struct seal *s = &m->u.seal;
+        s->index = codec_uint(r, INT64_MAX);
+        s->epoch = codec_uint(r, INT64_MAX);
+        s->signer = codec_uint(r, UINT64_MAX);
+        read_exactly(r, s->hash, sizeof s->hash);
+        read_exactly(r, s->signature, sizeof s->signature);
         return;
     }
     case MESSAGE_CLOCK:

@@ -4,6 +4,7 @@
 #define FEDERATION_MESSAGE_H
 
 #include "federation/raft/raft.h"
+#include "federation/seal.h"
 #include "include/grey/protocol.h"
 #include "platform/codec.h"
 
@@ -35,6 +36,7 @@ struct message_join {
     raft_id id;
     bool witness;
     struct bytes node, peer_address, http_address;
+    struct bytes sign_key; /* public, RAFT_SIGN_KEY_BYTES */
 };
 struct message_join_reply {
     enum grey_error err; /* E_NOT_LEADER: leader_address says whom to ask */
@@ -88,6 +90,7 @@ struct message {
         struct message_join_reply join_reply;
         struct message_clock clock;
         struct message_state_hash state_hash;
+        struct seal seal; /* by the leader, of what is committed */
         struct message_snapshot_fetch snapshot_fetch;
         struct message_snapshot_chunk snapshot_chunk;
         struct message_payload_fetch payload_fetch;

@@ -147,17 +147,21 @@ void raft_members_leave_joint(struct raft_members *m) {
     m->count = kept;
 }
 
+static const uint8_t no_key[RAFT_SIGN_KEY_BYTES];
+
 void raft_members_encode(const struct raft_members *m, struct builder *out) {
     codec_put_array(out, m->count);
     for (uint32_t i = 0; i < m->count; i++) {
         const struct raft_member *member = &m->at[i];
-        codec_put_array(out, 5);
+        codec_put_array(out, 6);
         codec_put_uint(out, member->id);
         codec_put_uint(out, (member->voter ? MEMBER_VOTER : 0u) | (member->voter_old ? MEMBER_VOTER_OLD : 0u) |
                                 (member->witness ? MEMBER_WITNESS : 0u) | (member->leaving ? MEMBER_LEAVING : 0u));
         codec_put_text(out, bytes_str(member->node.text));
         codec_put_text(out, bytes_str(member->peer_address));
         codec_put_text(out, bytes_str(member->http_address));
+        bool has_key = memcmp(member->sign_key, no_key, sizeof no_key) != 0;
+        codec_put_bytes(out, bytes_of(member->sign_key, has_key ? sizeof member->sign_key : 0));
     }
 }
 
@@ -178,7 +182,8 @@ enum grey_error raft_members_decode(struct bytes in, struct raft_members *m) {
     uint64_t count = codec_array(&r, LIMIT_MEMBERS);
     for (uint64_t i = 0; i < count && r.err == E_OK; i++) {
         struct raft_member *member = &m->at[i];
-        if (codec_array(&r, 5) != 5 && r.err == E_OK) {
+        uint64_t fields = codec_array(&r, 6);
+        if (fields < 5 && r.err == E_OK) {
             r.err = E_BAD_MESSAGE;
         }
         member->id = codec_uint(&r, UINT64_MAX);
@@ -190,6 +195,12 @@ enum grey_error raft_members_decode(struct bytes in, struct raft_members *m) {
         member_read_text(&r, member->node.text, LIMIT_NAME_BYTES);
         member_read_text(&r, member->peer_address, LIMIT_ADDRESS_BYTES);
         member_read_text(&r, member->http_address, LIMIT_ADDRESS_BYTES);
+        struct bytes key = fields == 6 ? codec_bytes(&r, RAFT_SIGN_KEY_BYTES) : bytes_of(NULL, 0);
+        if (key.size == RAFT_SIGN_KEY_BYTES) {
+            memcpy(member->sign_key, key.data, key.size);
+        } else if (key.size > 0 && r.err == E_OK) {
+            r.err = E_BAD_MESSAGE;
+        }
         m->count++;
     }
     enum grey_error err = codec_end(&r);

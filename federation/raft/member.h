@@ -8,6 +8,8 @@
 #include "include/grey/ids.h"
 #include "platform/bytes.h"
 
+#define RAFT_SIGN_KEY_BYTES 32u
+
 struct raft_member {
     raft_id id;
     bool voter, voter_old; /* neither: a learner */
@@ -15,6 +17,7 @@ struct raft_member {
     bool leaving;          /* joint only: an outgoing voter that is gone when the joint phase ends; else it stays, a learner */
     struct grey_name node; /* its name; two entries with one name while a wiped node replaces its former self */
     char peer_address[LIMIT_ADDRESS_BYTES + 1], http_address[LIMIT_ADDRESS_BYTES + 1];
+    uint8_t sign_key[RAFT_SIGN_KEY_BYTES]; /* its public key (Ed25519), for what it vouches for; zeros: none is known */
 };
 
 struct raft_members {
@@ -39,8 +42,8 @@ enum grey_error raft_members_check(const struct raft_members *m);
 enum grey_error raft_members_plan(const struct raft_members *now, const struct raft_members *want, struct raft_members *next);
 void raft_members_leave_joint(struct raft_members *m); /* what follows a joint configuration */
 
-/* Payload of ENTRY_CONFIG, deterministic CBOR: an array of [id, flags, node, peer address, HTTP address]; flags: 1 voter,
- * 2 voter_old, 4 witness, 8 leaving.  Reading checks everything (raft_members_check): E_BAD_CBOR, E_BAD_MESSAGE; m is then
+/* Payload of ENTRY_CONFIG, deterministic CBOR: an array of [id, flags, node, peer address, HTTP address, public key];
+ * flags: 1 voter, 2 voter_old, 4 witness, 8 leaving; the key: 32 bytes, or none.  Entries of five fields are older and have no key.  Reading checks everything (raft_members_check): E_BAD_CBOR, E_BAD_MESSAGE; m is then
  * undefined. */
 void raft_members_encode(const struct raft_members *m, struct builder *out);
 enum grey_error raft_members_decode(struct bytes in, struct raft_members *m);

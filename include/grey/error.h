@@ -44,6 +44,7 @@
     X(E_TLS, 3001, 0, "the TLS handshake failed", "check certificates and clocks of both sides") \
     X(E_CERT, 3002, 0, "a certificate is not acceptable", "check issuer, names and validity with 'openssl x509 -text'") \
     X(E_KEY, 3003, 0, "a key cannot be read or used", "check the file, its owner and its mode") \
+    X(E_SEAL, 3004, 0, "a seal over the log does not hold", "'greyctl audit verify' names the place; start greyd again: it takes the log from the other gateways anew") \
     /* machine */ \
     X(E_NO_MEMORY, 4001, 503, "no memory is left", "raise the memory limit of the service") \
     X(E_IO, 4002, 503, "the storage device answered with an error", "see the log; replace the device if it repeats") \

@@ -35,6 +35,7 @@ enum message_kind {
     MESSAGE_PART = 11, /* a piece of a message above LIMIT_FRAME_PAYLOAD_BYTES */
     MESSAGE_CLOCK = 12,
     MESSAGE_STATE_HASH = 14,
+    MESSAGE_SEAL = 15,
     /* between site and core: federation/sync.h */
     MESSAGE_UP_HELLO = 64,
     MESSAGE_UP_EVENTS = 65,

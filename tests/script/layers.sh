@@ -45,7 +45,7 @@ awk -v computing="$computing" '
         may["platform"] = " include/grey platform "
         may["federation"] = " include/grey platform federation "
         may["agent"] = " include/grey platform federation agent "
-        may["agent/ctl"] = " include/grey platform agent/ctl "
+        may["agent/ctl"] = " include/grey platform federation agent/ctl "
         may["core"] = " include/grey platform federation core "
         count = split(computing, names, " ")
         for (i = 1; i <= count; i++) computes["platform/" names[i] ".h"] = 1
