@@ -294,8 +294,8 @@ void api_audit(struct api_call *c) {
     }
     if (ask.from < first || ask.from > last || ask.to < ask.from) {
         char detail[160];
-        (void)snprintf(detail, sizeof detail, "this gateway has entries %" PRIu64 " to %" PRIu64 "; what is older is in snapshots only",
-                       first, last);
+        (void)snprintf(detail, sizeof detail,
+                       "this gateway has entries %" PRIu64 " to %" PRIu64 "; what is older is in snapshots only", first, last);
         api_call_error(c, ask.from < first || ask.from > last ? E_NOT_FOUND : E_BAD_REQUEST, detail);
         return;
     }

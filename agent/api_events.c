@@ -106,8 +106,10 @@ static void accepted(void *context, const struct node_answer *a) {
     json_key(&out.w, "provisional");
     json_bool(&out.w, false);
     json_close(&out.w);
-    struct http_extra extra[] = {{"X-Grey-Leader", node_leader_name(c->api->o.node)}};
-    api_answer_send(&out, c, all_duplicates ? 200 : 201, extra, 1);
+    char epoch[24];
+    (void)snprintf(epoch, sizeof epoch, "%" PRIu64, a->epoch);
+    struct http_extra extra[] = {{"X-Grey-Leader", node_leader_name(c->api->o.node)}, {"X-Grey-Epoch", epoch}};
+    api_answer_send(&out, c, all_duplicates ? 200 : 201, extra, 2);
     mem_free(events);
     post_free(p);
 }

@@ -47,11 +47,12 @@ static void written(void *context, const struct node_answer *a) {
         return;
     }
     bool put = http_method(c->q)[0] == 'P';
-    char etag[32], body[64];
+    char etag[32], body[64], epoch[24];
     (void)snprintf(etag, sizeof etag, "\"%" PRIu64 "\"", version);
     int size = snprintf(body, sizeof body, "{\"version\":%" PRIu64 ",\"existed\":%s}\n", version, existed ? "true" : "false");
-    struct http_extra extra[] = {{"X-Grey-Leader", node_leader_name(c->api->o.node)}, {"ETag", etag}};
-    http_reply(c->q, put && !existed ? 201 : 200, "application/json", bytes_of(body, (size_t)size), extra, put ? 2 : 1);
+    (void)snprintf(epoch, sizeof epoch, "%" PRIu64, a->epoch);
+    struct http_extra extra[] = {{"X-Grey-Leader", node_leader_name(c->api->o.node)}, {"X-Grey-Epoch", epoch}, {"ETag", etag}};
+    http_reply(c->q, put && !existed ? 201 : 200, "application/json", bytes_of(body, (size_t)size), extra, put ? 3 : 2);
     mem_free(c);
 }
 

@@ -158,7 +158,7 @@ void membership_stranger(struct node *n, raft_id from) {
         return;
     }
     n->told_ms = now_ms;
-    struct message m = {.kind = MESSAGE_JOIN_REPLY, .u.join_reply = {.err = E_STALE_MEMBER}};
+    struct message m = {.kind = MESSAGE_JOIN_REPLY, .u.join_reply = {.err = E_STALE_MEMBER, .epoch = n->leading_term}};
     (void)peers_send(n->peers, from, &m);
 }
 
@@ -231,6 +231,7 @@ static void reply_join(struct node *n, raft_id to, enum grey_error err, const ch
     const struct raft_member *leader = node_member(n, n->leader);
     struct message m = {.kind = MESSAGE_JOIN_REPLY,
                         .u.join_reply = {.err = err,
+                                         .epoch = n->leading ? n->leading_term : 0,
                                          .detail = bytes_str(detail),
                                          .leader_address = bytes_str(leader == NULL ? "" : leader->peer_address)}};
     (void)peers_send(n->peers, to, &m);

@@ -27,6 +27,8 @@ static struct metric term_gauge = METRIC_GAUGE("grey_consensus_term", "Current t
 static struct metric is_leader = METRIC_GAUGE("grey_consensus_is_leader", "1 on the leader of the site.");
 static struct metric refused_messages =
     METRIC_COUNTER("grey_consensus_refused_messages_total", "Impossible Raft messages, ignored.");
+static struct metric refused_orders =
+    METRIC_COUNTER("grey_consensus_refused_orders_total", "Orders of leaders that were replaced already.");
 static struct metric applied_gauge = METRIC_GAUGE("grey_consensus_applied_index", "Last applied log index.");
 
 static const char *role_name(uint64_t role) {
@@ -292,8 +294,11 @@ static bool apply_one(struct node *n, const struct entry *e) {
     raft_term term = e->term;
     grey_epoch epoch = e->epoch;
     if (q != NULL) { /* another entry at its place: this proposal is certainly lost */
-        struct node_answer a = {
-            .err = ours ? o.err : E_NOT_LEADER, .detail = o.detail, .index = index, .answer = builder_bytes(&answer)};
+        struct node_answer a = {.err = ours ? o.err : E_NOT_LEADER,
+                                .detail = o.detail,
+                                .index = index,
+                                .epoch = epoch,
+                                .answer = builder_bytes(&answer)};
         requests_answer_proposed(n, q, &a);
     }
     builder_free(&answer);
@@ -422,6 +427,21 @@ static void cluster_seen(void *context, uint64_t cluster_id) {
     membership_cluster_seen(context, cluster_id);
 }
 
+/* Only the leader of the time may order a gateway to stop or to go: one that was replaced and does not know is refused. */
+static bool of_the_past(struct node *n, raft_id from, const struct message_join_reply *r) {
+    struct raft_status s;
+    raft_status(n->raft, &s);
+    bool is_order = r->err == E_STATE_DIFFERS || r->err == E_STALE_MEMBER;
+    if (!is_order || r->epoch >= s.term) {
+        return false;
+    }
+    const struct raft_member *m = node_member(n, from);
+    metrics_add(&refused_orders, 0, 1);
+    log_warn("node", "refuse", "an order of %s (%s) carries epoch %" PRIu64 ", the site is in epoch %" PRIu64,
+             m == NULL ? "a stranger" : m->node.text, error_name(r->err), r->epoch, s.term);
+    return true;
+}
+
 static void peer_message(void *context, raft_id from, const struct message *m) {
     struct node *n = context;
     switch (m->kind) {
@@ -453,8 +473,10 @@ static void peer_message(void *context, raft_id from, const struct message *m) {
         clockset_message(n, from, &m->u.clock);
         return;
     case MESSAGE_JOIN_REPLY:
-        if (m->u.join_reply.err == E_ROLLED_BACK) {
+        if (m->u.join_reply.err == E_ROLLED_BACK) { /* whoever remembers may say so */
             diskwatch_told(n, from, &m->u.join_reply);
+        } else if (of_the_past(n, from, &m->u.join_reply)) {
+            return;
         } else if (m->u.join_reply.err == E_STATE_DIFFERS) {
             char detail[121] = "";
             memcpy(detail, m->u.join_reply.detail.data, m->u.join_reply.detail.size < 120 ? m->u.join_reply.detail.size : 120);
@@ -617,6 +639,7 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     metrics_register(&term_gauge);
     metrics_register(&is_leader);
     metrics_register(&refused_messages);
+    metrics_register(&refused_orders);
     metrics_register(&applied_gauge);
     diskwatch_start();
     struct sitelog_start start = {0};

@@ -50,6 +50,7 @@ struct node_answer { /* lent during done */
     const char *detail;
     uint64_t receipt;    /* > 0: events that are kept on this gateway until the site has a leader; there is no answer yet */
     raft_index index;    /* of the entry, or the index a read may be served at */
+    grey_epoch epoch;    /* of the leader that proposed the entry: a fencing token.  0: there is no entry */
     bool lease;          /* a read: answered from this node's lease as leader */
     struct bytes answer; /* CBOR of agent/state.h */
 };

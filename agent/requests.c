@@ -395,10 +395,13 @@ struct forwarded { /* a request that came from another node */
 
 static void forwarded_done(void *context, const struct node_answer *a) {
     struct forwarded *f = context;
-    struct message m = {
-        .kind = MESSAGE_FORWARD_REPLY,
-        .u.forward_reply = {
-            .request = f->number, .err = a->err, .detail = bytes_str(a->detail), .answer = a->answer, .index = a->index}};
+    struct message m = {.kind = MESSAGE_FORWARD_REPLY,
+                        .u.forward_reply = {.request = f->number,
+                                            .err = a->err,
+                                            .detail = bytes_str(a->detail),
+                                            .answer = a->answer,
+                                            .index = a->index,
+                                            .epoch = a->epoch}};
     (void)peers_send(f->node->peers, f->from, &m); /* without it the asker answers its client 504 */
     mem_free(f);
 }
@@ -441,7 +444,7 @@ void requests_forward_reply(struct node *n, raft_id from, const struct message_f
     }
     char detail[241] = "";
     memcpy(detail, m->detail.data != NULL ? m->detail.data : (const uint8_t *)"", m->detail.size);
-    struct node_answer a = {.err = m->err, .detail = detail, .index = m->index, .answer = m->answer};
+    struct node_answer a = {.err = m->err, .detail = detail, .index = m->index, .epoch = m->epoch, .answer = m->answer};
     answer(n, q, &a);
 }
 

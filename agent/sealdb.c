@@ -10,8 +10,9 @@ struct sealdb {
     struct db_statement *put, *put_signer, *cut, *newest, *list, *signers, *signer;
 };
 
-static const char schema[] = "CREATE TABLE IF NOT EXISTS seal(idx INTEGER PRIMARY KEY, epoch INT, signer INT, hash BLOB, signature BLOB);"
-                             "CREATE TABLE IF NOT EXISTS signer(id INTEGER PRIMARY KEY, node BLOB, key BLOB)";
+static const char schema[] =
+    "CREATE TABLE IF NOT EXISTS seal(idx INTEGER PRIMARY KEY, epoch INT, signer INT, hash BLOB, signature BLOB);"
+    "CREATE TABLE IF NOT EXISTS signer(id INTEGER PRIMARY KEY, node BLOB, key BLOB)";
 
 struct sealdb *sealdb_open(struct logdb *log, struct fault *f) {
     struct sealdb *s = mem_new(1, sizeof *s);
@@ -85,8 +86,7 @@ enum grey_error sealdb_put(struct sealdb *s, const struct seal *seal, const stru
 
 static bool seal_read(const struct db_statement *st, struct seal *seal) {
     struct bytes hash = db_bytes(st, 3), signature = db_bytes(st, 4);
-    *seal = (struct seal){
-        .index = (raft_index)db_int(st, 0), .epoch = (grey_epoch)db_int(st, 1), .signer = (raft_id)db_int(st, 2)};
+    *seal = (struct seal){.index = (raft_index)db_int(st, 0), .epoch = (grey_epoch)db_int(st, 1), .signer = (raft_id)db_int(st, 2)};
     bool ok = hash.size == sizeof seal->hash && signature.size == sizeof seal->signature;
     if (ok) {
         memcpy(seal->hash, hash.data, hash.size);

@@ -15,7 +15,8 @@
 
 static struct metric seals_made = METRIC_COUNTER("grey_consensus_seals_made_total", "Seals that this node made as leader.");
 static struct metric seals_verified = METRIC_COUNTER("grey_consensus_seals_verified_total", "Seals of leaders that hold here.");
-static struct metric seals_refused = METRIC_COUNTER("grey_consensus_seals_refused_total", "Seals that were forged, old or of others.");
+static struct metric seals_refused =
+    METRIC_COUNTER("grey_consensus_seals_refused_total", "Seals that were forged, old or of others.");
 static struct metric sealed_index = METRIC_GAUGE("grey_consensus_sealed_index", "The log is sealed up to here.");
 
 static void on_timer(void *context);

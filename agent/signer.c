@@ -43,7 +43,10 @@ static enum grey_error load(int fd, const char *path, struct signer *s, struct f
         return fault_errno(f, E_SYSTEM, "%s", path);
     }
     if ((st.st_mode & 077) != 0) {
-        return fault_set(f, E_KEY, "%s may be read by others: they could sign in this gateway's name.  Delete it (a new one is made), or set its mode to 0600", path);
+        return fault_set(f, E_KEY,
+                         "%s may be read by others: they could sign in this gateway's name.  Delete it (a new one is made), or set "
+                         "its mode to 0600",
+                         path);
     }
     ssize_t size = read(fd, text, sizeof text);
     bool ok = size >= 0 && parse(text, (size_t)size, s);

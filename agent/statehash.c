@@ -41,7 +41,8 @@ static void fence(struct node *n, raft_id odd, raft_index index) {
         return;
     }
     n->fenced = odd;
-    struct message reply = {.kind = MESSAGE_JOIN_REPLY, .u.join_reply = {.err = E_STATE_DIFFERS, .detail = bytes_str(why)}};
+    struct message reply = {.kind = MESSAGE_JOIN_REPLY,
+                            .u.join_reply = {.err = E_STATE_DIFFERS, .epoch = n->leading_term, .detail = bytes_str(why)}};
     (void)peers_send(n->peers, odd, &reply);
 }
 

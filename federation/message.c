@@ -123,11 +123,12 @@ void message_encode(const struct message *m, struct builder *out) {
     }
     case MESSAGE_FORWARD_REPLY: {
         const struct message_forward_reply *f = &m->u.forward_reply;
-        head(out, m->kind, 5);
+        head(out, m->kind, 6);
         codec_put_uint(out, f->request);
         codec_put_uint(out, (uint64_t)f->err);
         codec_put_text(out, f->detail);
         codec_put_uint(out, f->index);
+        codec_put_uint(out, f->epoch);
         codec_put_bytes(out, f->answer);
         return;
     }
@@ -144,10 +145,11 @@ void message_encode(const struct message *m, struct builder *out) {
     }
     case MESSAGE_JOIN_REPLY: {
         const struct message_join_reply *j = &m->u.join_reply;
-        head(out, m->kind, 3);
+        head(out, m->kind, 4);
         codec_put_uint(out, (uint64_t)j->err);
         codec_put_text(out, j->detail);
         codec_put_text(out, j->leader_address);
+        codec_put_uint(out, j->epoch);
         return;
     }
     case MESSAGE_STATE_HASH:
@@ -353,8 +355,8 @@ static void decode_payloads(struct codec_reader *r, struct message *m) {
 }
 
 static const uint8_t field_counts[] = {
-    [MESSAGE_HELLO] = 8,         [MESSAGE_RAFT] = 11,      [MESSAGE_FORWARD] = 5,        [MESSAGE_FORWARD_REPLY] = 5,
-    [MESSAGE_JOIN] = 6,          [MESSAGE_JOIN_REPLY] = 3, [MESSAGE_SNAPSHOT_FETCH] = 3, [MESSAGE_SNAPSHOT_CHUNK] = 5,
+    [MESSAGE_HELLO] = 8,         [MESSAGE_RAFT] = 11,      [MESSAGE_FORWARD] = 5,        [MESSAGE_FORWARD_REPLY] = 6,
+    [MESSAGE_JOIN] = 6,          [MESSAGE_JOIN_REPLY] = 4, [MESSAGE_SNAPSHOT_FETCH] = 3, [MESSAGE_SNAPSHOT_CHUNK] = 5,
     [MESSAGE_PAYLOAD_FETCH] = 3, [MESSAGE_PAYLOADS] = 4,   [MESSAGE_CLOCK] = 2,          [MESSAGE_STATE_HASH] = 2,
     [MESSAGE_SEAL] = 5,
 };
@@ -400,6 +402,7 @@ static void decode_fields(struct codec_reader *r, struct message *m) {
         f->err = read_error(r);
         f->detail = codec_text(r, DETAIL_BYTES_MAX);
         f->index = codec_uint(r, UINT64_MAX);
+        f->epoch = codec_uint(r, INT64_MAX);
         f->answer = codec_bytes(r, ANSWER_BYTES_MAX);
         return;
     }
@@ -418,6 +421,7 @@ static void decode_fields(struct codec_reader *r, struct message *m) {
         j->err = read_error(r);
         j->detail = codec_text(r, DETAIL_BYTES_MAX);
         j->leader_address = codec_text(r, LIMIT_ADDRESS_BYTES);
+        j->epoch = codec_uint(r, INT64_MAX);
         return;
     }
     case MESSAGE_STATE_HASH:

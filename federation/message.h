@@ -29,6 +29,7 @@ struct message_forward_reply {
     enum grey_error err;
     struct bytes detail, answer;
     raft_index index;
+    grey_epoch epoch;
 };
 
 /* A node with an empty disk asks to be added. */
@@ -40,6 +41,7 @@ struct message_join {
 };
 struct message_join_reply {
     enum grey_error err; /* E_NOT_LEADER: leader_address says whom to ask */
+    grey_epoch epoch;    /* of the one who speaks, as leader: E_STALE_MEMBER and E_STATE_DIFFERS are orders; 0: it does not lead */
     struct bytes detail, leader_address;
 };
 

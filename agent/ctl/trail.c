@@ -157,8 +157,7 @@ static const json_t *signer_of(const json_t *page, uint64_t id) {
 }
 
 static void check_seal(struct verdict *v, const json_t *page, const json_t *object) {
-    struct seal s = {
-        .index = verbs_uint(object, "index"), .epoch = verbs_uint(object, "epoch"), .signer = id_of(object, "signer")};
+    struct seal s = {.index = verbs_uint(object, "index"), .epoch = verbs_uint(object, "epoch"), .signer = id_of(object, "signer")};
     uint8_t key[KEYS_ED25519_PUBLIC_BYTES];
     const json_t *signer = signer_of(page, s.signer);
     const char *node = verbs_text(signer, "node");
@@ -167,7 +166,8 @@ static void check_seal(struct verdict *v, const json_t *page, const json_t *obje
     } else if (signer == NULL || !unhex(signer, "public_key", key, sizeof key)) {
         find_broken(v, "the key of the seal of entry %" PRIu64 " is missing", s.index);
     } else if (!seal_verify(&s, v->cluster_id, key)) {
-        find_broken(v, "the seal of entry %" PRIu64 " was not made with the key of %.64s: forged, or of another cluster", s.index, node);
+        find_broken(v, "the seal of entry %" PRIu64 " was not made with the key of %.64s: forged, or of another cluster", s.index,
+                    node);
     } else if (memcmp(s.hash, v->hash, sizeof s.hash) != 0) {
         find_broken(v, "an entry from %" PRIu64 " to %" PRIu64 " is not what %.64s sealed in epoch %" PRIu64,
                     v->sealed > 0 ? v->sealed + 1 : v->first, s.index, node, s.epoch);
@@ -261,9 +261,11 @@ static int show(struct call *c, const struct verdict *v) {
             builder_addf(&out, "entries %" PRIu64 " to %" PRIu64 " hold%s\n", v->first, v->last,
                          v->sealed > 0 ? "" : ", but none of them is sealed");
         }
-        builder_add_str(&out, "compare with another gateway: greyctl audit verify --addr ...; a restart makes this one take the log anew\n");
+        builder_add_str(
+            &out, "compare with another gateway: greyctl audit verify --addr ...; a restart makes this one take the log anew\n");
     } else {
-        builder_addf(&out, "OK: entries %" PRIu64 " to %" PRIu64 " are one chain; %" PRIu32 " seals hold", v->first, v->last, v->seals);
+        builder_addf(&out, "OK: entries %" PRIu64 " to %" PRIu64 " are one chain; %" PRIu32 " seals hold", v->first, v->last,
+                     v->seals);
         if (v->seals > 0) {
             builder_addf(&out, " (by %s); sealed up to %" PRIu64, v->signers, v->sealed);
         }

@@ -2,7 +2,7 @@
 """Who decided what: leaders seal the log, every gateway can show it, and whoever changes an entry on a disk - with digests, hash chain
 and page sums mended - is found out and named; the gateway takes the log from the others anew (FAULTS S21)."""
 from harness import *
-import glob, hashlib, sqlite3, struct, zlib
+import glob, hashlib, struct, thief
 
 
 def verify(site, n):
@@ -48,9 +48,8 @@ def header_hash(index, head, size, previous):
     return hashlib.sha256(struct.pack(">QQQQHHI", index, term, epoch, time_ms, kind, schema, size) + previous + head[at:at + 32]).digest(), at
 
 
-def forge(path):
-    """What a thief of the disk can do: changes one value, then every digest, hash and page sum that would tell."""
-    db = sqlite3.connect(path)
+def forge(db):
+    """Changes one value, and then every digest and hash that would tell.  Returns the entry's index."""
     base, previous = db.execute("SELECT base_index, base_hash FROM meta").fetchone()
     rows = db.execute("SELECT idx, head, chain, data FROM entry WHERE idx > ? ORDER BY idx", (base,)).fetchall()
     victim = next(i for i, r in enumerate(rows) if r[3] is not None and b"the value of first 3" in bytes(r[3]))
@@ -64,16 +63,6 @@ def forge(path):
         if i >= victim:
             db.execute("UPDATE entry SET head = ?, chain = ?, data = ? WHERE idx = ?",
                        (head, previous if chain is not None else None, data or None, index))
-    db.commit()
-    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    db.close()
-    with open(path, "r+b") as f:
-        pages = f.read()
-        size = struct.unpack(">H", pages[16:18])[0]
-        for i in range(len(pages) // size):
-            page = pages[i * size:(i + 1) * size - 8]
-            f.seek((i + 1) * size - 8)
-            f.write(struct.pack(">II", zlib.crc32(page + struct.pack(">I", i + 1)), 0))
     return rows[victim][0]
 
 
@@ -113,7 +102,7 @@ def test(site):
     victim = leader
     before = {m["id"]: m["raft_id"] for m in site.status(second)["members"]}
     site.kill("node%d" % victim, signal.SIGTERM)
-    index = forge(glob.glob(site.path("node%d" % victim, "data", "**", "log.db"), recursive=True)[0])
+    index = thief.change(glob.glob(site.path("node%d" % victim, "data", "**", "log.db"), recursive=True)[0], forge)
     site.restart("node%d" % victim)
 
     def back():
