@@ -591,7 +591,7 @@ enum grey_error logdb_entries(struct logdb *l, raft_index from, raft_index to, u
             capacity = more;
         }
         list[held++] = e;
-        bytes += blob_bytes(e.payload).size;
+        bytes += blob_bytes(e.payload).size + ENTRY_HEADER_BYTES; /* small ones cost their reading */
     }
     db_reset(l->entries);
     if (err != E_OK) {

@@ -60,7 +60,7 @@ enum grey_error logdb_sweep(struct logdb *l, uint32_t rows_max,
                             struct fault *f);
 
 /* --- reading ----------------------------------------------------------------------------------------------------------------------- */
-/* Entries from .. to (base.index < from <= to <= last), about bytes_max of payload, at least one; digests and chain verified.
+/* Entries from .. to (base.index < from <= to <= last), about bytes_max of headers and payload, at least one; digests and chain verified.
  * E_NOT_FOUND below base or above last; E_CORRUPT names the index.  The caller owns the array and the payload references. */
 enum grey_error logdb_entries(struct logdb *l, raft_index from, raft_index to, uint64_t bytes_max, struct entry **entries,
                               uint32_t *count, struct fault *f);

@@ -17,6 +17,7 @@
 #include "federation/raft/member.h"
 #include "include/grey/entry.h"
 
+#define RAFT_LOAD_BYTES_MAX 65536u /* of one read for a follower that is far behind: the leader's disk and loop have other work */
 #define RAFT_READS_MAX 1024u       /* reads of the owner that wait; above, RAFT_IN_READ gets E_BUSY */
 #define RAFT_LEASE_MARGIN_MS 10u   /* rounding of clocks to milliseconds on both sides, and some */
 #define RAFT_LEASE_PAUSE_MS 10000u /* after RAFT_IN_CLOCK_UNSURE */
@@ -159,7 +160,7 @@ struct raft_read {
 struct raft_load {
     raft_id peer;
     raft_index from;    /* read entries from here on ... */
-    uint32_t bytes_max; /* ... at least one, about this many payload bytes, none above the log's end */
+    uint32_t bytes_max; /* ... at least one, about this many bytes, none above the log's end */
 };
 
 /* What happened, for logs and tests. */

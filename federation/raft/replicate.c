@@ -200,7 +200,8 @@ static void replicate_load(struct raft *r, struct peer *p, raft_index from) {
         return;
     }
     *free_load = (struct load){.peer = p->id, .from = from, .last = r->log.base.index};
-    r->loads_out[r->load_count++] = (struct raft_load){.peer = p->id, .from = from, .bytes_max = r->config.message_bytes_max};
+    uint32_t bytes_max = r->config.message_bytes_max < RAFT_LOAD_BYTES_MAX ? r->config.message_bytes_max : RAFT_LOAD_BYTES_MAX;
+    r->loads_out[r->load_count++] = (struct raft_load){.peer = p->id, .from = from, .bytes_max = bytes_max};
 }
 
 /* The entry before p->next, from memory or from what was loaded last. */

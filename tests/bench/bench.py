@@ -5,6 +5,7 @@ import http.client, json, os, shutil, signal, statistics, subprocess, sys, tempf
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
 from harness import BUILD, ROOT, SITE, Site, free_ports, request, wait_until
+from history import bench_history
 from measure import *
 
 VALUE = 256
@@ -219,7 +220,7 @@ def of(peer, *path):
     return peer
 
 
-def report(limits, flights, rafts, raft_processes, etcd, grey, whole):
+def report(limits, flights, rafts, raft_processes, etcd, grey, whole, history):
     commit_us, trip_us = limits["sqlite_commit_us"], limits["round_trip_us"]
     for name, label in (("fdatasync", "fdatasync of an overwritten block"), ("append", "fdatasync of an appended block"), ("sqlite_commit", "one SQLite commit")):
         put("limit: %s" % label, limits[name + "_us"], "us")
@@ -257,6 +258,11 @@ def report(limits, flights, rafts, raft_processes, etcd, grey, whole):
     put("idle CPU, 3 nodes together", grey["idle"]["cpu"], "%", "etcd", of(etcd, "idle", "cpu"))
     put("without a leader after kill -9, median of %d" % ROUNDS, statistics.median(grey["leaderless"]) * 1000, "ms", "etcd (election time-out 1.5 s)", etcd and statistics.median(etcd["leaderless"]) * 1000)
     put("without a leader after kill -9, worst of %d" % ROUNDS, max(grey["leaderless"]) * 1000, "ms", "etcd (election time-out 1.5 s)", etcd and max(etcd["leaderless"]) * 1000)
+    for how, label in (("stop", "a stop"), ("kill", "kill -9")):
+        put("ready again after %s, %d entries in the log" % (label, history["log_entries"]), history["restart_ms"][how], "ms", aim=1000)
+    put("a follower %d entries behind has caught up" % 100000, history["catch_up_s"], "s")
+    for what in ("p50_us", "p99_us"):
+        put("%s of one client meanwhile" % what[:3], history["during"][what], "us", "with one follower absent", history["alone"][what])
     paced, critical = whole["paced"], whole["critical"]
     put("whole site: disk bytes per %d-byte event at %d/s, leader" % (PACED_VALUE, PACED_PER_SECOND), paced["disk"], "B", aim=2048)
     put("whole site: p50 of an event below critical, %d/s" % PACED_PER_SECOND, paced["p50_us"], "us")
@@ -279,7 +285,7 @@ def main():
         etcd = bench_etcd(scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    report(limits, flights, rafts, raft_processes, etcd, bench_grey(), bench_whole())
+    report(limits, flights, rafts, raft_processes, etcd, bench_grey(), bench_whole(), bench_history())
     head = ("figure", "value", "unit", "aim (at most)", "beside", "ratio")
     width = [max(len(r[i]) for r in rows + [head]) for i in range(6)]
     for r in [head] + rows:
