@@ -1,6 +1,7 @@
 /* sim: runs clusters from seeds and says which law was broken.
  *
  *     sim --seed N --count K --minutes M     K seeds from N on, M virtual minutes of faults each, then a calm end
+ *     sim --seed N --hours H                 the same over hours and days, with longer pauses between faults
  *     sim --seed N --trace                   one seed, every message and note
  *     sim --seed N --reduce                  leaves out steps of chaos until no single one can go, and shows that run
  *     sim --hash, --recheck                  prints a hash over all that happened; runs 1 seed in 100 twice and compares
@@ -184,6 +185,7 @@ int main(int argc, char **argv) {
     }
     world_drift_ppm = o.drift_ppm < 900000 ? (uint32_t)o.drift_ppm : 900000;
     world_quiet = o.quiet;
+    world_long = o.hours > 0;
     uint64_t violations = 0, totals[COUNT_KINDS] = {0}, virtual_us = 0, rechecked = 0;
     uint64_t until_us = (o.hours > 0 ? o.hours * 60 : o.minutes) * 60 * SECOND_US;
     if (o.reduce) {

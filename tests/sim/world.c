@@ -56,7 +56,7 @@ const char *const world_count_names[COUNT_KINDS] = {"crashes",
                                                     "steps"};
 
 static const uint64_t MS = 1000;
-bool world_quiet;
+bool world_quiet, world_long;
 uint32_t world_drift_ppm = 5000; /* either way: two clocks run apart by the 1% that leases allow for, at most */
 
 uint64_t world_draw(struct world *w, uint64_t bound) {
@@ -1119,7 +1119,7 @@ static void world_draw_character(struct world *w) {
     w->disk_us_min = 100;
     w->disk_us_max = (uint32_t)world_between(w, 200, 30000);
     w->chaos_ms = (uint32_t)world_between(w, 50, 3000);
-    w->client_ms = (uint32_t)world_between(w, 5, 60);
+    w->client_ms = world_chance(w, 300) ? (uint32_t)world_between(w, 5, 60) : (uint32_t)world_between(w, 60, 300);
     w->compact_entries = (uint32_t)world_between(w, 10, 400);
     w->short_reigns = world_chance(w, 250);
     if (w->short_reigns) {
@@ -1147,6 +1147,10 @@ static void world_draw_character(struct world *w) {
     }
     w->wipes = w->changes && world_chance(w, 400);
     w->voters_min = w->wipes ? 3 : 1;
+    if (world_long) { /* a fault every half a minute or so, a request or so each second: days go by */
+        w->chaos_ms *= 20;
+        w->client_ms *= 10;
+    }
     if (world_quiet) {
         w->loss_permille = w->duplicate_permille = w->late_permille = w->corrupt_permille = 0;
         w->delay_us_max = 1000;

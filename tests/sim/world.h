@@ -170,6 +170,7 @@ struct event {
 };
 
 extern bool world_quiet; /* no faults, few clients */
+extern bool world_long;  /* faults and requests are spread over hours and days */
 
 struct world {
     uint64_t seed, random, now_us, order;
