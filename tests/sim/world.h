@@ -227,6 +227,8 @@ enum grey_error world_step(struct world *w, struct node *n, struct raft_input *i
 void world_propose(struct world *w, struct node *n);
 void world_later(struct world *w, uint64_t delay_us, enum event_kind kind, struct node *n);
 
+void *world_alloc(size_t count, size_t size); /* zeroed; never NULL */
+void event_push(struct world *w, struct event e);
 void world_mix(struct world *w, uint64_t value);         /* into the hash */
 uint64_t world_sum(uint64_t sum, const struct entry *e); /* the state after e */
 
@@ -248,7 +250,32 @@ void check_refused(struct world *w, uint64_t value);         /* a client was tol
 uint64_t check_sum(const struct world *w, raft_index index); /* the state there, as committed */
 raft_index check_committed(const struct world *w);
 
-/* disk helpers (world.c) */
+/* wire.c */
+struct raft_message *message_copy(const struct raft_message *m); /* what the wire carries: entries without digests and hashes */
+void message_free(struct raft_message *m);
+void message_post(struct world *w, struct node *from, struct raft_message *m); /* takes m */
+
+/* host.c */
+void node_start(struct world *w, struct node *n);
+void node_forget(struct node *n); /* all that lives in memory only */
+void node_stored(struct world *w, struct node *n, bool all);
+void node_loaded(struct world *w, struct node *n, const struct raft_load *load);
+void node_installed(struct world *w, struct node *n);
+void node_compact(struct world *w, struct node *n);
+void claim_add(struct claim **claims, uint32_t *count, uint32_t *capacity, struct claim c);
+
+/* clients.c */
+void client_act(struct world *w);
+
+/* platter.c */
+void disk_cut(struct disk *d, raft_index from);
+void disk_drop(struct disk *d, raft_index until);
+void disk_clear(struct disk *d);
+bool disk_damaged(const struct disk *d);
+void disk_take(struct world *w, struct disk *d, const struct unit *u);
+void unit_free(struct unit *u);
+struct unit *unit_shift(struct node *n);
+void unit_queue(struct world *w, struct node *n, struct unit *u);
 const struct entry *disk_entry(const struct disk *d, raft_index index);
 raft_index disk_last(const struct disk *d);
 void disk_members(const struct disk *d, raft_index at, struct raft_members *members, raft_index *index);
