@@ -58,4 +58,3 @@ void client_act(struct world *w) {
         node_compact(w, n);
     }
 }
-

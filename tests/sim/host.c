@@ -542,4 +542,3 @@ void node_compact(struct world *w, struct node *n) {
     struct raft_input in = {.kind = RAFT_IN_COMPACTED, .point = &point};
     (void)world_step(w, n, &in, NULL);
 }
-

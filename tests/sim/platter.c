@@ -136,4 +136,3 @@ void unit_queue(struct world *w, struct node *n, struct unit *u) {
     n->units_last = u;
     world_later(w, u->done_us - w->now_us, EVENT_STORED, n);
 }
-

@@ -3,7 +3,7 @@
  *     sim --seed N --count K --minutes M     K seeds from N on, M virtual minutes of faults each, then a calm end
  *     sim --seed N --hours H                 the same over hours and days, with longer pauses between faults
  *     sim --seed N --trace                   one seed, every message and note
- *     sim --seed N --reduce                  leaves out steps of chaos until no single one can go, and shows that run
+ *     sim --seed N --reduce                  leaves out deeds (faults, fates of messages, requests) until no single one can go, shows that run
  *     sim --hash, --recheck                  prints a hash over all that happened; runs 1 seed in 100 twice and compares
  *     sim --first                            stops at the first violation
  *     sim --quiet                            a site of three with few clients and no faults: how fast is the simulator?
@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -70,66 +69,17 @@ static void run_calm(struct world *w) {
     }
 }
 
-/* Everything of one run. */
-static struct world *run(uint64_t seed, uint64_t until_us, bool trace, const uint8_t *masked, uint32_t mask_count) {
+struct world *sim_run(uint64_t seed, uint64_t until_us, bool trace, const struct deeds *deeds) {
     struct world *w = world_new(seed, trace);
-    w->chaos_masked = masked;
-    w->chaos_mask_count = mask_count;
-    world_run_until(w, until_us);
-    if (w->violation == NULL) {
+    if (deeds != NULL) {
+        w->deeds = *deeds;
+    }
+    bool short_of_calm = w->deeds.end_us > 0 && w->deeds.end_us < until_us;
+    world_run_until(w, short_of_calm ? w->deeds.end_us : until_us);
+    if (w->violation == NULL && !short_of_calm) {
         run_calm(w);
     }
     return w;
-}
-
-/* A member that aborts (must) is a violation as well: the run is made in a child process. */
-static bool run_fails(uint64_t seed, uint64_t until_us, const uint8_t *masked, uint32_t mask_count) {
-    pid_t child = fork();
-    if (child == 0) {
-        (void)signal(SIGABRT, SIG_DFL);
-        (void)!freopen("/dev/null", "w", stderr);
-        _exit(run(seed, until_us, false, masked, mask_count)->violation != NULL);
-    }
-    int status = 0;
-    return child > 0 && waitpid(child, &status, 0) == child && status != 0;
-}
-
-/* Leaves out steps of chaos, first many at once, until none can go any more without the violation going as well.  Then shows the run. */
-static void reduce(uint64_t seed, uint64_t until_us) {
-    enum { STEPS_MAX = 1 << 20 };
-    uint32_t count = 0, kept = 0;
-    uint8_t *masked = calloc(STEPS_MAX, 1), *trial = malloc(STEPS_MAX);
-    if (masked == NULL || trial == NULL) {
-        exit(3);
-    }
-    struct world *w = world_new(seed, false);
-    count = (uint32_t)(until_us / 1000 / w->chaos_ms * 2 + 100);
-    count = count < STEPS_MAX ? count : STEPS_MAX;
-    world_free(w);
-    bool shorter = true;
-    for (uint32_t chunk = count; chunk > 0; chunk = chunk > 1 ? (chunk + 1) / 2 : shorter ? 1 : 0) {
-        shorter = false;
-        for (uint32_t from = 0; from < count; from += chunk) {
-            uint32_t n = count - from < chunk ? count - from : chunk;
-            if (memchr(masked + from, 0, n) == NULL) {
-                continue;
-            }
-            memcpy(trial, masked, count);
-            memset(trial + from, 1, n);
-            if (run_fails(seed, until_us, trial, count)) {
-                memcpy(masked, trial, count);
-                shorter = true;
-            }
-        }
-    }
-    for (uint32_t i = 0; i < count; i++) {
-        kept += masked[i] == 0;
-    }
-    w = run(seed, until_us, true, masked, count);
-    printf("seed %" PRIu64 " needs %u steps of chaos for: %s\n", seed, kept, w->violation != NULL ? w->violation : "nothing");
-    world_free(w);
-    free(masked);
-    free(trial);
 }
 
 static uint64_t seed_now; /* for the handler below */
@@ -189,8 +139,7 @@ int main(int argc, char **argv) {
     uint64_t violations = 0, totals[COUNT_KINDS] = {0}, virtual_us = 0, rechecked = 0;
     uint64_t until_us = (o.hours > 0 ? o.hours * 60 : o.minutes) * 60 * SECOND_US;
     if (o.reduce) {
-        reduce(o.seed, until_us);
-        return 0;
+        return reduce_seed(o.seed, until_us);
     }
     (void)signal(SIGABRT, on_abort);
     (void)signal(SIGSEGV, on_abort);
@@ -198,7 +147,7 @@ int main(int argc, char **argv) {
     clock_gettime(CLOCK_MONOTONIC, &begin);
     for (uint64_t i = 0; i < o.count && !(o.first && violations > 0); i++) {
         seed_now = o.seed + i;
-        struct world *w = run(seed_now, until_us, o.trace, NULL, 0);
+        struct world *w = sim_run(seed_now, until_us, o.trace, NULL);
         if (w->violation != NULL) {
             violations++;
             printf("seed %" PRIu64 ": %s\n", w->seed, w->violation);
@@ -207,7 +156,7 @@ int main(int argc, char **argv) {
             printf("seed %" PRIu64 " hash %016" PRIx64 "\n", w->seed, w->hash);
         }
         if (o.recheck && i % 100 == 0) {
-            struct world *again = run(seed_now, until_us, false, NULL, 0);
+            struct world *again = sim_run(seed_now, until_us, false, NULL);
             rechecked++;
             if (again->hash != w->hash) {
                 violations++;

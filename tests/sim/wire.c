@@ -85,22 +85,9 @@ static bool message_corrupt(struct world *w, struct raft_message *m) {
     return true;
 }
 
-void message_post(struct world *w, struct node *from, struct raft_message *m) {
-    check_release(w, from, m);
-    world_mix(w, m->from << 56 ^ m->to << 48 ^ (uint64_t)m->kind << 40 ^ m->term << 24 ^ m->index ^ (uint64_t)m->refused << 63);
-    struct node *to = world_node(w, m->to);
-    if (w->trace) {
-        static const char *const names[] = {
-            "?",         "PRE_VOTE",        "PRE_VOTE_REPLY", "VOTE",         "VOTE_REPLY", "APPEND",     "APPEND_REPLY",
-            "HEARTBEAT", "HEARTBEAT_REPLY", "SNAPSHOT",       "READ_REQUEST", "READ_REPLY", "TIMEOUT_NOW"};
-        world_trace(w,
-                    "%" PRIu64 " -> %" PRIu64 " %s term=%" PRIu64 " index=%" PRIu64 " log_term=%" PRIu64 " hint=%" PRIu64
-                    " commit=%" PRIu64 " n=%u%s",
-                    m->from, m->to, names[m->kind], m->term, m->index, m->log_term, m->hint_index, m->commit_index, m->entry_count,
-                    m->refused ? " refused" : "");
-    }
-    bool cut = to == NULL || w->cut[from - w->nodes][to - w->nodes];
-    if (cut || world_chance(w, w->loss_permille)) {
+/* Lost, damaged, doubled, late, or nothing of that. */
+static void message_fate(struct world *w, struct node *to, struct raft_message *m) {
+    if (world_chance(w, w->loss_permille)) {
         w->counts[COUNT_LOST]++;
         message_free(m);
         return;
@@ -130,3 +117,32 @@ void message_post(struct world *w, struct node *from, struct raft_message *m) {
     }
 }
 
+void message_post(struct world *w, struct node *from, struct raft_message *m) {
+    check_release(w, from, m);
+    world_mix(w, m->from << 56 ^ m->to << 48 ^ (uint64_t)m->kind << 40 ^ m->term << 24 ^ m->index ^ (uint64_t)m->refused << 63);
+    struct node *to = world_node(w, m->to);
+    if (w->trace) {
+        static const char *const names[] = {
+            "?",         "PRE_VOTE",        "PRE_VOTE_REPLY", "VOTE",         "VOTE_REPLY", "APPEND",     "APPEND_REPLY",
+            "HEARTBEAT", "HEARTBEAT_REPLY", "SNAPSHOT",       "READ_REQUEST", "READ_REPLY", "TIMEOUT_NOW"};
+        world_trace(w,
+                    "%" PRIu64 " -> %" PRIu64 " %s term=%" PRIu64 " index=%" PRIu64 " log_term=%" PRIu64 " hint=%" PRIu64
+                    " commit=%" PRIu64 " n=%u%s",
+                    m->from, m->to, names[m->kind], m->term, m->index, m->log_term, m->hint_index, m->commit_index, m->entry_count,
+                    m->refused ? " refused" : "");
+    }
+    if (to == NULL || w->cut[from - w->nodes][to - w->nodes]) {
+        w->counts[COUNT_LOST]++;
+        message_free(m);
+        return;
+    }
+    uint64_t random;
+    if (world_deed_begin(w, DEED_FATE, &random)) {
+        message_fate(w, to, m);
+    } else {
+        event_push(
+            w, (struct event){
+                   .at_us = w->now_us + w->delay_us_min, .kind = EVENT_DELIVER, .node = (uint32_t)(to - w->nodes), .message = m});
+    }
+    world_deed_end(w, random);
+}

@@ -55,6 +55,10 @@ const char *const world_count_names[COUNT_KINDS] = {"crashes",
                                                     "older disks put back",
                                                     "steps"};
 
+const char *const world_deed_names[DEED_KINDS] = {"steps of chaos", "planned falls", "fates of messages", "requests"};
+
+#define CALM_CLIENT_MS 50u /* that something is committed in the calm must not hang on whether somebody asks */
+
 static const uint64_t MS = 1000;
 bool world_quiet, world_long;
 uint32_t world_drift_ppm = 5000; /* either way: two clocks run apart by the 1% that leases allow for, at most */
@@ -93,6 +97,23 @@ void world_trace(struct world *w, const char *format, ...) {
         printf("\n");
         va_end(args);
     }
+}
+
+bool world_deed_begin(struct world *w, enum deed_kind kind, uint64_t *random) {
+    struct deeds *d = &w->deeds;
+    uint32_t number = d->count[kind]++;
+    if (d->tally != NULL) {
+        d->tally->count[kind] = d->count[kind];
+        d->tally->now_us = w->now_us;
+        d->tally->calm = w->calm;
+    }
+    *random = w->random;
+    w->random = (w->seed * UINT64_C(0xd1342543de82ef95)) ^ (((uint64_t)number << 2 | kind) + 1) * UINT64_C(0xaf251af3b0f025b5);
+    return number >= d->mask_count[kind] || d->masked[kind][number] == 0;
+}
+
+void world_deed_end(struct world *w, uint64_t random) {
+    w->random = random;
 }
 
 void world_mix(struct world *w, uint64_t value) {
@@ -159,6 +180,22 @@ void world_later(struct world *w, uint64_t delay_us, enum event_kind kind, struc
 
 /* --- The run ------------------------------------------------------------------------------------------------------------------- */
 
+static void handle_plan(struct world *w, enum event_kind kind, struct node *n) {
+    uint64_t random;
+    if (!world_deed_begin(w, DEED_FALL, &random)) {
+        n->quick = false;
+    } else if (kind == EVENT_FALL) {
+        world_crash(w, n);
+        world_later(w, n->quick ? world_between(w, 1, 50) * MS : world_between(w, 20, 500) * MS, EVENT_RESTART, n);
+        n->quick = false;
+    } else if (kind == EVENT_CHANGE) {
+        chaos_hurry(w);
+    } else {
+        chaos_jump(w, n);
+    }
+    world_deed_end(w, random);
+}
+
 static void world_handle(struct world *w, struct event *e) {
     struct node *n = &w->nodes[e->node];
     bool of_node = e->kind != EVENT_CLIENT && e->kind != EVENT_CHAOS && e->kind != EVENT_RESTART;
@@ -210,38 +247,34 @@ static void world_handle(struct world *w, struct event *e) {
         }
         break;
     case EVENT_FALL:
-        if (alive && !w->calm) {
-            world_crash(w, n);
-            world_later(w, n->quick ? world_between(w, 1, 50) * MS : world_between(w, 20, 500) * MS, EVENT_RESTART, n);
-            n->quick = false;
-        }
-        break;
     case EVENT_CHANGE:
-        if (alive && !w->calm) {
-            chaos_hurry(w);
-        }
-        break;
     case EVENT_JUMP:
         if (alive && !w->calm) {
-            chaos_jump(w, n);
+            handle_plan(w, e->kind, n);
         }
         break;
-    case EVENT_CLIENT:
-        client_act(w);
-        world_later(w, world_between(w, 1, 2 * (uint64_t)w->client_ms) * MS, EVENT_CLIENT, NULL);
+    case EVENT_CLIENT: {
+        uint64_t random;
+        bool wanted = world_deed_begin(w, DEED_CLIENT, &random);
+        uint64_t pause_ms = w->calm && w->client_ms > CALM_CLIENT_MS ? CALM_CLIENT_MS : w->client_ms;
+        world_later(w, world_between(w, 1, 2 * pause_ms) * MS, EVENT_CLIENT, NULL);
+        if (wanted) {
+            client_act(w);
+        }
+        world_deed_end(w, random);
         break;
+    }
     case EVENT_CHAOS:
         if (!w->calm) {
-            /* Each step draws from its own numbers, so that any of them can be left out and the others stay as they are. */
-            uint64_t random = w->random;
-            uint32_t step = w->chaos_steps++;
-            w->random = (w->seed * UINT64_C(0xd1342543de82ef95)) ^ ((uint64_t)step + 1) * UINT64_C(0xaf251af3b0f025b5);
+            uint64_t random;
+            uint32_t step = w->deeds.count[DEED_CHAOS];
+            bool wanted = world_deed_begin(w, DEED_CHAOS, &random);
             world_later(w, world_between(w, 1, 2 * (uint64_t)w->chaos_ms) * MS, EVENT_CHAOS, NULL);
-            if (step >= w->chaos_mask_count || w->chaos_masked[step] == 0) {
+            if (wanted) {
                 world_trace(w, "chaos step %u", step);
                 chaos_act(w);
             }
-            w->random = random;
+            world_deed_end(w, random);
         }
         break;
     }

@@ -169,6 +169,31 @@ struct event {
     bool corrupted; /* an entry of the message is not what was sent */
 };
 
+/* What can be left out of a run, one by one, to find out which of it a violation needs (reduce.c).  Each deed draws from numbers of its own,
+ * so that the others stay as they are. */
+enum deed_kind {
+    DEED_CHAOS,  /* a step of chaos */
+    DEED_FALL,   /* what chaos had planned for later: a leader falls, a change in a hurry, a clock that jumps */
+    DEED_FATE,   /* what the network does to one message; left out: it arrives, once, in time */
+    DEED_CLIENT, /* a request */
+    DEED_KINDS
+};
+extern const char *const world_deed_names[DEED_KINDS];
+
+struct deed_tally {
+    uint32_t count[DEED_KINDS];
+    uint64_t now_us; /* at the last of them */
+    bool calm;
+};
+
+struct deeds {
+    uint32_t count[DEED_KINDS];        /* met so far */
+    const uint8_t *masked[DEED_KINDS]; /* by number: left out; NULL: none */
+    uint32_t mask_count[DEED_KINDS];
+    uint64_t end_us;          /* the run ends here, without the calm after it; 0: it does not */
+    struct deed_tally *tally; /* NULL, or what outlives a process that aborts */
+};
+
 extern bool world_quiet; /* no faults, few clients */
 extern bool world_long;  /* faults and requests are spread over hours and days */
 
@@ -196,10 +221,8 @@ struct world {
     raft_index acknowledged;      /* highest index that a client was told of, by answer or read */
     raft_index calm_acknowledged; /* a proposal made after calm began */
     uint64_t counts[COUNT_KINDS];
-    uint64_t hash;               /* of all that happened */
-    const uint8_t *chaos_masked; /* by step: left out; NULL: none */
-    uint32_t chaos_mask_count;
-    uint32_t chaos_steps; /* drawn so far */
+    uint64_t hash; /* of all that happened */
+    struct deeds deeds;
     struct check *check;
 };
 
@@ -227,10 +250,19 @@ enum grey_error world_step(struct world *w, struct node *n, struct raft_input *i
 void world_propose(struct world *w, struct node *n);
 void world_later(struct world *w, uint64_t delay_us, enum event_kind kind, struct node *n);
 
+/* Between the two the world draws from the deed's own numbers.  False: the deed is left out. */
+bool world_deed_begin(struct world *w, enum deed_kind kind, uint64_t *random);
+void world_deed_end(struct world *w, uint64_t random);
 void *world_alloc(size_t count, size_t size); /* zeroed; never NULL */
 void event_push(struct world *w, struct event e);
 void world_mix(struct world *w, uint64_t value);         /* into the hash */
 uint64_t world_sum(uint64_t sum, const struct entry *e); /* the state after e */
+
+/* sim.c: everything of one run: the faults, then the calm and what must hold after it.  deeds: what is left out; NULL: nothing. */
+struct world *sim_run(uint64_t seed, uint64_t until_us, bool trace, const struct deeds *deeds);
+
+/* reduce.c: prints the shortest run of that seed that still breaks a law: none of its deeds can go.  Returns 1, or 0 when none is broken. */
+int reduce_seed(uint64_t seed, uint64_t until_us);
 
 /* chaos.c */
 void chaos_act(struct world *w);
