@@ -44,7 +44,7 @@ void client_act(struct world *w) {
     if (!n->up || n->paused_us > w->now_us) {
         return;
     }
-    if (world_chance(w, w->leases ? 980 : 300)) {
+    if (world_chance(w, w->leases && !w->calm ? 980 : 300)) {
         struct raft_input in = {.kind = RAFT_IN_READ, .context = ++w->value};
         claim_add(&n->reads, &n->read_count, &n->read_capacity, (struct claim){.context = w->value, .floor = w->acknowledged});
         (void)world_step(w, n, &in, NULL);
