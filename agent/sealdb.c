@@ -7,6 +7,8 @@
 
 struct sealdb {
     struct logdb *log;
+    struct seal waiting; /* index 0: none */
+    struct sealdb_signer waiting_signer;
     struct db_statement *put, *put_signer, *cut, *newest, *list, *signers, *signer;
 };
 
@@ -52,7 +54,14 @@ static enum grey_error run(struct db_statement *st, struct fault *f) {
     return err;
 }
 
-static enum grey_error put(struct sealdb *s, const struct seal *seal, const struct sealdb_signer *signer, struct fault *f) {
+void sealdb_put(struct sealdb *s, const struct seal *seal, const struct sealdb_signer *signer) {
+    s->waiting = *seal;
+    s->waiting_signer = *signer;
+}
+
+static enum grey_error write_waiting(struct sealdb *s, struct fault *f) {
+    const struct seal *seal = &s->waiting;
+    const struct sealdb_signer *signer = &s->waiting_signer;
     db_bind_int(s->put_signer, 1, (int64_t)signer->id);
     db_bind_bytes(s->put_signer, 2, bytes_str(signer->node.text));
     db_bind_bytes(s->put_signer, 3, bytes_of(signer->public_key, sizeof signer->public_key));
@@ -72,12 +81,24 @@ static enum grey_error put(struct sealdb *s, const struct seal *seal, const stru
     return run(s->cut, f);
 }
 
-enum grey_error sealdb_put(struct sealdb *s, const struct seal *seal, const struct sealdb_signer *signer, struct fault *f) {
+enum grey_error sealdb_write(struct sealdb *s, struct fault *f) {
+    if (s->waiting.index == 0 || s->waiting.index > logdb_facts(s->log)->last) { /* a seal must never outrun its entries */
+        return E_OK;
+    }
+    enum grey_error err = write_waiting(s, f);
+    s->waiting.index = err == E_OK ? 0 : s->waiting.index;
+    return err;
+}
+
+enum grey_error sealdb_save(struct sealdb *s, struct fault *f) {
+    if (s->waiting.index == 0) {
+        return E_OK;
+    }
     enum grey_error err = logdb_begin(s->log, f);
     if (err != E_OK) {
         return err;
     }
-    if ((err = put(s, seal, signer, f)) != E_OK) {
+    if ((err = sealdb_write(s, f)) != E_OK) {
         logdb_rollback(s->log);
         return err;
     }

@@ -21,8 +21,14 @@ struct sealdb_signer { /* who made seals, as its membership said when it did */
 struct sealdb *sealdb_open(struct logdb *log, struct fault *f); /* borrows log, which is closed after it */
 void sealdb_close(struct sealdb *s);                            /* NULL is allowed */
 
-/* In a transaction of its own; durable when E_OK.  Where a seal of that index is there it stays. */
-enum grey_error sealdb_put(struct sealdb *s, const struct seal *seal, const struct sealdb_signer *signer, struct fault *f);
+/* Seals come often and a transaction of their own each would cost more than the entries that they vouch for.  So the newest waits in memory
+ * for a transaction of the log; if the process ends before, the next leader seals the same. */
+void sealdb_put(struct sealdb *s, const struct seal *seal,
+                const struct sealdb_signer *signer); /* takes the place of one that waits */
+enum grey_error sealdb_write(struct sealdb *s,
+                             struct fault *f); /* in a transaction of the log: what waits, once its entry is stored */
+enum grey_error sealdb_save(struct sealdb *s,
+                            struct fault *f); /* the same in one of its own, if anything waits; durable when E_OK */
 enum grey_error sealdb_newest(struct sealdb *s, struct seal *seal, struct fault *f); /* index 0: there is none */
 /* Seals with from <= index <= to in order, at most SEALDB_LIST_MAX, and the first one above `to` if there is room. */
 enum grey_error sealdb_list(struct sealdb *s, raft_index from, raft_index to, struct seal *out, uint32_t *count, struct fault *f);

@@ -283,6 +283,9 @@ static enum grey_error open_both(struct sitedisk *d, const struct sitelog_option
 }
 
 static void close_both(struct sitedisk *d) {
+    if (d->seals != NULL && d->failed == E_OK) {
+        (void)sealdb_save(d->seals, NULL);
+    }
     statedb_close(d->state);
     sealdb_close(d->seals);
     d->seals = NULL;
@@ -509,6 +512,9 @@ static enum grey_error store_all(struct sitedisk *d, struct sitelog_store *const
     for (uint32_t i = 0; i < count && err == E_OK; i++) {
         err = store_one(d, jobs[i], f);
     }
+    if (err == E_OK) {
+        err = sealdb_write(d->seals, f);
+    }
     bool forget =
         statedb_freed_count(d->state) <= FREED_WITH_STORE; /* more go apart, in order, so that each page is written once */
     if (err == E_OK && forget) {
@@ -605,6 +611,9 @@ void sitedisk_flush(struct sitedisk *d, struct sitelog_flush *job) {
     } else {
         job->err = sitedisk_write_failed(
             d, state_checked(d, statedb_flush(d->state, &job->changes, &facts, log->base.index, &job->fault), &job->fault));
+        if (job->err == E_OK) { /* no store took it along for a while */
+            job->err = sitedisk_save_seal(d, &job->fault);
+        }
     }
 }
 

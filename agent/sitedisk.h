@@ -50,7 +50,9 @@ void sitedisk_keep(struct sitedisk *d, struct sitelog_keep *job);
 /* Sliced: job->slot.again tells that there is more to do. */
 void sitedisk_compact(struct sitedisk *d, struct sitelog_compact *job);
 
-void sitedisk_seal(struct sitedisk *d, struct sitelog_seal *job); /* agent/siteseal.c */
+/* agent/siteseal.c */
+void sitedisk_seal(struct sitedisk *d, struct sitelog_seal *job);
+enum grey_error sitedisk_save_seal(struct sitedisk *d, struct fault *f); /* one that waits for a transaction gets its own */
 
 /* agent/sitesnap.c */
 void sitedisk_snapshot(struct sitedisk *d, struct sitelog_snapshot *job);

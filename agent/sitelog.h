@@ -250,7 +250,7 @@ enum grey_error sitelog_keep(struct sitelog *s, struct sitelog_keep *job);
 
 /* Seals of the log (agent/sealdb.h). */
 enum sitelog_seal_kind {
-    SITELOG_SEAL_PUT,  /* seal, signer */
+    SITELOG_SEAL_PUT,  /* seal, signer: written with the next store, flush or list */
     SITELOG_SEAL_LIST, /* from, to -> seals, signers: the owner's, mem_free; before: the log's point before `from`.  E_NOT_FOUND */
 };
 struct sitelog_seal {

@@ -1,5 +1,3 @@
-#include <inttypes.h>
-
 #include "agent/sitedisk.h"
 
 #define SIGNERS_MAX 256u
@@ -10,22 +8,27 @@ static enum grey_error list(struct sitedisk *d, struct sitelog_seal *job) {
     if (job->seals == NULL || job->signers == NULL) {
         return fault_set(&job->fault, E_NO_MEMORY, "reading seals");
     }
-    enum grey_error err = logdb_point(d->log, job->from - 1, &job->before, &job->fault);
+    enum grey_error err = sitedisk_save_seal(d, &job->fault);
+    if (err == E_OK) {
+        err = logdb_point(d->log, job->from - 1, &job->before, &job->fault);
+    }
     if (err == E_OK) {
         err = sealdb_list(d->seals, job->from, job->to, job->seals, &job->seal_count, &job->fault);
     }
     return err == E_OK ? sealdb_signers(d->seals, job->signers, SIGNERS_MAX, &job->signer_count, &job->fault) : err;
 }
 
-/* A seal that is not stored is no loss: the next one vouches for the same.  So a full disk is no reason to stop for it. */
+/* On a full disk it waits on. */
+enum grey_error sitedisk_save_seal(struct sitedisk *d, struct fault *f) {
+    enum grey_error err = d->failed == E_OK ? sitedisk_write_failed(d, sealdb_save(d->seals, f)) : E_OK;
+    return err == E_DISK_FULL ? E_OK : err;
+}
+
 void sitedisk_seal(struct sitedisk *d, struct sitelog_seal *job) {
+    job->err = E_OK;
     if (job->kind == SITELOG_SEAL_LIST) {
         job->err = list(d, job);
-    } else if (d->failed != E_OK) {
-        job->err = fault_set(&job->fault, d->failed, "an earlier write failed; start again from the disk");
-    } else if (job->seal.index > logdb_facts(d->log)->last) { /* its entries met a full disk; a seal must never outrun them */
-        job->err = fault_set(&job->fault, E_DISK_FULL, "entry %" PRIu64 " is not stored yet", job->seal.index);
     } else {
-        job->err = sitedisk_write_failed(d, sealdb_put(d->seals, &job->seal, &job->signer, &job->fault));
+        sealdb_put(d->seals, &job->seal, &job->signer);
     }
 }
