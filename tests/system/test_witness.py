@@ -2,6 +2,7 @@
 """Two gateways and a witness are a full site: any one of the three may be lost and writes go on.  The witness, on the smallest of boards,
 keeps headers only; with one gateway left the site says that its answers rest on one disk."""
 from harness import *
+import glob
 
 WITNESS = 3
 
@@ -133,6 +134,25 @@ def test(site):
     site.kill("node%d" % leader)
     site.leader(among=[other])
     site.ok(get(site, other, "one-gateway") == b"1" and put(site, other, "after", "5") in (200, 201), "the leader is lost: the other takes over")
+
+    # Its disk is damaged: it must not vote on the ground of what it cannot read, and comes back as a new witness.
+    site.restart("node%d" % leader)
+    site.wait_whole()
+    before = {m["id"]: m["raft_id"] for m in site.status(site.leader())["members"]}
+    site.kill("node%d" % WITNESS, signal.SIGTERM)
+    log = glob.glob(site.path("node%d" % WITNESS, "data", "**", "log.db"), recursive=True)[0]
+    with open(log, "r+b") as f:
+        for page in range(2, os.path.getsize(log) // 1024, 3):
+            f.seek(page * 1024 + 300)
+            f.write(b"damage")
+    site.restart("node%d" % WITNESS)
+
+    def anew():
+        members = site.status(site.leader())["members"]
+        return len(members) == 3 and all(m["raft_id"] != before[m["id"]] for m in members if m["id"] == str(WITNESS))
+    wait_until("a new witness", anew, 60)
+    site.wait_whole()
+    site.ok(put(site, site.leader(), "after-damage", "6") in (200, 201), "a witness with a damaged disk comes back as a new one")
     site.restart("node%d" % leader)
     site.wait_whole()
 
