@@ -1,0 +1,313 @@
+#include "platform/conn_core.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <mbedtls/error.h>
+#include <mbedtls/oid.h>
+#include <mbedtls/pk.h>
+#include <mbedtls/ssl.h>
+#include <mbedtls/x509_crt.h>
+
+#include "include/grey/must.h"
+#include "platform/keys.h"
+
+struct conn_tls {
+    mbedtls_ssl_config client, server;
+    mbedtls_x509_crt ca, own;
+    mbedtls_pk_context key;
+};
+
+/* One for all, on the loop's thread: TLS bytes on their way to mbedTLS. */
+static uint8_t sealed_scratch[CONN_READ_BYTES];
+static struct bytes ahead; /* the rest of the TLS bytes of the conn that receives just now */
+
+/* --- certificates ------------------------------------------------------------------------------------------------------------------------- */
+
+const char *conn_tls_text(int code, char text[128]) {
+    mbedtls_strerror(code, text, 128);
+    return text;
+}
+
+static int configure(struct conn_tls *t, mbedtls_ssl_config *c, int endpoint) {
+    static const int suites[] = {MBEDTLS_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+                                 MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+                                 0};
+    static const mbedtls_ecp_group_id curves[] = {MBEDTLS_ECP_DP_CURVE25519, MBEDTLS_ECP_DP_SECP256R1, MBEDTLS_ECP_DP_NONE};
+    int code = mbedtls_ssl_config_defaults(c, endpoint, MBEDTLS_SSL_TRANSPORT_STREAM, MBEDTLS_SSL_PRESET_DEFAULT);
+    if (code != 0) {
+        return code;
+    }
+    mbedtls_ssl_conf_min_version(c, MBEDTLS_SSL_MAJOR_VERSION_3, MBEDTLS_SSL_MINOR_VERSION_3);
+    mbedtls_ssl_conf_ciphersuites(c, suites);
+    mbedtls_ssl_conf_curves(c, curves);
+    mbedtls_ssl_conf_renegotiation(c, MBEDTLS_SSL_RENEGOTIATION_DISABLED);
+    mbedtls_ssl_conf_session_tickets(c, MBEDTLS_SSL_SESSION_TICKETS_DISABLED);
+    mbedtls_ssl_conf_authmode(c, MBEDTLS_SSL_VERIFY_REQUIRED);
+    mbedtls_ssl_conf_rng(c, keys_rng, NULL); /* no generator state is shared between loop and crypto worker */
+    mbedtls_ssl_conf_ca_chain(c, &t->ca, NULL);
+    return mbedtls_ssl_conf_own_cert(c, &t->own, &t->key);
+}
+
+struct conn_tls *conn_tls_new(const char *ca_path, const char *cert_path, const char *key_path, struct fault *f) {
+    char text[128];
+    struct conn_tls *t = mem_new(1, sizeof *t);
+    if (t == NULL) {
+        (void)fault_set(f, E_NO_MEMORY, "certificates");
+        return NULL;
+    }
+    mbedtls_ssl_config_init(&t->client);
+    mbedtls_ssl_config_init(&t->server);
+    mbedtls_x509_crt_init(&t->ca);
+    mbedtls_x509_crt_init(&t->own);
+    mbedtls_pk_init(&t->key);
+    int code = mbedtls_x509_crt_parse_file(&t->ca, ca_path);
+    if (code != 0) {
+        (void)fault_set(f, E_CERT, "%s: %s", ca_path, conn_tls_text(code, text));
+    } else if ((code = mbedtls_x509_crt_parse_file(&t->own, cert_path)) != 0) {
+        (void)fault_set(f, E_CERT, "%s: %s", cert_path, conn_tls_text(code, text));
+    } else if ((code = mbedtls_pk_parse_keyfile(&t->key, key_path, NULL)) != 0) {
+        (void)fault_set(f, E_KEY, "%s: %s", key_path, conn_tls_text(code, text));
+    } else if ((code = mbedtls_pk_check_pair(&t->own.pk, &t->key)) != 0) {
+        (void)fault_set(f, E_KEY, "%s does not belong to %s", key_path, cert_path);
+    } else if ((code = configure(t, &t->client, MBEDTLS_SSL_IS_CLIENT)) != 0 ||
+               (code = configure(t, &t->server, MBEDTLS_SSL_IS_SERVER)) != 0) {
+        (void)fault_set(f, E_TLS, "%s", conn_tls_text(code, text));
+    }
+    if (code != 0) {
+        conn_tls_free(t);
+        return NULL;
+    }
+    return t;
+}
+
+void conn_tls_free(struct conn_tls *t) {
+    if (t != NULL) {
+        mbedtls_ssl_config_free(&t->client);
+        mbedtls_ssl_config_free(&t->server);
+        mbedtls_x509_crt_free(&t->ca);
+        mbedtls_x509_crt_free(&t->own);
+        mbedtls_pk_free(&t->key);
+        mem_free(t);
+    }
+}
+
+static void copy_slice(char *out, size_t out_size, const unsigned char *data, size_t size) {
+    size = size < out_size - 1 ? size : out_size - 1;
+    memcpy(out, data, size);
+    out[size] = 0;
+    for (size_t i = 0; i < size; i++) { /* a name with odd bytes in it must not match anything, nor garble a log */
+        if (out[i] < 0x21 || out[i] > 0x7e) {
+            out[i] = '?';
+        }
+    }
+}
+
+static void read_peer(struct conn *c) {
+    const mbedtls_x509_crt *crt = mbedtls_ssl_get_peer_cert(c->ssl);
+    if (crt == NULL) {
+        return;
+    }
+    c->names = mem_new(1, sizeof *c->names);
+    if (c->names == NULL) {
+        return; /* without names it is nobody, and refused above */
+    }
+    for (const mbedtls_x509_name *n = &crt->subject; n != NULL; n = n->next) {
+        if (MBEDTLS_OID_CMP(MBEDTLS_OID_AT_CN, &n->oid) == 0 && n->val.len <= LIMIT_NAME_BYTES) {
+            copy_slice(c->names->name, sizeof c->names->name, n->val.p, n->val.len);
+        }
+    }
+    for (const mbedtls_x509_sequence *s = &crt->subject_alt_names; s != NULL; s = s->next) {
+        if (s->buf.tag == (MBEDTLS_ASN1_CONTEXT_SPECIFIC | MBEDTLS_X509_SAN_UNIFORM_RESOURCE_IDENTIFIER) &&
+            s->buf.len < sizeof c->names->uri) {
+            copy_slice(c->names->uri, sizeof c->names->uri, s->buf.p, s->buf.len);
+            return;
+        }
+    }
+}
+
+/* --- records ------------------------------------------------------------------------------------------------------------------------------ */
+
+static int tls_send(void *context, const unsigned char *data, size_t size) {
+    ssize_t sent = conn_socket_send(context, data, size);
+    if (sent >= 0) {
+        return (int)sent;
+    }
+    return errno == EAGAIN || errno == EINTR ? MBEDTLS_ERR_SSL_WANT_WRITE : MBEDTLS_ERR_SSL_INTERNAL_ERROR;
+}
+
+static int tls_receive(void *context, unsigned char *data, size_t size) {
+    struct conn *c = context;
+    ssize_t got = conn_socket_receive(c, data, size);
+    if (got >= 0) {
+        return (int)got;
+    }
+    return errno == EAGAIN || errno == EINTR ? MBEDTLS_ERR_SSL_WANT_READ : MBEDTLS_ERR_SSL_CONN_EOF;
+}
+
+/* Once open, on the loop's thread: reads ahead, so that a record costs one recv and not three (header, body, "no more"). */
+static int tls_receive_ahead(void *context, unsigned char *data, size_t size) {
+    struct conn *c = context;
+    if (ahead.size == 0) {
+        if (c->emptied) {
+            return MBEDTLS_ERR_SSL_WANT_READ;
+        }
+        int got = tls_receive(c, sealed_scratch, sizeof sealed_scratch);
+        if (got <= 0) {
+            return got;
+        }
+        c->emptied = (size_t)got < sizeof sealed_scratch;
+        ahead = bytes_of(sealed_scratch, (size_t)got);
+    }
+    size = size < ahead.size ? size : ahead.size;
+    memcpy(data, ahead.data, size);
+    ahead = bytes_of(ahead.data + size, ahead.size - size);
+    return (int)size;
+}
+
+ssize_t conn_tls_send(struct conn *c, const uint8_t *data, size_t size) {
+    size_t record = c->tls_pending > 0 ? c->tls_pending : size; /* a write that was put off is repeated with its length */
+    must(record <= size);
+    int wrote = mbedtls_ssl_write(c->ssl, data, record);
+    if (wrote == MBEDTLS_ERR_SSL_WANT_WRITE || wrote == MBEDTLS_ERR_SSL_WANT_READ) {
+        c->tls_pending = record;
+        errno = EAGAIN;
+        return -1;
+    }
+    c->tls_pending = 0;
+    if (wrote < 0) {
+        errno = EPIPE;
+        return -1;
+    }
+    return wrote;
+}
+
+ssize_t conn_tls_receive(struct conn *c, uint8_t *data, size_t size) {
+    int got = mbedtls_ssl_read(c->ssl, data, size);
+    if (got == MBEDTLS_ERR_SSL_WANT_READ || got == MBEDTLS_ERR_SSL_WANT_WRITE) {
+        errno = EAGAIN;
+        return -1;
+    }
+    if (got == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY || got == MBEDTLS_ERR_SSL_CONN_EOF) {
+        return 0;
+    }
+    if (got < 0) {
+        c->job_result = got;
+        errno = EPROTO;
+    }
+    return got;
+}
+
+void conn_tls_receive_begin(struct conn *c) {
+    must(ahead.size == 0);
+    c->unsealing = c->sealed;
+    ahead = builder_bytes(&c->unsealing);
+    builder_init(&c->sealed, CONN_READ_BYTES);
+    c->emptied = false;
+}
+
+enum grey_error conn_tls_receive_end(struct conn *c) {
+    if (ahead.size > 0 && !c->dead && !c->shut && !c->half_shut) {
+        builder_add(&c->sealed, ahead);
+    }
+    ahead = bytes_of(NULL, 0);
+    builder_free(&c->unsealing);
+    return c->sealed.err;
+}
+
+bool conn_tls_waits(const struct conn *c) {
+    return c->sealed.size > 0 || mbedtls_ssl_check_pending(c->ssl) != 0;
+}
+
+void conn_tls_opened(struct conn *c) {
+    mbedtls_ssl_set_bio(c->ssl, c, tls_send, tls_receive_ahead, NULL);
+}
+
+void conn_tls_notify(struct conn *c) {
+    (void)mbedtls_ssl_close_notify(c->ssl);
+}
+
+void conn_tls_end(struct conn *c) {
+    if (c->ssl != NULL) {
+        mbedtls_ssl_free(c->ssl);
+        mem_free(c->ssl);
+    }
+    builder_free(&c->sealed);
+}
+
+/* --- handshake on the crypto worker ------------------------------------------------------------------------------------------------------ */
+
+static void handshake_work(struct worker_job *job) {
+    struct conn *c = (struct conn *)(void *)((char *)job - offsetof(struct conn, job));
+    c->job_result = mbedtls_ssl_handshake(c->ssl);
+}
+
+static void handshake_done(struct worker_job *job) {
+    struct conn *c = (struct conn *)(void *)((char *)job - offsetof(struct conn, job));
+    c->job_runs = false;
+    if (c->dead) {
+        conn_free_if_unheld(c);
+        return;
+    }
+    if (c->shut) {
+        return;
+    }
+    char text[128], detail[240];
+    if (c->job_result == MBEDTLS_ERR_SSL_WANT_READ) {
+        (void)conn_watch(c, EPOLLIN | EPOLLRDHUP);
+    } else if (c->job_result == MBEDTLS_ERR_SSL_WANT_WRITE) {
+        (void)conn_watch(c, EPOLLOUT | EPOLLRDHUP);
+    } else if (c->job_result != 0) {
+        uint32_t flags = mbedtls_ssl_get_verify_result(c->ssl);
+        enum grey_error why = E_TLS;
+        if (flags != 0 && flags != UINT32_MAX) {
+            why = E_CERT;
+            char *end = detail;
+            if (mbedtls_x509_crt_verify_info(detail, sizeof detail, "", flags) > 0) {
+                end = strchr(detail, '\n');
+            }
+            if (end != NULL) {
+                *end = 0;
+            }
+        } else {
+            (void)snprintf(detail, sizeof detail, "%s", conn_tls_text(c->job_result, text));
+        }
+        conn_fail(c, why, detail);
+    } else {
+        read_peer(c);
+        conn_opened(c);
+    }
+}
+
+void conn_tls_step(struct conn *c) {
+    loop_fd_remove(c->x.loop, &c->watch); /* the worker has the socket for itself */
+    c->job.work = handshake_work;
+    c->job.done = handshake_done;
+    c->job_runs = true;
+    if (worker_submit(c->x.crypto, &c->job) != E_OK) {
+        c->job_runs = false;
+        conn_fail(c, E_BUSY, "too many handshakes at once");
+    }
+}
+
+void conn_tls_start(struct conn *c) {
+    char text[128];
+    c->state = CONN_HANDSHAKE;
+    c->ssl = mem_new(1, sizeof *c->ssl);
+    if (c->ssl == NULL) {
+        conn_fail(c, E_NO_MEMORY, "TLS");
+        return;
+    }
+    mbedtls_ssl_init(c->ssl);
+    int code = mbedtls_ssl_setup(c->ssl, c->client ? &c->o.tls->client : &c->o.tls->server);
+    if (code == 0 && c->client) { /* NULL is said as well: later versions refuse a client that has not said which name it means */
+        code = mbedtls_ssl_set_hostname(c->ssl, c->o.expected_host);
+    }
+    if (code != 0) {
+        conn_fail(c, E_TLS, conn_tls_text(code, text));
+        return;
+    }
+    mbedtls_ssl_set_bio(c->ssl, c, tls_send, tls_receive, NULL);
+    conn_tls_step(c);
+}
