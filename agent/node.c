@@ -22,14 +22,10 @@
 
 static struct metric leader_changes =
     METRIC_COUNTER("grey_consensus_leader_changes_total", "Changes of leadership seen by this node.");
-static struct metric commits = METRIC_COUNTER("grey_consensus_commits_total", "Entries committed and applied by this node.");
 static struct metric term_gauge = METRIC_GAUGE("grey_consensus_term", "Current term.");
 static struct metric is_leader = METRIC_GAUGE("grey_consensus_is_leader", "1 on the leader of the site.");
 static struct metric refused_messages =
     METRIC_COUNTER("grey_consensus_refused_messages_total", "Impossible Raft messages, ignored.");
-static struct metric refused_orders =
-    METRIC_COUNTER("grey_consensus_refused_orders_total", "Orders of leaders that were replaced already.");
-static struct metric applied_gauge = METRIC_GAUGE("grey_consensus_applied_index", "Last applied log index.");
 
 static const char *role_name(uint64_t role) {
     static const char *const names[] = {"follower", "pre-candidate", "candidate", "leader"};
@@ -183,32 +179,6 @@ enum grey_error node_step(struct node *n, struct raft_input *in, raft_index *pro
     return err;
 }
 
-/* --- applying ---------------------------------------------------------------------------------------------------------------------- */
-
-struct missing {
-    struct node *node;
-    struct builder wants;
-    uint32_t count;
-};
-
-static void check_row(void *context, enum table_id id, struct bytes key) {
-    struct missing *m = context;
-    struct bytes value;
-    if (table_get(m->node->table, id, key, &value) == TABLE_UNKNOWN) {
-        sitelog_want(&m->wants, id, key);
-        m->count++;
-    }
-}
-
-static void fetched(void *context, const struct node_answer *a) {
-    struct node *n = context;
-    n->fetching = false;
-    if (a->err != E_OK) {
-        node_fail(n, a->err, "rows that an entry needs cannot be read");
-    }
-    loop_again(n->x.loop);
-}
-
 void node_set_members(struct node *n, const struct raft_members *members, raft_index index) {
     struct builder b;
     builder_init(&b, 64u * 1024u);
@@ -224,120 +194,6 @@ void node_set_members(struct node *n, const struct raft_members *members, raft_i
     n->members = *members;
     n->members_index = index;
     membership_applied(n);
-}
-
-static void propose_own(struct node *n, enum entry_kind kind, void (*fill)(struct node *n, struct builder *out));
-
-static void fill_site(struct node *n, struct builder *out) {
-    struct site_facts f = {.site = n->site, .cluster_id = n->cluster_id, .feature_level = FEATURE_LEVEL};
-    keys_random(&f.incarnation, sizeof f.incarnation);
-    f.incarnation = f.incarnation >> 1 | 1; /* fits a signed 64-bit number in other people's tools, and is not 0 */
-    payload_site(out, &f);
-}
-
-static void fill_limits(struct node *n, struct builder *out) {
-    payload_limits(out, n->o.queue_bytes_max);
-}
-
-/* The leader's first duties. */
-static void leading_begins(struct node *n, raft_term term, grey_epoch epoch) {
-    struct site_facts site;
-    n->leading = true;
-    n->leading_term = term;
-    if (!state_site(n->state, &site)) {
-        propose_own(n, ENTRY_SITE, fill_site);
-    }
-    if (state_queue_bytes_max(n->state) != n->o.queue_bytes_max) {
-        propose_own(n, ENTRY_LIMITS, fill_limits);
-    }
-    n->events->leading(n->context, true, epoch);
-}
-
-static bool apply_one(struct node *n, const struct entry *e) {
-    struct missing m = {.node = n};
-    builder_init(&m.wants, 1024u * 1024u);
-    state_wants(e, check_row, &m);
-    if (m.count > 0) {
-        n->fetching = true;
-        node_fetch_rows(n, &m.wants, fetched, n);
-        return false;
-    }
-    builder_free(&m.wants);
-    struct request *q = requests_waiting_for(n, e->index);
-    bool ours = q != NULL && q->term == e->term;
-    struct builder answer;
-    builder_init(&answer, 64u * 1024u);
-    struct outcome o = {0};
-    enum grey_error err = state_apply(n->state, e, &o, ours ? &answer : NULL);
-    if (err != E_OK) {
-        builder_free(&answer);
-        char text[120];
-        (void)snprintf(text, sizeof text, "applying entry %" PRIu64 " of kind %u", e->index, e->kind);
-        node_fail(n, err, text);
-        return false;
-    }
-    metrics_add(&commits, 0, 1);
-    statehash_applied(n);
-    n->applied_point = (struct raft_point){.index = e->index, .term = e->term, .time_ms = e->time_ms};
-    memcpy(n->applied_point.hash, e->hash, DIGEST_BYTES);
-    if (e->kind == ENTRY_CONFIG) {
-        struct raft_members members;
-        if (raft_members_decode(blob_bytes(e->payload), &members) == E_OK) {
-            node_set_members(n, &members, e->index);
-        }
-    }
-    if (n->events->applied != NULL) {
-        n->events->applied(n->context, e);
-    }
-    raft_index index = e->index;
-    bool may_lead = n->role == RAFT_LEADER && !n->leading;
-    raft_term term = e->term;
-    grey_epoch epoch = e->epoch;
-    if (q != NULL) { /* another entry at its place: this proposal is certainly lost */
-        struct node_answer a = {.err = ours ? o.err : E_NOT_LEADER,
-                                .detail = o.detail,
-                                .index = index,
-                                .epoch = epoch,
-                                .answer = builder_bytes(&answer)};
-        requests_answer_proposed(n, q, &a);
-    }
-    builder_free(&answer);
-    if (may_lead) { /* the first entry of the own term is applied, and so all before it */
-        struct raft_status s;
-        raft_status(n->raft, &s);
-        if (s.term == term) {
-            leading_begins(n, term, epoch);
-        }
-    }
-    return true;
-}
-
-static void apply(struct node *n) {
-    if (n->o.witness) {
-        witness_apply(n);
-        sealing_applied(n);
-        return;
-    }
-    uint32_t count = 0;
-    while (!n->fetching && !n->installing && !n->has_failed && state_applied(n->state) < n->commit_index &&
-           count < APPLY_PER_TURN) {
-        const struct entry *e = raft_entry(n->raft, state_applied(n->state) + 1);
-        must(e != NULL); /* the core keeps what is not applied */
-        if (!apply_one(n, e)) {
-            break;
-        }
-        count++;
-    }
-    if (count > 0) {
-        metrics_set(&applied_gauge, 0, (int64_t)state_applied(n->state));
-        sealing_applied(n);
-        struct raft_input in = {.kind = RAFT_IN_APPLIED, .index = state_applied(n->state)};
-        (void)node_step(n, &in, NULL);
-        if (n->requests.batched.count > 0) { /* the log had no room for them; now it may */
-            loop_again(n->x.loop);
-        }
-    }
-    requests_applied(n);
 }
 
 /* --- turns and time ---------------------------------------------------------------------------------------------------------------- */
@@ -384,7 +240,7 @@ static void on_turn(void *context) {
     n->turning = true;
     requests_turn(n);
     provisional_turn(n);
-    apply(n);
+    apply_turn(n);
     if (n->o.witness) {
         witness_turn(n);
     } else {
@@ -407,125 +263,6 @@ static void on_tick(void *context) {
 }
 
 /* --- events of the links --------------------------------------------------------------------------------------------------------------- */
-
-static void peer_up(void *context, raft_id id, uint64_t start_count) {
-    struct node *n = context;
-    diskwatch_met(n, id, start_count);
-    membership_link_up(n, id);
-    sealing_link_up(n, id);
-    loop_again(n->x.loop);
-}
-
-static void peer_down(void *context, raft_id id) {
-    struct node *n = context;
-    struct raft_input in = {.kind = RAFT_IN_LINK_DOWN, .peer = id};
-    (void)node_step(n, &in, NULL);
-    requests_link_down(n, id);
-}
-
-static void cluster_seen(void *context, uint64_t cluster_id) {
-    membership_cluster_seen(context, cluster_id);
-}
-
-/* Only the leader of the time may order a gateway to stop or to go: one that was replaced and does not know is refused. */
-static bool of_the_past(struct node *n, raft_id from, const struct message_join_reply *r) {
-    struct raft_status s;
-    raft_status(n->raft, &s);
-    bool is_order = r->err == E_STATE_DIFFERS || r->err == E_STALE_MEMBER;
-    if (!is_order || r->epoch >= s.term) {
-        return false;
-    }
-    const struct raft_member *m = node_member(n, from);
-    metrics_add(&refused_orders, 0, 1);
-    log_warn("node", "refuse", "an order of %s (%s) carries epoch %" PRIu64 ", the site is in epoch %" PRIu64,
-             m == NULL ? "a stranger" : m->node.text, error_name(r->err), r->epoch, s.term);
-    return true;
-}
-
-static void peer_message(void *context, raft_id from, const struct message *m) {
-    struct node *n = context;
-    switch (m->kind) {
-    case MESSAGE_RAFT: {
-        if (diskwatch_refuses(n, from, &m->u.raft)) {
-            return;
-        }
-        struct raft_input in = {.kind = RAFT_IN_MESSAGE, .message = &m->u.raft};
-        (void)node_step(n, &in, NULL);
-        membership_stranger(n, from);
-        return;
-    }
-    case MESSAGE_FORWARD:
-        requests_forward(n, from, &m->u.forward);
-        return;
-    case MESSAGE_FORWARD_REPLY:
-        requests_forward_reply(n, from, &m->u.forward_reply);
-        return;
-    case MESSAGE_JOIN:
-        membership_join(n, from, &m->u.join);
-        return;
-    case MESSAGE_STATE_HASH:
-        statehash_message(n, from, &m->u.state_hash);
-        return;
-    case MESSAGE_SEAL:
-        sealing_message(n, from, &m->u.seal);
-        return;
-    case MESSAGE_CLOCK:
-        clockset_message(n, from, &m->u.clock);
-        return;
-    case MESSAGE_JOIN_REPLY:
-        if (m->u.join_reply.err == E_ROLLED_BACK) { /* whoever remembers may say so */
-            diskwatch_told(n, from, &m->u.join_reply);
-        } else if (of_the_past(n, from, &m->u.join_reply)) {
-            return;
-        } else if (m->u.join_reply.err == E_STATE_DIFFERS) {
-            char detail[121] = "";
-            memcpy(detail, m->u.join_reply.detail.data, m->u.join_reply.detail.size < 120 ? m->u.join_reply.detail.size : 120);
-            statehash_told(n, from, detail);
-        } else {
-            membership_join_reply(n, &m->u.join_reply);
-        }
-        return;
-    case MESSAGE_SNAPSHOT_FETCH:
-        catchup_fetch(n, from, &m->u.snapshot_fetch);
-        return;
-    case MESSAGE_SNAPSHOT_CHUNK:
-        catchup_chunk(n, from, &m->u.snapshot_chunk);
-        return;
-    case MESSAGE_PAYLOAD_FETCH:
-        catchup_payload_fetch(n, from, &m->u.payload_fetch);
-        return;
-    case MESSAGE_PAYLOADS:
-        catchup_payloads(n, from, &m->u.payloads);
-        return;
-    default:
-        return;
-    }
-}
-
-static const struct peers_events peers_events = {
-    .up = peer_up, .down = peer_down, .message = peer_message, .cluster_seen = cluster_seen};
-
-/* --- own proposals ----------------------------------------------------------------------------------------------------------------- */
-
-static void own_done(void *context, const struct node_answer *a) {
-    struct node *n = context;
-    if (a->err != E_OK) {
-        log_warn("node", "own-proposal", "error=GREY-%d %s: %s", error_id(a->err), error_sentence(a->err), a->detail);
-    }
-    (void)n;
-}
-
-static void propose_own(struct node *n, enum entry_kind kind, void (*fill)(struct node *n, struct builder *out)) {
-    struct builder b;
-    builder_init(&b, 4096);
-    fill(n, &b);
-    struct blob *payload = builder_blob(&b);
-    builder_free(&b);
-    if (payload != NULL) {
-        node_propose(n, kind, payload, true, own_done, n);
-        blob_unref(payload);
-    }
-}
 
 /* --- life ---------------------------------------------------------------------------------------------------------------------------- */
 
@@ -613,7 +350,7 @@ static bool start_peers(struct node *n, bool has_members, struct fault *f) {
     if (n->o.peer_listen_address == NULL) {
         return true;
     }
-    n->peers = peers_new(&n->x, &o, &peers_events, n, f);
+    n->peers = peers_new(&n->x, &o, &inbox_events, n, f);
     if (n->peers == NULL) {
         return false;
     }
@@ -635,12 +372,11 @@ static void copy_text(char *out, size_t out_size, const char *text) {
 struct node *node_new(const struct conn_context *x, const struct node_options *o, const struct node_events *events, void *context,
                       struct fault *f) {
     metrics_register(&leader_changes);
-    metrics_register(&commits);
     metrics_register(&term_gauge);
     metrics_register(&is_leader);
     metrics_register(&refused_messages);
-    metrics_register(&refused_orders);
-    metrics_register(&applied_gauge);
+    inbox_start();
+    apply_start();
     diskwatch_start();
     struct sitelog_start start = {0};
     struct node *n = mem_new(1, sizeof *n);

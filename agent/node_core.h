@@ -1,5 +1,7 @@
 /* node_core.h: the inside of a node, for the sources that share it and for nobody else:
- *   node.c      Raft inputs and outputs, applying
+ *   node.c      life, Raft inputs and outputs, turns
+ *   apply.c     committed entries become state
+ *   inbox.c     what other gateways say
  *   persist.c   what a Raft output wants on disk, and what waits for it
  *   membership.c joining, promoting, replacing, leaving
  *   provisional.c events taken without a leader
@@ -238,6 +240,12 @@ void membership_invite(struct node *n, const struct grey_name *name, const char 
 void membership_applied(struct node *n);                                                   /* n->members has changed */
 void membership_stranger(struct node *n, raft_id from); /* leader: no member speaks as if it were one */
 void membership_join_reply(struct node *n, const struct message_join_reply *r);
+
+/* --- apply.c, inbox.c ------------------------------------------------------------------------------------------------------------------ */
+void apply_start(void);
+void apply_turn(struct node *n); /* some of what is committed; the rest another turn */
+void inbox_start(void);
+extern const struct peers_events inbox_events;
 
 /* --- node.c ---------------------------------------------------------------------------------------------------------------------- */
 struct held_send {

@@ -54,8 +54,9 @@ struct conn {
     struct builder out;         /* from out_at on: not written yet */
     size_t out_at, tls_pending; /* tls_pending: length of the write that must be repeated as it was */
     uint64_t deadline_ms, seen_out_bytes; /* to be open; when the timer was set for the last output */
-    struct mbedtls_ssl_context *ssl; /* NULL: plain; platform/conn_tls.c alone looks inside */
-    struct builder sealed, unsealing; /* TLS bytes that were read and not decrypted yet; those of the last time, while it receives */
+    struct mbedtls_ssl_context *ssl;      /* NULL: plain; platform/conn_tls.c alone looks inside */
+    struct builder sealed,
+        unsealing; /* TLS bytes that were read and not decrypted yet; those of the last time, while it receives */
     struct conn_count count;
     size_t (*gate)(void *context, size_t wanted_bytes);
     void *gate_context;
@@ -81,7 +82,7 @@ struct conn_listener {
 /* --- conn.c: each may end c; the caller holds it by its depth where it goes on with it ---------------------------------------------- */
 void conn_set_up(struct conn *c, const struct conn_context *x, const struct conn_options *o, int fd);
 bool conn_watch(struct conn *c, uint32_t events); /* false: it failed */
-void conn_open_timeout(void *conn); /* the timer until it is open */
+void conn_open_timeout(void *conn);               /* the timer until it is open */
 void conn_opened(struct conn *c);
 void conn_fail(struct conn *c, enum grey_error why, const char *detail);
 void conn_fail_errno(struct conn *c, enum grey_error why, const char *what);
@@ -91,10 +92,10 @@ ssize_t conn_socket_receive(struct conn *c, uint8_t *data, size_t size);    /* a
 
 /* --- conn_tls.c ----------------------------------------------------------------------------------------------------------------------- */
 void conn_tls_start(struct conn *c);
-void conn_tls_step(struct conn *c);   /* of the handshake, on the crypto worker */
-void conn_tls_opened(struct conn *c); /* records are read ahead from now on */
-void conn_tls_notify(struct conn *c); /* tells the other side that this one has ended */
-void conn_tls_end(struct conn *c);    /* frees what is TLS's; harmless for a plain conn */
+void conn_tls_step(struct conn *c);                                      /* of the handshake, on the crypto worker */
+void conn_tls_opened(struct conn *c);                                    /* records are read ahead from now on */
+void conn_tls_notify(struct conn *c);                                    /* tells the other side that this one has ended */
+void conn_tls_end(struct conn *c);                                       /* frees what is TLS's; harmless for a plain conn */
 ssize_t conn_tls_send(struct conn *c, const uint8_t *data, size_t size); /* bytes taken, or -1 with errno EAGAIN, EPIPE */
 /* 0: the end; -1 with errno EAGAIN, or EPROTO and c->job_result (conn_tls_text).  Between begin and end, on the loop's thread. */
 ssize_t conn_tls_receive(struct conn *c, uint8_t *data, size_t size);
