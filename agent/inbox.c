@@ -107,5 +107,4 @@ static void peer_message(void *context, raft_id from, const struct message *m) {
     }
 }
 
-const struct peers_events inbox_events = {
-    .up = peer_up, .down = peer_down, .message = peer_message, .cluster_seen = cluster_seen};
+const struct peers_events inbox_events = {.up = peer_up, .down = peer_down, .message = peer_message, .cluster_seen = cluster_seen};

@@ -41,6 +41,15 @@ enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, 
 void sitedisk_close(struct sitedisk *d); /* NULL is allowed */
 enum grey_error sitedisk_claim(struct sitedisk *d, const struct grey_name *node, const struct grey_name *site, struct fault *f);
 
+/* agent/siteopen.c, for agent/sitedisk.c and the other way round */
+enum grey_error sitedisk_reserve(struct sitedisk *d, struct fault *f); /* on each device */
+enum grey_error sitedisk_rebase(struct sitedisk *d, const struct sitelog_store *job,
+                                struct fault *f); /* a witness's new base, first half */
+enum grey_error sitedisk_rebase_finish(struct sitedisk *d, struct fault *f);
+void sitedisk_mark_path(const struct sitedisk *d, char *out, size_t size); /* of the note that state.db was found damaged */
+enum grey_error sitedisk_state_checked(struct sitedisk *d, enum grey_error err,
+                                       const struct fault *f); /* err, noted if it is damage */
+
 /* Each sets the job's err and fault. */
 void sitedisk_store(struct sitedisk *d, struct sitelog_store *const *jobs,
                     uint32_t count); /* one transaction; then each job's rows */
