@@ -151,6 +151,7 @@ int main(int argc, char **argv) {
                                  .snapshot_threshold_entries = 10000,
                                  .snapshot_interval_s = 3600,
                                  .snapshots_kept = 3,
+                                 .seal_interval_ms = 1000,
                                  .request_timeout_ms = 5000,
                                  .queue_bytes_max = 1u << 30};
         b.nodes[i] = node_new(&x, &o, &events, &b, &f);
