@@ -1234,6 +1234,7 @@ static void test_a_leader_offers_a_snapshot_or_loads(void **context) {
     struct fixture f;
     begin(&f, 3);
     f.config.window_entries = 0;
+    f.config.message_bytes_max = 1 << 20;
     raft_free(f.raft);
     struct raft_members m = voters(3);
     struct raft_start start = {.members = &m};
@@ -1259,6 +1260,7 @@ static void test_a_leader_offers_a_snapshot_or_loads(void **context) {
     acknowledge(&f, 3, 2);
     assert_int_equal(f.out.load_count, 1);
     assert_int_equal(f.out.loads[0].from, 3);
+    assert_int_equal(f.out.loads[0].bytes_max, RAFT_LOAD_BYTES_MAX); /* the leader's own stores wait behind it */
     struct raft_input loaded = {.kind = RAFT_IN_LOADED, .peer = 3, .load_index = 3, .entries = &kept[3], .entry_count = 3};
     (void)step(&f, loaded);
     assert_int_equal(sent(&f, RAFT_APPEND, 3)->message.index, 2);

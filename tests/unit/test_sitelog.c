@@ -130,6 +130,10 @@ static void look_at_entries(struct sitelog_read *job, void *context) {
     *(raft_index *)context = from + job->entry_count;
 }
 
+static void count_entries(struct sitelog_read *job, void *context) {
+    *(raft_index *)context += job->entry_count;
+}
+
 /* If this failed, a follower that lags could not catch up from the leader's disk. */
 static void entries_are_read_back_verified(void **state) {
     (void)state;
@@ -141,7 +145,12 @@ static void entries_are_read_back_verified(void **state) {
         struct sitelog_read job = {.kind = SITELOG_ENTRIES, .from = at, .to = 1000, .bytes_max = 10000};
         assert_int_equal(read_job(&d, &job, look_at_entries, &at), E_OK);
     }
-    struct sitelog_read beyond = {.kind = SITELOG_ENTRIES, .from = 1001, .to = 1001, .bytes_max = 10};
+    assert_int_equal(store(&d, make_entries(&d, 1000, 32, 3), 1000), E_OK);
+    raft_index at = 1001; /* small entries cost their reading too: a follower far behind must not keep the leader's disk */
+    struct sitelog_read small = {.kind = SITELOG_ENTRIES, .from = at, .to = 2000, .bytes_max = 100 * (104 + 32)};
+    assert_int_equal(read_job(&d, &small, count_entries, &at), E_OK);
+    assert_int_equal(at, 1101);
+    struct sitelog_read beyond = {.kind = SITELOG_ENTRIES, .from = 2001, .to = 2001, .bytes_max = 10};
     assert_int_equal(read_job(&d, &beyond, NULL, NULL), E_NOT_FOUND);
     close_disk(&d);
     remove_dir(&d);
