@@ -30,7 +30,7 @@ make_mutant() { # patch, directory
     for file in $files; do
         mkdir -p "$2/source/$(dirname "$file")" && cp "$file" "$2/source/$file" || return 1
     done
-    patch -s -p1 -F3 -d "$2/source" <"$1" >"$2/log" 2>&1 || return 1
+    patch -s -p1 -F0 -d "$2/source" <"$1" >"$2/log" 2>&1 || return 1
     for file in $files; do
         object=$2/$(basename "$file" .c).o
         $CC -I"$2/source" -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -std=c11 -O2 -w -fPIE -c "$2/source/$file" \

@@ -754,6 +754,23 @@ static void test_a_clock_that_misbehaves_ends_the_lease(void **context) {
     end(&f);
 }
 
+/* A gateway whose clock leapt would stand for election at once, its time-out having passed in the leap, while its leader still reads
+ * under a lease: clients of that leader would be shown old values. */
+static void test_a_leap_of_the_clock_is_no_election_time_out(void **context) {
+    (void)context;
+    struct fixture f;
+    begin(&f, 3);
+    f.now_ms += 20000;
+    (void)step(&f, (struct raft_input){.kind = RAFT_IN_CLOCK_UNSURE});
+    tick_after(&f, 0);
+    assert_null(sent(&f, RAFT_PRE_VOTE, 0));
+    tick_after(&f, 299);
+    assert_null(sent(&f, RAFT_PRE_VOTE, 0));
+    tick_after(&f, 202); /* past the longest time-out: with no leader to be heard it stands */
+    assert_non_null(sent(&f, RAFT_PRE_VOTE, 0));
+    end(&f);
+}
+
 /* A leader that is on its way out of the group is not heard by those who decide: the one that stays may lead at once. */
 static void test_a_leader_that_leaves_has_no_lease(void **context) {
     (void)context;
@@ -1513,6 +1530,7 @@ int main(void) {
         cmocka_unit_test(test_no_lease_before_the_first_commit),
         cmocka_unit_test(test_a_transfer_ends_the_lease_for_the_term),
         cmocka_unit_test(test_a_clock_that_misbehaves_ends_the_lease),
+        cmocka_unit_test(test_a_leap_of_the_clock_is_no_election_time_out),
         cmocka_unit_test(test_a_leader_that_leaves_has_no_lease),
         cmocka_unit_test(test_the_promise_outlives_terms_and_restarts),
         cmocka_unit_test(test_waiting_reads_are_bounded),
