@@ -117,7 +117,7 @@ static const struct key keys[] = {
     BOOL("federation.enabled", federation, NULL, NULL, "false", "sync with a core"),
     INERT("federation.role", "leaf, intermediate or core"),
     {"federation.upstream.endpoints", KIND_LIST, 0, 0, 0, 0, NULL, NULL, NULL, "", "addresses of the brokers, best first"},
-    {"federation.upstream.priorities", KIND_RANKS, 0, 1, 1000, 0, NULL, NULL, NULL, "",
+    {"federation.upstream.priorities", KIND_RANKS, 0, 0, 1, 1000, NULL, NULL, NULL, "",
      "a number for each endpoint: lower is better, equal ones share the sites; without it their order"},
     INT("federation.upstream.failback_secs", failback_s, 1, 86400, "300",
         "the link returns to a better endpoint that has been good for so long"),
@@ -339,7 +339,8 @@ void config_defaults(struct config *c) {
     memset(c, 0, sizeof *c);
     for (size_t i = 0; i < KEY_COUNT; i++) {
         const struct key *k = &keys[i];
-        if (k->fallback == NULL || k->kind == KIND_LIST || k->kind == KIND_INERT || (k->kind == KIND_NAME && k->fallback[0] == 0)) {
+        if (k->fallback == NULL || k->kind == KIND_LIST || k->kind == KIND_RANKS || k->kind == KIND_INERT ||
+            (k->kind == KIND_NAME && k->fallback[0] == 0)) {
             continue;
         }
         if (k->kind == KIND_MILLI) {

@@ -11,6 +11,7 @@
 #include "agent/gather.h"
 #include "agent/uplink.h"
 #include "federation/channel.h"
+#include "federation/credit.h"
 #include "federation/keepalive.h"
 #include "federation/reconnect.h"
 #include "federation/shaper.h"
@@ -59,6 +60,7 @@ struct uplink {
     struct uplink_stream streams[CHANNEL_COUNT];
     struct channel_turns turns;
     struct channel_pace pace;
+    uint32_t credit_bytes; /* what the core takes beyond what it has acknowledged */
     struct uplink_on_way on_way[UPLINK_ON_WAY_MAX];
     uint32_t on_way_count;
     struct builder frame; /* built and not yet taken by the MQTT client */

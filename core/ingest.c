@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/dialler.h"
+#include "federation/credit.h"
 #include "federation/frame.h"
 #include "include/grey/must.h"
 #include "platform/log.h"
@@ -31,6 +32,7 @@ struct ingest {
     struct worker *storage;
     struct mqtt *mqtt;
     struct dialler dialler;
+    struct credit credit;
     struct reply *replies;
     uint32_t reply_count;
     uint64_t message_id;
@@ -76,6 +78,7 @@ static struct metric unreadable = METRIC_COUNTER_LABELS("grey_core_events_unread
 static struct metric rolled_back =
     METRIC_COUNTER("grey_core_rolled_back_hellos_total", "Hellos of sites that have forgotten events that are here.");
 static struct metric held = METRIC_GAUGE("grey_core_held", "1 while nothing is read because the storage thread is behind.");
+static struct metric credit_bytes = METRIC_GAUGE("grey_core_credit_bytes", "What a site may have on the way, as granted last.");
 static struct metric hellos = METRIC_COUNTER("grey_core_hellos_total", "Sessions begun by sites.");
 static struct metric broker_up = METRIC_GAUGE("grey_core_broker_up", "1 while connected to the broker.");
 static struct metric store_errors = METRIC_COUNTER("grey_core_store_errors_total", "Transactions that failed.");
@@ -309,6 +312,8 @@ static void intake_done(struct worker_job *worker_job) {
                 metrics_add(&refused, REFUSED_HOLE, 1);
             }
         }
+        job->reply.ack.credit_bytes = credit_grant(&g->credit, g->waiting_bytes, HOLD_BYTES / 2);
+        metrics_set(&credit_bytes, 0, job->reply.ack.credit_bytes);
         reply(g, &job->reply);
     } else if (err != E_OK) {
         metrics_add(&refused, reason, 1);
@@ -366,6 +371,7 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
         job->content = blob_copy(content);
         job->reply = (struct reply){
             .site = site, .channel = channel, .kind = kind == MESSAGE_UP_HELLO ? MESSAGE_DOWN_WELCOME : MESSAGE_DOWN_ACK};
+        credit_seen(&g->credit, site.text, loop_now_ms(g->x.loop));
         g->jobs++;
         g->waiting_bytes += blob_bytes(job->content).size;
         if (job->content == NULL || worker_submit(g->storage, &job->storage.job) != E_OK) {
@@ -418,8 +424,8 @@ static const struct mqtt_events mqtt_events = {.stage = on_stage,
                                                .writable = on_writable};
 
 struct ingest *ingest_new(const struct conn_context *x, const struct ingest_options *o, struct worker *storage, struct fault *f) {
-    struct metric *const all[] = {&taken_events, &repeated, &unreadable, &refused,     &rolled_back,
-                                  &held,         &hellos,   &broker_up,  &store_errors};
+    struct metric *const all[] = {&taken_events, &repeated, &unreadable, &refused,      &rolled_back,
+                                  &held,         &hellos,   &broker_up,  &store_errors, &credit_bytes};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         metrics_register(all[i]);
     }

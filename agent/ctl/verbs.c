@@ -167,7 +167,7 @@ static const struct verb table[] = {
     LATER("federation revoke", "", "agreements among sites"),
     LATER("attest", "status|now", "attestation"),
     LATER("support-bundle", "", "what to send with a question"),
-    LATER("link", "status|test|budget", "the link, its test and its budget"),
+    LATER("link test", "", "the link's speed and delay"),
     LATER("top", "", "a live screen"),
     LATER("enroll", "token", "take new gateways in"),
     LATER("config set", "NAME", "configurations at the core"),
