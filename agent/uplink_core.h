@@ -16,6 +16,7 @@
 #include "federation/reconnect.h"
 #include "federation/shaper.h"
 #include "platform/mqtt.h"
+#include "platform/netwatch.h"
 #include "platform/probe.h"
 
 #define UPLINK_RETRY_MS 1000u
@@ -71,6 +72,8 @@ struct uplink {
     char proxy_address[LIMIT_ADDRESS_BYTES + 1], proxy_auth[LIMIT_PATH_BYTES + 1];
     struct conn_proxy proxy; /* address NULL: none */
     struct probe probe;
+    struct netwatch netwatch;
+    uint64_t hurried_ms; /* because the network came up; 0: never */
     struct loop_timer timer, link_timer, gate_timer, ack_timer;
     int64_t last_contact_ms;
     char last_error[UPLINK_ERROR_BYTES];

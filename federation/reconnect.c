@@ -291,14 +291,14 @@ void reconnect_left(struct reconnect *r, uint64_t now_ms) {
     enter(r, RECONNECT_WAIT, now_ms);
 }
 
-void reconnect_hurry(struct reconnect *r, uint64_t now_ms) {
+void reconnect_hurry(struct reconnect *r, uint64_t at_ms) {
     for (uint32_t i = 0; i < r->o.endpoint_count; i++) {
         struct breaker *b = &r->breakers[i];
-        b->until_ms = b->state == BREAKER_OPEN && b->until_ms > now_ms ? now_ms : b->until_ms;
+        b->until_ms = b->state == BREAKER_OPEN ? earlier(b->until_ms, at_ms) : b->until_ms;
     }
     backoff_reset(&r->backoff);
-    r->try_ms = r->stage == RECONNECT_WAIT ? now_ms : r->try_ms;
-    r->probe_ms = r->stage == RECONNECT_UP ? now_ms : r->probe_ms;
+    r->try_ms = r->stage == RECONNECT_WAIT ? earlier(r->try_ms, at_ms) : r->try_ms;
+    r->probe_ms = r->stage == RECONNECT_UP ? earlier(r->probe_ms, at_ms) : r->probe_ms;
 }
 
 const char *reconnect_stage_name(enum reconnect_stage s) {
