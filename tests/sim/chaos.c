@@ -33,6 +33,9 @@ static uint64_t chaos_short_us(struct world *w) {
 static void chaos_crash(struct world *w) {
     static const int kinds[] = {COUNT_CRASH_BEFORE_STORE, COUNT_CRASH_BEFORE_SEND, COUNT_CRASH_AMID_SENDS};
     struct node *n = world_chance(w, 400) && world_leader(w) != NULL ? world_leader(w) : chaos_node(w);
+    for (uint32_t i = 0; i < w->node_count; i++) { /* it takes a moment only: meet it */
+        n = w->nodes[i].up && w->nodes[i].install_from != 0 && world_chance(w, 500) ? &w->nodes[i] : n;
+    }
     if (!n->up) {
         world_restart(w, n);
     } else if (world_chance(w, 600)) {
@@ -387,6 +390,10 @@ void chaos_act(struct world *w) {
             chaos_heal_network(w);
         }
         chaos_change(w);
+        return;
+    }
+    if (w->wipes && world_chance(w, 150)) {
+        chaos_disk(w);
         return;
     }
     switch (world_draw(w, 25)) {
