@@ -59,6 +59,7 @@ static void chaos_crash_all(struct world *w) {
 
 static void chaos_heal_network(struct world *w) {
     memset(w->cut, 0, sizeof w->cut);
+    memset(w->lag_us, 0, sizeof w->lag_us);
 }
 
 static void chaos_partition(struct world *w) {
@@ -362,7 +363,7 @@ static void chaos_fsync_error(struct world *w) {
 }
 
 static void chaos_rare(struct world *w) {
-    switch (world_draw(w, 4)) {
+    switch (world_draw(w, 5)) {
     case 0:
         fault_topology(w, (enum world_count)world_between(w, COUNT_RING, COUNT_BRIDGE));
         break;
@@ -371,6 +372,9 @@ static void chaos_rare(struct world *w) {
         break;
     case 2:
         fault_clock_stop(w, chaos_node(w));
+        break;
+    case 3:
+        fault_lag(w, chaos_node(w));
         break;
     default:
         if (world_chance(w, 300)) {

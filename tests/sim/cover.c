@@ -19,6 +19,7 @@ static const struct {
     [COUNT_RING] = {"rings", "R13"},
     [COUNT_STAR] = {"stars", "R13"},
     [COUNT_BRIDGE] = {"bridges", "R13"},
+    [COUNT_LAG] = {"one-way delays", "R15 N9"},
     [COUNT_LINK_DOWN] = {"links down", "N5"},
     [COUNT_LOST] = {"messages lost", "N1"},
     [COUNT_DUPLICATED] = {"messages duplicated", "R14 R15 N1"},
@@ -65,6 +66,11 @@ static const struct {
     [COUNT_SCENE_WIPED] = {"scene: wiped and back", "R10"},
     [COUNT_SCENE_PROMOTED] = {"scene: promoted unawares", "R7"},
     [COUNT_SCENE_PARTIAL] = {"scene: partly connected", "R13"},
+    [COUNT_SCENE_FIGURE_8] = {"scene: figure 8", "R2"},
+    [COUNT_SCENE_AHEAD] = {"scene: a term ahead", "R11"},
+    [COUNT_SCENE_LEASE] = {"scene: late answers", "R4"},
+    [COUNT_SCENE_EXCHANGED] = {"scene: voters exchanged", "R6"},
+    [COUNT_SCENE_INSTALLED] = {"scene: installed members", "R17"},
     [COUNT_STEPS] = {"steps", ""},
 };
 

@@ -48,6 +48,11 @@ void fault_topology(struct world *w, enum world_count kind) {
     w->counts[kind]++;
 }
 
+void fault_lag(struct world *w, struct node *n) {
+    w->lag_us[n - w->nodes] = (uint32_t)(world_between(w, 50, 500) * MS);
+    w->counts[COUNT_LAG]++;
+}
+
 /* --- Clocks -------------------------------------------------------------------------------------------------------------------------- */
 
 void fault_pause_all(struct world *w) {

@@ -77,6 +77,7 @@ struct world *sim_run(uint64_t seed, uint64_t until_us, bool trace, const struct
     }
     if (w->scene != NULL) {
         scene_play(w);
+        until_us = until_us > w->now_us ? until_us : w->now_us;
     }
     bool short_of_calm = w->deeds.end_us > 0 && w->deeds.end_us < until_us;
     world_run_until(w, short_of_calm ? w->deeds.end_us : until_us);

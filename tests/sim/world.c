@@ -332,11 +332,8 @@ struct world *world_new(uint64_t seed, bool trace) {
     bool witness = voters == 3 && !w->wipes && world_chance(w, 500);
     w->scene = world_quiet || world_long ? NULL : scene_of_seed(seed);
     if (w->scene != NULL) {
-        voters = scene_voters(w->scene);
+        voters = scene_prepare(w->scene, w);
         witness = false;
-        w->voters_min = 3;
-        w->restless = w->short_reigns = w->leases = false;
-        w->config.message_bytes_max = w->config.message_bytes_max > 1 ? w->config.message_bytes_max : 1024;
     }
     struct raft_members *members = world_alloc(1, sizeof *members);
     for (uint32_t i = 0; i < voters; i++) {

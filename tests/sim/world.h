@@ -61,6 +61,7 @@ enum world_count {
     COUNT_RING,
     COUNT_STAR,
     COUNT_BRIDGE,
+    COUNT_LAG,
     COUNT_PAUSE_ALL,
     COUNT_CLOCK_STOP,
     COUNT_STUCK_DISK,
@@ -71,6 +72,11 @@ enum world_count {
     COUNT_SCENE_WIPED,
     COUNT_SCENE_PROMOTED,
     COUNT_SCENE_PARTIAL,
+    COUNT_SCENE_FIGURE_8,
+    COUNT_SCENE_AHEAD,
+    COUNT_SCENE_LEASE,
+    COUNT_SCENE_EXCHANGED,
+    COUNT_SCENE_INSTALLED,
     COUNT_STEPS,
     COUNT_KINDS
 };
@@ -223,6 +229,7 @@ struct world {
     struct node nodes[WORLD_NODES_MAX];
     uint32_t node_count;
     bool cut[WORLD_NODES_MAX][WORLD_NODES_MAX]; /* from, to */
+    uint32_t lag_us[WORLD_NODES_MAX];           /* what goes there takes longer by so much */
     struct raft_config config;
     /* drawn per seed */
     uint32_t loss_permille, duplicate_permille, delay_us_min, delay_us_max, late_permille, corrupt_permille;
@@ -284,13 +291,14 @@ int reduce_seed(uint64_t seed, uint64_t until_us);
 /* cover.c: what happened, by kind, and the cases of the fault catalogue that the kinds stand for */
 bool cover_print(const uint64_t counts[COUNT_KINDS]); /* false: some kind of fault did not occur */
 
-/* scenes.c: what chance seldom meets, step by step.  A tenth of the seeds begins with one. */
-const struct scene *scene_of_seed(uint64_t seed); /* NULL: none */
-uint32_t scene_voters(const struct scene *s);
-void scene_play(struct world *w); /* w->scene; faults are as drawn afterwards */
+/* scenes.c: what chance seldom meets, step by step.  A fifth of the seeds begins with one. */
+const struct scene *scene_of_seed(uint64_t seed);               /* NULL: none */
+uint32_t scene_prepare(const struct scene *s, struct world *w); /* what it wants of the world that is being made; how many voters */
+void scene_play(struct world *w);                               /* w->scene; faults are as drawn afterwards */
 
 /* faults.c: what goes wrong with the network, a disk or a clock beyond the simple cases of chaos.c */
 void fault_topology(struct world *w, enum world_count kind);    /* COUNT_RING, COUNT_STAR, COUNT_BRIDGE: the only links there are */
+void fault_lag(struct world *w, struct node *n);                /* what it is sent comes late */
 void fault_pause_all(struct world *w);                          /* a site without power for its processors: all clocks go on */
 void fault_clock_stop(struct world *w, struct node *n);         /* for some seconds; not when leases are in use */
 void fault_clock_go(struct world *w, struct node *n);           /* again, if it stands */
