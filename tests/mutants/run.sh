@@ -34,7 +34,7 @@ table() {
                   line = "| " (class == 0 ? "-" : class) " | " (class == 0 ? "others" : bug[class]) " |" mutants[class] " |"
                   if (figures) {
                       found = class in missed ? missed[class] : class in by ? by[class] : ""
-                      if (seeds[class] > 0) found = found (found == "" ? "" : "; ") seeds[class] " seed" (seeds[class] > 1 ? "s" : "") ", " time[class] " s"
+                      if (seeds[class] > 0) found = found (found == "" ? "" : "; ") seeds[class] " seed" (seeds[class] > 1 ? "s" : "") sprintf(", %.1f s", time[class])
                       line = line " " found " |"
                   }
                   print line } }' "$here/classes" -
