@@ -87,9 +87,16 @@ make_mutant() { # patch, directory, test ("" for the simulator)
     [ "$target" != "$2/greyd" ] || ln -sf "$(realpath "$build/greyctl")" "$(realpath "$build/grey-core")" "$2"
 }
 
-# The sentence for the result.
+# What the children took of a processor so far, in seconds.  Runs in this very shell: a subshell has no children yet.
+processor_time() { # directory
+    times >"$1/times"
+    spent=$(awk 'NR == 2 { split($0, t, /[ms ]+/); printf "%.2f", t[1] * 60 + t[2] + t[3] * 60 + t[4] }' "$1/times")
+}
+
+# The sentence for the result.  Seconds of the simulator are those of a processor, those of tests go by the clock.
 look() { # directory, test
     began=$(date +%s.%N)
+    processor_time "$1" && spent_before=$spent
     case $2 in
     tests/unit/*) CMOCKA_MESSAGE_OUTPUT=TAP timeout "$SECONDS_MAX" "$1/test" >"$1/out" 2>"$1/err" ;;
     tests/system/*) BUILD=$(realpath "$1") timeout "$SECONDS_MAX" "$2" >"$1/out" 2>"$1/err" ;;
@@ -102,6 +109,8 @@ look() { # directory, test
         if [ -n "$line" ]; then echo "found by $2 in $seconds s: $line"; else echo "NOT FOUND by $2 in $seconds s"; fi
         return
     fi
+    processor_time "$1"
+    seconds=$(awk -v a="$spent_before" -v b="$spent" 'BEGIN {printf "%.1f", b - a}')
     law=$(sed -n 's/^seed //p' "$1/out" | head -1)
     if [ $status -eq 124 ]; then
         echo "NOT FOUND in $seconds s"

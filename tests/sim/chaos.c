@@ -319,7 +319,7 @@ static void chaos_disk(struct world *w) {
     uint64_t how = world_draw(w, 10);
     if (n->old_kept && how < 5) {
         world_put_back(w, n);
-    } else if (how < 7) {
+    } else if (how < 6) {
         fault_misdirect(w, n);
     } else if (how < 8) {
         fault_lose_write(w, n);

@@ -78,7 +78,7 @@ bool cover_print(const uint64_t counts[COUNT_KINDS]) {
     uint32_t met = 0;
     for (uint32_t k = 0; k < COUNT_KINDS; k++) {
         met += counts[k] > 0;
-        printf("  %-24s %12" PRIu64 "  %s%s\n", kinds[k].name, counts[k], kinds[k].cases, counts[k] > 0 ? "" : "  did not occur");
+        printf("  %-24s %-11s %12" PRIu64 "%s\n", kinds[k].name, kinds[k].cases, counts[k], counts[k] > 0 ? "" : "  did not occur");
     }
     printf("  %" PRIu32 " of %d kinds occurred\n", met, COUNT_KINDS);
     return met == COUNT_KINDS;
