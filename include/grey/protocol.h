@@ -36,6 +36,8 @@ enum message_kind {
     MESSAGE_CLOCK = 12,
     MESSAGE_STATE_HASH = 14,
     MESSAGE_SEAL = 15,
+    MESSAGE_MEND_FETCH = 16,
+    MESSAGE_MEND_ROWS = 17,
     /* between site and core: federation/sync.h */
     MESSAGE_UP_HELLO = 64,
     MESSAGE_UP_EVENTS = 65,

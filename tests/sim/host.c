@@ -504,7 +504,7 @@ void node_installed(struct world *w, struct node *n) {
     struct node *from = world_node(w, n->install_from);
     struct raft_input in = {.kind = RAFT_IN_SNAPSHOT_FAILED};
     n->install_from = 0;
-    if (from == NULL || !from->up || from->disk.base.index < n->install_point.index || world_chance(w, 100)) {
+    if (from == NULL || !from->up || from->disk.base.index != n->install_point.index || world_chance(w, 100)) {
         w->counts[COUNT_INSTALL_FAILED]++;
         (void)world_step(w, n, &in, NULL);
         return;
