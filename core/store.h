@@ -1,4 +1,5 @@
-/* store.h: what the core keeps: sites, their events, gaps and positions.  One interface; SQLite here, PostgreSQL later.
+/* store.h: what the core keeps: sites, their events, gaps and positions.  What is kept is decided here, once for all
+ * databases (core/store_backend.h); questions are answered by core/store_answers.h.
  *
  * All calls may wait for the disk: they run on the core's storage thread only.  Writing calls belong between store_begin and
  * store_commit; positions told to a site come from after the commit. */
@@ -7,7 +8,6 @@
 
 #include "federation/sync.h"
 #include "platform/fault.h"
-#include "platform/json.h"
 
 struct store;
 
@@ -45,21 +45,5 @@ struct store_stand {
 /* Sites in order of their names behind `after` ("": from the first); *count of at most max. */
 enum grey_error store_stands(struct store *s, const char *after, struct store_stand *out, size_t max, size_t *count,
                              struct fault *f);
-
-/* --- questions, answered as JSON ------------------------------------------------------------------------------------------------------ */
-struct store_query {
-    int channel;       /* -1: all, one after the other */
-    const char *after; /* a cursor, or a bare seq of the current incarnation; of sites: a name; "" from the start */
-    uint32_t limit;
-};
-enum grey_error store_sites(struct store *s, const struct store_query *q, struct json_writer *w, struct fault *f); /* an array */
-enum grey_error store_site(struct store *s, const char *site, struct json_writer *w, struct fault *f);             /* E_NOT_FOUND */
-/* {"events":[...],"next":cursor}: in order of incarnation, channel, seq; fewer than limit when they are large.  E_BAD_REQUEST for a
- * cursor that is none. */
-enum grey_error store_list_events(struct store *s, const char *site, const struct store_query *q, struct json_writer *w,
-                                  struct fault *f);
-/* {"gaps":[...]}, with "next" when there are more. */
-enum grey_error store_list_gaps(struct store *s, const char *site, const struct store_query *q, struct json_writer *w,
-                                struct fault *f);
 
 #endif

@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "core/store.h"
+#include "core/store_answers.h"
 #include "federation/record.h"
 #include "platform/json.h"
 
@@ -113,7 +113,7 @@ static json_t *ask(struct store *s, bool gaps, int channel, const char *after, u
     struct store_query q = {.channel = channel, .after = after, .limit = limit};
     builder_init(&b, 100000000);
     json_writer_init(&w, &b);
-    assert_int_equal(gaps ? store_list_gaps(s, "plant", &q, &w, &f) : store_list_events(s, "plant", &q, &w, &f), expected);
+    assert_int_equal(gaps ? store_answers_gaps(s, "plant", &q, &w, &f) : store_answers_events(s, "plant", &q, &w, &f), expected);
     json_t *answer = expected == E_OK ? json_read(builder_bytes(&b), &f) : NULL;
     if (expected == E_OK && answer == NULL) {
         fail_msg("%s: %.*s", f.text, (int)(b.size < 200 ? b.size : 200), b.data);
@@ -409,7 +409,7 @@ static void sites_are_listed(void **state) {
     struct json_writer w;
     builder_init(&b, 1000000);
     json_writer_init(&w, &b);
-    assert_int_equal(store_site(s, "site-007", &w, &f), E_OK);
+    assert_int_equal(store_answers_site(s, "site-007", &w, &f), E_OK);
     json_t *site = json_read(builder_bytes(&b), &f);
     assert_string_equal(json_string_value(json_object_get(site, "node")), "c");
     assert_int_equal(json_array_size(json_object_get(site, "nodes")), 2);
@@ -417,7 +417,7 @@ static void sites_are_listed(void **state) {
     json_decref(site);
     builder_reset(&b);
     json_writer_init(&w, &b);
-    assert_int_equal(store_site(s, "nobody", &w, &f), E_NOT_FOUND);
+    assert_int_equal(store_answers_site(s, "nobody", &w, &f), E_NOT_FOUND);
     builder_free(&b);
     store_close(s);
 }
