@@ -2,7 +2,9 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "federation/frame.h"
 #include "include/grey/must.h"
@@ -13,7 +15,8 @@
 #define REPLIES_MAX 4096u
 #define HOLD_BYTES (32u * 1024u * 1024u) /* waiting for the storage thread: above it nothing is read, until half of it is written */
 #define HOLD_JOBS (INGEST_JOBS_MAX * 3u / 4u)
-#define RESYNC_PAGE 256u
+#define RESYNC_PAGE 64u
+#define RESYNC_PAUSE_MS 250u /* between pages: 256 sites a second are asked, and say hello */
 #define KEEPALIVE_S 60u
 
 /* An answer that the MQTT client could not take yet: a later one for the same site and channel replaces it. */
@@ -34,7 +37,8 @@ struct ingest {
     uint64_t message_id;
     uint32_t jobs;
     size_t waiting_bytes;
-    bool held, write_failed, stopping;
+    bool held, write_failed, stopping, shared;
+    struct loop_timer resync_timer;
     struct resync *resync; /* being told to all known sites; NULL: done */
 };
 
@@ -77,47 +81,97 @@ static struct metric held = METRIC_GAUGE("grey_core_held", "1 while nothing is r
 static struct metric hellos = METRIC_COUNTER("grey_core_hellos_total", "Sessions begun by sites.");
 static struct metric broker_up = METRIC_GAUGE("grey_core_broker_up", "1 while connected to the broker.");
 static struct metric store_errors = METRIC_COUNTER("grey_core_store_errors_total", "Transactions that failed.");
+static struct metric again = METRIC_COUNTER("grey_core_store_again_total",
+                                            "Transactions done again after a lost connection or a conflict with another core.");
+static struct metric ahead =
+    METRIC_COUNTER("grey_core_frames_ahead_total", "Frames kept until those before them come, most by way of another core.");
 
 /* --- the storage thread --------------------------------------------------------------------------------------------------------------------- */
 
-struct worker_job *ingest_batch(void *context, struct worker_job *list) {
-    struct store *store = context;
-    struct fault f = {0};
-    bool writes = false;
-    enum grey_error err = E_OK;
-    for (struct worker_job *j = list; j != NULL; j = j->next) {
+/* Waits before doing a transaction again; after the last the jobs are told that it failed, and sites send what they hold again. */
+static const uint32_t again_ms[] = {0, 50, 100, 200, 400, 800, 1600};
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Sites of the list, each once and in order: what is locked in one order everywhere cannot wait in a ring. */
+static enum grey_error lock_sites(struct store *store, const struct worker_job *list, struct fault *f) {
+    static const char *sites[INGEST_JOBS_MAX]; /* the storage thread only */
+    size_t count = 0, kept = 0;
+    for (const struct worker_job *j = list; j != NULL; j = j->next) {
+        const struct storage_job *job = (const struct storage_job *)(const void *)j;
+        if (job->is_write && job->site != NULL) {
+            must(count < INGEST_JOBS_MAX);
+            sites[count++] = job->site;
+        }
+    }
+    qsort(sites, count, sizeof sites[0], by_name);
+    for (size_t i = 0; i < count; i++) {
+        if (kept == 0 || strcmp(sites[kept - 1], sites[i]) != 0) {
+            sites[kept++] = sites[i];
+        }
+    }
+    return kept == 0 ? E_OK : store_lock(store, sites, kept, f);
+}
+
+static enum grey_error write_all(struct store *store, struct worker_job *list, struct fault *f) {
+    enum grey_error err = store_begin(store, f);
+    err = err != E_OK ? err : lock_sites(store, list, f);
+    for (struct worker_job *j = list; j != NULL && err == E_OK; j = j->next) {
         struct storage_job *job = (struct storage_job *)(void *)j;
         if (!job->is_write) {
             continue;
         }
-        if (!writes) {
-            err = store_begin(store, &f);
-            writes = true;
-        }
-        if (err == E_OK) {
-            job->run(job, store);
-            bool own = job->err == E_OK || job->err == E_STALE_MEMBER || job->err == E_NOT_FOUND || job->err == E_BAD_CBOR ||
-                       job->err == E_BAD_MESSAGE;
-            if (!own) {
-                err = job->err;
-                f = job->fault;
-            }
+        job->err = E_OK;
+        job->run(job, store);
+        bool own = job->err == E_OK || job->err == E_STALE_MEMBER || job->err == E_NOT_FOUND || job->err == E_BAD_CBOR ||
+                   job->err == E_BAD_MESSAGE;
+        if (!own) {
+            err = job->err;
+            *f = job->fault;
         }
     }
-    if (writes) {
-        err = err != E_OK ? err : store_commit(store, &f);
-        if (err != E_OK) {
-            store_rollback(store);
-            metrics_add(&store_errors, 0, 1);
-            log_error("store", "transaction", "error=GREY-%d %s: %s", error_id(err), error_sentence(err), f.text);
-            for (struct worker_job *j = list; j != NULL; j = j->next) {
-                struct storage_job *job = (struct storage_job *)(void *)j;
-                if (job->is_write) {
-                    job->err = err;
-                    job->fault = f;
-                }
-            }
+    err = err != E_OK ? err : store_commit(store, f);
+    if (err != E_OK) {
+        store_rollback(store);
+    }
+    return err;
+}
+
+static void write_batch(struct store *store, struct worker_job *list) {
+    struct fault f = {0};
+    enum grey_error err = E_CONFLICT;
+    for (size_t i = 0; i < sizeof again_ms / sizeof again_ms[0] && store_again(err); i++) {
+        if (i > 0) {
+            metrics_add(&again, 0, 1);
+            log_limited(LOG_WARN, "store", "again", "error=GREY-%d %s: %s", error_id(err), error_sentence(err), f.text);
+            (void)usleep(again_ms[i] * 1000u);
         }
+        err = write_all(store, list, &f);
+    }
+    if (err == E_OK) {
+        return;
+    }
+    metrics_add(&store_errors, 0, 1);
+    log_error("store", "transaction", "error=GREY-%d %s: %s", error_id(err), error_sentence(err), f.text);
+    for (struct worker_job *j = list; j != NULL; j = j->next) {
+        struct storage_job *job = (struct storage_job *)(void *)j;
+        if (job->is_write) {
+            job->err = err;
+            job->fault = f;
+        }
+    }
+}
+
+struct worker_job *ingest_batch(void *context, struct worker_job *list) {
+    struct store *store = context;
+    bool writes = false;
+    for (const struct worker_job *j = list; j != NULL && !writes; j = j->next) {
+        writes = ((const struct storage_job *)(const void *)j)->is_write;
+    }
+    if (writes) {
+        write_batch(store, list);
     }
     for (struct worker_job *j = list; j != NULL; j = j->next) {
         struct storage_job *job = (struct storage_job *)(void *)j;
@@ -155,7 +209,8 @@ static void run_events(struct storage_job *storage, struct store *store) {
     storage->err = store_events(store, job->site.text, &e, now_wall_ms(), &job->taken, &storage->fault);
     job->reply.ack =
         (struct sync_ack){.incarnation = e.incarnation, .epoch = e.epoch, .channel = e.channel, .acked_seq = job->taken.position};
-    if (job->taken.beyond_hole) { /* something was lost on the way: the site begins again from where the core stands */
+    job->reply.kind = MESSAGE_DOWN_ACK;
+    if (job->taken.ask_again) { /* something was lost on the way: the site begins again from where the core stands */
         job->reply.kind = MESSAGE_DOWN_RESYNC;
         job->reply.welcome = (struct sync_welcome){.incarnation = e.incarnation, .epoch = e.epoch, .time_ms = now_wall_ms()};
         job->reply.welcome.position[e.channel] = job->taken.position;
@@ -212,7 +267,7 @@ static void on_writable(void *context) {
     }
     g->reply_count -= sent;
     memmove(g->replies, g->replies + sent, g->reply_count * sizeof *g->replies);
-    if (g->reply_count == 0) {
+    if (g->reply_count == 0 && g->resync_timer.place == 0) {
         resync_next(g);
     }
 }
@@ -221,7 +276,7 @@ static void on_writable(void *context) {
 
 static void run_resync(struct storage_job *storage, struct store *store) {
     struct resync *r = (struct resync *)(void *)storage;
-    storage->err = store_stands(store, r->after, r->stands, RESYNC_PAGE, &r->count, &storage->fault);
+    storage->err = store_stands(store, r->after, now_wall_ms(), r->stands, RESYNC_PAGE, &r->count, &storage->fault);
 }
 
 static void resync_done(struct worker_job *worker_job) {
@@ -240,9 +295,16 @@ static void resync_done(struct worker_job *worker_job) {
         return;
     }
     (void)snprintf(r->after, sizeof r->after, "%s", r->stands[r->count - 1].site.text);
+    if (!g->stopping) {
+        loop_timer_after(g->x.loop, &g->resync_timer, RESYNC_PAUSE_MS);
+    }
+}
+
+static void on_resync_timer(void *context) {
+    struct ingest *g = context;
     if (g->reply_count == 0) {
         resync_next(g);
-    }
+    } /* otherwise when the broker has taken the answers */
 }
 
 static void resync_next(struct ingest *g) {
@@ -252,7 +314,7 @@ static void resync_next(struct ingest *g) {
     }
     r->running = true;
     g->jobs++;
-    r->storage = (struct storage_job){.job = {.done = resync_done}, .run = run_resync};
+    r->storage = (struct storage_job){.job = {.done = resync_done}, .is_write = true, .run = run_resync};
     if (worker_submit(g->storage, &r->storage.job) != E_OK) {
         r->running = false; /* sites find out by themselves */
         g->jobs--;
@@ -303,11 +365,12 @@ static void intake_done(struct worker_job *worker_job) {
             metrics_add(&unreadable, (unsigned)job->channel, job->taken.unreadable);
             metrics_add(&taken_events, (unsigned)job->channel, job->taken.fresh);
             metrics_add(&repeated, (unsigned)job->channel, job->taken.repeated);
-            if (job->taken.beyond_hole) {
-                metrics_add(&refused, REFUSED_HOLE, 1);
-            }
+            metrics_add(&ahead, 0, job->taken.kept_ahead);
+            metrics_add(&refused, REFUSED_HOLE, job->taken.beyond_hole && !job->taken.kept_ahead);
         }
-        reply(g, &job->reply);
+        if (!job->taken.beyond_hole || job->taken.ask_again) { /* of a frame kept ahead the site hears when the hole has closed */
+            reply(g, &job->reply);
+        }
     } else if (err != E_OK) {
         metrics_add(&refused, reason, 1);
         log_limited(LOG_WARN, "ingest", "refuse", "site=%s channel=%s error=GREY-%d %s: %s", job->site.text,
@@ -359,6 +422,7 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
             .job = {.done = intake_done}, .is_write = true, .run = kind == MESSAGE_UP_HELLO ? run_hello : run_events};
         job->ingest = g;
         job->site = site;
+        job->storage.site = job->site.text;
         job->channel = channel;
         job->kind = kind;
         job->content = blob_copy(content);
@@ -382,7 +446,7 @@ static void on_connected(void *context) {
     struct ingest *g = context;
     metrics_set(&broker_up, 0, 1);
     log_info("ingest", "connected", "broker=%s", mqtt_endpoint(g->mqtt));
-    (void)mqtt_subscribe(g->mqtt, TOPIC_PREFIX "+/up/#");
+    (void)mqtt_subscribe(g->mqtt, g->shared ? "$share/grey-core/" TOPIC_PREFIX "+/up/#" : TOPIC_PREFIX "+/up/#");
     update_hold(g);
     resync_begin(g);
 }
@@ -405,8 +469,8 @@ static const struct mqtt_events mqtt_events = {
     .connected = on_connected, .closed = on_closed, .message = on_message, .published = on_published, .writable = on_writable};
 
 struct ingest *ingest_new(const struct conn_context *x, const struct ingest_options *o, struct worker *storage, struct fault *f) {
-    struct metric *const all[] = {&taken_events, &repeated, &unreadable, &refused,     &rolled_back,
-                                  &held,         &hellos,   &broker_up,  &store_errors};
+    struct metric *const all[] = {&taken_events, &repeated,  &unreadable,   &refused, &rolled_back, &held,
+                                  &hellos,       &broker_up, &store_errors, &again,   &ahead};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         metrics_register(all[i]);
     }
@@ -418,6 +482,8 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
     }
     g->x = *x;
     g->storage = storage;
+    g->shared = o->shared;
+    g->resync_timer = (struct loop_timer){.fire = on_resync_timer, .context = g};
     struct mqtt_options m = {.endpoints = o->endpoints,
                              .endpoint_count = o->endpoint_count,
                              .tls = o->tls,
@@ -438,6 +504,7 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
 void ingest_stop(struct ingest *g) {
     if (g != NULL) {
         g->stopping = true;
+        loop_timer_cancel(g->x.loop, &g->resync_timer);
         mqtt_stop(g->mqtt);
     }
 }

@@ -6,15 +6,31 @@
 #include "core/store_backend.h"
 #include "federation/channel.h"
 #include "federation/record.h"
-#include "platform/now.h"
 
-struct store *store_open(const char *where, struct fault *f) {
+#define CONTACT_MS 1000 /* last_contact is as fresh as that */
+
+struct store *store_open(const char *where, const struct store_options *o, struct fault *f) {
     static const char sqlite[] = "sqlite:";
+    struct store *s = NULL;
     if (strncmp(where, sqlite, strlen(sqlite)) == 0) {
-        return store_sqlite_open(where + strlen(sqlite), f);
+        s = store_sqlite_open(where + strlen(sqlite), f);
+    } else if (store_is_postgres(where)) {
+        s = store_postgres_open(where, f);
+    } else {
+        (void)fault_set(f, E_USAGE, "--store %.*s...: expected sqlite:PATH or postgresql://...", (int)strcspn(where, ":"), where);
     }
-    (void)fault_set(f, E_USAGE, "--store %.100s: this version keeps its data in sqlite:PATH", where);
-    return NULL;
+    if (s != NULL) {
+        s->options = *o;
+    }
+    return s;
+}
+
+bool store_is_postgres(const char *where) {
+    return strncmp(where, "postgresql://", 13) == 0 || strncmp(where, "postgres://", 11) == 0;
+}
+
+const char *store_name(struct store *s) {
+    return s->ops->name(s);
 }
 
 void store_close(struct store *s) {
@@ -33,6 +49,14 @@ enum grey_error store_commit(struct store *s, struct fault *f) {
 
 void store_rollback(struct store *s) {
     s->ops->rollback(s);
+}
+
+bool store_again(enum grey_error err) {
+    return err == E_CONFLICT || err == E_CLOSED || err == E_CONNECT;
+}
+
+enum grey_error store_lock(struct store *s, const char *const *sites, size_t count, struct fault *f) {
+    return s->ops->lock(s, sites, count, f);
 }
 
 /* --- small reads and writes ----------------------------------------------------------------------------------------------------------------- */
@@ -126,6 +150,8 @@ enum grey_error store_hello(struct store *s, const char *site, const struct sync
         err = s->ops->run(s, STORE_SITE_ADD, in, 2, f);
         err = err != E_OK ? err : find_site(s, site, &site_no, f);
     }
+    const struct store_value id = store_bytes(bytes_str(site));
+    err = err != E_OK ? err : s->ops->run(s, STORE_SITE_LOCK, &id, 1, f);
     if (err != E_OK) {
         return err;
     }
@@ -139,6 +165,7 @@ enum grey_error store_hello(struct store *s, const char *site, const struct sync
         return fault_set(f, E_STALE_MEMBER, "hello of epoch %" PRIu64 ", the site is at %" PRId64, h->epoch, inc[1]);
     }
     err = err != E_OK ? err : run(s, STORE_INC_EPOCH, (int64_t[]){inc[0], (int64_t)h->epoch}, 2, f);
+    err = err != E_OK ? err : run(s, STORE_AHEAD_CLEAR, inc, 1, f); /* the site sends all behind the positions again */
     err = err != E_OK ? err : touch(s, site_no, now_ms, h->node, f);
     for (int i = 0; i < CHANNEL_COUNT && err == E_OK; i++) {
         enum event_channel c = (enum event_channel)i;
@@ -156,64 +183,195 @@ enum grey_error store_hello(struct store *s, const char *site, const struct sync
     return err;
 }
 
-enum grey_error store_events(struct store *s, const char *site, const struct sync_events *e, int64_t now_ms,
-                             struct store_taken *taken, struct fault *f) {
-    int64_t site_no = 0, inc[2] = {0, 0};
+/* A site's row and channel, under its lock. */
+struct stand {
+    int64_t site, contact_ms, asked_ms, inc, epoch;
+    grey_seq position;
+    int64_t ahead; /* frames */
+};
+
+static enum grey_error find_stand(struct store *s, const char *site, const struct sync_events *e, struct stand *at,
+                                  struct fault *f) {
+    const struct store_value in[] = {store_bytes(bytes_str(site)), store_number((int64_t)e->incarnation), store_number(e->channel)};
+    int64_t out[7] = {0};
     bool found = false;
-    memset(taken, 0, sizeof *taken);
-    enum grey_error err = find_site(s, site, &site_no, f);
-    err = err != E_OK ? err : one_row(s, STORE_INC_FIND, (int64_t[]){site_no, (int64_t)e->incarnation}, 2, inc, 2, &found, f);
-    if (err == E_OK && !found) {
+    enum grey_error err = s->ops->run(s, STORE_SITE_LOCK, in, 1, f);
+    err = err != E_OK ? err : store_row(s, STORE_STAND, in, 3, out, 7, &found, f);
+    *at = (struct stand){.site = out[0],
+                         .contact_ms = out[1],
+                         .asked_ms = out[2],
+                         .inc = out[3],
+                         .epoch = out[4],
+                         .position = (grey_seq)out[5],
+                         .ahead = out[6]};
+    if (err == E_OK && (!found || at->inc == 0)) {
         return fault_set(f, E_NOT_FOUND, "site %s has not said hello", site);
     }
-    if (err == E_OK && (int64_t)e->epoch < inc[1]) {
-        return fault_set(f, E_STALE_MEMBER, "events of epoch %" PRIu64 ", the site is at %" PRId64, e->epoch, inc[1]);
+    if (err == E_OK && (int64_t)e->epoch < at->epoch) {
+        return fault_set(f, E_STALE_MEMBER, "events of epoch %" PRIu64 ", the site is at %" PRId64, e->epoch, at->epoch);
     }
-    err = err != E_OK ? err : position(s, inc[0], e->channel, &taken->position, f);
-    enum channel_verdict verdict = channel_judge(taken->position, e->from_seq, e->to_seq);
-    if (err == E_OK && verdict != CHANNEL_FITS) {
-        taken->beyond_hole = verdict == CHANNEL_HOLE;
-        taken->repeated = verdict == CHANNEL_REPEAT ? e->item_count : 0;
-        return touch(s, site_no, now_ms, bytes_of(NULL, 0), f);
-    }
+    return err;
+}
+
+/* A frame that goes on behind the position, which follows. */
+static enum grey_error take(struct store *s, struct stand *at, const struct sync_events *e, int64_t now_ms,
+                            struct store_taken *taken, struct fault *f) {
     uint32_t there = 0; /* of the items, how many are in the store already */
-    while (there < e->item_count && e->items[there].seq <= taken->position) {
+    while (there < e->item_count && e->items[there].seq <= at->position) {
         there++;
     }
-    taken->repeated = there;
-    taken->fresh = e->item_count - there;
+    taken->repeated += there;
+    taken->fresh += e->item_count - there;
     for (uint32_t i = there; i < e->item_count; i++) {
         struct codec_reader r;
         struct event event;
         codec_reader_init(&r, e->items[i].record);
         taken->unreadable += record_decode(&r, &event) != E_OK || codec_end(&r) != E_OK;
     }
-    err = err != E_OK ? err : s->ops->add_events(s, inc[0], e->channel, e->items + there, taken->fresh, now_ms, f);
+    enum grey_error err = s->ops->add_events(s, at->inc, e->channel, e->items + there, e->item_count - there, now_ms, f);
     for (uint32_t i = 0; i < e->gap_count && err == E_OK; i++) {
-        grey_seq from = e->gaps[i].from_seq > taken->position ? e->gaps[i].from_seq : taken->position + 1;
+        grey_seq from = e->gaps[i].from_seq > at->position ? e->gaps[i].from_seq : at->position + 1;
         if (from <= e->gaps[i].to_seq) {
             err = run(s, STORE_GAP_ADD,
-                      (int64_t[]){inc[0], e->channel, (int64_t)from, (int64_t)e->gaps[i].to_seq, e->gaps[i].reason, now_ms}, 6, f);
+                      (int64_t[]){at->inc, e->channel, (int64_t)from, (int64_t)e->gaps[i].to_seq, e->gaps[i].reason, now_ms}, 6, f);
         }
     }
-    if (err == E_OK && e->to_seq > taken->position) {
-        taken->position = e->to_seq;
-        err = set_position(s, inc[0], e->channel, e->to_seq, f);
-    }
-    return err != E_OK ? err : touch(s, site_no, now_ms, bytes_of(NULL, 0), f);
+    at->position = e->to_seq > at->position ? e->to_seq : at->position;
+    return err;
 }
 
-enum grey_error store_stands(struct store *s, const char *after, struct store_stand *out, size_t max, size_t *count,
+/* --- frames beyond a hole: kept as they would be sent, for only what follows the position is ever looked into ------------------------- */
+
+struct ahead { /* of one channel */
+    uint32_t frames;
+    int64_t bytes, since_ms; /* since_ms: of the oldest */
+    grey_seq reach;          /* what they would make of the position now */
+};
+
+static enum grey_error look_ahead(struct store *s, const struct stand *at, enum event_channel c, int64_t now_ms, struct ahead *a,
+                                  struct fault *f) {
+    const struct store_value in[] = {store_number(at->inc), store_number(c)};
+    struct store_rows *rows = NULL;
+    bool row = false;
+    *a = (struct ahead){.since_ms = now_ms, .reach = at->position};
+    enum grey_error err = at->ahead == 0 ? E_OK : s->ops->ask(s, STORE_AHEAD_SPANS, in, 2, &rows, f);
+    while (rows != NULL && (err = s->ops->next(rows, &row, f)) == E_OK && row) {
+        grey_seq from = (grey_seq)s->ops->number(rows, 0), to = (grey_seq)s->ops->number(rows, 1);
+        int64_t since_ms = s->ops->number(rows, 2);
+        a->frames++;
+        a->bytes += s->ops->number(rows, 3);
+        a->since_ms = since_ms < a->since_ms ? since_ms : a->since_ms;
+        a->reach = channel_judge(a->reach, from, to) == CHANNEL_FITS ? to : a->reach;
+    }
+    if (rows != NULL) {
+        s->ops->end(rows);
+    }
+    return err;
+}
+
+/* Takes what now follows the position. */
+static enum grey_error take_ahead(struct store *s, struct stand *at, enum event_channel c, int64_t now_ms,
+                                  struct store_taken *taken, struct fault *f) {
+    static struct sync_item items[SYNC_ITEMS_MAX]; /* the storage thread only */
+    static struct sync_gap gaps[SYNC_GAPS_MAX];
+    struct ahead a;
+    struct store_rows *rows = NULL;
+    bool row = false;
+    enum grey_error err = look_ahead(s, at, c, now_ms, &a, f);
+    if (err != E_OK || a.frames == 0) {
+        return err;
+    }
+    const struct store_value in[] = {store_number(at->inc), store_number(c), store_number((int64_t)a.reach)};
+    if (a.reach > at->position) {
+        err = s->ops->ask(s, STORE_AHEAD_GET, in, 3, &rows, f);
+    }
+    while (rows != NULL && err == E_OK && (err = s->ops->next(rows, &row, f)) == E_OK && row) {
+        struct sync_events e;
+        if (sync_get_events(s->ops->bytes(rows, 0), &e, items, gaps) != E_OK) {
+            break; /* damaged: as if it had not come */
+        }
+        if (channel_judge(at->position, e.from_seq, e.to_seq) == CHANNEL_FITS) {
+            err = take(s, at, &e, now_ms, taken, f);
+        }
+    }
+    if (rows != NULL) {
+        s->ops->end(rows);
+    }
+    return err != E_OK ? err : s->ops->run(s, STORE_AHEAD_DROP, in, 3, f); /* repeats of what is here as well */
+}
+
+static enum grey_error keep_ahead(struct store *s, const struct stand *at, const struct sync_events *e, int64_t now_ms,
+                                  struct store_taken *taken, struct fault *f) {
+    struct ahead a = {.since_ms = now_ms};
+    struct builder content;
+    enum grey_error err = s->options.shared ? look_ahead(s, at, e->channel, now_ms, &a, f) : E_OK;
+    builder_init(&content, STORE_AHEAD_BYTES);
+    if (s->options.shared) {
+        sync_put_events(&content, e);
+    }
+    taken->beyond_hole = true;
+    taken->kept_ahead = s->options.shared && content.err == E_OK && a.frames < STORE_AHEAD_FRAMES &&
+                        a.bytes + (int64_t)content.size <= STORE_AHEAD_BYTES;
+    if (err == E_OK && taken->kept_ahead) {
+        const struct store_value in[] = {store_number(at->inc),
+                                         store_number(e->channel),
+                                         store_number((int64_t)e->from_seq),
+                                         store_number((int64_t)e->to_seq),
+                                         store_number(now_ms),
+                                         store_number((int64_t)content.size),
+                                         store_bytes(builder_bytes(&content))};
+        err = s->ops->run(s, STORE_AHEAD_ADD, in, 7, f);
+    }
+    builder_free(&content);
+    bool waited = now_ms - a.since_ms >= STORE_HOLE_MS, asked = now_ms >= at->asked_ms && now_ms - at->asked_ms < STORE_ASK_MS;
+    taken->ask_again = (waited || !taken->kept_ahead) && !asked;
+    return err != E_OK || !taken->ask_again ? err : run(s, STORE_SITE_ASKED, (int64_t[]){at->site, now_ms}, 2, f);
+}
+
+enum grey_error store_events(struct store *s, const char *site, const struct sync_events *e, int64_t now_ms,
+                             struct store_taken *taken, struct fault *f) {
+    struct stand at;
+    memset(taken, 0, sizeof *taken);
+    enum grey_error err = find_stand(s, site, e, &at, f);
+    if (err != E_OK) {
+        return err;
+    }
+    grey_seq before = at.position;
+    switch (channel_judge(at.position, e->from_seq, e->to_seq)) {
+    case CHANNEL_REPEAT:
+        taken->repeated = e->item_count;
+        break;
+    case CHANNEL_HOLE:
+        err = keep_ahead(s, &at, e, now_ms, taken, f);
+        break;
+    case CHANNEL_FITS:
+        err = take(s, &at, e, now_ms, taken, f);
+        err = err != E_OK || at.ahead == 0 ? err : take_ahead(s, &at, e->channel, now_ms, taken, f);
+        break;
+    }
+    if (err == E_OK && at.position > before) {
+        err = set_position(s, at.inc, e->channel, at.position, f);
+    }
+    taken->position = at.position;
+    bool known = now_ms >= at.contact_ms && now_ms - at.contact_ms < CONTACT_MS;
+    return err != E_OK || known ? err : touch(s, at.site, now_ms, bytes_of(NULL, 0), f);
+}
+
+/* --- asking all sites ------------------------------------------------------------------------------------------------------------------------- */
+
+enum grey_error store_stands(struct store *s, const char *after, int64_t now_ms, struct store_stand *out, size_t max, size_t *count,
                              struct fault *f) {
-    const struct store_value in[] = {store_bytes(bytes_str(after)), store_number((int64_t)max)};
+    const struct store_value in[] = {store_bytes(bytes_str(after)), store_number((int64_t)max), store_number(now_ms),
+                                     store_number(now_ms - STORE_ASK_ALL_MS),
+                                     store_number(s->options.shared ? now_ms - STORE_ASK_ALL_MS : INT64_MAX)};
     struct store_rows *rows = NULL;
     bool row = false;
     *count = 0;
-    enum grey_error err = s->ops->ask(s, STORE_STANDS, in, 2, &rows, f);
-    while (rows != NULL && (err = s->ops->next(rows, &row, f)) == E_OK && row) {
+    enum grey_error err = s->ops->ask(s, STORE_STANDS, in, 5, &rows, f);
+    while (rows != NULL && err == E_OK && (err = s->ops->next(rows, &row, f)) == E_OK && row) {
         struct store_stand *stand = &out[(*count)++];
         struct bytes id = s->ops->bytes(rows, 0);
-        *stand = (struct store_stand){.at.time_ms = now_wall_ms()};
+        *stand = (struct store_stand){.at.time_ms = now_ms, .no = s->ops->number(rows, 6)};
         memcpy(stand->site.text, id.data, id.size < LIMIT_NAME_BYTES ? id.size : LIMIT_NAME_BYTES);
         stand->at.incarnation = (uint64_t)s->ops->number(rows, 1);
         stand->at.epoch = (grey_epoch)s->ops->number(rows, 2);
@@ -223,6 +381,9 @@ enum grey_error store_stands(struct store *s, const char *after, struct store_st
     }
     if (rows != NULL) {
         s->ops->end(rows);
+    }
+    for (size_t i = 0; i < *count && err == E_OK; i++) {
+        err = run(s, STORE_SITE_ASKED, (int64_t[]){out[i].no, now_ms}, 2, f);
     }
     return err;
 }

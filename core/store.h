@@ -11,13 +11,25 @@
 
 struct store;
 
-/* where: "sqlite:PATH".  E_USAGE for another kind. */
-struct store *store_open(const char *where, struct fault *f);
+struct store_options {
+    /* Several cores share the database and take turns at what the broker has: frames of a site come out of order, and what lies beyond a
+     * hole is kept aside for a while.  Otherwise a hole means that something was lost. */
+    bool shared;
+};
+/* where: "sqlite:PATH" or "postgresql://...".  E_USAGE for another kind. */
+struct store *store_open(const char *where, const struct store_options *o, struct fault *f);
+bool store_is_postgres(const char *where);
 void store_close(struct store *s);
+const char *store_name(struct store *s); /* for people, without secrets; lends until the next call */
 
 enum grey_error store_begin(struct store *s, struct fault *f);
 enum grey_error store_commit(struct store *s, struct fault *f);
 void store_rollback(struct store *s);
+/* The transaction failed for a reason that lies in the past (lost connection, deadlock): do all of it again.  What it did may have been
+ * committed all the same; done again it finds that and changes nothing. */
+bool store_again(enum grey_error err);
+/* First thing in a transaction that takes from many sites: has them to itself until the end.  Unknown ones are passed over. */
+enum grey_error store_lock(struct store *s, const char *const *sites, size_t count, struct fault *f);
 
 /* A site has connected.  Registers it, its incarnation and the gateway that speaks, raises its epoch; positions: what the core has of
  * each channel.  Where the site has freed more than the core has (a core restored from a backup), the difference becomes a gap.
@@ -26,13 +38,21 @@ void store_rollback(struct store *s);
 enum grey_error store_hello(struct store *s, const char *site, const struct sync_hello *h, int64_t now_ms,
                             grey_seq positions[CHANNEL_COUNT], bool *rolled_back, struct fault *f);
 
-/* Events of one frame.  Each number is kept once, whatever is sent again.  *position: the contiguous prefix afterwards.  A frame that
- * starts behind a hole is not kept.  E_STALE_MEMBER: lower epoch; E_NOT_FOUND: no hello of this incarnation. */
+/* Events of one frame.  Each number is kept once, whatever is sent again.  position: the contiguous prefix afterwards.
+ *
+ * A frame that starts beyond a hole is kept aside when the store is shared (STORE_AHEAD_FRAMES and _BYTES for each channel of a site, the
+ * rest is dropped) and taken when the hole has closed; a hello empties what is kept aside, for the site then sends all of it again.
+ * ask_again: the site must be asked to (DOWN_RESYNC), and by this core: the hole has been there for STORE_HOLE_MS, or something was
+ * dropped, and no core has asked within STORE_ASK_MS.  E_STALE_MEMBER: lower epoch; E_NOT_FOUND: no hello of this incarnation. */
+#define STORE_AHEAD_FRAMES 64u
+#define STORE_AHEAD_BYTES (8u * 1024u * 1024u)
+#define STORE_HOLE_MS 2000
+#define STORE_ASK_MS 3000
 struct store_taken {
     grey_seq position;
     uint32_t fresh, repeated;
     uint32_t unreadable; /* of the fresh ones: kept as they came, but they are no records */
-    bool beyond_hole;
+    bool beyond_hole, kept_ahead, ask_again;
 };
 enum grey_error store_events(struct store *s, const char *site, const struct sync_events *e, int64_t now_ms,
                              struct store_taken *taken, struct fault *f);
@@ -41,9 +61,13 @@ enum grey_error store_events(struct store *s, const char *site, const struct syn
 struct store_stand {
     struct grey_name site;
     struct sync_welcome at;
+    int64_t no; /* the store's own */
 };
-/* Sites in order of their names behind `after` ("": from the first); *count of at most max. */
-enum grey_error store_stands(struct store *s, const char *after, struct store_stand *out, size_t max, size_t *count,
+/* The next sites in order of their names behind `after` ("": from the first) that a core which comes back should ask; *count of at most max,
+ * fewer only at the end.  It has then to ask them, for no other core will within STORE_ASK_ALL_MS.  Of a shared store, sites that were
+ * heard within that time are passed over: another core looks after them. */
+#define STORE_ASK_ALL_MS 10000
+enum grey_error store_stands(struct store *s, const char *after, int64_t now_ms, struct store_stand *out, size_t max, size_t *count,
                              struct fault *f);
 
 #endif

@@ -13,20 +13,28 @@
 enum store_statement {
     STORE_SITE_FIND,
     STORE_SITE_ADD,
+    STORE_SITE_LOCK, /* waits until no other transaction has the site; NULL where there is no other */
     STORE_SITE_TOUCH,
+    STORE_SITE_ASKED,
     STORE_NODE_TOUCH,
     STORE_INC_FIND,
     STORE_INC_ADD,
     STORE_INC_EPOCH,
     STORE_INC_LAST,
+    STORE_STAND,
     STORE_POSITION_GET,
     STORE_POSITION_SET,
     STORE_POSITION_KNOWN,
     STORE_GAP_ADD,
+    STORE_AHEAD_ADD,
+    STORE_AHEAD_SPANS,
+    STORE_AHEAD_GET,
+    STORE_AHEAD_DROP,
+    STORE_AHEAD_CLEAR,
+    STORE_STANDS,
     /* questions */
     STORE_SITES,
     STORE_SITE,
-    STORE_STANDS,
     STORE_NODES,
     STORE_INCS,
     STORE_EVENTS,
@@ -34,8 +42,19 @@ enum store_statement {
     STORE_STATEMENTS
 };
 
-/* In standard SQL; parameters are ?1, ?2, ...  STORE_EVENTS: the columns of event and their order belong to the backend's schema too. */
+/* In SQL that all databases take; parameters are ?1, ?2, ...  A backend may have its own instead, with the same columns. */
 extern const char *const store_sql[STORE_STATEMENTS];
+
+#define STORE_LATEST_SQL " LEFT JOIN incarnation i ON i.no = (SELECT max(no) FROM incarnation WHERE site = s.no)"
+#define STORE_POSITIONS_SQL                                                                                                        \
+    " LEFT JOIN position p0 ON p0.inc = i.no AND p0.channel = 0"                                                                   \
+    " LEFT JOIN position p1 ON p1.inc = i.no AND p1.channel = 1"                                                                   \
+    " LEFT JOIN position p2 ON p2.inc = i.no AND p2.channel = 2"
+/* Sites that may be asked where they are: ?3 is now, and they were neither asked since ?4 nor heard since ?5. */
+#define STORE_STANDS_SQL                                                                                                           \
+    "SELECT s.id, i.number, i.epoch, p0.seq, p1.seq, p2.seq, s.no FROM site s" STORE_LATEST_SQL STORE_POSITIONS_SQL                \
+    " WHERE s.id > ?1 AND (s.asked_ms <= ?4 OR s.asked_ms > ?3) AND (s.contact_ms <= ?5 OR s.contact_ms > ?3)"                     \
+    " ORDER BY s.id LIMIT ?2"
 
 struct store_value {
     enum { STORE_NULL, STORE_NUMBER, STORE_BYTES } kind;
@@ -55,6 +74,7 @@ struct store_rows;
 
 struct store_ops {
     void (*close)(struct store *s); /* frees s */
+    const char *(*name)(struct store *s);
     enum grey_error (*begin)(struct store *s, struct fault *f);
     enum grey_error (*commit)(struct store *s, struct fault *f);
     void (*rollback)(struct store *s);
@@ -67,6 +87,8 @@ struct store_ops {
     struct bytes (*bytes)(const struct store_rows *rows, int column); /* lends until the next row */
     bool (*null)(const struct store_rows *rows, int column);
     void (*end)(struct store_rows *rows);
+    /* Takes the locks of STORE_SITE_LOCK for many sites, in an order that is the same everywhere. */
+    enum grey_error (*lock)(struct store *s, const char *const *sites, size_t count, struct fault *f);
     /* Adds items (ascending, none of them there yet) to a channel of an incarnation; may wait as run. */
     enum grey_error (*add_events)(struct store *s, int64_t inc, enum event_channel c, const struct sync_item *items, uint32_t count,
                                   int64_t now_ms, struct fault *f);
@@ -74,6 +96,7 @@ struct store_ops {
 
 struct store { /* first member of each backend's own */
     const struct store_ops *ops;
+    struct store_options options;
 };
 
 /* One row of numbers, 0 for nothing; *found: whether there was one. */
@@ -81,5 +104,6 @@ enum grey_error store_row(struct store *s, enum store_statement which, const str
                           int columns, bool *found, struct fault *f);
 
 struct store *store_sqlite_open(const char *path, struct fault *f);
+struct store *store_postgres_open(const char *uri, struct fault *f);
 
 #endif

@@ -1,5 +1,8 @@
 /* The store in one SQLite file, which this process has for itself (platform/db.h). */
+#include <stdio.h>
+
 #include "core/store_backend.h"
+#include "include/grey/limits.h"
 #include "include/grey/must.h"
 #include "platform/db.h"
 
@@ -23,13 +26,19 @@ static const char schema[] =
     "INSERT INTO meta VALUES(1);";
 static const char schema_added[] = /* what a core.db of format 1 may lack */
     "CREATE TABLE IF NOT EXISTS node(site INTEGER, name TEXT, first_ms INTEGER, contact_ms INTEGER,"
-    " PRIMARY KEY(site, name)) WITHOUT ROWID;";
+    " PRIMARY KEY(site, name)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS ahead(inc INTEGER, channel INTEGER, from_seq INTEGER, to_seq INTEGER, received_ms INTEGER, size "
+    "INTEGER,"
+    " content BLOB NOT NULL, PRIMARY KEY(inc, channel, from_seq)) WITHOUT ROWID;";
+static const char asked_there[] = "SELECT count(*) FROM pragma_table_info('site') WHERE name = 'asked_ms'";
+static const char asked_added[] = "ALTER TABLE site ADD COLUMN asked_ms INTEGER NOT NULL DEFAULT 0";
 static const char event_add[] = "INSERT OR IGNORE INTO event VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 
 struct sqlite {
     struct store base;
     struct db *db;
     struct db_statement *statements[STORE_STATEMENTS], *event_add;
+    char path[LIMIT_PATH_BYTES + 1];
 };
 
 static struct sqlite *of(struct store *s) {
@@ -44,6 +53,10 @@ static struct db_statement *stepped(const struct store_rows *rows) {
 static void close_it(struct store *s) {
     db_close(of(s)->db);
     mem_free(s);
+}
+
+static const char *name(struct store *s) {
+    return of(s)->path;
 }
 
 static enum grey_error begin(struct store *s, struct fault *f) {
@@ -79,10 +92,19 @@ static struct db_statement *bound(struct store *s, enum store_statement which, c
 }
 
 static enum grey_error run(struct store *s, enum store_statement which, const struct store_value *in, int count, struct fault *f) {
+    if (store_sql[which] == NULL) {
+        return E_OK;
+    }
     struct db_statement *st = bound(s, which, in, count);
     enum grey_error err = db_run(st, f);
     db_reset(st);
     return err;
+}
+
+/* Nobody else writes here. */
+static enum grey_error lock(struct store *s, const char *const *sites, size_t count, struct fault *f) {
+    (void)s, (void)sites, (void)count, (void)f;
+    return E_OK;
 }
 
 static enum grey_error ask(struct store *s, enum store_statement which, const struct store_value *in, int count,
@@ -129,6 +151,7 @@ static enum grey_error add_events(struct store *s, int64_t inc, enum event_chann
 }
 
 static const struct store_ops ops = {.close = close_it,
+                                     .name = name,
                                      .begin = begin,
                                      .commit = commit,
                                      .rollback = rollback,
@@ -139,6 +162,7 @@ static const struct store_ops ops = {.close = close_it,
                                      .bytes = text,
                                      .null = null,
                                      .end = end,
+                                     .lock = lock,
                                      .add_events = add_events};
 
 struct store *store_sqlite_open(const char *path, struct fault *f) {
@@ -150,15 +174,18 @@ struct store *store_sqlite_open(const char *path, struct fault *f) {
         return NULL;
     }
     s->base.ops = &ops;
+    (void)snprintf(s->path, sizeof s->path, "%s", path);
     s->db = db_open(path, &o, &created, f);
     bool ok = s->db != NULL && (!created || db_exec(s->db, schema, f) == E_OK);
     if (ok && db_number(s->db, "SELECT format FROM meta", -1) != FORMAT) {
         (void)fault_set(f, E_DISK_VERSION, "%s", path);
         ok = false;
     }
-    ok = ok && db_exec(s->db, schema_added, f) == E_OK && db_prepare(s->db, event_add, &s->event_add, f) == E_OK;
+    ok = ok && db_exec(s->db, schema_added, f) == E_OK;
+    ok = ok && (db_number(s->db, asked_there, 0) > 0 || db_exec(s->db, asked_added, f) == E_OK);
+    ok = ok && db_prepare(s->db, event_add, &s->event_add, f) == E_OK;
     for (int i = 0; i < STORE_STATEMENTS && ok; i++) {
-        ok = db_prepare(s->db, store_sql[i], &s->statements[i], f) == E_OK;
+        ok = store_sql[i] == NULL || db_prepare(s->db, store_sql[i], &s->statements[i], f) == E_OK;
     }
     if (!ok) {
         close_it(&s->base);
