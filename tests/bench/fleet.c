@@ -1,0 +1,372 @@
+/* fleet.c: many sites that come back after a long time, in one process: each with an MQTT connection of its own (platform/mqtt), a backlog,
+ * and the uplink's rules: hello, frames of several events with at most so many on the way, resend behind the core's position.
+ *
+ *     fleet core HOST:PORT SITES EVENTS PER_FRAME SPREAD_MS    sites sync EVENTS each to grey-core; they connect within SPREAD_MS
+ *     fleet plain HOST:PORT SITES EVENTS PER_FRAME SPREAD_MS   the same events, each a message of its own, for any subscriber
+ *
+ * Prints one JSON object.  Exit status 1: not done within two minutes. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "federation/channel.h"
+#include "federation/frame.h"
+#include "federation/record.h"
+#include "federation/sync.h"
+#include "platform/keys.h"
+#include "platform/log.h"
+#include "platform/mqtt.h"
+#include "platform/now.h"
+
+#define ON_WAY_MAX 20u /* as agent/uplink.c */
+#define PATIENCE_MS 15000u
+#define TOTAL_MS 120000u
+#define PER_FRAME_MAX 500u
+#define DATA_BYTES 256u
+
+struct site {
+    struct fleet *fleet;
+    struct mqtt *mqtt;
+    char name[16], dir[64]; /* for its client's socket */
+    uint64_t incarnation, message_id, hello_ms, heard_ms;
+    struct channel_out out;
+    uint32_t on_way, rng;
+    bool welcomed, finished, hello_due;
+    struct loop_timer start, patience;
+};
+
+struct fleet {
+    struct conn_context x;
+    struct site *sites;
+    uint32_t site_count, events, per_frame, finished;
+    bool plain;
+    uint64_t begin_ms, first_welcome_ms, end_ms;
+    uint64_t hellos, resyncs, frames, impatient, welcomes, uplink_bytes;
+    uint32_t *welcome_ms;
+    struct loop_timer total;
+};
+
+/* --- what a site says ------------------------------------------------------------------------------------------------------------------------ */
+
+static void put_event(struct builder *b, struct site *s, grey_seq seq) {
+    char id[32], data[DATA_BYTES + 1];
+    (void)snprintf(id, sizeof id, "%s-%" PRIu64, s->name, seq);
+    int size =
+        snprintf(data, sizeof data, "{\"seq\":%" PRIu64 ",\"time\":%" PRIu64 ",\"readings\":[", seq, 1700000000000u + seq * 1000);
+    for (; size < (int)DATA_BYTES - 12; size += 8) {
+        s->rng = s->rng * 1664525u + 1013904223u;
+        (void)snprintf(data + size, sizeof data - (size_t)size, "%03u.%03u,", 100 + (s->rng >> 8) % 900, (s->rng >> 18) % 1000);
+    }
+    (void)snprintf(data + size, sizeof data - (size_t)size, "0]}");
+    struct event e = {.id = bytes_str(id),
+                      .source = bytes_str("/machines/7"),
+                      .type = bytes_str("reading"),
+                      .data = bytes_str(data),
+                      .priority = PRIORITY_NORMAL};
+    record_encode(&e, b);
+}
+
+static enum grey_error publish(struct site *s, struct bytes payload) {
+    char topic[TOPIC_BYTES_MAX];
+    int id;
+    sync_topic(topic, s->name, true, CHANNEL_DATA);
+    enum grey_error err = s->on_way == ON_WAY_MAX ? E_BUSY : mqtt_publish(s->mqtt, topic, payload, &id);
+    s->on_way += err == E_OK;
+    s->fleet->uplink_bytes += err == E_OK ? payload.size : 0;
+    return err;
+}
+
+static enum grey_error say(struct site *s, const struct builder *content) {
+    struct builder frame;
+    builder_init(&frame, LIMIT_FRAME_PAYLOAD_BYTES + FRAME_OVERHEAD_BYTES);
+    frame_write(&frame, 0, ++s->message_id, (uint64_t)now_wall_ms() * 1000000u, builder_bytes(content));
+    enum grey_error err = publish(s, builder_bytes(&frame));
+    builder_free(&frame);
+    return err;
+}
+
+static void hello(struct site *s) {
+    struct sync_hello h = {
+        .incarnation = s->incarnation, .epoch = 1, .feature_level = 1, .node = bytes_str("1"), .time_ms = now_wall_ms()};
+    struct builder b;
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        h.channels[i].next_seq = i == CHANNEL_DATA ? s->fleet->events + 1u : 1;
+        h.channels[i].acked_seq = i == CHANNEL_DATA ? s->out.acked : 0;
+    }
+    builder_init(&b, 1000);
+    sync_put_hello(&b, &h);
+    s->welcomed = false;
+    s->heard_ms = loop_now_ms(s->fleet->x.loop);
+    s->hello_ms = s->hello_ms == 0 ? s->heard_ms : s->hello_ms;
+    s->hello_due = say(s, &b) != E_OK; /* otherwise when there is room */
+    s->fleet->hellos += !s->hello_due;
+    builder_free(&b);
+}
+
+static enum grey_error send_frame(struct site *s, grey_seq from, grey_seq to) {
+    static struct sync_item items[PER_FRAME_MAX];
+    static size_t ends[PER_FRAME_MAX];
+    struct sync_events e = {
+        .incarnation = s->incarnation, .epoch = 1, .channel = CHANNEL_DATA, .from_seq = from, .to_seq = to, .items = items};
+    struct builder records, b;
+    builder_init(&records, LIMIT_FRAME_PAYLOAD_BYTES);
+    builder_init(&b, LIMIT_FRAME_PAYLOAD_BYTES);
+    for (grey_seq seq = from; seq <= to; seq++) {
+        put_event(&records, s, seq);
+        ends[e.item_count] = records.size;
+        items[e.item_count++] = (struct sync_item){.seq = seq, .index = seq, .time_ms = 1700000000000};
+    }
+    for (uint32_t i = 0; i < e.item_count; i++) {
+        size_t at = i == 0 ? 0 : ends[i - 1];
+        items[i].record = bytes_of(records.data + at, ends[i] - at);
+    }
+    sync_put_events(&b, &e);
+    enum grey_error err = s->fleet->plain ? publish(s, builder_bytes(&records)) : say(s, &b);
+    builder_free(&records);
+    builder_free(&b);
+    return err;
+}
+
+static void pump(struct site *s) {
+    struct fleet *fleet = s->fleet;
+    if (s->hello_due) {
+        hello(s);
+    }
+    for (;;) {
+        grey_seq from = channel_next(&s->out, 0, fleet->events + 1u);
+        grey_seq to = from + (fleet->plain ? 1 : fleet->per_frame) - 1;
+        to = to > fleet->events ? fleet->events : to;
+        if (from == 0 || !s->welcomed || !channel_room(&s->out) || send_frame(s, from, to) != E_OK) {
+            return;
+        }
+        channel_sent(&s->out, to);
+        fleet->frames++;
+    }
+}
+
+static void take_ack(struct site *s, grey_seq seq) {
+    struct fleet *fleet = s->fleet;
+    (void)channel_acked(&s->out, seq);
+    if (s->out.acked == fleet->events && !s->finished) {
+        s->finished = true;
+        loop_timer_cancel(fleet->x.loop, &s->patience);
+        if (++fleet->finished == fleet->site_count) {
+            fleet->end_ms = loop_now_ms(fleet->x.loop);
+            loop_stop(fleet->x.loop);
+        }
+    }
+}
+
+/* --- what it hears --------------------------------------------------------------------------------------------------------------------------- */
+
+static void take_welcome(struct site *s, const struct sync_welcome *w) {
+    struct fleet *fleet = s->fleet;
+    uint64_t now_ms = loop_now_ms(fleet->x.loop);
+    if (s->welcomed) {
+        return;
+    }
+    fleet->first_welcome_ms = fleet->first_welcome_ms == 0 ? now_ms : fleet->first_welcome_ms;
+    if (fleet->welcomes < fleet->site_count) {
+        fleet->welcome_ms[fleet->welcomes++] = (uint32_t)(now_ms - s->hello_ms);
+    }
+    s->welcomed = true;
+    channel_begin(&s->out, s->out.acked);
+    take_ack(s, w->position[CHANNEL_DATA]);
+}
+
+static void on_message(void *context, const char *topic, struct bytes payload) {
+    struct site *s = context;
+    struct frame f;
+    size_t used, need;
+    enum grey_error why;
+    struct sync_welcome w;
+    struct sync_ack a;
+    struct bytes content;
+    struct builder scratch;
+    (void)topic;
+    builder_init(&scratch, LIMIT_FRAME_PAYLOAD_BYTES);
+    if (frame_read(payload, &f, &used, &need, &why) == FRAME_READY && frame_content(&f, &scratch, &content) == E_OK) {
+        s->heard_ms = loop_now_ms(s->fleet->x.loop);
+        if (sync_get_welcome(content, &w) == E_OK && w.incarnation == s->incarnation) {
+            take_welcome(s, &w);
+        } else if (sync_get_ack(content, &a) == E_OK && a.incarnation == s->incarnation && s->welcomed) {
+            take_ack(s, a.acked_seq);
+        } else if (sync_get_resync(content, &w) == E_OK && w.incarnation == s->incarnation) {
+            s->fleet->resyncs++;
+            hello(s);
+        }
+    }
+    builder_free(&scratch);
+    pump(s);
+}
+
+static void on_connected(void *context) {
+    struct site *s = context;
+    char filter[TOPIC_BYTES_MAX];
+    s->on_way = 0;
+    if (s->fleet->plain) {
+        s->welcomed = true;
+        s->fleet->first_welcome_ms = s->fleet->first_welcome_ms == 0 ? loop_now_ms(s->fleet->x.loop) : s->fleet->first_welcome_ms;
+        channel_begin(&s->out, s->out.acked);
+        pump(s);
+        return;
+    }
+    (void)snprintf(filter, sizeof filter, TOPIC_PREFIX "%s/down/#", s->name);
+    (void)mqtt_subscribe(s->mqtt, filter);
+    hello(s);
+    loop_timer_after(s->fleet->x.loop, &s->patience, PATIENCE_MS);
+}
+
+static void on_closed(void *context, const char *why) {
+    struct site *s = context;
+    s->welcomed = false;
+    log_limited(LOG_WARN, "fleet", "closed", "site=%s %s", s->name, why);
+}
+
+static void on_published(void *context, int id, const char *refusal) {
+    struct site *s = context;
+    (void)id;
+    s->on_way -= s->on_way > 0;
+    if (refusal != NULL) {
+        log_limited(LOG_ERROR, "fleet", "refused", "%s", refusal);
+    }
+    if (s->fleet->plain) {
+        take_ack(s, s->out.acked + 1);
+    }
+    pump(s);
+}
+
+static void on_writable(void *context) {
+    pump(context);
+}
+
+static void on_patience(void *context) {
+    struct site *s = context;
+    uint64_t now_ms = loop_now_ms(s->fleet->x.loop);
+    if (now_ms >= s->heard_ms + PATIENCE_MS && mqtt_connected(s->mqtt)) {
+        s->fleet->impatient++;
+        hello(s);
+    }
+    loop_timer_set(s->fleet->x.loop, &s->patience, s->heard_ms + PATIENCE_MS > now_ms ? s->heard_ms + PATIENCE_MS : now_ms + 1000);
+}
+
+static void on_start(void *context) {
+    struct site *s = context;
+    mqtt_start(s->mqtt);
+}
+
+static void on_total(void *context) {
+    struct fleet *fleet = context;
+    (void)fprintf(stderr, "fleet: %u of %u sites are done after %u s\n", fleet->finished, fleet->site_count, TOTAL_MS / 1000);
+    loop_stop(fleet->x.loop);
+}
+
+/* --- the fleet --------------------------------------------------------------------------------------------------------------------------------- */
+
+static const struct mqtt_events mqtt_events = {
+    .connected = on_connected, .closed = on_closed, .message = on_message, .published = on_published, .writable = on_writable};
+
+static bool add_site(struct fleet *fleet, uint32_t number, const char *broker, uint32_t spread_ms, const char *dir,
+                     struct fault *f) {
+    struct site *s = &fleet->sites[number];
+    uint32_t chance;
+    keys_random(&chance, sizeof chance);
+    *s = (struct site){.fleet = fleet, .incarnation = 1000u + number, .rng = number};
+    (void)snprintf(s->name, sizeof s->name, "site-%05u", number);
+    (void)snprintf(s->dir, sizeof s->dir, "%s/%u", dir, number);
+    if (mkdir(s->dir, 0700) != 0) {
+        (void)fault_errno(f, E_SYSTEM, "%s", s->dir);
+        return false;
+    }
+    s->start = (struct loop_timer){.fire = on_start, .context = s};
+    s->patience = (struct loop_timer){.fire = on_patience, .context = s};
+    struct mqtt_options o = {.endpoints = &broker,
+                             .endpoint_count = 1,
+                             .client_id = s->name,
+                             .socket_dir = s->dir,
+                             .keepalive_s = 60,
+                             .inflight_max = ON_WAY_MAX,
+                             .topics_repeat = true};
+    s->mqtt = mqtt_new(&fleet->x, &o, &mqtt_events, s, f);
+    if (s->mqtt != NULL) {
+        loop_timer_after(fleet->x.loop, &s->start, spread_ms == 0 ? 0 : chance % spread_ms);
+    }
+    return s->mqtt != NULL;
+}
+
+static int by_size(const void *a, const void *b) {
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+
+static void report(struct fleet *fleet) {
+    double seconds = (double)(fleet->end_ms - fleet->first_welcome_ms) / 1000;
+    uint64_t events = (uint64_t)fleet->events * fleet->site_count;
+    uint64_t count = fleet->welcomes;
+    qsort(fleet->welcome_ms, count, sizeof fleet->welcome_ms[0], by_size);
+    (void)printf("{\"events\":%" PRIu64 ",\"seconds\":%.3f,\"rate\":%.1f,\"whole_seconds\":%.3f,\"frames\":%" PRIu64
+                 ",\"hellos\":%" PRIu64 ",\"resyncs\":%" PRIu64 ",\"impatient\":%" PRIu64 ",\"bytes\":%" PRIu64
+                 ",\"welcome_p50_ms\":%u,\"welcome_p99_ms\":%u}\n",
+                 events, seconds, (double)events / seconds, (double)(fleet->end_ms - fleet->begin_ms) / 1000, fleet->frames,
+                 fleet->hellos, fleet->resyncs, fleet->impatient, fleet->uplink_bytes,
+                 count == 0 ? 0 : fleet->welcome_ms[count / 2], count == 0 ? 0 : fleet->welcome_ms[count * 99 / 100]);
+}
+
+int main(int argc, char **argv) {
+    static struct fleet fleet;
+    struct fault f = {0};
+    if (argc != 7 || (strcmp(argv[1], "core") != 0 && strcmp(argv[1], "plain") != 0)) {
+        (void)fprintf(stderr, "usage: fleet core|plain HOST:PORT SITES EVENTS PER_FRAME SPREAD_MS\n");
+        return 2;
+    }
+    struct rlimit files;
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &files);
+    }
+    log_configure(LOG_WARN, LOG_PRETTY);
+    fleet.plain = strcmp(argv[1], "plain") == 0;
+    fleet.site_count = (uint32_t)strtoul(argv[3], NULL, 10);
+    fleet.events = (uint32_t)strtoul(argv[4], NULL, 10);
+    fleet.per_frame = (uint32_t)strtoul(argv[5], NULL, 10);
+    uint32_t spread_ms = (uint32_t)strtoul(argv[6], NULL, 10);
+    char dir[] = "/tmp/grey-fleet-XXXXXX";
+    if (fleet.site_count == 0 || fleet.events == 0 || fleet.per_frame == 0 || fleet.per_frame > PER_FRAME_MAX ||
+        mkdtemp(dir) == NULL) {
+        return 2;
+    }
+    fleet.sites = mem_new(fleet.site_count, sizeof fleet.sites[0]);
+    fleet.welcome_ms = mem_new(fleet.site_count, sizeof fleet.welcome_ms[0]);
+    fleet.x.loop = loop_new(&f);
+    fleet.x.crypto = fleet.x.loop == NULL ? NULL : worker_new(fleet.x.loop, "names", fleet.site_count + 1, NULL, NULL, &f);
+    bool ok = fleet.sites != NULL && fleet.welcome_ms != NULL && fleet.x.crypto != NULL;
+    for (uint32_t i = 0; i < fleet.site_count && ok; i++) {
+        ok = add_site(&fleet, i, argv[2], spread_ms, dir, &f);
+    }
+    if (!ok) {
+        (void)fprintf(stderr, "fleet: %s\n", f.text);
+        return 2;
+    }
+    fleet.begin_ms = loop_now_ms(fleet.x.loop);
+    fleet.total = (struct loop_timer){.fire = on_total, .context = &fleet};
+    loop_timer_after(fleet.x.loop, &fleet.total, TOTAL_MS);
+    loop_run(fleet.x.loop);
+    if (fleet.end_ms != 0) {
+        report(&fleet);
+    }
+    for (uint32_t i = 0; i < fleet.site_count; i++) {
+        mqtt_stop(fleet.sites[i].mqtt);
+        mqtt_free(fleet.sites[i].mqtt);
+        (void)rmdir(fleet.sites[i].dir);
+    }
+    worker_stop(fleet.x.crypto);
+    loop_free(fleet.x.loop);
+    mem_free(fleet.welcome_ms);
+    mem_free(fleet.sites);
+    (void)rmdir(dir);
+    return fleet.end_ms == 0;
+}
