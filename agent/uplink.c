@@ -73,6 +73,7 @@ struct uplink {
     struct channel_turns turns;
     struct channel_pace pace;
     uint64_t reconnect_hello_wait_ms;
+    uint32_t window_frames; /* of each channel, not acknowledged by the core: ours, or what it allows */
     struct on_way on_way[ON_WAY_MAX];
     uint32_t on_way_count;
     struct builder frame; /* built and not yet taken by the MQTT client */
@@ -276,7 +277,8 @@ static void on_ack_timer(void *context) {
     propose_acks(context);
 }
 
-static void take_ack(struct uplink *u, enum event_channel c, grey_seq seq) {
+/* window: frames that the core lets be on the way; 0: as many as we like. */
+static void take_ack(struct uplink *u, enum event_channel c, grey_seq seq, uint32_t window) {
     struct stream *s = &u->streams[c];
     struct channel_facts f;
     state_channel(state(u), c, &f);
@@ -286,6 +288,7 @@ static void take_ack(struct uplink *u, enum event_channel c, grey_seq seq) {
                     event_channel_name(c), seq, f.next_seq);
         return;
     }
+    u->window_frames = window > 0 && window < u->o.window_frames ? window : u->o.window_frames;
     if (channel_acked(&s->out, seq)) {
         s->waiting_since_ms = s->out.frames > 0 ? loop_now_ms(u->x.loop) : 0;
         u->patience_ms = ACK_PATIENCE_MS_MIN;
@@ -323,6 +326,7 @@ static void take_welcome(struct uplink *u, const struct sync_welcome *w) {
         return;
     }
     u->welcomed = true;
+    u->window_frames = u->o.window_frames;
     node_core_time(u->node, w->time_ms);
     u->hello_due = false;
     u->hellos = 0;
@@ -382,7 +386,7 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
     } else if (kind == MESSAGE_DOWN_ACK && (why = sync_get_ack(content, &a)) == E_OK) {
         mine = a.incarnation == facts.incarnation && a.epoch == u->epoch && u->welcomed;
         if (mine) {
-            take_ack(u, a.channel, a.acked_seq);
+            take_ack(u, a.channel, a.acked_seq, a.window);
         }
     } else {
         metrics_add(&refusals, 0, 1);
@@ -508,7 +512,7 @@ static bool has_more(struct uplink *u, enum event_channel c) {
         s->gather_until_ms = 0;
         return false;
     }
-    if (!channel_room(&s->out) || s->out.frames >= u->o.window_frames) {
+    if (!channel_room(&s->out) || s->out.frames >= u->window_frames) {
         return false;
     }
     uint64_t now_ms = loop_now_ms(u->x.loop);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/crowd.h"
 #include "federation/frame.h"
 #include "include/grey/must.h"
 #include "platform/log.h"
@@ -39,6 +40,7 @@ struct ingest {
     size_t waiting_bytes;
     bool held, write_failed, stopping, shared;
     struct loop_timer resync_timer;
+    struct crowd crowd;
     struct resync *resync; /* being told to all known sites; NULL: done */
 };
 
@@ -62,6 +64,7 @@ struct intake_job { /* one message of a site */
     struct reply reply;
     struct store_taken taken;
     bool rolled_back;
+    uint32_t feature_level; /* of the site */
 };
 
 static const char *const channels[] = {"control", "events", "data"};
@@ -83,6 +86,8 @@ static struct metric broker_up = METRIC_GAUGE("grey_core_broker_up", "1 while co
 static struct metric store_errors = METRIC_COUNTER("grey_core_store_errors_total", "Transactions that failed.");
 static struct metric again = METRIC_COUNTER("grey_core_store_again_total",
                                             "Transactions done again after a lost connection or a conflict with another core.");
+static struct metric site_window = METRIC_GAUGE(
+    "grey_core_site_window_frames", "Frames of a channel that each site may have on the way: fewer, the more sites there are.");
 static struct metric ahead =
     METRIC_COUNTER("grey_core_frames_ahead_total", "Frames kept until those before them come, most by way of another core.");
 
@@ -189,6 +194,7 @@ static void run_hello(struct storage_job *storage, struct store *store) {
     if (storage->err != E_OK) {
         return;
     }
+    job->feature_level = h.feature_level;
     job->reply.welcome = (struct sync_welcome){.incarnation = h.incarnation, .epoch = h.epoch, .time_ms = now_wall_ms()};
     storage->err =
         store_hello(store, job->site.text, &h, now_wall_ms(), job->reply.welcome.position, &job->rolled_back, &storage->fault);
@@ -207,6 +213,7 @@ static void run_events(struct storage_job *storage, struct store *store) {
         return;
     }
     storage->err = store_events(store, job->site.text, &e, now_wall_ms(), &job->taken, &storage->fault);
+    job->feature_level = job->taken.feature_level;
     job->reply.ack =
         (struct sync_ack){.incarnation = e.incarnation, .epoch = e.epoch, .channel = e.channel, .acked_seq = job->taken.position};
     job->reply.kind = MESSAGE_DOWN_ACK;
@@ -343,6 +350,27 @@ static void update_hold(struct ingest *g) {
     mqtt_hold(g->mqtt, over);
 }
 
+/* What an acknowledgement says of the frames that may be on the way; 0: nothing. */
+static uint32_t window_for(struct ingest *g, uint32_t feature_level) {
+    uint32_t window = crowd_window(&g->crowd);
+    metrics_set(&site_window, 0, window);
+    return feature_level >= 2 && window < CROWD_WINDOW_FULL ? window : 0;
+}
+
+/* Right behind a welcome, so that a thousand sites that come back at once do not begin with all they have. */
+static void say_window(struct ingest *g, const struct intake_job *hello) {
+    const struct sync_welcome *w = &hello->reply.welcome;
+    struct reply ack = {.site = hello->site, .channel = hello->channel, .kind = MESSAGE_DOWN_ACK};
+    ack.ack = (struct sync_ack){.incarnation = w->incarnation,
+                                .epoch = w->epoch,
+                                .channel = CHANNEL_CONTROL,
+                                .acked_seq = w->position[CHANNEL_CONTROL],
+                                .window = window_for(g, hello->feature_level)};
+    if (ack.ack.window > 0) {
+        reply(g, &ack);
+    }
+}
+
 static void intake_done(struct worker_job *worker_job) {
     struct intake_job *job = (struct intake_job *)(void *)worker_job;
     struct ingest *g = job->ingest;
@@ -368,8 +396,12 @@ static void intake_done(struct worker_job *worker_job) {
             metrics_add(&ahead, 0, job->taken.kept_ahead);
             metrics_add(&refused, REFUSED_HOLE, job->taken.beyond_hole && !job->taken.kept_ahead);
         }
+        job->reply.ack.window = window_for(g, job->feature_level);
         if (!job->taken.beyond_hole || job->taken.ask_again) { /* of a frame kept ahead the site hears when the hole has closed */
             reply(g, &job->reply);
+        }
+        if (job->kind == MESSAGE_UP_HELLO) {
+            say_window(g, job);
         }
     } else if (err != E_OK) {
         metrics_add(&refused, reason, 1);
@@ -408,6 +440,7 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
         refuse(REFUSED_FRAME, topic, why);
         return;
     }
+    crowd_saw(&g->crowd, site.text, loop_now_ms(g->x.loop));
     builder_init(&scratch, LIMIT_FRAME_PAYLOAD_BYTES);
     why = frame_content(&f, &scratch, &content);
     enum message_kind kind = why == E_OK ? sync_kind(content) : (enum message_kind)0;

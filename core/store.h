@@ -53,6 +53,7 @@ struct store_taken {
     uint32_t fresh, repeated;
     uint32_t unreadable; /* of the fresh ones: kept as they came, but they are no records */
     bool beyond_hole, kept_ahead, ask_again;
+    uint32_t feature_level; /* of the site, as its hello said */
 };
 enum grey_error store_events(struct store *s, const char *site, const struct sync_events *e, int64_t now_ms,
                              struct store_taken *taken, struct fault *f);

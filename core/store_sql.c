@@ -17,9 +17,9 @@ const char *const store_sql[STORE_STATEMENTS] = {
     [STORE_NODE_TOUCH] = "INSERT INTO node VALUES(?1, ?3, ?2, ?2) ON CONFLICT(site, name) DO UPDATE SET contact_ms = ?2",
     [STORE_INC_FIND] = "SELECT no, epoch FROM incarnation WHERE site = ?1 AND number = ?2",
     [STORE_INC_ADD] = "INSERT INTO incarnation(site, number, epoch, first_ms) VALUES(?1, ?2, ?3, ?4)",
-    [STORE_INC_EPOCH] = "UPDATE incarnation SET epoch = ?2 WHERE no = ?1",
+    [STORE_INC_EPOCH] = "UPDATE incarnation SET epoch = ?2, level = ?3 WHERE no = ?1",
     [STORE_INC_LAST] = "SELECT max(no) FROM incarnation WHERE site = ?1",
-    [STORE_STAND] = "SELECT s.no, s.contact_ms, s.asked_ms, i.no, i.epoch, p.seq,"
+    [STORE_STAND] = "SELECT s.no, s.contact_ms, s.asked_ms, i.no, i.epoch, i.level, p.seq,"
                     " (SELECT count(*) FROM ahead a WHERE a.inc = i.no AND a.channel = ?3)"
                     " FROM site s LEFT JOIN incarnation i ON i.site = s.no AND i.number = ?2"
                     " LEFT JOIN position p ON p.inc = i.no AND p.channel = ?3 WHERE s.id = ?1",
@@ -28,7 +28,8 @@ const char *const store_sql[STORE_STATEMENTS] = {
                            " known = CASE WHEN position.known > ?3 THEN position.known ELSE ?3 END",
     [STORE_POSITION_KNOWN] = "INSERT INTO position VALUES(?1, ?2, 0, ?3) ON CONFLICT(inc, channel) DO UPDATE SET"
                              " known = CASE WHEN position.known > ?3 THEN position.known ELSE ?3 END",
-    [STORE_GAP_ADD] = "INSERT INTO gap VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+    [STORE_GAP_ADD] = "INSERT INTO gap(inc, channel, from_seq, to_seq, reason, received_ms) VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON "
+                      "CONFLICT DO NOTHING",
     [STORE_AHEAD_ADD] = "INSERT INTO ahead VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
     [STORE_AHEAD_SPANS] = "SELECT from_seq, to_seq, received_ms, size FROM ahead WHERE inc = ?1 AND channel = ?2 ORDER BY from_seq",
     [STORE_AHEAD_GET] = "SELECT content FROM ahead WHERE inc = ?1 AND channel = ?2 AND from_seq <= ?3 ORDER BY from_seq",

@@ -30,8 +30,14 @@ static const char schema_added[] = /* what a core.db of format 1 may lack */
     "CREATE TABLE IF NOT EXISTS ahead(inc INTEGER, channel INTEGER, from_seq INTEGER, to_seq INTEGER, received_ms INTEGER, size "
     "INTEGER,"
     " content BLOB NOT NULL, PRIMARY KEY(inc, channel, from_seq)) WITHOUT ROWID;";
-static const char asked_there[] = "SELECT count(*) FROM pragma_table_info('site') WHERE name = 'asked_ms'";
-static const char asked_added[] = "ALTER TABLE site ADD COLUMN asked_ms INTEGER NOT NULL DEFAULT 0";
+static const struct {
+    const char *there, *add;
+} columns_added[] = {
+    {"SELECT count(*) FROM pragma_table_info('site') WHERE name = 'asked_ms'",
+     "ALTER TABLE site ADD COLUMN asked_ms INTEGER NOT NULL DEFAULT 0"},
+    {"SELECT count(*) FROM pragma_table_info('incarnation') WHERE name = 'level'",
+     "ALTER TABLE incarnation ADD COLUMN level INTEGER NOT NULL DEFAULT 1"},
+};
 static const char event_add[] = "INSERT OR IGNORE INTO event VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 
 struct sqlite {
@@ -182,7 +188,9 @@ struct store *store_sqlite_open(const char *path, struct fault *f) {
         ok = false;
     }
     ok = ok && db_exec(s->db, schema_added, f) == E_OK;
-    ok = ok && (db_number(s->db, asked_there, 0) > 0 || db_exec(s->db, asked_added, f) == E_OK);
+    for (size_t i = 0; i < sizeof columns_added / sizeof columns_added[0] && ok; i++) {
+        ok = db_number(s->db, columns_added[i].there, 0) > 0 || db_exec(s->db, columns_added[i].add, f) == E_OK;
+    }
     ok = ok && db_prepare(s->db, event_add, &s->event_add, f) == E_OK;
     for (int i = 0; i < STORE_STATEMENTS && ok; i++) {
         ok = store_sql[i] == NULL || db_prepare(s->db, store_sql[i], &s->statements[i], f) == E_OK;

@@ -91,11 +91,14 @@ void sync_put_resync(struct builder *out, const struct sync_welcome *w) {
 }
 
 void sync_put_ack(struct builder *out, const struct sync_ack *a) {
-    head(out, MESSAGE_DOWN_ACK, 4);
+    head(out, MESSAGE_DOWN_ACK, a->window > 0 ? 5 : 4);
     codec_put_uint(out, a->incarnation);
     codec_put_uint(out, a->epoch);
     codec_put_uint(out, (uint64_t)a->channel);
     codec_put_uint(out, a->acked_seq);
+    if (a->window > 0) {
+        codec_put_uint(out, a->window);
+    }
 }
 
 /* --- reading ------------------------------------------------------------------------------------------------------------------------------ */
@@ -237,11 +240,17 @@ enum grey_error sync_get_resync(struct bytes content, struct sync_welcome *w) {
 enum grey_error sync_get_ack(struct bytes content, struct sync_ack *a) {
     struct codec_reader r;
     memset(a, 0, sizeof *a);
-    begin(&r, content, MESSAGE_DOWN_ACK, 4);
+    codec_reader_init(&r, content);
+    bool windowed = codec_array(&r, 6) == 6;
+    begin(&r, content, MESSAGE_DOWN_ACK, windowed ? 5 : 4);
     a->incarnation = codec_uint(&r, INT64_MAX);
     a->epoch = codec_uint(&r, INT64_MAX);
     a->channel = (enum event_channel)codec_uint(&r, CHANNEL_COUNT - 1);
     a->acked_seq = codec_uint(&r, INT64_MAX);
+    if (windowed) {
+        a->window = (uint32_t)codec_uint(&r, UINT32_MAX);
+        r.err = r.err == E_OK && a->window == 0 ? E_BAD_MESSAGE : r.err;
+    }
     return codec_end(&r);
 }
 

@@ -35,8 +35,8 @@ class Broker:
         self.process.wait()
 
 
-def fleet(kind, port, sites, events, timeout=150):
-    command = [os.path.join(BUILD, "fleet"), kind, "127.0.0.1:%d" % port] + [str(n) for n in (sites, events, PER_FRAME, SPREAD_MS)]
+def swarm(kind, port, sites, events, timeout=150):
+    command = [os.path.join(BUILD, "swarm"), kind, "127.0.0.1:%d" % port] + [str(n) for n in (sites, events, PER_FRAME, SPREAD_MS)]
     return answer(subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=timeout).stdout)
 
 
@@ -54,10 +54,10 @@ def bench_core(folder, store, cores):
             processes.append(subprocess.Popen(command))
         for port in ports:
             wait_until("the core", lambda: request(port, "GET", "/health/ready").status == 200, 30)
-        result = fleet("core", broker.port, SITES, EVENTS)
+        result = swarm("core", broker.port, SITES, EVENTS)
         sites = request(ports[0], "GET", "/v1/sites").json()
         if sum(s["channels"]["data"]["acked_seq"] for s in sites) != SITES * EVENTS or any(s["gaps"] for s in sites):
-            raise RuntimeError("the core has not what the fleet sent")
+            raise RuntimeError("the core has not what the sites sent")
         result["rss"] = max(peak_kib(p.pid) for p in processes)
         result["cpu"] = sum(proc(p.pid)["cpu"] for p in processes)
         return result
@@ -81,7 +81,7 @@ def bench_one_by_one(folder):
         wait_until("the table", lambda: os.path.exists(path), 10)
         time.sleep(0.5)
         total, begin = PLAIN_SITES * PLAIN_EVENTS, time.monotonic()
-        sender = subprocess.Popen([os.path.join(BUILD, "fleet"), "plain", "127.0.0.1:%d" % broker.port, str(PLAIN_SITES), str(PLAIN_EVENTS), "1", "1"],
+        sender = subprocess.Popen([os.path.join(BUILD, "swarm"), "plain", "127.0.0.1:%d" % broker.port, str(PLAIN_SITES), str(PLAIN_EVENTS), "1", "1"],
                                   stdout=subprocess.DEVNULL)
         reader = sqlite3.connect("file:%s?mode=ro" % path, uri=True)
         wait_until("%d rows" % total, lambda: reader.execute("select count(*) from event").fetchone()[0] >= total, 120)

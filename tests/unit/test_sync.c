@@ -58,6 +58,13 @@ static void golden_bytes(void **state) {
     EXPECT(sync_put_welcome(&b, &w), welcome);
     EXPECT(sync_put_resync(&b, &w), resync);
     EXPECT(sync_put_ack(&b, &a), ack);
+    static const uint8_t windowed[] = {0x86, 0x18, 81, 7, 3, 1, 0x18, 99, 2}, none[] = {0x86, 0x18, 81, 7, 3, 1, 0x18, 99, 0};
+    struct sync_ack slow = a, slow_back;
+    slow.window = 2; /* a core with many sites */
+    EXPECT(sync_put_ack(&b, &slow), windowed);
+    assert_int_equal(sync_get_ack(bytes_of(windowed, sizeof windowed), &slow_back), E_OK);
+    assert_int_equal(slow_back.window, 2);
+    assert_int_equal(sync_get_ack(bytes_of(none, sizeof none), &slow_back), E_BAD_MESSAGE); /* nobody is told to send nothing */
     struct sync_hello rebuilt = h, r2;
     rebuilt.former = 6;
     rebuilt.channels[0].former_next = 5, rebuilt.channels[1].former_next = 1, rebuilt.channels[2].former_next = 4;

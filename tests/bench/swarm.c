@@ -1,8 +1,8 @@
-/* fleet.c: many sites that come back after a long time, in one process: each with an MQTT connection of its own (platform/mqtt), a backlog,
+/* swarm.c: many sites that come back after a long time, in one process: each with an MQTT connection of its own (platform/mqtt), a backlog,
  * and the uplink's rules: hello, frames of several events with at most so many on the way, resend behind the core's position.
  *
- *     fleet core HOST:PORT SITES EVENTS PER_FRAME SPREAD_MS    sites sync EVENTS each to grey-core; they connect within SPREAD_MS
- *     fleet plain HOST:PORT SITES EVENTS PER_FRAME SPREAD_MS   the same events, each a message of its own, for any subscriber
+ *     swarm core HOST:PORT SITES EVENTS PER_FRAME SPREAD_MS    sites sync EVENTS each to grey-core; they connect within SPREAD_MS
+ *     swarm plain HOST:PORT SITES EVENTS PER_FRAME SPREAD_MS   the same events, each a message of its own, for any subscriber
  *
  * Prints one JSON object.  Exit status 1: not done within two minutes. */
 #include <inttypes.h>
@@ -22,24 +22,31 @@
 #include "platform/mqtt.h"
 #include "platform/now.h"
 
-#define ON_WAY_MAX 20u /* as agent/uplink.c */
+#define ON_WAY_MAX 20u    /* as agent/uplink.c */
+#define WINDOW_FRAMES 16u /* of its, for the data channel */
 #define PATIENCE_MS 15000u
 #define TOTAL_MS 120000u
 #define PER_FRAME_MAX 500u
 #define DATA_BYTES 256u
 
 struct site {
-    struct fleet *fleet;
+    struct swarm *swarm;
     struct mqtt *mqtt;
     char name[16], dir[64]; /* for its client's socket */
     uint64_t incarnation, message_id, hello_ms, heard_ms;
     struct channel_out out;
-    uint32_t on_way, rng;
+    uint32_t on_way, rng, window;
+    struct {
+        int id;
+        uint32_t bytes;
+        uint64_t sent_ms;
+    } unconfirmed[ON_WAY_MAX];
+    struct channel_pace pace;
     bool welcomed, finished, hello_due;
     struct loop_timer start, patience;
 };
 
-struct fleet {
+struct swarm {
     struct conn_context x;
     struct site *sites;
     uint32_t site_count, events, per_frame, finished;
@@ -75,8 +82,13 @@ static enum grey_error publish(struct site *s, struct bytes payload) {
     int id;
     sync_topic(topic, s->name, true, CHANNEL_DATA);
     enum grey_error err = s->on_way == ON_WAY_MAX ? E_BUSY : mqtt_publish(s->mqtt, topic, payload, &id);
-    s->on_way += err == E_OK;
-    s->fleet->uplink_bytes += err == E_OK ? payload.size : 0;
+    if (err == E_OK) {
+        s->unconfirmed[s->on_way].id = id;
+        s->unconfirmed[s->on_way].bytes = (uint32_t)payload.size;
+        s->unconfirmed[s->on_way++].sent_ms = loop_now_ms(s->swarm->x.loop);
+        s->swarm->uplink_bytes += payload.size;
+        channel_pace_sent(&s->pace, (uint32_t)payload.size);
+    }
     return err;
 }
 
@@ -90,20 +102,23 @@ static enum grey_error say(struct site *s, const struct builder *content) {
 }
 
 static void hello(struct site *s) {
-    struct sync_hello h = {
-        .incarnation = s->incarnation, .epoch = 1, .feature_level = 1, .node = bytes_str("1"), .time_ms = now_wall_ms()};
+    struct sync_hello h = {.incarnation = s->incarnation,
+                           .epoch = 1,
+                           .feature_level = FEATURE_LEVEL,
+                           .node = bytes_str("1"),
+                           .time_ms = now_wall_ms()};
     struct builder b;
     for (int i = 0; i < CHANNEL_COUNT; i++) {
-        h.channels[i].next_seq = i == CHANNEL_DATA ? s->fleet->events + 1u : 1;
+        h.channels[i].next_seq = i == CHANNEL_DATA ? s->swarm->events + 1u : 1;
         h.channels[i].acked_seq = i == CHANNEL_DATA ? s->out.acked : 0;
     }
     builder_init(&b, 1000);
     sync_put_hello(&b, &h);
     s->welcomed = false;
-    s->heard_ms = loop_now_ms(s->fleet->x.loop);
+    s->heard_ms = loop_now_ms(s->swarm->x.loop);
     s->hello_ms = s->hello_ms == 0 ? s->heard_ms : s->hello_ms;
     s->hello_due = say(s, &b) != E_OK; /* otherwise when there is room */
-    s->fleet->hellos += !s->hello_due;
+    s->swarm->hellos += !s->hello_due;
     builder_free(&b);
 }
 
@@ -125,38 +140,39 @@ static enum grey_error send_frame(struct site *s, grey_seq from, grey_seq to) {
         items[i].record = bytes_of(records.data + at, ends[i] - at);
     }
     sync_put_events(&b, &e);
-    enum grey_error err = s->fleet->plain ? publish(s, builder_bytes(&records)) : say(s, &b);
+    enum grey_error err = s->swarm->plain ? publish(s, builder_bytes(&records)) : say(s, &b);
     builder_free(&records);
     builder_free(&b);
     return err;
 }
 
 static void pump(struct site *s) {
-    struct fleet *fleet = s->fleet;
+    struct swarm *swarm = s->swarm;
     if (s->hello_due) {
         hello(s);
     }
     for (;;) {
-        grey_seq from = channel_next(&s->out, 0, fleet->events + 1u);
-        grey_seq to = from + (fleet->plain ? 1 : fleet->per_frame) - 1;
-        to = to > fleet->events ? fleet->events : to;
-        if (from == 0 || !s->welcomed || !channel_room(&s->out) || send_frame(s, from, to) != E_OK) {
+        grey_seq from = channel_next(&s->out, 0, swarm->events + 1u);
+        grey_seq to = from + (swarm->plain ? 1 : swarm->per_frame) - 1;
+        to = to > swarm->events ? swarm->events : to;
+        if (from == 0 || !s->welcomed || s->out.frames >= s->window || !channel_pace_room(&s->pace) ||
+            send_frame(s, from, to) != E_OK) {
             return;
         }
         channel_sent(&s->out, to);
-        fleet->frames++;
+        swarm->frames++;
     }
 }
 
 static void take_ack(struct site *s, grey_seq seq) {
-    struct fleet *fleet = s->fleet;
+    struct swarm *swarm = s->swarm;
     (void)channel_acked(&s->out, seq);
-    if (s->out.acked == fleet->events && !s->finished) {
+    if (s->out.acked == swarm->events && !s->finished) {
         s->finished = true;
-        loop_timer_cancel(fleet->x.loop, &s->patience);
-        if (++fleet->finished == fleet->site_count) {
-            fleet->end_ms = loop_now_ms(fleet->x.loop);
-            loop_stop(fleet->x.loop);
+        loop_timer_cancel(swarm->x.loop, &s->patience);
+        if (++swarm->finished == swarm->site_count) {
+            swarm->end_ms = loop_now_ms(swarm->x.loop);
+            loop_stop(swarm->x.loop);
         }
     }
 }
@@ -164,16 +180,17 @@ static void take_ack(struct site *s, grey_seq seq) {
 /* --- what it hears --------------------------------------------------------------------------------------------------------------------------- */
 
 static void take_welcome(struct site *s, const struct sync_welcome *w) {
-    struct fleet *fleet = s->fleet;
-    uint64_t now_ms = loop_now_ms(fleet->x.loop);
+    struct swarm *swarm = s->swarm;
+    uint64_t now_ms = loop_now_ms(swarm->x.loop);
     if (s->welcomed) {
         return;
     }
-    fleet->first_welcome_ms = fleet->first_welcome_ms == 0 ? now_ms : fleet->first_welcome_ms;
-    if (fleet->welcomes < fleet->site_count) {
-        fleet->welcome_ms[fleet->welcomes++] = (uint32_t)(now_ms - s->hello_ms);
+    swarm->first_welcome_ms = swarm->first_welcome_ms == 0 ? now_ms : swarm->first_welcome_ms;
+    if (swarm->welcomes < swarm->site_count) {
+        swarm->welcome_ms[swarm->welcomes++] = (uint32_t)(now_ms - s->hello_ms);
     }
     s->welcomed = true;
+    s->window = WINDOW_FRAMES;
     channel_begin(&s->out, s->out.acked);
     take_ack(s, w->position[CHANNEL_DATA]);
 }
@@ -190,13 +207,14 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
     (void)topic;
     builder_init(&scratch, LIMIT_FRAME_PAYLOAD_BYTES);
     if (frame_read(payload, &f, &used, &need, &why) == FRAME_READY && frame_content(&f, &scratch, &content) == E_OK) {
-        s->heard_ms = loop_now_ms(s->fleet->x.loop);
+        s->heard_ms = loop_now_ms(s->swarm->x.loop);
         if (sync_get_welcome(content, &w) == E_OK && w.incarnation == s->incarnation) {
             take_welcome(s, &w);
         } else if (sync_get_ack(content, &a) == E_OK && a.incarnation == s->incarnation && s->welcomed) {
+            s->window = a.window > 0 && a.window < WINDOW_FRAMES ? a.window : WINDOW_FRAMES;
             take_ack(s, a.acked_seq);
         } else if (sync_get_resync(content, &w) == E_OK && w.incarnation == s->incarnation) {
-            s->fleet->resyncs++;
+            s->swarm->resyncs++;
             hello(s);
         }
     }
@@ -208,9 +226,11 @@ static void on_connected(void *context) {
     struct site *s = context;
     char filter[TOPIC_BYTES_MAX];
     s->on_way = 0;
-    if (s->fleet->plain) {
+    channel_pace_begin(&s->pace, 0);
+    if (s->swarm->plain) {
         s->welcomed = true;
-        s->fleet->first_welcome_ms = s->fleet->first_welcome_ms == 0 ? loop_now_ms(s->fleet->x.loop) : s->fleet->first_welcome_ms;
+        s->window = WINDOW_FRAMES;
+        s->swarm->first_welcome_ms = s->swarm->first_welcome_ms == 0 ? loop_now_ms(s->swarm->x.loop) : s->swarm->first_welcome_ms;
         channel_begin(&s->out, s->out.acked);
         pump(s);
         return;
@@ -218,23 +238,29 @@ static void on_connected(void *context) {
     (void)snprintf(filter, sizeof filter, TOPIC_PREFIX "%s/down/#", s->name);
     (void)mqtt_subscribe(s->mqtt, filter);
     hello(s);
-    loop_timer_after(s->fleet->x.loop, &s->patience, PATIENCE_MS);
+    loop_timer_after(s->swarm->x.loop, &s->patience, PATIENCE_MS);
 }
 
 static void on_closed(void *context, const char *why) {
     struct site *s = context;
     s->welcomed = false;
-    log_limited(LOG_WARN, "fleet", "closed", "site=%s %s", s->name, why);
+    log_limited(LOG_WARN, "swarm", "closed", "site=%s %s", s->name, why);
 }
 
 static void on_published(void *context, int id, const char *refusal) {
     struct site *s = context;
-    (void)id;
-    s->on_way -= s->on_way > 0;
-    if (refusal != NULL) {
-        log_limited(LOG_ERROR, "fleet", "refused", "%s", refusal);
+    uint64_t now_ms = loop_now_ms(s->swarm->x.loop);
+    for (uint32_t i = 0; i < s->on_way; i++) {
+        if (s->unconfirmed[i].id == id) {
+            channel_pace_confirmed(&s->pace, s->unconfirmed[i].bytes, (uint32_t)(now_ms - s->unconfirmed[i].sent_ms), now_ms);
+            memmove(&s->unconfirmed[i], &s->unconfirmed[i + 1], (--s->on_way - i) * sizeof s->unconfirmed[0]);
+            break;
+        }
     }
-    if (s->fleet->plain) {
+    if (refusal != NULL) {
+        log_limited(LOG_ERROR, "swarm", "refused", "%s", refusal);
+    }
+    if (s->swarm->plain) {
         take_ack(s, s->out.acked + 1);
     }
     pump(s);
@@ -246,12 +272,12 @@ static void on_writable(void *context) {
 
 static void on_patience(void *context) {
     struct site *s = context;
-    uint64_t now_ms = loop_now_ms(s->fleet->x.loop);
+    uint64_t now_ms = loop_now_ms(s->swarm->x.loop);
     if (now_ms >= s->heard_ms + PATIENCE_MS && mqtt_connected(s->mqtt)) {
-        s->fleet->impatient++;
+        s->swarm->impatient++;
         hello(s);
     }
-    loop_timer_set(s->fleet->x.loop, &s->patience, s->heard_ms + PATIENCE_MS > now_ms ? s->heard_ms + PATIENCE_MS : now_ms + 1000);
+    loop_timer_set(s->swarm->x.loop, &s->patience, s->heard_ms + PATIENCE_MS > now_ms ? s->heard_ms + PATIENCE_MS : now_ms + 1000);
 }
 
 static void on_start(void *context) {
@@ -260,22 +286,22 @@ static void on_start(void *context) {
 }
 
 static void on_total(void *context) {
-    struct fleet *fleet = context;
-    (void)fprintf(stderr, "fleet: %u of %u sites are done after %u s\n", fleet->finished, fleet->site_count, TOTAL_MS / 1000);
-    loop_stop(fleet->x.loop);
+    struct swarm *swarm = context;
+    (void)fprintf(stderr, "swarm: %u of %u sites are done after %u s\n", swarm->finished, swarm->site_count, TOTAL_MS / 1000);
+    loop_stop(swarm->x.loop);
 }
 
-/* --- the fleet --------------------------------------------------------------------------------------------------------------------------------- */
+/* --- the swarm --------------------------------------------------------------------------------------------------------------------------------- */
 
 static const struct mqtt_events mqtt_events = {
     .connected = on_connected, .closed = on_closed, .message = on_message, .published = on_published, .writable = on_writable};
 
-static bool add_site(struct fleet *fleet, uint32_t number, const char *broker, uint32_t spread_ms, const char *dir,
+static bool add_site(struct swarm *swarm, uint32_t number, const char *broker, uint32_t spread_ms, const char *dir,
                      struct fault *f) {
-    struct site *s = &fleet->sites[number];
+    struct site *s = &swarm->sites[number];
     uint32_t chance;
     keys_random(&chance, sizeof chance);
-    *s = (struct site){.fleet = fleet, .incarnation = 1000u + number, .rng = number};
+    *s = (struct site){.swarm = swarm, .incarnation = 1000u + number, .rng = number};
     (void)snprintf(s->name, sizeof s->name, "site-%05u", number);
     (void)snprintf(s->dir, sizeof s->dir, "%s/%u", dir, number);
     if (mkdir(s->dir, 0700) != 0) {
@@ -291,9 +317,9 @@ static bool add_site(struct fleet *fleet, uint32_t number, const char *broker, u
                              .keepalive_s = 60,
                              .inflight_max = ON_WAY_MAX,
                              .topics_repeat = true};
-    s->mqtt = mqtt_new(&fleet->x, &o, &mqtt_events, s, f);
+    s->mqtt = mqtt_new(&swarm->x, &o, &mqtt_events, s, f);
     if (s->mqtt != NULL) {
-        loop_timer_after(fleet->x.loop, &s->start, spread_ms == 0 ? 0 : chance % spread_ms);
+        loop_timer_after(swarm->x.loop, &s->start, spread_ms == 0 ? 0 : chance % spread_ms);
     }
     return s->mqtt != NULL;
 }
@@ -303,24 +329,24 @@ static int by_size(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static void report(struct fleet *fleet) {
-    double seconds = (double)(fleet->end_ms - fleet->first_welcome_ms) / 1000;
-    uint64_t events = (uint64_t)fleet->events * fleet->site_count;
-    uint64_t count = fleet->welcomes;
-    qsort(fleet->welcome_ms, count, sizeof fleet->welcome_ms[0], by_size);
+static void report(struct swarm *swarm) {
+    double seconds = (double)(swarm->end_ms - swarm->first_welcome_ms) / 1000;
+    uint64_t events = (uint64_t)swarm->events * swarm->site_count;
+    uint64_t count = swarm->welcomes;
+    qsort(swarm->welcome_ms, count, sizeof swarm->welcome_ms[0], by_size);
     (void)printf("{\"events\":%" PRIu64 ",\"seconds\":%.3f,\"rate\":%.1f,\"whole_seconds\":%.3f,\"frames\":%" PRIu64
                  ",\"hellos\":%" PRIu64 ",\"resyncs\":%" PRIu64 ",\"impatient\":%" PRIu64 ",\"bytes\":%" PRIu64
                  ",\"welcome_p50_ms\":%u,\"welcome_p99_ms\":%u}\n",
-                 events, seconds, (double)events / seconds, (double)(fleet->end_ms - fleet->begin_ms) / 1000, fleet->frames,
-                 fleet->hellos, fleet->resyncs, fleet->impatient, fleet->uplink_bytes,
-                 count == 0 ? 0 : fleet->welcome_ms[count / 2], count == 0 ? 0 : fleet->welcome_ms[count * 99 / 100]);
+                 events, seconds, (double)events / seconds, (double)(swarm->end_ms - swarm->begin_ms) / 1000, swarm->frames,
+                 swarm->hellos, swarm->resyncs, swarm->impatient, swarm->uplink_bytes,
+                 count == 0 ? 0 : swarm->welcome_ms[count / 2], count == 0 ? 0 : swarm->welcome_ms[count * 99 / 100]);
 }
 
 int main(int argc, char **argv) {
-    static struct fleet fleet;
+    static struct swarm swarm;
     struct fault f = {0};
     if (argc != 7 || (strcmp(argv[1], "core") != 0 && strcmp(argv[1], "plain") != 0)) {
-        (void)fprintf(stderr, "usage: fleet core|plain HOST:PORT SITES EVENTS PER_FRAME SPREAD_MS\n");
+        (void)fprintf(stderr, "usage: swarm core|plain HOST:PORT SITES EVENTS PER_FRAME SPREAD_MS\n");
         return 2;
     }
     struct rlimit files;
@@ -329,44 +355,44 @@ int main(int argc, char **argv) {
         (void)setrlimit(RLIMIT_NOFILE, &files);
     }
     log_configure(LOG_WARN, LOG_PRETTY);
-    fleet.plain = strcmp(argv[1], "plain") == 0;
-    fleet.site_count = (uint32_t)strtoul(argv[3], NULL, 10);
-    fleet.events = (uint32_t)strtoul(argv[4], NULL, 10);
-    fleet.per_frame = (uint32_t)strtoul(argv[5], NULL, 10);
+    swarm.plain = strcmp(argv[1], "plain") == 0;
+    swarm.site_count = (uint32_t)strtoul(argv[3], NULL, 10);
+    swarm.events = (uint32_t)strtoul(argv[4], NULL, 10);
+    swarm.per_frame = (uint32_t)strtoul(argv[5], NULL, 10);
     uint32_t spread_ms = (uint32_t)strtoul(argv[6], NULL, 10);
-    char dir[] = "/tmp/grey-fleet-XXXXXX";
-    if (fleet.site_count == 0 || fleet.events == 0 || fleet.per_frame == 0 || fleet.per_frame > PER_FRAME_MAX ||
+    char dir[] = "/tmp/grey-swarm-XXXXXX";
+    if (swarm.site_count == 0 || swarm.events == 0 || swarm.per_frame == 0 || swarm.per_frame > PER_FRAME_MAX ||
         mkdtemp(dir) == NULL) {
         return 2;
     }
-    fleet.sites = mem_new(fleet.site_count, sizeof fleet.sites[0]);
-    fleet.welcome_ms = mem_new(fleet.site_count, sizeof fleet.welcome_ms[0]);
-    fleet.x.loop = loop_new(&f);
-    fleet.x.crypto = fleet.x.loop == NULL ? NULL : worker_new(fleet.x.loop, "names", fleet.site_count + 1, NULL, NULL, &f);
-    bool ok = fleet.sites != NULL && fleet.welcome_ms != NULL && fleet.x.crypto != NULL;
-    for (uint32_t i = 0; i < fleet.site_count && ok; i++) {
-        ok = add_site(&fleet, i, argv[2], spread_ms, dir, &f);
+    swarm.sites = mem_new(swarm.site_count, sizeof swarm.sites[0]);
+    swarm.welcome_ms = mem_new(swarm.site_count, sizeof swarm.welcome_ms[0]);
+    swarm.x.loop = loop_new(&f);
+    swarm.x.crypto = swarm.x.loop == NULL ? NULL : worker_new(swarm.x.loop, "names", swarm.site_count + 1, NULL, NULL, &f);
+    bool ok = swarm.sites != NULL && swarm.welcome_ms != NULL && swarm.x.crypto != NULL;
+    for (uint32_t i = 0; i < swarm.site_count && ok; i++) {
+        ok = add_site(&swarm, i, argv[2], spread_ms, dir, &f);
     }
     if (!ok) {
-        (void)fprintf(stderr, "fleet: %s\n", f.text);
+        (void)fprintf(stderr, "swarm: %s\n", f.text);
         return 2;
     }
-    fleet.begin_ms = loop_now_ms(fleet.x.loop);
-    fleet.total = (struct loop_timer){.fire = on_total, .context = &fleet};
-    loop_timer_after(fleet.x.loop, &fleet.total, TOTAL_MS);
-    loop_run(fleet.x.loop);
-    if (fleet.end_ms != 0) {
-        report(&fleet);
+    swarm.begin_ms = loop_now_ms(swarm.x.loop);
+    swarm.total = (struct loop_timer){.fire = on_total, .context = &swarm};
+    loop_timer_after(swarm.x.loop, &swarm.total, TOTAL_MS);
+    loop_run(swarm.x.loop);
+    if (swarm.end_ms != 0) {
+        report(&swarm);
     }
-    for (uint32_t i = 0; i < fleet.site_count; i++) {
-        mqtt_stop(fleet.sites[i].mqtt);
-        mqtt_free(fleet.sites[i].mqtt);
-        (void)rmdir(fleet.sites[i].dir);
+    for (uint32_t i = 0; i < swarm.site_count; i++) {
+        mqtt_stop(swarm.sites[i].mqtt);
+        mqtt_free(swarm.sites[i].mqtt);
+        (void)rmdir(swarm.sites[i].dir);
     }
-    worker_stop(fleet.x.crypto);
-    loop_free(fleet.x.loop);
-    mem_free(fleet.welcome_ms);
-    mem_free(fleet.sites);
+    worker_stop(swarm.x.crypto);
+    loop_free(swarm.x.loop);
+    mem_free(swarm.welcome_ms);
+    mem_free(swarm.sites);
     (void)rmdir(dir);
-    return fleet.end_ms == 0;
+    return swarm.end_ms == 0;
 }
