@@ -123,7 +123,7 @@ endif
 fuzz-brief: $(FUZZERS) ## each fuzz target for FUZZ_SECONDS
 	$(Q)printf '#!/bin/sh\nexec tests/script/fuzz.sh %s\n' "$(FUZZ_SECONDS) $(FUZZERS)" >$(FUZZ_BUILD)/fuzz-brief && chmod +x $(FUZZ_BUILD)/fuzz-brief && \
 	    tests/script/tap.sh $(FUZZ_BUILD)/fuzz-brief
-system: $(PROGRAMS) ## end-to-end tests with real processes; one: make system TESTS=test_restarts
+system: $(PROGRAMS) $(BUILD)/swarm ## end-to-end tests with real processes; one: make system TESTS=test_restarts
 	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/script/tap.sh $(if $(TESTS),$(patsubst %,tests/system/%.py,$(TESTS)),$(sort $(wildcard tests/system/test_*.py)))
 docs-check: $(PROGRAMS) ## generated tables in docs/ are in step with the code
 	$(Q)printf '#!/bin/sh\nexec tests/script/docs.sh $(BUILD)\n' >$(BUILD)/docs-check && chmod +x $(BUILD)/docs-check && tests/script/tap.sh $(BUILD)/docs-check

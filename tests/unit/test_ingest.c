@@ -90,7 +90,14 @@ static enum grey_error batch(struct store *s, struct write *writes, size_t count
 /* One core: its share of the frames of all sites, in batches whose sites stand in an order of its own. */
 static int core(int number) {
     static struct write writes[SITES * 4];
-    struct store *s = open_store();
+    struct fault f = {0};
+    struct store *s = NULL;
+    for (int tries = 0; s == NULL && tries < 20; tries++) { /* one may be cut off while it starts, too */
+        s = store_open(where, &(struct store_options){.shared = true}, &f);
+    }
+    if (s == NULL) {
+        return 1;
+    }
     srand((unsigned)number + 1);
     for (int frame = 0; frame < FRAMES; frame += 4) {
         size_t count = 0;
