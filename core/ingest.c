@@ -19,6 +19,7 @@
 #define RESYNC_PAGE 64u
 #define RESYNC_PAUSE_MS 250u /* between pages: 256 sites a second are asked, and say hello */
 #define KEEPALIVE_S 60u
+#define HOLES_MAX 4096u /* being watched; of more, sites find out by themselves */
 
 /* An answer that the MQTT client could not take yet: a later one for the same site and channel replaces it. */
 struct reply {
@@ -27,6 +28,22 @@ struct reply {
     enum message_kind kind;
     struct sync_ack ack;
     struct sync_welcome welcome;
+};
+
+/* A site has sent something beyond a hole: is it still there after a while? */
+struct hole {
+    struct grey_name site;
+    uint64_t incarnation, due_ms;
+    grey_epoch epoch;
+    enum event_channel channel;
+};
+
+struct hole_job {
+    struct storage_job storage;
+    struct ingest *ingest;
+    struct hole hole;
+    struct store_taken taken;
+    uint32_t wait_ms;
 };
 
 struct ingest {
@@ -39,7 +56,9 @@ struct ingest {
     uint32_t jobs;
     size_t waiting_bytes;
     bool held, write_failed, stopping, shared;
-    struct loop_timer resync_timer;
+    struct loop_timer resync_timer, hole_timer;
+    struct hole *holes; /* a ring of HOLES_MAX, in order of their times, nearly */
+    uint32_t hole_first, hole_count;
     struct crowd crowd;
     struct resync *resync; /* being told to all known sites; NULL: done */
 };
@@ -338,6 +357,67 @@ static void resync_begin(struct ingest *g) {
     }
 }
 
+/* --- holes ---------------------------------------------------------------------------------------------------------------------------------------- */
+
+static void watch_hole(struct ingest *g, const struct hole *h, uint32_t wait_ms) {
+    if (g->hole_count < HOLES_MAX && !g->stopping) {
+        struct hole *place = &g->holes[(g->hole_first + g->hole_count++) % HOLES_MAX];
+        *place = *h;
+        place->due_ms = loop_now_ms(g->x.loop) + wait_ms;
+        if (g->hole_timer.place == 0) {
+            loop_timer_set(g->x.loop, &g->hole_timer, place->due_ms);
+        }
+    }
+}
+
+static void run_hole(struct storage_job *storage, struct store *store) {
+    struct hole_job *job = (struct hole_job *)(void *)storage;
+    const struct store_hole hole = {
+        .site = job->hole.site.text, .incarnation = job->hole.incarnation, .epoch = job->hole.epoch, .channel = job->hole.channel};
+    storage->err = store_hole(store, &hole, now_wall_ms(), &job->taken, &job->wait_ms, &storage->fault);
+}
+
+static void hole_done(struct worker_job *worker_job) {
+    struct hole_job *job = (struct hole_job *)(void *)worker_job;
+    struct ingest *g = job->ingest;
+    const struct hole *h = &job->hole;
+    g->jobs--;
+    if (job->storage.err == E_OK && job->taken.ask_again) {
+        struct reply one = {.site = h->site, .channel = h->channel, .kind = MESSAGE_DOWN_RESYNC};
+        one.welcome = (struct sync_welcome){.incarnation = h->incarnation, .epoch = h->epoch, .time_ms = now_wall_ms()};
+        one.welcome.position[h->channel] = job->taken.position;
+        reply(g, &one);
+    }
+    if (job->storage.err == E_OK && job->wait_ms > 0) {
+        watch_hole(g, h, job->wait_ms);
+    }
+    mem_free(job);
+}
+
+static void on_hole_timer(void *context) {
+    struct ingest *g = context;
+    uint64_t now_ms = loop_now_ms(g->x.loop);
+    while (g->hole_count > 0 && g->holes[g->hole_first].due_ms <= now_ms) {
+        struct hole_job *job = mem_new(1, sizeof *job);
+        if (job != NULL) {
+            job->storage = (struct storage_job){.job = {.done = hole_done}, .is_write = true, .run = run_hole};
+            job->ingest = g;
+            job->hole = g->holes[g->hole_first];
+            job->storage.site = job->hole.site.text;
+            g->jobs++;
+            if (worker_submit(g->storage, &job->storage.job) != E_OK) { /* busy: the site will find out by itself */
+                g->jobs--;
+                mem_free(job);
+            }
+        }
+        g->hole_first = (g->hole_first + 1) % HOLES_MAX;
+        g->hole_count--;
+    }
+    if (g->hole_count > 0) {
+        loop_timer_set(g->x.loop, &g->hole_timer, g->holes[g->hole_first].due_ms);
+    }
+}
+
 /* --- what the storage thread has done -------------------------------------------------------------------------------------------------------- */
 
 static void update_hold(struct ingest *g) {
@@ -395,6 +475,13 @@ static void intake_done(struct worker_job *worker_job) {
             metrics_add(&repeated, (unsigned)job->channel, job->taken.repeated);
             metrics_add(&ahead, 0, job->taken.kept_ahead);
             metrics_add(&refused, REFUSED_HOLE, job->taken.beyond_hole && !job->taken.kept_ahead);
+        }
+        if (job->taken.first_ahead) {
+            struct hole h = {.site = job->site,
+                             .incarnation = job->reply.ack.incarnation,
+                             .epoch = job->reply.ack.epoch,
+                             .channel = job->channel};
+            watch_hole(g, &h, STORE_HOLE_MS);
         }
         job->reply.ack.window = window_for(g, job->feature_level);
         if (!job->taken.beyond_hole || job->taken.ask_again) { /* of a frame kept ahead the site hears when the hole has closed */
@@ -501,6 +588,15 @@ static void on_published(void *context, int id, const char *refusal) {
 static const struct mqtt_events mqtt_events = {
     .connected = on_connected, .closed = on_closed, .message = on_message, .published = on_published, .writable = on_writable};
 
+static void free_all(struct ingest *g) {
+    if (g != NULL) {
+        mem_free(g->resync);
+        mem_free(g->replies);
+        mem_free(g->holes);
+        mem_free(g);
+    }
+}
+
 struct ingest *ingest_new(const struct conn_context *x, const struct ingest_options *o, struct worker *storage, struct fault *f) {
     struct metric *const all[] = {&taken_events, &repeated,  &unreadable,   &refused, &rolled_back, &held,
                                   &hellos,       &broker_up, &store_errors, &again,   &ahead};
@@ -508,8 +604,12 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
         metrics_register(all[i]);
     }
     struct ingest *g = mem_new(1, sizeof *g);
-    if (g == NULL || (g->replies = mem_new(REPLIES_MAX, sizeof *g->replies)) == NULL) {
-        mem_free(g);
+    if (g != NULL) {
+        g->replies = mem_new(REPLIES_MAX, sizeof *g->replies);
+        g->holes = mem_new(HOLES_MAX, sizeof *g->holes);
+    }
+    if (g == NULL || g->replies == NULL || g->holes == NULL) {
+        free_all(g);
         (void)fault_set(f, E_NO_MEMORY, "ingest");
         return NULL;
     }
@@ -517,6 +617,7 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
     g->storage = storage;
     g->shared = o->shared;
     g->resync_timer = (struct loop_timer){.fire = on_resync_timer, .context = g};
+    g->hole_timer = (struct loop_timer){.fire = on_hole_timer, .context = g};
     struct mqtt_options m = {.endpoints = o->endpoints,
                              .endpoint_count = o->endpoint_count,
                              .tls = o->tls,
@@ -526,8 +627,7 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
                              .inflight_max = 20};
     g->mqtt = mqtt_new(x, &m, &mqtt_events, g, f);
     if (g->mqtt == NULL) {
-        mem_free(g->replies);
-        mem_free(g);
+        free_all(g);
         return NULL;
     }
     mqtt_start(g->mqtt);
@@ -538,6 +638,7 @@ void ingest_stop(struct ingest *g) {
     if (g != NULL) {
         g->stopping = true;
         loop_timer_cancel(g->x.loop, &g->resync_timer);
+        loop_timer_cancel(g->x.loop, &g->hole_timer);
         mqtt_stop(g->mqtt);
     }
 }
@@ -546,9 +647,7 @@ void ingest_free(struct ingest *g) {
     if (g != NULL) {
         must(g->jobs == 0); /* the storage thread was stopped before */
         mqtt_free(g->mqtt);
-        mem_free(g->resync);
-        mem_free(g->replies);
-        mem_free(g);
+        free_all(g);
     }
 }
 

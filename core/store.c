@@ -301,6 +301,13 @@ static enum grey_error take_ahead(struct store *s, struct stand *at, enum event_
     return err != E_OK ? err : s->ops->run(s, STORE_AHEAD_DROP, in, 3, f); /* repeats of what is here as well */
 }
 
+/* Unless a core has, just now. */
+static enum grey_error ask_again(struct store *s, const struct stand *at, int64_t now_ms, struct store_taken *taken,
+                                 struct fault *f) {
+    taken->ask_again = now_ms < at->asked_ms || now_ms - at->asked_ms >= STORE_ASK_MS;
+    return taken->ask_again ? run(s, STORE_SITE_ASKED, (int64_t[]){at->site, now_ms}, 2, f) : E_OK;
+}
+
 static enum grey_error keep_ahead(struct store *s, const struct stand *at, const struct sync_events *e, int64_t now_ms,
                                   struct store_taken *taken, struct fault *f) {
     struct ahead a = {.since_ms = now_ms};
@@ -324,9 +331,9 @@ static enum grey_error keep_ahead(struct store *s, const struct stand *at, const
         err = s->ops->run(s, STORE_AHEAD_ADD, in, 7, f);
     }
     builder_free(&content);
-    bool waited = now_ms - a.since_ms >= STORE_HOLE_MS, asked = now_ms >= at->asked_ms && now_ms - at->asked_ms < STORE_ASK_MS;
-    taken->ask_again = (waited || !taken->kept_ahead) && !asked;
-    return err != E_OK || !taken->ask_again ? err : run(s, STORE_SITE_ASKED, (int64_t[]){at->site, now_ms}, 2, f);
+    taken->first_ahead = taken->kept_ahead && a.frames == 0;
+    bool waited = now_ms - a.since_ms >= STORE_HOLE_MS;
+    return err != E_OK || (!waited && taken->kept_ahead) ? err : ask_again(s, at, now_ms, taken, f);
 }
 
 enum grey_error store_events(struct store *s, const char *site, const struct sync_events *e, int64_t now_ms,
@@ -357,6 +364,25 @@ enum grey_error store_events(struct store *s, const char *site, const struct syn
     taken->feature_level = (uint32_t)at.level;
     bool known = now_ms >= at.contact_ms && now_ms - at.contact_ms < CONTACT_MS;
     return err != E_OK || known ? err : touch(s, at.site, now_ms, bytes_of(NULL, 0), f);
+}
+
+enum grey_error store_hole(struct store *s, const struct store_hole *hole, int64_t now_ms, struct store_taken *taken,
+                           uint32_t *wait_ms, struct fault *f) {
+    const struct sync_events e = {.incarnation = hole->incarnation, .epoch = hole->epoch, .channel = hole->channel};
+    struct stand at;
+    struct ahead a = {0};
+    memset(taken, 0, sizeof *taken);
+    *wait_ms = 0;
+    enum grey_error err = find_stand(s, hole->site, &e, &at, f);
+    err = err != E_OK ? err : look_ahead(s, &at, hole->channel, now_ms, &a, f);
+    taken->position = at.position;
+    taken->feature_level = (uint32_t)at.level;
+    if (err != E_OK || a.frames == 0) {
+        return err;
+    }
+    int64_t left_ms = a.since_ms + STORE_HOLE_MS - now_ms;
+    *wait_ms = left_ms > 0 ? (uint32_t)left_ms : STORE_ASK_MS; /* the site may not hear it the first time */
+    return left_ms > 0 ? E_OK : ask_again(s, &at, now_ms, taken, f);
 }
 
 /* --- asking all sites ------------------------------------------------------------------------------------------------------------------------- */

@@ -630,6 +630,46 @@ static void a_hole_that_stays_is_asked_for_once(void **state) {
     store_close(s);
 }
 
+/* The frames of a window were sent, one of them is lost, and no other will come: the core asks all the same. */
+static void a_hole_is_looked_for_again(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    struct fault f = {0};
+    struct store_taken taken, t;
+    uint32_t wait_ms = 0;
+    grey_seq at[CHANNEL_COUNT];
+    struct store_hole hole = {.site = "plant", .incarnation = INCARNATION, .epoch = 1, .channel = CHANNEL_DATA};
+    struct step {
+        int64_t after_ms;
+        uint32_t wait_ms;
+        bool asks;
+    } steps[] = {{1500, 500, false}, {STORE_HOLE_MS, STORE_ASK_MS, true}, {STORE_HOLE_MS + 100, STORE_ASK_MS, false}};
+    hello(s, 1, 1000, 0, at, E_OK);
+    send_ms = 500000;
+    t = send(s, 1, 11, 20, 0, 0, E_OK);
+    assert_int_equal(t.first_ahead, shared);
+    t = send(s, 1, 31, 40, 0, 0, E_OK);
+    assert_false(t.first_ahead);
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0] && shared; i++) {
+        assert_int_equal(store_begin(s, &f), E_OK);
+        assert_int_equal(store_hole(s, &hole, send_ms + steps[i].after_ms, &taken, &wait_ms, &f), E_OK);
+        assert_int_equal(store_commit(s, &f), E_OK);
+        assert_int_equal(wait_ms, steps[i].wait_ms);
+        assert_int_equal(taken.ask_again, steps[i].asks);
+        assert_int_equal(taken.position, 0);
+    }
+    (void)send(s, 1, 1, 10, 0, 0, E_OK);
+    (void)send(s, 1, 21, 30, 0, 0, E_OK); /* closed */
+    assert_int_equal(store_begin(s, &f), E_OK);
+    assert_int_equal(store_hole(s, &hole, send_ms + 10000, &taken, &wait_ms, &f), E_OK);
+    assert_true(wait_ms == 0 && !taken.ask_again);
+    hole.epoch = 0;
+    assert_int_equal(store_hole(s, &hole, send_ms + 10000, &taken, &wait_ms, &f), E_STALE_MEMBER);
+    assert_int_equal(store_commit(s, &f), E_OK);
+    send_ms = 2000;
+    store_close(s);
+}
+
 static void large_frames_ahead_are_bounded(void **state) {
     (void)state;
     struct store *s = open_store();
@@ -747,6 +787,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(frames_of_several_cores_come_into_order, up, down),                                        \
         cmocka_unit_test_setup_teardown(overlapping_frames_do_not_count_twice, up, down),                                          \
         cmocka_unit_test_setup_teardown(a_hole_that_stays_is_asked_for_once, up, down),                                            \
+        cmocka_unit_test_setup_teardown(a_hole_is_looked_for_again, up, down),                                                     \
         cmocka_unit_test_setup_teardown(large_frames_ahead_are_bounded, up, down),                                                 \
         cmocka_unit_test_setup_teardown(done_again_changes_nothing, up, down),                                                     \
         cmocka_unit_test_setup_teardown(what_was_not_committed_is_gone, up, down),                                                 \
