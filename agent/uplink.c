@@ -82,6 +82,7 @@ struct uplink {
     struct loop_timer timer, gate_timer, ack_timer;
     int64_t last_contact_ms;
     char last_error[160];
+    char route[ROUTE_BYTES_MAX + 1]; /* of the core that answered the hello, where several share the work; "": none */
 };
 
 static const char *const channels[] = {"control", "events", "data"};
@@ -118,6 +119,7 @@ static void end_session(struct uplink *u) {
         log_info("uplink", "down", "endpoint=%s %s", mqtt_endpoint(u->mqtt), u->last_error);
     }
     u->welcomed = false;
+    u->route[0] = 0;
     u->session++;
     builder_free(&u->frame);
     metrics_set(&link_up, 0, 0);
@@ -129,7 +131,7 @@ static enum grey_error send(struct uplink *u, enum event_channel c, struct bytes
     if (u->on_way_count == ON_WAY_MAX) {
         return E_BUSY;
     }
-    sync_topic(topic, u->site, true, c);
+    sync_topic_routed(topic, u->site, c, u->welcomed ? u->route : ""); /* a hello is for any core */
     enum grey_error err = mqtt_publish(u->mqtt, topic, frame, &id);
     if (err == E_OK) {
         u->on_way[u->on_way_count++] =
@@ -346,6 +348,13 @@ static void take_welcome(struct uplink *u, const struct sync_welcome *w) {
     }
 }
 
+/* The core that has this session is gone; another one takes it over. */
+static void look_for_core(struct uplink *u) {
+    if (u->welcomed && u->route[0] != 0 && loop_now_ms(u->x.loop) >= u->hello_ms + RESYNC_PAUSE_MS) {
+        begin_again(u, "the core that took this session is gone");
+    }
+}
+
 static void take_resync(struct uplink *u) {
     if (u->hello_due || loop_now_ms(u->x.loop) < u->hello_ms + RESYNC_PAUSE_MS) {
         return;
@@ -365,6 +374,7 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
     struct bytes content = {0};
     struct sync_welcome w;
     struct sync_ack a;
+    struct sync_route route;
     struct site_facts facts;
     builder_init(&scratch, LIMIT_FRAME_PAYLOAD_BYTES);
     bool ok = sync_topic_parse(topic, false, &site, &c) && strcmp(site.text, u->site) == 0 && state_site(state(u), &facts) &&
@@ -382,6 +392,11 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
         mine = w.incarnation == facts.incarnation && w.epoch <= u->epoch;
         if (mine) {
             take_resync(u);
+        }
+    } else if (kind == MESSAGE_DOWN_ROUTE && (why = sync_get_route(content, &route)) == E_OK) {
+        mine = route.incarnation == facts.incarnation && route.epoch == u->epoch && !u->welcomed;
+        if (mine) {
+            memcpy(u->route, route.route, sizeof u->route);
         }
     } else if (kind == MESSAGE_DOWN_ACK && (why = sync_get_ack(content, &a)) == E_OK) {
         mine = a.incarnation == facts.incarnation && a.epoch == u->epoch && u->welcomed;
@@ -410,6 +425,9 @@ static void on_published(void *context, int id, const char *refusal) {
             s->waiting_since_ms = s->waiting_since_ms == 0 && s->out.frames > 0 ? now_ms : s->waiting_since_ms;
             break;
         }
+    }
+    if (mqtt_unheard(u->mqtt)) {
+        look_for_core(u);
     }
     if (refusal != NULL) {
         note_error(u, refusal);

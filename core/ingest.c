@@ -9,6 +9,7 @@
 #include "core/crowd.h"
 #include "federation/frame.h"
 #include "include/grey/must.h"
+#include "platform/keys.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
 #include "platform/now.h"
@@ -60,7 +61,8 @@ struct ingest {
     struct hole *holes; /* a ring of HOLES_MAX, in order of their times, nearly */
     uint32_t hole_first, hole_count;
     struct crowd crowd;
-    struct resync *resync; /* being told to all known sites; NULL: done */
+    char route[ROUTE_BYTES_MAX + 1]; /* this process, where several share the work */
+    struct resync *resync;           /* being told to all known sites; NULL: done */
 };
 
 /* One page of sites at a time, as the broker takes them. */
@@ -257,6 +259,10 @@ static enum grey_error send_reply(struct ingest *g, const struct reply *r) {
         sync_put_welcome(&content, &r->welcome);
     } else if (r->kind == MESSAGE_DOWN_RESYNC) {
         sync_put_resync(&content, &r->welcome);
+    } else if (r->kind == MESSAGE_DOWN_ROUTE) {
+        struct sync_route route = {.incarnation = r->welcome.incarnation, .epoch = r->welcome.epoch};
+        memcpy(route.route, g->route, sizeof route.route);
+        sync_put_route(&content, &route);
     } else {
         sync_put_ack(&content, &r->ack);
     }
@@ -484,6 +490,12 @@ static void intake_done(struct worker_job *worker_job) {
             watch_hole(g, &h, STORE_HOLE_MS);
         }
         job->reply.ack.window = window_for(g, job->feature_level);
+        if (job->kind == MESSAGE_UP_HELLO && g->shared &&
+            job->feature_level >= 2) { /* before the welcome, which starts the stream */
+            struct reply route = job->reply;
+            route.kind = MESSAGE_DOWN_ROUTE;
+            reply(g, &route);
+        }
         if (!job->taken.beyond_hole || job->taken.ask_again) { /* of a frame kept ahead the site hears when the hole has closed */
             reply(g, &job->reply);
         }
@@ -566,7 +578,12 @@ static void on_connected(void *context) {
     struct ingest *g = context;
     metrics_set(&broker_up, 0, 1);
     log_info("ingest", "connected", "broker=%s", mqtt_endpoint(g->mqtt));
-    (void)mqtt_subscribe(g->mqtt, g->shared ? "$share/grey-core/" TOPIC_PREFIX "+/up/#" : TOPIC_PREFIX "+/up/#");
+    if (g->shared) {
+        char own[TOPIC_BYTES_MAX];
+        (void)snprintf(own, sizeof own, TOPIC_PREFIX "+/up/+/%s", g->route);
+        (void)mqtt_subscribe(g->mqtt, own);
+    }
+    (void)mqtt_subscribe(g->mqtt, g->shared ? "$share/grey-core/" TOPIC_PREFIX "+/up/+" : TOPIC_PREFIX "+/up/#");
     update_hold(g);
     resync_begin(g);
 }
@@ -616,6 +633,9 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
     g->x = *x;
     g->storage = storage;
     g->shared = o->shared;
+    uint32_t number;
+    keys_random(&number, sizeof number); /* anew with each start: what a session has in memory is gone with the process */
+    (void)snprintf(g->route, sizeof g->route, "%08" PRIx32, number);
     g->resync_timer = (struct loop_timer){.fire = on_resync_timer, .context = g};
     g->hole_timer = (struct loop_timer){.fire = on_hole_timer, .context = g};
     struct mqtt_options m = {.endpoints = o->endpoints,

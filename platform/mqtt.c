@@ -88,7 +88,7 @@ struct mqtt {
     void *context;
     bool wanted, connected, was_busy;
     bool failing; /* a fall is under way: no library call any more */
-    bool held;
+    bool held, unheard;
     uint32_t endpoint, tries, inflight, inflight_max;
     struct {
         int id;
@@ -332,6 +332,7 @@ static void told_publish(struct mosquitto *client, void *context, int id, int re
         }
     }
     /* 16: nobody is subscribed just now; the core's own acknowledgement is what counts, so this is no refusal */
+    m->unheard = reason == MQTT_RC_NO_MATCHING_SUBSCRIBERS;
     m->events->published(m->context, id, reason >= 128 ? lib.reason_string(reason) : NULL);
     if (m->was_busy) {
         m->was_busy = false;
@@ -540,6 +541,10 @@ void mqtt_give_up(struct mqtt *m, const char *why) {
 
 bool mqtt_connected(const struct mqtt *m) {
     return m->connected && m->fall.place == 0;
+}
+
+bool mqtt_unheard(const struct mqtt *m) {
+    return m->unheard;
 }
 
 const char *mqtt_endpoint(const struct mqtt *m) {

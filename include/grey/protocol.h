@@ -18,6 +18,8 @@
 /* Topics: grey/v2/{site}/up/{channel} and grey/v2/{site}/down/{channel}, channel as event_channel_name. */
 #define TOPIC_PREFIX "grey/v2/"
 #define TOPIC_BYTES_MAX 128u
+/* Where several cores share the work, what follows a hello goes to the one that answered it: grey/v2/{site}/up/{channel}/{route}. */
+#define ROUTE_BYTES_MAX 16u
 
 /* The first item of a frame's payload, a CBOR array, is its kind.  Numbers are never reused. */
 enum message_kind {
@@ -43,6 +45,7 @@ enum message_kind {
     MESSAGE_DOWN_WELCOME = 80,
     MESSAGE_DOWN_ACK = 81,
     MESSAGE_DOWN_RESYNC = 82,
+    MESSAGE_DOWN_ROUTE = 83,
 };
 
 #endif

@@ -4,6 +4,7 @@
  *     swarm core HOST:PORT SITES EVENTS PER_FRAME SPREAD_MS    sites sync EVENTS each to grey-core; they connect within SPREAD_MS
  *     swarm plain HOST:PORT SITES EVENTS PER_FRAME SPREAD_MS   the same events, each a message of its own, for any subscriber
  *
+ * One more number: so many of a hundred sites are of feature level 1, which knows no windows and no routes.
  * Prints one JSON object.  Exit status 1: not done within two minutes. */
 #include <inttypes.h>
 #include <stdio.h>
@@ -25,6 +26,7 @@
 #define ON_WAY_MAX 20u    /* as agent/uplink.c */
 #define WINDOW_FRAMES 16u /* of its, for the data channel */
 #define PATIENCE_MS 15000u
+#define UNHEARD_PAUSE_MS 2000u
 #define TOTAL_MS 120000u
 #define PER_FRAME_MAX 500u
 #define DATA_BYTES 256u
@@ -42,6 +44,9 @@ struct site {
         uint64_t sent_ms;
     } unconfirmed[ON_WAY_MAX];
     struct channel_pace pace;
+    uint32_t level;
+    uint64_t said_ms;
+    char route[ROUTE_BYTES_MAX + 1];
     bool welcomed, finished, hello_due;
     struct loop_timer start, patience;
 };
@@ -49,10 +54,10 @@ struct site {
 struct swarm {
     struct conn_context x;
     struct site *sites;
-    uint32_t site_count, events, per_frame, finished;
+    uint32_t site_count, old_percent, events, per_frame, finished;
     bool plain;
     uint64_t begin_ms, first_welcome_ms, end_ms;
-    uint64_t hellos, resyncs, frames, impatient, welcomes, uplink_bytes;
+    uint64_t hellos, resyncs, frames, impatient, routed, unheard, welcomes, uplink_bytes;
     uint32_t *welcome_ms;
     struct loop_timer total;
 };
@@ -80,7 +85,7 @@ static void put_event(struct builder *b, struct site *s, grey_seq seq) {
 static enum grey_error publish(struct site *s, struct bytes payload) {
     char topic[TOPIC_BYTES_MAX];
     int id;
-    sync_topic(topic, s->name, true, CHANNEL_DATA);
+    sync_topic_routed(topic, s->name, CHANNEL_DATA, s->welcomed ? s->route : "");
     enum grey_error err = s->on_way == ON_WAY_MAX ? E_BUSY : mqtt_publish(s->mqtt, topic, payload, &id);
     if (err == E_OK) {
         s->unconfirmed[s->on_way].id = id;
@@ -104,7 +109,7 @@ static enum grey_error say(struct site *s, const struct builder *content) {
 static void hello(struct site *s) {
     struct sync_hello h = {.incarnation = s->incarnation,
                            .epoch = 1,
-                           .feature_level = FEATURE_LEVEL,
+                           .feature_level = s->level,
                            .node = bytes_str("1"),
                            .time_ms = now_wall_ms()};
     struct builder b;
@@ -115,7 +120,8 @@ static void hello(struct site *s) {
     builder_init(&b, 1000);
     sync_put_hello(&b, &h);
     s->welcomed = false;
-    s->heard_ms = loop_now_ms(s->swarm->x.loop);
+    s->route[0] = 0;
+    s->said_ms = s->heard_ms = loop_now_ms(s->swarm->x.loop);
     s->hello_ms = s->hello_ms == 0 ? s->heard_ms : s->hello_ms;
     s->hello_due = say(s, &b) != E_OK; /* otherwise when there is room */
     s->swarm->hellos += !s->hello_due;
@@ -202,6 +208,7 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
     enum grey_error why;
     struct sync_welcome w;
     struct sync_ack a;
+    struct sync_route r;
     struct bytes content;
     struct builder scratch;
     (void)topic;
@@ -213,6 +220,9 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
         } else if (sync_get_ack(content, &a) == E_OK && a.incarnation == s->incarnation && s->welcomed) {
             s->window = a.window > 0 && a.window < WINDOW_FRAMES ? a.window : WINDOW_FRAMES;
             take_ack(s, a.acked_seq);
+        } else if (sync_get_route(content, &r) == E_OK && r.incarnation == s->incarnation && !s->welcomed) {
+            memcpy(s->route, r.route, sizeof s->route);
+            s->swarm->routed++;
         } else if (sync_get_resync(content, &w) == E_OK && w.incarnation == s->incarnation) {
             s->swarm->resyncs++;
             hello(s);
@@ -256,6 +266,10 @@ static void on_published(void *context, int id, const char *refusal) {
             memmove(&s->unconfirmed[i], &s->unconfirmed[i + 1], (--s->on_way - i) * sizeof s->unconfirmed[0]);
             break;
         }
+    }
+    if (mqtt_unheard(s->mqtt) && s->welcomed && s->route[0] != 0 && now_ms >= s->said_ms + UNHEARD_PAUSE_MS) {
+        s->swarm->unheard++;
+        hello(s);
     }
     if (refusal != NULL) {
         log_limited(LOG_ERROR, "swarm", "refused", "%s", refusal);
@@ -301,7 +315,10 @@ static bool add_site(struct swarm *swarm, uint32_t number, const char *broker, u
     struct site *s = &swarm->sites[number];
     uint32_t chance;
     keys_random(&chance, sizeof chance);
-    *s = (struct site){.swarm = swarm, .incarnation = 1000u + number, .rng = number};
+    *s = (struct site){.swarm = swarm,
+                       .incarnation = 1000u + number,
+                       .rng = number,
+                       .level = number % 100 < swarm->old_percent ? 1 : FEATURE_LEVEL};
     (void)snprintf(s->name, sizeof s->name, "site-%05u", number);
     (void)snprintf(s->dir, sizeof s->dir, "%s/%u", dir, number);
     if (mkdir(s->dir, 0700) != 0) {
@@ -335,18 +352,18 @@ static void report(struct swarm *swarm) {
     uint64_t count = swarm->welcomes;
     qsort(swarm->welcome_ms, count, sizeof swarm->welcome_ms[0], by_size);
     (void)printf("{\"events\":%" PRIu64 ",\"seconds\":%.3f,\"rate\":%.1f,\"whole_seconds\":%.3f,\"frames\":%" PRIu64
-                 ",\"hellos\":%" PRIu64 ",\"resyncs\":%" PRIu64 ",\"impatient\":%" PRIu64 ",\"bytes\":%" PRIu64
-                 ",\"welcome_p50_ms\":%u,\"welcome_p99_ms\":%u}\n",
+                 ",\"hellos\":%" PRIu64 ",\"resyncs\":%" PRIu64 ",\"routed\":%" PRIu64 ",\"unheard\":%" PRIu64
+                 ",\"impatient\":%" PRIu64 ",\"bytes\":%" PRIu64 ",\"welcome_p50_ms\":%u,\"welcome_p99_ms\":%u}\n",
                  events, seconds, (double)events / seconds, (double)(swarm->end_ms - swarm->begin_ms) / 1000, swarm->frames,
-                 swarm->hellos, swarm->resyncs, swarm->impatient, swarm->uplink_bytes,
+                 swarm->hellos, swarm->resyncs, swarm->routed, swarm->unheard, swarm->impatient, swarm->uplink_bytes,
                  count == 0 ? 0 : swarm->welcome_ms[count / 2], count == 0 ? 0 : swarm->welcome_ms[count * 99 / 100]);
 }
 
 int main(int argc, char **argv) {
     static struct swarm swarm;
     struct fault f = {0};
-    if (argc != 7 || (strcmp(argv[1], "core") != 0 && strcmp(argv[1], "plain") != 0)) {
-        (void)fprintf(stderr, "usage: swarm core|plain HOST:PORT SITES EVENTS PER_FRAME SPREAD_MS\n");
+    if (argc < 7 || argc > 8 || (strcmp(argv[1], "core") != 0 && strcmp(argv[1], "plain") != 0)) {
+        (void)fprintf(stderr, "usage: swarm core|plain HOST:PORT SITES EVENTS PER_FRAME SPREAD_MS [OLD_PERCENT]\n");
         return 2;
     }
     struct rlimit files;
@@ -360,6 +377,7 @@ int main(int argc, char **argv) {
     swarm.events = (uint32_t)strtoul(argv[4], NULL, 10);
     swarm.per_frame = (uint32_t)strtoul(argv[5], NULL, 10);
     uint32_t spread_ms = (uint32_t)strtoul(argv[6], NULL, 10);
+    swarm.old_percent = argc > 7 ? (uint32_t)strtoul(argv[7], NULL, 10) : 0;
     char dir[] = "/tmp/grey-swarm-XXXXXX";
     if (swarm.site_count == 0 || swarm.events == 0 || swarm.per_frame == 0 || swarm.per_frame > PER_FRAME_MAX ||
         mkdtemp(dir) == NULL) {

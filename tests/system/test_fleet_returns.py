@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""300 sites come back at once with a backlog to two cores on one PostgreSQL; meanwhile the database stands still for some seconds and one core is
+"""300 sites, a third of them of an older version, come back at once with a backlog to two cores on one PostgreSQL; meanwhile the database stands still for some seconds and one core is
 killed.  If this fails, the end of a long outage takes the core down, or costs events or the sites' links."""
 import re
 from harness import *
@@ -7,7 +7,7 @@ from harness import *
 sys.path.insert(0, os.path.join(ROOT, "tests/bench"))
 from ingest import Broker
 
-SITES, EVENTS, PER_FRAME, SPREAD_MS = 300, 1200, 150, 2000
+SITES, EVENTS, PER_FRAME, SPREAD_MS, OLD_PERCENT = 300, 1200, 150, 2000, 33
 RSS_MIB_MAX = 32 + 48  # what may wait for the storage thread, and everything else
 
 
@@ -54,8 +54,9 @@ class Fleet:
 def test(fleet):
     fleet.start_core(0)
     fleet.start_core(1)
-    swarm = subprocess.Popen([os.path.join(BUILD, "swarm"), "core", "127.0.0.1:%d" % fleet.broker.port] + [str(n) for n in (SITES, EVENTS, PER_FRAME, SPREAD_MS)],
+    swarm = subprocess.Popen([os.path.join(BUILD, "swarm"), "core", "127.0.0.1:%d" % fleet.broker.port] + [str(n) for n in (SITES, EVENTS, PER_FRAME, SPREAD_MS, OLD_PERCENT)],
                              stdout=subprocess.PIPE, text=True)
+    ahead = 0
     try:
         wait_until("the first events", lambda: fleet.taken() > 0)
         still = fleet.sql("BEGIN; LOCK TABLE event IN EXCLUSIVE MODE; SELECT pg_sleep(6); COMMIT")
@@ -64,7 +65,7 @@ def test(fleet):
         still.wait()
         before = fleet.taken()
         wait_until("the cores to go on", lambda: fleet.taken() > before)
-        peaks = [fleet.peak_mib(1)]
+        peaks, ahead = [fleet.peak_mib(1)], metric(fleet.ports[1], "grey_core_frames_ahead_total")
         fleet.cores[1].kill()
         fleet.cores[1].wait()
         fleet.start_core(1)
@@ -72,6 +73,8 @@ def test(fleet):
         fleet.ok(swarm.returncode == 0, "every site was told that all it has is at the core: %s" % answer.strip())
     finally:
         swarm.kill()
+    ahead += sum(metric(port, "grey_core_frames_ahead_total") for port in fleet.ports)
+    fleet.ok(ahead > 0, "frames of older sites came out of order and were put in order (%d)" % ahead)
     sites = request(fleet.ports[0], "GET", "/v1/sites").json()
     fleet.ok(len(sites) == SITES and all(s["channels"]["data"]["acked_seq"] == EVENTS and s["gaps"] == 0 for s in sites), "no site lacks an event")
     out = subprocess.run(["psql", "-At", "-d", fleet.uri, "-c", "SELECT count(*), count(DISTINCT (inc, channel, seq)), max(seq) FROM event; SELECT count(*) FROM ahead"],
