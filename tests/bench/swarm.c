@@ -107,11 +107,8 @@ static enum grey_error say(struct site *s, const struct builder *content) {
 }
 
 static void hello(struct site *s) {
-    struct sync_hello h = {.incarnation = s->incarnation,
-                           .epoch = 1,
-                           .feature_level = s->level,
-                           .node = bytes_str("1"),
-                           .time_ms = now_wall_ms()};
+    struct sync_hello h = {
+        .incarnation = s->incarnation, .epoch = 1, .feature_level = s->level, .node = bytes_str("1"), .time_ms = now_wall_ms()};
     struct builder b;
     for (int i = 0; i < CHANNEL_COUNT; i++) {
         h.channels[i].next_seq = i == CHANNEL_DATA ? s->swarm->events + 1u : 1;
