@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <libpq-fe.h>
+#include <postgresql/libpq-fe.h>
 
 #include "include/grey/must.h"
 #include "platform/log.h"
@@ -358,14 +358,15 @@ enum grey_error pg_ask(struct pg *p, uint32_t statement, const struct pg_value *
     if (err == E_CLOSED && !p->in_transaction) { /* lost since the last one */
         err = ask_once(p, statement, in, count, &r, f);
     }
-    if (err == E_OK && (*rows = mem_new(1, sizeof **rows)) == NULL) {
+    if (err != E_OK) {
+        return err;
+    }
+    if ((*rows = mem_new(1, sizeof **rows)) == NULL) {
         PQclear(r);
-        err = fault_set(f, E_NO_MEMORY, "pg");
+        return fault_set(f, E_NO_MEMORY, "pg");
     }
-    if (err == E_OK) {
-        **rows = (struct pg_rows){.result = r, .at = -1, .count = PQntuples(r)};
-    }
-    return err;
+    **rows = (struct pg_rows){.result = r, .at = -1, .count = PQntuples(r)};
+    return E_OK;
 }
 
 /* --- rows ---------------------------------------------------------------------------------------------------------------------------------------- */
