@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/crowd.h"
+#include "core/unpack.h"
 #include "federation/frame.h"
 #include "include/grey/must.h"
 #include "platform/keys.h"
@@ -51,6 +52,7 @@ struct ingest {
     struct conn_context x;
     struct worker *storage;
     struct mqtt *mqtt;
+    struct unpack *unpack;
     struct reply *replies;
     uint32_t reply_count;
     uint64_t message_id;
@@ -89,8 +91,18 @@ struct intake_job { /* one message of a site */
 };
 
 static const char *const channels[] = {"control", "events", "data"};
-static const char *const reasons[] = {"topic", "frame", "message", "epoch", "unknown-site", "hole", "busy", "store"};
-enum { REFUSED_TOPIC, REFUSED_FRAME, REFUSED_MESSAGE, REFUSED_EPOCH, REFUSED_UNKNOWN, REFUSED_HOLE, REFUSED_BUSY, REFUSED_STORE };
+static const char *const reasons[] = {"topic", "frame", "message", "epoch", "unknown-site", "hole", "busy", "store", "session"};
+enum {
+    REFUSED_TOPIC,
+    REFUSED_FRAME,
+    REFUSED_MESSAGE,
+    REFUSED_EPOCH,
+    REFUSED_UNKNOWN,
+    REFUSED_HOLE,
+    REFUSED_BUSY,
+    REFUSED_STORE,
+    REFUSED_SESSION
+};
 static struct metric taken_events =
     METRIC_COUNTER_LABELS("grey_core_events_total", "Events taken into the store.", "channel", channels);
 static struct metric repeated =
@@ -103,6 +115,8 @@ static struct metric rolled_back =
     METRIC_COUNTER("grey_core_rolled_back_hellos_total", "Hellos of sites that have forgotten events that are here.");
 static struct metric held = METRIC_GAUGE("grey_core_held", "1 while nothing is read because the storage thread is behind.");
 static struct metric hellos = METRIC_COUNTER("grey_core_hellos_total", "Sessions begun by sites.");
+static struct metric squeezing =
+    METRIC_GAUGE("grey_core_squeezing_sites", "Sites whose squeezed sessions are held in memory, up to 64 KiB each.");
 static struct metric broker_up = METRIC_GAUGE("grey_core_broker_up", "1 while connected to the broker.");
 static struct metric store_errors = METRIC_COUNTER("grey_core_store_errors_total", "Transactions that failed.");
 static struct metric again = METRIC_COUNTER("grey_core_store_again_total",
@@ -440,7 +454,7 @@ static void update_hold(struct ingest *g) {
 static uint32_t window_for(struct ingest *g, uint32_t feature_level) {
     uint32_t window = crowd_window(&g->crowd);
     metrics_set(&site_window, 0, window);
-    return feature_level >= 2 && window < CROWD_WINDOW_FULL ? window : 0;
+    return feature_level >= UP_LEVEL_ROUTES && window < CROWD_WINDOW_FULL ? window : 0;
 }
 
 /* Right behind a welcome, so that a thousand sites that come back at once do not begin with all they have. */
@@ -469,6 +483,8 @@ static void intake_done(struct worker_job *worker_job) {
     if (err == E_OK) {
         if (job->kind == MESSAGE_UP_HELLO) {
             metrics_add(&hellos, 0, 1);
+            bool may = job->feature_level >= UP_LEVEL_CODINGS && unpack_admit(g->unpack, job->site.text, loop_now_ms(g->x.loop));
+            job->reply.welcome.codings = may ? CODING_SQUEEZE : 0;
             log_info("ingest", "hello", "site=%s epoch=%" PRIu64, job->site.text, job->reply.welcome.epoch);
             if (job->rolled_back) {
                 metrics_add(&rolled_back, 0, 1);
@@ -491,7 +507,7 @@ static void intake_done(struct worker_job *worker_job) {
         }
         job->reply.ack.window = window_for(g, job->feature_level);
         if (job->kind == MESSAGE_UP_HELLO && g->shared &&
-            job->feature_level >= 2) { /* before the welcome, which starts the stream */
+            job->feature_level >= UP_LEVEL_ROUTES) { /* before the welcome, which starts the stream */
             struct reply route = job->reply;
             route.kind = MESSAGE_DOWN_ROUTE;
             reply(g, &route);
@@ -522,6 +538,59 @@ static void refuse(unsigned reason, const char *topic, enum grey_error why) {
                 error_sentence(why));
 }
 
+/* plain: appended, the events that were squeezed.  False: there is nothing to take. */
+static bool unsqueeze(struct ingest *g, const char *topic, const struct grey_name *site, enum event_channel channel,
+                      struct bytes content, struct builder *plain) {
+    struct sync_squeezed q;
+    enum grey_error err = sync_get_squeezed(content, &q);
+    if (err != E_OK || q.channel != channel) {
+        refuse(REFUSED_MESSAGE, topic, err != E_OK ? err : E_BAD_MESSAGE);
+        return false;
+    }
+    enum unpack_verdict verdict = unpack_frame(g->unpack, site->text, &q, loop_now_ms(g->x.loop), plain);
+    metrics_set(&squeezing, 0, unpack_sessions(g->unpack));
+    if (verdict == UNPACK_STALE) {
+        refuse(REFUSED_EPOCH, topic, E_STALE_MEMBER);
+    } else if (verdict == UNPACK_AGAIN || verdict == UNPACK_IGNORED) {
+        metrics_add(&refused, REFUSED_SESSION, 1);
+    }
+    if (verdict == UNPACK_AGAIN) { /* as after a hole: the site begins again from where the core stands */
+        struct reply one = {.site = *site, .channel = channel, .kind = MESSAGE_DOWN_RESYNC};
+        one.welcome = (struct sync_welcome){.incarnation = q.incarnation, .epoch = q.epoch, .time_ms = now_wall_ms()};
+        log_limited(LOG_WARN, "ingest", "session", "site=%s serial=%" PRIu32 " does not follow: asked to begin again", site->text,
+                    q.serial);
+        reply(g, &one);
+    }
+    return verdict == UNPACK_TAKEN;
+}
+
+static void submit(struct ingest *g, const char *topic, const struct grey_name *site, enum event_channel channel,
+                   enum message_kind kind, struct bytes content) {
+    bool hello = kind == MESSAGE_UP_HELLO;
+    struct intake_job *job = mem_new(1, sizeof *job);
+    if (job == NULL) {
+        return; /* not acknowledged: the site sends it again */
+    }
+    job->storage = (struct storage_job){.job = {.done = intake_done}, .is_write = true, .run = hello ? run_hello : run_events};
+    job->ingest = g;
+    job->site = *site;
+    job->storage.site = job->site.text;
+    job->channel = channel;
+    job->kind = kind;
+    job->content = blob_copy(content);
+    job->reply = (struct reply){.site = *site, .channel = channel, .kind = hello ? MESSAGE_DOWN_WELCOME : MESSAGE_DOWN_ACK};
+    g->jobs++;
+    g->waiting_bytes += blob_bytes(job->content).size;
+    if (job->content == NULL || worker_submit(g->storage, &job->storage.job) != E_OK) {
+        refuse(REFUSED_BUSY, topic, E_BUSY); /* the same */
+        g->jobs--;
+        g->waiting_bytes -= blob_bytes(job->content).size;
+        blob_unref(job->content);
+        mem_free(job);
+    }
+    update_hold(g);
+}
+
 static void on_message(void *context, const char *topic, struct bytes payload) {
     struct ingest *g = context;
     struct grey_name site;
@@ -529,7 +598,7 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
     struct frame f;
     size_t used, need;
     enum grey_error why = E_BAD_FRAME;
-    struct builder scratch;
+    struct builder scratch, plain;
     struct bytes content;
     if (!sync_topic_parse(topic, true, &site, &channel)) {
         refuse(REFUSED_TOPIC, topic, E_BAD_MESSAGE);
@@ -541,37 +610,18 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
     }
     crowd_saw(&g->crowd, site.text, loop_now_ms(g->x.loop));
     builder_init(&scratch, LIMIT_FRAME_PAYLOAD_BYTES);
+    builder_init(&plain, LIMIT_FRAME_PAYLOAD_BYTES);
     why = frame_content(&f, &scratch, &content);
     enum message_kind kind = why == E_OK ? sync_kind(content) : (enum message_kind)0;
-    struct intake_job *job = NULL;
-    if (kind != MESSAGE_UP_HELLO && kind != MESSAGE_UP_EVENTS) {
+    if (kind == MESSAGE_UP_HELLO || kind == MESSAGE_UP_EVENTS) {
+        submit(g, topic, &site, channel, kind, content);
+    } else if (kind != MESSAGE_UP_SQUEEZED) {
         refuse(why != E_OK ? REFUSED_FRAME : REFUSED_MESSAGE, topic, why != E_OK ? why : E_BAD_MESSAGE);
-    } else {
-        job = mem_new(1, sizeof *job);
-    }
-    if (job != NULL) {
-        job->storage = (struct storage_job){
-            .job = {.done = intake_done}, .is_write = true, .run = kind == MESSAGE_UP_HELLO ? run_hello : run_events};
-        job->ingest = g;
-        job->site = site;
-        job->storage.site = job->site.text;
-        job->channel = channel;
-        job->kind = kind;
-        job->content = blob_copy(content);
-        job->reply = (struct reply){
-            .site = site, .channel = channel, .kind = kind == MESSAGE_UP_HELLO ? MESSAGE_DOWN_WELCOME : MESSAGE_DOWN_ACK};
-        g->jobs++;
-        g->waiting_bytes += blob_bytes(job->content).size;
-        if (job->content == NULL || worker_submit(g->storage, &job->storage.job) != E_OK) {
-            refuse(REFUSED_BUSY, topic, E_BUSY); /* not acknowledged: the site sends it again */
-            g->jobs--;
-            g->waiting_bytes -= blob_bytes(job->content).size;
-            blob_unref(job->content);
-            mem_free(job);
-        }
-        update_hold(g);
+    } else if (unsqueeze(g, topic, &site, channel, content, &plain)) {
+        submit(g, topic, &site, channel, MESSAGE_UP_EVENTS, builder_bytes(&plain));
     }
     builder_free(&scratch);
+    builder_free(&plain);
 }
 
 static void on_connected(void *context) {
@@ -610,13 +660,14 @@ static void free_all(struct ingest *g) {
         mem_free(g->resync);
         mem_free(g->replies);
         mem_free(g->holes);
+        unpack_free(g->unpack);
         mem_free(g);
     }
 }
 
 struct ingest *ingest_new(const struct conn_context *x, const struct ingest_options *o, struct worker *storage, struct fault *f) {
-    struct metric *const all[] = {&taken_events, &repeated,  &unreadable,   &refused, &rolled_back, &held,
-                                  &hellos,       &broker_up, &store_errors, &again,   &ahead};
+    struct metric *const all[] = {&taken_events, &repeated,  &unreadable,   &refused, &rolled_back, &held,       &hellos,
+                                  &squeezing,    &broker_up, &store_errors, &again,   &ahead,       &site_window};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         metrics_register(all[i]);
     }
@@ -624,8 +675,9 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
     if (g != NULL) {
         g->replies = mem_new(REPLIES_MAX, sizeof *g->replies);
         g->holes = mem_new(HOLES_MAX, sizeof *g->holes);
+        g->unpack = unpack_new(UNPACK_SITES_MAX);
     }
-    if (g == NULL || g->replies == NULL || g->holes == NULL) {
+    if (g == NULL || g->replies == NULL || g->holes == NULL || g->unpack == NULL) {
         free_all(g);
         (void)fault_set(f, E_NO_MEMORY, "ingest");
         return NULL;

@@ -312,10 +312,8 @@ static bool add_site(struct swarm *swarm, uint32_t number, const char *broker, u
     struct site *s = &swarm->sites[number];
     uint32_t chance;
     keys_random(&chance, sizeof chance);
-    *s = (struct site){.swarm = swarm,
-                       .incarnation = 1000u + number,
-                       .rng = number,
-                       .level = number % 100 < swarm->old_percent ? 1 : FEATURE_LEVEL};
+    *s = (struct site){
+        .swarm = swarm, .incarnation = 1000u + number, .rng = number, .level = number % 100 < swarm->old_percent ? 1 : UP_LEVEL};
     (void)snprintf(s->name, sizeof s->name, "site-%05u", number);
     (void)snprintf(s->dir, sizeof s->dir, "%s/%u", dir, number);
     if (mkdir(s->dir, 0700) != 0) {
