@@ -72,6 +72,7 @@ struct uplink {
     int64_t last_contact_ms;
     char last_error[160];
     char route[ROUTE_BYTES_MAX + 1]; /* of the core that answered the hello, where several share the work; "": none */
+    bool unheard;                    /* nobody listens there any more */
 };
 
 /* --- uplink.c ------------------------------------------------------------------------------------------------------------------------- */
@@ -87,7 +88,7 @@ void uplink_session_end(struct uplink *u);
 void uplink_session_hello(struct uplink *u);
 void uplink_session_again(struct uplink *u, const char *why); /* the session is begun anew on the same connection */
 void uplink_session_unheard(struct uplink *u); /* the core that took this session is gone; another one takes it over */
-void uplink_session_look(struct uplink *u, uint64_t now_ms); /* is the welcome overdue? */
+void uplink_session_look(struct uplink *u, uint64_t now_ms); /* is the welcome overdue, or the core gone? */
 
 /* --- uplink_send.c -------------------------------------------------------------------------------------------------------------------- */
 void uplink_send_register(void);

@@ -41,6 +41,7 @@ void uplink_session_end(struct uplink *u) {
     }
     u->welcomed = false;
     u->route[0] = 0;
+    u->unheard = false;
     u->session++;
     uplink_pack_end(u);
     builder_free(&u->frame);
@@ -161,9 +162,8 @@ static void take_welcome(struct uplink *u, const struct sync_welcome *w) {
 }
 
 void uplink_session_unheard(struct uplink *u) {
-    if (u->welcomed && u->route[0] != 0 && loop_now_ms(u->x.loop) >= u->hello_ms + RESYNC_PAUSE_MS) {
-        uplink_session_again(u, "the core that took this session is gone");
-    }
+    u->unheard = u->welcomed && u->route[0] != 0;
+    uplink_session_look(u, loop_now_ms(u->x.loop));
 }
 
 static void take_resync(struct uplink *u) {
@@ -238,6 +238,10 @@ const struct mqtt_events uplink_session_events = {.connected = on_connected,
 /* --- time ----------------------------------------------------------------------------------------------------------------------------- */
 
 void uplink_session_look(struct uplink *u, uint64_t now_ms) {
+    if (u->unheard && now_ms >= u->hello_ms + RESYNC_PAUSE_MS) {
+        uplink_session_again(u, "the core that took this session is gone");
+        return;
+    }
     if (u->welcomed || u->hello_due || !mqtt_connected(u->mqtt) || now_ms < u->hello_ms + u->hello_wait_ms) {
         return;
     }

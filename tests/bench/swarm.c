@@ -47,7 +47,7 @@ struct site {
     uint32_t level;
     uint64_t said_ms;
     char route[ROUTE_BYTES_MAX + 1];
-    bool welcomed, finished, hello_due;
+    bool welcomed, finished, hello_due, gone;
     struct loop_timer start, patience;
 };
 
@@ -118,6 +118,7 @@ static void hello(struct site *s) {
     sync_put_hello(&b, &h);
     s->welcomed = false;
     s->route[0] = 0;
+    s->gone = false;
     s->said_ms = s->heard_ms = loop_now_ms(s->swarm->x.loop);
     s->hello_ms = s->hello_ms == 0 ? s->heard_ms : s->hello_ms;
     s->hello_due = say(s, &b) != E_OK; /* otherwise when there is room */
@@ -264,9 +265,10 @@ static void on_published(void *context, int id, const char *refusal) {
             break;
         }
     }
-    if (mqtt_unheard(s->mqtt) && s->welcomed && s->route[0] != 0 && now_ms >= s->said_ms + UNHEARD_PAUSE_MS) {
-        s->swarm->unheard++;
-        hello(s);
+    if (mqtt_unheard(s->mqtt) && s->welcomed && s->route[0] != 0 && !s->gone) {
+        s->gone = true;
+        loop_timer_set(s->swarm->x.loop, &s->patience,
+                       s->said_ms + UNHEARD_PAUSE_MS > now_ms ? s->said_ms + UNHEARD_PAUSE_MS : now_ms);
     }
     if (refusal != NULL) {
         log_limited(LOG_ERROR, "swarm", "refused", "%s", refusal);
@@ -284,7 +286,10 @@ static void on_writable(void *context) {
 static void on_patience(void *context) {
     struct site *s = context;
     uint64_t now_ms = loop_now_ms(s->swarm->x.loop);
-    if (now_ms >= s->heard_ms + PATIENCE_MS && mqtt_connected(s->mqtt)) {
+    if (s->gone && mqtt_connected(s->mqtt)) {
+        s->swarm->unheard++;
+        hello(s);
+    } else if (now_ms >= s->heard_ms + PATIENCE_MS && mqtt_connected(s->mqtt)) {
         s->swarm->impatient++;
         hello(s);
     }
