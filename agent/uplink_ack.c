@@ -68,7 +68,7 @@ void uplink_ack_timer(void *context) {
     uplink_ack_propose(context);
 }
 
-void uplink_ack_take(struct uplink *u, enum event_channel c, grey_seq seq, uint32_t window) {
+void uplink_ack_take(struct uplink *u, enum event_channel c, grey_seq seq) {
     struct uplink_stream *s = &u->streams[c];
     struct channel_facts f;
     state_channel(uplink_state(u), c, &f);
@@ -78,7 +78,6 @@ void uplink_ack_take(struct uplink *u, enum event_channel c, grey_seq seq, uint3
                     event_channel_name(c), seq, f.next_seq);
         return;
     }
-    u->window_frames = window > 0 && window < u->o.window_frames ? window : u->o.window_frames;
     if (channel_acked(&s->out, seq)) {
         s->waiting_since_ms = s->out.frames > 0 ? loop_now_ms(u->x.loop) : 0;
         u->patience_ms = UPLINK_PATIENCE_MS_MIN;

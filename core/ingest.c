@@ -6,8 +6,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "core/crowd.h"
+#include "core/dialler.h"
 #include "core/unpack.h"
+#include "federation/credit.h"
 #include "federation/frame.h"
 #include "include/grey/must.h"
 #include "platform/keys.h"
@@ -52,6 +53,8 @@ struct ingest {
     struct conn_context x;
     struct worker *storage;
     struct mqtt *mqtt;
+    struct dialler dialler;
+    struct credit credit;
     struct unpack *unpack;
     struct reply *replies;
     uint32_t reply_count;
@@ -62,7 +65,6 @@ struct ingest {
     struct loop_timer resync_timer, hole_timer;
     struct hole *holes; /* a ring of HOLES_MAX, in order of their times, nearly */
     uint32_t hole_first, hole_count;
-    struct crowd crowd;
     char route[ROUTE_BYTES_MAX + 1]; /* this process, where several share the work */
     struct resync *resync;           /* being told to all known sites; NULL: done */
 };
@@ -114,6 +116,7 @@ static struct metric unreadable = METRIC_COUNTER_LABELS("grey_core_events_unread
 static struct metric rolled_back =
     METRIC_COUNTER("grey_core_rolled_back_hellos_total", "Hellos of sites that have forgotten events that are here.");
 static struct metric held = METRIC_GAUGE("grey_core_held", "1 while nothing is read because the storage thread is behind.");
+static struct metric credit_bytes = METRIC_GAUGE("grey_core_credit_bytes", "What a site may have on the way, as granted last.");
 static struct metric hellos = METRIC_COUNTER("grey_core_hellos_total", "Sessions begun by sites.");
 static struct metric squeezing =
     METRIC_GAUGE("grey_core_squeezing_sites", "Sites whose squeezed sessions are held in memory, up to 64 KiB each.");
@@ -121,8 +124,6 @@ static struct metric broker_up = METRIC_GAUGE("grey_core_broker_up", "1 while co
 static struct metric store_errors = METRIC_COUNTER("grey_core_store_errors_total", "Transactions that failed.");
 static struct metric again = METRIC_COUNTER("grey_core_store_again_total",
                                             "Transactions done again after a lost connection or a conflict with another core.");
-static struct metric site_window = METRIC_GAUGE(
-    "grey_core_site_window_frames", "Frames of a channel that each site may have on the way: fewer, the more sites there are.");
 static struct metric ahead =
     METRIC_COUNTER("grey_core_frames_ahead_total", "Frames kept until those before them come, most by way of another core.");
 
@@ -248,7 +249,6 @@ static void run_events(struct storage_job *storage, struct store *store) {
         return;
     }
     storage->err = store_events(store, job->site.text, &e, now_wall_ms(), &job->taken, &storage->fault);
-    job->feature_level = job->taken.feature_level;
     job->reply.ack =
         (struct sync_ack){.incarnation = e.incarnation, .epoch = e.epoch, .channel = e.channel, .acked_seq = job->taken.position};
     job->reply.kind = MESSAGE_DOWN_ACK;
@@ -450,27 +450,6 @@ static void update_hold(struct ingest *g) {
     mqtt_hold(g->mqtt, over);
 }
 
-/* What an acknowledgement says of the frames that may be on the way; 0: nothing. */
-static uint32_t window_for(struct ingest *g, uint32_t feature_level) {
-    uint32_t window = crowd_window(&g->crowd);
-    metrics_set(&site_window, 0, window);
-    return feature_level >= UP_LEVEL_ROUTES && window < CROWD_WINDOW_FULL ? window : 0;
-}
-
-/* Right behind a welcome, so that a thousand sites that come back at once do not begin with all they have. */
-static void say_window(struct ingest *g, const struct intake_job *hello) {
-    const struct sync_welcome *w = &hello->reply.welcome;
-    struct reply ack = {.site = hello->site, .channel = hello->channel, .kind = MESSAGE_DOWN_ACK};
-    ack.ack = (struct sync_ack){.incarnation = w->incarnation,
-                                .epoch = w->epoch,
-                                .channel = CHANNEL_CONTROL,
-                                .acked_seq = w->position[CHANNEL_CONTROL],
-                                .window = window_for(g, hello->feature_level)};
-    if (ack.ack.window > 0) {
-        reply(g, &ack);
-    }
-}
-
 static void intake_done(struct worker_job *worker_job) {
     struct intake_job *job = (struct intake_job *)(void *)worker_job;
     struct ingest *g = job->ingest;
@@ -505,7 +484,8 @@ static void intake_done(struct worker_job *worker_job) {
                              .channel = job->channel};
             watch_hole(g, &h, STORE_HOLE_MS);
         }
-        job->reply.ack.window = window_for(g, job->feature_level);
+        job->reply.ack.credit_bytes = credit_grant(&g->credit, g->waiting_bytes, HOLD_BYTES / 2);
+        metrics_set(&credit_bytes, 0, job->reply.ack.credit_bytes);
         if (job->kind == MESSAGE_UP_HELLO && g->shared &&
             job->feature_level >= UP_LEVEL_ROUTES) { /* before the welcome, which starts the stream */
             struct reply route = job->reply;
@@ -514,9 +494,6 @@ static void intake_done(struct worker_job *worker_job) {
         }
         if (!job->taken.beyond_hole || job->taken.ask_again) { /* of a frame kept ahead the site hears when the hole has closed */
             reply(g, &job->reply);
-        }
-        if (job->kind == MESSAGE_UP_HELLO) {
-            say_window(g, job);
         }
     } else if (err != E_OK) {
         metrics_add(&refused, reason, 1);
@@ -600,6 +577,7 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
     enum grey_error why = E_BAD_FRAME;
     struct builder scratch, plain;
     struct bytes content;
+    size_t plain_bytes = 0;
     if (!sync_topic_parse(topic, true, &site, &channel)) {
         refuse(REFUSED_TOPIC, topic, E_BAD_MESSAGE);
         return;
@@ -608,17 +586,21 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
         refuse(REFUSED_FRAME, topic, why);
         return;
     }
-    crowd_saw(&g->crowd, site.text, loop_now_ms(g->x.loop));
     builder_init(&scratch, LIMIT_FRAME_PAYLOAD_BYTES);
     builder_init(&plain, LIMIT_FRAME_PAYLOAD_BYTES);
     why = frame_content(&f, &scratch, &content);
     enum message_kind kind = why == E_OK ? sync_kind(content) : (enum message_kind)0;
     if (kind == MESSAGE_UP_HELLO || kind == MESSAGE_UP_EVENTS) {
+        plain_bytes = kind == MESSAGE_UP_EVENTS ? content.size : 0;
         submit(g, topic, &site, channel, kind, content);
     } else if (kind != MESSAGE_UP_SQUEEZED) {
         refuse(why != E_OK ? REFUSED_FRAME : REFUSED_MESSAGE, topic, why != E_OK ? why : E_BAD_MESSAGE);
     } else if (unsqueeze(g, topic, &site, channel, content, &plain)) {
+        plain_bytes = plain.size;
         submit(g, topic, &site, channel, MESSAGE_UP_EVENTS, builder_bytes(&plain));
+    }
+    if (plain_bytes > 0) {
+        credit_seen(&g->credit, site.text, loop_now_ms(g->x.loop), payload.size, plain_bytes);
     }
     builder_free(&scratch);
     builder_free(&plain);
@@ -626,8 +608,9 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
 
 static void on_connected(void *context) {
     struct ingest *g = context;
+    dialler_connected(&g->dialler);
     metrics_set(&broker_up, 0, 1);
-    log_info("ingest", "connected", "broker=%s", mqtt_endpoint(g->mqtt));
+    log_info("ingest", "connected", "broker=%s", mqtt_address(g->mqtt));
     if (g->shared) {
         char own[TOPIC_BYTES_MAX];
         (void)snprintf(own, sizeof own, TOPIC_PREFIX "+/up/+/%s", g->route);
@@ -640,9 +623,10 @@ static void on_connected(void *context) {
 
 static void on_closed(void *context, const char *why) {
     struct ingest *g = context;
+    dialler_closed(&g->dialler);
     metrics_set(&broker_up, 0, 0);
     g->reply_count = 0; /* sites ask again with their next hello */
-    log_limited(LOG_WARN, "ingest", "closed", "broker=%s %s", mqtt_endpoint(g->mqtt), why);
+    log_limited(LOG_WARN, "ingest", "closed", "broker=%s %s", mqtt_address(g->mqtt), why);
 }
 
 static void on_published(void *context, int id, const char *refusal) {
@@ -652,8 +636,17 @@ static void on_published(void *context, int id, const char *refusal) {
     }
 }
 
-static const struct mqtt_events mqtt_events = {
-    .connected = on_connected, .closed = on_closed, .message = on_message, .published = on_published, .writable = on_writable};
+static void on_stage(void *context, enum mqtt_stage s) {
+    struct ingest *g = context;
+    dialler_stage(&g->dialler, s);
+}
+
+static const struct mqtt_events mqtt_events = {.stage = on_stage,
+                                               .connected = on_connected,
+                                               .closed = on_closed,
+                                               .message = on_message,
+                                               .published = on_published,
+                                               .writable = on_writable};
 
 static void free_all(struct ingest *g) {
     if (g != NULL) {
@@ -666,8 +659,8 @@ static void free_all(struct ingest *g) {
 }
 
 struct ingest *ingest_new(const struct conn_context *x, const struct ingest_options *o, struct worker *storage, struct fault *f) {
-    struct metric *const all[] = {&taken_events, &repeated,  &unreadable,   &refused, &rolled_back, &held,       &hellos,
-                                  &squeezing,    &broker_up, &store_errors, &again,   &ahead,       &site_window};
+    struct metric *const all[] = {&taken_events, &repeated,  &unreadable,   &refused, &rolled_back, &held,        &hellos,
+                                  &squeezing,    &broker_up, &store_errors, &again,   &ahead,       &credit_bytes};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         metrics_register(all[i]);
     }
@@ -690,19 +683,14 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
     (void)snprintf(g->route, sizeof g->route, "%08" PRIx32, number);
     g->resync_timer = (struct loop_timer){.fire = on_resync_timer, .context = g};
     g->hole_timer = (struct loop_timer){.fire = on_hole_timer, .context = g};
-    struct mqtt_options m = {.endpoints = o->endpoints,
-                             .endpoint_count = o->endpoint_count,
-                             .tls = o->tls,
-                             .client_id = o->client_id,
-                             .socket_dir = o->socket_dir,
-                             .keepalive_s = KEEPALIVE_S,
-                             .inflight_max = 20};
+    struct mqtt_options m = {.client_id = o->client_id, .socket_dir = o->socket_dir, .inflight_max = 20};
     g->mqtt = mqtt_new(x, &m, &mqtt_events, g, f);
     if (g->mqtt == NULL) {
         free_all(g);
         return NULL;
     }
-    mqtt_start(g->mqtt);
+    dialler_init(&g->dialler, x, g->mqtt, o->tls, o->endpoints, o->endpoint_count, KEEPALIVE_S);
+    dialler_start(&g->dialler);
     return g;
 }
 
@@ -711,7 +699,7 @@ void ingest_stop(struct ingest *g) {
         g->stopping = true;
         loop_timer_cancel(g->x.loop, &g->resync_timer);
         loop_timer_cancel(g->x.loop, &g->hole_timer);
-        mqtt_stop(g->mqtt);
+        dialler_stop(&g->dialler);
     }
 }
 

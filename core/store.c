@@ -164,7 +164,7 @@ enum grey_error store_hello(struct store *s, const char *site, const struct sync
     if (err == E_OK && (int64_t)h->epoch < inc[1]) {
         return fault_set(f, E_STALE_MEMBER, "hello of epoch %" PRIu64 ", the site is at %" PRId64, h->epoch, inc[1]);
     }
-    err = err != E_OK ? err : run(s, STORE_INC_EPOCH, (int64_t[]){inc[0], (int64_t)h->epoch, h->feature_level}, 3, f);
+    err = err != E_OK ? err : run(s, STORE_INC_EPOCH, (int64_t[]){inc[0], (int64_t)h->epoch}, 2, f);
     err = err != E_OK ? err : run(s, STORE_AHEAD_CLEAR, inc, 1, f); /* the site sends all behind the positions again */
     err = err != E_OK ? err : touch(s, site_no, now_ms, h->node, f);
     for (int i = 0; i < CHANNEL_COUNT && err == E_OK; i++) {
@@ -185,7 +185,7 @@ enum grey_error store_hello(struct store *s, const char *site, const struct sync
 
 /* A site's row and channel, under its lock. */
 struct stand {
-    int64_t site, contact_ms, asked_ms, inc, epoch, level;
+    int64_t site, contact_ms, asked_ms, inc, epoch;
     grey_seq position;
     int64_t ahead; /* frames */
 };
@@ -193,18 +193,17 @@ struct stand {
 static enum grey_error find_stand(struct store *s, const char *site, const struct sync_events *e, struct stand *at,
                                   struct fault *f) {
     const struct store_value in[] = {store_bytes(bytes_str(site)), store_number((int64_t)e->incarnation), store_number(e->channel)};
-    int64_t out[8] = {0};
+    int64_t out[7] = {0};
     bool found = false;
     enum grey_error err = s->ops->run(s, STORE_SITE_LOCK, in, 1, f);
-    err = err != E_OK ? err : store_row(s, STORE_STAND, in, 3, out, 8, &found, f);
+    err = err != E_OK ? err : store_row(s, STORE_STAND, in, 3, out, 7, &found, f);
     *at = (struct stand){.site = out[0],
                          .contact_ms = out[1],
                          .asked_ms = out[2],
                          .inc = out[3],
                          .epoch = out[4],
-                         .level = out[5],
-                         .position = (grey_seq)out[6],
-                         .ahead = out[7]};
+                         .position = (grey_seq)out[5],
+                         .ahead = out[6]};
     if (err == E_OK && (!found || at->inc == 0)) {
         return fault_set(f, E_NOT_FOUND, "site %s has not said hello", site);
     }
@@ -361,7 +360,6 @@ enum grey_error store_events(struct store *s, const char *site, const struct syn
         err = set_position(s, at.inc, e->channel, at.position, f);
     }
     taken->position = at.position;
-    taken->feature_level = (uint32_t)at.level;
     bool known = now_ms >= at.contact_ms && now_ms - at.contact_ms < CONTACT_MS;
     return err != E_OK || known ? err : touch(s, at.site, now_ms, bytes_of(NULL, 0), f);
 }
@@ -376,7 +374,6 @@ enum grey_error store_hole(struct store *s, const struct store_hole *hole, int64
     enum grey_error err = find_stand(s, hole->site, &e, &at, f);
     err = err != E_OK ? err : look_ahead(s, &at, hole->channel, now_ms, &a, f);
     taken->position = at.position;
-    taken->feature_level = (uint32_t)at.level;
     if (err != E_OK || a.frames == 0) {
         return err;
     }

@@ -53,13 +53,12 @@ struct store_taken {
     uint32_t fresh, repeated;
     uint32_t unreadable; /* of the fresh ones: kept as they came, but they are no records */
     bool beyond_hole, kept_ahead, ask_again;
-    bool first_ahead;       /* kept, and nothing was before: call store_hole for it in STORE_HOLE_MS */
-    uint32_t feature_level; /* of the site, as its hello said */
+    bool first_ahead; /* kept, and nothing was before: call store_hole for it in STORE_HOLE_MS */
 };
 enum grey_error store_events(struct store *s, const char *site, const struct sync_events *e, int64_t now_ms,
                              struct store_taken *taken, struct fault *f);
 
-/* A frame was kept ahead some time ago.  Sets position, ask_again and feature_level as store_events does; *wait_ms: look again then, for
+/* A frame was kept ahead some time ago.  Sets position and ask_again as store_events does; *wait_ms: look again then, for
  * there is a younger hole; 0: no need to. */
 struct store_hole {
     const char *site;

@@ -17,9 +17,9 @@ const char *const store_sql[STORE_STATEMENTS] = {
     [STORE_NODE_TOUCH] = "INSERT INTO node VALUES(?1, ?3, ?2, ?2) ON CONFLICT(site, name) DO UPDATE SET contact_ms = ?2",
     [STORE_INC_FIND] = "SELECT no, epoch FROM incarnation WHERE site = ?1 AND number = ?2",
     [STORE_INC_ADD] = "INSERT INTO incarnation(site, number, epoch, first_ms) VALUES(?1, ?2, ?3, ?4)",
-    [STORE_INC_EPOCH] = "UPDATE incarnation SET epoch = ?2, level = ?3 WHERE no = ?1",
+    [STORE_INC_EPOCH] = "UPDATE incarnation SET epoch = ?2 WHERE no = ?1",
     [STORE_INC_LAST] = "SELECT max(no) FROM incarnation WHERE site = ?1",
-    [STORE_STAND] = "SELECT s.no, s.contact_ms, s.asked_ms, i.no, i.epoch, i.level, p.seq,"
+    [STORE_STAND] = "SELECT s.no, s.contact_ms, s.asked_ms, i.no, i.epoch, p.seq,"
                     " (SELECT count(*) FROM ahead a WHERE a.inc = i.no AND a.channel = ?3)"
                     " FROM site s LEFT JOIN incarnation i ON i.site = s.no AND i.number = ?2"
                     " LEFT JOIN position p ON p.inc = i.no AND p.channel = ?3 WHERE s.id = ?1",

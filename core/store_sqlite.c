@@ -35,8 +35,6 @@ static const struct {
 } columns_added[] = {
     {"SELECT count(*) FROM pragma_table_info('site') WHERE name = 'asked_ms'",
      "ALTER TABLE site ADD COLUMN asked_ms INTEGER NOT NULL DEFAULT 0"},
-    {"SELECT count(*) FROM pragma_table_info('incarnation') WHERE name = 'level'",
-     "ALTER TABLE incarnation ADD COLUMN level INTEGER NOT NULL DEFAULT 1"},
 };
 static const char event_add[] = "INSERT OR IGNORE INTO event VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 

@@ -2,7 +2,7 @@
  *
  * The site says UP_HELLO after each connect; the core answers DOWN_WELCOME with the position it has of each channel; the site then
  * streams UP_EVENTS, each of which covers from_seq..to_seq of a channel completely (events and gaps); the core answers DOWN_ACK with
- * the contiguous prefix in its database, and how many frames may be on the way when it has more sites than it can serve at once.  Only that acknowledgement frees the site's queue.  DOWN_RESYNC, which the core says when it
+ * the contiguous prefix in its database.  Only that acknowledgement frees the site's queue.  DOWN_RESYNC, which the core says when it
  * comes back and when a frame does not go on behind its position, asks for a new hello. */
 #ifndef FEDERATION_SYNC_H
 #define FEDERATION_SYNC_H
@@ -76,7 +76,7 @@ struct sync_ack {
     grey_epoch epoch;
     enum event_channel channel;
     grey_seq acked_seq;
-    uint32_t window; /* frames of each channel that may be on the way; 0: as many as the site likes, and not said */
+    uint32_t credit_bytes; /* federation/credit.h; the full credit is not written */
 };
 
 /* Said before the welcome by a core that shares the work with others: this session's frames go to it, by its own topics. */

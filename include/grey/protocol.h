@@ -14,7 +14,7 @@
 #define FRAME_FLAGS_KNOWN 0x000fu
 
 #define FEATURE_LEVEL 1u /* said in the hello; raised in the log only when all members have it */
-#define UP_LEVEL 2u /* said in UP_HELLO; from 2 on a site reads the codings in DOWN_WELCOME, windows in DOWN_ACK, and DOWN_ROUTE */
+#define UP_LEVEL 2u      /* said in UP_HELLO; from 2 on a site reads the codings in DOWN_WELCOME, and DOWN_ROUTE */
 #define UP_LEVEL_CODINGS 2u
 #define UP_LEVEL_ROUTES 2u
 #define CODING_SQUEEZE 1u /* codings of DOWN_WELCOME, bits: the core takes UP_SQUEEZED */

@@ -4,7 +4,7 @@
  *     swarm core HOST:PORT SITES EVENTS PER_FRAME SPREAD_MS    sites sync EVENTS each to grey-core; they connect within SPREAD_MS
  *     swarm plain HOST:PORT SITES EVENTS PER_FRAME SPREAD_MS   the same events, each a message of its own, for any subscriber
  *
- * One more number: so many of a hundred sites are of feature level 1, which knows no windows and no routes.
+ * One more number: so many of a hundred sites are of feature level 1, which minds no credits, knows no routes, and has four times as many frames on the way.
  * Prints one JSON object.  Exit status 1: not done within two minutes. */
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,7 +14,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/dialler.h"
 #include "federation/channel.h"
+#include "federation/credit.h"
 #include "federation/frame.h"
 #include "federation/record.h"
 #include "federation/sync.h"
@@ -25,6 +27,7 @@
 
 #define ON_WAY_MAX 20u    /* as agent/uplink.c */
 #define WINDOW_FRAMES 16u /* of its, for the data channel */
+#define KEEPALIVE_S 60u
 #define PATIENCE_MS 15000u
 #define UNHEARD_PAUSE_MS 2000u
 #define TOTAL_MS 120000u
@@ -34,10 +37,11 @@
 struct site {
     struct swarm *swarm;
     struct mqtt *mqtt;
+    struct dialler dialler;
     char name[16], dir[64]; /* for its client's socket */
     uint64_t incarnation, message_id, hello_ms, heard_ms;
     struct channel_out out;
-    uint32_t on_way, rng, window;
+    uint32_t on_way, rng, credit_bytes;
     struct {
         int id;
         uint32_t bytes;
@@ -126,7 +130,8 @@ static void hello(struct site *s) {
     builder_free(&b);
 }
 
-static enum grey_error send_frame(struct site *s, grey_seq from, grey_seq to) {
+/* *bytes: what it weighs. */
+static enum grey_error send_frame(struct site *s, grey_seq from, grey_seq to, uint32_t *bytes) {
     static struct sync_item items[PER_FRAME_MAX];
     static size_t ends[PER_FRAME_MAX];
     struct sync_events e = {
@@ -144,6 +149,7 @@ static enum grey_error send_frame(struct site *s, grey_seq from, grey_seq to) {
         items[i].record = bytes_of(records.data + at, ends[i] - at);
     }
     sync_put_events(&b, &e);
+    *bytes = (uint32_t)b.size;
     enum grey_error err = s->swarm->plain ? publish(s, builder_bytes(&records)) : say(s, &b);
     builder_free(&records);
     builder_free(&b);
@@ -159,11 +165,13 @@ static void pump(struct site *s) {
         grey_seq from = channel_next(&s->out, 0, swarm->events + 1u);
         grey_seq to = from + (swarm->plain ? 1 : swarm->per_frame) - 1;
         to = to > swarm->events ? swarm->events : to;
-        if (from == 0 || !s->welcomed || s->out.frames >= s->window || !channel_pace_room(&s->pace) ||
-            send_frame(s, from, to) != E_OK) {
+        uint32_t bytes = 0;
+        if (from == 0 || !s->welcomed || s->out.frames >= (s->level < UP_LEVEL ? CHANNEL_FRAMES_MAX : WINDOW_FRAMES) ||
+            !channel_room(&s->out) || !channel_pace_room(&s->pace) || !credit_allows(s->credit_bytes, s->out.bytes_on_way, false) ||
+            send_frame(s, from, to, &bytes) != E_OK) {
             return;
         }
-        channel_sent(&s->out, to);
+        channel_sent(&s->out, to, bytes);
         swarm->frames++;
     }
 }
@@ -194,7 +202,7 @@ static void take_welcome(struct site *s, const struct sync_welcome *w) {
         swarm->welcome_ms[swarm->welcomes++] = (uint32_t)(now_ms - s->hello_ms);
     }
     s->welcomed = true;
-    s->window = WINDOW_FRAMES;
+    s->credit_bytes = s->level < UP_LEVEL ? CREDIT_BYTES_FULL : CREDIT_BYTES_FIRST;
     channel_begin(&s->out, s->out.acked);
     take_ack(s, w->position[CHANNEL_DATA]);
 }
@@ -216,7 +224,7 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
         if (sync_get_welcome(content, &w) == E_OK && w.incarnation == s->incarnation) {
             take_welcome(s, &w);
         } else if (sync_get_ack(content, &a) == E_OK && a.incarnation == s->incarnation && s->welcomed) {
-            s->window = a.window > 0 && a.window < WINDOW_FRAMES ? a.window : WINDOW_FRAMES;
+            s->credit_bytes = s->level < UP_LEVEL ? CREDIT_BYTES_FULL : a.credit_bytes;
             take_ack(s, a.acked_seq);
         } else if (sync_get_route(content, &r) == E_OK && r.incarnation == s->incarnation && !s->welcomed) {
             memcpy(s->route, r.route, sizeof s->route);
@@ -233,11 +241,12 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
 static void on_connected(void *context) {
     struct site *s = context;
     char filter[TOPIC_BYTES_MAX];
+    dialler_connected(&s->dialler);
     s->on_way = 0;
     channel_pace_begin(&s->pace, 0);
     if (s->swarm->plain) {
         s->welcomed = true;
-        s->window = WINDOW_FRAMES;
+        s->credit_bytes = CREDIT_BYTES_FULL;
         s->swarm->first_welcome_ms = s->swarm->first_welcome_ms == 0 ? loop_now_ms(s->swarm->x.loop) : s->swarm->first_welcome_ms;
         channel_begin(&s->out, s->out.acked);
         pump(s);
@@ -251,8 +260,14 @@ static void on_connected(void *context) {
 
 static void on_closed(void *context, const char *why) {
     struct site *s = context;
+    dialler_closed(&s->dialler);
     s->welcomed = false;
     log_limited(LOG_WARN, "swarm", "closed", "site=%s %s", s->name, why);
+}
+
+static void on_stage(void *context, enum mqtt_stage stage) {
+    struct site *s = context;
+    dialler_stage(&s->dialler, stage);
 }
 
 static void on_published(void *context, int id, const char *refusal) {
@@ -298,7 +313,7 @@ static void on_patience(void *context) {
 
 static void on_start(void *context) {
     struct site *s = context;
-    mqtt_start(s->mqtt);
+    dialler_start(&s->dialler);
 }
 
 static void on_total(void *context) {
@@ -309,8 +324,12 @@ static void on_total(void *context) {
 
 /* --- the swarm --------------------------------------------------------------------------------------------------------------------------------- */
 
-static const struct mqtt_events mqtt_events = {
-    .connected = on_connected, .closed = on_closed, .message = on_message, .published = on_published, .writable = on_writable};
+static const struct mqtt_events mqtt_events = {.stage = on_stage,
+                                               .connected = on_connected,
+                                               .closed = on_closed,
+                                               .message = on_message,
+                                               .published = on_published,
+                                               .writable = on_writable};
 
 static bool add_site(struct swarm *swarm, uint32_t number, const char *broker, uint32_t spread_ms, const char *dir,
                      struct fault *f) {
@@ -327,15 +346,10 @@ static bool add_site(struct swarm *swarm, uint32_t number, const char *broker, u
     }
     s->start = (struct loop_timer){.fire = on_start, .context = s};
     s->patience = (struct loop_timer){.fire = on_patience, .context = s};
-    struct mqtt_options o = {.endpoints = &broker,
-                             .endpoint_count = 1,
-                             .client_id = s->name,
-                             .socket_dir = s->dir,
-                             .keepalive_s = 60,
-                             .inflight_max = ON_WAY_MAX,
-                             .topics_repeat = true};
+    struct mqtt_options o = {.client_id = s->name, .socket_dir = s->dir, .inflight_max = ON_WAY_MAX, .topics_repeat = true};
     s->mqtt = mqtt_new(&swarm->x, &o, &mqtt_events, s, f);
     if (s->mqtt != NULL) {
+        dialler_init(&s->dialler, &swarm->x, s->mqtt, NULL, &broker, 1, KEEPALIVE_S);
         loop_timer_after(swarm->x.loop, &s->start, spread_ms == 0 ? 0 : chance % spread_ms);
     }
     return s->mqtt != NULL;
@@ -403,7 +417,7 @@ int main(int argc, char **argv) {
         report(&swarm);
     }
     for (uint32_t i = 0; i < swarm.site_count; i++) {
-        mqtt_stop(swarm.sites[i].mqtt);
+        dialler_stop(&swarm.sites[i].dialler);
         mqtt_free(swarm.sites[i].mqtt);
         (void)rmdir(swarm.sites[i].dir);
     }

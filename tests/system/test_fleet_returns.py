@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""200 sites, half of them of an older version, come back at once with a backlog to two cores on one PostgreSQL; meanwhile the database stands still for some seconds and one core is
+"""120 sites, half of them of an older version, come back at once with a backlog to two cores on one PostgreSQL; meanwhile the database stands still for some seconds and one core is
 killed.  If this fails, the end of a long outage takes the core down, or costs events or the sites' links."""
 import re
 from harness import *
@@ -7,7 +7,7 @@ from harness import *
 sys.path.insert(0, os.path.join(ROOT, "tests/bench"))
 from ingest import Broker
 
-SITES, EVENTS, PER_FRAME, SPREAD_MS, OLD_PERCENT = 200, 2400, 150, 1000, 50
+SITES, EVENTS, PER_FRAME, SPREAD_MS, OLD_PERCENT = 120, 4800, 150, 1000, 50
 RSS_MIB_MAX = 32 + 48  # what may wait for the storage thread, and everything else
 
 
