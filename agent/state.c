@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "agent/arrivals.h"
 #include "agent/dedup.h"
 #include "agent/kv.h"
 #include "agent/outbox.h"
@@ -215,7 +216,7 @@ static enum grey_error dispatch(struct state *s, struct facts *next, const struc
     case ENTRY_KV:
         return kv_apply(&next->kv, s->table, e, &s->changes, answer, f);
     case ENTRY_EVENTS:
-        return outbox_events(&next->outbox, &next->dedup, s->table, e, now_ms, &s->changes, answer, f);
+        return arrivals_apply(&next->outbox, &next->dedup, s->table, e, now_ms, &s->changes, answer, f);
     case ENTRY_ACK:
         return outbox_ack(&next->outbox, s->table, next->site.incarnation, payload, &s->changes, f);
     case ENTRY_LIMITS:
@@ -300,7 +301,7 @@ void state_wants(const struct entry *e, void (*want)(void *context, enum table_i
     if (e->kind == ENTRY_KV) {
         kv_wants(blob_bytes(e->payload), want, context);
     } else if (e->kind == ENTRY_EVENTS) {
-        outbox_wants(blob_bytes(e->payload), want, context);
+        arrivals_wants(blob_bytes(e->payload), want, context);
     }
 }
 

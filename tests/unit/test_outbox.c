@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "agent/outbox.h"
+#include "agent/arrivals.h"
 #include "tests/unit/rows_on_disk.h"
 
 #define HOUR_MS (3600ll * 1000)
@@ -645,7 +645,7 @@ static void a_naive_outbox_counts_the_same(void **context) {
                     sizes[i] = (uint32_t)(p.size - before);
                 }
                 struct entry e = {.index = step + 1, .kind = ENTRY_EVENTS, .payload = builder_blob(&p)};
-                enum grey_error err = outbox_events(&next, &d, t, &e, step, &changes, NULL, NULL);
+                enum grey_error err = arrivals_apply(&next, &d, t, &e, step, &changes, NULL, NULL);
                 blob_unref(e.payload);
                 memcpy(copy, m, sizeof *m);
                 assert_int_equal(err, model_add(m, ps, sizes, count, b.bytes_max) ? E_OK : E_QUEUE_FULL);
