@@ -8,12 +8,13 @@
 #include "federation/record.h"
 #include "include/grey/must.h"
 
-enum { ANSWER_FIELDS = 4 };
+enum { ANSWER_FIELDS = 4, AGE_PARTS = 8 };
 
 struct arrival {
     struct dedup_id id;
     enum event_priority priority;
     uint32_t bytes;
+    unsigned list;
     bool has_id, duplicate;
     grey_seq seq;
     raft_index index;
@@ -45,8 +46,9 @@ static enum grey_error id_reused(struct fault *f, uint32_t place, raft_index ind
 }
 
 /* Reads the batch: sizes, ids and what of it was here before.  arrivals: room for count. */
-static enum grey_error batch_read(const struct dedup *d, struct table *t, struct codec_reader *r, uint32_t count, raft_index index,
-                                  int64_t now_ms, struct arrival *arrivals, struct batch_ids *ids, struct fault *f) {
+static enum grey_error batch_read(const struct outbox *b, const struct dedup *d, struct table *t, struct codec_reader *r,
+                                  uint32_t count, raft_index index, int64_t now_ms, struct arrival *arrivals, struct batch_ids *ids,
+                                  struct fault *f) {
     for (uint32_t i = 0; i < count; i++) {
         struct arrival *a = &arrivals[i];
         size_t before = r->rest.size;
@@ -55,7 +57,10 @@ static enum grey_error batch_read(const struct dedup *d, struct table *t, struct
         if (err != E_OK) {
             return fault_set(f, err, "event %u of the batch is no record", i);
         }
-        *a = (struct arrival){.priority = event.priority, .bytes = (uint32_t)(before - r->rest.size), .has_id = event.has_id};
+        *a = (struct arrival){.priority = event.priority,
+                              .list = outbox_list_of(event.priority, bounds_class_of(&b->bounds, event.priority, event.type)),
+                              .bytes = (uint32_t)(before - r->rest.size),
+                              .has_id = event.has_id};
         if (!a->has_id) {
             continue;
         }
@@ -94,23 +99,27 @@ static enum grey_error batch_make_room(struct outbox *b, struct table *t, const 
     uint64_t held_before = loss.held_bytes;
     for (uint32_t i = 0; i < count; i++) {
         const struct arrival *a = &arrivals[i];
-        if (!a->duplicate && !loss_make_room(&loss, b, t, a->priority, a->bytes)) {
+        if (!a->duplicate && !loss_make_room(&loss, b, t, a->priority, a->bytes, changes)) {
             return fault_set(f, E_QUEUE_FULL, "%" PRIu64 " of %" PRIu64 " bytes are taken; too little of it may give way to %s",
-                             held_before, b->bytes_max, event_priority_name(a->priority));
+                             held_before, b->bounds.limits.bytes_max, event_priority_name(a->priority));
         }
     }
     loss_end(&loss, b, changes);
     return E_OK;
 }
 
-static bool segment_takes(const struct outbox *b, const struct segment *s, grey_seq seq, uint32_t bytes) {
-    return seq - s->first < b->segment_span && s->bytes + bytes <= b->segment_bytes;
+/* Events that leave for their age leave by segments: one must not span much of their time. */
+static bool takes(const struct outbox *b, const struct segment *s, const struct arrival *a, int64_t now_ms) {
+    int64_t lives_ms = outbox_time_to_live_ms(b, a->list);
+    return a->seq - s->first < b->segment_span && s->bytes + a->bytes <= b->segment_bytes &&
+           (lives_ms == 0 || now_ms - s->first_ms <= lives_ms / AGE_PARTS);
 }
 
 /* Gives numbers and writes rows.  List after list, so that one segment is in hand at a time. */
 static void batch_write(struct outbox *b, struct dedup *d, struct table *t, struct arrival *arrivals, uint32_t count,
                         raft_index index, int64_t now_ms, bool *id_added, struct builder *changes) {
     bool numbered[CHANNEL_COUNT] = {false};
+    uint64_t lists = 0; /* bit by bit */
     for (uint32_t i = 0; i < count; i++) {
         struct arrival *a = &arrivals[i];
         if (a->duplicate) {
@@ -124,6 +133,7 @@ static void batch_write(struct outbox *b, struct dedup *d, struct table *t, stru
         a->seq = b->channels[c].next_seq++;
         a->index = index;
         numbered[c] = true;
+        lists |= 1ull << a->list;
         if (a->has_id) {
             struct dedup_row row = {.priority = a->priority, .seq = a->seq, .index = index, .time_ms = now_ms};
             memcpy(row.body, a->id.body, sizeof row.body);
@@ -131,21 +141,24 @@ static void batch_write(struct outbox *b, struct dedup *d, struct table *t, stru
             *id_added = true;
         }
     }
-    for (unsigned p = 0; p < PRIORITY_COUNT; p++) {
-        struct outbox_list *list = &b->lists[p];
+    for (unsigned id = 0; id < STATE_LISTS; id++) {
+        if ((lists & 1ull << id) == 0) {
+            continue;
+        }
+        struct outbox_list *list = &b->lists[id];
         struct segment s = {0};
         bool changed = false;
         for (uint32_t i = 0; i < count; i++) {
             const struct arrival *a = &arrivals[i];
-            if (a->duplicate || a->priority != p) {
+            if (a->duplicate || a->list != id) {
                 continue;
             }
             if (!changed && list->tail_first > 0) {
-                must(segment_next(t, a->priority, list->tail_first, &s));
+                must(segment_next(t, id, list->tail_first, &s));
             }
-            if (s.count > 0 && !segment_takes(b, &s, a->seq, a->bytes)) {
+            if (s.count > 0 && !takes(b, &s, a, now_ms)) {
                 if (changed) {
-                    segment_put(changes, a->priority, &s);
+                    segment_put(changes, id, &s);
                 }
                 s.count = 0;
             }
@@ -154,13 +167,16 @@ static void batch_write(struct outbox *b, struct dedup *d, struct table *t, stru
             list->tail_first = s.first;
             list->count++;
             list->bytes += a->bytes;
-            segment_row_put(
-                changes,
-                &(struct outbox_row){
-                    .seq = a->seq, .index = index, .slot = i, .bytes = a->bytes, .time_ms = now_ms, .priority = a->priority});
+            segment_row_put(changes, &(struct outbox_row){.list = id,
+                                                          .seq = a->seq,
+                                                          .index = index,
+                                                          .slot = i,
+                                                          .bytes = a->bytes,
+                                                          .time_ms = now_ms,
+                                                          .priority = a->priority});
         }
         if (changed) {
-            segment_put(changes, (enum event_priority)p, &s);
+            segment_put(changes, id, &s);
         }
     }
     for (unsigned c = 0; c < CHANNEL_COUNT; c++) {
@@ -189,7 +205,7 @@ enum grey_error arrivals_apply(struct outbox *b, struct dedup *d, struct table *
     struct batch_ids ids;
     memset(&ids, 0, sizeof ids);
     bool dedup_changed = dedup_turn(d, now_ms, changes);
-    enum grey_error err = batch_read(d, t, &r, count, e->index, now_ms, arrivals, &ids, f);
+    enum grey_error err = batch_read(b, d, t, &r, count, e->index, now_ms, arrivals, &ids, f);
     if (err == E_OK) {
         err = batch_make_room(b, t, arrivals, count, changes, f);
     }

@@ -183,6 +183,19 @@ static enum event_priority priority_of(int64_t number) {
     return number >= 90 ? PRIORITY_CRITICAL : number >= 70 ? PRIORITY_HIGH : number >= 30 ? PRIORITY_NORMAL : PRIORITY_LOW;
 }
 
+static struct queue_limits queue_limits(const struct config *c) {
+    struct queue_limits l = {.bytes_max = (uint64_t)c->queue_size_mb * 1024u * 1024u, .age_s = (uint32_t)c->age_hours_max * 3600u};
+    for (unsigned p = PRIORITY_HIGH; p < PRIORITY_COUNT; p++) {
+        l.floor_percent[p] = (uint32_t)c->floor_percent[p];
+    }
+    for (uint32_t i = 0; i < c->time_count; i++) {
+        memcpy(l.ttls[i].type, c->times[i].type, sizeof l.ttls[i].type);
+        l.ttls[i].time_s = c->times[i].seconds;
+    }
+    l.ttl_count = c->time_count;
+    return l;
+}
+
 static bool start_node(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
     bool single = c->mode == CONFIG_MODE_SINGLE;
@@ -208,7 +221,8 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .snapshots_kept = (uint32_t)c->snapshots_kept,
                              .commit_delay_ms = (uint32_t)c->commit_delay_ms,
                              .request_timeout_ms = (uint32_t)c->provisional_after_ms,
-                             .queue_bytes_max = (uint64_t)c->queue_size_mb * 1024u * 1024u};
+                             .queue = queue_limits(c),
+                             .offline_hours_max = (uint32_t)c->offline_hours_max};
     g->node = node_new(&g->x, &o, &node_events, g, f);
     return g->node != NULL;
 }

@@ -135,6 +135,16 @@ void clockset_start(void);
 void clockset_duty(struct node *n); /* each second: a leader whose wall clock is far from the site's time asks the others */
 void clockset_message(struct node *n, raft_id from, const struct message_clock *m);
 
+/* --- ageing.c: what waits for the core grows old --------------------------------------------------------------------------------- */
+struct ageing {
+    bool proposed, overdue; /* proposed: a limit or an expiry is on its way through the log */
+    uint64_t proposed_ms;
+};
+
+void ageing_start(void);
+void ageing_leading(struct node *n); /* a new leader sees to it that its limits are in force */
+void ageing_duty(struct node *n);    /* each second, on every member: expiry where it leads, and the alarm */
+
 /* --- witness.c: in place of applying and upkeep, on a node that is a witness ----------------------------------------------------- */
 #define WITNESS_KEPT_ENTRIES 1024u /* headers that stay when the log is cut; it is cut at twice as many */
 #define WITNESS_WINDOW_ENTRIES 2048u
@@ -297,6 +307,7 @@ struct node {
     struct diskwatch diskwatch;
     struct raft_point applied_point; /* of the entry that was last applied here */
     struct clockset clockset;
+    struct ageing ageing;
     struct agreement agreement;
     raft_id fenced; /* the last one that was told so */
     struct provisional provisional;

@@ -6,7 +6,10 @@
 #include "agent/segment.h"
 #include "platform/codec.h"
 
-enum { CHANNEL_META_BYTES = 32 };
+enum { CHANNEL_META_BYTES = 56 };
+
+static_assert(STATE_LISTS == BOUNDS_CLASSES * PRIORITY_COUNT, "a list for each class and priority");
+static_assert(STATE_LISTS <= 256, "a list is a byte in keys");
 
 /* --- Rows of META ------------------------------------------------------------------------------------------------------------------ */
 
@@ -23,55 +26,57 @@ void outbox_channel_save(const struct outbox *b, enum event_channel c, struct bu
     bytes_put_be64(value + 8, channel->acked_seq);
     bytes_put_be64(value + 16, channel->gap_ranges);
     bytes_put_be64(value + 24, channel->gap_events);
+    bytes_put_be64(value + 32, channel->gap_bytes);
+    bytes_put_be64(value + 40, channel->expired_events);
+    bytes_put_be64(value + 48, channel->expired_bytes);
     table_change_put(changes, TABLE_META, meta_key(key, 'c', c), bytes_of(value, sizeof value), 0);
 }
 
-void outbox_evicted_save(const struct outbox *b, enum event_priority p, struct builder *changes) {
+void outbox_lost_save(const struct outbox *b, unsigned list, struct builder *changes) {
     uint8_t key[2], value[8];
-    bytes_put_be64(value, b->lists[p].evicted_below);
-    table_change_put(changes, TABLE_META, meta_key(key, 'e', p), bytes_of(value, sizeof value), 0);
+    bytes_put_be64(value, b->lists[list].lost_below);
+    table_change_put(changes, TABLE_META, meta_key(key, 'e', list), bytes_of(value, sizeof value), 0);
 }
 
 /* --- Loading ----------------------------------------------------------------------------------------------------------------------- */
 
-static enum grey_error list_load(struct outbox *b, struct table *t, enum event_priority p, struct fault *f) {
-    const struct outbox_channel *channel = &b->channels[event_channel_of(p)];
-    struct outbox_list *list = &b->lists[p];
+static enum grey_error list_load(struct outbox *b, struct table *t, unsigned list_id, struct fault *f) {
+    const struct outbox_channel *channel = &b->channels[state_list_channel(list_id)];
+    struct outbox_list *list = &b->lists[list_id];
     struct bytes value, key;
     uint8_t name[2], low[SEGMENT_KEY_BYTES];
-    if (table_get(t, TABLE_META, meta_key(name, 'e', p), &value) == TABLE_FOUND) {
+    if (table_get(t, TABLE_META, meta_key(name, 'e', list_id), &value) == TABLE_FOUND) {
         if (value.size != 8 || bytes_get_be64(value.data) > channel->next_seq) {
-            return fault_set(f, E_CORRUPT, "row \"e%u\" of the state is not one", (unsigned)p);
+            return fault_set(f, E_CORRUPT, "row \"e%c\" of the state is not one", (char)('0' + list_id));
         }
-        list->evicted_below = bytes_get_be64(value.data);
+        list->lost_below = bytes_get_be64(value.data);
     }
-    grey_seq above = channel->acked_seq < list->evicted_below ? list->evicted_below : channel->acked_seq + 1;
+    grey_seq above = channel->acked_seq < list->lost_below ? list->lost_below : channel->acked_seq + 1;
     raft_index ref;
-    state_outbox_key(p, 0, low);
-    while (table_next(t, TABLE_SEGMENT, bytes_of(low, sizeof low), &key, &value, &ref) && key.data[0] == p) {
+    state_outbox_key(list_id, 0, low);
+    while (table_next(t, TABLE_SEGMENT, bytes_of(low, sizeof low), &key, &value, &ref) && key.data[0] == list_id) {
         struct segment s;
         if (!segment_decode(key, value, &s) || s.first < above || s.last >= channel->next_seq) {
-            return fault_set(f, E_CORRUPT, "a segment of the %s events of the state is not one", event_priority_name(p));
+            return fault_set(f, E_CORRUPT, "a segment of the %s events of the state is not one",
+                             event_priority_name(outbox_priority_of(list_id)));
         }
         list->count += s.count;
         list->bytes += s.bytes;
         list->tail_first = s.first;
         above = s.last + 1;
-        state_outbox_key(p, above, low);
+        state_outbox_key(list_id, above, low);
     }
     return E_OK;
 }
 
 enum grey_error outbox_load(struct outbox *b, struct table *t, struct fault *f) {
-    *b = (struct outbox){.bytes_max = OUTBOX_BYTES_MAX_DEFAULT, .segment_span = SEGMENT_SPAN, .segment_bytes = SEGMENT_BYTES};
+    *b = (struct outbox){.segment_span = SEGMENT_SPAN, .segment_bytes = SEGMENT_BYTES};
+    enum grey_error err = bounds_load(&b->bounds, t, f);
+    if (err != E_OK) {
+        return err;
+    }
     struct bytes value;
     uint8_t name[2];
-    if (table_get(t, TABLE_META, bytes_str("limits"), &value) == TABLE_FOUND) {
-        if (value.size != 8) {
-            return fault_set(f, E_CORRUPT, "row \"limits\" of the state is not one");
-        }
-        b->bytes_max = bytes_get_be64(value.data);
-    }
     for (unsigned c = 0; c < CHANNEL_COUNT; c++) {
         struct outbox_channel *channel = &b->channels[c];
         *channel = (struct outbox_channel){.next_seq = 1};
@@ -83,14 +88,16 @@ enum grey_error outbox_load(struct outbox *b, struct table *t, struct fault *f) 
             channel->acked_seq = bytes_get_be64(value.data + 8);
             channel->gap_ranges = bytes_get_be64(value.data + 16);
             channel->gap_events = bytes_get_be64(value.data + 24);
+            channel->gap_bytes = bytes_get_be64(value.data + 32);
+            channel->expired_events = bytes_get_be64(value.data + 40);
+            channel->expired_bytes = bytes_get_be64(value.data + 48);
         }
         if (value.size != CHANNEL_META_BYTES || channel->acked_seq >= channel->next_seq) {
             return fault_set(f, E_CORRUPT, "row \"c%u\" of the state is not one", c);
         }
     }
-    enum grey_error err = E_OK;
-    for (unsigned p = 0; p < PRIORITY_COUNT && err == E_OK; p++) {
-        err = list_load(b, t, (enum event_priority)p, f);
+    for (unsigned list = 0; list < STATE_LISTS && err == E_OK; list++) {
+        err = list_load(b, t, list, f);
     }
     return err;
 }
@@ -104,12 +111,12 @@ void payload_ack(struct builder *out, uint64_t incarnation, enum event_channel c
     codec_put_uint(out, acked_seq);
 }
 
-static void list_ack(struct outbox *b, struct table *t, enum event_priority p, grey_seq acked_seq, struct builder *changes) {
-    struct outbox_list *list = &b->lists[p];
+static void list_ack(struct outbox *b, struct table *t, unsigned list_id, grey_seq acked_seq, struct builder *changes) {
+    struct outbox_list *list = &b->lists[list_id];
     struct segment s;
     grey_seq from = 0;
     bool cut = false;
-    while (list->count > 0 && segment_next(t, p, from, &s) && s.first <= acked_seq) {
+    while (list->count > 0 && segment_next(t, list_id, from, &s) && s.first <= acked_seq) {
         list->count -= s.count;
         list->bytes -= s.bytes;
         from = s.last + 1;
@@ -131,10 +138,10 @@ static void list_ack(struct outbox *b, struct table *t, enum event_priority p, g
     if (list->count == 0) {
         list->tail_first = 0;
     }
-    segment_delete_below(changes, TABLE_OUTBOX, p, acked_seq + 1);
-    segment_delete_below(changes, TABLE_SEGMENT, p, acked_seq + 1); /* of a segment that was cut, the key is below too */
+    segment_delete_below(changes, TABLE_OUTBOX, list_id, acked_seq + 1);
+    segment_delete_below(changes, TABLE_SEGMENT, list_id, acked_seq + 1); /* of a segment that was cut, the key is below too */
     if (cut) {
-        segment_put(changes, p, &s);
+        segment_put(changes, list_id, &s);
     }
 }
 
@@ -160,52 +167,76 @@ enum grey_error outbox_ack(struct outbox *b, struct table *t, uint64_t incarnati
     if (acked_seq <= channel->acked_seq) {
         return E_OK;
     }
-    channel->acked_seq = acked_seq;
-    for (unsigned p = 0; p < PRIORITY_COUNT; p++) {
-        if (event_channel_of((enum event_priority)p) == c) {
-            list_ack(b, t, (enum event_priority)p, acked_seq, changes);
+    bool gaps = false;
+    for (unsigned list = 0; list < STATE_LISTS; list++) {
+        if (state_list_channel(list) == c) {
+            gaps = gaps || b->lists[list].lost_below > channel->acked_seq + 1;
+            list_ack(b, t, list, acked_seq, changes);
         }
     }
+    if (gaps) { /* those that end behind stay whole */
+        uint8_t low[SEGMENT_KEY_BYTES], high[SEGMENT_KEY_BYTES];
+        state_gap_key(c, 0, low);
+        state_gap_key(c, acked_seq + 1, high);
+        table_change_delete_range(changes, TABLE_GAP, bytes_of(low, sizeof low), bytes_of(high, sizeof high));
+    }
+    channel->acked_seq = acked_seq;
     outbox_channel_save(b, c, changes);
     return E_OK;
 }
 
-void payload_limits(struct builder *out, uint64_t queue_bytes_max) {
-    codec_put_array(out, 1);
-    codec_put_uint(out, queue_bytes_max);
-}
-
 enum grey_error outbox_limits(struct outbox *b, struct bytes payload, struct builder *changes, struct fault *f) {
-    struct codec_reader r;
-    codec_reader_init(&r, payload);
-    uint64_t fields = codec_array(&r, 1), bytes_max = codec_uint(&r, UINT64_MAX / 4);
-    enum grey_error err = codec_end(&r);
-    if (err != E_OK || fields != 1 || bytes_max == 0) {
-        return fault_set(f, err != E_OK ? err : E_BAD_MESSAGE, "the payload holds no limits");
+    struct queue_limits limits;
+    uint32_t used = 0;
+    enum grey_error err = bounds_read(payload, &limits);
+    if (err != E_OK) {
+        return fault_set(f, err, "the payload holds no limits");
     }
-    b->bytes_max = bytes_max;
-    uint8_t value[8];
-    bytes_put_be64(value, bytes_max);
-    table_change_put(changes, TABLE_META, bytes_str("limits"), bytes_of(value, sizeof value), 0);
+    for (unsigned list = 0; list < STATE_LISTS; list++) {
+        used |= b->lists[list].count > 0 ? 1u << list / PRIORITY_COUNT : 0;
+    }
+    if (bounds_adopt(&b->bounds, &limits, used) != E_OK) {
+        return fault_set(f, E_BUSY, "events of too many former times to live still wait");
+    }
+    bounds_save(&b->bounds, changes);
     return E_OK;
 }
 
 /* --- Questions --------------------------------------------------------------------------------------------------------------------- */
+
+int64_t outbox_time_to_live_ms(const struct outbox *b, unsigned list) {
+    return outbox_priority_of(list) == PRIORITY_CRITICAL ? 0 : (int64_t)b->bounds.class_s[list / PRIORITY_COUNT] * 1000;
+}
+
+int64_t outbox_expiry_ms(const struct outbox *b, struct table *t) {
+    int64_t first_ms = INT64_MAX;
+    for (unsigned list = 0; list < STATE_LISTS; list++) {
+        int64_t lives_ms = outbox_time_to_live_ms(b, list);
+        struct segment s;
+        if (lives_ms > 0 && b->lists[list].count > 0 && segment_next(t, list, 0, &s) && s.last_ms + lives_ms < first_ms) {
+            first_ms = s.last_ms + lives_ms;
+        }
+    }
+    return first_ms;
+}
 
 void outbox_channel_facts(const struct outbox *b, struct table *t, enum event_channel c, struct channel_facts *out) {
     const struct outbox_channel *channel = &b->channels[c];
     *out = (struct channel_facts){.next_seq = channel->next_seq,
                                   .acked_seq = channel->acked_seq,
                                   .gap_ranges = channel->gap_ranges,
-                                  .gap_events = channel->gap_events};
-    for (unsigned p = 0; p < PRIORITY_COUNT; p++) {
+                                  .gap_events = channel->gap_events,
+                                  .gap_bytes = channel->gap_bytes,
+                                  .expired_events = channel->expired_events,
+                                  .expired_bytes = channel->expired_bytes};
+    for (unsigned list = 0; list < STATE_LISTS; list++) {
         struct segment s;
-        if (event_channel_of((enum event_priority)p) != c || b->lists[p].count == 0) {
+        if (b->lists[list].count == 0 || state_list_channel(list) != c) {
             continue;
         }
-        out->pending_count += b->lists[p].count;
-        out->pending_bytes += b->lists[p].bytes;
-        if (segment_next(t, (enum event_priority)p, 0, &s) && (out->oldest_time_ms == 0 || s.first_ms < out->oldest_time_ms)) {
+        out->pending_count += b->lists[list].count;
+        out->pending_bytes += b->lists[list].bytes;
+        if (segment_next(t, list, 0, &s) && (out->oldest_time_ms == 0 || s.first_ms < out->oldest_time_ms)) {
             out->oldest_time_ms = s.first_ms;
         }
     }

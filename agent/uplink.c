@@ -68,7 +68,8 @@ struct uplink {
     grey_epoch epoch;
     uint64_t session, gather_session, message_id;
     uint64_t hello_ms, hello_wait_ms, patience_ms, acks_proposed_ms;
-    uint32_t hellos; /* on this connection without a welcome */
+    uint32_t hellos;     /* on this connection without a welcome */
+    uint32_t core_level; /* feature level of the core that welcomed this session */
     struct stream streams[CHANNEL_COUNT];
     struct channel_turns turns;
     struct channel_pace pace;
@@ -323,6 +324,7 @@ static void take_welcome(struct uplink *u, const struct sync_welcome *w) {
         return;
     }
     u->welcomed = true;
+    u->core_level = w->feature_level;
     node_core_time(u->node, w->time_ms);
     u->hello_due = false;
     u->hellos = 0;
@@ -492,6 +494,7 @@ static void gathered(void *context, struct sync_events *e) {
     }
     e->incarnation = site.incarnation;
     e->epoch = u->epoch;
+    e->sized_gaps = u->core_level >= 2;
     build_frame(u, e);
     metrics_add(&sent_events, (unsigned)e->channel, e->item_count);
     pump(u);

@@ -135,7 +135,10 @@ static void run_hello(struct storage_job *storage, struct store *store) {
     if (storage->err != E_OK) {
         return;
     }
-    job->reply.welcome = (struct sync_welcome){.incarnation = h.incarnation, .epoch = h.epoch, .time_ms = now_wall_ms()};
+    job->reply.welcome = (struct sync_welcome){.incarnation = h.incarnation,
+                                               .epoch = h.epoch,
+                                               .time_ms = now_wall_ms(),
+                                               .feature_level = h.feature_level >= 2 ? FEATURE_LEVEL : 1};
     storage->err =
         store_hello(store, job->site.text, &h, now_wall_ms(), job->reply.welcome.position, &job->rolled_back, &storage->fault);
 }

@@ -63,7 +63,7 @@ enum statement {
     " ORDER BY seq LIMIT ?4"
 
 #define GAPS_SQL                                                                                                                   \
-    "SELECT inc, channel, from_seq, to_seq, reason, received_ms FROM gap WHERE inc = ?1 AND channel = ?2 AND from_seq > ?3"        \
+    "SELECT inc, channel, from_seq, to_seq, reason, received_ms, bytes FROM gap WHERE inc = ?1 AND channel = ?2 AND from_seq > ?3" \
     " ORDER BY from_seq LIMIT ?4"
 
 #define SITES_SQL                                                                                                                  \
@@ -86,7 +86,8 @@ static const char *const sql[STATEMENT_COUNT] = {
     [POSITION_SET] = "INSERT INTO position VALUES(?1, ?2, ?3, ?3) ON CONFLICT DO UPDATE SET seq = ?3, known = max(known, ?3)",
     [POSITION_KNOWN] = "INSERT INTO position VALUES(?1, ?2, 0, ?3) ON CONFLICT DO UPDATE SET known = max(known, ?3)",
     [EVENT_ADD] = "INSERT OR IGNORE INTO event VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-    [GAP_ADD] = "INSERT OR IGNORE INTO gap VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+    [GAP_ADD] =
+        "INSERT OR IGNORE INTO gap(inc, channel, from_seq, to_seq, reason, received_ms, bytes) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     [SITES] = SITES_SQL,
     [POSITIONS] = "SELECT channel, seq, known FROM position WHERE inc = ?1 ORDER BY channel",
     [EVENTS] = EVENTS_SQL,
@@ -121,6 +122,9 @@ struct store *store_open(const char *where, struct fault *f) {
         ok = false;
     }
     ok = ok && db_exec(s->db, schema_added, f) == E_OK;
+    if (ok && db_number(s->db, "SELECT count(*) FROM pragma_table_info('gap') WHERE name = 'bytes'", 0) == 0) {
+        ok = db_exec(s->db, "ALTER TABLE gap ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;", f) == E_OK;
+    }
     for (int i = 0; i < STATEMENT_COUNT && ok; i++) {
         ok = db_prepare(s->db, sql[i], &s->statements[i], f) == E_OK;
     }
@@ -276,8 +280,8 @@ enum grey_error store_hello(struct store *s, const char *site, const struct sync
         err = position(s, inc[0], c, &positions[i], f);
         *rolled_back = *rolled_back || positions[i] >= h->channels[i].next_seq;
         if (err == E_OK && acked > positions[i]) {
-            err = run(s, GAP_ADD, (int64_t[]){inc[0], i, (int64_t)positions[i] + 1, (int64_t)acked, SYNC_GAP_CORE_RESTORED, now_ms},
-                      6, f);
+            err = run(s, GAP_ADD,
+                      (int64_t[]){inc[0], i, (int64_t)positions[i] + 1, (int64_t)acked, SYNC_GAP_CORE_RESTORED, now_ms, 0}, 7, f);
             err = err != E_OK ? err : set_position(s, inc[0], c, acked, f);
             positions[i] = acked;
         }
@@ -325,10 +329,14 @@ enum grey_error store_events(struct store *s, const char *site, const struct syn
         taken->unreadable += record_decode(&r, &event) != E_OK || codec_end(&r) != E_OK;
     }
     for (uint32_t i = 0; i < e->gap_count && err == E_OK; i++) {
-        grey_seq from = e->gaps[i].from_seq > taken->position ? e->gaps[i].from_seq : taken->position + 1;
-        if (from <= e->gaps[i].to_seq) {
+        const struct sync_gap *gap = &e->gaps[i];
+        grey_seq from = gap->from_seq > taken->position ? gap->from_seq : taken->position + 1;
+        if (from <= gap->to_seq) { /* what stood before the position has its share of the bytes there */
+            uint64_t all = gap->to_seq - gap->from_seq + 1, here = gap->to_seq - from + 1;
+            uint64_t bytes = gap->bytes / all * here + gap->bytes % all * here / all;
             err = run(s, GAP_ADD,
-                      (int64_t[]){inc[0], e->channel, (int64_t)from, (int64_t)e->gaps[i].to_seq, e->gaps[i].reason, now_ms}, 6, f);
+                      (int64_t[]){inc[0], e->channel, (int64_t)from, (int64_t)gap->to_seq, gap->reason, now_ms, (int64_t)bytes}, 7,
+                      f);
         }
     }
     if (err == E_OK && e->to_seq > taken->position) {
@@ -584,6 +592,8 @@ static void put_gap(struct json_writer *w, const char *site, struct db_statement
     json_int(w, db_int(st, 3));
     json_key(w, "reason");
     json_str(w, sync_gap_reason_name((enum sync_gap_reason)db_int(st, 4)));
+    json_key(w, "bytes");
+    json_int(w, db_int(st, 6));
     put_time(w, "received", db_int(st, 5));
     json_close(w);
 }

@@ -14,6 +14,8 @@ const char *sync_gap_reason_name(enum sync_gap_reason r) {
         return "core-restored";
     case SYNC_GAP_UNREADABLE:
         return "unreadable";
+    case SYNC_GAP_EXPIRED:
+        return "expired";
     }
     return "?";
 }
@@ -45,7 +47,7 @@ void sync_put_hello(struct builder *out, const struct sync_hello *h) {
     }
 }
 
-/* [kind, incarnation, epoch, channel, from, to, [[seq - from, index, time, record] ...], [[from, to, reason] ...]] */
+/* [kind, incarnation, epoch, channel, from, to, [[seq - from, index, time, record] ...], [[from, to, reason, bytes] ...]] */
 void sync_put_events(struct builder *out, const struct sync_events *e) {
     head(out, MESSAGE_UP_EVENTS, 7);
     codec_put_uint(out, e->incarnation);
@@ -64,15 +66,20 @@ void sync_put_events(struct builder *out, const struct sync_events *e) {
     }
     codec_put_array(out, e->gap_count);
     for (uint32_t i = 0; i < e->gap_count; i++) {
-        codec_put_array(out, 3);
+        enum sync_gap_reason reason = e->gaps[i].reason;
+        codec_put_array(out, e->sized_gaps ? 4 : 3);
         codec_put_uint(out, e->gaps[i].from_seq);
         codec_put_uint(out, e->gaps[i].to_seq);
-        codec_put_uint(out, (uint64_t)e->gaps[i].reason);
+        codec_put_uint(out, (uint64_t)(!e->sized_gaps && reason == SYNC_GAP_EXPIRED ? SYNC_GAP_EVICTED : reason));
+        if (e->sized_gaps) {
+            codec_put_uint(out, e->gaps[i].bytes);
+        }
     }
 }
 
 static void put_positions(struct builder *out, enum message_kind kind, const struct sync_welcome *w) {
-    head(out, kind, 4);
+    bool levelled = kind == MESSAGE_DOWN_WELCOME && w->feature_level > 1;
+    head(out, kind, levelled ? 5 : 4);
     codec_put_uint(out, w->incarnation);
     codec_put_uint(out, w->epoch);
     codec_put_array(out, CHANNEL_COUNT);
@@ -80,6 +87,9 @@ static void put_positions(struct builder *out, enum message_kind kind, const str
         codec_put_uint(out, w->position[i]);
     }
     codec_put_int(out, w->time_ms);
+    if (levelled) {
+        codec_put_uint(out, w->feature_level);
+    }
 }
 
 void sync_put_welcome(struct builder *out, const struct sync_welcome *w) {
@@ -194,10 +204,13 @@ enum grey_error sync_get_events(struct bytes content, struct sync_events *e, str
     }
     e->gap_count = (uint32_t)codec_array(&r, SYNC_GAPS_MAX);
     for (uint32_t i = 0; i < e->gap_count && r.err == E_OK; i++) {
-        want(&r, 3);
+        uint64_t fields = codec_array(&r, 4);
+        e->sized_gaps = fields == 4;
+        r.err = r.err == E_OK && fields < 3 ? E_BAD_MESSAGE : r.err;
         gaps[i].from_seq = codec_uint(&r, INT64_MAX - 1);
         gaps[i].to_seq = codec_uint(&r, INT64_MAX - 1);
-        gaps[i].reason = (enum sync_gap_reason)codec_uint(&r, SYNC_GAP_UNREADABLE);
+        gaps[i].reason = (enum sync_gap_reason)codec_uint(&r, SYNC_GAP_EXPIRED);
+        gaps[i].bytes = e->sized_gaps ? codec_uint(&r, INT64_MAX) : 0;
         r.err = r.err == E_OK && gaps[i].reason < SYNC_GAP_EVICTED ? E_BAD_MESSAGE : r.err;
     }
     e->items = items;
@@ -215,7 +228,9 @@ enum grey_error sync_get_events(struct bytes content, struct sync_events *e, str
 static enum grey_error get_positions(struct bytes content, enum message_kind kind, struct sync_welcome *w) {
     struct codec_reader r;
     memset(w, 0, sizeof *w);
-    begin(&r, content, kind, 4);
+    codec_reader_init(&r, content);
+    bool levelled = codec_array(&r, 6) == 6 && kind == MESSAGE_DOWN_WELCOME;
+    begin(&r, content, kind, levelled ? 5 : 4);
     w->incarnation = codec_uint(&r, INT64_MAX);
     w->epoch = codec_uint(&r, INT64_MAX);
     want(&r, CHANNEL_COUNT);
@@ -223,6 +238,7 @@ static enum grey_error get_positions(struct bytes content, enum message_kind kin
         w->position[i] = codec_uint(&r, INT64_MAX);
     }
     w->time_ms = codec_int(&r);
+    w->feature_level = levelled ? (uint32_t)codec_uint(&r, UINT32_MAX) : 1;
     return codec_end(&r);
 }
 

@@ -136,8 +136,39 @@ static void a_range_is_covered_completely(void **state) {
     assert_int_equal(round_trip(&wide, &back), E_OK);
     gaps[0].reason = (enum sync_gap_reason)0;
     assert_int_equal(round_trip(&wide, &back), E_BAD_MESSAGE);
-    gaps[0].reason = (enum sync_gap_reason)4;
+    gaps[0].reason = (enum sync_gap_reason)5;
     assert_int_equal(round_trip(&wide, &back), E_BAD_MESSAGE);
+}
+
+/* A site speaks to a core that is a version behind, and the other way round: what it lost must come through all the same. */
+static void sizes_of_gaps_are_said_to_who_knows_them(void **state) {
+    (void)state;
+    struct sync_events back;
+    struct sync_events e = {.incarnation = 1, .from_seq = 1, .to_seq = 7, .gaps = gaps, .gap_count = 2};
+    gaps[0] = (struct sync_gap){.from_seq = 1, .to_seq = 4, .reason = SYNC_GAP_EXPIRED, .bytes = 900};
+    gaps[1] = (struct sync_gap){.from_seq = 5, .to_seq = 7, .reason = SYNC_GAP_EVICTED, .bytes = INT64_MAX};
+    assert_int_equal(round_trip(&e, &back), E_OK);
+    assert_false(back.sized_gaps);
+    assert_int_equal(back.gaps[0].reason, SYNC_GAP_EVICTED);
+    assert_int_equal(back.gaps[0].bytes, 0);
+    e.sized_gaps = true;
+    assert_int_equal(round_trip(&e, &back), E_OK);
+    assert_true(back.sized_gaps);
+    assert_int_equal(back.gaps[0].reason, SYNC_GAP_EXPIRED);
+    assert_int_equal(back.gaps[0].bytes, 900);
+    assert_int_equal(back.gaps[1].bytes, INT64_MAX);
+    struct builder b;
+    struct sync_welcome w = {.incarnation = 7, .epoch = 3, .feature_level = 1}, w2;
+    builder_init(&b, 256);
+    for (uint32_t level = 1; level <= 3; level++) {
+        w.feature_level = level;
+        builder_reset(&b);
+        sync_put_welcome(&b, &w);
+        assert_int_equal(builder_bytes(&b).data[0], level == 1 ? 0x85 : 0x86);
+        assert_int_equal(sync_get_welcome(builder_bytes(&b), &w2), E_OK);
+        assert_int_equal(w2.feature_level, level);
+    }
+    builder_free(&b);
 }
 
 static void numbers_have_bounds(void **state) {
@@ -207,6 +238,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_bytes),
         cmocka_unit_test(a_range_is_covered_completely),
+        cmocka_unit_test(sizes_of_gaps_are_said_to_who_knows_them),
         cmocka_unit_test(numbers_have_bounds),
         cmocka_unit_test(topics_name_site_and_channel),
     };

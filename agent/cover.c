@@ -1,0 +1,87 @@
+#include "agent/cover.h"
+
+#include "include/grey/must.h"
+
+static_assert((int)GAP_EVICTED == (int)SYNC_GAP_EVICTED && (int)GAP_EXPIRED == (int)SYNC_GAP_EXPIRED, "one numbering of reasons");
+
+void cover_begin(struct cover *c, grey_seq from) {
+    must(from > 0);
+    *c = (struct cover){.from = from};
+}
+
+void cover_free(struct cover *c) {
+    mem_free(c->rows);
+    *c = (struct cover){0};
+}
+
+/* A place for one more row, if need be that of the one that begins last.  NULL: it begins last itself. */
+static struct cover_row *place(struct cover *c, grey_seq first) {
+    if (c->count < c->room) {
+        return &c->rows[c->count++];
+    }
+    struct cover_row *last = &c->rows[0];
+    for (uint32_t i = 1; i < c->count; i++) {
+        last = c->rows[i].segment.first > last->segment.first ? &c->rows[i] : last;
+    }
+    return first < last->segment.first ? last : NULL;
+}
+
+enum grey_error cover_add(struct cover *c, struct bytes key, struct bytes value) {
+    struct cover_row row;
+    if (!segment_gap_decode(key, value, &row.segment, &row.reason)) {
+        return E_CORRUPT;
+    }
+    c->seen = row.segment.last;
+    if (row.segment.last < c->from) {
+        return E_OK;
+    }
+    if (c->count == c->room && c->room < COVER_ROWS_MAX) {
+        uint32_t room = c->room == 0 ? 8 : c->room * 4 < COVER_ROWS_MAX ? c->room * 4 : COVER_ROWS_MAX;
+        struct cover_row *rows = mem_grow(c->rows, room, sizeof *rows);
+        if (rows == NULL) {
+            return E_NO_MEMORY;
+        }
+        c->rows = rows;
+        c->room = room;
+    }
+    struct cover_row *at = place(c, row.segment.first);
+    if (at != NULL) {
+        *at = row;
+    }
+    return E_OK;
+}
+
+bool cover_enough(const struct cover *c, grey_seq to) {
+    return c->seen >= to + SEGMENT_SPAN || (c->count == COVER_ROWS_MAX && c->seen >= c->from + SEGMENT_SPAN);
+}
+
+static const struct cover_row *row_of(const struct cover *c, grey_seq seq) {
+    for (uint32_t i = 0; i < c->count; i++) {
+        if (segment_holds(&c->rows[i].segment, seq)) {
+            return &c->rows[i];
+        }
+    }
+    return NULL;
+}
+
+bool cover_gap(const struct cover *c, grey_seq first, grey_seq last, struct sync_gap *out) {
+    must(first >= c->from && first <= last);
+    const struct cover_row *row = row_of(c, first);
+    if (row == NULL) {
+        return false;
+    }
+    *out = (struct sync_gap){.from_seq = first, .to_seq = first, .reason = (enum sync_gap_reason)row->reason};
+    while (row != NULL && (enum sync_gap_reason)row->reason == out->reason) {
+        grey_seq begin = out->to_seq, end = begin;
+        while (end < last && segment_holds(&row->segment, end + 1)) {
+            end++;
+        }
+        out->bytes += segment_share(&row->segment, begin, end);
+        out->to_seq = end;
+        row = end < last ? row_of(c, end + 1) : NULL;
+        if (row != NULL && (enum sync_gap_reason)row->reason == out->reason) {
+            out->to_seq = end + 1;
+        }
+    }
+    return true;
+}

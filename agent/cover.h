@@ -1,0 +1,33 @@
+/* cover.h: what became of the numbers of a channel that have no row any more: which gap tells the core of them.  Pure.
+ *
+ * Rows of TABLE_GAP are added as a scan from (channel, from) finds them, in the order of their keys; then cover_gap answers.  Rows
+ * overlap (each holds numbers of one list), so a number is known to be in none only if all that begin before it were added; one that
+ * is not found is to be asked for again. */
+#ifndef AGENT_COVER_H
+#define AGENT_COVER_H
+
+#include "agent/segment.h"
+#include "federation/sync.h"
+
+#define COVER_ROWS_MAX 256u /* kept: those that begin first */
+
+struct cover_row {
+    struct segment segment;
+    enum gap_reason reason;
+};
+
+struct cover {
+    grey_seq from, seen; /* seen: last number of the last row added */
+    struct cover_row *rows;
+    uint32_t count, room;
+};
+
+void cover_begin(struct cover *c, grey_seq from); /* numbers below are of no interest */
+void cover_free(struct cover *c);
+enum grey_error cover_add(struct cover *c, struct bytes key, struct bytes value); /* E_CORRUPT, E_NO_MEMORY */
+/* No row behind those that were added tells more of from..to, or there is no room for it and a part of that is known. */
+bool cover_enough(const struct cover *c, grey_seq to);
+/* The gap that begins at `first` (at least from), as far as one reason goes and up to `last`.  False: `first` is in no row added. */
+bool cover_gap(const struct cover *c, grey_seq first, grey_seq last, struct sync_gap *out);
+
+#endif
