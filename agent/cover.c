@@ -85,3 +85,24 @@ bool cover_gap(const struct cover *c, grey_seq first, grey_seq last, struct sync
     }
     return true;
 }
+
+void cover_events(const struct cover *c, const struct outbox_row *rows, uint32_t row_count, grey_seq known, cover_record *record,
+                  void *context, struct sync_item *items, struct sync_gap *gaps, struct sync_events *e) {
+    must(row_count <= SYNC_ITEMS_MAX && known + 1 >= c->from);
+    *e = (struct sync_events){.channel = e->channel, .from_seq = c->from, .to_seq = c->from - 1, .items = items, .gaps = gaps};
+    grey_seq next = c->from;
+    for (uint32_t i = 0; i <= row_count; i++) {
+        grey_seq upto = i < row_count ? rows[i].seq : known + 1;
+        while (next < upto && e->gap_count < SYNC_GAPS_MAX && cover_gap(c, next, upto - 1, &gaps[e->gap_count])) {
+            next = gaps[e->gap_count++].to_seq + 1;
+        }
+        struct bytes bytes;
+        if (i == row_count || next != upto || !record(context, i, &bytes)) {
+            break; /* what stays of a hole, if anything, was on the move and is looked for again */
+        }
+        items[e->item_count++] =
+            (struct sync_item){.seq = next, .index = rows[i].index, .time_ms = rows[i].time_ms, .record = bytes};
+        next++;
+    }
+    e->to_seq = next - 1;
+}

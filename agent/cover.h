@@ -30,4 +30,11 @@ bool cover_enough(const struct cover *c, grey_seq to);
 /* The gap that begins at `first` (at least from), as far as one reason goes and up to `last`.  False: `first` is in no row added. */
 bool cover_gap(const struct cover *c, grey_seq first, grey_seq last, struct sync_gap *out);
 
+/* The next frame: what follows each other without a hole from `from` on.  rows: ascending, all there are up to `known`, at most
+ * SYNC_ITEMS_MAX; record gives the record of one, or false: it cannot be had now, and the frame ends before it.  items, gaps: room for
+ * row_count and SYNC_GAPS_MAX.  e->to_seq < e->from_seq: there is nothing yet. */
+typedef bool cover_record(void *context, uint32_t row, struct bytes *record);
+void cover_events(const struct cover *c, const struct outbox_row *rows, uint32_t row_count, grey_seq known, cover_record *record,
+                  void *context, struct sync_item *items, struct sync_gap *gaps, struct sync_events *e);
+
 #endif

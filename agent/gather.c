@@ -145,34 +145,33 @@ static void note_unreadable(struct gather *g, unsigned list, grey_seq seq, raft_
     }
 }
 
+struct records {
+    struct gather *g;
+    struct walk walk;
+    uint32_t payload;
+};
+
+static bool record_of(void *context, uint32_t i, struct bytes *record) {
+    struct records *r = context;
+    const struct outbox_row *row = &r->g->rows[i];
+    while (r->g->indexes[r->payload] != row->index) {
+        r->payload++;
+    }
+    bool had = take_record(r->g, &r->walk, r->payload, row->slot, record);
+    if (!had) {
+        note_unreadable(r->g, row->list, row->seq, row->index);
+    }
+    return had;
+}
+
 /* Rows and payloads are there: what follows each other without a hole. */
 static void make_events(struct gather *g) {
     struct sync_item *items = mem_new(ROWS_MAX, sizeof *items);
     struct sync_gap *gaps = mem_new(SYNC_GAPS_MAX, sizeof *gaps);
-    struct sync_events e = {.channel = g->channel, .from_seq = g->from, .to_seq = g->from - 1, .items = items, .gaps = gaps};
-    struct walk walk = {0};
-    uint32_t payload = 0;
-    grey_seq next = g->from;
-    for (uint32_t i = 0; i <= g->row_count && items != NULL && gaps != NULL; i++) {
-        grey_seq upto = i < g->row_count ? g->rows[i].seq : g->scanned_to + 1;
-        while (next < upto && e.gap_count < SYNC_GAPS_MAX && cover_gap(&g->cover, next, upto - 1, &gaps[e.gap_count])) {
-            e.to_seq = gaps[e.gap_count++].to_seq;
-            next = e.to_seq + 1;
-        } /* what stays of the hole, if anything, was on the move and is looked for again */
-        if (i == g->row_count || next < upto) {
-            break;
-        }
-        const struct outbox_row *row = &g->rows[i];
-        while (g->indexes[payload] != row->index) {
-            payload++;
-        }
-        struct bytes record;
-        if (!take_record(g, &walk, payload, row->slot, &record)) {
-            note_unreadable(g, row->list, next, row->index);
-            break;
-        }
-        items[e.item_count++] = (struct sync_item){.seq = next, .index = row->index, .time_ms = row->time_ms, .record = record};
-        e.to_seq = next++;
+    struct sync_events e = {.channel = g->channel, .from_seq = g->from, .to_seq = g->from - 1};
+    struct records records = {.g = g};
+    if (items != NULL && gaps != NULL) {
+        cover_events(&g->cover, g->rows, g->row_count, g->scanned_to, record_of, &records, items, gaps, &e);
     }
     /* The records lie in the payloads, which must outlive the call; g may be begun anew in it. */
     struct blob **payloads = g->payloads;
