@@ -37,6 +37,7 @@ PROGRAMS := $(addprefix $(BUILD)/,$(if $(wildcard agent/greyd.c),greyd) $(if $(w
             $(if $(wildcard core/grey_core.c),grey-core))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 SIM_O := $(call objects,$(wildcard tests/sim/*.c))
+WEEK_O := $(call objects,$(wildcard tests/week/*.c))
 
 # Pure modules: no system call, no clock, no allocator but platform/bytes (docs/ARCHITECTURE.md).  COMPUTE: what they may use below.
 COMPUTE := platform/bytes.c platform/fault.c platform/codec.c platform/json.c platform/yaml.c platform/compress.c platform/digest.c \
@@ -76,6 +77,9 @@ $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(ARCHIVES)
 	@mkdir -p $(@D)
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(ARCHIVES) -lcmocka $(LIBS)
 $(BUILD)/sim: $(SIM_O) $(ARCHIVES)
+	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+$(BUILD)/week: $(WEEK_O) $(ARCHIVES)
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 # --- Fuzz targets: tests/fuzz/fuzz_X.c, libFuzzer with address and undefined-behaviour sanitizers, always clang. -------------------
