@@ -96,7 +96,7 @@ $(FUZZ_BUILD)/fuzz_%: $(FUZZ_BUILD)/obj/tests/fuzz/fuzz_%.o $(FUZZ_BUILD)/libfuz
 	$(call say,LD,$@) clang -fsanitize=fuzzer,address,undefined -o $@ $^ -Wl,--as-needed $(LIBS)
 
 # --- Checks ----------------------------------------------------------------------------------------------------------------------
-.PHONY: layers pure symbols unit sim-brief sim sim-mutants nightly fuzz-brief system format format-check lint docs-check check check-now check-all check-all-now sanitize deps
+.PHONY: layers pure symbols unit sim-brief sim week week-brief sim-mutants nightly fuzz-brief system format format-check lint docs-check check check-now check-all check-all-now sanitize deps
 layers: ## every include line keeps to docs/ARCHITECTURE.md
 	$(Q)tests/script/tap.sh tests/script/layers.sh
 pure: $(call objects,$(PURE) $(COMPUTE)) ## pure objects call nothing but pure and computing ones
@@ -110,19 +110,26 @@ ifneq ($(wildcard tests/sim/sim.c),)
 NIGHTLY_SEED ?= 1
 NIGHTLY_COUNT ?= 100000
 NIGHTLY_WEEKS ?= 100
+NIGHTLY_OFFLINE_WEEKS ?= 2000
+WEEK_BRIEF ?= --seed 1 --count 16 --hours 72 --recheck
 SIM_BRIEF ?= --seed 1 --count 250 --minutes 2 --recheck
 sim: $(BUILD)/sim ## the deterministic simulator of the consensus core: build/sim --help
 	$(Q)ln -sfn $(patsubst build/%,%,$(BUILD))/sim build/sim
-sim-mutants: $(BUILD)/sim ## known bugs put back, each to be found; some: make sim-mutants MUTANTS="04 12"
+week: $(BUILD)/week ## simulated weeks offline: build/week --help
+	$(Q)ln -sfn $(patsubst build/%,%,$(BUILD))/week build/week
+week-brief: $(BUILD)/week ## some of three days each
+	$(Q)printf '#!/bin/sh\nif $(BUILD)/week $(WEEK_BRIEF); then echo "ok 1 - simulated weeks lose nothing in silence"; else echo "not ok 1 - see the seed above"; fi\n' >$(BUILD)/week-brief && chmod +x $(BUILD)/week-brief && tests/script/tap.sh $(BUILD)/week-brief
+sim-mutants: $(BUILD)/sim $(BUILD)/week ## known bugs put back, each to be found; some: make sim-mutants MUTANTS="04 12"
 	$(Q)CC="$(CC)" tests/mutants/run.sh $(BUILD) $(MUTANTS)
-nightly: $(BUILD)/sim ## 100,000 seeds of 10 minutes, 100 of a week, and the known bugs
+nightly: $(BUILD)/sim $(BUILD)/week ## 100,000 seeds of 10 minutes, 100 of a week, 2,000 weeks offline, and the known bugs
 	$(BUILD)/sim --seed $(NIGHTLY_SEED) --count $(NIGHTLY_COUNT) --minutes 10 --recheck
 	$(BUILD)/sim --seed $(NIGHTLY_SEED) --count $(NIGHTLY_WEEKS) --hours 168
+	$(BUILD)/week --seed $(NIGHTLY_SEED) --count $(NIGHTLY_OFFLINE_WEEKS) --recheck
 	$(Q)$(MAKE) --no-print-directory sim-mutants
 sim-brief: $(BUILD)/sim ## a few hundred seeds of it
 	$(Q)printf '#!/bin/sh\nif $(BUILD)/sim $(SIM_BRIEF); then echo "ok 1 - simulated clusters keep every law"; else echo "not ok 1 - see the seed above"; fi\n' >$(BUILD)/sim-brief && chmod +x $(BUILD)/sim-brief && tests/script/tap.sh $(BUILD)/sim-brief
 else
-sim-brief:
+sim-brief week-brief:
 endif
 fuzz-brief: $(FUZZERS) ## each fuzz target for FUZZ_SECONDS
 	$(Q)printf '#!/bin/sh\nexec tests/script/fuzz.sh %s\n' "$(FUZZ_SECONDS) $(FUZZERS)" >$(FUZZ_BUILD)/fuzz-brief && chmod +x $(FUZZ_BUILD)/fuzz-brief && \
@@ -146,7 +153,7 @@ deps: ## install what building, running and testing need (apt)
 
 # Each part adds its counts to the tally; the last line is the sum.  A part that fails without a failed test, because it could not be
 # built, counts as one failure.
-CHECK_PARTS := format-check layers pure symbols docs-check unit sim-brief fuzz-brief system
+CHECK_PARTS := format-check layers pure symbols docs-check unit sim-brief week-brief fuzz-brief system
 ALL_PARTS := sanitize lint
 define run_parts
 	@tally=$$(mktemp) && export TALLY=$$tally && for part in $(1); do echo "== $$part"; before=$$(wc -l <$$tally); \

@@ -95,6 +95,12 @@ void ageing_duty(struct node *n) {
     }
 }
 
+void ageing_entry(struct node *n) {
+    if (!n->ageing.proposed && loop_now_ms(n->x.loop) >= n->ageing.proposed_ms + PROPOSE_MS) {
+        propose(n, ENTRY_EXPIRE, bytes_of(NULL, 0));
+    }
+}
+
 bool node_overdue(const struct node *n) {
     return n->ageing.overdue;
 }

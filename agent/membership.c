@@ -341,6 +341,7 @@ static void on_duty(void *context) {
         n->invitation_count = 0;
     }
     ageing_duty(n);
+    upkeep_duty(n);
 }
 
 void membership_start(struct node *n) {

@@ -111,8 +111,13 @@ struct upkeep {
     struct loop_timer timer;
     void (*snapshot_done)(void *context, enum grey_error err, const struct sitelog_snapshot_info *info, const char *detail);
     void *snapshot_context;
+    /* A site that is quiet after a drain gives its disk back: two images, so that the log may go up to the first. */
+    enum { TIDY_REST, TIDY_FIRST, TIDY_SECOND, TIDY_DONE } tidying;
+    uint64_t numbers_given, quiet_since_ms, tidied_ms, tidied_log_bytes;
+    raft_index tidy_index;
 };
 
+void upkeep_duty(struct node *n); /* each second */
 void upkeep_start(struct node *n);
 void upkeep_stop(struct node *n);
 void upkeep_turn(struct node *n);
@@ -142,6 +147,7 @@ struct ageing {
 };
 
 void ageing_start(void);
+void ageing_entry(struct node *n);   /* an entry that changes nothing, for upkeep, which needs an index to go on */
 void ageing_leading(struct node *n); /* a new leader sees to it that its limits are in force */
 void ageing_duty(struct node *n);    /* each second, on every member: expiry where it leads, and the alarm */
 

@@ -1,16 +1,17 @@
 #!/bin/sh
-# Puts known bugs back, one at a time, and shows that the simulator finds each: tests/mutants/run.sh BUILD [NN ...]
+# Puts known bugs back, one at a time, and shows that a simulator finds each: tests/mutants/run.sh BUILD [NN ...]
 #
 # A mutant is a patch; its first line says which bug of other people's Raft it is and what that breaks.  Only the patched sources are
 # compiled, in build/mutants/NN; the other objects are those of BUILD, which has to be up to date.  Results that stand in
 # build/mutants/NN/result and are newer than patch and simulator are not made again (FRESH=1: all anew).
 #
-# SEEDS, MINUTES: how far to look (default 2000 seeds of 2 virtual minutes); SECONDS_MAX: how long (default 300).
+# Those below 100 are for build/sim, the others for build/week.
+# SEEDS, MINUTES: how far sim looks (default 2000 seeds of 2 virtual minutes), WEEKS: week (default 60); SECONDS_MAX: how long (default 300).
 set -u
 build=$1
 shift
 here=$(dirname "$0")
-: "${CC:=gcc}" "${SEEDS:=2000}" "${MINUTES:=2}" "${SECONDS_MAX:=300}" "${FRESH:=0}"
+: "${CC:=gcc}" "${SEEDS:=2000}" "${MINUTES:=2}" "${WEEKS:=60}" "${SECONDS_MAX:=300}" "${FRESH:=0}"
 passed=0 failed=0
 
 wanted() {
@@ -22,9 +23,10 @@ wanted() {
 }
 
 # Compiles the patched sources before all others and links them in place of their objects.
-make_mutant() { # patch, directory
+make_mutant() { # patch, directory, program
     rm -rf "$2" && mkdir -p "$2/source" || return 1
-    objects=$(find "$build/obj/tests/sim" -name '*.o')
+    objects=$(find "$build/obj/tests/$3" -name '*.o') agent=
+    [ "$3" = week ] && agent=$build/libagent.a
     own=
     files=$(sed -n 's|^+++ b/||p' "$1")
     for file in $files; do
@@ -39,7 +41,7 @@ make_mutant() { # patch, directory
         objects=$(printf '%s\n' "$objects" | grep -v "/$(basename "$file" .c)\.o$")
     done
     # shellcheck disable=SC2086
-    $CC -pie -o "$2/sim" $own $objects "$build/libfederation.a" "$build/libplatform.a" -Wl,--as-needed -lcbor -llz4 -lz -lsodium \
+    $CC -pie -o "$2/$3" $own $objects $agent "$build/libfederation.a" "$build/libplatform.a" -Wl,--as-needed -lcbor -llz4 -lz -lsodium \
         -lyaml -ljansson -lsqlite3 -lmbedtls -lmbedx509 -lmbedcrypto -lhttp_parser -pthread >>"$2/log" 2>&1
 }
 
@@ -47,10 +49,12 @@ for patch in "$here"/*.patch; do
     name=$(basename "$patch" .patch)
     wanted "${name%%-*}" "$@" || continue
     dir=build/mutants/${name%%-*}
-    if [ "$FRESH" = 1 ] || [ ! -s "$dir/result" ] || [ -n "$(find "$patch" "$build/sim" -newer "$dir/result")" ]; then
-        if make_mutant "$patch" "$dir"; then
+    if [ "${name%%-*}" -ge 100 ]; then program=week far="--count $WEEKS"; else program=sim far="--count $SEEDS --minutes $MINUTES"; fi
+    if [ "$FRESH" = 1 ] || [ ! -s "$dir/result" ] || [ -n "$(find "$patch" "$build/$program" -newer "$dir/result")" ]; then
+        if make_mutant "$patch" "$dir" "$program"; then
             began=$(date +%s.%N)
-            timeout "$SECONDS_MAX" "$dir/sim" --first --seed 1 --count "$SEEDS" --minutes "$MINUTES" >"$dir/out" 2>"$dir/err"
+            # shellcheck disable=SC2086
+            timeout "$SECONDS_MAX" "$dir/$program" --first --seed 1 $far >"$dir/out" 2>"$dir/err"
             status=$?
             seconds=$(date +%s.%N | awk -v began="$began" '{printf "%.1f", $1 - began}')
             law=$(sed -n 's/^seed //p' "$dir/out" | head -1)
@@ -60,7 +64,7 @@ for patch in "$here"/*.patch; do
                 must=$(head -c 120 "$dir/err" | tr '\n' ' ')
                 echo "found with ${law%%:*} seeds in $seconds s:${law#*:} $must" >"$dir/result"
             else
-                echo "NOT FOUND with $SEEDS seeds in $seconds s" >"$dir/result"
+                echo "NOT FOUND with $far in $seconds s" >"$dir/result"
             fi
         else
             echo "NOT BUILT: $(tail -1 "$dir/log")" >"$dir/result"

@@ -83,7 +83,7 @@ static void draw_limits(struct week *w) {
         l.ttls[1].time_s = 3600 + (uint32_t)week_draw(w, 200000);
     }
     if (week_chance(w, 20)) {
-        l.age_s = 24 * 3600 + (uint32_t)week_draw(w, 500000);
+        l.age_s = 3600 + (uint32_t)week_draw(w, week_chance(w, 50) ? 20000 : 500000);
     }
     if (l.ttl_count < 2) {
         memset(&l.ttls[1], 0, sizeof l.ttls[1]);

@@ -287,6 +287,8 @@ static void send_frame(struct week *w, struct speaker *s, enum event_channel c, 
     while (next_row(g, TABLE_GAP, at, &key, &value) && key.data[0] == (uint8_t)c && !cover_enough(&cover, known)) {
         if (cover_add(&cover, key, value) != E_OK) {
             week_fail(w, "a gap row cannot be read");
+            cover_free(&cover);
+            return;
         }
         state_gap_key(c, cover.seen + 1, at);
     }
