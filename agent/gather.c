@@ -4,18 +4,16 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "agent/cover.h"
+#include "agent/stretch.h"
 #include "include/grey/must.h"
 #include "platform/log.h"
 
 /* scan the rows of each list of the channel -> merge by number -> cut to size -> scan the gap rows -> read the payloads -> items and gaps */
 
 #define UNREADABLE_MAX 8u /* then it is not a row on the move, but damage */
-#define ROWS_MAX 512u
+#define ROWS_MAX SYNC_ITEMS_MAX
 #define GAP_ROWS 64u        /* scanned at a time */
 #define ROW_BYTES_GUESS 64u /* rows asked for by the wished size: few events are smaller */
-
-static_assert(ROWS_MAX <= SYNC_ITEMS_MAX, "a batch fits a message");
 
 struct gather {
     struct node *node;
@@ -29,7 +27,7 @@ struct gather {
     struct outbox_row *rows;
     uint32_t row_count;
     grey_seq scanned_to; /* all rows up to here are known */
-    struct cover cover;
+    struct stretch stretch;
     struct sitelog_read read;
     struct blob **payloads; /* one for each run of rows of the same entry */
     raft_index *indexes;    /* theirs */
@@ -52,7 +50,7 @@ static void clear(struct gather *g) {
     for (uint32_t i = 0; i < g->payload_count && g->payloads != NULL; i++) {
         blob_unref(g->payloads[i]);
     }
-    cover_free(&g->cover);
+    stretch_free(&g->stretch);
     mem_free(g->payloads);
     mem_free(g->indexes);
     mem_free(g->rows);
@@ -171,7 +169,7 @@ static void make_events(struct gather *g) {
     struct sync_events e = {.channel = g->channel, .from_seq = g->from, .to_seq = g->from - 1};
     struct records records = {.g = g};
     if (items != NULL && gaps != NULL) {
-        cover_events(&g->cover, g->rows, g->row_count, g->scanned_to, record_of, &records, items, gaps, &e);
+        stretch_events(&g->stretch, g->rows, g->row_count, g->scanned_to, record_of, &records, items, gaps, &e);
     }
     /* The records lie in the payloads, which must outlive the call; g may be begun anew in it. */
     struct blob **payloads = g->payloads;
@@ -260,7 +258,7 @@ static void gaps_scanned(void *context, enum grey_error err, const struct node_r
         return;
     }
     for (size_t i = 0; i < count && err == E_OK; i++) {
-        err = cover_add(&g->cover, rows[i].key, rows[i].value);
+        err = stretch_add(&g->stretch, rows[i].key, rows[i].value);
     }
     if (err == E_CORRUPT) {
         log_limited(LOG_ERROR, "uplink", "gap-row", "channel=%s a row of the state that tells of lost events cannot be read",
@@ -268,8 +266,8 @@ static void gaps_scanned(void *context, enum grey_error err, const struct node_r
     }
     if (err != E_OK) {
         nothing(g);
-    } else if (more && !cover_enough(&g->cover, g->scanned_to)) {
-        scan_gaps(g, g->cover.seen + 1);
+    } else if (more && !stretch_enough(&g->stretch, g->scanned_to)) {
+        scan_gaps(g, g->stretch.seen + 1);
     } else {
         fetch_payloads(g);
     }
@@ -367,7 +365,7 @@ void gather_begin(struct gather *g, enum event_channel c, grey_seq from, grey_se
     g->running = true;
     g->channel = c;
     g->list = 0;
-    cover_begin(&g->cover, from);
+    stretch_begin(&g->stretch, from);
     g->from = from;
     g->next_seq = next_seq;
     g->bytes_max = bytes_max;

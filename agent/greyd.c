@@ -12,7 +12,9 @@
 
 #include "agent/api.h"
 #include "agent/config.h"
+#include "agent/mending.h"
 #include "agent/node.h"
+#include "agent/salvage.h"
 #include "agent/uplink.h"
 #include "include/grey/must.h"
 #include "platform/log.h"
@@ -150,6 +152,10 @@ static void on_terminate(void *context, int signal_number) {
     }
     g->stopping = true;
     log_info("greyd", "stop", "signal=%d", signal_number);
+    if (g->node == NULL) { /* still mending its log */
+        leave_now(g);
+        return;
+    }
     node_leave_leadership(g->node);
     g->leave_deadline_ms = loop_now_ms(g->x.loop) + LEAVE_MS;
     g->leave_timer = (struct loop_timer){.fire = look_for_successor, .context = g};
@@ -224,6 +230,19 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .queue = queue_limits(c),
                              .offline_hours_max = (uint32_t)c->offline_hours_max};
     g->node = node_new(&g->x, &o, &node_events, g, f);
+    if (g->node == NULL && f->code == E_CORRUPT && salvage_marked(c->wal_dir)) {
+        struct mending_options m = {.data_dir = c->data_dir,
+                                    .wal_dir = c->wal_dir,
+                                    .site = c->site_id,
+                                    .node = c->node_id,
+                                    .listen_address = o.peer_listen_address,
+                                    .advertise_address = o.peer_address,
+                                    .http_address = o.http_address,
+                                    .tls = g->tls};
+        if (mending_run(&g->x, &m, f) == E_OK) {
+            g->node = node_new(&g->x, &o, &node_events, g, f);
+        }
+    }
     return g->node != NULL;
 }
 
@@ -234,16 +253,23 @@ static bool start_uplink(struct greyd *g, struct fault *f) {
     }
     if (c->upstream_tls) {
         g->upstream_tls = conn_tls_new(c->upstream_ca, c->upstream_cert, c->upstream_key, f);
-        if (g->upstream_tls == NULL) {
+        if (g->upstream_tls == NULL || (c->upstream_alpn && conn_tls_offer(g->upstream_tls, "mqtt", f) != E_OK)) {
             return false;
         }
     }
     const char *endpoints[CONFIG_ENDPOINTS_MAX];
+    uint32_t priorities[CONFIG_ENDPOINTS_MAX];
     for (uint32_t i = 0; i < c->endpoint_count; i++) {
         endpoints[i] = c->endpoints[i];
+        priorities[i] = i < c->priority_count ? c->priorities[i] : i + 1;
     }
     struct uplink_options o = {.endpoints = endpoints,
+                               .priorities = priorities,
                                .endpoint_count = c->endpoint_count,
+                               .failback_s = (uint32_t)c->failback_s,
+                               .proxy = c->proxy,
+                               .proxy_auth = c->proxy_auth,
+                               .offer = c->upstream_alpn,
                                .tls = g->upstream_tls,
                                .node = c->node_id,
                                .data_dir = c->data_dir,
@@ -386,7 +412,7 @@ int main(int argc, char **argv) {
     }
     if (!start(&g, &f)) {
         stop(&g);
-        return complain(&f);
+        return g.stopping ? 0 : complain(&f);
     }
     log_info("greyd", "ready", "version=%s http=%s site=%s node=%s", GREY_VERSION, g.config.http_addr, g.config.site_id,
              g.config.node_id);

@@ -124,7 +124,7 @@ enum grey_error state_outbox_row(struct bytes key, struct bytes value, struct ou
 bool state_list_waits(const struct state *s, unsigned list);
 enum event_channel state_list_channel(unsigned list);
 grey_seq state_lost_below(const struct state *s, unsigned list); /* behind the last event of it that was given up; 0: none was */
-void state_gap_key(enum event_channel c, grey_seq last, uint8_t out[9]); /* row key of TABLE_GAP; agent/cover.h reads the rows */
+void state_gap_key(enum event_channel c, grey_seq last, uint8_t out[9]); /* row key of TABLE_GAP; agent/stretch.h reads the rows */
 /* state_dedup_wants: names the rows that state_dedup reads.  What is longer than LIMIT_EVENT_FIELD_BYTES is not remembered. */
 void state_dedup_wants(struct bytes source, struct bytes id, void (*want)(void *context, enum table_id id, struct bytes key),
                        void *context);

@@ -4,6 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/dialler.h"
+#include "core/unpack.h"
+#include "federation/credit.h"
 #include "federation/frame.h"
 #include "include/grey/must.h"
 #include "platform/log.h"
@@ -29,6 +32,9 @@ struct ingest {
     struct conn_context x;
     struct worker *storage;
     struct mqtt *mqtt;
+    struct dialler dialler;
+    struct credit credit;
+    struct unpack *unpack;
     struct reply *replies;
     uint32_t reply_count;
     uint64_t message_id;
@@ -58,11 +64,22 @@ struct intake_job { /* one message of a site */
     struct reply reply;
     struct store_taken taken;
     bool rolled_back;
+    uint32_t level; /* of a hello */
 };
 
 static const char *const channels[] = {"control", "events", "data"};
-static const char *const reasons[] = {"topic", "frame", "message", "epoch", "unknown-site", "hole", "busy", "store"};
-enum { REFUSED_TOPIC, REFUSED_FRAME, REFUSED_MESSAGE, REFUSED_EPOCH, REFUSED_UNKNOWN, REFUSED_HOLE, REFUSED_BUSY, REFUSED_STORE };
+static const char *const reasons[] = {"topic", "frame", "message", "epoch", "unknown-site", "hole", "busy", "store", "session"};
+enum {
+    REFUSED_TOPIC,
+    REFUSED_FRAME,
+    REFUSED_MESSAGE,
+    REFUSED_EPOCH,
+    REFUSED_UNKNOWN,
+    REFUSED_HOLE,
+    REFUSED_BUSY,
+    REFUSED_STORE,
+    REFUSED_SESSION
+};
 static struct metric taken_events =
     METRIC_COUNTER_LABELS("grey_core_events_total", "Events taken into the store.", "channel", channels);
 static struct metric repeated =
@@ -74,7 +91,10 @@ static struct metric unreadable = METRIC_COUNTER_LABELS("grey_core_events_unread
 static struct metric rolled_back =
     METRIC_COUNTER("grey_core_rolled_back_hellos_total", "Hellos of sites that have forgotten events that are here.");
 static struct metric held = METRIC_GAUGE("grey_core_held", "1 while nothing is read because the storage thread is behind.");
+static struct metric credit_bytes = METRIC_GAUGE("grey_core_credit_bytes", "What a site may have on the way, as granted last.");
 static struct metric hellos = METRIC_COUNTER("grey_core_hellos_total", "Sessions begun by sites.");
+static struct metric squeezing =
+    METRIC_GAUGE("grey_core_squeezing_sites", "Sites whose squeezed sessions are held in memory, up to 64 KiB each.");
 static struct metric broker_up = METRIC_GAUGE("grey_core_broker_up", "1 while connected to the broker.");
 static struct metric store_errors = METRIC_COUNTER("grey_core_store_errors_total", "Transactions that failed.");
 
@@ -135,10 +155,8 @@ static void run_hello(struct storage_job *storage, struct store *store) {
     if (storage->err != E_OK) {
         return;
     }
-    job->reply.welcome = (struct sync_welcome){.incarnation = h.incarnation,
-                                               .epoch = h.epoch,
-                                               .time_ms = now_wall_ms(),
-                                               .feature_level = h.feature_level >= 2 ? FEATURE_LEVEL : 1};
+    job->level = h.feature_level;
+    job->reply.welcome = (struct sync_welcome){.incarnation = h.incarnation, .epoch = h.epoch, .time_ms = now_wall_ms()};
     storage->err =
         store_hello(store, job->site.text, &h, now_wall_ms(), job->reply.welcome.position, &job->rolled_back, &storage->fault);
 }
@@ -296,6 +314,8 @@ static void intake_done(struct worker_job *worker_job) {
     if (err == E_OK) {
         if (job->kind == MESSAGE_UP_HELLO) {
             metrics_add(&hellos, 0, 1);
+            bool may = job->level >= UP_LEVEL_CODINGS && unpack_admit(g->unpack, job->site.text, loop_now_ms(g->x.loop));
+            job->reply.welcome.codings = (job->level >= UP_LEVEL_CODINGS ? CODING_GAP_BYTES : 0) | (may ? CODING_SQUEEZE : 0);
             log_info("ingest", "hello", "site=%s epoch=%" PRIu64, job->site.text, job->reply.welcome.epoch);
             if (job->rolled_back) {
                 metrics_add(&rolled_back, 0, 1);
@@ -310,6 +330,8 @@ static void intake_done(struct worker_job *worker_job) {
                 metrics_add(&refused, REFUSED_HOLE, 1);
             }
         }
+        job->reply.ack.credit_bytes = credit_grant(&g->credit, g->waiting_bytes, HOLD_BYTES / 2);
+        metrics_set(&credit_bytes, 0, job->reply.ack.credit_bytes);
         reply(g, &job->reply);
     } else if (err != E_OK) {
         metrics_add(&refused, reason, 1);
@@ -331,6 +353,58 @@ static void refuse(unsigned reason, const char *topic, enum grey_error why) {
                 error_sentence(why));
 }
 
+/* plain: appended, the events that were squeezed.  False: there is nothing to take. */
+static bool unsqueeze(struct ingest *g, const char *topic, const struct grey_name *site, enum event_channel channel,
+                      struct bytes content, struct builder *plain) {
+    struct sync_squeezed q;
+    enum grey_error err = sync_get_squeezed(content, &q);
+    if (err != E_OK || q.channel != channel) {
+        refuse(REFUSED_MESSAGE, topic, err != E_OK ? err : E_BAD_MESSAGE);
+        return false;
+    }
+    enum unpack_verdict verdict = unpack_frame(g->unpack, site->text, &q, loop_now_ms(g->x.loop), plain);
+    metrics_set(&squeezing, 0, unpack_sessions(g->unpack));
+    if (verdict == UNPACK_STALE) {
+        refuse(REFUSED_EPOCH, topic, E_STALE_MEMBER);
+    } else if (verdict == UNPACK_AGAIN || verdict == UNPACK_IGNORED) {
+        metrics_add(&refused, REFUSED_SESSION, 1);
+    }
+    if (verdict == UNPACK_AGAIN) { /* as after a hole: the site begins again from where the core stands */
+        struct reply one = {.site = *site, .channel = channel, .kind = MESSAGE_DOWN_RESYNC};
+        one.welcome = (struct sync_welcome){.incarnation = q.incarnation, .epoch = q.epoch, .time_ms = now_wall_ms()};
+        log_limited(LOG_WARN, "ingest", "session", "site=%s serial=%" PRIu32 " does not follow: asked to begin again", site->text,
+                    q.serial);
+        reply(g, &one);
+    }
+    return verdict == UNPACK_TAKEN;
+}
+
+static void submit(struct ingest *g, const char *topic, const struct grey_name *site, enum event_channel channel,
+                   enum message_kind kind, struct bytes content) {
+    bool hello = kind == MESSAGE_UP_HELLO;
+    struct intake_job *job = mem_new(1, sizeof *job);
+    if (job == NULL) {
+        return; /* not acknowledged: the site sends it again */
+    }
+    job->storage = (struct storage_job){.job = {.done = intake_done}, .is_write = true, .run = hello ? run_hello : run_events};
+    job->ingest = g;
+    job->site = *site;
+    job->channel = channel;
+    job->kind = kind;
+    job->content = blob_copy(content);
+    job->reply = (struct reply){.site = *site, .channel = channel, .kind = hello ? MESSAGE_DOWN_WELCOME : MESSAGE_DOWN_ACK};
+    g->jobs++;
+    g->waiting_bytes += blob_bytes(job->content).size;
+    if (job->content == NULL || worker_submit(g->storage, &job->storage.job) != E_OK) {
+        refuse(REFUSED_BUSY, topic, E_BUSY); /* the same */
+        g->jobs--;
+        g->waiting_bytes -= blob_bytes(job->content).size;
+        blob_unref(job->content);
+        mem_free(job);
+    }
+    update_hold(g);
+}
+
 static void on_message(void *context, const char *topic, struct bytes payload) {
     struct ingest *g = context;
     struct grey_name site;
@@ -338,8 +412,9 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
     struct frame f;
     size_t used, need;
     enum grey_error why = E_BAD_FRAME;
-    struct builder scratch;
+    struct builder scratch, plain;
     struct bytes content;
+    size_t plain_bytes = 0;
     if (!sync_topic_parse(topic, true, &site, &channel)) {
         refuse(REFUSED_TOPIC, topic, E_BAD_MESSAGE);
         return;
@@ -349,42 +424,30 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
         return;
     }
     builder_init(&scratch, LIMIT_FRAME_PAYLOAD_BYTES);
+    builder_init(&plain, LIMIT_FRAME_PAYLOAD_BYTES);
     why = frame_content(&f, &scratch, &content);
     enum message_kind kind = why == E_OK ? sync_kind(content) : (enum message_kind)0;
-    struct intake_job *job = NULL;
-    if (kind != MESSAGE_UP_HELLO && kind != MESSAGE_UP_EVENTS) {
+    if (kind == MESSAGE_UP_HELLO || kind == MESSAGE_UP_EVENTS) {
+        plain_bytes = kind == MESSAGE_UP_EVENTS ? content.size : 0;
+        submit(g, topic, &site, channel, kind, content);
+    } else if (kind != MESSAGE_UP_SQUEEZED) {
         refuse(why != E_OK ? REFUSED_FRAME : REFUSED_MESSAGE, topic, why != E_OK ? why : E_BAD_MESSAGE);
-    } else {
-        job = mem_new(1, sizeof *job);
+    } else if (unsqueeze(g, topic, &site, channel, content, &plain)) {
+        plain_bytes = plain.size;
+        submit(g, topic, &site, channel, MESSAGE_UP_EVENTS, builder_bytes(&plain));
     }
-    if (job != NULL) {
-        job->storage = (struct storage_job){
-            .job = {.done = intake_done}, .is_write = true, .run = kind == MESSAGE_UP_HELLO ? run_hello : run_events};
-        job->ingest = g;
-        job->site = site;
-        job->channel = channel;
-        job->kind = kind;
-        job->content = blob_copy(content);
-        job->reply = (struct reply){
-            .site = site, .channel = channel, .kind = kind == MESSAGE_UP_HELLO ? MESSAGE_DOWN_WELCOME : MESSAGE_DOWN_ACK};
-        g->jobs++;
-        g->waiting_bytes += blob_bytes(job->content).size;
-        if (job->content == NULL || worker_submit(g->storage, &job->storage.job) != E_OK) {
-            refuse(REFUSED_BUSY, topic, E_BUSY); /* not acknowledged: the site sends it again */
-            g->jobs--;
-            g->waiting_bytes -= blob_bytes(job->content).size;
-            blob_unref(job->content);
-            mem_free(job);
-        }
-        update_hold(g);
+    if (plain_bytes > 0) {
+        credit_seen(&g->credit, site.text, loop_now_ms(g->x.loop), payload.size, plain_bytes);
     }
     builder_free(&scratch);
+    builder_free(&plain);
 }
 
 static void on_connected(void *context) {
     struct ingest *g = context;
+    dialler_connected(&g->dialler);
     metrics_set(&broker_up, 0, 1);
-    log_info("ingest", "connected", "broker=%s", mqtt_endpoint(g->mqtt));
+    log_info("ingest", "connected", "broker=%s", mqtt_address(g->mqtt));
     (void)mqtt_subscribe(g->mqtt, TOPIC_PREFIX "+/up/#");
     update_hold(g);
     resync_begin(g);
@@ -392,9 +455,10 @@ static void on_connected(void *context) {
 
 static void on_closed(void *context, const char *why) {
     struct ingest *g = context;
+    dialler_closed(&g->dialler);
     metrics_set(&broker_up, 0, 0);
     g->reply_count = 0; /* sites ask again with their next hello */
-    log_limited(LOG_WARN, "ingest", "closed", "broker=%s %s", mqtt_endpoint(g->mqtt), why);
+    log_limited(LOG_WARN, "ingest", "closed", "broker=%s %s", mqtt_address(g->mqtt), why);
 }
 
 static void on_published(void *context, int id, const char *refusal) {
@@ -404,44 +468,56 @@ static void on_published(void *context, int id, const char *refusal) {
     }
 }
 
-static const struct mqtt_events mqtt_events = {
-    .connected = on_connected, .closed = on_closed, .message = on_message, .published = on_published, .writable = on_writable};
+static void on_stage(void *context, enum mqtt_stage s) {
+    struct ingest *g = context;
+    dialler_stage(&g->dialler, s);
+}
+
+static const struct mqtt_events mqtt_events = {.stage = on_stage,
+                                               .connected = on_connected,
+                                               .closed = on_closed,
+                                               .message = on_message,
+                                               .published = on_published,
+                                               .writable = on_writable};
+
+static void discard(struct ingest *g) {
+    if (g != NULL) {
+        unpack_free(g->unpack);
+        mem_free(g->replies);
+        mem_free(g);
+    }
+}
 
 struct ingest *ingest_new(const struct conn_context *x, const struct ingest_options *o, struct worker *storage, struct fault *f) {
-    struct metric *const all[] = {&taken_events, &repeated, &unreadable, &refused,     &rolled_back,
-                                  &held,         &hellos,   &broker_up,  &store_errors};
+    struct metric *const all[] = {&taken_events, &repeated,  &unreadable, &refused,      &rolled_back, &held,
+                                  &hellos,       &squeezing, &broker_up,  &store_errors, &credit_bytes};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         metrics_register(all[i]);
     }
     struct ingest *g = mem_new(1, sizeof *g);
-    if (g == NULL || (g->replies = mem_new(REPLIES_MAX, sizeof *g->replies)) == NULL) {
-        mem_free(g);
+    if (g == NULL || (g->replies = mem_new(REPLIES_MAX, sizeof *g->replies)) == NULL ||
+        (g->unpack = unpack_new(UNPACK_SITES_MAX)) == NULL) {
+        discard(g);
         (void)fault_set(f, E_NO_MEMORY, "ingest");
         return NULL;
     }
     g->x = *x;
     g->storage = storage;
-    struct mqtt_options m = {.endpoints = o->endpoints,
-                             .endpoint_count = o->endpoint_count,
-                             .tls = o->tls,
-                             .client_id = o->client_id,
-                             .socket_dir = o->socket_dir,
-                             .keepalive_s = KEEPALIVE_S,
-                             .inflight_max = 20};
+    struct mqtt_options m = {.client_id = o->client_id, .socket_dir = o->socket_dir, .inflight_max = 20};
     g->mqtt = mqtt_new(x, &m, &mqtt_events, g, f);
     if (g->mqtt == NULL) {
-        mem_free(g->replies);
-        mem_free(g);
+        discard(g);
         return NULL;
     }
-    mqtt_start(g->mqtt);
+    dialler_init(&g->dialler, x, g->mqtt, o->tls, o->endpoints, o->endpoint_count, KEEPALIVE_S);
+    dialler_start(&g->dialler);
     return g;
 }
 
 void ingest_stop(struct ingest *g) {
     if (g != NULL) {
         g->stopping = true;
-        mqtt_stop(g->mqtt);
+        dialler_stop(&g->dialler);
     }
 }
 
@@ -450,8 +526,7 @@ void ingest_free(struct ingest *g) {
         must(g->jobs == 0); /* the storage thread was stopped before */
         mqtt_free(g->mqtt);
         mem_free(g->resync);
-        mem_free(g->replies);
-        mem_free(g);
+        discard(g);
     }
 }
 

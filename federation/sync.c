@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "federation/credit.h"
 #include "include/grey/limits.h"
 
 #define RECORD_BYTES_MAX (LIMIT_EVENT_BYTES + 8u * LIMIT_EVENT_FIELD_BYTES + 64u)
@@ -77,9 +78,22 @@ void sync_put_events(struct builder *out, const struct sync_events *e) {
     }
 }
 
-static void put_positions(struct builder *out, enum message_kind kind, const struct sync_welcome *w) {
-    bool levelled = kind == MESSAGE_DOWN_WELCOME && w->feature_level > 1;
-    head(out, kind, levelled ? 5 : 4);
+void sync_put_squeezed(struct builder *out, const struct sync_squeezed *q) {
+    head(out, MESSAGE_UP_SQUEEZED, 9);
+    codec_put_uint(out, q->incarnation);
+    codec_put_uint(out, q->epoch);
+    codec_put_uint(out, (uint64_t)q->channel);
+    codec_put_uint(out, q->from_seq);
+    codec_put_uint(out, q->to_seq);
+    codec_put_uint(out, q->session);
+    codec_put_uint(out, q->serial);
+    codec_put_uint(out, q->sum);
+    codec_put_bytes(out, q->packed);
+}
+
+/* A site that did not ask for codings is not told of them: the last field is there only with some. */
+static void put_positions(struct builder *out, enum message_kind kind, const struct sync_welcome *w, uint32_t codings) {
+    head(out, kind, codings != 0 ? 5 : 4);
     codec_put_uint(out, w->incarnation);
     codec_put_uint(out, w->epoch);
     codec_put_array(out, CHANNEL_COUNT);
@@ -87,25 +101,29 @@ static void put_positions(struct builder *out, enum message_kind kind, const str
         codec_put_uint(out, w->position[i]);
     }
     codec_put_int(out, w->time_ms);
-    if (levelled) {
-        codec_put_uint(out, w->feature_level);
+    if (codings != 0) {
+        codec_put_uint(out, codings);
     }
 }
 
 void sync_put_welcome(struct builder *out, const struct sync_welcome *w) {
-    put_positions(out, MESSAGE_DOWN_WELCOME, w);
+    put_positions(out, MESSAGE_DOWN_WELCOME, w, w->codings);
 }
 
 void sync_put_resync(struct builder *out, const struct sync_welcome *w) {
-    put_positions(out, MESSAGE_DOWN_RESYNC, w);
+    put_positions(out, MESSAGE_DOWN_RESYNC, w, 0);
 }
 
 void sync_put_ack(struct builder *out, const struct sync_ack *a) {
-    head(out, MESSAGE_DOWN_ACK, 4);
+    bool full = a->credit_bytes == CREDIT_BYTES_FULL;
+    head(out, MESSAGE_DOWN_ACK, full ? 4 : 5);
     codec_put_uint(out, a->incarnation);
     codec_put_uint(out, a->epoch);
     codec_put_uint(out, (uint64_t)a->channel);
     codec_put_uint(out, a->acked_seq);
+    if (!full) {
+        codec_put_uint(out, a->credit_bytes);
+    }
 }
 
 /* --- reading ------------------------------------------------------------------------------------------------------------------------------ */
@@ -229,8 +247,8 @@ static enum grey_error get_positions(struct bytes content, enum message_kind kin
     struct codec_reader r;
     memset(w, 0, sizeof *w);
     codec_reader_init(&r, content);
-    bool levelled = codec_array(&r, 6) == 6 && kind == MESSAGE_DOWN_WELCOME;
-    begin(&r, content, kind, levelled ? 5 : 4);
+    bool coded = kind == MESSAGE_DOWN_WELCOME && codec_array(&r, 6) == 6;
+    begin(&r, content, kind, coded ? 5 : 4);
     w->incarnation = codec_uint(&r, INT64_MAX);
     w->epoch = codec_uint(&r, INT64_MAX);
     want(&r, CHANNEL_COUNT);
@@ -238,7 +256,29 @@ static enum grey_error get_positions(struct bytes content, enum message_kind kin
         w->position[i] = codec_uint(&r, INT64_MAX);
     }
     w->time_ms = codec_int(&r);
-    w->feature_level = levelled ? (uint32_t)codec_uint(&r, UINT32_MAX) : 1;
+    if (coded) {
+        w->codings = (uint32_t)codec_uint(&r, UINT32_MAX);
+        r.err = r.err == E_OK && w->codings == 0 ? E_BAD_MESSAGE : r.err;
+    }
+    return codec_end(&r);
+}
+
+enum grey_error sync_get_squeezed(struct bytes content, struct sync_squeezed *q) {
+    struct codec_reader r;
+    memset(q, 0, sizeof *q);
+    begin(&r, content, MESSAGE_UP_SQUEEZED, 9);
+    q->incarnation = codec_uint(&r, INT64_MAX);
+    q->epoch = codec_uint(&r, INT64_MAX);
+    q->channel = (enum event_channel)codec_uint(&r, CHANNEL_COUNT - 1);
+    q->from_seq = codec_uint(&r, INT64_MAX - 1);
+    q->to_seq = codec_uint(&r, INT64_MAX - 1);
+    q->session = (uint32_t)codec_uint(&r, UINT32_MAX);
+    q->serial = (uint32_t)codec_uint(&r, UINT32_MAX);
+    q->sum = (uint32_t)codec_uint(&r, UINT32_MAX);
+    q->packed = codec_bytes(&r, LIMIT_FRAME_PAYLOAD_BYTES);
+    if (r.err == E_OK && (q->incarnation == 0 || q->from_seq == 0 || q->to_seq < q->from_seq)) {
+        r.err = E_BAD_MESSAGE;
+    }
     return codec_end(&r);
 }
 
@@ -253,11 +293,17 @@ enum grey_error sync_get_resync(struct bytes content, struct sync_welcome *w) {
 enum grey_error sync_get_ack(struct bytes content, struct sync_ack *a) {
     struct codec_reader r;
     memset(a, 0, sizeof *a);
-    begin(&r, content, MESSAGE_DOWN_ACK, 4);
+    codec_reader_init(&r, content);
+    bool full = codec_array(&r, 6) != 6;
+    begin(&r, content, MESSAGE_DOWN_ACK, full ? 4 : 5);
     a->incarnation = codec_uint(&r, INT64_MAX);
     a->epoch = codec_uint(&r, INT64_MAX);
     a->channel = (enum event_channel)codec_uint(&r, CHANNEL_COUNT - 1);
     a->acked_seq = codec_uint(&r, INT64_MAX);
+    a->credit_bytes = full ? CREDIT_BYTES_FULL : (uint32_t)codec_uint(&r, UINT32_MAX);
+    if (!full && a->credit_bytes == CREDIT_BYTES_FULL && r.err == E_OK) {
+        r.err = E_BAD_MESSAGE; /* one form for one word */
+    }
     return codec_end(&r);
 }
 

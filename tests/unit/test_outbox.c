@@ -8,8 +8,8 @@
 #include <cmocka.h>
 
 #include "agent/arrivals.h"
-#include "agent/cover.h"
 #include "agent/loss.h"
+#include "agent/stretch.h"
 #include "tests/unit/rows_on_disk.h"
 
 #define HOUR_MS (3600ll * 1000)
@@ -487,28 +487,28 @@ static void expire(struct site *s) {
 /* What the core is told of numbers first..last of a channel, one line for each gap: "1-4 evicted 300\n". */
 static const char *told(struct site *s, enum event_channel c, grey_seq first, grey_seq last) {
     static char text[2048];
-    struct cover cover;
+    struct stretch stretch;
     size_t size = 0;
     uint8_t low[9];
     struct bytes key, value;
     raft_index ref;
-    cover_begin(&cover, first);
+    stretch_begin(&stretch, first);
     state_gap_key(c, first, low);
     gateway_flush(&s->g);
     while (table_next(s->g.disk, TABLE_GAP, bytes_of(low, 9), &key, &value, &ref) && key.data[0] == c) {
-        assert_int_equal(cover_add(&cover, key, value), E_OK);
-        state_gap_key(c, cover.seen + 1, low);
+        assert_int_equal(stretch_add(&stretch, key, value), E_OK);
+        state_gap_key(c, stretch.seen + 1, low);
     }
     text[0] = 0;
     for (grey_seq n = first; n <= last; n++) {
         struct sync_gap gap;
-        if (cover_gap(&cover, n, last, &gap)) {
+        if (stretch_gap(&stretch, n, last, &gap)) {
             size += (size_t)snprintf(text + size, sizeof text - size, "%" PRIu64 "-%" PRIu64 " %s %" PRIu64 "\n", gap.from_seq,
                                      gap.to_seq, sync_gap_reason_name(gap.reason), gap.bytes);
             n = gap.to_seq;
         }
     }
-    cover_free(&cover);
+    stretch_free(&stretch);
     return text;
 }
 
@@ -843,16 +843,16 @@ static void model_compare(const struct model *m, const struct outbox *b, struct 
         assert_int_equal(f.acked_seq, m->acked[c]);
         assert_int_equal(f.gap_events, m->lost_events[c]);
         assert_int_equal(f.expired_events, m->expired_events[c]);
-        struct cover cover;
+        struct stretch stretch;
         uint8_t key_bytes[9];
         struct bytes key, value;
         raft_index ref;
-        cover_begin(&cover, m->acked[c] + 1);
+        stretch_begin(&stretch, m->acked[c] + 1);
         state_gap_key(c, m->acked[c] + 1, key_bytes);
         while (table_next(t, TABLE_GAP, bytes_of(key_bytes, 9), &key, &value, &ref) && key.data[0] == c &&
-               !cover_enough(&cover, m->acked[c] + 1)) {
-            assert_int_equal(cover_add(&cover, key, value), E_OK);
-            state_gap_key(c, cover.seen + 1, key_bytes);
+               !stretch_enough(&stretch, m->acked[c] + 1)) {
+            assert_int_equal(stretch_add(&stretch, key, value), E_OK);
+            state_gap_key(c, stretch.seen + 1, key_bytes);
         }
         state_gap_key(c, 0, key_bytes);
         assert_false(table_next(t, TABLE_GAP, bytes_of(key_bytes, 9), &key, &value, &ref) && key.data[0] == c &&
@@ -865,10 +865,10 @@ static void model_compare(const struct model *m, const struct outbox *b, struct 
             bytes += e->fate == WAITS ? e->bytes : 0;
             state_outbox_key(e->list, n, key_bytes);
             assert_int_equal(table_get(t, TABLE_OUTBOX, bytes_of(key_bytes, 9), &value) == TABLE_FOUND, !lost);
-            if (cover.count == COVER_ROWS_MAX && n > m->acked[c] + SPAN) {
+            if (stretch.count == STRETCH_ROWS_MAX && n > m->acked[c] + SPAN) {
                 continue; /* the rest comes with the next frame */
             }
-            assert_int_equal(cover_gap(&cover, n, n, &gap), lost);
+            assert_int_equal(stretch_gap(&stretch, n, n, &gap), lost);
             if (lost) {
                 assert_int_equal(gap.reason, e->fate == EVICTED ? SYNC_GAP_EVICTED : SYNC_GAP_EXPIRED);
                 assert_true(!one_size || gap.bytes == e->bytes);
@@ -876,11 +876,11 @@ static void model_compare(const struct model *m, const struct outbox *b, struct 
                 while (end + 1 < m->next[c] && m->events[c][end + 1].fate == e->fate) {
                     end++;
                 }
-                assert_true(cover_gap(&cover, n, m->next[c], &gap));
-                assert_true(gap.to_seq == end || cover.count == COVER_ROWS_MAX);
+                assert_true(stretch_gap(&stretch, n, m->next[c], &gap));
+                assert_true(gap.to_seq == end || stretch.count == STRETCH_ROWS_MAX);
             }
         }
-        cover_free(&cover);
+        stretch_free(&stretch);
         assert_int_equal(f.pending_count, waits);
         assert_true(!one_size || f.pending_bytes == bytes);
         assert_int_equal(f.pending_bytes, bytes);

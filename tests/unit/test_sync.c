@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "federation/credit.h"
 #include "federation/sync.h"
 #include "include/grey/limits.h"
 
@@ -29,6 +30,8 @@ static void golden_bytes(void **state) {
     static const uint8_t events[] = {0x88, 0x18, 65,  7,    3, 2,    5,   8,    0x82, 0x84, 0,    0x18, 100, 0x19, 0x03,
                                      0xe8, 0x41, 'r', 0x84, 3, 0x18, 101, 0x20, 0x41, 's',  0x81, 0x83, 6,   7,    1};
     static const uint8_t welcome[] = {0x85, 0x18, 80, 7, 3, 0x83, 4, 0, 8, 1}, resync[] = {0x85, 0x18, 82, 7, 3, 0x83, 4, 0, 8, 1};
+    static const uint8_t welcome_codings[] = {0x86, 0x18, 80, 7, 3, 0x83, 4, 0, 8, 1, 1};
+    static const uint8_t squeezed[] = {0x8a, 0x18, 67, 7, 3, 2, 5, 8, 0x1a, 0xff, 0xff, 0xff, 0xff, 0, 0x18, 200, 0x42, 'p', 'q'};
     static const uint8_t ack[] = {0x85, 0x18, 81, 7, 3, 1, 0x18, 99};
     struct sync_hello h = {.incarnation = 7, .epoch = 3, .feature_level = 1, .node = bytes_str("2"), .time_ms = 1000};
     h.channels[0].next_seq = 5, h.channels[0].acked_seq = 4, h.channels[1].next_seq = 1, h.channels[2].next_seq = 9;
@@ -45,7 +48,8 @@ static void golden_bytes(void **state) {
                             .gaps = &one,
                             .gap_count = 1};
     struct sync_welcome w = {.incarnation = 7, .epoch = 3, .position = {4, 0, 8}, .time_ms = 1};
-    struct sync_ack a = {.incarnation = 7, .epoch = 3, .channel = CHANNEL_EVENTS, .acked_seq = 99};
+    struct sync_ack a = {
+        .incarnation = 7, .epoch = 3, .channel = CHANNEL_EVENTS, .acked_seq = 99, .credit_bytes = CREDIT_BYTES_FULL};
     struct builder b;
     builder_init(&b, 1000);
 #define EXPECT(put, expected)                                                                                                      \
@@ -56,8 +60,25 @@ static void golden_bytes(void **state) {
     EXPECT(sync_put_hello(&b, &h), hello);
     EXPECT(sync_put_events(&b, &e), events);
     EXPECT(sync_put_welcome(&b, &w), welcome);
+    struct sync_squeezed q = {.incarnation = 7,
+                              .epoch = 3,
+                              .channel = CHANNEL_DATA,
+                              .from_seq = 5,
+                              .to_seq = 8,
+                              .session = UINT32_MAX,
+                              .sum = 200,
+                              .packed = bytes_str("pq")};
+    EXPECT(sync_put_squeezed(&b, &q), squeezed);
+    w.codings = CODING_SQUEEZE;
+    EXPECT(sync_put_welcome(&b, &w), welcome_codings);
     EXPECT(sync_put_resync(&b, &w), resync);
     EXPECT(sync_put_ack(&b, &a), ack);
+    struct sync_ack less = a, less2;
+    less.credit_bytes = CREDIT_BYTES_LEAST;
+    builder_reset(&b);
+    sync_put_ack(&b, &less);
+    assert_int_equal(sync_get_ack(builder_bytes(&b), &less2), E_OK);
+    assert_true(less2.acked_seq == 99 && less2.credit_bytes == CREDIT_BYTES_LEAST);
     struct sync_hello rebuilt = h, r2;
     rebuilt.former = 6;
     rebuilt.channels[0].former_next = 5, rebuilt.channels[1].former_next = 1, rebuilt.channels[2].former_next = 4;
@@ -86,7 +107,7 @@ static void golden_bytes(void **state) {
     assert_int_equal(sync_get_resync(bytes_of(welcome, sizeof welcome), &w2), E_BAD_MESSAGE);
     assert_int_equal(sync_get_resync(bytes_of(resync, sizeof resync), &w2), E_OK);
     assert_int_equal(sync_get_ack(bytes_of(ack, sizeof ack), &a2), E_OK);
-    assert_true(a2.acked_seq == 99 && a2.channel == CHANNEL_EVENTS);
+    assert_true(a2.acked_seq == 99 && a2.channel == CHANNEL_EVENTS && a2.credit_bytes == CREDIT_BYTES_FULL);
 
     static const struct bytes all[] = {
         {hello, sizeof hello}, {events, sizeof events}, {welcome, sizeof welcome}, {resync, sizeof resync}, {ack, sizeof ack}};
@@ -157,18 +178,6 @@ static void sizes_of_gaps_are_said_to_who_knows_them(void **state) {
     assert_int_equal(back.gaps[0].reason, SYNC_GAP_EXPIRED);
     assert_int_equal(back.gaps[0].bytes, 900);
     assert_int_equal(back.gaps[1].bytes, INT64_MAX);
-    struct builder b;
-    struct sync_welcome w = {.incarnation = 7, .epoch = 3, .feature_level = 1}, w2;
-    builder_init(&b, 256);
-    for (uint32_t level = 1; level <= 3; level++) {
-        w.feature_level = level;
-        builder_reset(&b);
-        sync_put_welcome(&b, &w);
-        assert_int_equal(builder_bytes(&b).data[0], level == 1 ? 0x85 : 0x86);
-        assert_int_equal(sync_get_welcome(builder_bytes(&b), &w2), E_OK);
-        assert_int_equal(w2.feature_level, level);
-    }
-    builder_free(&b);
 }
 
 static void numbers_have_bounds(void **state) {
@@ -234,9 +243,45 @@ static void topics_name_site_and_channel(void **state) {
     }
 }
 
+/* Sites and cores of different age: a welcome without codings is the old one, and what is not there cannot be misread. */
+static void codings_are_optional(void **state) {
+    (void)state;
+    static const uint8_t plain[] = {0x85, 0x18, 80, 7, 3, 0x83, 4, 0, 8, 1}, none[] = {0x86, 0x18, 80, 7, 3, 0x83, 4, 0, 8, 1, 0};
+    static const uint8_t some[] = {0x86, 0x18, 80, 7, 3, 0x83, 4, 0, 8, 1, 3},
+                         resync[] = {0x86, 0x18, 82, 7, 3, 0x83, 4, 0, 8, 1, 1};
+    struct sync_welcome w;
+    assert_int_equal(sync_get_welcome(bytes_of(plain, sizeof plain), &w), E_OK);
+    assert_int_equal(w.codings, 0);
+    assert_int_equal(sync_get_welcome(bytes_of(some, sizeof some), &w), E_OK);
+    assert_int_equal(w.codings, 3); /* one of a later core too */
+    assert_int_equal(sync_get_welcome(bytes_of(none, sizeof none), &w), E_BAD_MESSAGE);
+    assert_int_equal(sync_get_resync(bytes_of(resync, sizeof resync), &w), E_BAD_MESSAGE);
+}
+
+static void squeezed_frames_name_what_they_cover(void **state) {
+    (void)state;
+    struct sync_squeezed q = {.incarnation = 7, .epoch = 3, .channel = CHANNEL_DATA, .from_seq = 5, .to_seq = 8, .session = 1},
+                         back;
+    for (unsigned i = 0; i < 5; i++) {
+        struct sync_squeezed bad = q;
+        struct builder b;
+        bad.incarnation = i == 1 ? 0 : bad.incarnation;
+        bad.from_seq = i == 2 ? 0 : bad.from_seq;
+        bad.to_seq = i == 3 ? 4 : bad.to_seq;
+        bad.channel = i == 4 ? CHANNEL_COUNT : bad.channel;
+        builder_init(&b, 1000);
+        sync_put_squeezed(&b, &bad);
+        assert_int_equal(sync_get_squeezed(builder_bytes(&b), &back), i == 0 ? E_OK : E_BAD_MESSAGE);
+        assert_true(i != 0 || (back.session == 1 && back.to_seq == 8 && back.packed.size == 0));
+        builder_free(&b);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_bytes),
+        cmocka_unit_test(codings_are_optional),
+        cmocka_unit_test(squeezed_frames_name_what_they_cover),
         cmocka_unit_test(a_range_is_covered_completely),
         cmocka_unit_test(sizes_of_gaps_are_said_to_who_knows_them),
         cmocka_unit_test(numbers_have_bounds),

@@ -47,10 +47,11 @@ static void verbs_of_the_contract_are_known(void **state) {
         {"event", "tail"},       {"queue", NULL},          {"snapshot", "create"}, {"snapshot", "list"},
         {"snapshot", "restore"}, {"federation", "status"}, {"doctor", NULL},       {"explain", NULL},
         {"config", "show"},      {"config", "check"},      {"completion", NULL},   {"site", "list"},
-        {"site", "show"},        {"site", "events"},       {"audit", NULL},        {"audit", "verify"}};
+        {"site", "show"},        {"site", "events"},       {"audit", NULL},        {"audit", "verify"},
+        {"link", "status"},      {"link", "try"}};
     static const char *const later[][2] = {
         {"task", "submit"},      {"tenant", "list"},       {"replay", NULL},     {"site", "recover"},      {"site", "label"},
-        {"federation", "agree"}, {"federation", "revoke"}, {"attest", "status"}, {"support-bundle", NULL}, {"link", "status"},
+        {"federation", "agree"}, {"federation", "revoke"}, {"attest", "status"}, {"support-bundle", NULL}, {"link", "test"},
         {"top", NULL},           {"enroll", "token"},      {"config", "set"},    {"config", "get"},        {"config", "rollout"},
         {"policy", "set"}};
     unsigned used;

@@ -115,10 +115,9 @@ struct message { /* on its way */
 #define WEEK_MESSAGES 512u
 
 struct speaker {
-    bool active, connected, welcomed, hello_due;
+    bool active, connected, welcomed, hello_due, sized_gaps;
     unsigned gateway;
     grey_epoch epoch;
-    uint32_t core_level;
     uint64_t connection, message_id;
     int64_t connect_ms, hello_ms, hello_wait_ms, waiting_since_ms, patience_ms, proposed_ms, until_ms;
     struct channel_out out[CHANNEL_COUNT];

@@ -2,7 +2,7 @@
  * broker that confirms what it has, and hands on what it got even when the site is gone. */
 #include <string.h>
 
-#include "agent/cover.h"
+#include "agent/stretch.h"
 #include "federation/frame.h"
 #include "federation/record.h"
 #include "platform/compress.h"
@@ -166,7 +166,7 @@ static bool push(struct week *w, struct speaker *s, unsigned channel, struct byt
 static void say_hello(struct week *w, struct speaker *s) {
     struct sync_hello h = {.incarnation = WEEK_INCARNATION,
                            .epoch = s->epoch,
-                           .feature_level = FEATURE_LEVEL,
+                           .feature_level = UP_LEVEL,
                            .node = bytes_str("gateway"),
                            .time_ms = w->now_ms};
     for (int c = 0; c < CHANNEL_COUNT; c++) {
@@ -279,30 +279,30 @@ static void send_frame(struct week *w, struct speaker *s, enum event_channel c, 
     grey_seq from = channel_next(&s->out[c], f.acked_seq, f.next_seq), known = f.next_seq - 1;
     scan_rows(w, g, c, from, &known, rows, &count);
     cut_to_size(rows, &count, &known, channel_pace_frame_bytes(&s->pace));
-    struct cover cover;
+    struct stretch stretch;
     uint8_t at[9];
     struct bytes key, value;
-    cover_begin(&cover, from);
+    stretch_begin(&stretch, from);
     state_gap_key(c, from, at);
-    while (next_row(g, TABLE_GAP, at, &key, &value) && key.data[0] == (uint8_t)c && !cover_enough(&cover, known)) {
-        if (cover_add(&cover, key, value) != E_OK) {
+    while (next_row(g, TABLE_GAP, at, &key, &value) && key.data[0] == (uint8_t)c && !stretch_enough(&stretch, known)) {
+        if (stretch_add(&stretch, key, value) != E_OK) {
             week_fail(w, "a gap row cannot be read");
-            cover_free(&cover);
+            stretch_free(&stretch);
             return;
         }
-        state_gap_key(c, cover.seen + 1, at);
+        state_gap_key(c, stretch.seen + 1, at);
     }
     struct source source = {.week = w, .rows = rows};
     struct sync_events e = {.channel = c};
-    cover_events(&cover, rows, count, known, record_of, &source, items, gaps, &e);
-    cover_free(&cover);
+    stretch_events(&stretch, rows, count, known, record_of, &source, items, gaps, &e);
+    stretch_free(&stretch);
     if (e.to_seq < e.from_seq) {
         s->wait_until_ms = w->now_ms + 250;
         return;
     }
     e.incarnation = WEEK_INCARNATION;
     e.epoch = s->epoch;
-    e.sized_gaps = s->core_level >= 2;
+    e.sized_gaps = s->sized_gaps;
     struct builder content;
     builder_init(&content, LIMIT_FRAME_PAYLOAD_BYTES);
     sync_put_events(&content, &e);
@@ -310,7 +310,7 @@ static void send_frame(struct week *w, struct speaker *s, enum event_channel c, 
         week_fail(w, "a frame does not fit");
     } else if (push(w, s, c, builder_bytes(&content), FRAME_FLAG_IDEMPOTENT)) {
         channel_turn_took(&s->turns, waiting, c, (uint32_t)content.size);
-        channel_sent(&s->out[c], e.to_seq);
+        channel_sent(&s->out[c], e.to_seq, (uint32_t)content.size);
         week_note(w, "speaker of epoch %" PRIu64 " sends %s %" PRIu64 "..%" PRIu64, s->epoch, event_channel_name(c), e.from_seq,
                   e.to_seq);
     }
@@ -372,7 +372,7 @@ static void take_welcome(struct week *w, struct speaker *s, const struct sync_we
         return;
     }
     s->welcomed = true;
-    s->core_level = m->feature_level;
+    s->sized_gaps = (m->codings & CODING_GAP_BYTES) != 0;
     s->hello_due = false;
     s->hello_wait_ms = 1500;
     for (int c = 0; c < CHANNEL_COUNT; c++) {

@@ -1,6 +1,7 @@
 /* The core: what core/store.c promises, in memory; it takes frames as they come from the broker, and judges each number by the truth. */
 #include <string.h>
 
+#include "federation/credit.h"
 #include "federation/frame.h"
 #include "platform/compress.h"
 #include "tests/week/week.h"
@@ -89,9 +90,9 @@ static void put_gap(struct week *w, enum event_channel c, const struct sync_gap 
 
 /* --- messages ------------------------------------------------------------------------------------------------------------------------------ */
 
-static void reply_positions(struct week *w, enum message_kind kind, uint32_t level) {
+static void reply_positions(struct week *w, enum message_kind kind, uint32_t codings) {
     struct builder b;
-    struct sync_welcome s = {.incarnation = WEEK_INCARNATION, .epoch = w->core.epoch, .time_ms = w->now_ms, .feature_level = level};
+    struct sync_welcome s = {.incarnation = WEEK_INCARNATION, .epoch = w->core.epoch, .time_ms = w->now_ms, .codings = codings};
     for (int c = 0; c < CHANNEL_COUNT; c++) {
         s.position[c] = w->core.channels[c].position;
     }
@@ -131,7 +132,7 @@ static void take_hello(struct week *w, struct bytes content) {
         }
         core->position = acked > core->position ? acked : core->position;
     }
-    reply_positions(w, MESSAGE_DOWN_WELCOME, h.feature_level >= 2 ? 2 : 1);
+    reply_positions(w, MESSAGE_DOWN_WELCOME, h.feature_level >= UP_LEVEL_CODINGS ? CODING_GAP_BYTES : 0);
 }
 
 static void take_events(struct week *w, struct bytes content) {
@@ -151,7 +152,7 @@ static void take_events(struct week *w, struct bytes content) {
     enum channel_verdict verdict = channel_judge(core->position, e.from_seq, e.to_seq);
     if (verdict == CHANNEL_HOLE) {
         w->counts[WEEK_HOLES]++;
-        reply_positions(w, MESSAGE_DOWN_RESYNC, 1);
+        reply_positions(w, MESSAGE_DOWN_RESYNC, 0);
         return;
     }
     if (verdict == CHANNEL_FITS) {
@@ -174,7 +175,11 @@ static void take_events(struct week *w, struct bytes content) {
         return;
     }
     struct builder b;
-    struct sync_ack a = {.incarnation = WEEK_INCARNATION, .epoch = e.epoch, .channel = e.channel, .acked_seq = core->position};
+    struct sync_ack a = {.incarnation = WEEK_INCARNATION,
+                         .epoch = e.epoch,
+                         .channel = e.channel,
+                         .acked_seq = core->position,
+                         .credit_bytes = CREDIT_BYTES_FULL};
     builder_init(&b, 256);
     sync_put_ack(&b, &a);
     link_down_send(w, e.channel, builder_bytes(&b));
@@ -223,7 +228,7 @@ void core_restore(struct week *w) {
 void core_act(struct week *w) {
     if (!w->core_up && w->now_ms >= w->core_up_ms) {
         w->core_up = true;
-        reply_positions(w, MESSAGE_DOWN_RESYNC, 1);
+        reply_positions(w, MESSAGE_DOWN_RESYNC, 0);
     }
     if (w->now_ms >= w->core_backup_ms) {
         copy(&w->backup, &w->core);

@@ -1,33 +1,33 @@
-#include "agent/cover.h"
+#include "agent/stretch.h"
 
 #include "include/grey/must.h"
 
 static_assert((int)GAP_EVICTED == (int)SYNC_GAP_EVICTED && (int)GAP_EXPIRED == (int)SYNC_GAP_EXPIRED, "one numbering of reasons");
 
-void cover_begin(struct cover *c, grey_seq from) {
+void stretch_begin(struct stretch *c, grey_seq from) {
     must(from > 0);
-    *c = (struct cover){.from = from};
+    *c = (struct stretch){.from = from};
 }
 
-void cover_free(struct cover *c) {
+void stretch_free(struct stretch *c) {
     mem_free(c->rows);
-    *c = (struct cover){0};
+    *c = (struct stretch){0};
 }
 
 /* A place for one more row, if need be that of the one that begins last.  NULL: it begins last itself. */
-static struct cover_row *place(struct cover *c, grey_seq first) {
+static struct stretch_row *place(struct stretch *c, grey_seq first) {
     if (c->count < c->room) {
         return &c->rows[c->count++];
     }
-    struct cover_row *last = &c->rows[0];
+    struct stretch_row *last = &c->rows[0];
     for (uint32_t i = 1; i < c->count; i++) {
         last = c->rows[i].segment.first > last->segment.first ? &c->rows[i] : last;
     }
     return first < last->segment.first ? last : NULL;
 }
 
-enum grey_error cover_add(struct cover *c, struct bytes key, struct bytes value) {
-    struct cover_row row;
+enum grey_error stretch_add(struct stretch *c, struct bytes key, struct bytes value) {
+    struct stretch_row row;
     if (!segment_gap_decode(key, value, &row.segment, &row.reason)) {
         return E_CORRUPT;
     }
@@ -35,27 +35,27 @@ enum grey_error cover_add(struct cover *c, struct bytes key, struct bytes value)
     if (row.segment.last < c->from) {
         return E_OK;
     }
-    if (c->count == c->room && c->room < COVER_ROWS_MAX) {
-        uint32_t room = c->room == 0 ? 8 : c->room * 4 < COVER_ROWS_MAX ? c->room * 4 : COVER_ROWS_MAX;
-        struct cover_row *rows = mem_grow(c->rows, room, sizeof *rows);
+    if (c->count == c->room && c->room < STRETCH_ROWS_MAX) {
+        uint32_t room = c->room == 0 ? 8 : c->room * 4 < STRETCH_ROWS_MAX ? c->room * 4 : STRETCH_ROWS_MAX;
+        struct stretch_row *rows = mem_grow(c->rows, room, sizeof *rows);
         if (rows == NULL) {
             return E_NO_MEMORY;
         }
         c->rows = rows;
         c->room = room;
     }
-    struct cover_row *at = place(c, row.segment.first);
+    struct stretch_row *at = place(c, row.segment.first);
     if (at != NULL) {
         *at = row;
     }
     return E_OK;
 }
 
-bool cover_enough(const struct cover *c, grey_seq to) {
-    return c->seen >= to + SEGMENT_SPAN || (c->count == COVER_ROWS_MAX && c->seen >= c->from + SEGMENT_SPAN);
+bool stretch_enough(const struct stretch *c, grey_seq to) {
+    return c->seen >= to + SEGMENT_SPAN || (c->count == STRETCH_ROWS_MAX && c->seen >= c->from + SEGMENT_SPAN);
 }
 
-static const struct cover_row *row_of(const struct cover *c, grey_seq seq) {
+static const struct stretch_row *row_of(const struct stretch *c, grey_seq seq) {
     for (uint32_t i = 0; i < c->count; i++) {
         if (segment_holds(&c->rows[i].segment, seq)) {
             return &c->rows[i];
@@ -64,9 +64,9 @@ static const struct cover_row *row_of(const struct cover *c, grey_seq seq) {
     return NULL;
 }
 
-bool cover_gap(const struct cover *c, grey_seq first, grey_seq last, struct sync_gap *out) {
+bool stretch_gap(const struct stretch *c, grey_seq first, grey_seq last, struct sync_gap *out) {
     must(first >= c->from && first <= last);
-    const struct cover_row *row = row_of(c, first);
+    const struct stretch_row *row = row_of(c, first);
     if (row == NULL) {
         return false;
     }
@@ -86,14 +86,14 @@ bool cover_gap(const struct cover *c, grey_seq first, grey_seq last, struct sync
     return true;
 }
 
-void cover_events(const struct cover *c, const struct outbox_row *rows, uint32_t row_count, grey_seq known, cover_record *record,
-                  void *context, struct sync_item *items, struct sync_gap *gaps, struct sync_events *e) {
+void stretch_events(const struct stretch *c, const struct outbox_row *rows, uint32_t row_count, grey_seq known,
+                    stretch_record *record, void *context, struct sync_item *items, struct sync_gap *gaps, struct sync_events *e) {
     must(row_count <= SYNC_ITEMS_MAX && known + 1 >= c->from);
     *e = (struct sync_events){.channel = e->channel, .from_seq = c->from, .to_seq = c->from - 1, .items = items, .gaps = gaps};
     grey_seq next = c->from;
     for (uint32_t i = 0; i <= row_count; i++) {
         grey_seq upto = i < row_count ? rows[i].seq : known + 1;
-        while (next < upto && e->gap_count < SYNC_GAPS_MAX && cover_gap(c, next, upto - 1, &gaps[e->gap_count])) {
+        while (next < upto && e->gap_count < SYNC_GAPS_MAX && stretch_gap(c, next, upto - 1, &gaps[e->gap_count])) {
             next = gaps[e->gap_count++].to_seq + 1;
         }
         struct bytes bytes;
