@@ -111,7 +111,7 @@ NIGHTLY_SEED ?= 1
 NIGHTLY_COUNT ?= 100000
 NIGHTLY_WEEKS ?= 100
 NIGHTLY_OFFLINE_WEEKS ?= 2000
-WEEK_BRIEF ?= --seed 1 --count 16 --hours 72 --recheck
+WEEK_BRIEF ?= --seed 1 --count 16 --hours 72 --recheck --cover
 SIM_BRIEF ?= --seed 1 --count 250 --minutes 2 --recheck --cover
 sim: $(BUILD)/sim ## the deterministic simulator of the consensus core: build/sim --help
 	$(Q)ln -sfn $(patsubst build/%,%,$(BUILD))/sim build/sim
@@ -124,7 +124,7 @@ sim-mutants: $(BUILD)/sim $(BUILD)/week ## known bugs put back, each to be found
 nightly: $(BUILD)/sim $(BUILD)/week ## 100,000 seeds of 10 minutes, 100 of a week, 2,000 weeks offline, and the known bugs
 	$(BUILD)/sim --seed $(NIGHTLY_SEED) --count $(NIGHTLY_COUNT) --minutes 10 --recheck
 	$(BUILD)/sim --seed $(NIGHTLY_SEED) --count $(NIGHTLY_WEEKS) --hours 168
-	$(BUILD)/week --seed $(NIGHTLY_SEED) --count $(NIGHTLY_OFFLINE_WEEKS) --recheck
+	$(BUILD)/week --seed $(NIGHTLY_SEED) --count $(NIGHTLY_OFFLINE_WEEKS) --recheck --cover
 	$(Q)$(MAKE) --no-print-directory sim-mutants
 sim-brief: $(BUILD)/sim ## a few hundred seeds of it
 	$(Q)printf '#!/bin/sh\nif $(BUILD)/sim $(SIM_BRIEF); then echo "ok 1 - simulated clusters keep every law"; else echo "not ok 1 - see the seed above"; fi\n' >$(BUILD)/sim-brief && chmod +x $(BUILD)/sim-brief && tests/script/tap.sh $(BUILD)/sim-brief

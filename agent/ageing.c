@@ -71,7 +71,8 @@ static void watch(struct node *n) {
     bool overdue = n->o.offline_hours_max > 0 && age_ms > (int64_t)n->o.offline_hours_max * HOUR_MS;
     if (overdue && !n->ageing.overdue) {
         log_error("queue", "overdue",
-                  "events wait for the core since %" PRId64 " h, more than federation.offline.max_offline_duration_hours (%" PRIu32
+                  "events have waited for the core for %" PRId64
+                  " h, longer than federation.offline.max_offline_duration_hours (%" PRIu32
                   "): nothing leaves for that; bring the link back before the queue is full",
                   age_ms / HOUR_MS, n->o.offline_hours_max);
     } else if (!overdue && n->ageing.overdue) {

@@ -228,7 +228,7 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .commit_delay_ms = (uint32_t)c->commit_delay_ms,
                              .request_timeout_ms = (uint32_t)c->provisional_after_ms,
                              .queue = queue_limits(c),
-                             .offline_hours_max = (uint32_t)c->offline_hours_max};
+                             .offline_hours_max = c->federation ? (uint32_t)c->offline_hours_max : 0};
     g->node = node_new(&g->x, &o, &node_events, g, f);
     if (g->node == NULL && f->code == E_CORRUPT && salvage_marked(c->wal_dir)) {
         struct mending_options m = {.data_dir = c->data_dir,

@@ -3,7 +3,8 @@
  *     week --seed N --count K --hours H      K seeds from N on, H virtual hours each (default 168), then a calm end
  *     week --seed N --trace                  one seed, with what happens
  *     week --recheck                         runs 1 seed in 10 twice and compares
- *     week --first                           stops at the first violation */
+ *     week --first                           stops at the first violation
+ *     week --cover                           it is a failure, too, when something of the table at the end never happened */
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
@@ -250,7 +251,7 @@ static void on_abort(int signal_number) {
 
 struct options {
     uint64_t seed, count, hours;
-    bool trace, recheck, first;
+    bool trace, recheck, first, cover;
 };
 
 static bool options_read(struct options *o, int argc, char **argv) {
@@ -259,7 +260,8 @@ static bool options_read(struct options *o, int argc, char **argv) {
         uint64_t *number;
         bool *flag;
     } known[] = {{"--seed", &o->seed, NULL},   {"--count", &o->count, NULL},     {"--hours", &o->hours, NULL},
-                 {"--trace", NULL, &o->trace}, {"--recheck", NULL, &o->recheck}, {"--first", NULL, &o->first}};
+                 {"--trace", NULL, &o->trace}, {"--recheck", NULL, &o->recheck}, {"--first", NULL, &o->first},
+                 {"--cover", NULL, &o->cover}};
     for (int i = 1; i < argc; i++) {
         size_t k = 0;
         while (k < sizeof known / sizeof known[0] && strcmp(argv[i], known[k].name) != 0) {
@@ -282,7 +284,7 @@ int main(int argc, char **argv) {
     static const char *const names[] = {WEEK_COUNTS(WEEK_COUNT_TEXT)};
     struct options o = {.seed = 1, .count = 1, .hours = 168};
     if (!options_read(&o, argc, argv)) {
-        fprintf(stderr, "usage: week [--seed N] [--count K] [--hours H] [--trace] [--recheck] [--first]\n");
+        fprintf(stderr, "usage: week [--seed N] [--count K] [--hours H] [--trace] [--recheck] [--first] [--cover]\n");
         return 2;
     }
     uint64_t totals[WEEK_COUNT_KINDS] = {0}, violations = 0;
@@ -313,7 +315,9 @@ int main(int argc, char **argv) {
     }
     clock_gettime(CLOCK_MONOTONIC, &end);
     for (uint32_t k = 0; k < WEEK_COUNT_KINDS; k++) {
-        printf("  %-36s %12" PRIu64 "\n", names[k], totals[k]);
+        bool missed = o.cover && totals[k] == 0;
+        printf("  %-36s %12" PRIu64 "%s\n", names[k], totals[k], missed ? "  never happened" : "");
+        violations += missed;
     }
     printf("  %.1f s\n", (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9);
     printf("%" PRIu64 " seeds, %" PRIu64 " violations\n", o.count, violations);

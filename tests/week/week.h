@@ -32,7 +32,6 @@
     X(EVICTED, "events evicted")                                                                                                   \
     X(EXPIRED, "events expired")                                                                                                   \
     X(LIMITS, "changes of limits")                                                                                                 \
-    X(LIMITS_BUSY, "refused: classes in use")                                                                                      \
     X(LEADERS, "changes of leader")                                                                                                \
     X(DEPOSED, "deposed, still speaking")                                                                                          \
     X(LOST_PROPOSALS, "proposals lost with a leader")                                                                              \
@@ -58,7 +57,6 @@
     X(CORE_LOST, "numbers that a restored core lacks")                                                                             \
     X(FRAMES, "frames taken")                                                                                                      \
     X(GAPS, "gaps at the core")                                                                                                    \
-    X(GAPS_CUT, "of these cut by an acknowledgement")                                                                              \
     X(WIRE_BYTES, "bytes sent")
 #define WEEK_COUNT_NAME(name, text) WEEK_##name,
 enum week_count { WEEK_COUNTS(WEEK_COUNT_NAME) WEEK_COUNT_KINDS };

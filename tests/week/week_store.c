@@ -81,7 +81,6 @@ static void put_gap(struct week *w, enum event_channel c, const struct sync_gap 
         }
     }
     w->counts[WEEK_GAPS]++;
-    w->counts[WEEK_GAPS_CUT] += gap->from_seq <= above;
     if (w->truth.one_size ? gap->bytes != truly : gap->bytes > truly * 100 + 300000) {
         week_fail(w, "a gap of %s from %" PRIu64 " to %" PRIu64 " held %" PRIu64 " bytes, and says %" PRIu64, event_channel_name(c),
                   gap->from_seq, gap->to_seq, truly, gap->bytes);

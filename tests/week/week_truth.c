@@ -313,9 +313,7 @@ void truth_applied(struct week *w, struct gateway *g, struct log_entry *e, const
         acknowledged(w, g);
     } else if (e->kind == ENTRY_LIMITS && o->err == E_OK) {
         w->counts[WEEK_LIMITS]++;
-    } else if (e->kind == ENTRY_LIMITS && o->err == E_BUSY) {
-        w->counts[WEEK_LIMITS_BUSY]++;
-    } else if (o->err != E_OK) {
+    } else if (o->err != E_OK && !(e->kind == ENTRY_LIMITS && o->err == E_BUSY)) { /* classes in use: it is asked for again */
         week_fail(w, "an entry of kind %u is refused: %s", e->kind, o->detail);
     }
     if (e->kind != ENTRY_EVENTS || week_draw(w, 8) == 0) {
