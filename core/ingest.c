@@ -463,7 +463,8 @@ static void intake_done(struct worker_job *worker_job) {
         if (job->kind == MESSAGE_UP_HELLO) {
             metrics_add(&hellos, 0, 1);
             bool may = job->feature_level >= UP_LEVEL_CODINGS && unpack_admit(g->unpack, job->site.text, loop_now_ms(g->x.loop));
-            job->reply.welcome.codings = may ? CODING_SQUEEZE : 0;
+            job->reply.welcome.codings =
+                (job->feature_level >= UP_LEVEL_CODINGS ? CODING_GAP_BYTES : 0) | (may ? CODING_SQUEEZE : 0);
             log_info("ingest", "hello", "site=%s epoch=%" PRIu64, job->site.text, job->reply.welcome.epoch);
             if (job->rolled_back) {
                 metrics_add(&rolled_back, 0, 1);
