@@ -53,7 +53,7 @@ struct sitelog_start {
     char peers[1024]; /* rejoining: addresses to dial, separated by commas */
 };
 
-/* Opens or creates; blocks (start of the program only).  Loads all rows of TABLE_META and TABLE_SEGMENT into t.
+/* Opens or creates; blocks (start of the program only).  Loads all rows of pinned tables into t.
  * A damaged state.db is rebuilt from an image and the log.  A damaged log, or one that ends before what was promised, is set aside
  * where options.rejoins (start: fresh and rejoining), else E_CORRUPT (says what and where).  So is one whose newest seal does not hold.
  * E_LOCKED, E_DISK_VERSION, E_DISK_FULL, E_IO. */

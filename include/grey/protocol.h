@@ -13,7 +13,8 @@
 #define FRAME_FLAG_IDEMPOTENT 0x0008u
 #define FRAME_FLAGS_KNOWN 0x000fu
 
-#define FEATURE_LEVEL 1u /* said in the hello; raised in the log only when all members have it */
+#define FEATURE_LEVEL 2u       /* said in the hello; raised in the log only when all members have it */
+#define FEATURE_LEVEL_TASKS 2u /* from here on the log may hold entries of tasks, quotas and nodes */
 
 /* Topics: grey/v2/{site}/up/{channel} and grey/v2/{site}/down/{channel}, channel as event_channel_name. */
 #define TOPIC_PREFIX "grey/v2/"
