@@ -183,6 +183,11 @@ static enum event_priority priority_of(int64_t number) {
     return number >= 90 ? PRIORITY_CRITICAL : number >= 70 ? PRIORITY_HIGH : number >= 30 ? PRIORITY_NORMAL : PRIORITY_LOW;
 }
 
+/* A bound from the configuration, or count * unit of the machine. */
+static uint64_t machine_part(int64_t configured, long count, long unit) {
+    return configured > 0 ? (uint64_t)configured : count > 0 && unit > 0 ? (uint64_t)count * (uint64_t)unit : 0;
+}
+
 static bool start_node(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
     bool single = c->mode == CONFIG_MODE_SINGLE;
@@ -208,6 +213,11 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .snapshots_kept = (uint32_t)c->snapshots_kept,
                              .commit_delay_ms = (uint32_t)c->commit_delay_ms,
                              .request_timeout_ms = (uint32_t)c->provisional_after_ms,
+                             .offers_work = c->scheduler && c->mode != CONFIG_MODE_WITNESS,
+                             .tasks_max = (uint32_t)c->tasks_max,
+                             .task_cpu_millicores = machine_part(c->cpu_limit_millicores, sysconf(_SC_NPROCESSORS_ONLN), 1000),
+                             .task_memory_bytes =
+                                 machine_part(c->memory_limit_bytes, sysconf(_SC_PHYS_PAGES), sysconf(_SC_PAGESIZE)),
                              .queue_bytes_max = (uint64_t)c->queue_size_mb * 1024u * 1024u};
     g->node = node_new(&g->x, &o, &node_events, g, f);
     return g->node != NULL;

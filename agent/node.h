@@ -28,7 +28,10 @@ struct node_options {
     uint32_t commit_delay_ms;    /* events below critical may wait this long to share a commit */
     uint32_t seal_interval_ms;   /* the leader signs what is committed this often, when there is something new */
     uint32_t request_timeout_ms; /* without a leader, requests wait this long; then 503 */
-    uint64_t queue_bytes_max;    /* proposed as ENTRY_LIMITS by a leader that finds another value in force */
+    bool offers_work;            /* tasks may be placed here, within these bounds */
+    uint64_t task_cpu_millicores, task_memory_bytes;
+    uint32_t tasks_max;       /* of the site at a time; proposed by a leader that finds another value in force */
+    uint64_t queue_bytes_max; /* proposed as ENTRY_LIMITS by a leader that finds another value in force */
 };
 
 struct node_events {

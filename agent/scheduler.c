@@ -267,6 +267,7 @@ static void finish_one(struct scheduler *s, struct task *t, enum task_state stat
     t->ended_ms = s->now_ms;
     due_clear(&s->due, &t->due);
     s->live--;
+    s->schedules -= t->is_schedule;
     ended_add(s, t);
     struct finishing x = {s, state == TASK_COMPLETED};
     dag_finish(s->dag, t->vertex, dependency_ended, &x);
@@ -431,6 +432,7 @@ enum grey_error scheduler_add(struct scheduler *s, struct task *t, struct bytes 
     t->tenant->tasks++;
     t->name_space->tasks++;
     s->live++;
+    s->schedules += t->is_schedule;
     scheduler_changed(s, t);
     if (!t->is_schedule && t->vertex->unmet == 0) {
         enqueue(s, t, REASON_NONE);
@@ -650,6 +652,7 @@ enum grey_error scheduler_load(struct scheduler *s, struct task *t, const struct
         ended_add(s, t);
     } else {
         s->live++;
+        s->schedules += t->is_schedule;
     }
     if (l->node != 0) {
         hold(s, t, placement_find(&s->placement, l->node));

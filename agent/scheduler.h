@@ -69,7 +69,7 @@ struct scheduler {
     struct task *all; /* in no order */
     struct task *dirty_first, *dirty_last;
     struct task *ended_first, *ended_last, *doomed;
-    uint32_t live, ended, held_count;
+    uint32_t live, ended, held_count, schedules; /* live: not ended; schedules: of those */
     bool tenants_removed;                        /* since whoever keeps rows of them looked */
     uint64_t refused;                            /* orders that a quota or a zone turned away since the start; not state */
     struct quota_amount held, held_firm, usable; /* firm: without lane 4 */
