@@ -175,11 +175,11 @@ clean-run: down ## and remove its data
 bench: ## measure, beside etcd and the limits of this machine: docs/BENCHMARKS.md
 	$(Q)deploy/deps.sh build run bench
 	@$(MAKE) --no-print-directory bench-now
-bench-now: all $(addprefix $(BUILD)/,load machine inflight sim $(if $(wildcard /usr/include/raft/uv.h),raft_peer))
+bench-now: all $(addprefix $(BUILD)/,load machine inflight placing sim $(if $(wildcard /usr/include/raft/uv.h),raft_peer))
 	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/bench/bench.py
 $(BUILD)/load $(BUILD)/machine: $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -lsqlite3 -pthread
-$(BUILD)/inflight: $(BUILD)/obj/tests/bench/inflight.o $(ARCHIVES)
+$(BUILD)/inflight $(BUILD)/placing: $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o $(ARCHIVES)
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 $(BUILD)/raft_peer: $(BUILD)/obj/tests/bench/raft_peer.o
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -lraft -luv
