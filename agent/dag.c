@@ -76,6 +76,15 @@ struct dag_vertex *dag_find(const struct dag *d, struct bytes id) {
     return v;
 }
 
+struct dag_vertex *dag_next(const struct dag *d, const struct dag_vertex *v) {
+    size_t bucket = v == NULL ? 0 : (v->hash & (d->bucket_count - 1)) + 1;
+    struct dag_vertex *next = v == NULL ? NULL : v->next_in_bucket;
+    while ((next == NULL && bucket < d->bucket_count) || (next != NULL && next->owner == NULL)) {
+        next = next == NULL ? d->buckets[bucket++] : next->next_in_bucket;
+    }
+    return next;
+}
+
 /* More buckets when there is memory for them; without, chains are longer. */
 static void spread(struct dag *d) {
     if (d->count < d->bucket_count) {
@@ -101,7 +110,7 @@ static void spread(struct dag *d) {
 
 static struct dag_vertex *vertex_make(struct dag *d, struct bytes id) {
     must(id.size > 0 && id.size <= LIMIT_NAME_BYTES);
-    struct dag_vertex *v = mem_new(1, sizeof *v + id.size + 1);
+    struct dag_vertex *v = mem_new(1, offsetof(struct dag_vertex, id) + id.size + 1);
     if (v == NULL) {
         return NULL;
     }
@@ -262,6 +271,7 @@ static bool edge_add(struct dag_vertex *from, struct dag_vertex *to) {
     }
     e->next_of_to = *at;
     *at = e;
+    must(from->unmet < UINT16_MAX);
     from->unmet++;
     return true;
 }

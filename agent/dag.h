@@ -20,7 +20,7 @@ struct dag_vertex {
     struct dag_vertex *via, *next_to_visit; /* of the search for cycles */
     uint32_t hash;
     uint32_t visit;
-    uint32_t unmet; /* edges in waits_for */
+    uint16_t unmet; /* edges in waits_for */
     uint8_t id_bytes;
     char id[]; /* NUL terminated */
 };
@@ -29,6 +29,8 @@ struct dag *dag_new(void);             /* NULL: no memory */
 void dag_free(struct dag *d);          /* not the owners */
 size_t dag_count(const struct dag *d); /* vertices with an owner */
 
+struct dag_vertex *dag_next(const struct dag *d,
+                            const struct dag_vertex *v);           /* all with an owner, in no order; after NULL the first */
 struct dag_vertex *dag_find(const struct dag *d, struct bytes id); /* NULL, or one that may have no owner */
 
 /* Would a task `id` that waits for `on` close a cycle?  E_CYCLE: f names it, as "a waits for b waits for a". */

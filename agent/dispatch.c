@@ -148,7 +148,7 @@ static bool fits(void *context, struct lane_item *item) {
         return false;
     }
     bool burst = zone == ZONE_GREEN && t->delivery == DELIVERY_AT_LEAST_ONCE;
-    if (quota_admits(&s->quota, t->tenant, t->name_space, scheduler_need(t), burst) != QUOTA_YES) {
+    if (quota_admits(&s->quota, t->tenant, task_space(t), scheduler_need(t), burst) != QUOTA_YES) {
         return false;
     }
     struct placement_wish w;

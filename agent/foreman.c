@@ -24,7 +24,7 @@ struct firing {
 /* The schedule that is due first; NULL: there is none. */
 static const struct task *next_schedule(const struct scheduler *s) {
     const struct task *first = NULL;
-    for (const struct task *t = s->schedules > 0 ? s->all : NULL; t != NULL; t = t->next_of_all) {
+    for (const struct task *t = s->schedules > 0 ? scheduler_next(s, NULL) : NULL; t != NULL; t = scheduler_next(s, t)) {
         if (t->is_schedule && t->state == TASK_PENDING && t->firing_ms >= 0 && (first == NULL || t->firing_ms < first->firing_ms)) {
             first = t;
         }

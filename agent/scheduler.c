@@ -34,8 +34,8 @@ void scheduler_free(struct scheduler *s) {
     if (s == NULL) {
         return;
     }
-    for (struct task *t = s->all; t != NULL;) {
-        struct task *next = t->next_of_all;
+    for (struct task *t = s->dag == NULL ? NULL : scheduler_next(s, NULL); t != NULL;) {
+        struct task *next = scheduler_next(s, t);
         scheduler_task_free(t);
         t = next;
     }
@@ -67,6 +67,11 @@ static void state_set(struct scheduler *s, struct task *t, enum task_state to, e
 
 struct task *scheduler_find(const struct scheduler *s, struct bytes id) {
     const struct dag_vertex *v = dag_find(s->dag, id);
+    return v == NULL ? NULL : v->owner;
+}
+
+struct task *scheduler_next(const struct scheduler *s, const struct task *t) {
+    const struct dag_vertex *v = dag_next(s->dag, t == NULL ? NULL : t->vertex);
     return v == NULL ? NULL : v->owner;
 }
 
@@ -131,7 +136,7 @@ static void hold(struct scheduler *s, struct task *t, struct placement_node *n) 
     s->held = quota_sum(s->held, need);
     s->held_firm = t->lane == LANE_PREEMPT ? s->held_firm : quota_sum(s->held_firm, need);
     s->held_count++;
-    quota_charge(t->tenant, t->name_space, need);
+    quota_charge(t->tenant, task_space(t), need);
 }
 
 static void amount_less(struct quota_amount *a, struct quota_amount b) {
@@ -167,7 +172,7 @@ static void release(struct scheduler *s, struct task *t) {
         amount_less(&s->held_firm, need);
     }
     s->held_count--;
-    quota_release(t->tenant, t->name_space, need);
+    quota_release(t->tenant, task_space(t), need);
     due_clear(&s->due, &t->due);
     scheduler_changed(s, t);
 }
@@ -216,7 +221,7 @@ static void enqueue(struct scheduler *s, struct task *t, enum task_reason why) {
         state_set(s, t, TASK_QUEUED, why);
     }
     t->ready_ms = s->now_ms;
-    lanes_put(&s->lanes, flow_of(t), (enum task_lane)t->lane, (unsigned)(t->name_space - t->tenant->namespaces), &t->item);
+    lanes_put(&s->lanes, flow_of(t), (enum task_lane)t->lane, t->space, &t->item);
 }
 
 static void dequeue(struct scheduler *s, struct task *t) {
@@ -228,17 +233,28 @@ static void dequeue(struct scheduler *s, struct task *t) {
 
 /* --- Ends ------------------------------------------------------------------------------------------------------------------------------------ */
 
+static bool ended_before(const struct task *a, const struct task *b) {
+    return a->ended_ms != b->ended_ms ? a->ended_ms < b->ended_ms : a->item.ticket < b->item.ticket;
+}
+
 static void ended_add(struct scheduler *s, struct task *t) {
-    struct task *before = s->ended_last;
-    while (before != NULL &&
-           (before->ended_ms > t->ended_ms || (before->ended_ms == t->ended_ms && before->item.ticket > t->item.ticket))) {
+    struct lane_item *before = s->ended_last, *item = &t->item;
+    must(item->queue == NULL);
+    while (before != NULL && ended_before(t, (struct task *)before)) {
         before = before->previous;
     }
-    t->previous = before;
-    t->next = before == NULL ? s->ended_first : before->next;
-    *(before == NULL ? &s->ended_first : &before->next) = t;
-    *(t->next == NULL ? &s->ended_last : &t->next->previous) = t;
+    item->previous = before;
+    item->next = before == NULL ? s->ended_first : before->next;
+    *(before == NULL ? &s->ended_first : &before->next) = item;
+    *(item->next == NULL ? &s->ended_last : &item->next->previous) = item;
     s->ended++;
+}
+
+static void ended_take(struct scheduler *s, struct lane_item *item) {
+    *(item->previous == NULL ? &s->ended_first : &item->previous->next) = item->next;
+    *(item->next == NULL ? &s->ended_last : &item->next->previous) = item->previous;
+    item->next = item->previous = NULL;
+    s->ended--;
 }
 
 /* Called for each task that waited for the one that has ended. */
@@ -254,7 +270,7 @@ static void dependency_ended(void *context, struct dag_vertex *w) {
     if (!x->well) {
         if (!t->is_doomed) {
             t->is_doomed = true;
-            t->next_doomed = x->s->doomed;
+            t->next_on_node = x->s->doomed;
             x->s->doomed = t;
         }
     } else if (w->unmet == 0 && !t->is_doomed) {
@@ -277,7 +293,8 @@ static void finish(struct scheduler *s, struct task *t, enum task_state state, e
     finish_one(s, t, state, why);
     while (s->doomed != NULL) { /* those who waited for it in vain, and those who waited for them */
         struct task *w = s->doomed;
-        s->doomed = w->next_doomed;
+        s->doomed = w->next_on_node;
+        w->next_on_node = NULL;
         w->is_doomed = false;
         finish_one(s, w, TASK_FAILED, REASON_DEPENDENCY);
     }
@@ -300,7 +317,7 @@ static void ended_well(struct scheduler *s, struct task *t) {
 
 static void ended_badly(struct scheduler *s, struct task *t, enum task_reason why) {
     release(s, t);
-    t->failures++;
+    t->failures = (uint16_t)(t->failures + (t->failures < UINT16_MAX));
     bool again = t->max_retries > 0 ? t->failures <= t->max_retries : t->restart != RESTART_NEVER;
     if (again && t->delivery == DELIVERY_AT_LEAST_ONCE) {
         try_again(s, t, task_backoff_ms(t->failures), why);
@@ -325,7 +342,7 @@ void scheduler_stop(struct scheduler *s, struct task *t, enum task_reason why) {
     t->node->stopping = quota_sum(t->node->stopping, scheduler_need(t));
     due_clear(&s->due, &t->due);
     if (why == REASON_PREEMPTED || why == REASON_BURST || why == REASON_EMERGENCY) {
-        t->preemptions++;
+        t->preemptions = (uint16_t)(t->preemptions + (t->preemptions < UINT16_MAX));
         state_set(s, t, TASK_PREEMPTED, why);
     }
     scheduler_changed(s, t);
@@ -345,19 +362,17 @@ bool scheduler_may_stop(const struct task *t, enum task_lane lowest) {
 }
 
 void scheduler_forget_old(struct scheduler *s) {
-    struct task *t = s->ended_first;
-    while (s->ended > SCHEDULER_ENDED_MAX && t != NULL) {
-        struct task *next = t->next;
+    struct lane_item *next;
+    for (struct lane_item *item = s->ended_first; s->ended > SCHEDULER_ENDED_MAX && item != NULL; item = next) {
+        struct task *t = (struct task *)item;
+        next = item->next;
         if (t->node == NULL) { /* else its node is still stopping it */
-            *(t->previous == NULL ? &s->ended_first : &t->previous->next) = t->next;
-            *(t->next == NULL ? &s->ended_last : &t->next->previous) = t->previous;
-            s->ended--;
+            ended_take(s, item);
             t->is_gone = true;
             t->tenant->tasks--;
-            t->name_space->tasks--;
+            task_space(t)->tasks--;
             scheduler_changed(s, t);
         }
-        t = next;
     }
 }
 
@@ -399,21 +414,8 @@ enum grey_error scheduler_weigh(struct scheduler *s) {
     return E_OK;
 }
 
-static void all_add(struct scheduler *s, struct task *t) {
-    t->next_of_all = s->all;
-    t->previous_of_all = NULL;
-    if (s->all != NULL) {
-        s->all->previous_of_all = t;
-    }
-    s->all = t;
-}
-
 void scheduler_drop(struct scheduler *s, struct task *t) {
     must(t->is_gone && t->node == NULL && t->item.queue == NULL);
-    *(t->previous_of_all == NULL ? &s->all : &t->previous_of_all->next_of_all) = t->next_of_all;
-    if (t->next_of_all != NULL) {
-        t->next_of_all->previous_of_all = t->previous_of_all;
-    }
     dag_remove(s->dag, t->vertex);
     scheduler_task_free(t);
 }
@@ -425,12 +427,11 @@ enum grey_error scheduler_add(struct scheduler *s, struct task *t, struct bytes 
         scheduler_task_free(t);
         return err;
     }
-    all_add(s, t);
     t->item.ticket = t->due.ticket = ++s->saved.tickets;
     t->item.cost = cost_of(t);
     t->submitted_ms = s->now_ms;
     t->tenant->tasks++;
-    t->name_space->tasks++;
+    task_space(t)->tasks++;
     s->live++;
     s->schedules += t->is_schedule;
     scheduler_changed(s, t);
@@ -637,16 +638,15 @@ static bool never(const struct dag_vertex *v) {
 enum grey_error scheduler_load(struct scheduler *s, struct task *t, const struct task_loading *l) {
     t->item.cost = cost_of(t);
     t->due.ticket = t->item.ticket;
-    t->name_space = &t->tenant->namespaces[l->name_space];
+    t->space = (uint8_t)l->name_space;
     enum grey_error err = due_reserve(&s->due, s->live + 1);
     err = err == E_OK ? dag_add(s->dag, l->id, l->unmet.at, l->unmet.count, t, never, &t->vertex) : err;
     if (err != E_OK) {
         scheduler_task_free(t);
         return err;
     }
-    all_add(s, t);
     t->tenant->tasks++;
-    t->name_space->tasks++;
+    task_space(t)->tasks++;
     int64_t due_ms = t->due.at_ms;
     if (task_ended((enum task_state)t->state)) {
         ended_add(s, t);

@@ -23,15 +23,12 @@
 #define SCHEDULER_SCHEDULE_ID_BYTES 48u /* id of a scheduled task: its runs add a dot and the minute */
 
 struct task {
-    struct lane_item item; /* first: an item is its task */
+    struct lane_item item; /* first: an item is its task; in a queue, or among the ended, by (ended_ms, ticket) */
     struct due_item due;
     struct dag_vertex *vertex;                    /* has the id */
-    struct task *next_on_node, *previous_on_node; /* by token */
-    struct task *next, *previous;                 /* of the ended, by (ended_ms, ticket) */
-    struct task *next_of_all, *previous_of_all;
-    struct task *next_dirty, *next_doomed;
+    struct task *next_on_node, *previous_on_node; /* newest token first */
+    struct task *next_dirty;
     struct quota_tenant *tenant;
-    struct quota_namespace *name_space;
     struct placement_node *node; /* holds room there until the node says that it stopped; then NULL */
     struct placement_node *kept; /* waiting: room is kept for it there */
     raft_id last_node;           /* where it is or was, 0: nowhere yet */
@@ -42,15 +39,21 @@ struct task {
     int64_t submitted_ms, ready_ms, started_ms, ended_ms; /* 0: not yet */
     int64_t firing_ms;                                    /* of a schedule: the next firing, in log time; -1: there is none */
     uint64_t memory_bytes;
-    uint32_t cpu_millicores, timeout_s, max_retries, failures, preemptions;
+    uint32_t cpu_millicores, timeout_s;
     int32_t exit_status;
+    uint16_t max_retries, failures, preemptions; /* failures and preemptions stop at the most they hold */
+    uint16_t text_bytes;
+    uint8_t space; /* place of its namespace in its tenant */
     uint8_t state, lane, restart, delivery, isolation;
     uint8_t reason; /* why it is in this state */
     uint8_t stop;   /* enum task_reason: its node shall stop it; REASON_NONE: no */
     bool is_schedule, is_dirty, is_gone, is_doomed;
-    uint32_t text_bytes;
     uint8_t *text; /* NULL: any node will do; else CBOR: array of the preferred node and the selectors */
 };
+
+static inline struct quota_namespace *task_space(const struct task *t) {
+    return &t->tenant->namespaces[t->space];
+}
 
 struct scheduler_saved {
     uint64_t tokens, tickets;
@@ -66,9 +69,9 @@ struct scheduler {
     struct lanes lanes;
     struct placement placement;
     struct due due;
-    struct task *all; /* in no order */
     struct task *dirty_first, *dirty_last;
-    struct task *ended_first, *ended_last, *doomed;
+    struct lane_item *ended_first, *ended_last;
+    struct task *doomed;                         /* linked by next_on_node, for they have no node */
     uint32_t live, ended, held_count, schedules; /* live: not ended; schedules: of those */
     bool tenants_removed;                        /* since whoever keeps rows of them looked */
     uint64_t refused;                            /* orders that a quota or a zone turned away since the start; not state */
@@ -129,7 +132,8 @@ uint32_t dispatch_usage(const struct scheduler *s, enum task_lane lane); /* perm
 
 /* --- for dispatch.c, submit.c and work.c ---------------------------------------------------------------------------------------------------------------- */
 
-struct task *scheduler_find(const struct scheduler *s, struct bytes id); /* NULL: none */
+struct task *scheduler_find(const struct scheduler *s, struct bytes id);      /* NULL: none */
+struct task *scheduler_next(const struct scheduler *s, const struct task *t); /* all tasks, in no order; after NULL the first */
 struct quota_amount scheduler_need(const struct task *t);
 void scheduler_wish(const struct task *t, struct placement_wish *w, struct task_texts *selectors); /* selectors: room for them */
 void scheduler_assign(struct scheduler *s, struct task *t, struct placement_node *n);

@@ -82,7 +82,7 @@ static enum grey_error text_make(struct task *t, const struct task_order *o) {
     t->text = b.err == E_OK ? mem_new(1, b.size) : NULL;
     if (t->text != NULL) {
         memcpy(t->text, b.data, b.size);
-        t->text_bytes = (uint32_t)b.size;
+        t->text_bytes = (uint16_t)b.size;
     }
     builder_free(&b);
     return t->text == NULL ? E_NO_MEMORY : E_OK;
@@ -110,13 +110,13 @@ enum grey_error submit_task(struct scheduler *s, const struct task_order *o, raf
         return fault_set(f, E_NO_MEMORY, "making a task");
     }
     t->tenant = tenant;
-    t->name_space = name_space;
+    t->space = (uint8_t)(name_space - tenant->namespaces);
     t->order_index = order_index;
     memcpy(t->order_hash, order_hash, sizeof t->order_hash);
     t->memory_bytes = o->memory_bytes;
     t->cpu_millicores = o->cpu_millicores;
     t->timeout_s = o->timeout_s;
-    t->max_retries = o->max_retries;
+    t->max_retries = (uint16_t)o->max_retries;
     t->lane = (uint8_t)o->lane;
     t->restart = (uint8_t)o->restart;
     t->delivery = (uint8_t)o->delivery;
@@ -150,7 +150,7 @@ static enum grey_error run_add(struct scheduler *s, const struct task *schedule,
         return E_NO_MEMORY;
     }
     *t = (struct task){.tenant = schedule->tenant,
-                       .name_space = schedule->name_space,
+                       .space = schedule->space,
                        .order_index = schedule->order_index,
                        .memory_bytes = schedule->memory_bytes,
                        .cpu_millicores = schedule->cpu_millicores,

@@ -397,7 +397,7 @@ void taskform_write(struct json_writer *w, const struct scheduler *s, const stru
     json_open(w, '{');
     put_str(w, "id", t->vertex->id);
     put_str(w, "tenant", t->tenant->name.text);
-    put_str(w, "namespace", t->name_space->name.text);
+    put_str(w, "namespace", task_space(t)->name.text);
     put_str(w, "lane", task_name(NAMES_LANE, t->lane));
     put_str(w, "state", task_name(NAMES_STATE, t->state));
     if (t->reason != REASON_NONE) {

@@ -34,7 +34,7 @@ static void task_row(struct builder *b, const struct task *t) {
     codec_put_bytes(b, bytes_of(t->order_hash, sizeof t->order_hash));
     codec_put_uint(b, t->item.ticket);
     codec_put_text(b, bytes_str(t->tenant->name.text));
-    codec_put_text(b, bytes_str(t->name_space->name.text));
+    codec_put_text(b, bytes_str(task_space(t)->name.text));
     codec_put_uint(b, t->lane);
     codec_put_uint(b, t->state);
     codec_put_uint(b, t->reason);
@@ -380,9 +380,9 @@ static bool task_fields(struct scheduler *s, struct codec_reader *r, struct task
     t->cpu_millicores = (uint32_t)codec_uint(r, TASK_CPU_MILLICORES_MAX);
     t->memory_bytes = codec_uint(r, TASK_MEMORY_BYTES_MAX);
     t->timeout_s = (uint32_t)codec_uint(r, TASK_TIMEOUT_S_MAX);
-    t->max_retries = (uint32_t)codec_uint(r, TASK_RETRIES_MAX);
-    t->failures = (uint32_t)codec_uint(r, UINT32_MAX);
-    t->preemptions = (uint32_t)codec_uint(r, UINT32_MAX);
+    t->max_retries = (uint16_t)codec_uint(r, TASK_RETRIES_MAX);
+    t->failures = (uint16_t)codec_uint(r, UINT16_MAX);
+    t->preemptions = (uint16_t)codec_uint(r, UINT16_MAX);
     t->exit_status = (int32_t)codec_int(r);
     t->token = codec_uint(r, s->saved.tokens);
     t->last_node = codec_uint(r, UINT64_MAX);
@@ -435,7 +435,7 @@ static enum grey_error task_load(struct scheduler *s, struct bytes key, struct b
             return fault_set(f, E_NO_MEMORY, "loading a task");
         }
         memcpy(t->text, text.data, text.size);
-        t->text_bytes = (uint32_t)text.size;
+        t->text_bytes = (uint16_t)text.size;
     }
     return scheduler_load(s, t, &l) == E_OK ? E_OK : fault_set(f, E_NO_MEMORY, "loading a task");
 }

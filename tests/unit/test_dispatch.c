@@ -168,7 +168,7 @@ static void a_burst_ends_by_stopping_what_is_above_the_share(void **context) {
     assert_int_equal(rig_state(r, "t11"), TASK_ASSIGNED);
     rig_pass(r, 100);
     unsigned stopped = 0, low = 0;
-    for (const struct task *t = rig_scheduler(r)->all; t != NULL; t = t->next_of_all) {
+    for (const struct task *t = scheduler_next(rig_scheduler(r), NULL); t != NULL; t = scheduler_next(rig_scheduler(r), t)) {
         stopped += t->state == TASK_PREEMPTED && t->reason == REASON_BURST;
         low += t->state == TASK_PREEMPTED && t->lane == LANE_LOW;
     }
@@ -382,7 +382,7 @@ static void a_large_task_is_not_starved_by_small_ones(void **context) {
     assert_int_equal(rig_submit(r, &large), E_OK);
     while (rig_state(r, "large") == TASK_QUEUED && rounds++ < 200) { /* one small one ends each second, and another comes */
         struct task *oldest = NULL;
-        for (struct task *t = rig_scheduler(r)->all; t != NULL; t = t->next_of_all) {
+        for (struct task *t = scheduler_next(rig_scheduler(r), NULL); t != NULL; t = scheduler_next(rig_scheduler(r), t)) {
             if (t->node != NULL && (oldest == NULL || t->token < oldest->token)) {
                 oldest = t;
             }

@@ -103,9 +103,9 @@ static enum entry_kind draw_entry(struct scheduler *s, struct builder *out, int6
         (void)snprintf(id, sizeof id, "t%u", (unsigned)draw(120));
         payload_task_cancel(out, bytes_str(id));
     } else if (what < 85) {
-        const struct task *t = s->all;
+        const struct task *t = scheduler_next(s, NULL);
         while (t != NULL && !(t->is_schedule && t->state == TASK_PENDING)) {
-            t = t->next_of_all;
+            t = scheduler_next(s, t);
         }
         int64_t runs[3] = {*now_ms, *now_ms + 60000, *now_ms + 120000};
         (void)snprintf(id, sizeof id, "%s", t == NULL ? "t0" : t->vertex->id);
@@ -162,7 +162,7 @@ static void check_laws(const struct scheduler *s, uint64_t tokens_before) {
         assert_true(n->condition != NODE_LOST || count == 0);
     }
     assert_int_equal(held, s->held_count);
-    for (const struct task *t = s->all; t != NULL; t = t->next_of_all) {
+    for (const struct task *t = scheduler_next(s, NULL); t != NULL; t = scheduler_next(s, t)) {
         enum task_state state = (enum task_state)t->state;
         assert_true((state == TASK_QUEUED) == (t->item.queue != NULL));
         assert_true((state != TASK_ASSIGNED && state != TASK_RUNNING && state != TASK_PREEMPTED) || t->node != NULL);
@@ -183,8 +183,8 @@ static void check_laws(const struct scheduler *s, uint64_t tokens_before) {
             }
             assert_true(quota_within(t->tenant->used, twice(limit)));
             assert_true(t->tenant->burst_left_ms > 0 || quota_within(t->tenant->used, limit));
-            assert_true(t->name_space == &t->tenant->namespaces[0] ||
-                        quota_within(t->name_space->used, quota_namespace_limit(&s->quota, t->tenant, t->name_space)));
+            assert_true(task_space(t) == &t->tenant->namespaces[0] ||
+                        quota_within(task_space(t)->used, quota_namespace_limit(&s->quota, t->tenant, task_space(t))));
         }
     }
     assert_int_equal(waiting, lanes_waiting(&s->lanes));
@@ -244,7 +244,7 @@ static void a_restart_changes_no_decision(void **context) {
             check_laws(s, o[0].err == E_OK ? tokens : UINT64_MAX);
             refused += o[0].err != E_OK;
             placed += (unsigned)(s->saved.tokens - tokens);
-            for (const struct task *t = s->all; t != NULL; t = t->next_of_all) {
+            for (const struct task *t = scheduler_next(s, NULL); t != NULL; t = scheduler_next(s, t)) {
                 stopped += t->stop != REASON_NONE;
                 stolen += t->taken_from != 0;
             }
