@@ -24,7 +24,7 @@ static void put_if_changed(struct table *t, struct builder *changes, enum table_
     }
 }
 
-static raft_id id_of(const struct placement_node *n) {
+static raft_id node_id(const struct placement_node *n) {
     return n == NULL ? 0 : n->id;
 }
 
@@ -55,7 +55,7 @@ static void task_row(struct builder *b, const struct task *t) {
     codec_put_uint(b, t->last_node);
     codec_put_bool(b, t->node != NULL);
     codec_put_uint(b, t->taken_from);
-    codec_put_uint(b, id_of(t->kept));
+    codec_put_uint(b, node_id(t->kept));
     codec_put_array(b, 5);
     codec_put_int(b, t->submitted_ms);
     codec_put_int(b, t->ready_ms);
