@@ -107,7 +107,7 @@ ifneq ($(wildcard tests/sim/sim.c),)
 NIGHTLY_SEED ?= 1
 NIGHTLY_COUNT ?= 100000
 NIGHTLY_WEEKS ?= 100
-SIM_BRIEF ?= --seed 1 --count 250 --minutes 2 --recheck
+SIM_BRIEF ?= --seed 1 --count 250 --minutes 2 --recheck --cover
 sim: $(BUILD)/sim ## the deterministic simulator of the consensus core: build/sim --help
 	$(Q)ln -sfn $(patsubst build/%,%,$(BUILD))/sim build/sim
 sim-mutants: $(BUILD)/sim ## known bugs put back, each to be found; some: make sim-mutants MUTANTS="04 12"

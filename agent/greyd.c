@@ -12,7 +12,9 @@
 
 #include "agent/api.h"
 #include "agent/config.h"
+#include "agent/mending.h"
 #include "agent/node.h"
+#include "agent/salvage.h"
 #include "agent/uplink.h"
 #include "include/grey/must.h"
 #include "platform/log.h"
@@ -150,6 +152,10 @@ static void on_terminate(void *context, int signal_number) {
     }
     g->stopping = true;
     log_info("greyd", "stop", "signal=%d", signal_number);
+    if (g->node == NULL) { /* still mending its log */
+        leave_now(g);
+        return;
+    }
     node_leave_leadership(g->node);
     g->leave_deadline_ms = loop_now_ms(g->x.loop) + LEAVE_MS;
     g->leave_timer = (struct loop_timer){.fire = look_for_successor, .context = g};
@@ -220,6 +226,19 @@ static bool start_node(struct greyd *g, struct fault *f) {
                                  machine_part(c->memory_limit_bytes, sysconf(_SC_PHYS_PAGES), sysconf(_SC_PAGESIZE)),
                              .queue_bytes_max = (uint64_t)c->queue_size_mb * 1024u * 1024u};
     g->node = node_new(&g->x, &o, &node_events, g, f);
+    if (g->node == NULL && f->code == E_CORRUPT && salvage_marked(c->wal_dir)) {
+        struct mending_options m = {.data_dir = c->data_dir,
+                                    .wal_dir = c->wal_dir,
+                                    .site = c->site_id,
+                                    .node = c->node_id,
+                                    .listen_address = o.peer_listen_address,
+                                    .advertise_address = o.peer_address,
+                                    .http_address = o.http_address,
+                                    .tls = g->tls};
+        if (mending_run(&g->x, &m, f) == E_OK) {
+            g->node = node_new(&g->x, &o, &node_events, g, f);
+        }
+    }
     return g->node != NULL;
 }
 
@@ -382,7 +401,7 @@ int main(int argc, char **argv) {
     }
     if (!start(&g, &f)) {
         stop(&g);
-        return complain(&f);
+        return g.stopping ? 0 : complain(&f);
     }
     log_info("greyd", "ready", "version=%s http=%s site=%s node=%s", GREY_VERSION, g.config.http_addr, g.config.site_id,
              g.config.node_id);

@@ -42,10 +42,11 @@ def owner_of_port(port):
 
 
 class Link:
-    """A TCP proxy in front of one gateway.  It can be cut for all, or for one process that dials through it."""
+    """A TCP proxy in front of one gateway.  It can be cut for all, or for one process that dials through it; and it can hold back what goes
+    one way, without a word, as a link does that lost one direction."""
 
     def __init__(self, target_port):
-        self.target_port, self.up, self.blocked, self.pairs = target_port, True, set(), []
+        self.target_port, self.up, self.blocked, self.held, self.pairs = target_port, True, set(), set(), []
         self.server = socket.socket()
         self.server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.server.bind(("127.0.0.1", 0))
@@ -70,15 +71,17 @@ class Link:
                 near.close()
                 continue
             self.pairs.append((near, far, owner))
-            for a, b in ((near, far), (far, near)):
-                threading.Thread(target=self.copy, args=(a, b), daemon=True).start()
+            for a, b, way in ((near, far, "in"), (far, near, "out")):
+                threading.Thread(target=self.copy, args=(a, b, owner, way), daemon=True).start()
 
-    def copy(self, a, b):
+    def copy(self, a, b, owner, way):
         try:
             while True:
                 data = a.recv(65536)
                 if not data:
                     break
+                while (owner, way) in self.held or (None, way) in self.held:
+                    time.sleep(0.02)
                 b.sendall(data)
         except OSError:
             pass
@@ -101,8 +104,12 @@ class Link:
             if owner is None or who == owner:
                 self.close(near, far)
 
+    def hold(self, way, owner=None):
+        """Keeps what goes "in" to the gateway or "out" of it, on the connections of one process or on all, until the link is mended."""
+        self.held.add((owner, way))
+
     def mend(self):
-        self.up, self.blocked = True, set()
+        self.up, self.blocked, self.held = True, set(), set()
 
 
 class Answer:
@@ -245,6 +252,13 @@ class Site:
         for m in self.nodes:
             if m != n:
                 self.links[m].cut(self.processes["node%d" % n].pid)
+
+    def hold(self, n, sends):
+        """What gateway n sends to the others (or, sends=False, what they send to it) is held back; the connections stay."""
+        self.links[n].hold("out" if sends else "in")
+        for m in self.nodes:
+            if m != n:
+                self.links[m].hold("in" if sends else "out", self.processes["node%d" % n].pid)
 
     def heal(self):
         for link in self.links.values():

@@ -283,6 +283,24 @@ static void test_only_a_log_as_good_gets_a_vote(void **context) {
     end(&f);
 }
 
+/* Two gateways that miss the leader at the same moment split the votes; a whole time-out more would double the time without a leader. */
+static void test_a_split_vote_is_tried_again_soon(void **context) {
+    (void)context;
+    struct fixture f;
+    begin(&f, 3);
+    tick_after(&f, 500);
+    receive(&f, (struct raft_message){.kind = RAFT_PRE_VOTE_REPLY, .from = 2, .term = 1});
+    stored(&f);
+    assert_int_equal(status(&f).role, RAFT_CANDIDATE);
+    tick_after(&f, 150);
+    assert_int_equal(status(&f).role, RAFT_CANDIDATE); /* silence: the other's disk may be slow */
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE_REPLY, .from = 2, .term = 1, .refused = true});
+    tick_after(&f, 150);
+    assert_int_equal(status(&f).role, RAFT_PRE_CANDIDATE);
+    assert_int_equal(sent(&f, RAFT_PRE_VOTE, 2)->message.term, 2);
+    end(&f);
+}
+
 /* R7: a learner was made a voter, does not know, and its vote is needed: without it the site has no leader for ever. */
 static void test_a_learner_votes_when_asked(void **context) {
     (void)context;
@@ -1025,6 +1043,36 @@ static void test_a_witness_is_never_ahead_of_all_gateways(void **context) {
     end(&f);
 }
 
+/* The same, where the gateway that has it was just made a voter and does not know: it does not ask for votes, and the leader lost it. */
+static void test_a_witness_is_never_ahead_of_those_who_know_that_they_vote(void **context) {
+    (void)context;
+    struct fixture f;
+    struct raft_members m = voters_and_witness();
+    m.at[1].voter = false;
+    struct raft_start start = {.members = &m};
+    f = (struct fixture){.now_ms = 1000, .config = config()};
+    f.raft = raft_new(&f.config, &start, f.now_ms);
+    assert_non_null(f.raft);
+    tick_after(&f, 500);
+    receive(&f, (struct raft_message){.kind = RAFT_PRE_VOTE_REPLY, .from = 3, .term = 1});
+    stored(&f);
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE_REPLY, .from = 3, .term = 1});
+    assert_int_equal(status(&f).role, RAFT_LEADER);
+    stored(&f);
+    acknowledge(&f, 2, 1);
+    acknowledge(&f, 3, 1);
+    assert_int_equal(propose(&f, "x"), E_OK); /* hangs on this gateway's disk */
+    acknowledge(&f, 2, 2);
+    assert_null(sent(&f, RAFT_APPEND, 3));
+    m.at[1].voter = true;
+    assert_int_equal(change(&f, &m), E_OK);
+    acknowledge(&f, 2, 2); /* not yet the entry that says so */
+    assert_null(sent(&f, RAFT_APPEND, 3));
+    acknowledge(&f, 2, 3);
+    assert_int_equal(sent(&f, RAFT_APPEND, 3)->message.entry_count, 2);
+    end(&f);
+}
+
 /* A witness that was away for a week gets no data to catch up: a point and the membership there. */
 static void test_a_witness_far_behind_gets_a_point(void **context) {
     (void)context;
@@ -1510,6 +1558,7 @@ int main(void) {
         cmocka_unit_test(test_a_pre_vote_changes_nothing),
         cmocka_unit_test(test_a_member_that_hears_its_leader_is_not_moved),
         cmocka_unit_test(test_only_a_log_as_good_gets_a_vote),
+        cmocka_unit_test(test_a_split_vote_is_tried_again_soon),
         cmocka_unit_test(test_a_learner_votes_when_asked),
         cmocka_unit_test(test_a_former_leader_learns_the_term),
         cmocka_unit_test(test_a_single_voter_commits_after_its_own_store),
@@ -1539,6 +1588,7 @@ int main(void) {
         cmocka_unit_test(test_a_witness_holds_headers_only),
         cmocka_unit_test(test_a_leader_commits_with_its_witness),
         cmocka_unit_test(test_a_witness_is_never_ahead_of_all_gateways),
+        cmocka_unit_test(test_a_witness_is_never_ahead_of_those_who_know_that_they_vote),
         cmocka_unit_test(test_a_witness_far_behind_gets_a_point),
         cmocka_unit_test(test_a_leader_gives_its_witness_a_point),
         cmocka_unit_test(test_one_change_at_a_time_and_not_before_the_first_commit),
