@@ -403,7 +403,8 @@ static bool task_fields(struct scheduler *s, struct codec_reader *r, struct task
     }
     t->tenant = quota_find(&s->quota, tenant);
     const struct quota_namespace *n = t->tenant == NULL ? NULL : quota_namespace_find(t->tenant, name_space);
-    well = codec_end(r) == E_OK && well && n != NULL && t->item.ticket > 0 && (text->size == 0 || text_well(*text));
+    well = codec_end(r) == E_OK && well && n != NULL && t->item.ticket > 0 && t->cpu_millicores > 0 &&
+           (text->size == 0 || text_well(*text));
     if (well) {
         l->name_space = (unsigned)(n - t->tenant->namespaces);
         bool holds = t->state == TASK_ASSIGNED || t->state == TASK_RUNNING || t->state == TASK_PREEMPTED;

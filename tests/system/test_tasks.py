@@ -96,6 +96,8 @@ def test(site):
     site.ok(task("moves")["token"] == moved["token"], "a restart of all three moves nothing")
     site.wait_same_state()
     site.ok(True, "and all three hold the same state")
+    index = [call("GET", "/v1/raft/status").json()["commit_index"] for _ in range(2) if not time.sleep(4)]
+    site.ok(index[0] == index[1], "with nothing due nothing is written: entry %s" % index)
     m = call("GET", "/metrics").body.decode()
     site.ok("\ngrey_scheduler_queue_depth 0" in m and "grey_governance_usage_ratio" in m, "metrics of tasks")
 
