@@ -130,7 +130,7 @@ void api_task_post(struct api_call *c) {
         return;
     }
     keys_random(&random, sizeof random);
-    enum grey_error err = taskform_read(&form, http_body(c->q), random, &f);
+    enum grey_error err = taskform_read(&form, http_body(c->q), task_lane_of(c->api->o.task_priority), random, &f);
     if (err == E_OK && form.order.schedule.size > 0) {
         struct cron schedule;
         err = cron_parse(form.order.schedule, &schedule, &f);

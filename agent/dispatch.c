@@ -138,13 +138,17 @@ static int64_t allowed_ms(const struct task *t, uint32_t usage) {
     return t->lane == LANE_CRITICAL ? t->ready_ms : t->ready_ms + quota_delay_ms(usage);
 }
 
+/* No task of the lane may have a place, whoever's it is: then nobody need be asked. */
+static bool closed(const struct scheduler *s, enum task_lane lane) {
+    return s->held_count >= s->saved.concurrent_max || (lane != LANE_CRITICAL && quota_zone(dispatch_usage(s, lane)) >= ZONE_RED);
+}
+
 static bool fits(void *context, struct lane_item *item) {
     struct scheduler *s = context;
     struct task *t = (struct task *)item;
     uint32_t usage = dispatch_usage(s, (enum task_lane)t->lane);
     enum quota_zone zone = quota_zone(usage);
-    if (s->held_count >= s->saved.concurrent_max || (zone >= ZONE_RED && t->lane != LANE_CRITICAL) ||
-        s->now_ms < allowed_ms(t, usage)) {
+    if (closed(s, (enum task_lane)t->lane) || s->now_ms < allowed_ms(t, usage)) { /* each place given may close it */
         return false;
     }
     bool burst = zone == ZONE_GREEN && t->delivery == DELIVERY_AT_LEAST_ONCE;
@@ -241,7 +245,7 @@ static bool keep_node_for(struct scheduler *s, struct task *t, const struct plac
 static void serve_lane(struct scheduler *s, enum task_lane lane) {
     struct lanes_server server = {fits, serve, s};
     bool again = s->lanes.counts[lane] > 0;
-    while (again) {
+    while (again && !closed(s, lane)) {
         s->blocked = NULL;
         lanes_run(&s->lanes, lane, &server);
         again = false;

@@ -277,7 +277,8 @@ static bool start_api(struct greyd *g, struct fault *f) {
                             .uplink = g->uplink,
                             .mode = modes[c->mode],
                             .data_dir = c->data_dir,
-                            .default_priority = priority_of(c->default_priority)};
+                            .default_priority = priority_of(c->default_priority),
+                            .task_priority = (uint32_t)c->default_priority};
     struct http_limits limits = {.connections_max = LIMIT_HTTP_CONNECTIONS,
                                  .body_bytes_max = LIMIT_BATCH_BYTES,
                                  .idle_timeout_ms = 120000,

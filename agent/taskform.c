@@ -10,7 +10,6 @@
 
 #define CPU_MILLICORES_DEFAULT 100u
 #define MEMORY_BYTES_DEFAULT (64u * 1024u * 1024u)
-#define PRIORITY_DEFAULT 50u
 
 /* --- Reading -------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -255,11 +254,11 @@ static enum grey_error take_member(struct reading *r, const char *field, json_t 
     return fault_set(r->f, E_BAD_REQUEST, "a task has no field \"%s\"; see docs/openapi.yaml", field);
 }
 
-enum grey_error taskform_read(struct taskform *form, struct bytes text, uint64_t random, struct fault *f) {
+enum grey_error taskform_read(struct taskform *form, struct bytes text, enum task_lane lane, uint64_t random, struct fault *f) {
     struct reading r = {.form = form, .f = f};
     struct task_order *o = &form->order;
     *form = (struct taskform){.order = {.tenant = bytes_str(QUOTA_DEFAULT_TENANT),
-                                        .lane = task_lane_of(PRIORITY_DEFAULT),
+                                        .lane = lane,
                                         .cpu_millicores = CPU_MILLICORES_DEFAULT,
                                         .memory_bytes = MEMORY_BYTES_DEFAULT,
                                         .missed_max = 1}};

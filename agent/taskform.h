@@ -13,9 +13,9 @@ struct taskform {
     char id[LIMIT_NAME_BYTES + 1];
 };
 
-/* Reads one task and checks it.  Without an id it is given one, made from `random`.  E_BAD_JSON, E_TOO_LARGE, E_BAD_REQUEST with the
+/* Reads one task and checks it.  Without an id it is given one, made from `random`; without lane and priority, this lane.  E_BAD_JSON, E_TOO_LARGE, E_BAD_REQUEST with the
  * field.  taskform_free in any case. */
-enum grey_error taskform_read(struct taskform *form, struct bytes text, uint64_t random, struct fault *f);
+enum grey_error taskform_read(struct taskform *form, struct bytes text, enum task_lane lane, uint64_t random, struct fault *f);
 void taskform_free(struct taskform *form);
 
 /* One task as an object.  order: as in the entry that submitted it; NULL: only what the scheduler knows. */

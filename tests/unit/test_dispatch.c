@@ -148,6 +148,66 @@ static void an_emergency_stops_the_lowest_lane_first(void **context) {
     rig_free(r);
 }
 
+static void submit_for(struct rig *r, const char *tenant, unsigned *number) {
+    char id[16];
+    (void)snprintf(id, sizeof id, "t%u", (*number)++);
+    struct task_order o = rig_order(id, tenant, LANE_NORMAL);
+    assert_int_equal(rig_submit(r, &o), E_OK);
+}
+
+/* Tenants with 30, 25 and 10 percent of the site and endless tasks: the places that they get over 1,000 tasks are as their shares. */
+static void tenants_get_places_by_their_shares(void **context) {
+    (void)context;
+    static const char *const names[] = {"acme", "beta", "gamma"};
+    static const uint32_t shares[] = {300, 250, 100};
+    static const char *const nodes[] = {"n1", "n2", "n3"};
+    struct rig *r = rig_new();
+    unsigned number = 0, given[3] = {0}, total = 0;
+    payload_quota_limits(&r->payload, 1000, 1000, 0); /* no bursts */
+    assert_int_equal(rig_entry(r, ENTRY_QUOTA), E_OK);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(rig_tenant(r, names[i], "", shares[i], shares[i]), E_OK);
+        for (unsigned k = 0; k < 60; k++) {
+            submit_for(r, names[i], &number);
+        }
+    }
+    for (unsigned i = 0; i < 3; i++) { /* all wait when the nodes come; 120 cores: 36, 30 and 12 of them */
+        struct node_facts facts = rig_node_facts(10 + i, nodes[i], 40, 100);
+        assert_int_equal(rig_node(r, &facts), E_OK);
+    }
+    rig_pass(r, 5000);
+    while (total < 1000) { /* the oldest ends, and its tenant sends another */
+        const struct task *oldest = NULL;
+        for (const struct task *t = scheduler_next(rig_scheduler(r), NULL); t != NULL; t = scheduler_next(rig_scheduler(r), t)) {
+            oldest = t->node != NULL && (oldest == NULL || t->token < oldest->token) ? t : oldest;
+        }
+        assert_non_null(oldest);
+        char id[16];
+        unsigned tenant = 0;
+        (void)snprintf(id, sizeof id, "%s", oldest->vertex->id);
+        while (strcmp(oldest->tenant->name.text, names[tenant]) != 0) {
+            tenant++;
+        }
+        given[tenant]++;
+        total++;
+        r->now_ms += 1000;
+        assert_int_equal(rig_report(r, id, REPORT_COMPLETED), E_OK);
+        submit_for(r, names[tenant], &number);
+        rig_pass(r, 1000);
+        for (unsigned i = 0; i < 3; i++) {
+            const struct quota_tenant *t = quota_find(&rig_scheduler(r)->quota, bytes_str(names[i]));
+            assert_int_equal(t->used.cpu_millicores, 120 * shares[i]); /* all that it may have, and no more */
+        }
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        uint32_t right = shares[i] * 1000 / 650, off = given[i] > right ? given[i] - right : right - given[i];
+        if (off * 100 > right * 3) {
+            fail_msg("%s had %u of 1000, should have %u", names[i], given[i], right);
+        }
+    }
+    rig_free(r);
+}
+
 /* On an idle site a tenant may have twice its share for a minute; then what is above it must stop. */
 static void a_burst_ends_by_stopping_what_is_above_the_share(void **context) {
     (void)context;
@@ -507,6 +567,7 @@ int main(void) {
         cmocka_unit_test(lane_4_gives_way_and_is_queued_again),
         cmocka_unit_test(zones_delay_hold_and_refuse),
         cmocka_unit_test(an_emergency_stops_the_lowest_lane_first),
+        cmocka_unit_test(tenants_get_places_by_their_shares),
         cmocka_unit_test(a_burst_ends_by_stopping_what_is_above_the_share),
         cmocka_unit_test(dependencies_run_in_order_and_fail_together),
         cmocka_unit_test(failures_are_tried_again_with_growing_pauses),

@@ -17,7 +17,7 @@ static const char full[] =
     "\"on_isolation\":\"keep\",\"on_reconnect\":\"best-score\",\"affinity\":\"n2\"}";
 
 static enum grey_error read(struct taskform *form, const char *text, struct fault *f) {
-    return taskform_read(form, bytes_str(text), 0xabc, f);
+    return taskform_read(form, bytes_str(text), LANE_NORMAL, 0xabc, f);
 }
 
 /* What a submitter writes must be what the site runs, through JSON, the log and back. */
