@@ -502,6 +502,14 @@ static void debug_network(struct api_call *c) {
     }
     json_close(&a.w);
     put_uint(&a.w, "dropped_messages", p == NULL ? 0 : peers_dropped(p));
+    if (c->api->o.uplink != NULL) {
+        struct uplink_facts facts;
+        uplink_facts(c->api->o.uplink, &facts);
+        json_key(&a.w, "core");
+        json_open(&a.w, '{');
+        api_link_put(&a.w, &facts);
+        json_close(&a.w);
+    }
     json_close(&a.w);
     api_answer_send(&a, c, 200, NULL, 0);
 }
@@ -538,6 +546,7 @@ static const struct route routes[] = {
     {"GET", "/v1/debug/raft", raft_details},
     {"GET", "/v1/debug/network", debug_network},
     {"GET", "/v1/federation/status", api_federation_status},
+    {"POST", "/v1/federation/try", api_link_try},
     {"POST", "/v1/admin/snapshot", api_admin_snapshot},
     {"GET", "/v1/admin/snapshots", api_admin_snapshots},
     {"POST", "/v1/admin/transfer-leader", api_admin_transfer},

@@ -17,6 +17,7 @@ enum kind {
     KIND_MILLI, /* a number times 1000, stored as int64 */
     KIND_BOOL,
     KIND_LIST,  /* list of addresses: endpoints */
+    KIND_RANKS, /* list of numbers: their priorities */
     KIND_INERT, /* known, without effect in this version: any value */
 };
 
@@ -119,12 +120,20 @@ static const struct key keys[] = {
     INERT("security.auth.method", "how they say it"),
     BOOL("federation.enabled", federation, NULL, NULL, "false", "sync with a core"),
     INERT("federation.role", "leaf, intermediate or core"),
-    {"federation.upstream.endpoints", KIND_LIST, 0, 0, 0, 0, NULL, NULL, NULL, "", "addresses of the broker, tried in order"},
+    {"federation.upstream.endpoints", KIND_LIST, 0, 0, 0, 0, NULL, NULL, NULL, "", "addresses of the brokers, best first"},
+    {"federation.upstream.priorities", KIND_RANKS, 0, 0, 1, 1000, NULL, NULL, NULL, "",
+     "a number for each endpoint: lower is better, equal ones share the sites; without it their order"},
+    INT("federation.upstream.failback_secs", failback_s, 1, 86400, "300",
+        "the link returns to a better endpoint that has been good for so long"),
+    BOOL("federation.upstream.alpn", upstream_alpn, NULL, NULL, "true", "say \"mqtt\" by ALPN to endpoints on port 443"),
+    TEXT("federation.proxy.address", proxy, NULL, NULL, "", "host:port of an HTTP proxy that takes CONNECT"),
+    TEXT("federation.proxy.auth_file", proxy_auth, NULL, NULL, "", "file with one line user:password for it, read at each try"),
     BOOL("federation.upstream.tls.enabled", upstream_tls, NULL, NULL, "true", "mutual TLS to the broker"),
     TEXT("federation.upstream.tls.ca_cert", upstream_ca, NULL, NULL, "", "CA certificate for the broker"),
     TEXT("federation.upstream.tls.client_cert", upstream_cert, NULL, NULL, "", "certificate shown to the broker"),
     TEXT("federation.upstream.tls.client_key", upstream_key, NULL, NULL, "", "its key"),
-    INT("federation.upstream.keepalive_secs", keepalive_s, 5, 65535, "900", "MQTT keep-alive"),
+    INT("federation.upstream.keepalive_secs", keepalive_s, 5, 65535, "900",
+        "MQTT keep-alive, at most: it is shortened where the path forgets idle connections"),
     INERT("federation.sync", "what is pushed and pulled"),
     INERT("federation.offline.enabled", "the queue is always kept"),
     INERT("federation.offline.max_offline_duration_hours", "after so long an alarm"),
@@ -229,6 +238,22 @@ static enum grey_error set_endpoints(struct config *c, const struct yaml_node *n
     return E_OK;
 }
 
+static enum grey_error set_ranks(struct config *c, const struct key *k, const struct yaml_node *n, struct fault *f) {
+    c->priority_count = 0;
+    for (const struct yaml_node *e = n->first; e != NULL; e = e->next) {
+        int64_t rank;
+        enum grey_error err = yaml_int(e, k->min, k->max, &rank, f);
+        if (err != E_OK) {
+            return err;
+        }
+        if (c->priority_count == CONFIG_ENDPOINTS_MAX) {
+            return yaml_fault(e, f, "expected at most %u numbers", CONFIG_ENDPOINTS_MAX);
+        }
+        c->priorities[c->priority_count++] = (uint32_t)rank;
+    }
+    return E_OK;
+}
+
 static enum grey_error set_from_yaml(struct config *c, const struct key *k, const struct yaml_node *n, struct fault *f) {
     struct bytes text;
     int64_t integer;
@@ -240,6 +265,9 @@ static enum grey_error set_from_yaml(struct config *c, const struct key *k, cons
     }
     if (k->kind == KIND_LIST) {
         return n->kind == YAML_SEQUENCE ? set_endpoints(c, n, f) : yaml_fault(n, f, "expected a list of addresses");
+    }
+    if (k->kind == KIND_RANKS) {
+        return n->kind == YAML_SEQUENCE ? set_ranks(c, k, n, f) : yaml_fault(n, f, "expected a list of numbers");
     }
     if (n->kind != YAML_SCALAR) {
         return yaml_fault(n, f, "%s: expected one value", k->path);
@@ -315,7 +343,8 @@ void config_defaults(struct config *c) {
     memset(c, 0, sizeof *c);
     for (size_t i = 0; i < KEY_COUNT; i++) {
         const struct key *k = &keys[i];
-        if (k->fallback == NULL || k->kind == KIND_LIST || k->kind == KIND_INERT || (k->kind == KIND_NAME && k->fallback[0] == 0)) {
+        if (k->fallback == NULL || k->kind == KIND_LIST || k->kind == KIND_RANKS || k->kind == KIND_INERT ||
+            (k->kind == KIND_NAME && k->fallback[0] == 0)) {
             continue;
         }
         if (k->kind == KIND_MILLI) {
@@ -592,6 +621,13 @@ static enum grey_error settle(struct config *c, struct fault *f) {
         say(f, "security.tls.min_version 1.3 needs a build with mbedTLS 3.6; this one speaks TLS 1.2");
         return E_CONFIG;
     }
+    if (c->priority_count > 0 && c->priority_count != c->endpoint_count) {
+        return fault_set(f, E_CONFIG, "federation.upstream.priorities has %u numbers for %u endpoints", c->priority_count,
+                         c->endpoint_count);
+    }
+    if (c->proxy[0] != 0 && strchr(c->proxy, ':') == NULL) {
+        return fault_set(f, E_CONFIG, "federation.proxy.address wants host:port, not '%.80s'", c->proxy);
+    }
     if (c->federation && c->endpoint_count == 0) {
         say(f, "federation.enabled wants at least one federation.upstream.endpoints");
         return E_CONFIG;
@@ -671,6 +707,11 @@ static void put_value(const struct config *c, const struct key *k, struct builde
     case KIND_LIST:
         for (uint32_t i = 0; i < c->endpoint_count; i++) {
             builder_addf(out, "%s%s", i > 0 ? ", " : "", c->endpoints[i]);
+        }
+        return;
+    case KIND_RANKS:
+        for (uint32_t i = 0; i < c->priority_count; i++) {
+            builder_addf(out, "%s%u", i > 0 ? ", " : "", c->priorities[i]);
         }
         return;
     case KIND_WORD:

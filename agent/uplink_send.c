@@ -69,6 +69,15 @@ void uplink_send_published(void *context, int id, const char *refusal) {
 
 /* --- whose turn it is ----------------------------------------------------------------------------------------------------------------- */
 
+/* The core's credit. */
+static bool core_takes(const struct uplink *u, enum event_channel c) {
+    uint64_t on_way_bytes = 0;
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        on_way_bytes += u->streams[i].out.bytes_on_way;
+    }
+    return credit_allows(u->credit_bytes, on_way_bytes, c == CHANNEL_CONTROL && u->streams[c].out.frames == 0);
+}
+
 static bool has_more(struct uplink *u, enum event_channel c) {
     struct channel_facts f;
     struct uplink_stream *s = &u->streams[c];
@@ -78,7 +87,7 @@ static bool has_more(struct uplink *u, enum event_channel c) {
         s->gather_until_ms = 0;
         return false;
     }
-    if (!channel_room(&s->out) || s->out.frames >= u->o.window_frames) {
+    if (!channel_room(&s->out) || s->out.frames >= u->o.window_frames || !core_takes(u, c)) {
         return false;
     }
     uint64_t now_ms = loop_now_ms(u->x.loop);
@@ -112,7 +121,7 @@ static bool send_frame(struct uplink *u) {
         what_waits(u, waiting);
         waiting[u->frame_channel] = true;
         channel_turn_took(&u->turns, waiting, u->frame_channel, (uint32_t)u->frame.size);
-        channel_sent(&s->out, u->frame_to);
+        channel_sent(&s->out, u->frame_to, (uint32_t)u->frame.size);
     } else if (err == E_TOO_LARGE) {
         uplink_note_error(u, "an event is larger than what the broker takes: raise its max_packet_size to 1052672");
         log_limited(LOG_ERROR, "uplink", "frame", "channel=%s bytes=%zu broker_takes=%zu: raise its max_packet_size to 1052672",

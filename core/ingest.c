@@ -4,7 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/dialler.h"
 #include "core/unpack.h"
+#include "federation/credit.h"
 #include "federation/frame.h"
 #include "include/grey/must.h"
 #include "platform/log.h"
@@ -30,6 +32,8 @@ struct ingest {
     struct conn_context x;
     struct worker *storage;
     struct mqtt *mqtt;
+    struct dialler dialler;
+    struct credit credit;
     struct unpack *unpack;
     struct reply *replies;
     uint32_t reply_count;
@@ -87,6 +91,7 @@ static struct metric unreadable = METRIC_COUNTER_LABELS("grey_core_events_unread
 static struct metric rolled_back =
     METRIC_COUNTER("grey_core_rolled_back_hellos_total", "Hellos of sites that have forgotten events that are here.");
 static struct metric held = METRIC_GAUGE("grey_core_held", "1 while nothing is read because the storage thread is behind.");
+static struct metric credit_bytes = METRIC_GAUGE("grey_core_credit_bytes", "What a site may have on the way, as granted last.");
 static struct metric hellos = METRIC_COUNTER("grey_core_hellos_total", "Sessions begun by sites.");
 static struct metric squeezing =
     METRIC_GAUGE("grey_core_squeezing_sites", "Sites whose squeezed sessions are held in memory, up to 64 KiB each.");
@@ -325,6 +330,8 @@ static void intake_done(struct worker_job *worker_job) {
                 metrics_add(&refused, REFUSED_HOLE, 1);
             }
         }
+        job->reply.ack.credit_bytes = credit_grant(&g->credit, g->waiting_bytes, HOLD_BYTES / 2);
+        metrics_set(&credit_bytes, 0, job->reply.ack.credit_bytes);
         reply(g, &job->reply);
     } else if (err != E_OK) {
         metrics_add(&refused, reason, 1);
@@ -407,6 +414,7 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
     enum grey_error why = E_BAD_FRAME;
     struct builder scratch, plain;
     struct bytes content;
+    size_t plain_bytes = 0;
     if (!sync_topic_parse(topic, true, &site, &channel)) {
         refuse(REFUSED_TOPIC, topic, E_BAD_MESSAGE);
         return;
@@ -420,11 +428,16 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
     why = frame_content(&f, &scratch, &content);
     enum message_kind kind = why == E_OK ? sync_kind(content) : (enum message_kind)0;
     if (kind == MESSAGE_UP_HELLO || kind == MESSAGE_UP_EVENTS) {
+        plain_bytes = kind == MESSAGE_UP_EVENTS ? content.size : 0;
         submit(g, topic, &site, channel, kind, content);
     } else if (kind != MESSAGE_UP_SQUEEZED) {
         refuse(why != E_OK ? REFUSED_FRAME : REFUSED_MESSAGE, topic, why != E_OK ? why : E_BAD_MESSAGE);
     } else if (unsqueeze(g, topic, &site, channel, content, &plain)) {
+        plain_bytes = plain.size;
         submit(g, topic, &site, channel, MESSAGE_UP_EVENTS, builder_bytes(&plain));
+    }
+    if (plain_bytes > 0) {
+        credit_seen(&g->credit, site.text, loop_now_ms(g->x.loop), payload.size, plain_bytes);
     }
     builder_free(&scratch);
     builder_free(&plain);
@@ -432,8 +445,9 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
 
 static void on_connected(void *context) {
     struct ingest *g = context;
+    dialler_connected(&g->dialler);
     metrics_set(&broker_up, 0, 1);
-    log_info("ingest", "connected", "broker=%s", mqtt_endpoint(g->mqtt));
+    log_info("ingest", "connected", "broker=%s", mqtt_address(g->mqtt));
     (void)mqtt_subscribe(g->mqtt, TOPIC_PREFIX "+/up/#");
     update_hold(g);
     resync_begin(g);
@@ -441,9 +455,10 @@ static void on_connected(void *context) {
 
 static void on_closed(void *context, const char *why) {
     struct ingest *g = context;
+    dialler_closed(&g->dialler);
     metrics_set(&broker_up, 0, 0);
     g->reply_count = 0; /* sites ask again with their next hello */
-    log_limited(LOG_WARN, "ingest", "closed", "broker=%s %s", mqtt_endpoint(g->mqtt), why);
+    log_limited(LOG_WARN, "ingest", "closed", "broker=%s %s", mqtt_address(g->mqtt), why);
 }
 
 static void on_published(void *context, int id, const char *refusal) {
@@ -453,8 +468,17 @@ static void on_published(void *context, int id, const char *refusal) {
     }
 }
 
-static const struct mqtt_events mqtt_events = {
-    .connected = on_connected, .closed = on_closed, .message = on_message, .published = on_published, .writable = on_writable};
+static void on_stage(void *context, enum mqtt_stage s) {
+    struct ingest *g = context;
+    dialler_stage(&g->dialler, s);
+}
+
+static const struct mqtt_events mqtt_events = {.stage = on_stage,
+                                               .connected = on_connected,
+                                               .closed = on_closed,
+                                               .message = on_message,
+                                               .published = on_published,
+                                               .writable = on_writable};
 
 static void discard(struct ingest *g) {
     if (g != NULL) {
@@ -465,8 +489,8 @@ static void discard(struct ingest *g) {
 }
 
 struct ingest *ingest_new(const struct conn_context *x, const struct ingest_options *o, struct worker *storage, struct fault *f) {
-    struct metric *const all[] = {&taken_events, &repeated, &unreadable, &refused,   &rolled_back,
-                                  &held,         &hellos,   &squeezing,  &broker_up, &store_errors};
+    struct metric *const all[] = {&taken_events, &repeated,  &unreadable, &refused,      &rolled_back, &held,
+                                  &hellos,       &squeezing, &broker_up,  &store_errors, &credit_bytes};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         metrics_register(all[i]);
     }
@@ -479,26 +503,21 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
     }
     g->x = *x;
     g->storage = storage;
-    struct mqtt_options m = {.endpoints = o->endpoints,
-                             .endpoint_count = o->endpoint_count,
-                             .tls = o->tls,
-                             .client_id = o->client_id,
-                             .socket_dir = o->socket_dir,
-                             .keepalive_s = KEEPALIVE_S,
-                             .inflight_max = 20};
+    struct mqtt_options m = {.client_id = o->client_id, .socket_dir = o->socket_dir, .inflight_max = 20};
     g->mqtt = mqtt_new(x, &m, &mqtt_events, g, f);
     if (g->mqtt == NULL) {
         discard(g);
         return NULL;
     }
-    mqtt_start(g->mqtt);
+    dialler_init(&g->dialler, x, g->mqtt, o->tls, o->endpoints, o->endpoint_count, KEEPALIVE_S);
+    dialler_start(&g->dialler);
     return g;
 }
 
 void ingest_stop(struct ingest *g) {
     if (g != NULL) {
         g->stopping = true;
-        mqtt_stop(g->mqtt);
+        dialler_stop(&g->dialler);
     }
 }
 

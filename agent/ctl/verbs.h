@@ -78,5 +78,6 @@ verb_run jobs_submit, jobs_list, jobs_show, jobs_cancel, jobs_tenants, jobs_tena
 verb_run fleet_list, fleet_show, fleet_events;
 verb_run local_explain, local_config_show, local_config_check, local_completion, local_help, local_version;
 verb_run doctor_run;
+verb_run link_status, link_try;
 
 #endif

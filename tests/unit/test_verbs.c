@@ -49,10 +49,11 @@ static void verbs_of_the_contract_are_known(void **state) {
         {"config", "show"},      {"config", "check"},      {"completion", NULL},   {"site", "list"},
         {"site", "show"},        {"site", "events"},       {"audit", NULL},        {"audit", "verify"},
         {"task", "submit"},      {"task", "list"},         {"task", "show"},       {"task", "cancel"},
-        {"tenant", "list"},      {"tenant", "show"},       {"tenant", "set"}};
+        {"tenant", "list"},      {"tenant", "show"},       {"tenant", "set"},      {"link", "status"},
+        {"link", "try"}};
     static const char *const later[][2] = {
         {"task", "logs"},        {"task", "proof"},        {"replay", NULL},     {"site", "recover"},      {"site", "label"},
-        {"federation", "agree"}, {"federation", "revoke"}, {"attest", "status"}, {"support-bundle", NULL}, {"link", "status"},
+        {"federation", "agree"}, {"federation", "revoke"}, {"attest", "status"}, {"support-bundle", NULL}, {"link", "test"},
         {"top", NULL},           {"enroll", "token"},      {"config", "set"},    {"config", "get"},        {"config", "rollout"},
         {"policy", "set"}};
     unsigned used;
