@@ -43,7 +43,8 @@ WEEK_O := $(call objects,$(wildcard tests/week/*.c))
 COMPUTE := platform/bytes.c platform/fault.c platform/codec.c platform/json.c platform/yaml.c platform/compress.c platform/digest.c \
            platform/keys.c platform/cert.c
 PURE := $(filter federation/%,$(SOURCES)) \
-        $(filter $(addprefix agent/,intake.c state.c kv.c outbox.c bounds.c segment.c arrivals.c loss.c stretch.c dedup.c table.c agreement.c tasks.c quota.c schedule.c ring.c),$(SOURCES))
+        $(filter $(addprefix agent/,intake.c state.c kv.c outbox.c bounds.c segment.c arrivals.c loss.c stretch.c dedup.c table.c agreement.c \
+          task.c cron.c dag.c due.c lanes.c quota.c placement.c scheduler.c submit.c dispatch.c work.c workrow.c ring.c),$(SOURCES))
 PURE_MAY_CALL := json_array_get json_array_size json_delete json_object_get json_object_iter json_object_iter_key \
                  json_object_iter_next json_string_length json_string_value \
                  memcpy memmove memset memcmp strlen strcmp strncmp memchr __stack_chk_fail __memcpy_chk __memset_chk __memmove_chk \
@@ -185,11 +186,11 @@ clean-run: down ## and remove its data
 bench: ## measure, beside etcd and the limits of this machine: docs/BENCHMARKS.md
 	$(Q)deploy/deps.sh build run bench
 	@$(MAKE) --no-print-directory bench-now
-bench-now: all $(addprefix $(BUILD)/,load machine inflight swarm sim $(if $(wildcard /usr/include/raft/uv.h),raft_peer))
+bench-now: all $(addprefix $(BUILD)/,load machine inflight swarm placing sim $(if $(wildcard /usr/include/raft/uv.h),raft_peer))
 	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/bench/bench.py
 $(BUILD)/load $(BUILD)/machine: $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -lsqlite3 -pthread
-$(BUILD)/inflight $(BUILD)/swarm: $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o $(ARCHIVES)
+$(BUILD)/inflight $(BUILD)/swarm $(BUILD)/placing: $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o $(ARCHIVES)
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 $(BUILD)/raft_peer: $(BUILD)/obj/tests/bench/raft_peer.o
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -lraft -luv

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "agent/api_core.h"
+#include "agent/scheduler.h"
 #include "platform/keys.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
@@ -31,6 +32,13 @@ static struct metric queue_gap_bytes =
     METRIC_COUNTER_LABELS("grey_federation_gap_bytes_total", "Bytes of records given up.", "channel", channels);
 static struct metric queue_gaps =
     METRIC_COUNTER_LABELS("grey_federation_gaps_total", "Events evicted from the full queue.", "channel", channels);
+
+static struct metric queue_depth = METRIC_GAUGE("grey_scheduler_queue_depth", "Tasks that could run and wait for a place.");
+static struct metric running = METRIC_GAUGE("grey_scheduler_active_tasks", "Tasks that have a node.");
+static struct metric task_usage =
+    METRIC_GAUGE_MILLI("grey_governance_usage_ratio", "What tasks use of what they may use; above 0.9 new ones wait.");
+static struct metric quota_exceeded =
+    METRIC_COUNTER("grey_governance_quota_exceeded_total", "Tasks that this gateway saw refused for a quota or above 90%.");
 
 void api_answer_begin(struct api_answer *a) {
     builder_init(&a->out, API_ANSWER_BYTES_MAX);
@@ -193,7 +201,9 @@ static void health_detailed(struct api_call *c) {
     json_key(&a.w, "scheduler");
     json_open(&a.w, '{');
     put_str(&a.w, "status", "healthy");
-    put_uint(&a.w, "active_tasks", 0);
+    const struct scheduler *tasks = state_scheduler(node_state(api->o.node));
+    put_uint(&a.w, "active_tasks", tasks == NULL ? 0 : tasks->held_count);
+    put_uint(&a.w, "waiting_tasks", tasks == NULL ? 0 : lanes_waiting(&tasks->lanes));
     json_close(&a.w);
     json_key(&a.w, "network");
     json_open(&a.w, '{');
@@ -272,6 +282,13 @@ static void metrics(struct api_call *c) {
         metrics_set(&queue_expired, i, (int64_t)f.expired_events);
     }
     read_process(c->api);
+    const struct scheduler *tasks = state_scheduler(node_state(c->api->o.node));
+    if (tasks != NULL) {
+        metrics_set(&queue_depth, 0, lanes_waiting(&tasks->lanes));
+        metrics_set(&running, 0, tasks->held_count);
+        metrics_set(&task_usage, 0, dispatch_usage(tasks, LANE_NORMAL));
+        metrics_set(&quota_exceeded, 0, (int64_t)tasks->refused);
+    }
     struct builder out;
     builder_init(&out, API_ANSWER_BYTES_MAX);
     metrics_render(&out);
@@ -544,9 +561,15 @@ static const struct route routes[] = {
     {"POST", "/v1/admin/members", api_admin_members},
     {"POST", "/v1/admin/leave", api_admin_leave},
     {"POST", "/v1/admin/rebalance", not_here_yet},
-    {"GET", "/v1/tasks", not_here_yet},
-    {"POST", "/v1/tasks", not_here_yet},
-    {"GET", "/v1/quotas", not_here_yet},
+    {"GET", "/v1/tasks", api_task_list},
+    {"POST", "/v1/tasks", api_task_post},
+    {"GET", "/v1/tasks/", api_task_get},
+    {"DELETE", "/v1/tasks/", api_task_delete},
+    {"GET", "/v1/tenants/", api_tenant_get},
+    {"PUT", "/v1/tenants/", api_tenant_put},
+    {"DELETE", "/v1/tenants/", api_tenant_delete},
+    {"GET", "/v1/quotas", api_quotas_get},
+    {"GET", "/v1/tenants", api_quotas_get},
     {"GET", "/v1/audit", api_audit},
     {"GET", "/v1/state", not_here_yet},
 };
@@ -622,7 +645,8 @@ void api_handle(void *context, struct http_request *q) {
 
 struct api *api_new(const struct api_options *o) {
     struct metric *const all[] = {&requests,    &errors,        &resident,   &disk_ratio,      &written,
-                                  &queue_bytes, &queue_pending, &queue_gaps, &queue_gap_bytes, &queue_expired};
+                                  &queue_bytes, &queue_pending, &queue_gaps, &queue_gap_bytes, &queue_expired,
+                                  &queue_depth, &running,       &task_usage, &quota_exceeded};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         metrics_register(all[i]);
     }

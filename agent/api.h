@@ -16,6 +16,7 @@ struct api_options {
     const char *mode;      /* "single", "site" or "edge" */
     const char *data_dir;
     enum event_priority default_priority;
+    uint32_t task_priority; /* 0 to 100: of tasks that name neither lane nor priority */
     uint32_t storage_max_gb;
 };
 

@@ -1,4 +1,5 @@
-/* api_core.h: the inside of the API, for its sources: api.c (routes, health, cluster), api_kv.c, api_events.c, api_admin.c, api_audit.c, api_link.c, and nobody else. */
+/* api_core.h: the inside of the API, for its sources: api.c (routes, health, cluster), api_kv.c, api_events.c, api_admin.c, api_audit.c, api_link.c,
+ * api_tasks.c, api_quotas.c, and nobody else. */
 #ifndef AGENT_API_CORE_H
 #define AGENT_API_CORE_H
 
@@ -59,6 +60,14 @@ void api_federation_status(struct api_call *c);
 void api_link_put(struct json_writer *w, const struct uplink_facts *f); /* members of "link" in the answer of the former */
 void api_link_try(struct api_call *c);
 void api_audit(struct api_call *c);
+void api_task_post(struct api_call *c);
+void api_task_get(struct api_call *c);
+void api_task_list(struct api_call *c);
+void api_task_delete(struct api_call *c);
+void api_quotas_get(struct api_call *c);
+void api_tenant_get(struct api_call *c);
+void api_tenant_put(struct api_call *c);
+void api_tenant_delete(struct api_call *c);
 void api_put_seal(struct json_writer *w, const struct seal *s, const char *node);
 
 #endif

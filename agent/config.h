@@ -29,7 +29,10 @@ struct config {
     int64_t snapshot_threshold, snapshot_interval_s, snapshots_kept;
     int64_t commit_delay_ms, provisional_after_ms;
     int64_t default_priority;
-    bool peer_tls, auth; /* auth: greyd refuses to start with it, rather than to let everybody in */
+    bool scheduler;
+    int64_t tasks_max;
+    int64_t cpu_limit_millicores, memory_limit_bytes; /* 0: what the machine has */
+    bool peer_tls, auth;                              /* auth: greyd refuses to start with it, rather than to let everybody in */
     char tls_ca[LIMIT_PATH_BYTES + 1], tls_cert[LIMIT_PATH_BYTES + 1], tls_key[LIMIT_PATH_BYTES + 1], tls_min_version[8];
     bool metrics_enabled;
     int64_t metrics_port; /* 0: off */

@@ -251,6 +251,11 @@ static struct queue_limits queue_limits(const struct config *c) {
     return l;
 }
 
+/* A bound from the configuration, or count * unit of the machine. */
+static uint64_t machine_part(int64_t configured, long count, long unit) {
+    return configured > 0 ? (uint64_t)configured : count > 0 && unit > 0 ? (uint64_t)count * (uint64_t)unit : 0;
+}
+
 static bool start_node(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
     bool single = c->mode == CONFIG_MODE_SINGLE;
@@ -276,6 +281,11 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .snapshots_kept = (uint32_t)c->snapshots_kept,
                              .commit_delay_ms = (uint32_t)c->commit_delay_ms,
                              .request_timeout_ms = (uint32_t)c->provisional_after_ms,
+                             .offers_work = c->scheduler && c->mode != CONFIG_MODE_WITNESS,
+                             .tasks_max = (uint32_t)c->tasks_max,
+                             .task_cpu_millicores = machine_part(c->cpu_limit_millicores, sysconf(_SC_NPROCESSORS_ONLN), 1000),
+                             .task_memory_bytes =
+                                 machine_part(c->memory_limit_bytes, sysconf(_SC_PHYS_PAGES), sysconf(_SC_PAGESIZE)),
                              .queue = queue_limits(c),
                              .offline_hours_max = c->federation ? (uint32_t)c->offline_hours_max : 0};
     g->node = node_new(&g->x, &o, &node_events, g, f);
@@ -327,7 +337,8 @@ static bool start_api(struct greyd *g, struct fault *f) {
                             .uplink = g->uplink,
                             .mode = modes[c->mode],
                             .data_dir = c->data_dir,
-                            .default_priority = priority_of(c->default_priority)};
+                            .default_priority = priority_of(c->default_priority),
+                            .task_priority = (uint32_t)c->default_priority};
     g->api = api_new(&o);
     if (g->api == NULL) {
         (void)fault_set(f, E_NO_MEMORY, "API");

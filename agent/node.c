@@ -429,6 +429,7 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     provisional_start(n);
     upkeep_start(n);
     sealing_start(n, &newest);
+    foreman_start(n);
     loop_hook(x->loop, on_turn, n);
     membership_start(n);
     arm_tick(n);
@@ -478,6 +479,7 @@ void node_free(struct node *n) {
         requests_stop(n);
         provisional_stop(n);
         sealing_stop(n);
+        foreman_stop(n);
         catchup_stop(n);
         upkeep_stop(n);
     }

@@ -30,6 +30,9 @@ struct node_options {
     uint32_t request_timeout_ms; /* without a leader, requests wait this long; then 503 */
     struct queue_limits queue;   /* proposed as ENTRY_LIMITS by a leader that finds others in force */
     uint32_t offline_hours_max;  /* an alarm when something has waited longer for the core; 0: never */
+    bool offers_work;            /* tasks may be placed here, within these bounds */
+    uint64_t task_cpu_millicores, task_memory_bytes;
+    uint32_t tasks_max; /* of the site at a time; proposed by a leader that finds another value in force */
 };
 
 struct node_events {

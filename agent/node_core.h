@@ -11,6 +11,7 @@
  *   catchup.c   snapshots between gateways, both sides
  *   upkeep.c    flushing rows, writing snapshots, compaction
  *   statehash.c do all hold the same state?
+ *   foreman.c   what the scheduler of tasks needs from outside: offers, steps, firings, losses
  *   sealing.c   signatures over what is committed
  *   diskwatch.c disks that forgot, disks that are slow
  *   rows.c      rows and payloads that may be on disk only */
@@ -193,6 +194,22 @@ void sealing_applied(struct node *n); /* more is applied; before the core may fo
 void sealing_link_up(struct node *n, raft_id id);
 void sealing_message(struct node *n, raft_id from, const struct seal *s);
 
+/* --- foreman.c: offers of gateways, steps of the scheduler, firings, losses ------------------------------------------------------------- */
+struct foreman {
+    bool proposing, reading; /* one proposal, one order being read at a time */
+    uint64_t stepped_ms;     /* when the last step was proposed */
+    struct {
+        raft_id id;
+        uint64_t since_ms;
+    } silent[LIMIT_MEMBERS]; /* by place among the scheduler's nodes */
+    struct loop_timer timer;
+};
+
+void foreman_start(struct node *n);
+void foreman_stop(struct node *n);
+void foreman_applied(struct node *n, const struct entry *e);
+void foreman_duty(struct node *n); /* each second */
+
 /* --- provisional.c: events taken without a leader --------------------------------------------------------------------------------- */
 struct provisional {
     uint64_t events, bytes; /* in intake.db */
@@ -320,6 +337,7 @@ struct node {
     raft_id fenced; /* the last one that was told so */
     struct provisional provisional;
     struct sealing sealing;
+    struct foreman foreman;
     uint64_t leaderless_ms; /* since when no leader is known */
     struct invitation invitations[LIMIT_MEMBERS];
     uint32_t invitation_count;

@@ -28,6 +28,7 @@ struct link {
     raft_id id;        /* 0 before the hello */
     struct grey_name node;
     bool dialled, up, hello_sent;
+    uint32_t feature_level;                /* as its hello said */
     char address[LIMIT_ADDRESS_BYTES + 1]; /* that we dialled, or where it comes from */
     struct builder out, part;
     uint64_t part_total, next_message_id, opened_ms, last_heard_ms;
@@ -247,6 +248,7 @@ static bool accept_hello(struct link *k, const struct message_hello *h) {
         }
     }
     k->id = h->id;
+    k->feature_level = h->feature_level;
     struct link *other = find_link(p, h->id);
     if (other != NULL && other != k) {
         bool mine_wins = p->options.self > h->id; /* the link that the larger id dialled stays */
@@ -686,6 +688,15 @@ void peers_flush(struct peers *p) {
     for (uint32_t i = 0; i < LINKS_MAX; i++) {
         flush_link(&p->links[i]);
     }
+}
+
+uint32_t peers_feature_level(const struct peers *p, raft_id id) {
+    for (uint32_t i = 0; i < LINKS_MAX; i++) {
+        if (p->links[i].up && p->links[i].id == id) {
+            return p->links[i].feature_level;
+        }
+    }
+    return 0;
 }
 
 bool peers_up(const struct peers *p, raft_id to) {

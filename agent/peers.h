@@ -45,6 +45,7 @@ void peers_no_seeds(struct peers *p);
 bool peers_send(struct peers *p, raft_id to, const struct message *m);
 void peers_flush(struct peers *p);
 bool peers_up(const struct peers *p, raft_id to);
+uint32_t peers_feature_level(const struct peers *p, raft_id id);      /* what it said in its hello; 0: no link is up */
 size_t peers_up_ids(const struct peers *p, raft_id *out, size_t max); /* all links that are up, also to strangers */
 
 struct peers_link {

@@ -420,6 +420,12 @@ static void forwarded_done(void *context, const struct node_answer *a) {
     mem_free(f);
 }
 
+/* What a gateway may have another propose: what its clients and itself ask of the site, not what the site says of itself. */
+static bool from_others(enum entry_kind kind) {
+    return kind == ENTRY_KV || kind == ENTRY_EVENTS || kind == ENTRY_CONFIG || kind == ENTRY_EXPIRE || kind == ENTRY_TASK ||
+           kind == ENTRY_QUOTA || kind == ENTRY_NODE;
+}
+
 void requests_forward(struct node *n, raft_id from, const struct message_forward *m) {
     struct forwarded *f = mem_new(1, sizeof *f);
     struct blob *payload = blob_copy(m->payload);
@@ -432,9 +438,8 @@ void requests_forward(struct node *n, raft_id from, const struct message_forward
     if (n->role != RAFT_LEADER) {
         struct node_answer a = {.err = E_NOT_LEADER, .detail = "leadership has moved"};
         forwarded_done(f, &a);
-    } else if (m->schema != ENTRY_SCHEMA ||
-               (m->kind != ENTRY_KV && m->kind != ENTRY_EVENTS && m->kind != ENTRY_CONFIG && m->kind != ENTRY_EXPIRE)) {
-        struct node_answer a = {.err = E_BAD_MESSAGE, .detail = "only keys, events, expiry and orders are taken from other nodes"};
+    } else if (m->schema != ENTRY_SCHEMA || !from_others((enum entry_kind)m->kind)) {
+        struct node_answer a = {.err = E_BAD_MESSAGE, .detail = "entries of this kind are not taken from other nodes"};
         forwarded_done(f, &a);
     } else {
         requests_propose(n, (enum entry_kind)m->kind, payload, m->urgent, forwarded_done, f); /* the asker keeps events itself */

@@ -53,7 +53,7 @@ struct sitelog_start {
     char peers[1024]; /* rejoining: addresses to dial, separated by commas */
 };
 
-/* Opens or creates; blocks (start of the program only).  Loads all rows of TABLE_META and TABLE_SEGMENT into t.
+/* Opens or creates; blocks (start of the program only).  Loads all rows of pinned tables into t.
  * A damaged state.db is rebuilt from an image and the log.  A damaged log is E_CORRUPT, and salvage_marked: agent/mending.h goes on from
  * there.  One whose newest seal does not hold, or that is not trusted for another reason, is set aside where options.rejoins (start:
  * fresh and rejoining), else E_CORRUPT (says what and where).

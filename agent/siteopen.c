@@ -235,8 +235,11 @@ static void close_both(struct sitedisk *d) {
 
 /* Rows that are kept in memory.  Damage among them is found here at the latest, and mended as any other of state.db. */
 static enum grey_error load_tables(struct sitedisk *d, struct table *t, struct fault *f) {
-    enum grey_error err = sitedisk_state_checked(d, load_table(d, t, TABLE_META, f), f);
-    return err == E_OK ? sitedisk_state_checked(d, load_table(d, t, TABLE_SEGMENT, f), f) : err;
+    enum grey_error err = E_OK;
+    for (enum table_id id = TABLE_META; err == E_OK && id <= TABLE_ID_MAX; id++) {
+        err = table_pinned(id) ? sitedisk_state_checked(d, load_table(d, t, id, f), f) : E_OK;
+    }
+    return err;
 }
 
 /* Whom to ask for a new start.  False: the membership is known, and there is nobody else. */

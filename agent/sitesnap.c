@@ -350,10 +350,12 @@ static enum grey_error install_results(struct sitedisk *d, struct sitelog_snapsh
     }
     job->rows = rowset_new();
     enum grey_error err = job->rows == NULL ? fault_set(&job->fault, E_NO_MEMORY, "loading the state") : E_OK;
-    static const enum table_id always[] = {TABLE_META, TABLE_SEGMENT};
-    for (size_t i = 0; err == E_OK && i < 2; i++) {
+    for (enum table_id id = TABLE_META; err == E_OK && id <= TABLE_ID_MAX; id++) {
         bool more = false;
-        err = statedb_scan(d->state, always[i], bytes_of(NULL, 0), bytes_of(NULL, 0), UINT32_MAX, job->rows, &more, &job->fault);
+        if (!table_pinned(id)) {
+            continue;
+        }
+        err = statedb_scan(d->state, id, bytes_of(NULL, 0), bytes_of(NULL, 0), UINT32_MAX, job->rows, &more, &job->fault);
     }
     if (err == E_OK && snapshot_adopt(d->snapshot_dir, &job->point, &job->info, &ignored) == E_OK) {
         snapshot_list_add(d->snapshot_dir, &d->snapshots, &job->info, d->snapshots_kept);

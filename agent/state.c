@@ -13,6 +13,7 @@
 #include "agent/kv.h"
 #include "agent/loss.h"
 #include "agent/outbox.h"
+#include "agent/work.h"
 #include "include/grey/must.h"
 #include "platform/codec.h"
 #include "platform/digest.h"
@@ -36,6 +37,7 @@ struct state {
     int64_t time_ms;
     uint8_t hash[DIGEST_BYTES];
     struct facts facts;
+    struct work *work; /* changed in place: spoiled when what it did is not committed */
     struct builder changes;
 };
 
@@ -106,16 +108,20 @@ enum grey_error state_reload(struct state *s, struct fault *f) {
     if (err == E_OK) {
         err = dedup_load(&s->facts.dedup, s->table, f);
     }
-    return err == E_OK ? outbox_load(&s->facts.outbox, s->table, f) : err;
+    err = err == E_OK ? outbox_load(&s->facts.outbox, s->table, f) : err;
+    return err == E_OK ? work_load(s->work, f) : err;
 }
 
 struct state *state_new(struct table *t, struct fault *f) {
     struct state *s = mem_new(1, sizeof *s);
-    if (s == NULL) {
+    struct work *w = s == NULL ? NULL : work_new(t);
+    if (w == NULL) {
+        mem_free(s);
         (void)fault_set(f, E_NO_MEMORY, "making the state");
         return NULL;
     }
     s->table = t;
+    s->work = w;
     builder_init(&s->changes, CHANGES_BYTES_MAX);
     if (state_reload(s, f) != E_OK) {
         state_free(s);
@@ -126,6 +132,7 @@ struct state *state_new(struct table *t, struct fault *f) {
 
 void state_free(struct state *s) {
     if (s != NULL) {
+        work_free(s->work);
         builder_free(&s->changes);
         mem_free(s);
     }
@@ -138,13 +145,16 @@ void payload_clock(struct builder *out, int64_t time_ms) {
     codec_put_int(out, time_ms);
 }
 
-static enum grey_error clock_apply(const struct entry *e, struct fault *f) {
+static enum grey_error clock_apply(struct state *s, const struct entry *e, struct fault *f) {
     struct codec_reader r;
     codec_reader_init(&r, blob_bytes(e->payload));
     uint64_t fields = codec_array(&r, 1);
     (void)codec_int(&r); /* the header's time is what counts: the core of Raft vouches for its course */
     enum grey_error err = codec_end(&r);
-    return err == E_OK && fields == 1 ? E_OK : fault_set(f, err != E_OK ? err : E_BAD_MESSAGE, "the payload holds no time");
+    if (err != E_OK || fields != 1) {
+        return fault_set(f, err != E_OK ? err : E_BAD_MESSAGE, "the payload holds no time");
+    }
+    return work_clock(s->work, s->time_ms, e->time_ms, &s->changes, f);
 }
 
 static enum grey_error site_put(struct facts *facts, const struct site_facts *site, struct builder *changes) {
@@ -213,7 +223,7 @@ static enum grey_error dispatch(struct state *s, struct facts *next, const struc
     case ENTRY_SITE:
         return site_apply(next, e, &s->changes, f);
     case ENTRY_CLOCK:
-        return clock_apply(e, f);
+        return clock_apply(s, e, f);
     case ENTRY_KV:
         return kv_apply(&next->kv, s->table, e, &s->changes, answer, f);
     case ENTRY_EVENTS:
@@ -232,6 +242,10 @@ static enum grey_error dispatch(struct state *s, struct facts *next, const struc
         loss_end(&loss, &next->outbox, &s->changes);
         return E_OK;
     }
+    case ENTRY_TASK:
+    case ENTRY_QUOTA:
+    case ENTRY_NODE:
+        return work_apply(s->work, e, now_ms, &s->changes, answer, f);
     case ENTRY_KIND_COUNT:
         break;
     }
@@ -293,6 +307,7 @@ enum grey_error state_apply(struct state *s, const struct entry *e, struct outco
         builder_free(&s->changes);
     }
     if (stop != E_OK) {
+        work_spoil(s->work);
         answer_cut(answer, answer_size);
         outcome_set(o, stop, &f);
         return stop;
@@ -341,6 +356,10 @@ const struct queue_limits *state_limits(const struct state *s) {
 
 int64_t state_expiry_ms(const struct state *s) {
     return outbox_expiry_ms(&s->facts.outbox, s->table);
+}
+
+struct scheduler *state_scheduler(struct state *s) {
+    return work_scheduler(s->work);
 }
 
 enum table_found state_kv(struct state *s, struct bytes key, struct kv_row *out) {

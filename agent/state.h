@@ -13,11 +13,11 @@
 
 struct state;
 
-/* All rows of TABLE_META and TABLE_SEGMENT must have been loaded into t.  t is borrowed for the life of the state.
+/* All rows of pinned tables must have been loaded into t.  t is borrowed for the life of the state.
  * E_CORRUPT when they contradict each other. */
 struct state *state_new(struct table *t, struct fault *f);
 void state_free(struct state *s);
-/* state_reload: t was cleared and META and SEGMENT loaded anew (a snapshot was installed). */
+/* state_reload: t was cleared and its pinned tables loaded anew (a snapshot was installed). */
 enum grey_error state_reload(struct state *s, struct fault *f);
 
 /* state_wants: names the rows that must be in memory before e is applied; want is called for each (id, key lent during the call), at
@@ -91,6 +91,10 @@ struct kv_row {
 };
 enum table_found state_kv(struct state *s, struct bytes key, struct kv_row *out); /* TABLE_UNKNOWN: load the row first */
 enum grey_error state_kv_row(struct bytes value, struct kv_row *out);             /* decodes the value of a TABLE_KV row; lends */
+
+/* Tasks, tenants and nodes (agent/scheduler.h), for reading; lent until the next entry.  NULL: no memory to make it. */
+struct scheduler;
+struct scheduler *state_scheduler(struct state *s);
 
 struct channel_facts {
     grey_seq next_seq, acked_seq;

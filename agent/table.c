@@ -73,10 +73,6 @@ static size_t size_of(const struct row *r) {
     return sizeof *r + r->key_bytes + r->value_bytes;
 }
 
-static bool pinned(enum table_id id) {
-    return id == TABLE_META || id == TABLE_SEGMENT;
-}
-
 static void list_add(struct table *t, struct row *r, enum row_list which) {
     struct list *l = &t->lists[which];
     r->list = (uint8_t)which;
@@ -337,7 +333,7 @@ enum table_found table_get(struct table *t, enum table_id id, struct bytes key, 
     *value = bytes_of(NULL, 0);
     struct row *r = *place_of(t, id, key);
     if (r == NULL) {
-        return pinned(id) || covered(t, id, key) ? TABLE_ABSENT : TABLE_UNKNOWN;
+        return table_pinned(id) || covered(t, id, key) ? TABLE_ABSENT : TABLE_UNKNOWN;
     }
     if (r->list == LIST_FRESH || r->list == LIST_USED) { /* read: to the head of the used */
         list_remove(t, r);
@@ -392,7 +388,7 @@ static void trim(struct table *t) {
 }
 
 enum grey_error table_load(struct table *t, enum table_id id, struct bytes key, bool found, struct bytes value, raft_index ref) {
-    if (*place_of(t, id, key) != NULL || covered(t, id, key) || (!found && pinned(id))) {
+    if (*place_of(t, id, key) != NULL || covered(t, id, key) || (!found && table_pinned(id))) {
         return E_OK;
     }
     struct row *r = row_new(id, key, found, found ? value : bytes_of(NULL, 0), found ? ref : 0);
@@ -400,7 +396,7 @@ enum grey_error table_load(struct table *t, enum table_id id, struct bytes key, 
         return E_NO_MEMORY;
     }
     insert(t, r);
-    list_add(t, r, pinned(id) ? LIST_PINNED : LIST_FRESH);
+    list_add(t, r, table_pinned(id) ? LIST_PINNED : LIST_FRESH);
     trim(t);
     return E_OK;
 }
@@ -412,7 +408,7 @@ static void change_row(struct table *t, struct row *r) {
     struct row **place = place_of(t, (enum table_id)r->id, key_of(r));
     struct row *old = *place;
     if (old == NULL) {
-        r->maybe_on_disk = !pinned((enum table_id)r->id) && !covered(t, (enum table_id)r->id, key_of(r));
+        r->maybe_on_disk = !table_pinned((enum table_id)r->id) && !covered(t, (enum table_id)r->id, key_of(r));
         if (!r->found && !r->maybe_on_disk) {
             mem_free(r);
             return;
@@ -440,7 +436,7 @@ static void change_row(struct table *t, struct row *r) {
     case LIST_COUNT:
         must(false);
     }
-    if (!r->found && !r->maybe_on_disk && pinned((enum table_id)r->id)) {
+    if (!r->found && !r->maybe_on_disk && table_pinned((enum table_id)r->id)) {
         take_out(place);
         drop(t, old);
         mem_free(r);
@@ -670,7 +666,7 @@ void table_flush_done(struct table *t, bool written) {
             forget(t, r);
         } else {
             list_remove(t, r);
-            list_add(t, r, pinned((enum table_id)r->id) ? LIST_PINNED : LIST_USED);
+            list_add(t, r, table_pinned((enum table_id)r->id) ? LIST_PINNED : LIST_USED);
         }
     }
     if (written) {

@@ -7,7 +7,7 @@
  * Bounds: clean rows are dropped least recently used first above clean_bytes_max (which must hold what one entry wants: 512 KiB is
  * plenty); rows that were loaded and not read yet have twice as much for themselves, so that what was loaded for
  * entries in flight is still there when they are applied.  Dirty rows are bounded by flushing (table_dirty_bytes).  Rows of
- * TABLE_META and TABLE_SEGMENT are never dropped, and one that is not in memory does not exist.  A row costs some 56 bytes beside
+ * pinned tables (table_pinned) are never dropped, and one that is not in memory does not exist.  A row costs some 56 bytes beside
  * its key and value. */
 #ifndef AGENT_TABLE_H
 #define AGENT_TABLE_H
@@ -25,8 +25,17 @@ enum table_id {
     TABLE_OUTBOX = 4,  /* list u8, seq be64 -> index, slot, bytes, time; ref = log index */
     TABLE_SEGMENT = 5, /* list u8, first seq be64 -> summary of a run of outbox rows; always in memory */
     TABLE_GAP = 6,     /* channel u8, last seq be64 -> events that were lost: numbers, bytes, reason */
+    TABLE_TASK =
+        7, /* id -> what the scheduler knows of the task; ref = log index whose payload holds the order; always in memory */
+    TABLE_TENANT = 8, /* tenant, or tenant/namespace -> share; always in memory */
+    TABLE_NODE = 9,   /* raft id be64 -> what the node has for tasks; always in memory */
 };
-#define TABLE_ID_MAX 6
+#define TABLE_ID_MAX 9
+
+/* Tables whose rows are all loaded at the start and stay in memory. */
+static inline bool table_pinned(enum table_id id) {
+    return id == TABLE_META || id == TABLE_SEGMENT || id >= TABLE_TASK;
+}
 
 enum table_found { TABLE_FOUND, TABLE_ABSENT, TABLE_UNKNOWN };
 

@@ -16,6 +16,9 @@ enum entry_kind {
     ENTRY_ACK = 6,    /* the core's cumulative acknowledgement of a channel */
     ENTRY_LIMITS = 7, /* bounds that decide what the state does (queue size), so that all nodes use the same */
     ENTRY_EXPIRE = 8, /* events that have lived for their time leave the queue; no payload: the entry's time decides */
+    ENTRY_TASK = 9,   /* what is asked or said of a task, or a step of the scheduler; feature level 2, as the next two */
+    ENTRY_QUOTA = 10, /* shares of tenants and namespaces, bounds of the scheduler */
+    ENTRY_NODE = 11,  /* what a node has for tasks, and whether it takes any */
     ENTRY_KIND_COUNT
 };
 

@@ -29,6 +29,9 @@
     X(E_KV_FULL, 1019, 507, "the site keeps no more keys", "delete keys that are not needed; bounds are in docs/CONFIGURATION.md") \
     X(E_MEMBERSHIP, 1020, 409, "the site would not be able to go on after that", "bring the other gateways back first; see 'greyctl cluster members'") \
     X(E_WITNESS, 1021, 421, "this gateway is a witness: it votes, and holds no data", "ask another gateway of the site; the detail names the leader") \
+    X(E_QUOTA, 1022, 409, "the shares would be more than there is", "lower another share first; see 'greyctl tenant list'") \
+    X(E_CYCLE, 1023, 409, "the tasks would wait for each other", "break the cycle that the answer names") \
+    X(E_THROTTLED, 1024, 429, "the site is above 90% and too many tasks wait", "repeat after the time in Retry-After; see 'greyctl tenant list'") \
     /* outside bytes */ \
     X(E_BAD_CBOR, 2001, 400, "the bytes are not deterministic CBOR", "the sender is faulty or of another version") \
     X(E_BAD_FRAME, 2002, 400, "the bytes are not a Grey frame", "check that both ends speak Grey Protocol v2") \

@@ -229,6 +229,12 @@ def bench_simulator():
     return speed
 
 
+def bench_placing():
+    """The scheduler by itself: 10,000 waiting tasks of 100 tenants, three nodes."""
+    runs = [answer(subprocess.run([os.path.join(BUILD, "placing")], stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout) for _ in range(3)]
+    return {k: statistics.median(r[k] for r in runs) for k in runs[0]}
+
+
 def of(peer, *path):
     """A peer's figure, or None when the peer or the figure is absent."""
     for step in path:
@@ -238,7 +244,7 @@ def of(peer, *path):
     return peer
 
 
-def report(limits, flights, rafts, raft_processes, etcd, grey, whole, history, simulator, ingest):
+def report(limits, flights, rafts, raft_processes, etcd, grey, whole, history, simulator, ingest, placing):
     commit_us, trip_us = limits["sqlite_commit_us"], limits["round_trip_us"]
     for name, label in (("fdatasync", "fdatasync of an overwritten block"), ("append", "fdatasync of an appended block"), ("sqlite_commit", "one SQLite commit"),
                         ("majority", "two of three SQLite commits begun at once")):
@@ -284,6 +290,9 @@ def report(limits, flights, rafts, raft_processes, etcd, grey, whole, history, s
     put("a follower %d entries behind has caught up" % 100000, history["catch_up_s"], "s")
     for what in ("p50_us", "p99_us"):
         put("%s of one client meanwhile" % what[:3], history["during"][what], "us", "with one follower absent", history["alone"][what])
+    put("scheduling decisions/s, 10000 waiting tasks of 100 tenants", placing["decisions_per_s"], "1/s", aim_at_least=100000)
+    put("entries of tasks/s, applied whole, 10000 tasks placed", placing["entries_per_s"], "1/s")
+    put("memory per waiting task, with its row", placing["bytes_per_task"], "B", aim=512)
     put("the simulator, a quiet site", simulator["quiet"], "x real time", aim_at_least=20000)
     put("the simulator, with faults", simulator["faults"], "x real time")
     paced, critical = whole["paced"], whole["critical"]
@@ -314,7 +323,7 @@ def main():
         etcd = bench_etcd(scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    report(limits, flights, rafts, raft_processes, etcd, bench_grey(), bench_whole(), bench_history(), bench_simulator(), bench_ingest())
+    report(limits, flights, rafts, raft_processes, etcd, bench_grey(), bench_whole(), bench_history(), bench_simulator(), bench_ingest(), bench_placing())
     head = ("figure", "value", "unit", "aim (at most)", "beside", "ratio")
     width = [max(len(r[i]) for r in rows + [head]) for i in range(6)]
     for r in [head] + rows:

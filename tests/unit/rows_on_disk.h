@@ -18,13 +18,15 @@ struct gateway {
 };
 
 static inline void gateway_load_pinned(struct gateway *g) {
-    static const enum table_id ids[] = {TABLE_META, TABLE_SEGMENT};
-    for (size_t i = 0; i < 2; i++) {
+    for (enum table_id id = TABLE_META; id <= TABLE_ID_MAX; id++) {
+        if (!table_pinned(id)) {
+            continue;
+        }
         uint8_t after[LIMIT_KEY_BYTES + 1];
         struct bytes from = bytes_of(NULL, 0), key, value;
         raft_index ref;
-        while (table_next(g->disk, ids[i], from, &key, &value, &ref)) {
-            must(table_load(g->rows, ids[i], key, true, value, ref) == E_OK);
+        while (table_next(g->disk, id, from, &key, &value, &ref)) {
+            must(table_load(g->rows, id, key, true, value, ref) == E_OK);
             memcpy(after, key.data, key.size);
             after[key.size] = 0;
             from = bytes_of(after, key.size + 1);

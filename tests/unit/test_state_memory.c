@@ -19,6 +19,7 @@ static void *scarce_new(size_t count, size_t size) {
 #include "agent/table.c"
 #undef mem_new
 
+#include "agent/work.h"
 #include "tests/unit/rows_on_disk.h"
 
 static void fill_batch(struct builder *p) {
@@ -54,14 +55,36 @@ static void fill_ack(struct builder *p) {
     payload_ack(p, 0, CHANNEL_CONTROL, 2);
 }
 
+static void fill_node(struct builder *p) {
+    struct node_facts facts = {.id = 1, .name = bytes_str("n"), .capacity = {8000, 1u << 30}};
+    payload_node(p, &facts);
+}
+
+static void fill_task(struct builder *p) {
+    struct task_order o = {.id = bytes_str("t"),
+                           .tenant = bytes_str("default"),
+                           .cpu_millicores = 1,
+                           .memory_bytes = TASK_MEMORY_BYTES_MIN,
+                           .missed_max = 1};
+    o.command.count = 1;
+    o.command.at[0] = bytes_str("true");
+    payload_task_submit(p, &o, -1);
+}
+
+static void fill_report(struct builder *p) {
+    payload_task_report(p, bytes_str("t"), 1, REPORT_COMPLETED, REASON_NONE, 0);
+}
+
 /* A gateway short of memory may be slow, but half an entry would part its state from the others' for ever. */
 static void an_entry_is_applied_whole_or_not_at_all(void **context) {
     (void)context;
     static const struct {
         enum entry_kind kind;
         void (*fill)(struct builder *p);
-    } steps[] = {{ENTRY_LIMITS, fill_limits},    {ENTRY_EVENTS, fill_batch}, {ENTRY_KV, fill_put},  {ENTRY_EVENTS, fill_big_batch},
-                 {ENTRY_EVENTS, fill_big_batch}, {ENTRY_KV, fill_delete},    {ENTRY_ACK, fill_ack}, {ENTRY_KV, fill_put}};
+    } steps[] = {{ENTRY_LIMITS, fill_limits},    {ENTRY_EVENTS, fill_batch},     {ENTRY_KV, fill_put},
+                 {ENTRY_EVENTS, fill_big_batch}, {ENTRY_EVENTS, fill_big_batch}, {ENTRY_KV, fill_delete},
+                 {ENTRY_ACK, fill_ack},          {ENTRY_KV, fill_put},           {ENTRY_NODE, fill_node},
+                 {ENTRY_TASK, fill_task},        {ENTRY_TASK, fill_report}};
     struct gateway rich = gateway_new(1 << 20), poor = gateway_new(1 << 20);
     struct builder p, before, after;
     unsigned refused = 0;

@@ -28,7 +28,7 @@ static void longest_verb_wins(void **state) {
     assert_int_equal(used, 2);
     assert_string_equal(find("status", "x", &used)->name, "status");
     assert_int_equal(used, 1);
-    assert_string_equal(find("task", "submit", &used)->name, "task");
+    assert_string_equal(find("attest", "status", &used)->name, "attest");
     assert_null(find("kv", NULL, &used));
     assert_null(find("kv", "pu", &used));
     assert_null(find("statu", NULL, &used));
@@ -48,9 +48,11 @@ static void verbs_of_the_contract_are_known(void **state) {
         {"snapshot", "restore"}, {"federation", "status"}, {"doctor", NULL},       {"explain", NULL},
         {"config", "show"},      {"config", "check"},      {"completion", NULL},   {"site", "list"},
         {"site", "show"},        {"site", "events"},       {"audit", NULL},        {"audit", "verify"},
-        {"link", "status"},      {"link", "try"}};
+        {"task", "submit"},      {"task", "list"},         {"task", "show"},       {"task", "cancel"},
+        {"tenant", "list"},      {"tenant", "show"},       {"tenant", "set"},      {"link", "status"},
+        {"link", "try"}};
     static const char *const later[][2] = {
-        {"task", "submit"},      {"tenant", "list"},       {"replay", NULL},     {"site", "recover"},      {"site", "label"},
+        {"task", "logs"},        {"task", "proof"},        {"replay", NULL},     {"site", "recover"},      {"site", "label"},
         {"federation", "agree"}, {"federation", "revoke"}, {"attest", "status"}, {"support-bundle", NULL}, {"link", "test"},
         {"top", NULL},           {"enroll", "token"},      {"config", "set"},    {"config", "get"},        {"config", "rollout"},
         {"policy", "set"}};

@@ -1,0 +1,350 @@
+/* Verbs for tasks and tenants. */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/ctl/verbs.h"
+#include "include/grey/limits.h"
+
+#define ORDER_BYTES_MAX (1024u * 1024u)
+
+static bool one_path(const char *prefix, const char *name, const char *more, struct builder *path) {
+    builder_init(path, 8192);
+    builder_add_str(path, prefix);
+    client_encode(path, bytes_str(name), true);
+    builder_add_str(path, more);
+    builder_add_byte(path, 0);
+    if (name[0] == 0 || path->err != E_OK) {
+        (void)fprintf(stderr, "greyctl: a name has 1 to %u characters\n", LIMIT_NAME_BYTES);
+        builder_free(path);
+        return false;
+    }
+    return true;
+}
+
+/* A call that changes something: the answer as it is, or one line made of it. */
+static int change(struct call *c, const char *method, const char *path, struct bytes body,
+                  void (*say)(struct builder *out, const json_t *doc)) {
+    struct client_request q = {
+        .method = method, .path = path, .body = body, .body_type = body.size > 0 ? "application/json" : NULL};
+    struct http_answer a;
+    struct builder out;
+    int code = client_call(&c->client, &q, &a, &c->problem);
+    if (code != CTL_OK) {
+        builder_free(&a.body);
+        return client_complain(&c->problem);
+    }
+    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
+    json_t *doc = a.body.size > 0 ? json_read(builder_bytes(&a.body), NULL) : NULL;
+    if (c->output == OUTPUT_JSON) {
+        builder_add(&out, builder_bytes(&a.body));
+    } else {
+        say(&out, doc);
+    }
+    json_decref(doc);
+    builder_free(&a.body);
+    return verbs_print(&out);
+}
+
+/* --- tasks ------------------------------------------------------------------------------------------------------------------------------- */
+
+static void say_task(struct builder *out, const json_t *doc) {
+    render_text(out, bytes_str(verbs_text(doc, "id")));
+    builder_addf(out, "  %s%s\n", verbs_text(doc, "state"),
+                 json_is_true(json_object_get(doc, "duplicate")) ? "  (it was submitted before)" : "");
+}
+
+static bool read_fd(int fd, const char *name, struct builder *out) {
+    uint8_t room[16384];
+    ssize_t got;
+    while ((got = read(fd, room, sizeof room)) > 0) {
+        builder_add(out, bytes_of(room, (size_t)got));
+    }
+    if (got < 0) {
+        perror(name);
+    } else if (out->err != E_OK) {
+        (void)fprintf(stderr, "greyctl: a task is at most %u bytes of JSON\n", ORDER_BYTES_MAX);
+    }
+    return got == 0 && out->err == E_OK;
+}
+
+/* From the options and what stands behind the verb: the command. */
+static bool put_order(struct call *c, struct builder *out) {
+    static const char *const texts[] = {"id", "tenant", "namespace", "lane", "schedule", "delivery", "restart"};
+    struct json_writer w;
+    json_writer_init(&w, out);
+    json_open(&w, '{');
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        if (verbs_option(c, texts[i]) != NULL) {
+            json_key(&w, texts[i]);
+            json_str(&w, verbs_option(c, texts[i]));
+        }
+    }
+    json_key(&w, "command");
+    json_open(&w, '[');
+    for (unsigned i = 0; i < c->arg_count; i++) {
+        json_str(&w, c->args[i]);
+    }
+    json_close(&w);
+    json_close(&w);
+    return out->err == E_OK;
+}
+
+int jobs_submit(struct call *c) {
+    const char *file = verbs_option(c, "file");
+    struct builder body;
+    builder_init(&body, ORDER_BYTES_MAX);
+    bool well;
+    if ((file == NULL) == (c->arg_count == 0)) {
+        (void)fputs("greyctl: give the task once: as COMMAND with its arguments, or with --file FILE ('-' reads stdin)\n", stderr);
+        well = false;
+    } else if (file == NULL) {
+        well = put_order(c, &body);
+    } else {
+        int fd = strcmp(file, "-") == 0 ? STDIN_FILENO : open(file, O_RDONLY | O_CLOEXEC);
+        if (fd < 0) {
+            perror(file);
+        }
+        well = fd >= 0 && read_fd(fd, file, &body);
+        if (fd > STDIN_FILENO) {
+            (void)close(fd);
+        }
+    }
+    int code = well ? change(c, "POST", "/v1/tasks", builder_bytes(&body), say_task) : CTL_USAGE;
+    builder_free(&body);
+    return code;
+}
+
+int jobs_cancel(struct call *c) {
+    struct builder path;
+    if (!one_path("/v1/tasks/", c->args[0], "", &path)) {
+        return CTL_USAGE;
+    }
+    int code = change(c, "DELETE", (const char *)path.data, bytes_of(NULL, 0), say_task);
+    builder_free(&path);
+    return code;
+}
+
+static void list_path(struct call *c, const char *after, struct builder *path) {
+    static const char *const filters[] = {"tenant", "state"};
+    builder_reset(path);
+    builder_add_str(path, "/v1/tasks?limit=1000");
+    for (size_t i = 0; i < sizeof filters / sizeof filters[0]; i++) {
+        if (verbs_option(c, filters[i]) != NULL) {
+            builder_addf(path, "&%s=", filters[i]);
+            client_encode(path, bytes_str(verbs_option(c, filters[i])), true);
+        }
+    }
+    if (after[0] != 0) {
+        builder_add_str(path, "&after=");
+        client_encode(path, bytes_str(after), true);
+    }
+    builder_add_byte(path, 0);
+}
+
+static void put_tasks(struct render_table *t, const json_t *doc) {
+    size_t i;
+    const json_t *task;
+    json_array_foreach(json_object_get(doc, "tasks"), i, task) {
+        const char *space = verbs_text(task, "namespace");
+        render_cell(t, verbs_text(task, "id"));
+        render_cellf(t, "%s%s%s", verbs_text(task, "tenant"), space[0] != 0 ? "/" : "", space);
+        render_cell(t, verbs_text(task, "lane"));
+        render_cell(t, verbs_text(task, "state"));
+        render_cell(t, verbs_text(task, "reason")[0] != 0 ? verbs_text(task, "reason") : NULL);
+        render_cell(t, verbs_text(task, "node")[0] != 0 ? verbs_text(task, "node") : NULL);
+        render_cell(t, verbs_text(task, "submitted"));
+    }
+}
+
+/* All pages; with -o json the first page as it is, whose "next" says how to go on. */
+int jobs_list(struct call *c) {
+    static const char *const titles[] = {"TASK", "TENANT", "LANE", "STATE", "REASON", "NODE", "SUBMITTED"};
+    char after[LIMIT_NAME_BYTES + 1] = "";
+    struct builder path, out;
+    struct render_table t;
+    json_t *doc;
+    int code = CTL_OK;
+    bool more = true;
+    builder_init(&path, 4096);
+    render_table_begin(&t, titles, 7);
+    while (more) {
+        list_path(c, after, &path);
+        if (verbs_get(c, CLIENT_NODE, (const char *)path.data, &doc, &code)) {
+            builder_free(&path);
+            builder_free(&t.cells);
+            return code;
+        }
+        put_tasks(&t, doc);
+        const char *next = verbs_text(doc, "next");
+        more = next[0] != 0 && strcmp(next, after) != 0;
+        (void)snprintf(after, sizeof after, "%s", next);
+        json_decref(doc);
+    }
+    builder_free(&path);
+    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
+    render_table_end(&t, &out);
+    return verbs_print(&out);
+}
+
+/* Every field that has a value, one line each. */
+int jobs_show(struct call *c) {
+    struct builder path, out;
+    json_t *doc, *value;
+    const char *name;
+    int code = CTL_OK;
+    if (!one_path("/v1/tasks/", c->args[0], "", &path)) {
+        return CTL_USAGE;
+    }
+    bool done = verbs_get(c, CLIENT_NODE, (const char *)path.data, &doc, &code);
+    builder_free(&path);
+    if (done) {
+        return code;
+    }
+    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
+    json_object_foreach(doc, name, value) {
+        bool empty = json_is_null(value) || (json_is_string(value) && json_string_length(value) == 0) ||
+                     (json_is_array(value) && json_array_size(value) == 0) ||
+                     (json_is_object(value) && json_object_size(value) == 0);
+        char *text = empty || json_is_string(value) ? NULL : json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+        if (!empty) {
+            builder_addf(&out, "%-16s ", name);
+            render_text(&out, bytes_str(text != NULL ? text : json_string_value(value)));
+            builder_add_byte(&out, '\n');
+        }
+        free(text);
+    }
+    json_decref(doc);
+    return verbs_print(&out);
+}
+
+/* --- tenants ------------------------------------------------------------------------------------------------------------------------------ */
+
+static void put_share(struct render_table *t, const char *name, const char *space, const json_t *share) {
+    const json_t *used = json_object_get(share, "used"), *limit = json_object_get(share, "limit");
+    char a[RENDER_SHORT], b[RENDER_SHORT];
+    render_cellf(t, "%s%s%s", name, space[0] != 0 ? "/" : "", space);
+    render_cellf(t, "%.1f%%", verbs_real(share, "cpu_percent", 0));
+    render_cellf(t, "%.1f%%", verbs_real(share, "memory_percent", 0));
+    render_cellf(t, "%.2f of %.2f", (double)verbs_uint(used, "cpu_millicores") / 1000,
+                 (double)verbs_uint(limit, "cpu_millicores") / 1000);
+    render_cellf(t, "%s of %s", render_size(verbs_uint(used, "memory_bytes"), a),
+                 render_size(verbs_uint(limit, "memory_bytes"), b));
+    render_cellf(t, "%" PRIu64, verbs_uint(share, "tasks"));
+    if (space[0] == 0) {
+        render_cellf(t, "%" PRIu64, verbs_uint(share, "waiting"));
+    } else {
+        render_cell(t, NULL);
+    }
+}
+
+static void put_tenant(struct render_table *t, const json_t *tenant) {
+    size_t i;
+    const json_t *space;
+    put_share(t, verbs_text(tenant, "name"), "", tenant);
+    json_array_foreach(json_object_get(tenant, "namespaces"), i, space) {
+        put_share(t, verbs_text(tenant, "name"), verbs_text(space, "name"), space);
+    }
+}
+
+static const char *const tenant_titles[] = {"TENANT", "CPU>", "MEMORY>", "CORES>", "MEMORY USED>", "TASKS>", "WAITING>"};
+
+int jobs_tenants(struct call *c) {
+    struct render_table t;
+    struct builder out;
+    json_t *doc;
+    size_t i;
+    const json_t *tenant;
+    int code = CTL_OK;
+    if (verbs_get(c, CLIENT_NODE, "/v1/quotas", &doc, &code)) {
+        return code;
+    }
+    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
+    builder_addf(&out, "zone %s, %.1f%% used, %" PRIu64 " tasks placed, %" PRIu64 " wait\n\n", verbs_text(doc, "zone"),
+                 verbs_real(doc, "usage_percent", 0), verbs_uint(doc, "concurrent"), verbs_uint(doc, "waiting"));
+    render_table_begin(&t, tenant_titles, 7);
+    json_array_foreach(json_object_get(doc, "tenants"), i, tenant) {
+        put_tenant(&t, tenant);
+    }
+    render_table_end(&t, &out);
+    json_decref(doc);
+    return verbs_print(&out);
+}
+
+int jobs_tenant(struct call *c) {
+    struct render_table t;
+    struct builder path, out;
+    json_t *doc;
+    int code = CTL_OK;
+    if (!one_path("/v1/tenants/", c->args[0], "", &path)) {
+        return CTL_USAGE;
+    }
+    bool done = verbs_get(c, CLIENT_NODE, (const char *)path.data, &doc, &code);
+    builder_free(&path);
+    if (done) {
+        return code;
+    }
+    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
+    render_table_begin(&t, tenant_titles, 7);
+    put_tenant(&t, doc);
+    render_table_end(&t, &out);
+    builder_addf(&out, "burst time left: %.0f s\n", verbs_real(doc, "burst_left_seconds", 0));
+    json_decref(doc);
+    return verbs_print(&out);
+}
+
+static void say_set(struct builder *out, const json_t *doc) {
+    render_text(out, bytes_str(verbs_text(doc, "name")));
+    builder_addf(out, "  cpu %.1f%%  memory %.1f%%\n", verbs_real(doc, "cpu_percent", 0), verbs_real(doc, "memory_percent", 0));
+}
+
+static void say_removed(struct builder *out, const json_t *doc) {
+    (void)doc;
+    builder_add_str(out, "removed\n");
+}
+
+/* "/v1/tenants/acme", with --namespace "/v1/tenants/acme/namespaces/staging". */
+static bool tenant_path(struct call *c, struct builder *path) {
+    const char *space = verbs_option(c, "namespace");
+    struct builder more;
+    builder_init(&more, 1024);
+    if (space != NULL) {
+        builder_add_str(&more, "/namespaces/");
+        client_encode(&more, bytes_str(space), true);
+    }
+    builder_add_byte(&more, 0);
+    bool well = more.err == E_OK && one_path("/v1/tenants/", c->args[0], (const char *)more.data, path);
+    builder_free(&more);
+    return well;
+}
+
+int jobs_tenant_set(struct call *c) {
+    const char *cpu = verbs_option(c, "cpu"), *memory = verbs_option(c, "memory");
+    char body[160], *end[2] = {NULL, NULL};
+    double percent[2] = {cpu == NULL ? 0 : strtod(cpu, &end[0]), memory == NULL ? 0 : strtod(memory, &end[1])};
+    struct builder path;
+    if (cpu == NULL || memory == NULL || *end[0] != 0 || *end[1] != 0 || cpu[0] == 0 || memory[0] == 0) {
+        (void)fputs("greyctl: say both --cpu PERCENT and --memory PERCENT, for example --cpu 30 --memory 25\n", stderr);
+        return CTL_USAGE;
+    }
+    if (!tenant_path(c, &path)) {
+        return CTL_USAGE;
+    }
+    int size = snprintf(body, sizeof body, "{\"cpu_percent\":%.9g,\"memory_percent\":%.9g}", percent[0], percent[1]);
+    int code = change(c, "PUT", (const char *)path.data, bytes_of(body, (size_t)size), say_set);
+    builder_free(&path);
+    return code;
+}
+
+int jobs_tenant_remove(struct call *c) {
+    struct builder path;
+    if (!tenant_path(c, &path)) {
+        return CTL_USAGE;
+    }
+    int code = change(c, "DELETE", (const char *)path.data, bytes_of(NULL, 0), say_removed);
+    builder_free(&path);
+    return code;
+}

@@ -1,0 +1,268 @@
+#include <inttypes.h>
+#include <string.h>
+
+#include "agent/cron.h"
+#include "agent/node_core.h"
+#include "agent/work.h"
+#include "include/grey/protocol.h"
+#include "platform/log.h"
+
+/* What the scheduler cannot do by itself, because it has no clock and no eyes: every gateway says what it has for tasks; the leader
+ * proposes the step that is due and the firings of schedules, says which gateways are lost, and raises the site's feature level once
+ * all members speak it.  A proposal that is lost is made again by the next look. */
+
+#define STEP_MS_MIN 100u  /* between two steps that are proposed */
+#define LOST_MS_MIN 5000u /* a gateway is lost when it did not answer for so long ... */
+#define LOST_TIMEOUTS 10u /* ... and for so many election time-outs */
+
+struct firing {
+    struct node *node;
+    struct grey_name id;
+    int64_t due_ms;
+};
+
+/* The schedule that is due first; NULL: there is none. */
+static const struct task *next_schedule(const struct scheduler *s) {
+    const struct task *first = NULL;
+    for (const struct task *t = s->schedules > 0 ? scheduler_next(s, NULL) : NULL; t != NULL; t = scheduler_next(s, t)) {
+        if (t->is_schedule && t->state == TASK_PENDING && t->firing_ms >= 0 && (first == NULL || t->firing_ms < first->firing_ms)) {
+            first = t;
+        }
+    }
+    return first;
+}
+
+/* When the leader has to do something next for its tasks: sets the timer. */
+static void arm(struct node *n, struct scheduler *s) {
+    int64_t due_ms = dispatch_due_ms(s);
+    const struct task *t = next_schedule(s);
+    due_ms = t != NULL && t->firing_ms < due_ms ? t->firing_ms : due_ms;
+    if (due_ms == INT64_MAX || n->foreman.proposing) {
+        loop_timer_cancel(n->x.loop, &n->foreman.timer);
+        return;
+    }
+    int64_t wait_ms = due_ms - node_site_time_ms(n);
+    uint64_t soon_ms = n->foreman.stepped_ms + STEP_MS_MIN, now_ms = loop_now_ms(n->x.loop);
+    uint64_t at_ms = now_ms + (wait_ms > 0 ? (uint64_t)wait_ms : 0);
+    loop_timer_set(n->x.loop, &n->foreman.timer, at_ms > soon_ms ? at_ms : soon_ms);
+}
+
+static void proposed(void *context, const struct node_answer *a) {
+    struct node *n = context;
+    n->foreman.proposing = false;
+    if (a->err != E_OK && a->err != E_CONDITION) { /* E_CONDITION: another leader was first */
+        log_limited(LOG_WARN, "foreman", "propose", "error=GREY-%d %s: %s", error_id(a->err), error_sentence(a->err), a->detail);
+    }
+    struct scheduler *s = n->leading && !n->stopping && !n->has_failed ? state_scheduler(n->state) : NULL;
+    if (s != NULL) {
+        arm(n, s);
+    }
+}
+
+/* One at a time: what is still needed after it shows when it is applied. */
+static void propose(struct node *n, enum entry_kind kind, struct builder *payload) {
+    struct blob *blob = builder_blob(payload);
+    builder_free(payload);
+    if (blob != NULL) {
+        n->foreman.proposing = true;
+        requests_propose(n, kind, blob, true, proposed, n);
+        blob_unref(blob);
+    }
+}
+
+static bool ready(const struct node *n, struct site_facts *site) {
+    return !n->foreman.proposing && !n->stopping && !n->has_failed && !n->installing && state_site(n->state, site);
+}
+
+/* --- Every gateway ------------------------------------------------------------------------------------------------------------------------- */
+
+static void offer_self(struct node *n, const struct scheduler *s) {
+    const struct placement_node *known = placement_find(&s->placement, n->self);
+    struct node_facts facts = {.id = n->self,
+                               .name = bytes_str(n->name.text),
+                               .capacity = {n->o.task_cpu_millicores, n->o.task_memory_bytes},
+                               .gone = !n->o.offers_work};
+    bool told = known != NULL && known->condition == NODE_READY && strcmp(known->name.text, n->name.text) == 0 &&
+                known->capacity.cpu_millicores == facts.capacity.cpu_millicores &&
+                known->capacity.memory_bytes == facts.capacity.memory_bytes;
+    if (n->o.offers_work ? told : known == NULL) {
+        return;
+    }
+    struct builder b;
+    builder_init(&b, 4096);
+    payload_node(&b, &facts);
+    propose(n, ENTRY_NODE, &b);
+}
+
+/* --- The leader ------------------------------------------------------------------------------------------------------------------------------ */
+
+static void raise_level(struct node *n, struct site_facts *site) {
+    struct raft_status s;
+    raft_status(n->raft, &s);
+    for (uint32_t i = 0; i < s.members->count; i++) {
+        raft_id id = s.members->at[i].id;
+        if (id != n->self && (n->peers == NULL || peers_feature_level(n->peers, id) < FEATURE_LEVEL)) {
+            return;
+        }
+    }
+    log_info("foreman", "feature-level", "from=%" PRIu32 " to=%u", site->feature_level, FEATURE_LEVEL);
+    site->feature_level = FEATURE_LEVEL;
+    struct builder b;
+    builder_init(&b, 512);
+    payload_site(&b, site);
+    propose(n, ENTRY_SITE, &b);
+}
+
+static uint64_t lost_after_ms(const struct node *n) {
+    uint64_t ms = (uint64_t)LOST_TIMEOUTS * n->o.election_timeout_ms_max;
+    return ms > LOST_MS_MIN ? ms : LOST_MS_MIN;
+}
+
+/* How long the member has been silent, as this leader saw it. */
+static uint64_t silent_ms(struct node *n, uint32_t place, raft_id id, bool active) {
+    uint64_t now_ms = loop_now_ms(n->x.loop);
+    if (active || n->foreman.silent[place].id != id) {
+        n->foreman.silent[place].id = id;
+        n->foreman.silent[place].since_ms = now_ms;
+    }
+    return now_ms - n->foreman.silent[place].since_ms;
+}
+
+static void keep_limits(struct node *n, const struct scheduler *s) {
+    if (s->saved.concurrent_max != n->o.tasks_max) {
+        struct builder b;
+        builder_init(&b, 64);
+        payload_quota_limits(&b, s->saved.queue_max, n->o.tasks_max, s->quota.burst_ms);
+        propose(n, ENTRY_QUOTA, &b);
+    }
+}
+
+/* At most one change at a time: it is looked at again each second. */
+static void watch_nodes(struct node *n, const struct scheduler *s) {
+    struct raft_status status;
+    raft_status(n->raft, &status);
+    for (uint32_t i = 0; i < s->placement.count; i++) {
+        const struct placement_node *p = s->placement.nodes[i];
+        bool active = p->id == n->self;
+        for (uint32_t k = 0; k < status.peer_count; k++) {
+            active = active || (status.peers[k].id == p->id && status.peers[k].active);
+        }
+        bool gone = raft_members_find(status.members, p->id) == NULL;
+        bool lost = silent_ms(n, i, p->id, active) >= lost_after_ms(n) && p->condition != NODE_LOST;
+        if (gone || lost) {
+            struct node_facts facts = {
+                .id = p->id, .name = bytes_str(p->name.text), .gone = gone, .condition = NODE_LOST, .capacity = p->capacity};
+            for (uint32_t k = 0; k < p->label_count; k++) {
+                facts.labels.at[facts.labels.count++] = bytes_str(p->labels[k]);
+            }
+            log_warn("foreman", gone ? "gone" : "lost", "node=%s tasks=%" PRIu32, p->name.text, p->task_count);
+            struct builder b;
+            builder_init(&b, 8192);
+            payload_node(&b, &facts);
+            propose(n, ENTRY_NODE, &b);
+            return;
+        }
+    }
+}
+
+static void fire(void *context, struct blob *payload) {
+    struct firing *x = context;
+    struct node *n = x->node;
+    struct site_facts site;
+    struct task_order order;
+    struct cron c;
+    n->foreman.reading = false;
+    bool readable = payload != NULL && payload_task_order(blob_bytes(payload), &order, NULL) == E_OK &&
+                    cron_parse(order.schedule, &c, NULL) == E_OK;
+    if (n->leading && ready(n, &site) && readable) {
+        int64_t firings[TASK_MISSED_MAX], next_ms;
+        size_t count = cron_due(&c, x->due_ms, node_site_time_ms(n), order.missed, order.missed_max, firings, &next_ms);
+        struct builder b;
+        builder_init(&b, 4096);
+        payload_task_fire(&b, bytes_str(x->id.text), x->due_ms, firings, count, next_ms);
+        log_info("foreman", "fire", "task=%s runs=%zu", x->id.text, count);
+        propose(n, ENTRY_TASK, &b);
+    } else if (!readable) {
+        log_limited(LOG_WARN, "foreman", "fire", "task=%s: its order cannot be read", x->id.text);
+    }
+    mem_free(x);
+}
+
+static void fire_due(struct node *n, const struct scheduler *s, int64_t now_ms) {
+    const struct task *t = next_schedule(s);
+    if (t == NULL || t->firing_ms > now_ms || n->foreman.reading) {
+        return;
+    }
+    struct firing *x = mem_new(1, sizeof *x);
+    if (x != NULL) {
+        x->node = n;
+        x->due_ms = t->firing_ms;
+        memcpy(x->id.text, t->vertex->id, t->vertex->id_bytes);
+        n->foreman.reading = true;
+        node_payload(n, t->order_index, fire, x);
+    }
+}
+
+static void on_timer(void *context) {
+    struct node *n = context;
+    struct site_facts site;
+    struct scheduler *s = n->leading && ready(n, &site) ? state_scheduler(n->state) : NULL;
+    if (s == NULL) {
+        return;
+    }
+    int64_t now_ms = node_site_time_ms(n);
+    n->foreman.stepped_ms = loop_now_ms(n->x.loop);
+    fire_due(n, s, now_ms);
+    if (!n->foreman.proposing && dispatch_due_ms(s) <= now_ms) {
+        struct builder b;
+        builder_init(&b, 16);
+        payload_task_epoch(&b);
+        propose(n, ENTRY_TASK, &b);
+    }
+    arm(n, s);
+}
+
+/* --- When to look --------------------------------------------------------------------------------------------------------------------------- */
+
+void foreman_start(struct node *n) {
+    n->foreman.timer = (struct loop_timer){.fire = on_timer, .context = n};
+}
+
+void foreman_stop(struct node *n) {
+    loop_timer_cancel(n->x.loop, &n->foreman.timer);
+}
+
+void foreman_applied(struct node *n, const struct entry *e) {
+    bool ours = e->kind == ENTRY_TASK || e->kind == ENTRY_QUOTA || e->kind == ENTRY_NODE || e->kind == ENTRY_CLOCK;
+    struct scheduler *s = ours && n->leading ? state_scheduler(n->state) : NULL;
+    if (s != NULL) {
+        arm(n, s);
+    }
+}
+
+void foreman_duty(struct node *n) {
+    struct site_facts site;
+    if (n->o.witness || !ready(n, &site)) {
+        return;
+    }
+    if (site.feature_level < FEATURE_LEVEL_TASKS) {
+        if (n->leading) {
+            raise_level(n, &site);
+        }
+        return;
+    }
+    struct scheduler *s = state_scheduler(n->state);
+    if (s == NULL) {
+        return;
+    }
+    if (n->leader != 0) {
+        offer_self(n, s);
+    }
+    if (n->leading && !n->foreman.proposing) {
+        keep_limits(n, s);
+    }
+    if (n->leading && !n->foreman.proposing) {
+        watch_nodes(n, s);
+        arm(n, s);
+    }
+}

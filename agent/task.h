@@ -1,0 +1,124 @@
+/* task.h: what a task is: its order (what the submitter asked for) as strict CBOR, its limits, its states and which may follow which.
+ *
+ * Pure.  The order stands in the payload of the entry that submitted it and never changes; what changes is in the rows of work.c. */
+#ifndef AGENT_TASK_H
+#define AGENT_TASK_H
+
+#include "include/grey/ids.h"
+#include "platform/bytes.h"
+#include "platform/fault.h"
+
+/* Lanes are served strictly in this order; tasks of the last may be stopped whenever another needs their place. */
+enum task_lane { LANE_CRITICAL, LANE_HIGH, LANE_NORMAL, LANE_LOW, LANE_PREEMPT, LANE_COUNT };
+
+enum task_state {
+    TASK_PENDING,   /* waits for other tasks, for its time or for its next try */
+    TASK_QUEUED,    /* could run, waits for a place */
+    TASK_ASSIGNED,  /* has a node and a token; the node has not said that it runs */
+    TASK_RUNNING,   /* the node says so */
+    TASK_COMPLETED, /* ended well */
+    TASK_FAILED,    /* ended badly and is not tried again */
+    TASK_CANCELLED, /* by the submitter; its node may still be stopping it */
+    TASK_PREEMPTED, /* its node stops it to make room; then it is queued again */
+    TASK_STATE_COUNT
+};
+
+enum task_restart { RESTART_NEVER, RESTART_ON_FAILURE, RESTART_ALWAYS, RESTART_COUNT };
+enum task_missed { MISSED_SKIP, MISSED_RUN_ONCE, MISSED_RUN_ALL, MISSED_COUNT };
+enum task_delivery { DELIVERY_AT_LEAST_ONCE, DELIVERY_AT_MOST_ONCE, DELIVERY_COUNT };
+enum task_isolation { ISOLATION_STOP, ISOLATION_KEEP, ISOLATION_COUNT };
+enum task_reconnect {
+    RECONNECT_KEEP_ORIGINAL,
+    RECONNECT_KEEP_REPLACEMENT,
+    RECONNECT_BEST_SCORE,
+    RECONNECT_LONGEST_RUNNING,
+    RECONNECT_COUNT
+};
+
+/* Why a task is in the state it is in; numbers stand in rows and reports, never reused. */
+enum task_reason {
+    REASON_NONE = 0,
+    REASON_EXIT = 1,       /* the process ended with a status other than 0 */
+    REASON_SIGNAL = 2,     /* a signal ended it */
+    REASON_MEMORY = 3,     /* it was ended at its memory limit */
+    REASON_START = 4,      /* it could not be started */
+    REASON_TIMEOUT = 5,    /* it ran longer than it may */
+    REASON_NODE_LOST = 6,  /* its node was lost */
+    REASON_DEPENDENCY = 7, /* a task it depends on did not complete */
+    REASON_PREEMPTED = 8,  /* its place was needed */
+    REASON_BURST = 9,      /* its tenant was above its share for longer than a burst may last */
+    REASON_EMERGENCY = 10, /* the site was above 100% */
+    REASON_CANCELLED = 11, /* by order */
+    REASON_STOPPED = 12,   /* its node stopped it: cut off from the site, or leaving */
+    REASON_PROBE = 13,     /* its health probe failed */
+    REASON_COUNT
+};
+
+#define TASK_ARGUMENTS_MAX 64u    /* of the command, and as many variables */
+#define TASK_DEPENDENCIES_MAX 32u /* a step that gathers more goes by way of another */
+#define TASK_SELECTORS_MAX 8u
+#define TASK_TEXT_BYTES_MAX 4096u /* one argument, one variable */
+#define TASK_STDIN_BYTES_MAX (64u * 1024u)
+#define TASK_ORDER_BYTES_MAX (256u * 1024u)
+#define TASK_SCHEDULE_BYTES_MAX 128u
+#define TASK_CPU_MILLICORES_MAX 1000000u
+#define TASK_MEMORY_BYTES_MIN (1024u * 1024u) /* less than a process needs to exist */
+#define TASK_MEMORY_BYTES_MAX (1ull << 40)
+#define TASK_TIMEOUT_S_MAX (366u * 24u * 3600u)
+#define TASK_RETRIES_MAX 1000u
+#define TASK_MISSED_MAX 100u
+
+struct task_texts {
+    uint32_t count;
+    struct bytes at[TASK_ARGUMENTS_MAX];
+};
+
+struct task_order {                      /* slices are lent by whoever made it */
+    struct bytes id, tenant, name_space; /* names; name_space may be empty */
+    enum task_lane lane;
+    struct task_texts command, env; /* env: NAME=VALUE */
+    struct bytes oci;               /* an image or a bundle; a task has a command, an image, or both */
+    struct bytes standard_input;
+    uint32_t cpu_millicores;
+    uint64_t memory_bytes;
+    struct task_texts depends_on; /* ids, each once, not its own */
+    uint32_t timeout_s;           /* 0: none */
+    enum task_restart restart;
+    uint32_t max_retries;  /* tries after the first that failed; with another restart than never, 0 means without end */
+    struct bytes schedule; /* cron, UTC; empty: run once, now */
+    enum task_missed missed;
+    uint32_t missed_max;         /* of MISSED_RUN_ALL */
+    struct task_texts selectors; /* key=value, each a label that the node must have */
+    enum task_delivery delivery;
+    enum task_isolation isolation;
+    enum task_reconnect reconnect;
+    struct bytes affinity; /* node that it prefers; may be empty */
+};
+
+void task_encode(struct builder *out, const struct task_order *o);
+/* task_decode: borrows from in.  E_BAD_CBOR, E_BAD_MESSAGE (f says which field). */
+enum grey_error task_decode(struct bytes in, struct task_order *o, struct fault *f);
+/* task_check: are the fields within the limits, and do they go together?  E_BAD_REQUEST with the field's name. */
+enum grey_error task_check(const struct task_order *o, struct fault *f);
+
+bool task_may_follow(enum task_state from, enum task_state to);
+bool task_ended(enum task_state s);
+enum task_lane task_lane_of(uint32_t priority); /* 0 to 100: 90+ critical, 70+ high, 30+ normal, 10+ low, else preempt */
+uint64_t task_backoff_ms(uint32_t failures);    /* before the next try after so many failures: 1 s, 2 s, ... 5 min */
+
+/* Names as the API spells them.  One list for each enum; task_name gives NULL beyond its end. */
+enum task_names {
+    NAMES_LANE,
+    NAMES_STATE,
+    NAMES_REASON,
+    NAMES_RESTART,
+    NAMES_MISSED,
+    NAMES_DELIVERY,
+    NAMES_ISOLATION,
+    NAMES_RECONNECT,
+    NAMES_COUNT
+};
+const char *task_name(enum task_names which, unsigned number);
+bool task_number(enum task_names which, struct bytes name, unsigned *out); /* false: none of the list */
+
+#endif

@@ -1,0 +1,170 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "agent/taskform.h"
+
+static const char full[] =
+    "{\"id\":\"press-7\",\"tenant\":\"acme\",\"namespace\":\"production\",\"lane\":\"high\",\"command\":[\"/bin/press\",\"\"],"
+    "\"oci\":{\"image\":\"press:1\"},\"env\":{\"A\":\"1\",\"B\":\"x=y\"},\"stdin\":\"go\","
+    "\"resources\":{\"cpu_millicores\":250,\"memory_bytes\":1048576},\"depends_on\":[\"a\",\"b\"],"
+    "\"timeout_seconds\":60,\"restart\":\"on-failure\",\"max_retries\":3,\"node_selector\":{\"disk\":\"large\"},"
+    "\"on_isolation\":\"keep\",\"on_reconnect\":\"best-score\",\"affinity\":\"n2\"}";
+
+static enum grey_error read(struct taskform *form, const char *text, struct fault *f) {
+    return taskform_read(form, bytes_str(text), LANE_NORMAL, 0xabc, f);
+}
+
+/* What a submitter writes must be what the site runs, through JSON, the log and back. */
+static void an_order_survives_its_way(void **context) {
+    (void)context;
+    struct taskform form;
+    struct task_order back;
+    struct fault f = {0};
+    struct builder b;
+    builder_init(&b, TASK_ORDER_BYTES_MAX);
+    assert_int_equal(read(&form, full, &f), E_OK);
+    task_encode(&b, &form.order);
+    assert_int_equal(task_decode(builder_bytes(&b), &back, &f), E_OK);
+    assert_true(bytes_equal_str(back.id, "press-7") && bytes_equal_str(back.tenant, "acme") &&
+                bytes_equal_str(back.name_space, "production"));
+    assert_int_equal(back.lane, LANE_HIGH);
+    assert_int_equal(back.command.count, 2);
+    assert_true(bytes_equal_str(back.command.at[0], "/bin/press") && back.command.at[1].size == 0);
+    assert_true(bytes_equal_str(back.oci, "press:1") && bytes_equal_str(back.standard_input, "go"));
+    assert_int_equal(back.env.count, 2);
+    assert_true(bytes_equal_str(back.env.at[0], "A=1") && bytes_equal_str(back.env.at[1], "B=x=y"));
+    assert_int_equal(back.cpu_millicores, 250);
+    assert_int_equal(back.memory_bytes, 1048576);
+    assert_true(back.depends_on.count == 2 && bytes_equal_str(back.depends_on.at[1], "b"));
+    assert_true(back.timeout_s == 60 && back.restart == RESTART_ON_FAILURE && back.max_retries == 3);
+    assert_true(back.selectors.count == 1 && bytes_equal_str(back.selectors.at[0], "disk=large"));
+    assert_true(back.isolation == ISOLATION_KEEP && back.reconnect == RECONNECT_BEST_SCORE && bytes_equal_str(back.affinity, "n2"));
+    struct builder again;
+    builder_init(&again, TASK_ORDER_BYTES_MAX);
+    task_encode(&again, &back);
+    assert_true(bytes_equal(builder_bytes(&b), builder_bytes(&again)));
+    for (size_t size = 0; size < b.size; size++) { /* no head of it is one */
+        assert_int_not_equal(task_decode(bytes_of(b.data, size), &back, &f), E_OK);
+    }
+    builder_free(&b);
+    builder_free(&again);
+    taskform_free(&form);
+}
+
+/* What is left out must be what the documents say. */
+static void defaults_are_those_of_the_documents(void **context) {
+    (void)context;
+    struct taskform form;
+    struct fault f = {0};
+    assert_int_equal(read(&form, "{\"command\":[\"x\"],\"restart\":\"always\"}", &f), E_OK);
+    assert_true(bytes_equal_str(form.order.id, "task-0000000000000abc") && bytes_equal_str(form.order.tenant, "default"));
+    assert_true(form.order.lane == LANE_NORMAL && form.order.cpu_millicores == 100 && form.order.memory_bytes == 64u << 20);
+    assert_true(form.order.isolation == ISOLATION_KEEP && form.order.delivery == DELIVERY_AT_LEAST_ONCE);
+    taskform_free(&form);
+    assert_int_equal(read(&form, "{\"command\":[\"x\"],\"priority\":null}", &f), E_OK);
+    assert_int_equal(form.order.isolation, ISOLATION_STOP);
+    taskform_free(&form);
+    static const struct {
+        unsigned priority;
+        enum task_lane lane;
+    } rows[] = {{100, LANE_CRITICAL}, {90, LANE_CRITICAL}, {89, LANE_HIGH}, {70, LANE_HIGH},   {69, LANE_NORMAL}, {50, LANE_NORMAL},
+                {30, LANE_NORMAL},    {29, LANE_LOW},      {10, LANE_LOW},  {9, LANE_PREEMPT}, {0, LANE_PREEMPT}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        char text[64];
+        (void)snprintf(text, sizeof text, "{\"command\":[\"x\"],\"priority\":%u}", rows[i].priority);
+        assert_int_equal(read(&form, text, &f), E_OK);
+        assert_int_equal(form.order.lane, rows[i].lane);
+        taskform_free(&form);
+    }
+}
+
+/* A typing error must be told with its field, not run as something else. */
+static void what_is_no_task_is_refused_with_its_field(void **context) {
+    (void)context;
+    static const char *const bad[][2] = {
+        {"[]", "object"},
+        {"{}", "command"},
+        {"{\"command\":\"x\"}", "command"},
+        {"{\"command\":[1]}", "command"},
+        {"{\"command\":[\"a\\u0001\"],\"lane\":\"fast\"}", "lane"},
+        {"{\"command\":[\"x\"],\"lane\":\"low\",\"priority\":1}", "priority"},
+        {"{\"command\":[\"x\"],\"priority\":101}", "priority"},
+        {"{\"command\":[\"x\"],\"id\":\"a b\"}", "names"},
+        {"{\"command\":[\"x\"],\"id\":\"\"}", "names"},
+        {"{\"command\":[\"x\"],\"commands\":[]}", "commands"},
+        {"{\"command\":[\"x\"],\"resources\":{\"cpu\":1}}", "cpu"},
+        {"{\"command\":[\"x\"],\"resources\":{\"cpu_millicores\":0}}", "cpu_millicores"},
+        {"{\"command\":[\"x\"],\"resources\":{\"memory_bytes\":1000}}", "memory_bytes"},
+        {"{\"command\":[\"x\"],\"resources\":{\"cpu_millicores\":-1}}", "cpu_millicores"},
+        {"{\"command\":[\"x\"],\"env\":{\"A\":1}}", "env"},
+        {"{\"command\":[\"x\"],\"env\":{\"\":\"1\"}}", "env"},
+        {"{\"command\":[\"x\"],\"depends_on\":[\"a\",\"a\"]}", "twice"},
+        {"{\"command\":[\"x\"],\"depends_on\":[\"a/b\"]}", "depends_on"},
+        {"{\"command\":[\"x\"],\"node_selector\":{\"a b\":\"c\"}}", "node_selector"},
+        {"{\"command\":[\"x\"],\"delivery\":\"at-most-once\",\"restart\":\"always\"}", "most once"},
+        {"{\"command\":[\"x\"],\"delivery\":\"at-most-once\",\"on_isolation\":\"keep\"}", "most once"},
+        {"{\"command\":[\"x\"],\"schedule\":\"* * *\"}", "schedule"},
+        {"{\"command\":[\"x\"],\"schedule\":\"@daily\",\"depends_on\":[\"a\"]}", "scheduled"},
+        {"{\"command\":[\"x\"],\"timeout_seconds\":99999999}", "timeout_seconds"},
+        {"{\"command\":[\"x\"],\"missed_runs_max\":0}", "missed_max"},
+        {"{\"oci\":7}", "oci"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct taskform form;
+        struct fault f = {0};
+        enum grey_error err = read(&form, bad[i][0], &f);
+        if (err != E_BAD_REQUEST || strstr(f.text, bad[i][1]) == NULL) {
+            fail_msg("%s: %d, %s", bad[i][0], err, f.text);
+        }
+        taskform_free(&form);
+    }
+    struct taskform form;
+    struct fault f = {0};
+    assert_int_equal(read(&form, "{\"command\":", &f), E_BAD_JSON);
+    taskform_free(&form);
+}
+
+/* The one table of states: what has ended stays so, and nothing runs that was not given a node. */
+static void states_follow_each_other_as_the_table_says(void **context) {
+    (void)context;
+    static const char *const table[TASK_STATE_COUNT] = {
+        /* to:  pending queued assigned running completed failed cancelled preempted */
+        [TASK_PENDING] = " q   fc ",   [TASK_QUEUED] = "  a   c ", [TASK_ASSIGNED] = "pq rdfcx",  [TASK_RUNNING] = "pq  dfcx",
+        [TASK_COMPLETED] = "        ", [TASK_FAILED] = "        ", [TASK_CANCELLED] = "        ", [TASK_PREEMPTED] = "pq  dfc ",
+    };
+    for (unsigned from = 0; from < TASK_STATE_COUNT; from++) {
+        bool any = false;
+        for (unsigned to = 0; to < TASK_STATE_COUNT; to++) {
+            bool may = task_may_follow((enum task_state)from, (enum task_state)to);
+            any = any || may;
+            if (may != (table[from][to] != ' ')) {
+                fail_msg("%s to %s", task_name(NAMES_STATE, from), task_name(NAMES_STATE, to));
+            }
+        }
+        assert_int_equal(task_ended((enum task_state)from), !any);
+    }
+    uint64_t last = 0;
+    for (unsigned i = 1; i < 12; i++) {
+        assert_true(task_backoff_ms(i) >= last && task_backoff_ms(i) <= 300000);
+        last = task_backoff_ms(i);
+    }
+    assert_int_equal(task_backoff_ms(1), 1000);
+    assert_int_equal(task_backoff_ms(4), 8000);
+    assert_int_equal(task_backoff_ms(UINT32_MAX), 300000);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_order_survives_its_way),
+        cmocka_unit_test(defaults_are_those_of_the_documents),
+        cmocka_unit_test(what_is_no_task_is_refused_with_its_field),
+        cmocka_unit_test(states_follow_each_other_as_the_table_says),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
