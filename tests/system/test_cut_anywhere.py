@@ -88,12 +88,12 @@ class CutSite(Site):
 def test(site):
     wait_until("the link", lambda: site.link()["up"], 30)
     ledger = Ledger(site, 6000, threads=3, pause=0.2).start()
-    for size in RESUMED:
+    for size in reversed(RESUMED):  # the shortest last: a session with which nothing succeeds any more is given up
         site.cut_after(size)
     site.ok(True, "cut after %d to %d bytes, in %d steps" % (RESUMED.start, RESUMED[-1], len(RESUMED)))
     resumed = request(site.http[1], "GET", "/metrics").body.decode()
     count = [int(l.split()[1]) for l in resumed.splitlines() if l.startswith("grey_federation_resumed_handshakes_total ")][0]
-    site.ok(count >= 8, "%d of the connections resumed their TLS session" % count)
+    site.ok(count >= 20, "%d of the connections resumed their TLS session" % count)
     for size in FULL:
         site.restart("broker")  # which forgets sessions
         wait_until("the broker to listen", lambda: socket.create_connection(("127.0.0.1", site.broker_port), 1), 10)
@@ -101,8 +101,7 @@ def test(site):
     site.ok(True, "and with full handshakes after %d to %d bytes, in %d steps" % (FULL.start, FULL[-1], len(FULL)))
     site.cutter.after = None
     site.cutter.end_all()
-    site.ctl("link", "try")
-    wait_until("the link for good", lambda: site.link()["up"], 60)
+    wait_until("the link for good", lambda: site.link()["up"] or not site.ctl("link", "try"), 60)
     ledger.join()
     ledger.judge()
 
