@@ -117,8 +117,10 @@ static void fault(struct week *w) {
         }
     } else if (kind < 77) {
         core_crash(w);
-    } else if (kind < 80) {
+    } else if (kind < 79) {
         core_restore(w);
+    } else if (kind < 80) {
+        site_rebuild(w);
     } else if (kind < 88) {
         w->gateways[gateway].disk_fails = true;
     } else if (kind < 92) {
@@ -214,6 +216,8 @@ static struct week *week_run(uint64_t seed, int64_t hours, bool trace) {
     w->link_change_ms = w->now_ms + (int64_t)week_draw(w, WEEK_HOUR_MS);
     w->next_fault_ms = w->now_ms + (int64_t)week_draw(w, WEEK_HOUR_MS);
     w->next_load_ms = w->next_duty_ms = w->core_backup_ms = w->now_ms;
+    w->incarnation = WEEK_INCARNATION;
+    w->site_backup_ms = w->now_ms + WEEK_HOUR_MS;
     site_begin(w);
     run_until(w, w->now_ms + hours * WEEK_HOUR_MS);
     if (!w->failed) {
