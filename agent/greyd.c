@@ -202,6 +202,55 @@ static struct queue_limits queue_limits(const struct config *c) {
     return l;
 }
 
+static bool listen_http(struct greyd *g, http_handler *handler, void *context, struct fault *f) {
+    const struct config *c = &g->config;
+    struct http_limits limits = {.connections_max = LIMIT_HTTP_CONNECTIONS,
+                                 .body_bytes_max = LIMIT_BATCH_BYTES,
+                                 .idle_timeout_ms = 120000,
+                                 .request_timeout_ms = 15000};
+    char address[LIMIT_PATH_BYTES + 8];
+    g->http = http_server_new(&g->x, &limits, handler, context);
+    if (g->http == NULL) {
+        (void)fault_set(f, E_NO_MEMORY, "API");
+        return false;
+    }
+    if (http_server_listen(g->http, c->http_addr, config_loopback(c->http_addr) ? NULL : g->tls, f) != E_OK) {
+        return false;
+    }
+    (void)snprintf(address, sizeof address, "unix:%s", c->socket_path);
+    if (strlen(c->socket_path) > 100) {
+        log_warn("greyd", "socket", "%s is too long for a socket; greyctl needs --addr", c->socket_path);
+    } else if (http_server_listen(g->http, address, NULL, f) != E_OK) {
+        return false;
+    }
+    if (c->metrics_enabled && c->metrics_port > 0) {
+        (void)snprintf(address, sizeof address, "127.0.0.1:%" PRId64, c->metrics_port);
+        if (http_server_listen(g->http, address, NULL, f) != E_OK) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* A damaged log is made whole before the node starts; who asks meanwhile is told. */
+static bool mend_log(struct greyd *g, const struct node_options *o, struct fault *f) {
+    const struct config *c = &g->config;
+    struct mending_options m = {.data_dir = c->data_dir,
+                                .wal_dir = c->wal_dir,
+                                .site = c->site_id,
+                                .node = c->node_id,
+                                .listen_address = o->peer_listen_address,
+                                .advertise_address = o->peer_address,
+                                .http_address = o->http_address,
+                                .tls = g->tls};
+    struct mending *mending = mending_new(&g->x, f);
+    bool whole = mending != NULL && listen_http(g, mending_answer, mending, f) && mending_run(mending, &m, f) == E_OK;
+    http_server_free(g->http);
+    g->http = NULL;
+    mending_free(mending);
+    return whole;
+}
+
 static bool start_node(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
     bool single = c->mode == CONFIG_MODE_SINGLE;
@@ -230,18 +279,8 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .queue = queue_limits(c),
                              .offline_hours_max = c->federation ? (uint32_t)c->offline_hours_max : 0};
     g->node = node_new(&g->x, &o, &node_events, g, f);
-    if (g->node == NULL && f->code == E_CORRUPT && salvage_marked(c->wal_dir)) {
-        struct mending_options m = {.data_dir = c->data_dir,
-                                    .wal_dir = c->wal_dir,
-                                    .site = c->site_id,
-                                    .node = c->node_id,
-                                    .listen_address = o.peer_listen_address,
-                                    .advertise_address = o.peer_address,
-                                    .http_address = o.http_address,
-                                    .tls = g->tls};
-        if (mending_run(&g->x, &m, f) == E_OK) {
-            g->node = node_new(&g->x, &o, &node_events, g, f);
-        }
+    if (g->node == NULL && f->code == E_CORRUPT && salvage_marked(c->wal_dir) && mend_log(g, &o, f)) {
+        g->node = node_new(&g->x, &o, &node_events, g, f);
     }
     return g->node != NULL;
 }
@@ -289,33 +328,12 @@ static bool start_api(struct greyd *g, struct fault *f) {
                             .mode = modes[c->mode],
                             .data_dir = c->data_dir,
                             .default_priority = priority_of(c->default_priority)};
-    struct http_limits limits = {.connections_max = LIMIT_HTTP_CONNECTIONS,
-                                 .body_bytes_max = LIMIT_BATCH_BYTES,
-                                 .idle_timeout_ms = 120000,
-                                 .request_timeout_ms = 15000};
-    char address[LIMIT_PATH_BYTES + 8];
     g->api = api_new(&o);
-    g->http = g->api == NULL ? NULL : http_server_new(&g->x, &limits, api_handle, g->api);
-    if (g->http == NULL) {
+    if (g->api == NULL) {
         (void)fault_set(f, E_NO_MEMORY, "API");
         return false;
     }
-    if (http_server_listen(g->http, c->http_addr, config_loopback(c->http_addr) ? NULL : g->tls, f) != E_OK) {
-        return false;
-    }
-    (void)snprintf(address, sizeof address, "unix:%s", c->socket_path);
-    if (strlen(c->socket_path) > 100) {
-        log_warn("greyd", "socket", "%s is too long for a socket; greyctl needs --addr", c->socket_path);
-    } else if (http_server_listen(g->http, address, NULL, f) != E_OK) {
-        return false;
-    }
-    if (c->metrics_enabled && c->metrics_port > 0) {
-        (void)snprintf(address, sizeof address, "127.0.0.1:%" PRId64, c->metrics_port);
-        if (http_server_listen(g->http, address, NULL, f) != E_OK) {
-            return false;
-        }
-    }
-    return true;
+    return listen_http(g, api_handle, g->api, f);
 }
 
 static bool start(struct greyd *g, struct fault *f) {

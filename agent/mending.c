@@ -274,6 +274,7 @@ static enum grey_error fetch(struct mending *m, const struct mending_options *o)
     loop_run(m->x->loop);
     loop_timer_cancel(m->x->loop, &m->timer);
     peers_free(m->peers);
+    m->peers = NULL;
     return m->done ? m->err : fault_set(m->fault, E_STOPPING, "stopped while its log was being mended");
 }
 
@@ -293,15 +294,48 @@ static enum grey_error mend(struct mending *m, const struct mending_options *o) 
         log_warn("mending", "done", "missing=%" PRIu32 " fetched=%" PRIu32 "; this gateway stays who it was", missing, m->fetched);
     }
     salvage_close(m->salvage);
+    m->salvage = NULL;
     return err;
 }
 
-enum grey_error mending_run(const struct conn_context *x, const struct mending_options *o, struct fault *f) {
+void mending_answer(void *context, struct http_request *q) {
+    const struct mending *m = context;
+    struct salvage_need need;
+    char detail[200];
+    uint32_t up = 0;
+    if (bytes_equal(http_path(q), bytes_str("/health/live"))) {
+        http_reply(q, 200, "application/json", bytes_str("{\"status\":\"alive\"}"), NULL, 0);
+        return;
+    }
+    if (m->peers == NULL || !salvage_need(m->salvage, &need)) {
+        (void)snprintf(detail, sizeof detail, "this gateway's log was damaged and is being mended");
+    } else {
+        for (uint32_t i = 0; i < m->asked_count; i++) {
+            up += peers_up(m->peers, m->asked[i].id);
+        }
+        (void)snprintf(detail, sizeof detail,
+                       "this gateway's log was damaged: %" PRIu32 " entries are missing, entry %" PRIu64 " first; %" PRIu32
+                       " of %" PRIu32 " other members are linked and asked for them",
+                       salvage_missing(m->salvage), need.from, up, m->asked_count);
+    }
+    http_reply_error(q, E_CORRUPT, detail);
+}
+
+struct mending *mending_new(const struct conn_context *x, struct fault *f) {
     struct mending *m = mem_new(1, sizeof *m);
     if (m == NULL) {
-        return fault_set(f, E_NO_MEMORY, "mending the log");
+        (void)fault_set(f, E_NO_MEMORY, "mending the log");
+        return NULL;
     }
     m->x = x;
+    return m;
+}
+
+void mending_free(struct mending *m) {
+    mem_free(m);
+}
+
+enum grey_error mending_run(struct mending *m, const struct mending_options *o, struct fault *f) {
     m->fault = f;
     int lock_fd = -1;
     enum grey_error err = datadir_lock(o->data_dir, &lock_fd, f);
@@ -323,6 +357,5 @@ enum grey_error mending_run(const struct conn_context *x, const struct mending_o
                         "--snapshot %s/snapshots/... --data-dir DIR', or from a backup",
                         why, o->wal_dir, o->data_dir);
     }
-    mem_free(m);
     return err;
 }

@@ -7,7 +7,7 @@
 #ifndef AGENT_MENDING_H
 #define AGENT_MENDING_H
 
-#include "platform/conn.h"
+#include "platform/http.h"
 
 struct mending_options {
     const char *data_dir, *wal_dir, *site, *node;
@@ -15,8 +15,14 @@ struct mending_options {
     const struct conn_tls *tls;
 };
 
+struct mending;
+
+struct mending *mending_new(const struct conn_context *x, struct fault *f); /* borrows x */
+void mending_free(struct mending *m);
 /* Runs the loop until the log is whole or set to be set aside (E_OK: open it again), or loop_stop was called (E_STOPPING).  E_CORRUPT: it
  * cannot be mended, and nobody else has it; names what to do. */
-enum grey_error mending_run(const struct conn_context *x, const struct mending_options *o, struct fault *f);
+enum grey_error mending_run(struct mending *m, const struct mending_options *o, struct fault *f);
+/* For an http_server meanwhile; context: the mending.  Says what is missing, to whatever is asked. */
+void mending_answer(void *context, struct http_request *q);
 
 #endif

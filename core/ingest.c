@@ -2,13 +2,16 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/dialler.h"
 #include "core/unpack.h"
 #include "federation/credit.h"
 #include "federation/frame.h"
 #include "include/grey/must.h"
+#include "platform/keys.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
 #include "platform/now.h"
@@ -16,8 +19,10 @@
 #define REPLIES_MAX 4096u
 #define HOLD_BYTES (32u * 1024u * 1024u) /* waiting for the storage thread: above it nothing is read, until half of it is written */
 #define HOLD_JOBS (INGEST_JOBS_MAX * 3u / 4u)
-#define RESYNC_PAGE 256u
+#define RESYNC_PAGE 64u
+#define RESYNC_PAUSE_MS 250u /* between pages: 256 sites a second are asked, and say hello */
 #define KEEPALIVE_S 60u
+#define HOLES_MAX 4096u /* being watched; of more, sites find out by themselves */
 
 /* An answer that the MQTT client could not take yet: a later one for the same site and channel replaces it. */
 struct reply {
@@ -26,6 +31,22 @@ struct reply {
     enum message_kind kind;
     struct sync_ack ack;
     struct sync_welcome welcome;
+};
+
+/* A site has sent something beyond a hole: is it still there after a while? */
+struct hole {
+    struct grey_name site;
+    uint64_t incarnation, due_ms;
+    grey_epoch epoch;
+    enum event_channel channel;
+};
+
+struct hole_job {
+    struct storage_job storage;
+    struct ingest *ingest;
+    struct hole hole;
+    struct store_taken taken;
+    uint32_t wait_ms;
 };
 
 struct ingest {
@@ -40,8 +61,12 @@ struct ingest {
     uint64_t message_id;
     uint32_t jobs;
     size_t waiting_bytes;
-    bool held, write_failed, stopping;
-    struct resync *resync; /* being told to all known sites; NULL: done */
+    bool held, write_failed, stopping, shared;
+    struct loop_timer resync_timer, hole_timer;
+    struct hole *holes; /* a ring of HOLES_MAX, in order of their times, nearly */
+    uint32_t hole_first, hole_count;
+    char route[ROUTE_BYTES_MAX + 1]; /* this process, where several share the work */
+    struct resync *resync;           /* being told to all known sites; NULL: done */
 };
 
 /* One page of sites at a time, as the broker takes them. */
@@ -64,7 +89,7 @@ struct intake_job { /* one message of a site */
     struct reply reply;
     struct store_taken taken;
     bool rolled_back;
-    uint32_t level; /* of a hello */
+    uint32_t feature_level; /* of the site */
 };
 
 static const char *const channels[] = {"control", "events", "data"};
@@ -97,47 +122,97 @@ static struct metric squeezing =
     METRIC_GAUGE("grey_core_squeezing_sites", "Sites whose squeezed sessions are held in memory, up to 64 KiB each.");
 static struct metric broker_up = METRIC_GAUGE("grey_core_broker_up", "1 while connected to the broker.");
 static struct metric store_errors = METRIC_COUNTER("grey_core_store_errors_total", "Transactions that failed.");
+static struct metric again = METRIC_COUNTER("grey_core_store_again_total",
+                                            "Transactions done again after a lost connection or a conflict with another core.");
+static struct metric ahead =
+    METRIC_COUNTER("grey_core_frames_ahead_total", "Frames kept until those before them come, most by way of another core.");
 
 /* --- the storage thread --------------------------------------------------------------------------------------------------------------------- */
 
-struct worker_job *ingest_batch(void *context, struct worker_job *list) {
-    struct store *store = context;
-    struct fault f = {0};
-    bool writes = false;
-    enum grey_error err = E_OK;
-    for (struct worker_job *j = list; j != NULL; j = j->next) {
+/* Waits before doing a transaction again; after the last the jobs are told that it failed, and sites send what they hold again. */
+static const uint32_t again_ms[] = {0, 50, 100, 200, 400, 800, 1600};
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Sites of the list, each once and in order: what is locked in one order everywhere cannot wait in a ring. */
+static enum grey_error lock_sites(struct store *store, const struct worker_job *list, struct fault *f) {
+    static const char *sites[INGEST_JOBS_MAX]; /* the storage thread only */
+    size_t count = 0, kept = 0;
+    for (const struct worker_job *j = list; j != NULL; j = j->next) {
+        const struct storage_job *job = (const struct storage_job *)(const void *)j;
+        if (job->is_write && job->site != NULL) {
+            must(count < INGEST_JOBS_MAX);
+            sites[count++] = job->site;
+        }
+    }
+    qsort(sites, count, sizeof sites[0], by_name);
+    for (size_t i = 0; i < count; i++) {
+        if (kept == 0 || strcmp(sites[kept - 1], sites[i]) != 0) {
+            sites[kept++] = sites[i];
+        }
+    }
+    return kept == 0 ? E_OK : store_lock(store, sites, kept, f);
+}
+
+static enum grey_error write_all(struct store *store, struct worker_job *list, struct fault *f) {
+    enum grey_error err = store_begin(store, f);
+    err = err != E_OK ? err : lock_sites(store, list, f);
+    for (struct worker_job *j = list; j != NULL && err == E_OK; j = j->next) {
         struct storage_job *job = (struct storage_job *)(void *)j;
         if (!job->is_write) {
             continue;
         }
-        if (!writes) {
-            err = store_begin(store, &f);
-            writes = true;
-        }
-        if (err == E_OK) {
-            job->run(job, store);
-            bool own = job->err == E_OK || job->err == E_STALE_MEMBER || job->err == E_NOT_FOUND || job->err == E_BAD_CBOR ||
-                       job->err == E_BAD_MESSAGE;
-            if (!own) {
-                err = job->err;
-                f = job->fault;
-            }
+        job->err = E_OK;
+        job->run(job, store);
+        bool own = job->err == E_OK || job->err == E_STALE_MEMBER || job->err == E_NOT_FOUND || job->err == E_BAD_CBOR ||
+                   job->err == E_BAD_MESSAGE;
+        if (!own) {
+            err = job->err;
+            *f = job->fault;
         }
     }
-    if (writes) {
-        err = err != E_OK ? err : store_commit(store, &f);
-        if (err != E_OK) {
-            store_rollback(store);
-            metrics_add(&store_errors, 0, 1);
-            log_error("store", "transaction", "error=GREY-%d %s: %s", error_id(err), error_sentence(err), f.text);
-            for (struct worker_job *j = list; j != NULL; j = j->next) {
-                struct storage_job *job = (struct storage_job *)(void *)j;
-                if (job->is_write) {
-                    job->err = err;
-                    job->fault = f;
-                }
-            }
+    err = err != E_OK ? err : store_commit(store, f);
+    if (err != E_OK) {
+        store_rollback(store);
+    }
+    return err;
+}
+
+static void write_batch(struct store *store, struct worker_job *list) {
+    struct fault f = {0};
+    enum grey_error err = E_CONFLICT;
+    for (size_t i = 0; i < sizeof again_ms / sizeof again_ms[0] && store_again(err); i++) {
+        if (i > 0) {
+            metrics_add(&again, 0, 1);
+            log_limited(LOG_WARN, "store", "again", "error=GREY-%d %s: %s", error_id(err), error_sentence(err), f.text);
+            (void)usleep(again_ms[i] * 1000u);
         }
+        err = write_all(store, list, &f);
+    }
+    if (err == E_OK) {
+        return;
+    }
+    metrics_add(&store_errors, 0, 1);
+    log_error("store", "transaction", "error=GREY-%d %s: %s", error_id(err), error_sentence(err), f.text);
+    for (struct worker_job *j = list; j != NULL; j = j->next) {
+        struct storage_job *job = (struct storage_job *)(void *)j;
+        if (job->is_write) {
+            job->err = err;
+            job->fault = f;
+        }
+    }
+}
+
+struct worker_job *ingest_batch(void *context, struct worker_job *list) {
+    struct store *store = context;
+    bool writes = false;
+    for (const struct worker_job *j = list; j != NULL && !writes; j = j->next) {
+        writes = ((const struct storage_job *)(const void *)j)->is_write;
+    }
+    if (writes) {
+        write_batch(store, list);
     }
     for (struct worker_job *j = list; j != NULL; j = j->next) {
         struct storage_job *job = (struct storage_job *)(void *)j;
@@ -155,7 +230,7 @@ static void run_hello(struct storage_job *storage, struct store *store) {
     if (storage->err != E_OK) {
         return;
     }
-    job->level = h.feature_level;
+    job->feature_level = h.feature_level;
     job->reply.welcome = (struct sync_welcome){.incarnation = h.incarnation, .epoch = h.epoch, .time_ms = now_wall_ms()};
     storage->err =
         store_hello(store, job->site.text, &h, now_wall_ms(), job->reply.welcome.position, &job->rolled_back, &storage->fault);
@@ -176,7 +251,8 @@ static void run_events(struct storage_job *storage, struct store *store) {
     storage->err = store_events(store, job->site.text, &e, now_wall_ms(), &job->taken, &storage->fault);
     job->reply.ack =
         (struct sync_ack){.incarnation = e.incarnation, .epoch = e.epoch, .channel = e.channel, .acked_seq = job->taken.position};
-    if (job->taken.beyond_hole) { /* something was lost on the way: the site begins again from where the core stands */
+    job->reply.kind = MESSAGE_DOWN_ACK;
+    if (job->taken.ask_again) { /* something was lost on the way: the site begins again from where the core stands */
         job->reply.kind = MESSAGE_DOWN_RESYNC;
         job->reply.welcome = (struct sync_welcome){.incarnation = e.incarnation, .epoch = e.epoch, .time_ms = now_wall_ms()};
         job->reply.welcome.position[e.channel] = job->taken.position;
@@ -197,6 +273,10 @@ static enum grey_error send_reply(struct ingest *g, const struct reply *r) {
         sync_put_welcome(&content, &r->welcome);
     } else if (r->kind == MESSAGE_DOWN_RESYNC) {
         sync_put_resync(&content, &r->welcome);
+    } else if (r->kind == MESSAGE_DOWN_ROUTE) {
+        struct sync_route route = {.incarnation = r->welcome.incarnation, .epoch = r->welcome.epoch};
+        memcpy(route.route, g->route, sizeof route.route);
+        sync_put_route(&content, &route);
     } else {
         sync_put_ack(&content, &r->ack);
     }
@@ -233,7 +313,7 @@ static void on_writable(void *context) {
     }
     g->reply_count -= sent;
     memmove(g->replies, g->replies + sent, g->reply_count * sizeof *g->replies);
-    if (g->reply_count == 0) {
+    if (g->reply_count == 0 && g->resync_timer.place == 0) {
         resync_next(g);
     }
 }
@@ -242,7 +322,7 @@ static void on_writable(void *context) {
 
 static void run_resync(struct storage_job *storage, struct store *store) {
     struct resync *r = (struct resync *)(void *)storage;
-    storage->err = store_stands(store, r->after, r->stands, RESYNC_PAGE, &r->count, &storage->fault);
+    storage->err = store_stands(store, r->after, now_wall_ms(), r->stands, RESYNC_PAGE, &r->count, &storage->fault);
 }
 
 static void resync_done(struct worker_job *worker_job) {
@@ -261,9 +341,16 @@ static void resync_done(struct worker_job *worker_job) {
         return;
     }
     (void)snprintf(r->after, sizeof r->after, "%s", r->stands[r->count - 1].site.text);
+    if (!g->stopping) {
+        loop_timer_after(g->x.loop, &g->resync_timer, RESYNC_PAUSE_MS);
+    }
+}
+
+static void on_resync_timer(void *context) {
+    struct ingest *g = context;
     if (g->reply_count == 0) {
         resync_next(g);
-    }
+    } /* otherwise when the broker has taken the answers */
 }
 
 static void resync_next(struct ingest *g) {
@@ -273,7 +360,7 @@ static void resync_next(struct ingest *g) {
     }
     r->running = true;
     g->jobs++;
-    r->storage = (struct storage_job){.job = {.done = resync_done}, .run = run_resync};
+    r->storage = (struct storage_job){.job = {.done = resync_done}, .is_write = true, .run = run_resync};
     if (worker_submit(g->storage, &r->storage.job) != E_OK) {
         r->running = false; /* sites find out by themselves */
         g->jobs--;
@@ -287,6 +374,67 @@ static void resync_begin(struct ingest *g) {
     if (g->resync != NULL && !g->resync->running) {
         g->resync->after[0] = 0;
         resync_next(g);
+    }
+}
+
+/* --- holes ---------------------------------------------------------------------------------------------------------------------------------------- */
+
+static void watch_hole(struct ingest *g, const struct hole *h, uint32_t wait_ms) {
+    if (g->hole_count < HOLES_MAX && !g->stopping) {
+        struct hole *place = &g->holes[(g->hole_first + g->hole_count++) % HOLES_MAX];
+        *place = *h;
+        place->due_ms = loop_now_ms(g->x.loop) + wait_ms;
+        if (g->hole_timer.place == 0) {
+            loop_timer_set(g->x.loop, &g->hole_timer, place->due_ms);
+        }
+    }
+}
+
+static void run_hole(struct storage_job *storage, struct store *store) {
+    struct hole_job *job = (struct hole_job *)(void *)storage;
+    const struct store_hole hole = {
+        .site = job->hole.site.text, .incarnation = job->hole.incarnation, .epoch = job->hole.epoch, .channel = job->hole.channel};
+    storage->err = store_hole(store, &hole, now_wall_ms(), &job->taken, &job->wait_ms, &storage->fault);
+}
+
+static void hole_done(struct worker_job *worker_job) {
+    struct hole_job *job = (struct hole_job *)(void *)worker_job;
+    struct ingest *g = job->ingest;
+    const struct hole *h = &job->hole;
+    g->jobs--;
+    if (job->storage.err == E_OK && job->taken.ask_again) {
+        struct reply one = {.site = h->site, .channel = h->channel, .kind = MESSAGE_DOWN_RESYNC};
+        one.welcome = (struct sync_welcome){.incarnation = h->incarnation, .epoch = h->epoch, .time_ms = now_wall_ms()};
+        one.welcome.position[h->channel] = job->taken.position;
+        reply(g, &one);
+    }
+    if (job->storage.err == E_OK && job->wait_ms > 0) {
+        watch_hole(g, h, job->wait_ms);
+    }
+    mem_free(job);
+}
+
+static void on_hole_timer(void *context) {
+    struct ingest *g = context;
+    uint64_t now_ms = loop_now_ms(g->x.loop);
+    while (g->hole_count > 0 && g->holes[g->hole_first].due_ms <= now_ms) {
+        struct hole_job *job = mem_new(1, sizeof *job);
+        if (job != NULL) {
+            job->storage = (struct storage_job){.job = {.done = hole_done}, .is_write = true, .run = run_hole};
+            job->ingest = g;
+            job->hole = g->holes[g->hole_first];
+            job->storage.site = job->hole.site.text;
+            g->jobs++;
+            if (worker_submit(g->storage, &job->storage.job) != E_OK) { /* busy: the site will find out by itself */
+                g->jobs--;
+                mem_free(job);
+            }
+        }
+        g->hole_first = (g->hole_first + 1) % HOLES_MAX;
+        g->hole_count--;
+    }
+    if (g->hole_count > 0) {
+        loop_timer_set(g->x.loop, &g->hole_timer, g->holes[g->hole_first].due_ms);
     }
 }
 
@@ -314,8 +462,9 @@ static void intake_done(struct worker_job *worker_job) {
     if (err == E_OK) {
         if (job->kind == MESSAGE_UP_HELLO) {
             metrics_add(&hellos, 0, 1);
-            bool may = job->level >= UP_LEVEL_CODINGS && unpack_admit(g->unpack, job->site.text, loop_now_ms(g->x.loop));
-            job->reply.welcome.codings = (job->level >= UP_LEVEL_CODINGS ? CODING_GAP_BYTES : 0) | (may ? CODING_SQUEEZE : 0);
+            bool may = job->feature_level >= UP_LEVEL_CODINGS && unpack_admit(g->unpack, job->site.text, loop_now_ms(g->x.loop));
+            job->reply.welcome.codings =
+                (job->feature_level >= UP_LEVEL_CODINGS ? CODING_GAP_BYTES : 0) | (may ? CODING_SQUEEZE : 0);
             log_info("ingest", "hello", "site=%s epoch=%" PRIu64, job->site.text, job->reply.welcome.epoch);
             if (job->rolled_back) {
                 metrics_add(&rolled_back, 0, 1);
@@ -326,13 +475,27 @@ static void intake_done(struct worker_job *worker_job) {
             metrics_add(&unreadable, (unsigned)job->channel, job->taken.unreadable);
             metrics_add(&taken_events, (unsigned)job->channel, job->taken.fresh);
             metrics_add(&repeated, (unsigned)job->channel, job->taken.repeated);
-            if (job->taken.beyond_hole) {
-                metrics_add(&refused, REFUSED_HOLE, 1);
-            }
+            metrics_add(&ahead, 0, job->taken.kept_ahead);
+            metrics_add(&refused, REFUSED_HOLE, job->taken.beyond_hole && !job->taken.kept_ahead);
+        }
+        if (job->taken.first_ahead) {
+            struct hole h = {.site = job->site,
+                             .incarnation = job->reply.ack.incarnation,
+                             .epoch = job->reply.ack.epoch,
+                             .channel = job->channel};
+            watch_hole(g, &h, STORE_HOLE_MS);
         }
         job->reply.ack.credit_bytes = credit_grant(&g->credit, g->waiting_bytes, HOLD_BYTES / 2);
         metrics_set(&credit_bytes, 0, job->reply.ack.credit_bytes);
-        reply(g, &job->reply);
+        if (job->kind == MESSAGE_UP_HELLO && g->shared &&
+            job->feature_level >= UP_LEVEL_ROUTES) { /* before the welcome, which starts the stream */
+            struct reply route = job->reply;
+            route.kind = MESSAGE_DOWN_ROUTE;
+            reply(g, &route);
+        }
+        if (!job->taken.beyond_hole || job->taken.ask_again) { /* of a frame kept ahead the site hears when the hole has closed */
+            reply(g, &job->reply);
+        }
     } else if (err != E_OK) {
         metrics_add(&refused, reason, 1);
         log_limited(LOG_WARN, "ingest", "refuse", "site=%s channel=%s error=GREY-%d %s: %s", job->site.text,
@@ -389,6 +552,7 @@ static void submit(struct ingest *g, const char *topic, const struct grey_name *
     job->storage = (struct storage_job){.job = {.done = intake_done}, .is_write = true, .run = hello ? run_hello : run_events};
     job->ingest = g;
     job->site = *site;
+    job->storage.site = job->site.text;
     job->channel = channel;
     job->kind = kind;
     job->content = blob_copy(content);
@@ -448,7 +612,12 @@ static void on_connected(void *context) {
     dialler_connected(&g->dialler);
     metrics_set(&broker_up, 0, 1);
     log_info("ingest", "connected", "broker=%s", mqtt_address(g->mqtt));
-    (void)mqtt_subscribe(g->mqtt, TOPIC_PREFIX "+/up/#");
+    if (g->shared) {
+        char own[TOPIC_BYTES_MAX];
+        (void)snprintf(own, sizeof own, TOPIC_PREFIX "+/up/+/%s", g->route);
+        (void)mqtt_subscribe(g->mqtt, own);
+    }
+    (void)mqtt_subscribe(g->mqtt, g->shared ? "$share/grey-core/" TOPIC_PREFIX "+/up/+" : TOPIC_PREFIX "+/up/#");
     update_hold(g);
     resync_begin(g);
 }
@@ -480,33 +649,45 @@ static const struct mqtt_events mqtt_events = {.stage = on_stage,
                                                .published = on_published,
                                                .writable = on_writable};
 
-static void discard(struct ingest *g) {
+static void free_all(struct ingest *g) {
     if (g != NULL) {
-        unpack_free(g->unpack);
+        mem_free(g->resync);
         mem_free(g->replies);
+        mem_free(g->holes);
+        unpack_free(g->unpack);
         mem_free(g);
     }
 }
 
 struct ingest *ingest_new(const struct conn_context *x, const struct ingest_options *o, struct worker *storage, struct fault *f) {
-    struct metric *const all[] = {&taken_events, &repeated,  &unreadable, &refused,      &rolled_back, &held,
-                                  &hellos,       &squeezing, &broker_up,  &store_errors, &credit_bytes};
+    struct metric *const all[] = {&taken_events, &repeated,  &unreadable,   &refused, &rolled_back, &held,        &hellos,
+                                  &squeezing,    &broker_up, &store_errors, &again,   &ahead,       &credit_bytes};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         metrics_register(all[i]);
     }
     struct ingest *g = mem_new(1, sizeof *g);
-    if (g == NULL || (g->replies = mem_new(REPLIES_MAX, sizeof *g->replies)) == NULL ||
-        (g->unpack = unpack_new(UNPACK_SITES_MAX)) == NULL) {
-        discard(g);
+    if (g != NULL) {
+        g->replies = mem_new(REPLIES_MAX, sizeof *g->replies);
+        g->holes = mem_new(HOLES_MAX, sizeof *g->holes);
+        g->unpack = unpack_new(UNPACK_SITES_MAX);
+    }
+    if (g == NULL || g->replies == NULL || g->holes == NULL || g->unpack == NULL) {
+        free_all(g);
         (void)fault_set(f, E_NO_MEMORY, "ingest");
         return NULL;
     }
     g->x = *x;
     g->storage = storage;
+    g->shared = o->shared;
+    uint32_t number;
+    keys_random(&number, sizeof number); /* anew with each start: what a session has in memory is gone with the process */
+    (void)snprintf(g->route, sizeof g->route, "%08" PRIx32, number);
+    g->resync_timer = (struct loop_timer){.fire = on_resync_timer, .context = g};
+    g->hole_timer = (struct loop_timer){.fire = on_hole_timer, .context = g};
     struct mqtt_options m = {.client_id = o->client_id, .socket_dir = o->socket_dir, .inflight_max = 20};
     g->mqtt = mqtt_new(x, &m, &mqtt_events, g, f);
     if (g->mqtt == NULL) {
-        discard(g);
+        free_all(g);
         return NULL;
     }
     dialler_init(&g->dialler, x, g->mqtt, o->tls, o->endpoints, o->endpoint_count, KEEPALIVE_S);
@@ -517,6 +698,8 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
 void ingest_stop(struct ingest *g) {
     if (g != NULL) {
         g->stopping = true;
+        loop_timer_cancel(g->x.loop, &g->resync_timer);
+        loop_timer_cancel(g->x.loop, &g->hole_timer);
         dialler_stop(&g->dialler);
     }
 }
@@ -525,8 +708,7 @@ void ingest_free(struct ingest *g) {
     if (g != NULL) {
         must(g->jobs == 0); /* the storage thread was stopped before */
         mqtt_free(g->mqtt);
-        mem_free(g->resync);
-        discard(g);
+        free_all(g);
     }
 }
 

@@ -38,6 +38,8 @@ struct reconnect_options {
     uint32_t endpoint_count;
     uint32_t priorities[RECONNECT_ENDPOINTS_MAX]; /* lower is better; equal ones share */
     uint32_t failback_ms;                         /* a better endpoint was good for so long; at least 1000 */
+    uint32_t
+        longest_wait_ms; /* for the few that need not spare anybody, as the core beside its broker: no wait is longer; 0: as above */
 };
 
 struct reconnect {

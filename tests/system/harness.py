@@ -145,13 +145,15 @@ def wait_until(what, condition, seconds=60):
 
 
 class Site:
-    def __init__(self, nodes=3, core=True, tls=True, links=False, extra=""):
+    def __init__(self, nodes=3, core=True, tls=True, links=False, extra="", cores=1, postgres=False):
         self.dir = tempfile.mkdtemp(prefix="grey-test-")
         self.nodes, self.with_core, self.tls, self.extra = list(range(1, nodes + 1)), core, tls, extra
-        ports = free_ports(2 * nodes + 2)
+        ports = free_ports(2 * nodes + 1 + cores)
         self.http = {n: ports[2 * n - 2] for n in self.nodes}
         self.peer = {n: ports[2 * n - 1] for n in self.nodes}
-        self.broker_port, self.core_port = ports[-2:]
+        self.broker_port, self.core_ports = ports[2 * nodes], ports[2 * nodes + 1:]
+        self.core_port = self.core_ports[0]  # who is asked
+        self.postgres, self.store = postgres, None
         # With links every gateway is reached through a proxy of its own, which can be cut for a partition.
         self.links = {n: Link(self.peer[n]) for n in self.nodes} if links else {}
         self.processes, self.results, self.failed, self.finished = {}, [], False, False
@@ -210,10 +212,17 @@ class Site:
         assert binary, "mosquitto is not installed"
         self.spawn("broker", [binary, "-c", self.path("mosquitto.conf")])
 
-    def start_core(self):
-        self.spawn("core", [os.path.join(BUILD, "grey-core"), "--data-dir", self.path("core"), "--http-addr", "127.0.0.1:%d" % self.core_port,
-                            "--broker", "mqtts://localhost:%d" % self.broker_port, "--tls-ca", self.ca + "/ca.crt", "--tls-cert",
-                            self.ca + "/core.crt", "--tls-key", self.ca + "/core.key"])
+    def database(self, action):
+        """A PostgreSQL server for the cores: start, crash, resume, stop."""
+        return subprocess.run([os.path.join(ROOT, "tests/script/postgres.sh"), action, self.dir], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+    def start_core(self, number=1):
+        name = "core" if number == 1 else "core%d" % number
+        if self.postgres and self.store is None:
+            self.store = self.database("start")
+        self.spawn(name, [os.path.join(BUILD, "grey-core"), "--data-dir", self.path(name), "--http-addr", "127.0.0.1:%d" % self.core_ports[number - 1],
+                          "--broker", "mqtts://localhost:%d" % self.broker_port, "--tls-ca", self.ca + "/ca.crt", "--tls-cert",
+                          self.ca + "/core.crt", "--tls-key", self.ca + "/core.key"] + (["--store", self.store] if self.store else []))
 
     def start_node(self, n, bootstrap=None, under=()):
         seeds = ",".join("127.0.0.1:%d" % (self.links[m].port if self.links else self.peer[m]) for m in self.nodes if m != n)
@@ -226,7 +235,8 @@ class Site:
     def start(self):
         if self.with_core:
             self.start_broker()
-            self.start_core()
+            for number in range(1, len(self.core_ports) + 1):
+                self.start_core(number)
         for n in self.nodes:
             self.start_node(n)
         self.wait_whole()
@@ -244,7 +254,10 @@ class Site:
     def restart(self, name):
         if self.alive(name):
             self.kill(name)
-        {"broker": self.start_broker, "core": self.start_core}.get(name, lambda: self.start_node(int(name[4:])))()
+        if name.startswith("core"):
+            self.start_core(int(name[4:] or 1))
+        else:
+            {"broker": self.start_broker}.get(name, lambda: self.start_node(int(name[4:])))()
 
     def isolate(self, n):
         """Cuts gateway n off from the others, both ways; it and its API go on."""
@@ -332,6 +345,8 @@ class Site:
                 p.send_signal(signal.SIGCONT)
                 p.kill()
                 p.wait()
+        if self.store is not None:
+            self.database("crash")
         if self.failed or not self.finished:
             print("# logs of this run are kept in %s" % self.dir)
             for name in sorted(self.processes):

@@ -111,6 +111,22 @@ def test(site):
         site.wait_same_state()
         site.ok(raft_ids(site) == before, "%s, pages %s damaged: every gateway is who it was" % (what, share))
         site.ok(all_there(site, values), "and all %d values are on all of them" % len(values))
+    # With nobody to ask it waits, and says for what.
+    time.sleep(7)
+    one = site.nodes[0]
+    for n in site.nodes:
+        site.kill("node%d" % n, signal.SIGTERM)
+    middle, way = tables(log_of(site, one))
+    flip(log_of(site, one), middle)
+    site.start_node(one)
+    a = wait_until("an answer", lambda: request(site.http[one], "GET", "/v1/cluster/status"), 20)
+    site.ok(a.status == 503 and b"entries are missing" in a.body and b"GREY-4003" in a.body, "it says what it waits for: %s" % a.body.decode()[:300])
+    site.ok(request(site.http[one], "GET", "/health/live").status == 200, "and that it is alive")
+    for n in site.nodes[1:]:
+        site.restart("node%d" % n)
+    site.wait_whole()
+    site.wait_same_state()
+    site.ok(raft_ids(site) == before and all_there(site, values), "with the others there it is whole again")
     text = "".join(open(site.path("node%d.log" % n)).read() for n in site.nodes)
     for line in text.splitlines():
         if "mending" in line:

@@ -206,6 +206,7 @@ static struct week *week_run(uint64_t seed, int64_t hours, bool trace) {
     w->now_ms = 1000 * WEEK_HOUR_MS;
     w->truth.one_size = week_chance(w, 60);
     w->type_count = week_chance(w, 70) ? 3 : 1;
+    w->critical_percent = week_chance(w, 80) ? 6 : 60;
     w->load_pause_ms = 20000 + (int64_t)week_draw(w, 400000);
     for (int c = 0; c < CHANNEL_COUNT; c++) {
         w->truth.next[c] = 1;

@@ -180,7 +180,7 @@ struct week {
     int64_t site_backup_ms;
 
     struct queue_limits limits; /* that the leaders want */
-    unsigned type_count;
+    unsigned type_count, critical_percent;
     int64_t load_pause_ms;
     struct batch_repeat {
         struct blob *payload;

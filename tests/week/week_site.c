@@ -337,7 +337,10 @@ static void add_event(struct week *w, struct builder *b) {
     char id[24];
     new_serial(w);
     unsigned type = (unsigned)week_draw(w, w->type_count), r = (unsigned)week_draw(w, 100);
-    enum event_priority p = r < 6 ? PRIORITY_CRITICAL : r < 20 ? PRIORITY_HIGH : r < 60 ? PRIORITY_NORMAL : PRIORITY_LOW;
+    enum event_priority p = r < w->critical_percent ? PRIORITY_CRITICAL
+                            : r < 20                ? PRIORITY_HIGH
+                            : r < 60                ? PRIORITY_NORMAL
+                                                    : PRIORITY_LOW;
     size_t size = w->truth.one_size   ? 80 + 40 * (size_t)p - strlen(week_types[type])
                   : week_chance(w, 3) ? week_draw(w, 8000)
                                       : week_draw(w, 400);
