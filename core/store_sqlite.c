@@ -33,6 +33,8 @@ static const char schema_added[] = /* what a core.db of format 1 may lack */
 static const struct {
     const char *there, *add;
 } columns_added[] = {
+    {"SELECT count(*) FROM pragma_table_info('gap') WHERE name = 'bytes'",
+     "ALTER TABLE gap ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;"},
     {"SELECT count(*) FROM pragma_table_info('site') WHERE name = 'asked_ms'",
      "ALTER TABLE site ADD COLUMN asked_ms INTEGER NOT NULL DEFAULT 0"},
     {"SELECT count(*) FROM pragma_table_info('gap') WHERE name = 'bytes'",

@@ -27,7 +27,7 @@ class SharedBrokers(Site):
             f.write(text)
         self.spawn("second", [shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin"), "-c", self.path("second", "mosquitto.conf")])
 
-    def start_core(self):
+    def start_core(self, number=1):
         self.spawn("core", [os.path.join(BUILD, "grey-core"), "--data-dir", self.path("core"), "--http-addr", "127.0.0.1:%d" % self.core_port,
                             "--broker", "mqtts://localhost:%d,localhost:%d" % (self.first, self.second), "--tls-ca", self.ca + "/ca.crt",
                             "--tls-cert", self.ca + "/core.crt", "--tls-key", self.ca + "/core.key"])

@@ -37,7 +37,7 @@ class TwoBrokers(Site):
         self.start_edge("first")
         self.start_edge("second")
 
-    def start_core(self):
+    def start_core(self, number=1):
         self.spawn("core", [os.path.join(BUILD, "grey-core"), "--data-dir", self.path("core"), "--http-addr", "127.0.0.1:%d" % self.core_port,
                             "--broker", "mqtt://127.0.0.1:%d" % self.broker_port])
 

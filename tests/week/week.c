@@ -117,8 +117,10 @@ static void fault(struct week *w) {
         }
     } else if (kind < 77) {
         core_crash(w);
-    } else if (kind < 80) {
+    } else if (kind < 79) {
         core_restore(w);
+    } else if (kind < 80) {
+        site_rebuild(w);
     } else if (kind < 88) {
         w->gateways[gateway].disk_fails = true;
     } else if (kind < 92) {
@@ -204,6 +206,7 @@ static struct week *week_run(uint64_t seed, int64_t hours, bool trace) {
     w->now_ms = 1000 * WEEK_HOUR_MS;
     w->truth.one_size = week_chance(w, 60);
     w->type_count = week_chance(w, 70) ? 3 : 1;
+    w->critical_percent = week_chance(w, 80) ? 6 : 60;
     w->load_pause_ms = 20000 + (int64_t)week_draw(w, 400000);
     for (int c = 0; c < CHANNEL_COUNT; c++) {
         w->truth.next[c] = 1;
@@ -214,6 +217,8 @@ static struct week *week_run(uint64_t seed, int64_t hours, bool trace) {
     w->link_change_ms = w->now_ms + (int64_t)week_draw(w, WEEK_HOUR_MS);
     w->next_fault_ms = w->now_ms + (int64_t)week_draw(w, WEEK_HOUR_MS);
     w->next_load_ms = w->next_duty_ms = w->core_backup_ms = w->now_ms;
+    w->incarnation = WEEK_INCARNATION;
+    w->site_backup_ms = w->now_ms + WEEK_HOUR_MS;
     site_begin(w);
     run_until(w, w->now_ms + hours * WEEK_HOUR_MS);
     if (!w->failed) {

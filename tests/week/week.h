@@ -17,7 +17,8 @@
 #include "federation/sync.h"
 
 #define WEEK_GATEWAYS 3u
-#define WEEK_INCARNATION 77u
+#define WEEK_INCARNATION 77u /* the first; each rebuild has the next */
+#define WEEK_REBUILDS_MAX 64u
 #define WEEK_SPEAKERS 2u /* the leader, and one that does not know yet that it is none any more */
 #define WEEK_MINUTE_MS INT64_C(60000)
 #define WEEK_HOUR_MS INT64_C(3600000)
@@ -51,6 +52,7 @@
     X(HOLES, "frames beyond a hole")                                                                                               \
     X(SILENCE, "sessions begun anew for silence")                                                                                  \
     X(HIDDEN, "scans that missed a row")                                                                                           \
+    X(REBUILDS, "site rebuilt from a backup")                                                                                      \
     X(CORE_CRASHES, "core killed")                                                                                                 \
     X(CORE_UNACKED, "stored, not acknowledged")                                                                                    \
     X(CORE_RESTORES, "core restored from a backup")                                                                                \
@@ -143,7 +145,19 @@ struct core_channel {
 struct core_store {
     struct core_channel channels[CHANNEL_COUNT];
     grey_epoch epoch;
-    bool known;
+    uint64_t incarnation; /* 0: no site has said hello */
+    struct {              /* of former incarnations: how far they came */
+        grey_seq position[CHANNEL_COUNT];
+        bool known;
+    } past[WEEK_REBUILDS_MAX];
+};
+
+struct site_backup { /* a state image, and what was true then; disk NULL: none was made */
+    struct table *disk;
+    size_t log_count;
+    struct truth_number *numbers[CHANNEL_COUNT];
+    grey_seq next[CHANNEL_COUNT], acked[CHANNEL_COUNT];
+    uint64_t lost_bytes[CHANNEL_COUNT];
 };
 
 struct week {
@@ -161,9 +175,12 @@ struct week {
     grey_epoch epoch;
     int64_t elect_ms, next_fault_ms, next_load_ms, next_duty_ms;
     struct truth truth;
+    uint64_t incarnation;
+    struct site_backup site_backup;
+    int64_t site_backup_ms;
 
     struct queue_limits limits; /* that the leaders want */
-    unsigned type_count;
+    unsigned type_count, critical_percent;
     int64_t load_pause_ms;
     struct batch_repeat {
         struct blob *payload;
@@ -199,12 +216,14 @@ void site_act(struct week *w); /* what is due now */
 int64_t site_due(const struct week *w);
 void site_kill(struct week *w, unsigned gateway);
 void site_elect(struct week *w);
+void site_rebuild(struct week *w); /* all disks were lost: another incarnation begins with the backup */
 struct gateway *site_leader(struct week *w);
 void site_settle(struct week *w); /* every gateway applies and flushes all */
 
 /* week_link.c: what the leader's uplink does, the link, the broker */
 void link_lead(struct week *w, unsigned gateway, grey_epoch epoch);
 void link_cut(struct week *w);
+void link_forget(struct week *w); /* no gateway speaks any more */
 void link_act(struct week *w);
 int64_t link_due(const struct week *w);
 void link_down_send(struct week *w, enum event_channel c, struct bytes content); /* from the core */

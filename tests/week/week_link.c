@@ -108,6 +108,16 @@ void link_cut(struct week *w) {
     }
 }
 
+void link_forget(struct week *w) {
+    for (unsigned i = 0; i < WEEK_SPEAKERS; i++) {
+        if (w->speakers[i].active && w->speakers[i].connected) {
+            disconnect(w, i);
+        }
+        blob_unref(w->speakers[i].leaving);
+        w->speakers[i] = (struct speaker){0};
+    }
+}
+
 void link_lead(struct week *w, unsigned gateway, grey_epoch epoch) {
     unsigned at = 0;
     for (unsigned i = 0; i < WEEK_SPEAKERS; i++) {
@@ -163,8 +173,19 @@ static bool push(struct week *w, struct speaker *s, unsigned channel, struct byt
     return ok;
 }
 
+static uint64_t incarnation(struct week *w, const struct speaker *s) {
+    struct site_facts f;
+    (void)state_site(own(w, s)->state, &f);
+    return f.incarnation;
+}
+
 static void say_hello(struct week *w, struct speaker *s) {
-    struct sync_hello h = {.incarnation = WEEK_INCARNATION,
+    struct site_facts site;
+    if (!state_site(own(w, s)->state, &site)) {
+        return;
+    }
+    struct sync_hello h = {.incarnation = site.incarnation,
+                           .former = site.former,
                            .epoch = s->epoch,
                            .feature_level = UP_LEVEL,
                            .node = bytes_str("gateway"),
@@ -174,6 +195,7 @@ static void say_hello(struct week *w, struct speaker *s) {
         state_channel(own(w, s)->state, (enum event_channel)c, &f);
         h.channels[c].next_seq = f.next_seq;
         h.channels[c].acked_seq = f.acked_seq;
+        h.channels[c].former_next = site.former_next[c];
     }
     struct builder b;
     builder_init(&b, 1024);
@@ -300,7 +322,7 @@ static void send_frame(struct week *w, struct speaker *s, enum event_channel c, 
         s->wait_until_ms = w->now_ms + 250;
         return;
     }
-    e.incarnation = WEEK_INCARNATION;
+    e.incarnation = incarnation(w, s);
     e.epoch = s->epoch;
     e.sized_gaps = s->sized_gaps;
     struct builder content;
@@ -354,7 +376,7 @@ static void propose_acks(struct week *w, struct speaker *s) {
         }
         struct builder b;
         builder_init(&b, 256);
-        payload_ack(&b, WEEK_INCARNATION, (enum event_channel)c, s->out[c].acked);
+        payload_ack(&b, incarnation(w, s), (enum event_channel)c, s->out[c].acked);
         if (site_propose(w, ENTRY_ACK, builder_bytes(&b))) {
             s->proposed_ms = w->now_ms;
         }
@@ -368,7 +390,7 @@ static void begin_again(struct speaker *s) {
 }
 
 static void take_welcome(struct week *w, struct speaker *s, const struct sync_welcome *m) {
-    if (s->welcomed || m->epoch != s->epoch) {
+    if (s->welcomed || m->epoch != s->epoch || m->incarnation != incarnation(w, s)) {
         return;
     }
     s->welcomed = true;
@@ -402,14 +424,15 @@ static void take_down(struct week *w, struct speaker *s, struct bytes bytes) {
     } else if (sync_kind(content) == MESSAGE_DOWN_WELCOME && sync_get_welcome(content, &m) == E_OK) {
         take_welcome(w, s, &m);
     } else if (sync_kind(content) == MESSAGE_DOWN_RESYNC && sync_get_resync(content, &m) == E_OK) {
-        if (m.epoch <= s->epoch && !s->hello_due && w->now_ms >= s->hello_ms + 2000) {
+        if (m.incarnation == incarnation(w, s) && m.epoch <= s->epoch && !s->hello_due && w->now_ms >= s->hello_ms + 2000) {
             s->hello_wait_ms = 1500;
             begin_again(s);
         }
     } else if (sync_kind(content) == MESSAGE_DOWN_ACK && sync_get_ack(content, &a) == E_OK) {
         struct channel_facts facts;
         state_channel(own(w, s)->state, a.channel, &facts);
-        if (a.epoch == s->epoch && s->welcomed && a.acked_seq < facts.next_seq && channel_acked(&s->out[a.channel], a.acked_seq)) {
+        if (a.incarnation == incarnation(w, s) && a.epoch == s->epoch && s->welcomed && a.acked_seq < facts.next_seq &&
+            channel_acked(&s->out[a.channel], a.acked_seq)) {
             s->waiting_since_ms = w->now_ms;
             s->patience_ms = 15000;
         }

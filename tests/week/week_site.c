@@ -218,6 +218,104 @@ void site_elect(struct week *w) {
     link_lead(w, best, w->epoch);
 }
 
+/* --- backups of the site ------------------------------------------------------------------------------------------------------------------ */
+
+static struct table *copy_disk(struct table *from) {
+    struct table *to = table_new(SIZE_MAX / 8);
+    for (enum table_id id = 1; id <= TABLE_ID_MAX; id++) {
+        each_row(from, id, to, false);
+    }
+    return to;
+}
+
+static void forget_backup(struct site_backup *b) {
+    table_free(b->disk);
+    for (int c = 0; c < CHANNEL_COUNT; c++) {
+        free(b->numbers[c]);
+    }
+    *b = (struct site_backup){0};
+}
+
+static void back_up(struct week *w) {
+    struct gateway *g = site_leader(w);
+    struct site_backup *b = &w->site_backup;
+    w->site_backup_ms = w->now_ms + WEEK_HOUR_MS + (int64_t)week_draw(w, 48 * WEEK_HOUR_MS);
+    if (g == NULL || g->disk_fails || w->calm || w->core.incarnation != w->incarnation) {
+        return; /* the core must have heard of this incarnation, or it cannot know the next one's former self */
+    }
+    apply(w, g, true);
+    for (int k = 0; k < 4; k++) {
+        flush(w, g);
+    }
+    if (g->flushing || table_dirty_bytes(g->rows) > 0 || w->failed) {
+        return;
+    }
+    forget_backup(b);
+    b->disk = copy_disk(g->disk);
+    b->log_count = w->log_count;
+    for (int c = 0; c < CHANNEL_COUNT; c++) {
+        size_t size = w->truth.next[c] * sizeof *b->numbers[c];
+        b->numbers[c] = malloc(size);
+        if (w->truth.numbers[c] != NULL) {
+            memcpy(b->numbers[c], w->truth.numbers[c], size);
+        }
+        b->next[c] = w->truth.next[c];
+        b->acked[c] = w->truth.acked[c];
+        b->lost_bytes[c] = w->truth.lost_bytes[c];
+    }
+}
+
+/* What was given since the backup is lost, and its numbers are given anew; clients may send those events again. */
+static void forget_since(struct week *w, const struct site_backup *b) {
+    struct truth *t = &w->truth;
+    for (size_t i = b->log_count + 1; i <= w->log_count; i++) {
+        blob_unref(w->log[i].payload);
+    }
+    w->log_count = b->log_count;
+    for (uint32_t serial = 1; serial <= t->serials; serial++) {
+        if (t->of_serial[serial] >= b->next[t->channel_of_serial[serial]]) {
+            t->of_serial[serial] = 0;
+        }
+    }
+    for (int c = 0; c < CHANNEL_COUNT; c++) {
+        if (t->numbers[c] != NULL) {
+            memcpy(t->numbers[c], b->numbers[c], b->next[c] * sizeof *t->numbers[c]);
+        }
+        t->next[c] = b->next[c];
+        t->acked[c] = b->acked[c];
+        t->lost_bytes[c] = b->lost_bytes[c];
+    }
+}
+
+void site_rebuild(struct week *w) {
+    const struct site_backup *b = &w->site_backup;
+    if (b->disk == NULL || w->incarnation + 1 >= WEEK_INCARNATION + WEEK_REBUILDS_MAX) {
+        return;
+    }
+    link_forget(w);
+    forget_since(w, b);
+    w->incarnation++;
+    w->counts[WEEK_REBUILDS]++;
+    week_note(w, "the site is rebuilt from a backup at entry %zu", b->log_count);
+    for (unsigned i = 0; i < WEEK_GATEWAYS && !w->failed; i++) {
+        struct gateway *g = &w->gateways[i];
+        if (g->up) {
+            stop(g);
+        }
+        table_free(g->disk);
+        g->disk = copy_disk(b->disk);
+        start(w, g);
+        if (state_begin_incarnation(g->state, 5, w->incarnation) != E_OK) {
+            abort();
+        }
+        for (int k = 0; k < 4; k++) {
+            flush(w, g);
+        }
+    }
+    w->leader = WEEK_GATEWAYS;
+    w->elect_ms = w->now_ms + 5000;
+}
+
 /* --- clients ---------------------------------------------------------------------------------------------------------------------------- */
 
 static void new_serial(struct week *w) {
@@ -239,7 +337,10 @@ static void add_event(struct week *w, struct builder *b) {
     char id[24];
     new_serial(w);
     unsigned type = (unsigned)week_draw(w, w->type_count), r = (unsigned)week_draw(w, 100);
-    enum event_priority p = r < 6 ? PRIORITY_CRITICAL : r < 20 ? PRIORITY_HIGH : r < 60 ? PRIORITY_NORMAL : PRIORITY_LOW;
+    enum event_priority p = r < w->critical_percent ? PRIORITY_CRITICAL
+                            : r < 20                ? PRIORITY_HIGH
+                            : r < 60                ? PRIORITY_NORMAL
+                                                    : PRIORITY_LOW;
     size_t size = w->truth.one_size   ? 80 + 40 * (size_t)p - strlen(week_types[type])
                   : week_chance(w, 3) ? week_draw(w, 8000)
                                       : week_draw(w, 400);
@@ -357,6 +458,9 @@ void site_act(struct week *w) {
     if (w->now_ms >= w->next_duty_ms) {
         duty(w);
     }
+    if (w->now_ms >= w->site_backup_ms) {
+        back_up(w);
+    }
     repeat_due(w);
     if (w->now_ms >= w->next_load_ms && !w->calm) {
         load(w);
@@ -395,7 +499,7 @@ void site_begin(struct week *w) {
     site_elect(w);
     struct builder b;
     builder_init(&b, 4096);
-    struct site_facts f = {.site = {"week"}, .cluster_id = 5, .incarnation = WEEK_INCARNATION, .feature_level = 2};
+    struct site_facts f = {.site = {"week"}, .cluster_id = 5, .incarnation = w->incarnation, .feature_level = 1};
     payload_site(&b, &f);
     (void)site_propose(w, ENTRY_SITE, builder_bytes(&b));
     builder_reset(&b);
@@ -416,6 +520,7 @@ void site_end(struct week *w) {
     for (size_t i = 0; i < sizeof w->repeats / sizeof w->repeats[0]; i++) {
         blob_unref(w->repeats[i].payload);
     }
+    forget_backup(&w->site_backup);
     free(w->log);
     for (int c = 0; c < CHANNEL_COUNT; c++) {
         free(w->truth.numbers[c]);

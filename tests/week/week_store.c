@@ -91,7 +91,7 @@ static void put_gap(struct week *w, enum event_channel c, const struct sync_gap 
 
 static void reply_positions(struct week *w, enum message_kind kind, uint32_t codings) {
     struct builder b;
-    struct sync_welcome s = {.incarnation = WEEK_INCARNATION, .epoch = w->core.epoch, .time_ms = w->now_ms, .codings = codings};
+    struct sync_welcome s = {.incarnation = w->core.incarnation, .epoch = w->core.epoch, .time_ms = w->now_ms, .codings = codings};
     for (int c = 0; c < CHANNEL_COUNT; c++) {
         s.position[c] = w->core.channels[c].position;
     }
@@ -105,18 +105,40 @@ static void reply_positions(struct week *w, enum message_kind kind, uint32_t cod
     builder_free(&b);
 }
 
+/* A site that was rebuilt goes on with what its backup knew; where the core does not know the former self, it begins with nothing. */
+static void begin_incarnation(struct week *w, const struct sync_hello *h) {
+    uint64_t former = h->former - WEEK_INCARNATION;
+    for (int c = 0; c < CHANNEL_COUNT && w->core.incarnation != 0; c++) {
+        w->core.past[w->core.incarnation - WEEK_INCARNATION].position[c] = w->core.channels[c].position;
+        w->core.past[w->core.incarnation - WEEK_INCARNATION].known = true;
+    }
+    for (int c = 0; c < CHANNEL_COUNT; c++) {
+        struct core_channel *core = &w->core.channels[c];
+        bool goes_on = h->former != 0 && w->core.past[former].known;
+        grey_seq known = goes_on ? h->channels[c].former_next - 1 : 0, had = goes_on ? w->core.past[former].position[c] : 0;
+        grey_seq keeps = had < known ? had : known;
+        for (grey_seq n = keeps + 1; n <= core->position; n++) {
+            *number(core, n) = (struct core_number){0};
+        }
+        core->position = keeps;
+    }
+    w->core.incarnation = h->incarnation;
+}
+
 static void take_hello(struct week *w, struct bytes content) {
     struct sync_hello h;
-    if (sync_get_hello(content, &h) != E_OK || h.incarnation != WEEK_INCARNATION) {
+    if (sync_get_hello(content, &h) != E_OK) {
         week_fail(w, "a hello cannot be read");
         return;
     }
-    if (h.epoch < w->core.epoch) {
+    if (h.incarnation < w->core.incarnation || h.epoch < w->core.epoch) { /* of a former life, or a former leader */
         w->counts[WEEK_STALE]++;
         return;
     }
+    if (h.incarnation != w->core.incarnation) {
+        begin_incarnation(w, &h);
+    }
     w->core.epoch = h.epoch;
-    w->core.known = true;
     for (int c = 0; c < CHANNEL_COUNT; c++) {
         struct core_channel *core = &w->core.channels[c];
         grey_seq acked = h.channels[c].acked_seq;
@@ -143,7 +165,7 @@ static void take_events(struct week *w, struct bytes content) {
         week_fail(w, "a frame cannot be read: %s", error_sentence(err));
         return;
     }
-    if (!w->core.known || e.epoch < w->core.epoch) {
+    if (e.incarnation != w->core.incarnation || e.epoch < w->core.epoch) {
         w->counts[WEEK_STALE]++;
         return;
     }
@@ -174,7 +196,7 @@ static void take_events(struct week *w, struct bytes content) {
         return;
     }
     struct builder b;
-    struct sync_ack a = {.incarnation = WEEK_INCARNATION,
+    struct sync_ack a = {.incarnation = e.incarnation,
                          .epoch = e.epoch,
                          .channel = e.channel,
                          .acked_seq = core->position,
