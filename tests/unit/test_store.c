@@ -13,6 +13,7 @@
 
 #include "core/store_answers.h"
 #include "federation/record.h"
+#include "platform/db.h"
 #include "platform/json.h"
 #include "tests/unit/postgres_rig.h"
 
