@@ -1,0 +1,98 @@
+/* uplink_core.h: the inside of the uplink, for the sources that share it and for nobody else:
+ *   uplink.c          life, time, facts
+ *   uplink_session.c  connection, hello and welcome: who speaks, and the core's word
+ *   uplink_send.c     what goes next, as which frame, and what the broker has confirmed
+ *   uplink_ack.c      the core's acknowledgements become entries of the log
+ *   uplink_gate.c     how many bytes may leave now */
+#ifndef AGENT_UPLINK_CORE_H
+#define AGENT_UPLINK_CORE_H
+
+#include "agent/gather.h"
+#include "agent/uplink.h"
+#include "federation/channel.h"
+#include "federation/shaper.h"
+#include "platform/mqtt.h"
+
+#define UPLINK_RETRY_MS 1000u
+#define UPLINK_ON_WAY_MAX 20u         /* publishes that the broker has not confirmed */
+#define UPLINK_PATIENCE_MS_MIN 15000u /* the broker has it and the core is silent: ask; doubled each time up to the maximum */
+
+struct uplink_stream {
+    struct channel_out out;
+    struct uplink *owner;
+    grey_seq proposed;         /* acknowledgement on its way through the log; 0: none */
+    uint64_t gather_until_ms;  /* nothing is sent before; 0: all was sent */
+    uint64_t waiting_since_ms; /* the broker has frames that the core has not acknowledged; 0: none known */
+};
+
+/* A publish that the broker has not confirmed. */
+struct uplink_on_way {
+    int id;
+    uint32_t bytes;
+    uint64_t sent_ms;
+    enum event_channel channel;
+};
+
+struct uplink {
+    struct conn_context x;
+    struct uplink_options o;
+    struct node *node;
+    struct mqtt *mqtt;
+    struct gather *gather;
+    struct shaper shaper;
+    char site[LIMIT_NAME_BYTES + 1], name[LIMIT_NAME_BYTES + 1];
+    bool leads, welcomed, hello_due, pumping, stopped;
+    uint32_t proposals; /* acknowledgements that the node has not answered */
+    grey_epoch epoch;
+    uint64_t session, gather_session, message_id;
+    uint64_t hello_ms, hello_wait_ms, patience_ms, acks_proposed_ms;
+    uint32_t hellos; /* on this connection without a welcome */
+    struct uplink_stream streams[CHANNEL_COUNT];
+    struct channel_turns turns;
+    struct channel_pace pace;
+    uint64_t reconnect_hello_wait_ms;
+    struct uplink_on_way on_way[UPLINK_ON_WAY_MAX];
+    uint32_t on_way_count;
+    struct builder frame; /* built and not yet taken by the MQTT client */
+    enum event_channel frame_channel;
+    grey_seq frame_to;
+    struct loop_timer timer, gate_timer, ack_timer;
+    int64_t last_contact_ms;
+    char last_error[160];
+};
+
+/* --- uplink.c ------------------------------------------------------------------------------------------------------------------------- */
+struct state *uplink_state(const struct uplink *u);
+void uplink_note_error(struct uplink *u, const char *text);
+
+/* --- uplink_session.c ----------------------------------------------------------------------------------------------------------------- */
+extern const struct mqtt_events uplink_session_events;
+void uplink_session_register(void); /* metrics */
+void uplink_session_refused(void);  /* counts a message of the core's side that cannot be right */
+void uplink_session_end(struct uplink *u);
+/* Says who speaks.  Stays due while the client cannot take it, or while the log does not know the site yet. */
+void uplink_session_hello(struct uplink *u);
+void uplink_session_again(struct uplink *u, const char *why); /* the session is begun anew on the same connection */
+void uplink_session_look(struct uplink *u, uint64_t now_ms);  /* is the welcome overdue? */
+
+/* --- uplink_send.c -------------------------------------------------------------------------------------------------------------------- */
+void uplink_send_register(void);
+void uplink_send_pump(struct uplink *u); /* as much as may go now */
+void uplink_send_gathered(void *uplink, struct sync_events *e);
+void uplink_send_published(void *uplink, int id, const char *refusal);
+/* flags: of frame.h.  False: not now. */
+bool uplink_send_content(struct uplink *u, enum event_channel c, struct bytes content, uint16_t flags);
+
+/* --- uplink_ack.c --------------------------------------------------------------------------------------------------------------------- */
+void uplink_ack_take(struct uplink *u, enum event_channel c, grey_seq seq);
+void uplink_ack_propose(struct uplink *u); /* one on its way for each channel, the newest wins */
+void uplink_ack_timer(void *uplink);
+void uplink_ack_look(struct uplink *u, uint64_t now_ms); /* does the core acknowledge nothing? */
+void uplink_ack_release(struct uplink *u);               /* frees u when it was stopped and the node holds nothing of it any more */
+
+/* --- uplink_gate.c -------------------------------------------------------------------------------------------------------------------- */
+void uplink_gate_begin(struct uplink *u);
+void uplink_gate_end(struct uplink *u);
+size_t uplink_gate_grant(void *uplink, size_t wanted_bytes); /* the gate of the connection */
+
+#endif

@@ -1,0 +1,204 @@
+#include <inttypes.h>
+#include <string.h>
+
+#include "agent/uplink_core.h"
+#include "federation/frame.h"
+#include "include/grey/must.h"
+#include "platform/compress.h"
+#include "platform/log.h"
+#include "platform/metrics.h"
+#include "platform/now.h"
+
+#define COMPRESS_FROM_BYTES 256u
+#define FRAME_MARGIN_BYTES 4096u /* what stands around the records of a frame; each has some 20 bytes more */
+#define GATHER_DATA_EVENTS 512u
+#define GATHER_DATA_MS 200u /* normal and low events wait this long for company */
+
+static const char *const channels[] = {"control", "events", "data"};
+static struct metric sent_events =
+    METRIC_COUNTER_LABELS("grey_federation_sent_events_total", "Events sent, repeats included.", "channel", channels);
+
+void uplink_send_register(void) {
+    metrics_register(&sent_events);
+}
+
+/* --- to the broker -------------------------------------------------------------------------------------------------------------------- */
+
+static enum grey_error publish(struct uplink *u, enum event_channel c, struct bytes frame) {
+    char topic[TOPIC_BYTES_MAX];
+    int id;
+    if (u->on_way_count == UPLINK_ON_WAY_MAX) {
+        return E_BUSY;
+    }
+    sync_topic(topic, u->site, true, c);
+    enum grey_error err = mqtt_publish(u->mqtt, topic, frame, &id);
+    if (err == E_OK) {
+        u->on_way[u->on_way_count++] =
+            (struct uplink_on_way){.id = id, .bytes = (uint32_t)frame.size, .sent_ms = loop_now_ms(u->x.loop), .channel = c};
+        channel_pace_sent(&u->pace, (uint32_t)frame.size);
+    }
+    return err;
+}
+
+bool uplink_send_content(struct uplink *u, enum event_channel c, struct bytes content, uint16_t flags) {
+    struct builder frame;
+    builder_init(&frame, LIMIT_FRAME_PAYLOAD_BYTES + FRAME_OVERHEAD_BYTES);
+    frame_write(&frame, flags, ++u->message_id, (uint64_t)now_wall_ms() * 1000000u, content);
+    enum grey_error err = frame.err != E_OK ? frame.err : publish(u, c, builder_bytes(&frame));
+    builder_free(&frame);
+    return err == E_OK;
+}
+
+void uplink_send_published(void *context, int id, const char *refusal) {
+    struct uplink *u = context;
+    uint64_t now_ms = loop_now_ms(u->x.loop);
+    for (uint32_t i = 0; i < u->on_way_count; i++) {
+        struct uplink_on_way w = u->on_way[i];
+        if (w.id == id) {
+            u->on_way_count--;
+            memmove(&u->on_way[i], &u->on_way[i + 1], (u->on_way_count - i) * sizeof w);
+            channel_pace_confirmed(&u->pace, w.bytes, (uint32_t)(now_ms - w.sent_ms), now_ms);
+            struct uplink_stream *s = &u->streams[w.channel];
+            s->waiting_since_ms = s->waiting_since_ms == 0 && s->out.frames > 0 ? now_ms : s->waiting_since_ms;
+            break;
+        }
+    }
+    if (refusal != NULL) {
+        uplink_note_error(u, refusal);
+        log_limited(LOG_ERROR, "uplink", "refused", "the broker does not take this site's messages: %s; check its ACL", refusal);
+    }
+    uplink_send_pump(u);
+}
+
+/* --- whose turn it is ----------------------------------------------------------------------------------------------------------------- */
+
+static bool has_more(struct uplink *u, enum event_channel c) {
+    struct channel_facts f;
+    struct uplink_stream *s = &u->streams[c];
+    state_channel(uplink_state(u), c, &f);
+    grey_seq next = channel_next(&s->out, f.acked_seq, f.next_seq);
+    if (next == 0) {
+        s->gather_until_ms = 0;
+        return false;
+    }
+    if (!channel_room(&s->out) || s->out.frames >= u->o.window_frames) {
+        return false;
+    }
+    uint64_t now_ms = loop_now_ms(u->x.loop);
+    if (s->gather_until_ms == 0) { /* the first since all was sent */
+        bool few = c == CHANNEL_DATA && s->out.frames == 0 && f.next_seq - next < GATHER_DATA_EVENTS;
+        s->gather_until_ms = few ? now_ms + GATHER_DATA_MS : now_ms;
+    }
+    if (now_ms < s->gather_until_ms && (u->timer.place == 0 || u->timer.deadline_ms > s->gather_until_ms)) {
+        loop_timer_set(u->x.loop, &u->timer, s->gather_until_ms);
+    }
+    return now_ms >= s->gather_until_ms;
+}
+
+static void what_waits(struct uplink *u, bool waiting[CHANNEL_COUNT]) {
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        waiting[i] = has_more(u, (enum event_channel)i);
+    }
+}
+
+/* --- frames --------------------------------------------------------------------------------------------------------------------------- */
+
+/* False: not yet. */
+static bool send_frame(struct uplink *u) {
+    struct uplink_stream *s = &u->streams[u->frame_channel];
+    enum grey_error err = publish(u, u->frame_channel, builder_bytes(&u->frame));
+    if (err == E_BUSY) {
+        return false;
+    }
+    if (err == E_OK) {
+        bool waiting[CHANNEL_COUNT];
+        what_waits(u, waiting);
+        waiting[u->frame_channel] = true;
+        channel_turn_took(&u->turns, waiting, u->frame_channel, (uint32_t)u->frame.size);
+        channel_sent(&s->out, u->frame_to);
+    } else if (err == E_TOO_LARGE) {
+        uplink_note_error(u, "an event is larger than what the broker takes: raise its max_packet_size to 1052672");
+        log_limited(LOG_ERROR, "uplink", "frame", "channel=%s bytes=%zu broker_takes=%zu: raise its max_packet_size to 1052672",
+                    event_channel_name(u->frame_channel), u->frame.size, mqtt_payload_bytes_max(u->mqtt));
+        s->gather_until_ms = loop_now_ms(u->x.loop) + UPLINK_PATIENCE_MS_MIN; /* the other channels go on */
+    }
+    builder_free(&u->frame);
+    return err == E_OK || err == E_TOO_LARGE;
+}
+
+static void build_frame(struct uplink *u, const struct sync_events *e) {
+    must(u->frame.size == 0);
+    struct builder content, packed;
+    builder_init(&content, LIMIT_FRAME_PAYLOAD_BYTES);
+    builder_init(&packed, LIMIT_FRAME_PAYLOAD_BYTES);
+    sync_put_events(&content, e);
+    struct bytes plain = builder_bytes(&content);
+    uint16_t flags = (uint16_t)(FRAME_FLAG_IDEMPOTENT | (e->channel != CHANNEL_DATA ? FRAME_FLAG_PRIORITY : 0u));
+    if (plain.size >= COMPRESS_FROM_BYTES) {
+        uint8_t size[4];
+        bytes_put_be32(size, (uint32_t)plain.size);
+        builder_add(&packed, bytes_of(size, sizeof size));
+        if (compress_lz4(plain, &packed) == E_OK && packed.err == E_OK && packed.size < plain.size) {
+            flags |= FRAME_FLAG_COMPRESSED;
+            plain = builder_bytes(&packed);
+        }
+    }
+    builder_init(&u->frame, LIMIT_FRAME_PAYLOAD_BYTES + FRAME_OVERHEAD_BYTES);
+    if (content.err == E_OK) {
+        frame_write(&u->frame, flags, ++u->message_id, (uint64_t)now_wall_ms() * 1000000u, plain);
+    }
+    if (content.err != E_OK || u->frame.err != E_OK) {
+        builder_free(&u->frame);
+        log_limited(LOG_ERROR, "uplink", "frame", "channel=%s from_seq=%" PRIu64 " does not fit a frame",
+                    event_channel_name(e->channel), e->from_seq);
+    }
+    u->frame_channel = e->channel;
+    u->frame_to = e->to_seq;
+    builder_free(&content);
+    builder_free(&packed);
+}
+
+void uplink_send_gathered(void *context, struct sync_events *e) {
+    struct uplink *u = context;
+    struct site_facts site;
+    if (u->gather_session != u->session || !u->leads || !u->welcomed || !state_site(uplink_state(u), &site)) {
+        return; /* a session that is over wanted it */
+    }
+    if (e->to_seq < e->from_seq) {
+        loop_timer_after(u->x.loop, &u->timer, UPLINK_RETRY_MS / 4);
+        return;
+    }
+    e->incarnation = site.incarnation;
+    e->epoch = u->epoch;
+    build_frame(u, e);
+    metrics_add(&sent_events, (unsigned)e->channel, e->item_count);
+    uplink_send_pump(u);
+}
+
+void uplink_send_pump(struct uplink *u) {
+    if (!u->leads || !u->welcomed || u->pumping) {
+        return;
+    }
+    u->pumping = true; /* what is uplink_send_gathered at once comes back here */
+    while (u->frame.size == 0 || send_frame(u)) {
+        bool waiting[CHANNEL_COUNT];
+        what_waits(u, waiting);
+        enum event_channel c = channel_turn(&u->turns, waiting);
+        if (!u->welcomed || c == CHANNEL_COUNT || gather_running(u->gather) || !channel_pace_room(&u->pace)) {
+            break;
+        }
+        struct channel_facts f;
+        struct uplink_stream *s = &u->streams[c];
+        uint32_t bytes = channel_pace_frame_bytes(&u->pace);
+        size_t most = mqtt_payload_bytes_max(u->mqtt);
+        most = most > 2 * FRAME_MARGIN_BYTES ? most - FRAME_MARGIN_BYTES : FRAME_MARGIN_BYTES;
+        state_channel(uplink_state(u), c, &f);
+        u->gather_session = u->session;
+        gather_begin(u->gather, c, channel_next(&s->out, f.acked_seq, f.next_seq), f.next_seq,
+                     bytes < most ? bytes : (uint32_t)most);
+        if (u->frame.size == 0) {
+            break; /* it comes on a later turn, or later */
+        }
+    }
+    u->pumping = false;
+}

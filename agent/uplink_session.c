@@ -1,0 +1,240 @@
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/uplink_core.h"
+#include "federation/frame.h"
+#include "platform/keys.h"
+#include "platform/log.h"
+#include "platform/metrics.h"
+#include "platform/now.h"
+
+#define HELLO_MS_MIN 3000u /* the core has not welcomed us: say hello again; doubled each time up to the maximum */
+#define HELLO_MS_MAX 300000u
+#define HELLOS_PER_ENDPOINT 3u /* then another broker is tried, if there is one */
+#define HELLOS_PER_CONNECT 12u /* and the same one anew after so many, in case it has lost our subscription */
+#define RESYNC_PAUSE_MS 2000u  /* a hello so fresh answers the core's wish for one */
+
+static struct metric link_up = METRIC_GAUGE("grey_federation_link_up", "1 while the core has welcomed this session.");
+static struct metric rolled_back =
+    METRIC_GAUGE("grey_federation_rolled_back", "1 while the core holds events that this site does not know (see the log).");
+static struct metric refusals =
+    METRIC_COUNTER("grey_federation_refused_messages_total", "Messages from the core's side that could not be read.");
+static struct metric connects = METRIC_COUNTER("grey_federation_connects_total", "Connections to the broker.");
+
+void uplink_session_register(void) {
+    struct metric *const all[] = {&link_up, &rolled_back, &refusals, &connects};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        metrics_register(all[i]);
+    }
+}
+
+void uplink_session_refused(void) {
+    metrics_add(&refusals, 0, 1);
+}
+
+/* --- the session ---------------------------------------------------------------------------------------------------------------------- */
+
+void uplink_session_end(struct uplink *u) {
+    if (u->welcomed) {
+        log_info("uplink", "down", "endpoint=%s %s", mqtt_endpoint(u->mqtt), u->last_error);
+    }
+    u->welcomed = false;
+    u->session++;
+    builder_free(&u->frame);
+    metrics_set(&link_up, 0, 0);
+}
+
+void uplink_session_hello(struct uplink *u) {
+    struct site_facts site;
+    if (!u->hello_due || !mqtt_connected(u->mqtt) || !state_site(uplink_state(u), &site)) {
+        return;
+    }
+    struct sync_hello h = {.incarnation = site.incarnation,
+                           .epoch = u->epoch,
+                           .feature_level = FEATURE_LEVEL,
+                           .node = bytes_str(u->name),
+                           .time_ms = node_site_time_ms(u->node),
+                           .former = site.former};
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        struct channel_facts f;
+        state_channel(uplink_state(u), (enum event_channel)i, &f);
+        h.channels[i].next_seq = f.next_seq;
+        h.channels[i].acked_seq = f.acked_seq;
+        h.channels[i].former_next = site.former_next[i];
+    }
+    struct builder b;
+    builder_init(&b, 1024);
+    sync_put_hello(&b, &h);
+    if (uplink_send_content(u, CHANNEL_CONTROL, builder_bytes(&b), FRAME_FLAG_PRIORITY)) {
+        uint8_t chance;
+        keys_random(&chance, sizeof chance);
+        u->hello_due = false;
+        u->hello_ms = loop_now_ms(u->x.loop);
+        u->hello_wait_ms = u->hello_wait_ms * 2 > HELLO_MS_MAX ? HELLO_MS_MAX : u->hello_wait_ms * 2;
+        u->hello_wait_ms -= u->hello_wait_ms * chance / 1024; /* up to a quarter less, so that sites do not speak in chorus */
+        u->hellos++;
+    }
+    builder_free(&b);
+}
+
+void uplink_session_again(struct uplink *u, const char *why) {
+    uplink_note_error(u, why);
+    uplink_session_end(u);
+    u->hello_due = true;
+    uplink_session_hello(u);
+}
+
+static void on_connected(void *context) {
+    struct uplink *u = context;
+    char filter[TOPIC_BYTES_MAX];
+    metrics_add(&connects, 0, 1);
+    (void)snprintf(filter, sizeof filter, TOPIC_PREFIX "%s/down/#", u->site);
+    (void)mqtt_subscribe(u->mqtt, filter); /* before the hello, so that the welcome finds us */
+    u->on_way_count = 0;
+    channel_pace_begin(&u->pace, u->o.limit_bytes_per_s);
+    u->hello_due = true;
+    u->hello_wait_ms = u->reconnect_hello_wait_ms > 0 ? u->reconnect_hello_wait_ms : HELLO_MS_MIN / 2;
+    u->reconnect_hello_wait_ms = 0;
+    u->hellos = 0;
+    uplink_session_hello(u);
+}
+
+static void on_closed(void *context, const char *why) {
+    struct uplink *u = context;
+    uplink_note_error(u, why);
+    log_limited(LOG_WARN, "uplink", "closed", "endpoint=%s %s", mqtt_endpoint(u->mqtt), why);
+    uplink_session_end(u);
+}
+
+/* --- the core's word ------------------------------------------------------------------------------------------------------------------ */
+
+/* The core has numbers that this site would give a second time: what is sent under them would be taken for repeats and lost. */
+static bool knows_more(struct uplink *u, const struct sync_welcome *w) {
+    bool more = false;
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        struct channel_facts f;
+        state_channel(uplink_state(u), (enum event_channel)i, &f);
+        if (w->position[i] >= f.next_seq) {
+            more = true;
+            (void)snprintf(u->last_error, sizeof u->last_error,
+                           "the core has %s events up to %" PRIu64 ", this site gave only %" PRIu64
+                           ": its data was rolled back; restore it from a snapshot",
+                           event_channel_name((enum event_channel)i), w->position[i], f.next_seq - 1);
+        }
+    }
+    metrics_set(&rolled_back, 0, more);
+    return more;
+}
+
+static void take_welcome(struct uplink *u, const struct sync_welcome *w) {
+    if (u->welcomed) {
+        return; /* of a hello that was said twice */
+    }
+    if (knows_more(u, w)) {
+        u->hello_wait_ms = HELLO_MS_MAX;
+        log_error("uplink", "rolled-back", "%s", u->last_error);
+        return;
+    }
+    u->welcomed = true;
+    node_core_time(u->node, w->time_ms);
+    u->hello_due = false;
+    u->hellos = 0;
+    u->hello_wait_ms = HELLO_MS_MIN / 2;
+    u->last_error[0] = 0;
+    metrics_set(&link_up, 0, 1);
+    log_info("uplink", "up", "endpoint=%s epoch=%" PRIu64, mqtt_endpoint(u->mqtt), u->epoch);
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        struct channel_facts f;
+        struct uplink_stream *s = &u->streams[i];
+        state_channel(uplink_state(u), (enum event_channel)i, &f);
+        channel_begin(&s->out, f.acked_seq);
+        s->waiting_since_ms = 0;
+        if (channel_acked(&s->out, w->position[i])) {
+            uplink_ack_propose(u);
+        }
+    }
+}
+
+static void take_resync(struct uplink *u) {
+    if (u->hello_due || loop_now_ms(u->x.loop) < u->hello_ms + RESYNC_PAUSE_MS) {
+        return;
+    }
+    u->hello_wait_ms = HELLO_MS_MIN / 2;
+    uplink_session_again(u, "the core asks where this site is");
+}
+
+static void on_message(void *context, const char *topic, struct bytes payload) {
+    struct uplink *u = context;
+    struct grey_name site;
+    enum event_channel c;
+    struct frame f;
+    size_t used, need;
+    enum grey_error why = E_BAD_MESSAGE;
+    struct builder scratch;
+    struct bytes content = {0};
+    struct sync_welcome w;
+    struct sync_ack a;
+    struct site_facts facts;
+    builder_init(&scratch, LIMIT_FRAME_PAYLOAD_BYTES);
+    bool ok = sync_topic_parse(topic, false, &site, &c) && strcmp(site.text, u->site) == 0 && state_site(uplink_state(u), &facts) &&
+              frame_read(payload, &f, &used, &need, &why) == FRAME_READY && used == payload.size &&
+              (why = frame_content(&f, &scratch, &content)) == E_OK;
+    enum message_kind kind = ok ? sync_kind(content) : (enum message_kind)0;
+    why = ok ? E_BAD_MESSAGE : why;
+    bool mine = false; /* of this incarnation and session; older ones are passed over */
+    if (kind == MESSAGE_DOWN_WELCOME && (why = sync_get_welcome(content, &w)) == E_OK) {
+        mine = w.incarnation == facts.incarnation && w.epoch == u->epoch;
+        if (mine) {
+            take_welcome(u, &w);
+        }
+    } else if (kind == MESSAGE_DOWN_RESYNC && (why = sync_get_resync(content, &w)) == E_OK) {
+        mine = w.incarnation == facts.incarnation && w.epoch <= u->epoch;
+        if (mine) {
+            take_resync(u);
+        }
+    } else if (kind == MESSAGE_DOWN_ACK && (why = sync_get_ack(content, &a)) == E_OK) {
+        mine = a.incarnation == facts.incarnation && a.epoch == u->epoch && u->welcomed;
+        if (mine) {
+            uplink_ack_take(u, a.channel, a.acked_seq);
+        }
+    } else {
+        uplink_session_refused();
+        log_limited(LOG_WARN, "uplink", "refuse", "topic=%.100s error=GREY-%d %s", topic, error_id(why), error_sentence(why));
+    }
+    u->last_contact_ms = mine ? now_wall_ms() : u->last_contact_ms;
+    builder_free(&scratch);
+    uplink_send_pump(u);
+}
+
+static void on_writable(void *context) {
+    struct uplink *u = context;
+    uplink_session_hello(u);
+    uplink_send_pump(u);
+}
+
+const struct mqtt_events uplink_session_events = {.connected = on_connected,
+                                                  .closed = on_closed,
+                                                  .message = on_message,
+                                                  .published = uplink_send_published,
+                                                  .writable = on_writable};
+
+/* --- time ----------------------------------------------------------------------------------------------------------------------------- */
+
+void uplink_session_look(struct uplink *u, uint64_t now_ms) {
+    if (u->welcomed || u->hello_due || !mqtt_connected(u->mqtt) || now_ms < u->hello_ms + u->hello_wait_ms) {
+        return;
+    }
+    uint32_t enough = u->o.endpoint_count > 1 ? HELLOS_PER_ENDPOINT : HELLOS_PER_CONNECT;
+    bool known = metrics_value(&rolled_back, 0) != 0; /* it did answer, and said why it cannot welcome this site */
+    const char *why = "connected to the broker, but the core does not answer";
+    if (!known) {
+        uplink_note_error(u, why);
+    }
+    if (u->hellos >= enough && !known) {
+        u->reconnect_hello_wait_ms = u->hello_wait_ms;
+        mqtt_give_up(u->mqtt, why);
+    } else {
+        u->hello_due = true;
+    }
+}
