@@ -4,6 +4,7 @@
 #ifndef AGENT_CONFIG_H
 #define AGENT_CONFIG_H
 
+#include "federation/window.h"
 #include "include/grey/ids.h"
 #include "platform/bytes.h"
 #include "platform/fault.h"
@@ -39,7 +40,14 @@ struct config {
     bool upstream_tls;
     char upstream_ca[LIMIT_PATH_BYTES + 1], upstream_cert[LIMIT_PATH_BYTES + 1], upstream_key[LIMIT_PATH_BYTES + 1];
     int64_t keepalive_s, queue_size_mb;
-    int64_t limit_kbps; /* kilobits per second; 0: none */
+    int64_t limit_kbps, down_limit_kbps; /* kilobits per second; 0: none */
+    bool privileged[CHANNEL_COUNT];      /* federation.bandwidth.priority_traffic */
+    struct window windows[WINDOWS_MAX];
+    char window_texts[WINDOWS_MAX][WINDOW_TEXT_BYTES + 1];
+    uint32_t window_count;
+    char time_zone[64];                     /* "": the machine's */
+    int64_t budget_day_kb, budget_month_kb; /* 1,000 bytes; 0: none */
+    int64_t budget_reserve_percent, budget_month_begins_day;
     bool insecure;
 
     /* what the command line asks for instead of running */

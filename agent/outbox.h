@@ -31,6 +31,7 @@ struct outbox {
     struct outbox_channel channels[CHANNEL_COUNT];
     struct outbox_list lists[PRIORITY_COUNT];
     uint64_t bytes_max;
+    struct budget_used usage;             /* of the link to the core */
     uint32_t segment_span, segment_bytes; /* OUTBOX_SEGMENT_*, but in tests */
 };
 

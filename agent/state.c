@@ -323,6 +323,10 @@ bool state_site(const struct state *s, struct site_facts *out) {
     return s->facts.has_site;
 }
 
+void state_usage(const struct state *s, struct budget_used *out) {
+    *out = s->facts.outbox.usage;
+}
+
 uint64_t state_queue_bytes_max(const struct state *s) {
     return s->facts.outbox.bytes_max;
 }

@@ -3,7 +3,8 @@
  *   uplink_session.c  connection, hello and welcome: who speaks, and the core's word
  *   uplink_send.c     what goes next, as which frame, and what the broker has confirmed
  *   uplink_ack.c      the core's acknowledgements become entries of the log
- *   uplink_gate.c     how many bytes may leave now */
+ *   uplink_gate.c     how many bytes may leave now
+ *   uplink_meter.c    what they cost: ledger, windows, budgets */
 #ifndef AGENT_UPLINK_CORE_H
 #define AGENT_UPLINK_CORE_H
 
@@ -20,7 +21,8 @@
 struct uplink_stream {
     struct channel_out out;
     struct uplink *owner;
-    grey_seq proposed;         /* acknowledgement on its way through the log; 0: none */
+    grey_seq sent_max;         /* ever, as leader: what is sent below it is sent again */
+    bool proposed;             /* an acknowledgement is on its way through the log */
     uint64_t gather_until_ms;  /* nothing is sent before; 0: all was sent */
     uint64_t waiting_since_ms; /* the broker has frames that the core has not acknowledged; 0: none known */
 };
@@ -33,13 +35,34 @@ struct uplink_on_way {
     enum event_channel channel;
 };
 
+struct uplink_gate {
+    struct shaper shaper;
+    struct shaper_path path;
+    uint64_t charged_bytes; /* on the wire, by grants; each settling sets it to what the wire carried */
+    size_t granted;         /* not settled yet */
+    uint64_t granted_at_bytes;
+    bool full; /* a frame waits for room behind the gate */
+    struct loop_timer open_timer;
+};
+
+struct uplink_meter {
+    struct ledger ledger;
+    struct conn_wire seen; /* settled so far, all connections */
+    bool connected;        /* the broker has taken this one: what is before is its handshake */
+    struct budget_used used, told;
+    struct window_rule rule;
+    bool held[CHANNEL_COUNT];
+};
+
 struct uplink {
     struct conn_context x;
     struct uplink_options o;
     struct node *node;
     struct mqtt *mqtt;
     struct gather *gather;
-    struct shaper shaper;
+    struct uplink_bandwidth bandwidth;
+    struct uplink_gate gate;
+    struct uplink_meter meter;
     char site[LIMIT_NAME_BYTES + 1], name[LIMIT_NAME_BYTES + 1];
     bool leads, welcomed, hello_due, pumping, stopped;
     uint32_t proposals; /* acknowledgements that the node has not answered */
@@ -56,7 +79,7 @@ struct uplink {
     struct builder frame; /* built and not yet taken by the MQTT client */
     enum event_channel frame_channel;
     grey_seq frame_to;
-    struct loop_timer timer, gate_timer, ack_timer;
+    struct loop_timer timer, ack_timer;
     int64_t last_contact_ms;
     char last_error[160];
 };
@@ -94,5 +117,25 @@ void uplink_ack_release(struct uplink *u);               /* frees u when it was 
 void uplink_gate_begin(struct uplink *u);
 void uplink_gate_end(struct uplink *u);
 size_t uplink_gate_grant(void *uplink, size_t wanted_bytes); /* the gate of the connection */
+void uplink_gate_settle(struct uplink *u, const struct conn_wire *w);
+void uplink_gate_limit(struct uplink *u, uint64_t limit_bytes_per_s);
+void uplink_gate_connected(struct uplink *u);
+/* False: enough waits behind the gate; the pump is called again when that changes. */
+bool uplink_gate_room(struct uplink *u, uint32_t frame_bytes);
+
+/* --- uplink_meter.c ------------------------------------------------------------------------------------------------------------------- */
+void uplink_meter_register(void);
+void uplink_meter_lead(struct uplink *u);
+void uplink_meter_look(struct uplink *u);   /* now and then: the date, windows, what was spent */
+void uplink_meter_settle(struct uplink *u); /* takes note of what the wire carried */
+void uplink_meter_connected(struct uplink *u);
+void uplink_meter_closed(struct uplink *u);
+void uplink_meter_sent(struct uplink *u, enum ledger_feature f, size_t frame_bytes);
+void uplink_meter_received(struct uplink *u, enum ledger_feature f, size_t frame_bytes);
+bool uplink_meter_holds(struct uplink *u, enum event_channel c);
+bool uplink_meter_tell(const struct uplink *u); /* the log should hear of what was spent */
+/* What an acknowledgement on its way into the log takes along; NULL: nothing. */
+const struct budget_used *uplink_meter_told(struct uplink *u);
+void uplink_meter_facts(const struct uplink *u, struct uplink_facts *out);
 
 #endif

@@ -55,6 +55,7 @@ void uplink_session_hello(struct uplink *u) {
                            .feature_level = FEATURE_LEVEL,
                            .node = bytes_str(u->name),
                            .time_ms = node_site_time_ms(u->node),
+                           .down_bytes_per_s = u->meter.rule.down_bytes_per_s,
                            .former = site.former};
     for (int i = 0; i < CHANNEL_COUNT; i++) {
         struct channel_facts f;
@@ -89,10 +90,11 @@ static void on_connected(void *context) {
     struct uplink *u = context;
     char filter[TOPIC_BYTES_MAX];
     metrics_add(&connects, 0, 1);
+    uplink_meter_connected(u);
     (void)snprintf(filter, sizeof filter, TOPIC_PREFIX "%s/down/#", u->site);
     (void)mqtt_subscribe(u->mqtt, filter); /* before the hello, so that the welcome finds us */
     u->on_way_count = 0;
-    channel_pace_begin(&u->pace, u->o.limit_bytes_per_s);
+    channel_pace_begin(&u->pace, u->gate.shaper.limit_bytes_per_s);
     u->hello_due = true;
     u->hello_wait_ms = u->reconnect_hello_wait_ms > 0 ? u->reconnect_hello_wait_ms : HELLO_MS_MIN / 2;
     u->reconnect_hello_wait_ms = 0;
@@ -103,6 +105,7 @@ static void on_connected(void *context) {
 static void on_closed(void *context, const char *why) {
     struct uplink *u = context;
     uplink_note_error(u, why);
+    uplink_meter_closed(u);
     log_limited(LOG_WARN, "uplink", "closed", "endpoint=%s %s", mqtt_endpoint(u->mqtt), why);
     uplink_session_end(u);
 }
@@ -202,6 +205,7 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
         uplink_session_refused();
         log_limited(LOG_WARN, "uplink", "refuse", "topic=%.100s error=GREY-%d %s", topic, error_id(why), error_sentence(why));
     }
+    uplink_meter_received(u, kind == MESSAGE_DOWN_ACK ? ledger_of_channel(c) : LEDGER_SESSION, payload.size);
     u->last_contact_ms = mine ? now_wall_ms() : u->last_contact_ms;
     builder_free(&scratch);
     uplink_send_pump(u);

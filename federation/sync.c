@@ -24,7 +24,7 @@ static void head(struct builder *out, enum message_kind kind, unsigned fields) {
 }
 
 void sync_put_hello(struct builder *out, const struct sync_hello *h) {
-    head(out, MESSAGE_UP_HELLO, h->former != 0 ? 7 : 6);
+    head(out, MESSAGE_UP_HELLO, h->down_bytes_per_s != 0 ? 8 : h->former != 0 ? 7 : 6);
     codec_put_uint(out, h->incarnation);
     codec_put_uint(out, h->epoch);
     codec_put_uint(out, h->feature_level);
@@ -42,6 +42,11 @@ void sync_put_hello(struct builder *out, const struct sync_hello *h) {
         for (int i = 0; i < CHANNEL_COUNT; i++) {
             codec_put_uint(out, h->channels[i].former_next);
         }
+    } else if (h->down_bytes_per_s != 0) {
+        codec_put_array(out, 0);
+    }
+    if (h->down_bytes_per_s != 0) {
+        codec_put_uint(out, h->down_bytes_per_s);
     }
 }
 
@@ -126,8 +131,9 @@ enum grey_error sync_get_hello(struct bytes content, struct sync_hello *h) {
     struct codec_reader r;
     memset(h, 0, sizeof *h);
     codec_reader_init(&r, content);
-    bool rebuilt = codec_array(&r, 8) == 8;
-    begin(&r, content, MESSAGE_UP_HELLO, rebuilt ? 7 : 6);
+    uint64_t items = codec_array(&r, 9);
+    bool paced = items == 9, rebuilt = items == 8;
+    begin(&r, content, MESSAGE_UP_HELLO, paced ? 8 : rebuilt ? 7 : 6);
     h->incarnation = codec_uint(&r, INT64_MAX);
     h->epoch = codec_uint(&r, INT64_MAX);
     h->feature_level = (uint32_t)codec_uint(&r, UINT32_MAX);
@@ -142,6 +148,13 @@ enum grey_error sync_get_hello(struct bytes content, struct sync_hello *h) {
             r.err = E_BAD_MESSAGE;
         }
     }
+    if (paced) { /* what was rebuilt is named in any case, perhaps as nothing */
+        struct codec_reader ahead = r;
+        rebuilt = codec_array(&ahead, 1 + CHANNEL_COUNT) != 0;
+        if (!rebuilt) {
+            r = ahead;
+        }
+    }
     if (rebuilt) {
         want(&r, 1 + CHANNEL_COUNT);
         h->former = codec_uint(&r, INT64_MAX);
@@ -152,6 +165,10 @@ enum grey_error sync_get_hello(struct bytes content, struct sync_hello *h) {
                 r.err = E_BAD_MESSAGE;
             }
         }
+    }
+    if (paced) {
+        h->down_bytes_per_s = codec_uint(&r, INT64_MAX);
+        r.err = r.err == E_OK && h->down_bytes_per_s == 0 ? E_BAD_MESSAGE : r.err;
     }
     if (r.err == E_OK && (h->incarnation == 0 || !grey_name_valid((const char *)h->node.data, h->node.size))) {
         r.err = E_BAD_MESSAGE;

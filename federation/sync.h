@@ -18,9 +18,10 @@ struct sync_hello {
     uint64_t incarnation;
     grey_epoch epoch;
     uint32_t feature_level;
-    struct bytes node; /* name of the gateway that speaks */
-    int64_t time_ms;   /* site time */
-    uint64_t former;   /* rebuilt from a backup: the incarnation whose numbers go on in this one; 0: none */
+    struct bytes node;         /* name of the gateway that speaks */
+    int64_t time_ms;           /* site time */
+    uint64_t down_bytes_per_s; /* what the core may send at most, on the wire; 0: no limit */
+    uint64_t former;           /* rebuilt from a backup: the incarnation whose numbers go on in this one; 0: none */
     struct {
         grey_seq next_seq, acked_seq;
         grey_seq former_next; /* with former: what the backup did not know begins here */

@@ -1,7 +1,8 @@
 /* conn_core.h: the inside of a conn, for the three sources that share it and for nobody else:
  *   conn.c       its life, bytes in and out, the end
  *   conn_tls.c   certificates, handshake, records; the only one that knows mbedTLS
- *   conn_open.c  dialling and listening */
+ *   conn_open.c  dialling and listening
+ *   conn_wire.c  what the network carries */
 #ifndef PLATFORM_CONN_CORE_H
 #define PLATFORM_CONN_CORE_H
 

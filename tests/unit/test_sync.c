@@ -65,6 +65,17 @@ static void golden_bytes(void **state) {
     sync_put_hello(&b, &rebuilt);
     assert_int_equal(sync_get_hello(builder_bytes(&b), &r2), E_OK);
     assert_true(r2.former == 6 && r2.channels[2].former_next == 4);
+    for (int is_rebuilt = 0; is_rebuilt < 2; is_rebuilt++) { /* with the rate that the core shall keep to */
+        struct sync_hello paced = is_rebuilt ? rebuilt : h;
+        paced.down_bytes_per_s = 2000;
+        builder_reset(&b);
+        sync_put_hello(&b, &paced);
+        assert_int_equal(sync_get_hello(builder_bytes(&b), &r2), E_OK);
+        assert_true(r2.down_bytes_per_s == 2000 && r2.former == paced.former && r2.time_ms == 1000);
+        for (size_t cut = 0; cut < b.size; cut++) {
+            assert_int_not_equal(sync_get_hello(bytes_of(b.data, cut), &r2), E_OK);
+        }
+    }
     rebuilt.channels[2].former_next = 10; /* beyond what the site gave */
     builder_reset(&b);
     sync_put_hello(&b, &rebuilt);
