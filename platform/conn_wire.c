@@ -10,7 +10,6 @@
 #define TCP_BYTES 20u
 #define TIMESTAMPS_BYTES 12u /* RFC 7323, padded */
 #define SYN_MORE_BYTES 8u    /* options of the first segment that the others lack */
-#define SYN_STATES_MAX 3u    /* of enum tcp states: SYN_SENT 2, SYN_RECV 3 */
 
 static uint32_t ip_bytes(int fd) {
     struct sockaddr_in6 a = {0};
@@ -30,11 +29,10 @@ bool conn_wired(const struct conn *c, struct conn_wire *out) {
         return false;
     }
     uint32_t header = ip_bytes(c->fd) + TCP_BYTES + ((t.tcpi_options & TCPI_OPT_TIMESTAMPS) != 0 ? TIMESTAMPS_BYTES : 0);
-    uint32_t syn = t.tcpi_state > SYN_STATES_MAX ? SYN_MORE_BYTES : 0;
     out->segment_bytes = t.tcpi_snd_mss;
     out->header_bytes = header;
-    out->out_bytes = t.tcpi_bytes_sent + (uint64_t)t.tcpi_segs_out * header + syn;
-    out->in_bytes = t.tcpi_bytes_received + (uint64_t)t.tcpi_segs_in * header + syn;
+    out->out_bytes = t.tcpi_bytes_sent + (uint64_t)t.tcpi_segs_out * header + (t.tcpi_segs_out > 0 ? SYN_MORE_BYTES : 0);
+    out->in_bytes = t.tcpi_bytes_received + (uint64_t)t.tcpi_segs_in * header + (t.tcpi_segs_in > 0 ? SYN_MORE_BYTES : 0);
     out->resent_bytes = t.tcpi_bytes_retrans + (uint64_t)t.tcpi_total_retrans * header;
     out->unsent_bytes = t.tcpi_notsent_bytes;
     return true;

@@ -76,6 +76,7 @@ verb_run events_send, events_tail;
 verb_run trail_list, trail_verify;
 verb_run fleet_list, fleet_show, fleet_events;
 verb_run local_explain, local_config_show, local_config_check, local_completion, local_help, local_version;
+verb_run link_status, link_test, link_budget;
 verb_run doctor_run;
 
 #endif

@@ -45,14 +45,14 @@ static void verbs_of_the_contract_are_known(void **state) {
         {"member", "add"},       {"member", "remove"},     {"kv", "get"},          {"kv", "put"},
         {"kv", "del"},           {"kv", "list"},           {"kv", "watch"},        {"event", "send"},
         {"event", "tail"},       {"queue", NULL},          {"snapshot", "create"}, {"snapshot", "list"},
-        {"snapshot", "restore"}, {"federation", "status"}, {"doctor", NULL},       {"explain", NULL},
-        {"config", "show"},      {"config", "check"},      {"completion", NULL},   {"site", "list"},
-        {"site", "show"},        {"site", "events"},       {"audit", NULL},        {"audit", "verify"}};
+        {"snapshot", "restore"}, {"federation", "status"}, {"link", "status"},     {"link", "test"},
+        {"link", "budget"},      {"doctor", NULL},         {"explain", NULL},      {"config", "show"},
+        {"config", "check"},     {"completion", NULL},     {"site", "list"},       {"site", "show"},
+        {"site", "events"},      {"audit", NULL},          {"audit", "verify"}};
     static const char *const later[][2] = {
         {"task", "submit"},      {"tenant", "list"},       {"replay", NULL},     {"site", "recover"},      {"site", "label"},
-        {"federation", "agree"}, {"federation", "revoke"}, {"attest", "status"}, {"support-bundle", NULL}, {"link", "status"},
-        {"top", NULL},           {"enroll", "token"},      {"config", "set"},    {"config", "get"},        {"config", "rollout"},
-        {"policy", "set"}};
+        {"federation", "agree"}, {"federation", "revoke"}, {"attest", "status"}, {"support-bundle", NULL}, {"top", NULL},
+        {"enroll", "token"},     {"config", "set"},        {"config", "get"},    {"config", "rollout"},    {"policy", "set"}};
     unsigned used;
     for (size_t i = 0; i < sizeof now / sizeof now[0]; i++) {
         const struct verb *v = find(now[i][0], now[i][1], &used);
