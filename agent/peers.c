@@ -15,7 +15,7 @@
 #define SEEDS_MAX 8u
 #define DIAL_EVERY_MS 200u /* first try; doubles up to */
 #define DIAL_EVERY_MS_MAX 2000u
-#define YIELD_MS 600u /* the side with the smaller raft id leaves the first try to the other */
+#define YIELD_MS 600u /* when a link is lost, the side with the smaller raft id leaves the first try to the other */
 #define HELLO_TIMEOUT_MS 5000u
 #define PART_BYTES (512u * 1024u)
 #define MESSAGE_BYTES_MAX                                                                                                          \
@@ -631,7 +631,7 @@ void peers_set_members(struct peers *p, const struct raft_members *members) {
         }
         struct target *t = &p->members[p->member_count++];
         set_target(t, m->peer_address, m->id, m->node.text);
-        t->next_dial_ms = now_ms + (m->id > p->options.self ? YIELD_MS : 0);
+        t->next_dial_ms = now_ms; /* not left to the larger id: it may be in the middle of a long pause between tries */
         for (uint32_t j = 0; j < old_count; j++) {
             if (old[j].id == t->id && strcmp(old[j].address, t->address) == 0) {
                 *t = old[j];

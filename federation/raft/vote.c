@@ -192,10 +192,22 @@ void vote_on_request(struct raft *r, const struct raft_message *m) {
     raft_emit(r, RAFT_VOTE_REPLY, m->from, 0)->refused = !grant;
 }
 
+/* Two whose time-outs pass at the same moment each have their own vote in a term, and neither wins it.  To wait for a whole time-out
+ * again would double the time without a leader; a heartbeat's time is long beside the round trip that made them collide. */
+static void vote_hurry(struct raft *r) {
+    uint64_t soon_ms = r->now_ms + 1 + raft_random(r, r->config.heartbeat_ms);
+    if (soon_ms < r->election_deadline_ms) {
+        r->election_deadline_ms = soon_ms;
+    }
+}
+
 void vote_on_reply(struct raft *r, const struct raft_message *m) {
     bool counts = m->kind == RAFT_PRE_VOTE_REPLY ? r->role == RAFT_PRE_CANDIDATE && (m->refused || m->term == r->term + 1)
                                                  : r->role == RAFT_CANDIDATE && m->term == r->term;
     if (counts) {
+        if (r->role == RAFT_CANDIDATE && m->refused) {
+            vote_hurry(r);
+        }
         vote_count(r, m->from, m->refused);
         vote_judge(r);
     }
