@@ -521,6 +521,7 @@ static const struct route routes[] = {
     {"GET", "/v1/debug/raft", raft_details},
     {"GET", "/v1/debug/network", debug_network},
     {"GET", "/v1/federation/status", api_federation_status},
+    {"POST", "/v1/federation/try", api_link_try},
     {"POST", "/v1/admin/snapshot", api_admin_snapshot},
     {"GET", "/v1/admin/snapshots", api_admin_snapshots},
     {"POST", "/v1/admin/transfer-leader", api_admin_transfer},

@@ -263,6 +263,7 @@ void api_federation_status(struct api_call *c) {
     json_uint(&a.w, facts.received_bytes);
     json_key(&a.w, "last_error");
     json_str(&a.w, facts.last_error);
+    api_link_put(&a.w, &facts);
     json_close(&a.w);
     json_key(&a.w, "channels");
     json_open(&a.w, '{');

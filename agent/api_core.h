@@ -1,4 +1,4 @@
-/* api_core.h: the inside of the API, for its sources: api.c (routes, health, cluster), api_kv.c, api_events.c, api_admin.c, api_audit.c, and nobody else. */
+/* api_core.h: the inside of the API, for its sources: api.c (routes, health, cluster), api_kv.c, api_events.c, api_admin.c, api_audit.c, api_link.c, and nobody else. */
 #ifndef AGENT_API_CORE_H
 #define AGENT_API_CORE_H
 
@@ -56,6 +56,8 @@ void api_admin_members(struct api_call *c);
 void api_admin_member_remove(struct api_call *c);
 void api_admin_leave(struct api_call *c);
 void api_federation_status(struct api_call *c);
+void api_link_put(struct json_writer *w, const struct uplink_facts *f); /* members of "link" in the answer of the former */
+void api_link_try(struct api_call *c);
 void api_audit(struct api_call *c);
 void api_put_seal(struct json_writer *w, const struct seal *s, const char *node);
 

@@ -18,6 +18,7 @@ enum kind {
     KIND_MILLI, /* a number times 1000, stored as int64 */
     KIND_BOOL,
     KIND_LIST,    /* list of addresses: endpoints */
+    KIND_RANKS,   /* list of numbers: their priorities */
     KIND_CLASSES, /* list of classes of traffic */
     KIND_WINDOWS, /* list of lines of federation/window.h */
     KIND_INERT,   /* known, without effect in this version: any value */
@@ -118,12 +119,20 @@ static const struct key keys[] = {
     INERT("security.auth.method", "how they say it"),
     BOOL("federation.enabled", federation, NULL, NULL, "false", "sync with a core"),
     INERT("federation.role", "leaf, intermediate or core"),
-    {"federation.upstream.endpoints", KIND_LIST, 0, 0, 0, 0, NULL, NULL, NULL, "", "addresses of the broker, tried in order"},
+    {"federation.upstream.endpoints", KIND_LIST, 0, 0, 0, 0, NULL, NULL, NULL, "", "addresses of the brokers, best first"},
+    {"federation.upstream.priorities", KIND_RANKS, 0, 1, 1000, 0, NULL, NULL, NULL, "",
+     "a number for each endpoint: lower is better, equal ones share the sites; without it their order"},
+    INT("federation.upstream.failback_secs", failback_s, 1, 86400, "300",
+        "the link returns to a better endpoint that has been good for so long"),
+    BOOL("federation.upstream.alpn", upstream_alpn, NULL, NULL, "true", "say \"mqtt\" by ALPN to endpoints on port 443"),
+    TEXT("federation.proxy.address", proxy, NULL, NULL, "", "host:port of an HTTP proxy that takes CONNECT"),
+    TEXT("federation.proxy.auth_file", proxy_auth, NULL, NULL, "", "file with one line user:password for it, read at each try"),
     BOOL("federation.upstream.tls.enabled", upstream_tls, NULL, NULL, "true", "mutual TLS to the broker"),
     TEXT("federation.upstream.tls.ca_cert", upstream_ca, NULL, NULL, "", "CA certificate for the broker"),
     TEXT("federation.upstream.tls.client_cert", upstream_cert, NULL, NULL, "", "certificate shown to the broker"),
     TEXT("federation.upstream.tls.client_key", upstream_key, NULL, NULL, "", "its key"),
-    INT("federation.upstream.keepalive_secs", keepalive_s, 5, 65535, "900", "MQTT keep-alive"),
+    INT("federation.upstream.keepalive_secs", keepalive_s, 5, 65535, "900",
+        "MQTT keep-alive, at most: it is shortened where the path forgets idle connections"),
     INERT("federation.sync", "what is pushed and pulled"),
     INERT("federation.offline.enabled", "the queue is always kept"),
     INERT("federation.offline.max_offline_duration_hours", "after so long an alarm"),
@@ -244,6 +253,22 @@ static enum grey_error set_endpoints(struct config *c, const struct yaml_node *n
     return E_OK;
 }
 
+static enum grey_error set_ranks(struct config *c, const struct key *k, const struct yaml_node *n, struct fault *f) {
+    c->priority_count = 0;
+    for (const struct yaml_node *e = n->first; e != NULL; e = e->next) {
+        int64_t rank;
+        enum grey_error err = yaml_int(e, k->min, k->max, &rank, f);
+        if (err != E_OK) {
+            return err;
+        }
+        if (c->priority_count == CONFIG_ENDPOINTS_MAX) {
+            return yaml_fault(e, f, "expected at most %u numbers", CONFIG_ENDPOINTS_MAX);
+        }
+        c->priorities[c->priority_count++] = (uint32_t)rank;
+    }
+    return E_OK;
+}
+
 static enum grey_error set_classes(struct config *c, const struct yaml_node *n, struct fault *f) {
     static const char *const words[] = {"control-plane", "critical-events", "events", "data"};
     static const enum event_channel meant[] = {CHANNEL_CONTROL, CHANNEL_CONTROL, CHANNEL_EVENTS, CHANNEL_DATA};
@@ -288,15 +313,18 @@ static enum grey_error set_windows(struct config *c, const struct yaml_node *n, 
 }
 
 static enum grey_error set_list(struct config *c, const struct key *k, const struct yaml_node *n, struct fault *f) {
-    static const char *const of[] = {"addresses", "classes of traffic", "windows"};
+    static const char *const of[] = {"addresses", "numbers", "classes of traffic", "windows"};
     if (n->kind != YAML_SEQUENCE) {
         return yaml_fault(n, f, "expected a list of %s", of[k->kind - KIND_LIST]);
     }
-    return k->kind == KIND_LIST ? set_endpoints(c, n, f) : k->kind == KIND_CLASSES ? set_classes(c, n, f) : set_windows(c, n, f);
+    return k->kind == KIND_LIST      ? set_endpoints(c, n, f)
+           : k->kind == KIND_RANKS   ? set_ranks(c, k, n, f)
+           : k->kind == KIND_CLASSES ? set_classes(c, n, f)
+                                     : set_windows(c, n, f);
 }
 
 static bool is_list(const struct key *k) {
-    return k->kind == KIND_LIST || k->kind == KIND_CLASSES || k->kind == KIND_WINDOWS;
+    return k->kind >= KIND_LIST && k->kind <= KIND_WINDOWS;
 }
 
 static enum grey_error set_from_yaml(struct config *c, const struct key *k, const struct yaml_node *n, struct fault *f) {
@@ -670,6 +698,13 @@ static enum grey_error settle(struct config *c, struct fault *f) {
                              i == 0 ? "" : "down_");
         }
     }
+    if (c->priority_count > 0 && c->priority_count != c->endpoint_count) {
+        return fault_set(f, E_CONFIG, "federation.upstream.priorities has %u numbers for %u endpoints", c->priority_count,
+                         c->endpoint_count);
+    }
+    if (c->proxy[0] != 0 && strchr(c->proxy, ':') == NULL) {
+        return fault_set(f, E_CONFIG, "federation.proxy.address wants host:port, not '%.80s'", c->proxy);
+    }
     if (c->federation && c->endpoint_count == 0) {
         say(f, "federation.enabled wants at least one federation.upstream.endpoints");
         return E_CONFIG;
@@ -758,6 +793,11 @@ static void put_value(const struct config *c, const struct key *k, struct builde
     case KIND_WINDOWS:
         for (uint32_t i = 0; i < c->window_count; i++) {
             builder_addf(out, "%s\"%s\"", i > 0 ? ", " : "", c->window_texts[i]);
+        }
+        return;
+    case KIND_RANKS:
+        for (uint32_t i = 0; i < c->priority_count; i++) {
+            builder_addf(out, "%s%u", i > 0 ? ", " : "", c->priorities[i]);
         }
         return;
     case KIND_WORD:

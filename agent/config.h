@@ -37,6 +37,11 @@ struct config {
     bool federation;
     char endpoints[CONFIG_ENDPOINTS_MAX][LIMIT_ADDRESS_BYTES + 1];
     uint32_t endpoint_count;
+    uint32_t priorities[CONFIG_ENDPOINTS_MAX]; /* priority_count of them; the others follow in their order */
+    uint32_t priority_count;
+    int64_t failback_s;
+    char proxy[LIMIT_ADDRESS_BYTES + 1], proxy_auth[LIMIT_PATH_BYTES + 1]; /* "": none */
+    bool upstream_alpn;
     bool upstream_tls;
     char upstream_ca[LIMIT_PATH_BYTES + 1], upstream_cert[LIMIT_PATH_BYTES + 1], upstream_key[LIMIT_PATH_BYTES + 1];
     int64_t keepalive_s, queue_size_mb;

@@ -238,16 +238,23 @@ static bool start_uplink(struct greyd *g, struct fault *f) {
     }
     if (c->upstream_tls) {
         g->upstream_tls = conn_tls_new(c->upstream_ca, c->upstream_cert, c->upstream_key, f);
-        if (g->upstream_tls == NULL) {
+        if (g->upstream_tls == NULL || (c->upstream_alpn && conn_tls_offer(g->upstream_tls, "mqtt", f) != E_OK)) {
             return false;
         }
     }
     const char *endpoints[CONFIG_ENDPOINTS_MAX];
+    uint32_t priorities[CONFIG_ENDPOINTS_MAX];
     for (uint32_t i = 0; i < c->endpoint_count; i++) {
         endpoints[i] = c->endpoints[i];
+        priorities[i] = i < c->priority_count ? c->priorities[i] : i + 1;
     }
     struct uplink_options o = {.endpoints = endpoints,
+                               .priorities = priorities,
                                .endpoint_count = c->endpoint_count,
+                               .failback_s = (uint32_t)c->failback_s,
+                               .proxy = c->proxy,
+                               .proxy_auth = c->proxy_auth,
+                               .offer = c->upstream_alpn,
                                .tls = g->upstream_tls,
                                .node = c->node_id,
                                .data_dir = c->data_dir,

@@ -26,7 +26,7 @@ struct state *uplink_state(const struct uplink *u) {
 }
 
 void uplink_note_error(struct uplink *u, const char *text) {
-    (void)snprintf(u->last_error, sizeof u->last_error, "%.159s", text);
+    (void)snprintf(u->last_error, sizeof u->last_error, "%s", text);
 }
 
 /* --- time ----------------------------------------------------------------------------------------------------------------------------- */
@@ -79,20 +79,17 @@ struct uplink *uplink_new(const struct conn_context *x, const struct uplink_opti
         u->streams[i].owner = u;
     }
     uplink_gate_begin(u);
-    struct mqtt_options m = {.endpoints = o->endpoints,
-                             .endpoint_count = o->endpoint_count,
-                             .tls = o->tls,
-                             .client_id = u->site,
+    struct mqtt_options m = {.client_id = u->site,
                              .socket_dir = o->data_dir,
-                             .keepalive_s = o->keepalive_s,
                              .inflight_max = UPLINK_ON_WAY_MAX,
                              .topics_repeat = true,
                              .gate = uplink_gate_grant,
                              .gate_context = u};
-    u->mqtt = mqtt_new(x, &m, &uplink_session_events, u, f);
+    u->mqtt = !uplink_link_begin(u, f) ? NULL : mqtt_new(x, &m, &uplink_session_events, u, f);
     u->gather = u->mqtt == NULL ? NULL : gather_new(node, uplink_send_gathered, u);
     if (u->gather == NULL) {
         mqtt_free(u->mqtt);
+        uplink_link_end(u);
         mem_free(u);
         return NULL;
     }
@@ -105,6 +102,7 @@ void uplink_free(struct uplink *u) {
     }
     uplink_follow(u);
     mqtt_free(u->mqtt);
+    uplink_link_end(u);
     gather_free(u->gather);
     uplink_gate_end(u);
     builder_free(&u->frame);
@@ -122,7 +120,7 @@ void uplink_lead(struct uplink *u, grey_epoch epoch) {
         channel_begin(&u->streams[i].out, 0);
         u->streams[i].gather_until_ms = u->streams[i].waiting_since_ms = u->streams[i].sent_max = 0;
     }
-    mqtt_start(u->mqtt);
+    uplink_link_start(u);
     loop_timer_after(u->x.loop, &u->timer, UPLINK_RETRY_MS);
 }
 
@@ -130,7 +128,7 @@ void uplink_follow(struct uplink *u) {
     if (u->leads) {
         u->leads = false;
         uplink_session_end(u);
-        mqtt_stop(u->mqtt);
+        uplink_link_stop(u);
         uplink_meter_closed(u);
     }
     loop_timer_cancel(u->x.loop, &u->timer);
@@ -156,14 +154,20 @@ void uplink_set_bandwidth(struct uplink *u, const struct uplink_bandwidth *b) {
 
 void uplink_facts(const struct uplink *u, struct uplink_facts *out) {
     struct conn_count c = mqtt_counted(u->mqtt);
-    *out = (struct uplink_facts){.up = u->welcomed,
-                                 .endpoint = mqtt_endpoint(u->mqtt),
-                                 .last_contact_unix_ms = u->last_contact_ms,
-                                 .sent_bytes = c.out_bytes,
-                                 .received_bytes = c.in_bytes};
+    *out = (struct uplink_facts){
+        .up = u->welcomed, .last_contact_unix_ms = u->last_contact_ms, .sent_bytes = c.out_bytes, .received_bytes = c.in_bytes};
+    uplink_link_facts(u, out);
     uplink_meter_facts(u, out);
     memcpy(out->last_error, u->last_error, sizeof out->last_error);
-    metrics_set(&sent_bytes, 0, (int64_t)c.out_bytes);
-    metrics_set(&received_bytes, 0, (int64_t)c.in_bytes);
+    metrics_set(&sent_bytes, 0, (int64_t)out->sent_bytes);
+    metrics_set(&received_bytes, 0, (int64_t)out->received_bytes);
     metrics_set(&contact, 0, u->last_contact_ms == 0 ? -1000 : now_wall_ms() - u->last_contact_ms);
+}
+
+bool uplink_hurry(struct uplink *u) {
+    if (u->leads) {
+        reconnect_hurry(&u->reconnect, loop_now_ms(u->x.loop));
+        uplink_link_plan(u);
+    }
+    return u->leads;
 }

@@ -22,13 +22,18 @@ struct uplink_bandwidth {
     uint32_t month_begins_day;      /* of the budget: 1 to 28 */
     bool privileged[CHANNEL_COUNT]; /* go on in windows that forbid them and when the budget is spent; control always does */
 };
+#define UPLINK_ENDPOINTS_MAX 8u
 
 struct uplink_options {
-    const char *const *endpoints; /* "host:port", tried in order */
-    uint32_t endpoint_count;
-    const struct conn_tls *tls; /* NULL: plain MQTT, loopback only */
+    const char *const *endpoints;   /* "host:port"; copied */
+    const uint32_t *priorities;     /* of each; lower is better; copied */
+    uint32_t endpoint_count;        /* at most UPLINK_ENDPOINTS_MAX */
+    uint32_t failback_s;            /* a better endpoint must have been good for so long; above 0 */
+    const char *proxy, *proxy_auth; /* "host:port" and a file with user:password; NULL or "": none; copied */
+    bool offer;                     /* ALPN on port 443 */
+    const struct conn_tls *tls;     /* NULL: plain MQTT, loopback only */
     const char *node, *data_dir;
-    uint32_t keepalive_s;
+    uint32_t keepalive_s;   /* at most; shorter where the path forgets idle links */
     uint32_t window_frames; /* frames not acknowledged by the core */
     struct uplink_bandwidth bandwidth;
 };
@@ -41,12 +46,31 @@ void uplink_follow(struct uplink *u);                                          /
 void uplink_wake(struct uplink *u);                                            /* the outbox or an acknowledged position changed */
 void uplink_set_bandwidth(struct uplink *u, const struct uplink_bandwidth *b); /* from now on */
 
+#define UPLINK_ERROR_BYTES 280u
+
+struct uplink_endpoint_facts {
+    const char *address, *breaker; /* breaker: closed, open or half-open */
+    uint32_t priority, failures;
+    uint32_t keepalive_s; /* that the next connection will ask for */
+    int64_t open_ms;      /* the breaker opens the way in so long */
+    bool in_use;
+};
+
 struct uplink_facts {
     bool up; /* connected, and the core welcomed this session */
     const char *endpoint;
     int64_t last_contact_unix_ms;        /* last word of the core; 0: never since start */
     uint64_t sent_bytes, received_bytes; /* on the wire: TLS and MQTT included */
-    char last_error[160];
+    const char *stage;                   /* off, waiting, dialling, tls, mqtt, hello, up */
+    int64_t stage_ms;                    /* in it for so long */
+    int64_t next_try_ms;                 /* from now; -1: none is planned */
+    uint32_t keepalive_s;                /* in force; 0: not connected */
+    bool resumed;                        /* the TLS session of this connection went on with one before */
+    uint32_t handshake_bytes;
+    const char *proxy; /* "": none */
+    struct uplink_endpoint_facts endpoints[UPLINK_ENDPOINTS_MAX];
+    uint32_t endpoint_count;
+    char last_error[UPLINK_ERROR_BYTES];
     /* Of the time that this node has led since its start, on the wire with all headers; lent until the next turn. */
     const struct ledger *ledger;
     const struct uplink_bandwidth *bandwidth; /* as configured */
@@ -55,5 +79,9 @@ struct uplink_facts {
     bool held[CHANNEL_COUNT]; /* by a window or a spent budget */
 };
 void uplink_facts(const struct uplink *u, struct uplink_facts *out);
+
+/* An operator has reason to hope (the line was mended): tries now instead of at the next time planned.  False: this node does not
+ * lead. */
+bool uplink_hurry(struct uplink *u);
 
 #endif

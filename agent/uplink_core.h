@@ -1,6 +1,7 @@
 /* uplink_core.h: the inside of the uplink, for the sources that share it and for nobody else:
  *   uplink.c          life, time, facts
- *   uplink_session.c  connection, hello and welcome: who speaks, and the core's word
+ *   uplink_link.c     which broker, when: dials, leaves, probes; keep-alive, proxy
+ *   uplink_session.c  hello and welcome: who speaks, and the core's word
  *   uplink_send.c     what goes next, as which frame, and what the broker has confirmed
  *   uplink_ack.c      the core's acknowledgements become entries of the log
  *   uplink_gate.c     how many bytes may leave now
@@ -11,8 +12,11 @@
 #include "agent/gather.h"
 #include "agent/uplink.h"
 #include "federation/channel.h"
+#include "federation/keepalive.h"
+#include "federation/reconnect.h"
 #include "federation/shaper.h"
 #include "platform/mqtt.h"
+#include "platform/probe.h"
 
 #define UPLINK_RETRY_MS 1000u
 #define UPLINK_ON_WAY_MAX 20u         /* publishes that the broker has not confirmed */
@@ -47,11 +51,17 @@ struct uplink_gate {
 
 struct uplink_meter {
     struct ledger ledger;
-    struct conn_wire seen; /* settled so far, all connections */
-    bool connected;        /* the broker has taken this one: what is before is its handshake */
+    struct conn_wire seen, probed; /* settled so far: all connections, all probes that are over */
+    bool connected;                /* the broker has taken this one: what is before is its handshake */
     struct budget_used used, told;
     struct window_rule rule;
     bool held[CHANNEL_COUNT];
+};
+
+struct uplink_endpoint {
+    char address[LIMIT_ADDRESS_BYTES + 1];
+    struct conn_session *session; /* NULL: plain */
+    struct keepalive keepalive;
 };
 
 struct uplink {
@@ -69,24 +79,41 @@ struct uplink {
     grey_epoch epoch;
     uint64_t session, gather_session, message_id;
     uint64_t hello_ms, hello_wait_ms, patience_ms, acks_proposed_ms;
-    uint32_t hellos; /* on this connection without a welcome */
     struct uplink_stream streams[CHANNEL_COUNT];
     struct channel_turns turns;
     struct channel_pace pace;
-    uint64_t reconnect_hello_wait_ms;
     struct uplink_on_way on_way[UPLINK_ON_WAY_MAX];
     uint32_t on_way_count;
     struct builder frame; /* built and not yet taken by the MQTT client */
     enum event_channel frame_channel;
     grey_seq frame_to;
-    struct loop_timer timer, ack_timer;
+    struct reconnect reconnect;
+    struct uplink_endpoint endpoints[UPLINK_ENDPOINTS_MAX];
+    char proxy_address[LIMIT_ADDRESS_BYTES + 1], proxy_auth[LIMIT_PATH_BYTES + 1];
+    struct conn_proxy proxy; /* address NULL: none */
+    struct probe probe;
+    struct loop_timer timer, link_timer, ack_timer;
     int64_t last_contact_ms;
-    char last_error[160];
+    char last_error[UPLINK_ERROR_BYTES];
 };
 
 /* --- uplink.c ------------------------------------------------------------------------------------------------------------------------- */
 struct state *uplink_state(const struct uplink *u);
 void uplink_note_error(struct uplink *u, const char *text);
+
+/* --- uplink_link.c -------------------------------------------------------------------------------------------------------------------- */
+bool uplink_link_begin(struct uplink *u, struct fault *f);
+void uplink_link_end(struct uplink *u);
+void uplink_link_start(struct uplink *u);
+void uplink_link_stop(struct uplink *u);
+void uplink_link_plan(struct uplink *u); /* sets the timer anew, after anything that may change the policy's mind */
+void uplink_link_connected(struct uplink *u);
+void uplink_link_hello(struct uplink *u);    /* the core's welcome is awaited, from now on */
+void uplink_link_answered(struct uplink *u); /* the core has answered */
+void uplink_link_stage(void *uplink, enum mqtt_stage s);
+void uplink_link_closed(void *uplink, const char *why);
+void uplink_link_moved(void *uplink, bool heard);
+void uplink_link_facts(const struct uplink *u, struct uplink_facts *out);
 
 /* --- uplink_session.c ----------------------------------------------------------------------------------------------------------------- */
 extern const struct mqtt_events uplink_session_events;

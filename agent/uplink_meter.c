@@ -40,6 +40,18 @@ void uplink_meter_register(void) {
 
 /* --- counting ------------------------------------------------------------------------------------------------------------------------- */
 
+static void settle_probes(struct uplink *u) {
+    struct uplink_meter *m = &u->meter;
+    uint64_t up = u->probe.wire.out_bytes - m->probed.out_bytes, down = u->probe.wire.in_bytes - m->probed.in_bytes;
+    m->probed = u->probe.wire;
+    if (up + down > 0) {
+        budget_spend(&m->used, up + down);
+        ledger_direct(&m->ledger, LEDGER_UP, LEDGER_HANDSHAKES, up);
+        ledger_direct(&m->ledger, LEDGER_DOWN, LEDGER_HANDSHAKES, down);
+        shaper_debit(&u->gate.shaper, now_monotonic_us(), up);
+    }
+}
+
 void uplink_meter_settle(struct uplink *u) {
     struct uplink_meter *m = &u->meter;
     struct conn_wire w;
@@ -48,6 +60,7 @@ void uplink_meter_settle(struct uplink *u) {
     uint64_t resent = w.resent_bytes - m->seen.resent_bytes;
     m->seen = w;
     uplink_gate_settle(u, &w);
+    settle_probes(u);
     if (up == 0 && down == 0) {
         return;
     }

@@ -11,19 +11,16 @@
 
 #define HELLO_MS_MIN 3000u /* the core has not welcomed us: say hello again; doubled each time up to the maximum */
 #define HELLO_MS_MAX 300000u
-#define HELLOS_PER_ENDPOINT 3u /* then another broker is tried, if there is one */
-#define HELLOS_PER_CONNECT 12u /* and the same one anew after so many, in case it has lost our subscription */
-#define RESYNC_PAUSE_MS 2000u  /* a hello so fresh answers the core's wish for one */
+#define RESYNC_PAUSE_MS 2000u /* a hello so fresh answers the core's wish for one */
 
 static struct metric link_up = METRIC_GAUGE("grey_federation_link_up", "1 while the core has welcomed this session.");
 static struct metric rolled_back =
     METRIC_GAUGE("grey_federation_rolled_back", "1 while the core holds events that this site does not know (see the log).");
 static struct metric refusals =
     METRIC_COUNTER("grey_federation_refused_messages_total", "Messages from the core's side that could not be read.");
-static struct metric connects = METRIC_COUNTER("grey_federation_connects_total", "Connections to the broker.");
 
 void uplink_session_register(void) {
-    struct metric *const all[] = {&link_up, &rolled_back, &refusals, &connects};
+    struct metric *const all[] = {&link_up, &rolled_back, &refusals};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         metrics_register(all[i]);
     }
@@ -37,7 +34,7 @@ void uplink_session_refused(void) {
 
 void uplink_session_end(struct uplink *u) {
     if (u->welcomed) {
-        log_info("uplink", "down", "endpoint=%s %s", mqtt_endpoint(u->mqtt), u->last_error);
+        log_info("uplink", "down", "endpoint=%s %s", mqtt_address(u->mqtt), u->last_error);
     }
     u->welcomed = false;
     u->session++;
@@ -74,7 +71,6 @@ void uplink_session_hello(struct uplink *u) {
         u->hello_ms = loop_now_ms(u->x.loop);
         u->hello_wait_ms = u->hello_wait_ms * 2 > HELLO_MS_MAX ? HELLO_MS_MAX : u->hello_wait_ms * 2;
         u->hello_wait_ms -= u->hello_wait_ms * chance / 1024; /* up to a quarter less, so that sites do not speak in chorus */
-        u->hellos++;
     }
     builder_free(&b);
 }
@@ -83,31 +79,22 @@ void uplink_session_again(struct uplink *u, const char *why) {
     uplink_note_error(u, why);
     uplink_session_end(u);
     u->hello_due = true;
+    uplink_link_hello(u);
     uplink_session_hello(u);
 }
 
 static void on_connected(void *context) {
     struct uplink *u = context;
     char filter[TOPIC_BYTES_MAX];
-    metrics_add(&connects, 0, 1);
     uplink_meter_connected(u);
+    uplink_link_connected(u);
     (void)snprintf(filter, sizeof filter, TOPIC_PREFIX "%s/down/#", u->site);
     (void)mqtt_subscribe(u->mqtt, filter); /* before the hello, so that the welcome finds us */
     u->on_way_count = 0;
     channel_pace_begin(&u->pace, u->gate.shaper.limit_bytes_per_s);
     u->hello_due = true;
-    u->hello_wait_ms = u->reconnect_hello_wait_ms > 0 ? u->reconnect_hello_wait_ms : HELLO_MS_MIN / 2;
-    u->reconnect_hello_wait_ms = 0;
-    u->hellos = 0;
+    u->hello_wait_ms = HELLO_MS_MIN / 2;
     uplink_session_hello(u);
-}
-
-static void on_closed(void *context, const char *why) {
-    struct uplink *u = context;
-    uplink_note_error(u, why);
-    uplink_meter_closed(u);
-    log_limited(LOG_WARN, "uplink", "closed", "endpoint=%s %s", mqtt_endpoint(u->mqtt), why);
-    uplink_session_end(u);
 }
 
 /* --- the core's word ------------------------------------------------------------------------------------------------------------------ */
@@ -136,17 +123,18 @@ static void take_welcome(struct uplink *u, const struct sync_welcome *w) {
     }
     if (knows_more(u, w)) {
         u->hello_wait_ms = HELLO_MS_MAX;
+        uplink_link_answered(u); /* another broker leads to the same core */
         log_error("uplink", "rolled-back", "%s", u->last_error);
         return;
     }
     u->welcomed = true;
+    uplink_link_answered(u);
     node_core_time(u->node, w->time_ms);
     u->hello_due = false;
-    u->hellos = 0;
     u->hello_wait_ms = HELLO_MS_MIN / 2;
     u->last_error[0] = 0;
     metrics_set(&link_up, 0, 1);
-    log_info("uplink", "up", "endpoint=%s epoch=%" PRIu64, mqtt_endpoint(u->mqtt), u->epoch);
+    log_info("uplink", "up", "endpoint=%s epoch=%" PRIu64, mqtt_address(u->mqtt), u->epoch);
     for (int i = 0; i < CHANNEL_COUNT; i++) {
         struct channel_facts f;
         struct uplink_stream *s = &u->streams[i];
@@ -218,7 +206,9 @@ static void on_writable(void *context) {
 }
 
 const struct mqtt_events uplink_session_events = {.connected = on_connected,
-                                                  .closed = on_closed,
+                                                  .closed = uplink_link_closed,
+                                                  .stage = uplink_link_stage,
+                                                  .moved = uplink_link_moved,
                                                   .message = on_message,
                                                   .published = uplink_send_published,
                                                   .writable = on_writable};
@@ -229,16 +219,8 @@ void uplink_session_look(struct uplink *u, uint64_t now_ms) {
     if (u->welcomed || u->hello_due || !mqtt_connected(u->mqtt) || now_ms < u->hello_ms + u->hello_wait_ms) {
         return;
     }
-    uint32_t enough = u->o.endpoint_count > 1 ? HELLOS_PER_ENDPOINT : HELLOS_PER_CONNECT;
-    bool known = metrics_value(&rolled_back, 0) != 0; /* it did answer, and said why it cannot welcome this site */
-    const char *why = "connected to the broker, but the core does not answer";
-    if (!known) {
-        uplink_note_error(u, why);
+    if (metrics_value(&rolled_back, 0) == 0) { /* else it did answer, and said why it cannot welcome this site */
+        uplink_note_error(u, "connected to the broker, but the core does not answer");
     }
-    if (u->hellos >= enough && !known) {
-        u->reconnect_hello_wait_ms = u->hello_wait_ms;
-        mqtt_give_up(u->mqtt, why);
-    } else {
-        u->hello_due = true;
-    }
+    u->hello_due = true;
 }

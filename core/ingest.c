@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/dialler.h"
 #include "federation/frame.h"
 #include "include/grey/must.h"
 #include "platform/log.h"
@@ -29,6 +30,7 @@ struct ingest {
     struct conn_context x;
     struct worker *storage;
     struct mqtt *mqtt;
+    struct dialler dialler;
     struct reply *replies;
     uint32_t reply_count;
     uint64_t message_id;
@@ -380,8 +382,9 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
 
 static void on_connected(void *context) {
     struct ingest *g = context;
+    dialler_connected(&g->dialler);
     metrics_set(&broker_up, 0, 1);
-    log_info("ingest", "connected", "broker=%s", mqtt_endpoint(g->mqtt));
+    log_info("ingest", "connected", "broker=%s", mqtt_address(g->mqtt));
     (void)mqtt_subscribe(g->mqtt, TOPIC_PREFIX "+/up/#");
     update_hold(g);
     resync_begin(g);
@@ -389,9 +392,10 @@ static void on_connected(void *context) {
 
 static void on_closed(void *context, const char *why) {
     struct ingest *g = context;
+    dialler_closed(&g->dialler);
     metrics_set(&broker_up, 0, 0);
     g->reply_count = 0; /* sites ask again with their next hello */
-    log_limited(LOG_WARN, "ingest", "closed", "broker=%s %s", mqtt_endpoint(g->mqtt), why);
+    log_limited(LOG_WARN, "ingest", "closed", "broker=%s %s", mqtt_address(g->mqtt), why);
 }
 
 static void on_published(void *context, int id, const char *refusal) {
@@ -401,8 +405,17 @@ static void on_published(void *context, int id, const char *refusal) {
     }
 }
 
-static const struct mqtt_events mqtt_events = {
-    .connected = on_connected, .closed = on_closed, .message = on_message, .published = on_published, .writable = on_writable};
+static void on_stage(void *context, enum mqtt_stage s) {
+    struct ingest *g = context;
+    dialler_stage(&g->dialler, s);
+}
+
+static const struct mqtt_events mqtt_events = {.stage = on_stage,
+                                               .connected = on_connected,
+                                               .closed = on_closed,
+                                               .message = on_message,
+                                               .published = on_published,
+                                               .writable = on_writable};
 
 struct ingest *ingest_new(const struct conn_context *x, const struct ingest_options *o, struct worker *storage, struct fault *f) {
     struct metric *const all[] = {&taken_events, &repeated, &unreadable, &refused,     &rolled_back,
@@ -418,27 +431,22 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
     }
     g->x = *x;
     g->storage = storage;
-    struct mqtt_options m = {.endpoints = o->endpoints,
-                             .endpoint_count = o->endpoint_count,
-                             .tls = o->tls,
-                             .client_id = o->client_id,
-                             .socket_dir = o->socket_dir,
-                             .keepalive_s = KEEPALIVE_S,
-                             .inflight_max = 20};
+    struct mqtt_options m = {.client_id = o->client_id, .socket_dir = o->socket_dir, .inflight_max = 20};
     g->mqtt = mqtt_new(x, &m, &mqtt_events, g, f);
     if (g->mqtt == NULL) {
         mem_free(g->replies);
         mem_free(g);
         return NULL;
     }
-    mqtt_start(g->mqtt);
+    dialler_init(&g->dialler, x, g->mqtt, o->tls, o->endpoints, o->endpoint_count, KEEPALIVE_S);
+    dialler_start(&g->dialler);
     return g;
 }
 
 void ingest_stop(struct ingest *g) {
     if (g != NULL) {
         g->stopping = true;
-        mqtt_stop(g->mqtt);
+        dialler_stop(&g->dialler);
     }
 }
 

@@ -54,8 +54,8 @@ void keepalive_heard(struct keepalive *k, uint64_t now_ms) {
     k->moved_ms = now_ms;
 }
 
-void keepalive_end(struct keepalive *k, uint64_t now_ms) {
-    if (k->up && k->asked && k->silence_ms >= SILENCE_S_MIN * 1000ull) {
+void keepalive_end(struct keepalive *k, uint64_t now_ms, bool broken) {
+    if (broken && k->up && k->asked && k->silence_ms >= SILENCE_S_MIN * 1000ull) {
         uint64_t silence_s = k->silence_ms / 1000;
         k->suspect_s = silence_s > k->max_s ? k->max_s : (uint32_t)silence_s;
         k->suspect_ms = now_ms;

@@ -30,6 +30,7 @@ void keepalive_init(struct keepalive *k, uint32_t max_s);
 void keepalive_begin(struct keepalive *k, uint64_t now_ms); /* a new connection stands */
 void keepalive_spoke(struct keepalive *k, uint64_t now_ms); /* bytes left that the other side answers */
 void keepalive_heard(struct keepalive *k, uint64_t now_ms);
-void keepalive_end(struct keepalive *k, uint64_t now_ms); /* the connection is gone, for whatever reason */
+/* The connection is gone.  broken: not by our own will. */
+void keepalive_end(struct keepalive *k, uint64_t now_ms, bool broken);
 
 #endif

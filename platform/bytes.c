@@ -178,6 +178,18 @@ void builder_add_str(struct builder *b, const char *text) {
     builder_add(b, bytes_str(text));
 }
 
+void builder_add_base64(struct builder *b, struct bytes v) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for (size_t i = 0; i < v.size; i += 3) {
+        size_t have = v.size - i < 3 ? v.size - i : 3;
+        uint32_t group =
+            (uint32_t)v.data[i] << 16 | (have > 1 ? (uint32_t)v.data[i + 1] << 8 : 0) | (have > 2 ? v.data[i + 2] : 0u);
+        uint8_t four[4] = {(uint8_t)digits[group >> 18], (uint8_t)digits[group >> 12 & 63],
+                           have > 1 ? (uint8_t)digits[group >> 6 & 63] : '=', have > 2 ? (uint8_t)digits[group & 63] : '='};
+        builder_add(b, bytes_of(four, sizeof four));
+    }
+}
+
 void builder_addf(struct builder *b, const char *format, ...) {
     char text[512];
     va_list args;

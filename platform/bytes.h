@@ -75,6 +75,7 @@ void builder_reset(struct builder *b); /* empties, keeps the memory, clears the 
 void builder_add(struct builder *b, struct bytes part);
 void builder_add_byte(struct builder *b, uint8_t byte);
 void builder_add_str(struct builder *b, const char *text);
+void builder_add_base64(struct builder *b, struct bytes v); /* RFC 4648, 4, padded, one line */
 void builder_addf(struct builder *b, const char *format, ...) __attribute__((format(printf, 2, 3)));
 uint8_t *builder_room(struct builder *b,
                       size_t size); /* lends `size` appended bytes to fill in, until the next call; NULL on error */

@@ -24,7 +24,7 @@ void conn_free_if_unheld(struct conn *c) {
     }
     builder_free(&c->in);
     builder_free(&c->out);
-    mem_free(c->dialling);
+    conn_dialled(c);
     mem_free(c->names);
     mem_free(c->peer_address);
     mem_free(c);
@@ -87,7 +87,8 @@ void conn_open_timeout(void *context) {
         conn_connect_next(c);
         return;
     }
-    conn_fail(c, c->state == CONN_HANDSHAKE || c->state == CONN_GREETED ? E_TLS : E_CONNECT, "no answer in time");
+    conn_fail(c, c->state == CONN_HANDSHAKE || c->state == CONN_GREETED ? E_TLS : E_CONNECT,
+              c->state == CONN_PROXY ? "the proxy does not answer in time" : "no answer in time");
 }
 
 bool conn_watch(struct conn *c, uint32_t events) {
@@ -424,8 +425,7 @@ void conn_opened(struct conn *c) {
     if (c->ssl != NULL) {
         conn_tls_opened(c);
     }
-    mem_free(c->dialling);
-    c->dialling = NULL;
+    conn_dialled(c);
     loop_timer_cancel(c->x.loop, &c->timer);
     c->depth++;
     bool finishing = c->finishing; /* asked for before it was open */
@@ -460,6 +460,10 @@ static void on_ready(void *context, uint32_t events) {
         } else {
             conn_fail_errno(c, E_CONNECT, "connect");
         }
+        return;
+    }
+    if (c->state == CONN_PROXY) {
+        conn_proxy_read(c);
         return;
     }
     if (c->state == CONN_GREETED) {

@@ -14,6 +14,8 @@ struct conn;
 struct conn_tls; /* certificates and key of this side; shared by many conns */
 struct conn_listener;
 
+struct conn_session;
+
 struct conn_context {
     struct loop *loop;
     struct worker *crypto;
@@ -24,8 +26,25 @@ struct conn_context {
 struct conn_tls *conn_tls_new(const char *ca_path, const char *cert_path, const char *key_path, struct fault *f);
 void conn_tls_free(struct conn_tls *t);
 
+/* Client: this side offers the name by ALPN (RFC 7301) on the conns that ask for it (conn_options.offer).  protocol: kept by reference.
+ * Before the first dial. */
+enum grey_error conn_tls_offer(struct conn_tls *t, const char *protocol, struct fault *f);
+
+/* Where a TLS client keeps what it needs to come back to one server without a full handshake (RFC 5077), in memory, for a day at most.
+ * The server's certificate was checked when the session began and is not checked again meanwhile.  One conn at a time. */
+struct conn_session *conn_session_new(void);
+void conn_session_free(struct conn_session *s);          /* NULL is allowed; after the conn that uses it */
+bool conn_session_resumed(const struct conn_session *s); /* the last handshake was a short one */
+
+/* An HTTP proxy to dial through (CONNECT, RFC 9110, 9.3.6).  It resolves the name of the other side. */
+struct conn_proxy {
+    const char *address;   /* "host:port" */
+    const char *auth_path; /* a file with one line "user:password", read at each dial; NULL or "": none */
+};
+
 struct conn_events {
-    void (*on_open)(void *context, struct conn *c); /* connected, and the handshake is done where there is TLS */
+    void (*on_reached)(void *context, struct conn *c); /* client with TLS: the other side took the connection; may be NULL */
+    void (*on_open)(void *context, struct conn *c);    /* connected, and the handshake is done where there is TLS */
     /* Bytes arrived: `in` is all that is not consumed yet (borrowed).  Returns how many bytes are used up; the rest is kept and shown
      * again with what follows.  More than input_limit_bytes unconsumed closes with E_TOO_LARGE. */
     size_t (*on_bytes)(void *context, struct conn *c, struct bytes in);
@@ -39,12 +58,16 @@ struct conn_options {
     const char *expected_host;  /* TLS client: the DNS name the certificate must hold; NULL: the caller judges conn_peer_uri */
     size_t input_limit_bytes;
     size_t output_limit_bytes;
-    uint32_t open_timeout_ms; /* connect and handshake; 0: 10 s */
+    uint32_t open_timeout_ms;       /* connect, proxy and handshake; 0: 10 s */
+    uint32_t handshake_timeout_ms;  /* client: the handshake has so long for itself; 0: what is left of the other */
+    const struct conn_proxy *proxy; /* NULL: none; borrowed until the conn is open */
+    struct conn_session *session;   /* TLS client; NULL: each handshake is a full one; borrowed until the conn is closed */
+    bool offer;                     /* TLS client: ALPN, see conn_tls_offer */
     const struct conn_events *events;
     void *context;
 };
 
-/* address: "host:port", "[v6]:port", ":port" (all addresses, to listen) or "unix:/path".  Copies options and strings. */
+/* address: "host:port", "[v6]:port", ":port" (all addresses, to listen) or "unix:/path".  Copies options and strings, borrows the rest. */
 struct conn *conn_dial(const struct conn_context *x, const char *address, const struct conn_options *o, struct fault *f);
 
 /* accepted: called for each connection before its handshake; fills o for it (o->events must be set) and returns true, or false to
@@ -87,6 +110,8 @@ struct conn_wire {
     uint64_t unsent_bytes; /* payload that waits in the socket */
 };
 bool conn_wired(const struct conn *c, struct conn_wire *out);
+/* Adds what c carried so far to sum, whose segment and header become those of c. */
+void conn_wire_add(struct conn_wire *sum, const struct conn *c);
 /* The socket takes no more while so much of it waits there unsent; 0: as much as the system allows. */
 void conn_set_unsent_max(struct conn *c, uint32_t bytes);
 

@@ -1,7 +1,8 @@
-/* conn_core.h: the inside of a conn, for the three sources that share it and for nobody else:
+/* conn_core.h: the inside of a conn, for the sources that share it and for nobody else:
  *   conn.c       its life, bytes in and out, the end
  *   conn_tls.c   certificates, handshake, records; the only one that knows mbedTLS
  *   conn_open.c  dialling and listening
+ *   conn_proxy.c asking an HTTP proxy for the way
  *   conn_wire.c  what the network carries */
 #ifndef PLATFORM_CONN_CORE_H
 #define PLATFORM_CONN_CORE_H
@@ -16,8 +17,16 @@ struct mbedtls_ssl_context;
 
 #define CONN_READ_BYTES (32u * 1024u) /* one recv; holds a whole TLS record */
 #define TARGETS_MAX 4u
+#define CONN_PROXY_ANSWER_BYTES 8192u /* head of its answer, at most */
 
-enum conn_state { CONN_RESOLVING, CONN_CONNECTING, CONN_GREETED, CONN_HANDSHAKE, CONN_OPEN }; /* GREETED: TLS, no byte came yet */
+enum conn_state {
+    CONN_RESOLVING,
+    CONN_CONNECTING,
+    CONN_PROXY,
+    CONN_GREETED,
+    CONN_HANDSHAKE,
+    CONN_OPEN
+}; /* GREETED: TLS, no byte came yet */
 
 /* What only a conn needs that is being opened by us; freed when it is open. */
 struct dialling {
@@ -25,6 +34,7 @@ struct dialling {
     socklen_t target_sizes[TARGETS_MAX];
     uint32_t target_count, target_next;
     char host[ADDRESS_HOST_BYTES], port[ADDRESS_PORT_BYTES], expected_host[ADDRESS_HOST_BYTES];
+    struct builder proxy_answer;
 };
 
 struct peer_names {
@@ -108,6 +118,12 @@ const char *conn_tls_text(int code, char text[128]);
 /* --- conn_open.c ---------------------------------------------------------------------------------------------------------------------- */
 void conn_connect_next(struct conn *c);
 void conn_connected(struct conn *c);
+void conn_reached(struct conn *c);        /* the other side itself, past the proxy */
+void conn_dialled(struct conn *c);        /* frees what only dialling needs */
 void conn_leave_listener(struct conn *c); /* open, closed or failed: its listener need not look after it any more */
+
+/* --- conn_proxy.c --------------------------------------------------------------------------------------------------------------------- */
+void conn_proxy_ask(struct conn *c);
+void conn_proxy_read(struct conn *c); /* the socket has something to say: conn_reached, or the end */
 
 #endif

@@ -13,15 +13,35 @@
 #define ACCEPT_PAUSE_MS 100u /* when the process has no descriptors left */
 #define WAITING_MAX 64u      /* accepted and not open yet, per listener: a TLS handshake holds 36 KiB */
 
-void conn_connected(struct conn *c) {
+void conn_reached(struct conn *c) {
     if (c->o.tls == NULL) {
         conn_opened(c);
-    } else if (c->client) {
-        loop_timer_set(c->x.loop, &c->timer, c->deadline_ms);
+        return;
+    }
+    if (c->o.handshake_timeout_ms > 0) {
+        c->deadline_ms = loop_now_ms(c->x.loop) + c->o.handshake_timeout_ms;
+    }
+    loop_timer_set(c->x.loop, &c->timer, c->deadline_ms);
+    c->depth++;
+    if (c->o.events->on_reached != NULL) {
+        c->o.events->on_reached(c->o.context, c);
+    }
+    if (!c->dead && !c->shut) {
         conn_tls_start(c);
-    } else {
+    }
+    c->depth--;
+    conn_free_if_unheld(c);
+}
+
+void conn_connected(struct conn *c) {
+    if (!c->client && c->o.tls != NULL) {
         c->state = CONN_GREETED;
         (void)conn_watch(c, EPOLLIN | EPOLLRDHUP); /* a stranger costs little until it says something */
+    } else if (c->client && c->o.proxy != NULL) {
+        loop_timer_set(c->x.loop, &c->timer, c->deadline_ms);
+        conn_proxy_ask(c);
+    } else {
+        conn_reached(c);
     }
 }
 
@@ -118,7 +138,8 @@ static enum grey_error prepare_dial(struct conn *c, const char *address, struct 
         memcpy(d->expected_host, c->o.expected_host, strlen(c->o.expected_host) + 1);
         c->o.expected_host = d->expected_host;
     }
-    if (address_is_unix(address)) {
+    builder_init(&d->proxy_answer, CONN_PROXY_ANSWER_BYTES);
+    if (address_is_unix(address) && c->o.proxy == NULL) {
         struct sockaddr_un u;
         enum grey_error err = address_unix(address, &u, f);
         if (err == E_OK) {
@@ -128,7 +149,7 @@ static enum grey_error prepare_dial(struct conn *c, const char *address, struct 
         }
         return err;
     }
-    enum grey_error err = address_split(address, d->host, d->port, f);
+    enum grey_error err = address_split(c->o.proxy != NULL ? c->o.proxy->address : address, d->host, d->port, f);
     if (err == E_OK) {
         resolve(c, AI_NUMERICHOST);
     }
@@ -150,6 +171,14 @@ struct conn *conn_dial(const struct conn_context *x, const char *address, const 
     c->timer.fire = start_dial;
     loop_timer_after(x->loop, &c->timer, 0);
     return c;
+}
+
+void conn_dialled(struct conn *c) {
+    if (c->dialling != NULL) {
+        builder_free(&c->dialling->proxy_answer);
+        mem_free(c->dialling);
+        c->dialling = NULL;
+    }
 }
 
 /* --- listening ------------------------------------------------------------------------------------------------------------------------------- */

@@ -13,8 +13,11 @@
 #include "include/grey/must.h"
 #include "platform/keys.h"
 
+#define SESSION_MS_MAX 86400000u /* then the server shows its certificate again */
+
 struct conn_tls {
-    mbedtls_ssl_config client, server;
+    mbedtls_ssl_config client, server, offering; /* offering: as client, with ALPN; only with protocols[0] set */
+    const char *protocols[2];
     mbedtls_x509_crt ca, own;
     mbedtls_pk_context key;
 };
@@ -43,7 +46,8 @@ static int configure(struct conn_tls *t, mbedtls_ssl_config *c, int endpoint) {
     mbedtls_ssl_conf_ciphersuites(c, suites);
     mbedtls_ssl_conf_curves(c, curves);
     mbedtls_ssl_conf_renegotiation(c, MBEDTLS_SSL_RENEGOTIATION_DISABLED);
-    mbedtls_ssl_conf_session_tickets(c, MBEDTLS_SSL_SESSION_TICKETS_DISABLED);
+    mbedtls_ssl_conf_session_tickets(c, endpoint == MBEDTLS_SSL_IS_CLIENT ? MBEDTLS_SSL_SESSION_TICKETS_ENABLED
+                                                                          : MBEDTLS_SSL_SESSION_TICKETS_DISABLED);
     mbedtls_ssl_conf_authmode(c, MBEDTLS_SSL_VERIFY_REQUIRED);
     mbedtls_ssl_conf_rng(c, keys_rng, NULL); /* no generator state is shared between loop and crypto worker */
     mbedtls_ssl_conf_ca_chain(c, &t->ca, NULL);
@@ -59,6 +63,7 @@ struct conn_tls *conn_tls_new(const char *ca_path, const char *cert_path, const 
     }
     mbedtls_ssl_config_init(&t->client);
     mbedtls_ssl_config_init(&t->server);
+    mbedtls_ssl_config_init(&t->offering);
     mbedtls_x509_crt_init(&t->ca);
     mbedtls_x509_crt_init(&t->own);
     mbedtls_pk_init(&t->key);
@@ -86,12 +91,88 @@ void conn_tls_free(struct conn_tls *t) {
     if (t != NULL) {
         mbedtls_ssl_config_free(&t->client);
         mbedtls_ssl_config_free(&t->server);
+        mbedtls_ssl_config_free(&t->offering);
         mbedtls_x509_crt_free(&t->ca);
         mbedtls_x509_crt_free(&t->own);
         mbedtls_pk_free(&t->key);
         mem_free(t);
     }
 }
+
+enum grey_error conn_tls_offer(struct conn_tls *t, const char *protocol, struct fault *f) {
+    char text[128];
+    must(t->protocols[0] == NULL);
+    int code = configure(t, &t->offering, MBEDTLS_SSL_IS_CLIENT);
+    t->protocols[0] = protocol;
+    code = code != 0 ? code : mbedtls_ssl_conf_alpn_protocols(&t->offering, t->protocols);
+    return code == 0 ? E_OK : fault_set(f, E_TLS, "ALPN '%.40s': %s", protocol, conn_tls_text(code, text));
+}
+
+/* --- sessions that are resumed ---------------------------------------------------------------------------------------------------------- */
+
+struct conn_session {
+    mbedtls_ssl_session kept; /* nothing in it when born_ms is 0 */
+    uint64_t born_ms;         /* of its full handshake */
+    bool resumed;
+};
+
+struct conn_session *conn_session_new(void) {
+    struct conn_session *s = mem_new(1, sizeof *s);
+    if (s != NULL) {
+        mbedtls_ssl_session_init(&s->kept);
+    }
+    return s;
+}
+
+static void forget_session(struct conn_session *s) {
+    mbedtls_ssl_session_free(&s->kept); /* wipes it, and is an init as well */
+    s->born_ms = 0;
+}
+
+void conn_session_free(struct conn_session *s) {
+    if (s != NULL) {
+        forget_session(s);
+        mem_free(s);
+    }
+}
+
+bool conn_session_resumed(const struct conn_session *s) {
+    return s->resumed;
+}
+
+static int offer_session(struct conn *c) {
+    struct conn_session *s = c->o.session;
+    if (s == NULL || !c->client) {
+        return 0;
+    }
+    s->resumed = false;
+    if (s->born_ms != 0 && loop_now_ms(c->x.loop) >= s->born_ms + SESSION_MS_MAX) {
+        forget_session(s);
+    }
+    return s->born_ms == 0 ? 0 : mbedtls_ssl_set_session(c->ssl, &s->kept);
+}
+
+/* A resumed session has the master secret of the one before. */
+static void keep_session(struct conn *c) {
+    struct conn_session *s = c->o.session;
+    mbedtls_ssl_session fresh;
+    if (s == NULL || !c->client) {
+        return;
+    }
+    mbedtls_ssl_session_init(&fresh);
+    if (mbedtls_ssl_get_session(c->ssl, &fresh) == 0) {
+        s->resumed = s->born_ms != 0 && memcmp(fresh.master, s->kept.master, sizeof fresh.master) == 0;
+        uint64_t born_ms = s->resumed ? s->born_ms : loop_now_ms(c->x.loop) + 1;
+        mbedtls_ssl_session_free(&s->kept);
+        s->kept = fresh; /* with the newest ticket */
+        s->born_ms = born_ms;
+    } else {
+        mbedtls_ssl_session_free(&fresh);
+        forget_session(s);
+    }
+}
+
+/* --- names of the other side ----------------------------------------------------------------------------------------------------------- */
 
 static void copy_slice(char *out, size_t out_size, const unsigned char *data, size_t size) {
     size = size < out_size - 1 ? size : out_size - 1;
@@ -259,6 +340,9 @@ static void handshake_done(struct worker_job *job) {
     } else if (c->job_result == MBEDTLS_ERR_SSL_WANT_WRITE) {
         (void)conn_watch(c, EPOLLOUT | EPOLLRDHUP);
     } else if (c->job_result != 0) {
+        if (c->o.session != NULL && c->client) {
+            forget_session(c->o.session); /* perhaps it was that: the next handshake is a full one */
+        }
         uint32_t flags = mbedtls_ssl_get_verify_result(c->ssl);
         enum grey_error why = E_TLS;
         if (flags != 0 && flags != UINT32_MAX) {
@@ -276,6 +360,7 @@ static void handshake_done(struct worker_job *job) {
         conn_fail(c, why, detail);
     } else {
         read_peer(c);
+        keep_session(c);
         conn_opened(c);
     }
 }
@@ -300,10 +385,12 @@ void conn_tls_start(struct conn *c) {
         return;
     }
     mbedtls_ssl_init(c->ssl);
-    int code = mbedtls_ssl_setup(c->ssl, c->client ? &c->o.tls->client : &c->o.tls->server);
+    bool offers = c->o.offer && c->o.tls->protocols[0] != NULL;
+    int code = mbedtls_ssl_setup(c->ssl, !c->client ? &c->o.tls->server : offers ? &c->o.tls->offering : &c->o.tls->client);
     if (code == 0 && c->client) { /* NULL is said as well: later versions refuse a client that has not said which name it means */
         code = mbedtls_ssl_set_hostname(c->ssl, c->o.expected_host);
     }
+    code = code != 0 ? code : offer_session(c);
     if (code != 0) {
         conn_fail(c, E_TLS, conn_tls_text(code, text));
         return;

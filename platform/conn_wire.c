@@ -38,6 +38,16 @@ bool conn_wired(const struct conn *c, struct conn_wire *out) {
     return true;
 }
 
+void conn_wire_add(struct conn_wire *sum, const struct conn *c) {
+    struct conn_wire w;
+    if (conn_wired(c, &w)) {
+        w.in_bytes += sum->in_bytes;
+        w.out_bytes += sum->out_bytes;
+        w.resent_bytes += sum->resent_bytes;
+        *sum = w;
+    }
+}
+
 void conn_set_unsent_max(struct conn *c, uint32_t bytes) {
     int most = bytes == 0 || bytes > INT32_MAX ? -1 : (int)bytes; /* as unsigned, -1 is no bound */
     if (c->fd >= 0) {

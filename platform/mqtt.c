@@ -1,11 +1,8 @@
 #include "platform/mqtt.h"
 
 #include <arpa/inet.h>
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <mosquitto.h>
-#include <mqtt_protocol.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,84 +13,43 @@
 #include "include/grey/limits.h"
 #include "include/grey/must.h"
 #include "platform/keys.h"
-#include "platform/log.h"
+#include "platform/mqtt_library.h"
 
-#define ENDPOINTS_MAX 8u
-#define RETRY_MS_MIN 500u
-#define RETRY_MS_MAX 60000u
+#define DIAL_MS 12000u                 /* name, TCP and proxy */
+#define HANDSHAKE_MS 25000u            /* enough for 9.6 kbit/s with a round trip of 3 s */
 #define MISC_MS 2000u                  /* libmosquitto's keep-alive wants to be looked at now and then */
 #define PUMP_BYTES 8192u               /* small, so that what goes first is decided by our owner and not in a socket */
 #define OUTPUT_BYTES_MAX (64u * 1024u) /* towards the broker; above it the pump stops reading */
 #define INPUT_BYTES_MAX (4u * 1024u * 1024u)
-#define STALL_MS_MIN 8000u /* a confirmation is due and no byte has moved for so long: the path is dead */
+#define STALL_MS_MIN 8000u /* an answer is due and no byte has moved for so long: the path is dead */
 #define STALL_MS_MAX 30000u
 #define STALL_FACTOR 4u /* times the slowest confirmation of this connection */
 #define ALIASES_MAX 4u  /* topics that are sent as a number after the first time */
 #define INFLIGHT_MAX 64u
 #define TOPIC_ROOM 128u
+#define PINGREQ 0xc0u /* first bytes of packets */
+#define PUBACK 0x40u
+#define PUBACK_BYTES_MAX 6u
 #define PACKET_OVERHEAD_BYTES 192u /* MQTT header, topic and properties, at most */
 #define PAYLOAD_BYTES_MAX (LIMIT_FRAME_PAYLOAD_BYTES + 64u)
-
-/* The functions of libmosquitto that are used, looked up by name. */
-#define LIBRARY(X)                                                                                                                 \
-    X(int, lib_init, (void))                                                                                                       \
-    X(struct mosquitto *, new, (const char *id, bool clean_start, void *obj))                                                      \
-    X(void, destroy, (struct mosquitto * mosq))                                                                                    \
-    X(int, int_option, (struct mosquitto * mosq, enum mosq_opt_t option, int value))                                               \
-    X(int, connect_bind_v5,                                                                                                        \
-      (struct mosquitto * mosq, const char *host, int port, int keepalive, const char *bind_address,                               \
-       const mosquitto_property *properties))                                                                                      \
-    X(int, disconnect_v5, (struct mosquitto * mosq, int reason_code, const mosquitto_property *properties))                        \
-    X(int, publish_v5,                                                                                                             \
-      (struct mosquitto * mosq, int *mid, const char *topic, int payloadlen, const void *payload, int qos, bool retain,            \
-       const mosquitto_property *properties))                                                                                      \
-    X(int, subscribe_v5,                                                                                                           \
-      (struct mosquitto * mosq, int *mid, const char *sub, int qos, int options, const mosquitto_property *properties))            \
-    X(int, loop_read, (struct mosquitto * mosq, int max_packets))                                                                  \
-    X(int, loop_write, (struct mosquitto * mosq, int max_packets))                                                                 \
-    X(int, loop_misc, (struct mosquitto * mosq))                                                                                   \
-    X(int, socket, (struct mosquitto * mosq))                                                                                      \
-    X(bool, want_write, (struct mosquitto * mosq))                                                                                 \
-    X(const char *, strerror, (int mosq_errno))                                                                                    \
-    X(int, property_add_int16, (mosquitto_property * *list, int identifier, uint16_t value))                                       \
-    X(void, property_free_all, (mosquitto_property * *list))                                                                       \
-    X(const mosquitto_property *, property_read_int16,                                                                             \
-      (const mosquitto_property *list, int identifier, uint16_t *value, bool skip_first))                                          \
-    X(const mosquitto_property *, property_read_int32,                                                                             \
-      (const mosquitto_property *list, int identifier, uint32_t *value, bool skip_first))                                          \
-    X(const char *, reason_string, (int reason_code))                                                                              \
-    X(void, connect_v5_callback_set,                                                                                               \
-      (struct mosquitto * mosq, void (*on)(struct mosquitto *, void *, int, int, const mosquitto_property *)))                     \
-    X(void, publish_v5_callback_set,                                                                                               \
-      (struct mosquitto * mosq, void (*on)(struct mosquitto *, void *, int, int, const mosquitto_property *)))                     \
-    X(void, subscribe_v5_callback_set,                                                                                             \
-      (struct mosquitto * mosq, void (*on)(struct mosquitto *, void *, int, int, const int *, const mosquitto_property *)))        \
-    X(void, message_v5_callback_set,                                                                                               \
-      (struct mosquitto * mosq,                                                                                                    \
-       void (*on)(struct mosquitto *, void *, const struct mosquitto_message *, const mosquitto_property *)))
-
-static struct {
-    void *handle;
-#define X(type, name, arguments) type(*name) arguments;
-    LIBRARY(X)
-#undef X
-} lib;
 
 struct mqtt {
     struct conn_context x;
     struct mqtt_options o;
-    char endpoints[ENDPOINTS_MAX][LIMIT_ADDRESS_BYTES + 1];
-    char client_id[LIMIT_NAME_BYTES * 2 + 8], socket_path[sizeof((struct sockaddr_un *)0)->sun_path], host[256];
+    struct mqtt_target target;
+    char address[LIMIT_ADDRESS_BYTES + 1], host[LIMIT_ADDRESS_BYTES + 1];
+    char client_id[LIMIT_NAME_BYTES * 2 + 8], socket_path[sizeof((struct sockaddr_un *)0)->sun_path];
     const struct mqtt_events *events;
     void *context;
-    bool wanted, connected, was_busy;
+    bool connected, was_busy;
     bool failing; /* a fall is under way: no library call any more */
     bool held;
-    uint32_t endpoint, tries, inflight, inflight_max;
+    uint32_t inflight, inflight_max, keepalive_s, opening_bytes;
     struct {
         int id;
         uint64_t sent_ms;
     } unconfirmed[INFLIGHT_MAX];    /* `inflight` of them, oldest first */
+    uint64_t ping_ms;               /* of the ping that waits for its answer; 0: none */
     uint32_t slowest_ms;            /* confirmation of this connection */
     uint64_t moved_ms, moved_bytes; /* when a byte was last seen to move, and how many had by then */
     uint32_t packet_bytes_max, alias_count, alias_max;
@@ -102,51 +58,19 @@ struct mqtt {
     struct mosquitto *client;
     struct loop_fd client_watch, pump_watch;
     int listen_fd, pump_fd;
-    struct loop_timer retry, misc, fall;
-    char fall_reason[240];
+    struct loop_timer misc, fall;
+    char fall_reason[280];
     struct conn_count counted; /* of closed connections */
     struct conn_wire wired;    /* theirs too */
 };
 
-static bool load(struct fault *f) {
-    if (lib.handle != NULL) {
-        return true;
-    }
-    void *handle = dlopen("libmosquitto.so.1", RTLD_NOW | RTLD_LOCAL);
-    if (handle == NULL) {
-        (void)fault_set(f, E_SYSTEM, "%s (package libmosquitto1)", dlerror());
-        return false;
-    }
-#define X(type, name, arguments)                                                                                                   \
-    {                                                                                                                              \
-        void *symbol = dlsym(handle, "mosquitto_" #name);                                                                          \
-        if (symbol == NULL) {                                                                                                      \
-            (void)fault_set(f, E_SYSTEM, "libmosquitto lacks mosquitto_" #name);                                                   \
-            (void)dlclose(handle);                                                                                                 \
-            return false;                                                                                                          \
-        }                                                                                                                          \
-        memcpy(&lib.name, &symbol, sizeof symbol);                                                                                 \
-    }
-    LIBRARY(X)
-#undef X
-    lib.handle = handle;
-    (void)lib.lib_init();
-    return true;
-}
-
 /* Of a connection that ends. */
 static void keep_counts(struct mqtt *m, const struct conn *c) {
     struct conn_count count = conn_counted(c);
-    struct conn_wire wire;
     m->counted.in_bytes += count.in_bytes;
     m->counted.out_bytes += count.out_bytes;
-    if (conn_wired(c, &wire)) {
-        wire.in_bytes += m->wired.in_bytes;
-        wire.out_bytes += m->wired.out_bytes;
-        wire.resent_bytes += m->wired.resent_bytes;
-        wire.unsent_bytes = 0;
-        m->wired = wire;
-    }
+    conn_wire_add(&m->wired, c);
+    m->wired.unsent_bytes = 0; /* it never will be */
 }
 
 /* --- the end of a connection ------------------------------------------------------------------------------------------------------------- */
@@ -158,7 +82,7 @@ static void close_all(struct mqtt *m) {
     loop_fd_remove(m->x.loop, &m->client_watch);
     loop_fd_remove(m->x.loop, &m->pump_watch);
     if (m->client != NULL) {
-        lib.destroy(m->client);
+        mqtt_library.destroy(m->client);
         m->client = NULL;
     }
     if (m->pump_fd >= 0) {
@@ -171,7 +95,8 @@ static void close_all(struct mqtt *m) {
         m->conn = NULL;
     }
     m->connected = m->held = false;
-    m->inflight = m->alias_count = m->slowest_ms = 0;
+    m->inflight = m->alias_count = m->slowest_ms = m->opening_bytes = 0;
+    m->ping_ms = 0;
     m->failing = false;
 }
 
@@ -179,15 +104,6 @@ static void close_all(struct mqtt *m) {
 static void fall_now(void *context) {
     struct mqtt *m = context;
     close_all(m);
-    uint32_t limit = RETRY_MS_MIN << (m->tries < 7 ? m->tries : 7);
-    limit = limit > RETRY_MS_MAX ? RETRY_MS_MAX : limit;
-    uint32_t random;
-    keys_random(&random, sizeof random);
-    m->tries++;
-    m->endpoint = (m->endpoint + 1) % m->o.endpoint_count;
-    if (m->wanted) {
-        loop_timer_after(m->x.loop, &m->retry, limit / 2 + random % (limit / 2 + 1));
-    }
     m->events->closed(m->context, m->fall_reason);
 }
 
@@ -202,32 +118,43 @@ static void fall(struct mqtt *m, const char *why) {
 
 static void watch_client(struct mqtt *m) {
     if (m->client_watch.generation > 0) {
-        loop_fd_events(m->x.loop, &m->client_watch, (m->held ? 0u : EPOLLIN) | (lib.want_write(m->client) ? EPOLLOUT : 0u));
+        loop_fd_events(m->x.loop, &m->client_watch,
+                       (m->held ? 0u : EPOLLIN) | (mqtt_library.want_write(m->client) ? EPOLLOUT : 0u));
     }
 }
 
 static void check(struct mqtt *m, int code) {
     if (code != MOSQ_ERR_SUCCESS) {
-        fall(m, code == MOSQ_ERR_ERRNO ? strerror(errno) : lib.strerror(code));
+        fall(m, code == MOSQ_ERR_ERRNO ? strerror(errno) : mqtt_library.strerror(code));
     }
 }
 
 static void on_client(void *context, uint32_t events) {
     struct mqtt *m = context;
     if ((events & EPOLLOUT) != 0) {
-        check(m, lib.loop_write(m->client, 1));
+        check(m, mqtt_library.loop_write(m->client, 1));
     }
     if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0 && m->fall.place == 0) {
-        check(m, lib.loop_read(m->client, 1));
+        check(m, mqtt_library.loop_read(m->client, 1));
     }
     if (m->fall.place != 0) {
         loop_fd_remove(m->x.loop, &m->client_watch);
         return;
     }
     watch_client(m);
-    if (m->was_busy && !lib.want_write(m->client) && m->connected) {
+    if (m->was_busy && !mqtt_library.want_write(m->client) && m->connected) {
         m->was_busy = false;
         m->events->writable(m->context);
+    }
+}
+
+/* What was said makes the broker answer, unless it is a PUBACK alone. */
+static void note_spoken(struct mqtt *m, struct bytes out) {
+    if (out.size == 2 && out.data[0] == PINGREQ && out.data[1] == 0) {
+        m->ping_ms = loop_now_ms(m->x.loop);
+    }
+    if (m->events->moved != NULL && (out.data[0] != PUBACK || out.size > PUBACK_BYTES_MAX)) {
+        m->events->moved(m->context, false);
     }
 }
 
@@ -254,6 +181,7 @@ static void on_pump(void *context, uint32_t events) {
             }
             return;
         }
+        note_spoken(m, bytes_of(room, (size_t)got));
         if (conn_write(m->conn, bytes_of(room, (size_t)got)) != E_OK) {
             fall(m, "the connection to the broker broke");
             return;
@@ -266,6 +194,10 @@ static size_t on_bytes(void *context, struct conn *c, struct bytes in) {
     struct mqtt *m = context;
     if (m->pump_fd < 0) {
         return 0;
+    }
+    m->ping_ms = 0;
+    if (m->events->moved != NULL) {
+        m->events->moved(m->context, true);
     }
     ssize_t sent = send(m->pump_fd, in.data, in.size, MSG_NOSIGNAL);
     size_t used = sent > 0 ? (size_t)sent : 0;
@@ -301,8 +233,8 @@ static void on_conn_closed(void *context, struct conn *c, enum grey_error why, c
     keep_counts(m, c);
     m->conn = NULL;
     loop_fd_remove(m->x.loop, &m->pump_watch);
-    char text[160];
-    (void)snprintf(text, sizeof text, "%s: %.100s", error_sentence(why), detail);
+    char text[280];
+    (void)snprintf(text, sizeof text, "%s%s%.220s", error_sentence(why), detail[0] != 0 ? ": " : "", detail);
     fall(m, text);
 }
 
@@ -310,23 +242,24 @@ static void on_conn_closed(void *context, struct conn *c, enum grey_error why, c
 
 static void told_connect(struct mosquitto *client, void *context, int reason, int flags, const mosquitto_property *properties) {
     struct mqtt *m = context;
-    uint16_t receive_max = UINT16_MAX, alias_max = 0;
+    uint16_t receive_max = UINT16_MAX, alias_max = 0, keepalive_s = (uint16_t)m->target.keepalive_s;
     uint32_t packet_max = UINT32_MAX;
     (void)client, (void)flags;
     if (reason != 0) {
         char text[160];
-        (void)snprintf(text, sizeof text, "the broker refuses: %s", lib.reason_string(reason));
+        (void)snprintf(text, sizeof text, "the broker refuses: %s", mqtt_library.reason_string(reason));
         fall(m, text);
         return;
     }
-    (void)lib.property_read_int16(properties, MQTT_PROP_RECEIVE_MAXIMUM, &receive_max, false);
-    (void)lib.property_read_int16(properties, MQTT_PROP_TOPIC_ALIAS_MAXIMUM, &alias_max, false);
-    (void)lib.property_read_int32(properties, MQTT_PROP_MAXIMUM_PACKET_SIZE, &packet_max, false);
+    (void)mqtt_library.property_read_int16(properties, MQTT_PROP_RECEIVE_MAXIMUM, &receive_max, false);
+    (void)mqtt_library.property_read_int16(properties, MQTT_PROP_TOPIC_ALIAS_MAXIMUM, &alias_max, false);
+    (void)mqtt_library.property_read_int32(properties, MQTT_PROP_MAXIMUM_PACKET_SIZE, &packet_max, false);
+    (void)mqtt_library.property_read_int16(properties, MQTT_PROP_SERVER_KEEP_ALIVE, &keepalive_s, false);
+    m->keepalive_s = keepalive_s;
     m->inflight_max = m->o.inflight_max < receive_max ? m->o.inflight_max : receive_max;
     m->alias_max = alias_max < ALIASES_MAX ? alias_max : ALIASES_MAX;
     m->packet_bytes_max = packet_max;
     m->connected = true;
-    m->tries = 0;
     m->events->connected(m->context);
 }
 
@@ -344,7 +277,7 @@ static void told_publish(struct mosquitto *client, void *context, int id, int re
         }
     }
     /* 16: nobody is subscribed just now; the core's own acknowledgement is what counts, so this is no refusal */
-    m->events->published(m->context, id, reason >= 128 ? lib.reason_string(reason) : NULL);
+    m->events->published(m->context, id, reason >= 128 ? mqtt_library.reason_string(reason) : NULL);
     if (m->was_busy) {
         m->was_busy = false;
         m->events->writable(m->context);
@@ -372,27 +305,27 @@ static void told_message(struct mosquitto *client, void *context, const struct m
 /* --- connecting ------------------------------------------------------------------------------------------------------------------------------- */
 
 static bool start_library(struct mqtt *m) {
-    m->client = lib.new(m->client_id, true, m);
+    m->client = mqtt_library.new(m->client_id, true, m);
     if (m->client == NULL) {
         return false;
     }
-    lib.connect_v5_callback_set(m->client, told_connect);
-    lib.publish_v5_callback_set(m->client, told_publish);
-    lib.subscribe_v5_callback_set(m->client, told_subscribe);
-    lib.message_v5_callback_set(m->client, told_message);
-    (void)lib.int_option(m->client, MOSQ_OPT_PROTOCOL_VERSION, MQTT_PROTOCOL_V5);
-    (void)lib.int_option(m->client, MOSQ_OPT_SEND_MAXIMUM, (int)m->o.inflight_max);
-    int code = lib.connect_bind_v5(m->client, m->socket_path, 0, (int)m->o.keepalive_s, NULL, NULL);
+    mqtt_library.connect_v5_callback_set(m->client, told_connect);
+    mqtt_library.publish_v5_callback_set(m->client, told_publish);
+    mqtt_library.subscribe_v5_callback_set(m->client, told_subscribe);
+    mqtt_library.message_v5_callback_set(m->client, told_message);
+    (void)mqtt_library.int_option(m->client, MOSQ_OPT_PROTOCOL_VERSION, MQTT_PROTOCOL_V5);
+    (void)mqtt_library.int_option(m->client, MOSQ_OPT_SEND_MAXIMUM, (int)m->o.inflight_max);
+    int code = mqtt_library.connect_bind_v5(m->client, m->socket_path, 0, (int)m->target.keepalive_s, NULL, NULL);
     m->pump_fd = accept4(m->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (code != MOSQ_ERR_SUCCESS || m->pump_fd < 0) {
         return false;
     }
     int size = PUMP_BYTES;
     (void)setsockopt(m->pump_fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
-    (void)setsockopt(lib.socket(m->client), SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+    (void)setsockopt(mqtt_library.socket(m->client), SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
     struct fault f;
     if (loop_fd_add(m->x.loop, &m->pump_watch, m->pump_fd, EPOLLIN, &f) != E_OK ||
-        loop_fd_add(m->x.loop, &m->client_watch, lib.socket(m->client), EPOLLIN | EPOLLOUT, &f) != E_OK) {
+        loop_fd_add(m->x.loop, &m->client_watch, mqtt_library.socket(m->client), EPOLLIN | EPOLLOUT, &f) != E_OK) {
         return false;
     }
     loop_timer_after(m->x.loop, &m->misc, MISC_MS);
@@ -402,28 +335,40 @@ static bool start_library(struct mqtt *m) {
 
 static void on_open(void *context, struct conn *c) {
     struct mqtt *m = context;
+    struct conn_count count = conn_counted(c);
+    m->opening_bytes = (uint32_t)(count.in_bytes + count.out_bytes);
     if (m->o.gate != NULL) {
         conn_set_gate(c, m->o.gate, m->o.gate_context);
     }
     if (!start_library(m)) {
         fall(m, "libmosquitto cannot start");
+    } else if (m->events->stage != NULL) {
+        m->events->stage(m->context, MQTT_STAGE_CONNECT);
+    }
+}
+
+static void on_reached(void *context, struct conn *c) {
+    struct mqtt *m = context;
+    (void)c;
+    if (m->events->stage != NULL) {
+        m->events->stage(m->context, MQTT_STAGE_TLS);
     }
 }
 
 static const struct conn_events conn_events = {
-    .on_open = on_open, .on_bytes = on_bytes, .on_drained = on_drained, .on_closed = on_conn_closed};
+    .on_reached = on_reached, .on_open = on_open, .on_bytes = on_bytes, .on_drained = on_drained, .on_closed = on_conn_closed};
 
 /* TCP itself would try for a quarter of an hour to reach a broker behind a path that has gone. */
 static bool stalled(struct mqtt *m) {
     struct conn_count c = mqtt_counted(m);
     uint64_t now_ms = loop_now_ms(m->x.loop), limit_ms = STALL_MS_MAX;
-    bool due = !m->connected || (m->inflight > 0 && m->unconfirmed[0].sent_ms + MISC_MS <= now_ms);
+    bool due = (m->inflight > 0 && m->unconfirmed[0].sent_ms + MISC_MS <= now_ms) || m->ping_ms > 0;
     if (!due || m->held || c.in_bytes + c.out_bytes != m->moved_bytes) {
         m->moved_ms = now_ms;
         m->moved_bytes = c.in_bytes + c.out_bytes;
         return false;
     }
-    if (m->connected && m->slowest_ms < STALL_MS_MAX / STALL_FACTOR) {
+    if (m->slowest_ms < STALL_MS_MAX / STALL_FACTOR) {
         limit_ms = m->slowest_ms * STALL_FACTOR < STALL_MS_MIN ? STALL_MS_MIN : m->slowest_ms * STALL_FACTOR;
     }
     return now_ms - m->moved_ms >= limit_ms;
@@ -432,35 +377,12 @@ static bool stalled(struct mqtt *m) {
 static void on_misc(void *context) {
     struct mqtt *m = context;
     loop_timer_after(m->x.loop, &m->misc, MISC_MS);
-    check(m, lib.loop_misc(m->client));
+    check(m, mqtt_library.loop_misc(m->client));
     if (m->fall.place == 0 && stalled(m)) {
         fall(m, "the broker does not answer any more");
     }
     if (m->fall.place == 0) {
         watch_client(m);
-    }
-}
-
-static void on_retry(void *context) {
-    struct mqtt *m = context;
-    const char *address = m->endpoints[m->endpoint];
-    struct conn_options o = {.tls = m->o.tls,
-                             .input_limit_bytes = INPUT_BYTES_MAX,
-                             .output_limit_bytes = 2 * OUTPUT_BYTES_MAX,
-                             .events = &conn_events,
-                             .context = m};
-    struct in6_addr numeric;
-    size_t host_size = strcspn(address, ":");
-    (void)snprintf(m->host, sizeof m->host, "%.*s", (int)host_size, address);
-    if (m->o.tls != NULL && (inet_pton(AF_INET, m->host, &numeric) == 1 || address[0] == '[')) {
-        fall(m, "with TLS the endpoint needs the host name that stands in the broker's certificate, not a number");
-        return;
-    }
-    o.expected_host = m->host;
-    struct fault f = {0};
-    m->conn = conn_dial(&m->x, address, &o, &f);
-    if (m->conn == NULL) {
-        fall(m, f.text);
     }
 }
 
@@ -485,7 +407,6 @@ static bool listen_unix(struct mqtt *m, struct fault *f) {
 
 struct mqtt *mqtt_new(const struct conn_context *x, const struct mqtt_options *o, const struct mqtt_events *events, void *context,
                       struct fault *f) {
-    must(o->endpoint_count > 0 && o->endpoint_count <= ENDPOINTS_MAX);
     must(o->inflight_max > 0 && o->inflight_max <= INFLIGHT_MAX);
     struct mqtt *m = mem_new(1, sizeof *m);
     if (m == NULL) {
@@ -499,12 +420,8 @@ struct mqtt *mqtt_new(const struct conn_context *x, const struct mqtt_options *o
     m->listen_fd = m->pump_fd = -1;
     m->client_watch = (struct loop_fd){.ready = on_client, .context = m, .fd = -1};
     m->pump_watch = (struct loop_fd){.ready = on_pump, .context = m, .fd = -1};
-    m->retry = (struct loop_timer){.fire = on_retry, .context = m};
     m->misc = (struct loop_timer){.fire = on_misc, .context = m};
     m->fall = (struct loop_timer){.fire = fall_now, .context = m};
-    for (uint32_t i = 0; i < o->endpoint_count; i++) {
-        (void)snprintf(m->endpoints[i], sizeof m->endpoints[i], "%s", o->endpoints[i]);
-    }
     (void)snprintf(m->client_id, sizeof m->client_id, "%s", o->client_id);
     return m;
 }
@@ -513,7 +430,7 @@ void mqtt_free(struct mqtt *m) {
     if (m == NULL) {
         return;
     }
-    mqtt_stop(m);
+    mqtt_close(m);
     if (m->listen_fd >= 0) {
         (void)close(m->listen_fd);
         (void)unlink(m->socket_path);
@@ -521,31 +438,47 @@ void mqtt_free(struct mqtt *m) {
     mem_free(m);
 }
 
-void mqtt_start(struct mqtt *m) {
+void mqtt_dial(struct mqtt *m, const struct mqtt_target *t) {
     struct fault f = {0};
-    if (m->wanted) {
+    struct in6_addr numeric;
+    must(m->conn == NULL && m->client == NULL);
+    m->target = *t;
+    (void)snprintf(m->address, sizeof m->address, "%s", t->address);
+    (void)snprintf(m->host, sizeof m->host, "%.*s", (int)strcspn(m->address, ":"), m->address);
+    if (!mqtt_library_load(&f) || (m->listen_fd < 0 && !listen_unix(m, &f))) {
+        fall(m, f.text);
         return;
     }
-    if (!load(&f) || (m->listen_fd < 0 && !listen_unix(m, &f))) {
-        m->events->closed(m->context, f.text);
+    if (t->tls != NULL && (inet_pton(AF_INET, m->host, &numeric) == 1 || m->address[0] == '[')) {
+        fall(m, "with TLS the endpoint needs the host name that stands in the broker's certificate, not a number");
         return;
     }
-    m->wanted = true;
-    m->tries = 0;
-    loop_timer_after(m->x.loop, &m->retry, 0);
+    struct conn_options o = {.tls = t->tls,
+                             .expected_host = m->host,
+                             .input_limit_bytes = INPUT_BYTES_MAX,
+                             .output_limit_bytes = 2 * OUTPUT_BYTES_MAX,
+                             .open_timeout_ms = DIAL_MS,
+                             .handshake_timeout_ms = HANDSHAKE_MS,
+                             .proxy = t->proxy,
+                             .session = t->session,
+                             .offer = t->offer,
+                             .events = &conn_events,
+                             .context = m};
+    m->conn = conn_dial(&m->x, m->address, &o, &f);
+    if (m->conn == NULL) {
+        fall(m, f.text);
+    }
 }
 
-void mqtt_stop(struct mqtt *m) {
-    m->wanted = false;
-    loop_timer_cancel(m->x.loop, &m->retry);
+void mqtt_close(struct mqtt *m) {
     if (m->connected && m->client != NULL) {
-        (void)lib.disconnect_v5(m->client, 0, NULL);
+        (void)mqtt_library.disconnect_v5(m->client, 0, NULL);
     }
     close_all(m);
 }
 
 void mqtt_give_up(struct mqtt *m, const char *why) {
-    if (m->wanted && m->conn != NULL) {
+    if (m->conn != NULL || m->client != NULL) {
         fall(m, why);
     }
 }
@@ -554,8 +487,16 @@ bool mqtt_connected(const struct mqtt *m) {
     return m->connected && m->fall.place == 0;
 }
 
-const char *mqtt_endpoint(const struct mqtt *m) {
-    return m->endpoints[m->endpoint];
+const char *mqtt_address(const struct mqtt *m) {
+    return m->address;
+}
+
+uint32_t mqtt_keepalive_s(const struct mqtt *m) {
+    return m->connected ? m->keepalive_s : 0;
+}
+
+uint32_t mqtt_opening_bytes(const struct mqtt *m) {
+    return m->opening_bytes;
 }
 
 /* The number that stands for the topic on this connection; 0: none.  *known: the broker has been told before. */
@@ -578,11 +519,11 @@ static int publish(struct mqtt *m, const char *topic, struct bytes payload, int 
     mosquitto_property *properties = NULL;
     bool known = false;
     uint16_t alias = m->o.topics_repeat ? alias_of(m, topic, &known) : 0;
-    if (alias > 0 && lib.property_add_int16(&properties, MQTT_PROP_TOPIC_ALIAS, alias) != MOSQ_ERR_SUCCESS) {
+    if (alias > 0 && mqtt_library.property_add_int16(&properties, MQTT_PROP_TOPIC_ALIAS, alias) != MOSQ_ERR_SUCCESS) {
         return MOSQ_ERR_NOMEM;
     }
-    int code = lib.publish_v5(m->client, id, known ? NULL : topic, (int)payload.size, payload.data, 1, false, properties);
-    lib.property_free_all(&properties);
+    int code = mqtt_library.publish_v5(m->client, id, known ? NULL : topic, (int)payload.size, payload.data, 1, false, properties);
+    mqtt_library.property_free_all(&properties);
     return code;
 }
 
@@ -600,7 +541,7 @@ enum grey_error mqtt_publish(struct mqtt *m, const char *topic, struct bytes pay
     if (payload.size > mqtt_payload_bytes_max(m)) {
         return E_TOO_LARGE;
     }
-    if (m->inflight >= m->inflight_max || conn_output_bytes(m->conn) > OUTPUT_BYTES_MAX / 2 || lib.want_write(m->client)) {
+    if (m->inflight >= m->inflight_max || conn_output_bytes(m->conn) > OUTPUT_BYTES_MAX / 2 || mqtt_library.want_write(m->client)) {
         m->was_busy = true;
         return E_BUSY;
     }
@@ -626,7 +567,7 @@ enum grey_error mqtt_subscribe(struct mqtt *m, const char *topic_filter) {
     if (!mqtt_connected(m)) {
         return E_CLOSED;
     }
-    int code = lib.subscribe_v5(m->client, NULL, topic_filter, 1, 0, NULL);
+    int code = mqtt_library.subscribe_v5(m->client, NULL, topic_filter, 1, 0, NULL);
     if (code != MOSQ_ERR_SUCCESS) {
         check(m, code);
         return E_CLOSED;
@@ -647,12 +588,8 @@ struct conn_count mqtt_counted(const struct mqtt *m) {
 
 void mqtt_wired(const struct mqtt *m, struct conn_wire *out) {
     *out = m->wired;
-    struct conn_wire now;
-    if (m->conn != NULL && conn_wired(m->conn, &now)) {
-        now.in_bytes += m->wired.in_bytes;
-        now.out_bytes += m->wired.out_bytes;
-        now.resent_bytes += m->wired.resent_bytes;
-        *out = now;
+    if (m->conn != NULL) {
+        conn_wire_add(out, m->conn);
     }
 }
 

@@ -3,10 +3,11 @@
  *     libmosquitto <-> unix socket <-> pump (here) <-> conn: plain or our TLS, counted, gated <-> broker
  *
  * So libmosquitto neither resolves names nor connects nor encrypts, and nothing it does can block the loop.  The library is loaded
- * when the first client starts: a gateway that never speaks to a broker does not pay for it (with it comes OpenSSL).  Each connection
- * is a clean session: what was not acknowledged is the owner's to send again.  Reconnects by itself, 0.5 s to 60 s with jitter,
- * through the endpoints in order.  A connection on which a confirmation is due and no byte moves any more is given up (8 s to 30 s,
- * by what confirmations took before); one that is idle is looked after by the keep-alive.  Thread: the loop's. */
+ * when the first client dials: a gateway that never speaks to a broker does not pay for it (with it comes OpenSSL).
+ *
+ * It keeps one connection, a clean session: what was not acknowledged is the owner's to send again, and so is when to dial whom (see
+ * federation/reconnect.h).  A connection on which an answer is due (to a publish, to a ping) and no byte moves any more is given up, 8 s
+ * to 30 s later by what answers took before.  Thread: the loop's. */
 #ifndef PLATFORM_MQTT_H
 #define PLATFORM_MQTT_H
 
@@ -15,34 +16,45 @@
 struct mqtt;
 
 struct mqtt_options {
-    const char *const *endpoints; /* "host:port"; with TLS the host is checked against the broker's certificate */
-    uint32_t endpoint_count;      /* at most 8; copied */
-    const struct conn_tls *tls;
     const char *client_id, *socket_dir; /* a socket file is made here, or in /tmp when the path would be too long */
-    uint32_t keepalive_s;
-    uint32_t inflight_max; /* publishes without PUBACK, 1 to 64, fewer if the broker says so; above: E_BUSY */
-    bool topics_repeat;    /* few topics, used again and again: sent as aliases (MQTT 5, 3.3.2.3.4) where the broker takes them */
+    uint32_t inflight_max;              /* publishes without PUBACK, 1 to 64, fewer if the broker says so; above: E_BUSY */
+    bool topics_repeat; /* few topics, used again and again: sent as aliases (MQTT 5, 3.3.2.3.4) where the broker takes them */
     size_t (*gate)(void *context, size_t wanted_bytes); /* see conn_set_gate; NULL: none */
     void *gate_context;
 };
 
+/* Whom to dial.  The address is copied, the rest borrowed until the connection is closed; see conn_options. */
+struct mqtt_target {
+    const char *address; /* "host:port"; with TLS the host is checked against the broker's certificate */
+    const struct conn_tls *tls;
+    const struct conn_proxy *proxy;
+    struct conn_session *session;
+    bool offer;
+    uint32_t keepalive_s;
+};
+
+enum mqtt_stage { MQTT_STAGE_TLS, MQTT_STAGE_CONNECT }; /* the handshake begins; CONNECT was sent */
+
 struct mqtt_events {
+    void (*stage)(void *context, enum mqtt_stage s); /* may be NULL */
     void (*connected)(void *context);
-    void (*closed)(void *context, const char *why); /* was connected, or a try failed; a new try follows by itself */
+    void (*closed)(void *context, const char *why); /* was connected, or the try failed; never before mqtt_dial has returned */
     void (*message)(void *context, const char *topic, struct bytes payload);
     void (*published)(void *context, int id, const char *refusal); /* PUBACK; refusal NULL: taken by the broker */
     void (*writable)(void *context);                               /* after E_BUSY: there is room again */
+    void (*moved)(void *context, bool heard); /* bytes came, or bytes left that the broker answers; may be NULL */
 };
 
 struct mqtt *mqtt_new(const struct conn_context *x, const struct mqtt_options *o, const struct mqtt_events *events, void *context,
                       struct fault *f);
 void mqtt_free(struct mqtt *m);
-void mqtt_start(struct mqtt *m); /* connects, and stays connected until mqtt_stop */
-void mqtt_stop(struct mqtt *m);
-void mqtt_give_up(struct mqtt *m,
-                  const char *why); /* this connection is no good: closed follows, then the next endpoint is tried */
+void mqtt_dial(struct mqtt *m, const struct mqtt_target *t); /* there must be no connection */
+void mqtt_close(struct mqtt *m);                             /* says good-bye where it can; no event follows */
+void mqtt_give_up(struct mqtt *m, const char *why);          /* this connection is no good: closed follows */
 bool mqtt_connected(const struct mqtt *m);
-const char *mqtt_endpoint(const struct mqtt *m); /* in use or tried last */
+const char *mqtt_address(const struct mqtt *m);    /* dialled last; "" before */
+uint32_t mqtt_keepalive_s(const struct mqtt *m);   /* in force on this connection: the broker may want a shorter one */
+uint32_t mqtt_opening_bytes(const struct mqtt *m); /* both ways, until the handshake of this connection was done */
 
 /* QoS 1, not retained.  *id names it in `published`.  E_BUSY (window or socket full), E_CLOSED (not connected), E_TOO_LARGE. */
 enum grey_error mqtt_publish(struct mqtt *m, const char *topic, struct bytes payload, int *id);

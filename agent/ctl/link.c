@@ -1,248 +1,91 @@
-/* Verbs about the link to the core: how it is, whether an event gets through, and who spent its bytes. */
+/* Verbs about the link to the core. */
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "agent/ctl/verbs.h"
 
-#define PROBE_PAUSE_NS (100u * 1000u * 1000u)
-#define PROBE_SECONDS_MAX 3600u
-
-static const char *const features[] = {"control", "events",     "data",    "attestation", "traces",
-                                       "logs",    "handshakes", "resends", "session",     "total"};
-
-/* --- the leader's answer ---------------------------------------------------------------------------------------------------------------- */
-
-struct view {
-    json_t *doc; /* /v1/federation/status */
-    struct builder raw;
-    bool of_leader; /* it is the answer of the node that holds the link */
-};
-
-static void view_free(struct view *v) {
-    json_decref(v->doc);
-    builder_free(&v->raw);
-}
-
-static int view_take(struct call *c, struct view *v) {
-    json_t *cluster;
-    *v = (struct view){0};
-    builder_init(&v->raw, CLIENT_ANSWER_BYTES_MAX);
-    int code = client_get(&c->client, CLIENT_NODE, "/v1/federation/status", &v->doc, &v->raw, &c->problem);
-    if (code == CTL_OK && !json_is_true(json_object_get(v->doc, "enabled"))) {
-        code = client_problem_set(&c->problem, CTL_REFUSED, "this site has no core", "set federation.enabled and its endpoints",
-                                  "the node that was asked has no link configured");
+static void put_first_line(const json_t *link, struct builder *out) {
+    char span[RENDER_SHORT], size[RENDER_SHORT];
+    const char *stage = verbs_text(link, "stage"), *error = verbs_text(link, "last_error"), *proxy = verbs_text(link, "proxy");
+    double next_s = verbs_real(link, "next_try_seconds", -1), since_s = verbs_real(link, "stage_seconds", 0);
+    uint64_t handshake_bytes = verbs_uint(link, "handshake_bytes");
+    builder_add_str(out, json_is_true(json_object_get(link, "up")) ? "up: " : "down: ");
+    builder_addf(out, "%s for %s", stage, render_span(since_s, span));
+    if (next_s >= 0) {
+        builder_addf(out, ", next try in %s", render_span(next_s, span));
     }
-    if (code == CTL_OK) {
-        code = client_get(&c->client, CLIENT_NODE, "/v1/cluster/status", &cluster, NULL, &c->problem);
-        v->of_leader = code == CTL_OK && strcmp(verbs_text(cluster, "node_id"), verbs_text(v->doc, "owner")) == 0;
-        json_decref(cluster);
+    if (handshake_bytes > 0) {
+        builder_addf(out, ", keep-alive %" PRIu64 " s, TLS session %s (handshake %s)", verbs_uint(link, "keepalive_seconds"),
+                     json_is_true(json_object_get(link, "tls_resumed")) ? "resumed" : "new", render_size(handshake_bytes, size));
     }
-    return code;
-}
-
-static void say_elsewhere(const struct view *v, struct builder *out) {
-    if (!v->of_leader) {
-        builder_addf(out, "node %.64s leads and holds the link: ask it (--addr) for what the link carries now\n",
-                     verbs_text(v->doc, "owner"));
+    if (proxy[0] != 0) {
+        builder_add_str(out, ", through proxy ");
+        render_text(out, bytes_str(proxy));
     }
-}
-
-static void put_named(struct builder *out, const char *name, const char *value) {
-    builder_addf(out, "%-14s", name);
-    render_text(out, bytes_str(value));
     builder_add_byte(out, '\n');
+    if (error[0] != 0) {
+        builder_add_str(out, "last failure: ");
+        render_text(out, bytes_str(error));
+        builder_add_byte(out, '\n');
+    }
 }
 
-/* --- status ------------------------------------------------------------------------------------------------------------------------------- */
-
-static const char *rate_text(uint64_t bytes_per_s, char text[RENDER_SHORT]) {
-    if (bytes_per_s == 0) {
-        (void)snprintf(text, RENDER_SHORT, "no limit");
-    } else {
-        (void)snprintf(text, RENDER_SHORT, "%.3f Mbit/s", (double)bytes_per_s * 8 / 1e6);
+static void put_endpoints(const json_t *link, struct builder *out) {
+    static const char *const titles[] = {"ENDPOINT", "PRIORITY>", "IN USE", "BREAKER", "FAILURES>", "OPEN FOR", "KEEP-ALIVE>"};
+    struct render_table t;
+    char span[RENDER_SHORT];
+    size_t i;
+    const json_t *e;
+    render_table_begin(&t, titles, sizeof titles / sizeof titles[0]);
+    json_array_foreach(json_object_get(link, "endpoints"), i, e) {
+        double open_s = verbs_real(e, "open_for_seconds", 0);
+        render_cell(&t, verbs_text(e, "address"));
+        render_cellf(&t, "%" PRIu64, verbs_uint(e, "priority"));
+        render_cell(&t, json_is_true(json_object_get(e, "in_use")) ? "yes" : "no");
+        render_cell(&t, verbs_text(e, "breaker"));
+        render_cellf(&t, "%" PRIu64, verbs_uint(e, "failures"));
+        render_cell(&t, open_s > 0 ? render_span(open_s, span) : NULL);
+        render_cellf(&t, "%" PRIu64 " s", verbs_uint(e, "keepalive_seconds"));
     }
-    return text;
+    render_table_end(&t, out);
 }
 
 int link_status(struct call *c) {
-    struct view v;
+    json_t *federation;
     struct builder out;
-    char text[RENDER_SHORT], held[64] = "";
-    int code = view_take(c, &v);
-    if (code != CTL_OK) {
-        view_free(&v);
-        return client_complain(&c->problem);
+    int code;
+    if (verbs_get(c, CLIENT_NODE, "/v1/federation/status", &federation, &code)) {
+        return code;
     }
+    const json_t *link = json_object_get(federation, "link");
     builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
-    if (c->output == OUTPUT_JSON) {
-        builder_add(&out, builder_bytes(&v.raw));
-        view_free(&v);
-        return verbs_print(&out);
-    }
-    const json_t *link = json_object_get(v.doc, "link"), *bandwidth = json_object_get(v.doc, "bandwidth"), *one;
-    size_t i;
-    say_elsewhere(&v, &out);
-    put_named(&out, "link", json_is_true(json_object_get(link, "up")) ? "up" : "down");
-    put_named(&out, "endpoint", verbs_text(link, "endpoint"));
-    double contact_s = verbs_real(link, "last_contact_seconds", -1);
-    put_named(&out, "last contact", contact_s < 0 ? "none yet" : render_span(contact_s, text));
-    put_named(&out, "limit up", rate_text(verbs_uint(bandwidth, "limit_bytes_per_second"), text));
-    put_named(&out, "limit down", rate_text(verbs_uint(bandwidth, "down_limit_bytes_per_second"), text));
-    json_array_foreach(json_object_get(bandwidth, "held"), i, one) {
-        size_t used = strlen(held);
-        (void)snprintf(held + used, sizeof held - used, "%s%.10s", i > 0 ? ", " : "", json_string_value(one));
-    }
-    if (held[0] != 0) {
-        put_named(&out, "held back", held);
-        builder_add_str(&out, "              by a window or a spent budget; what is critical goes on\n");
-    }
-    if (verbs_text(link, "last_error")[0] != 0) {
-        put_named(&out, "last error", verbs_text(link, "last_error"));
-    }
-    view_free(&v);
-    return verbs_print(&out);
-}
-
-/* --- budget --------------------------------------------------------------------------------------------------------------------------------- */
-
-static void put_budget(struct builder *out, const char *name, const json_t *budget, uint64_t reserve_percent) {
-    char used[RENDER_SHORT], whole[RENDER_SHORT];
-    uint64_t bytes = verbs_uint(budget, "bytes"), used_bytes = verbs_uint(budget, "used_bytes");
-    (void)render_size(used_bytes, used);
-    if (bytes == 0) {
-        builder_addf(out, "%-14s%s used, no budget\n", name, used);
-        return;
-    }
-    bool spent = used_bytes >= bytes - bytes / 100 * reserve_percent;
-    builder_addf(out, "%-14s%s of %s used (%.0f%%), %" PRIu64 "%% kept for what is critical%s\n", name, used,
-                 render_size(bytes, whole), (double)used_bytes * 100 / (double)bytes, reserve_percent,
-                 spent ? "; SPENT: only that goes on" : "");
-}
-
-int link_budget(struct call *c) {
-    static const char *const titles[] = {"FEATURE", "UP>", "DOWN>", "SHARE>"};
-    struct view v;
-    struct builder out;
-    struct render_table t;
-    char size[RENDER_SHORT];
-    int code = view_take(c, &v);
-    if (code != CTL_OK) {
-        view_free(&v);
-        return client_complain(&c->problem);
-    }
-    const json_t *budget = json_object_get(v.doc, "budget"), *ledger = json_object_get(v.doc, "ledger");
-    const json_t *up = json_object_get(ledger, "up"), *down = json_object_get(ledger, "down");
-    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
-    if (c->output == OUTPUT_JSON) {
-        struct json_writer w;
-        json_t *both = json_pack("{s:O,s:O}", "budget", budget, "ledger", ledger);
-        char *text = both == NULL ? NULL : json_dumps(both, JSON_COMPACT);
-        json_writer_init(&w, &out);
-        if (text != NULL) {
-            json_raw(&w, bytes_str(text));
-        } else {
-            json_none(&w);
-        }
-        free(text);
-        json_decref(both);
-        view_free(&v);
-        return verbs_print(&out);
-    }
-    uint64_t all = verbs_uint(up, "total") + verbs_uint(down, "total"), reserve = verbs_uint(budget, "reserve_percent");
-    say_elsewhere(&v, &out);
-    put_budget(&out, "today", json_object_get(budget, "day"), reserve);
-    put_budget(&out, "this month", json_object_get(budget, "month"), reserve);
-    builder_add_str(&out, "\n");
-    render_table_begin(&t, titles, 4);
-    for (size_t i = 0; i < sizeof features / sizeof features[0]; i++) {
-        uint64_t sum = verbs_uint(up, features[i]) + verbs_uint(down, features[i]);
-        if (sum == 0 && c->output != OUTPUT_WIDE) {
-            continue;
-        }
-        render_cell(&t, features[i]);
-        render_cell(&t, render_size(verbs_uint(up, features[i]), size));
-        render_cell(&t, render_size(verbs_uint(down, features[i]), size));
-        render_cellf(&t, "%.1f%%", all == 0 ? 0 : (double)sum * 100 / (double)all);
-    }
-    render_table_end(&t, &out);
-    builder_add_str(&out, "\non the wire with all headers, since this node leads or started\n");
-    view_free(&v);
-    return verbs_print(&out);
-}
-
-/* --- test ------------------------------------------------------------------------------------------------------------------------------------- */
-
-static double seconds_now(void) {
-    struct timespec t;
-    (void)clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-}
-
-/* An event of the highest priority; its number on the channel control. */
-static int send_probe(struct call *c, uint64_t *seq) {
-    static const char body[] = "{\"type\":\"grey.link.test\",\"priority\":\"critical\",\"data\":{\"by\":\"greyctl\"}}";
-    struct client_request q = {.method = "POST", .path = "/v1/events", .body = bytes_str(body), .body_type = "application/json"};
-    struct http_answer a;
-    int code = client_call(&c->client, &q, &a, &c->problem);
-    json_t *doc = code == CTL_OK ? json_read(builder_bytes(&a.body), NULL) : NULL;
-    *seq = verbs_uint(json_array_get(json_object_get(doc, "accepted"), 0), "seq");
-    json_decref(doc);
-    builder_free(&a.body);
-    if (code == CTL_OK && *seq == 0) {
-        code = client_problem_set(&c->problem, CTL_NO_QUORUM, "the event was only taken provisionally",
-                                  "wait until the site has a leader again: greyctl status",
-                                  "it has no number yet, so its way to the core cannot be followed");
-    }
-    return code;
-}
-
-int link_test(struct call *c) {
-    uint64_t seq = 0, patience_s;
-    struct builder out;
-    double began_s = seconds_now(), taken_s = 0;
-    if (!verbs_number(c, "seconds", 1, PROBE_SECONDS_MAX, 60, &patience_s)) {
-        return CTL_USAGE;
-    }
-    struct view v;
-    int code = view_take(c, &v);
-    view_free(&v);
-    code = code == CTL_OK ? send_probe(c, &seq) : code;
-    if (code != CTL_OK) {
-        return client_complain(&c->problem);
-    }
-    double kept_s = seconds_now() - began_s;
-    while (taken_s == 0 && seconds_now() < began_s + (double)patience_s) {
-        json_t *queue;
-        const struct timespec pause = {.tv_nsec = PROBE_PAUSE_NS};
-        code = client_get(&c->client, CLIENT_NODE, "/v1/queue", &queue, NULL, &c->problem);
-        if (code != CTL_OK) {
-            return client_complain(&c->problem);
-        }
-        if (verbs_uint(json_object_get(json_object_get(queue, "channels"), "control"), "acked_seq") >= seq) {
-            taken_s = seconds_now() - began_s;
-        } else {
-            (void)nanosleep(&pause, NULL);
-        }
-        json_decref(queue);
-    }
-    if (taken_s == 0) {
-        (void)client_problem_set(&c->problem, CTL_FAILED, "the core has not acknowledged the test",
-                                 "greyctl link status and greyctl doctor say what is wrong; the event stays in the queue",
-                                 "event %" PRIu64
-                                 " of channel control was kept by the site and did not reach the core within %" PRIu64 " s",
-                                 seq, patience_s);
-        return client_complain(&c->problem);
-    }
-    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
-    if (c->output == OUTPUT_JSON) {
-        builder_addf(&out, "{\"seq\":%" PRIu64 ",\"kept_seconds\":%.3f,\"acknowledged_seconds\":%.3f}\n", seq, kept_s, taken_s);
+    if (!json_is_true(json_object_get(federation, "enabled"))) {
+        builder_add_str(&out, "no core is configured here (federation.enabled)\n");
+    } else if (strcmp(verbs_text(link, "stage"), "off") == 0) {
+        const char *owner = verbs_text(federation, "owner");
+        builder_add_str(&out, "not kept by this node; the leader keeps it: ");
+        render_text(&out, bytes_str(owner[0] != 0 ? owner : "(none just now)"));
+        builder_add_byte(&out, '\n');
     } else {
-        builder_addf(
-            &out, "kept by the site after %.2f s, acknowledged by the core after %.2f s (event %" PRIu64 " of channel control)\n",
-            kept_s, taken_s, seq);
+        put_first_line(link, &out);
+        put_endpoints(link, &out);
+        cost_put_limits(federation, &out);
     }
+    json_decref(federation);
+    return verbs_print(&out);
+}
+
+int link_try(struct call *c) {
+    struct builder out;
+    struct http_answer answer = {0};
+    struct client_request q = {.side = CLIENT_NODE, .method = "POST", .path = "/v1/federation/try"};
+    int code = client_call(&c->client, &q, &answer, &c->problem);
+    builder_free(&answer.body);
+    if (code != CTL_OK) {
+        return client_complain(&c->problem);
+    }
+    builder_init(&out, 256);
+    builder_add_str(&out, "trying now; see 'greyctl link status'\n");
     return verbs_print(&out);
 }

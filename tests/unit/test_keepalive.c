@@ -28,13 +28,13 @@ static uint32_t idle_for(struct keepalive *k, uint64_t *now_ms, uint64_t duratio
             continue;
         }
         *now_ms += 30000;
-        keepalive_end(k, *now_ms);
+        keepalive_end(k, *now_ms, true);
         lost++;
         *now_ms += mend_s * 1000ull;
         keepalive_begin(k, *now_ms);
         interval_s = k->interval_s;
     }
-    keepalive_end(k, *now_ms);
+    keepalive_end(k, *now_ms, false);
     return lost;
 }
 
@@ -77,7 +77,7 @@ static void an_outage_teaches_nothing(void **state) {
         now_ms += 900000;
         keepalive_spoke(&k, now_ms); /* into the void */
         now_ms += 30000;
-        keepalive_end(&k, now_ms);
+        keepalive_end(&k, now_ms, true);
         now_ms += 240000; /* four minutes without a line */
         keepalive_begin(&k, now_ms);
         assert_int_equal(k.interval_s, 900);
@@ -90,12 +90,18 @@ static void an_end_that_nobody_asked_for_teaches_nothing(void **state) {
     struct keepalive k;
     keepalive_init(&k, 900);
     keepalive_begin(&k, 1000);
-    keepalive_end(&k, 800000); /* closed by the broker after a silence */
+    keepalive_end(&k, 800000, true); /* closed by the broker after a silence */
     keepalive_begin(&k, 801000);
     assert_int_equal(k.interval_s, 900);
+    keepalive_spoke(&k, 1601000);
+    keepalive_end(&k, 1601050, false); /* leadership moved on */
+    keepalive_begin(&k, 1602000);
+    assert_int_equal(k.interval_s, 900);
+    keepalive_end(&k, 1602000, false);
+    keepalive_begin(&k, 801000);
     keepalive_spoke(&k, 802000); /* 1 s after the last byte, and again without an answer */
     keepalive_spoke(&k, 830000);
-    keepalive_end(&k, 840000);
+    keepalive_end(&k, 840000, true);
     keepalive_begin(&k, 841000);
     assert_int_equal(k.interval_s, 900);
 }
@@ -140,7 +146,7 @@ static void a_configured_time_below_the_floor_is_kept(void **state) {
     keepalive_init(&k, 5);
     keepalive_begin(&k, 1000);
     keepalive_spoke(&k, 21000);
-    keepalive_end(&k, 22000);
+    keepalive_end(&k, 22000, true);
     keepalive_begin(&k, 23000);
     assert_int_equal(k.interval_s, 5);
 }
