@@ -40,12 +40,13 @@ struct uplink_on_way {
 };
 
 struct uplink_gate {
-    struct shaper shaper;
+    struct shaper shaper, down; /* down: debited with what came; what we send makes the broker and the core answer */
     struct shaper_path path;
     uint64_t charged_bytes; /* on the wire, by grants; each settling sets it to what the wire carried */
     size_t granted;         /* not settled yet */
     uint64_t granted_at_bytes;
-    bool full; /* a frame waits for room behind the gate */
+    uint64_t answers_bytes; /* that are still to come down for frames on the way */
+    bool full;              /* a frame waits for room behind the gate */
     struct loop_timer open_timer;
 };
 
@@ -145,6 +146,8 @@ void uplink_gate_begin(struct uplink *u);
 void uplink_gate_end(struct uplink *u);
 size_t uplink_gate_grant(void *uplink, size_t wanted_bytes); /* the gate of the connection */
 void uplink_gate_settle(struct uplink *u, const struct conn_wire *w);
+void uplink_gate_sent(struct uplink *u);                       /* a frame */
+void uplink_gate_heard(struct uplink *u, uint64_t wire_bytes); /* so much came down */
 void uplink_gate_limit(struct uplink *u, uint64_t limit_bytes_per_s);
 void uplink_gate_connected(struct uplink *u);
 /* False: enough waits behind the gate; the pump is called again when that changes. */

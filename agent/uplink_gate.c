@@ -6,6 +6,7 @@
 
 #define UNSENT_DIV 40u            /* of a second's bytes may wait in the socket: what left the bucket shall leave the machine */
 #define AHEAD_DIV 4u              /* of a second's bytes may wait behind the gate: the rest waits where an alarm can overtake it */
+#define ANSWER_BYTES 300u         /* to a frame: by the broker, the network and the core, about */
 #define SEGMENT_BYTES_GUESS 1400u /* until the connection tells */
 #define HEADER_BYTES_GUESS 72u
 
@@ -58,8 +59,42 @@ size_t uplink_gate_grant(void *context, size_t wanted) {
     return granted;
 }
 
+/* Each frame is answered by the broker, the network and the core: what comes down is bounded by what goes up.  Answers are debited when
+ * they are asked for, and what comes beyond them when it comes. */
+void uplink_gate_sent(struct uplink *u) {
+    u->gate.answers_bytes = u->on_way_count <= 1 ? ANSWER_BYTES : u->gate.answers_bytes + ANSWER_BYTES;
+    shaper_debit(&u->gate.down, now_monotonic_us(), ANSWER_BYTES);
+}
+
+void uplink_gate_heard(struct uplink *u, uint64_t wire_bytes) {
+    struct uplink_gate *g = &u->gate;
+    uint64_t awaited = wire_bytes < g->answers_bytes ? wire_bytes : g->answers_bytes;
+    g->answers_bytes -= awaited;
+    shaper_debit(&g->down, now_monotonic_us(), wire_bytes - awaited);
+}
+
+static bool answers_fit(struct uplink *u) {
+    struct shaper *down = &u->gate.down;
+    if (down->limit_bytes_per_s == 0) {
+        return true;
+    }
+    shaper_debit(down, now_monotonic_us(), 0); /* time has passed */
+    uint64_t wait_ms = shaper_wait_us(down, &u->gate.path, ANSWER_BYTES) / 1000;
+    if (wait_ms == 0) {
+        return true;
+    }
+    uint64_t at_ms = loop_now_ms(u->x.loop) + wait_ms + 1;
+    if (u->timer.place == 0 || u->timer.deadline_ms > at_ms) {
+        loop_timer_set(u->x.loop, &u->timer, at_ms);
+    }
+    return false;
+}
+
 bool uplink_gate_room(struct uplink *u, uint32_t frame_bytes) {
     struct uplink_gate *g = &u->gate;
+    if (!answers_fit(u)) {
+        return false;
+    }
     uint64_t limit = g->shaper.limit_bytes_per_s, unsent = mqtt_unsent_bytes(u->mqtt);
     g->full = limit > 0 && unsent > 0 && unsent + frame_bytes > limit / AHEAD_DIV;
     return !g->full;
@@ -93,6 +128,7 @@ void uplink_gate_begin(struct uplink *u) {
     u->gate = (struct uplink_gate){.open_timer = {.fire = on_open_timer, .context = u},
                                    .path = {.segment_bytes = SEGMENT_BYTES_GUESS, .header_bytes = HEADER_BYTES_GUESS}};
     shaper_init(&u->gate.shaper, u->bandwidth.up_bytes_per_s, now_monotonic_us());
+    shaper_init(&u->gate.down, u->bandwidth.down_bytes_per_s, now_monotonic_us());
 }
 
 void uplink_gate_end(struct uplink *u) {

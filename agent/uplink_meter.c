@@ -65,6 +65,7 @@ void uplink_meter_settle(struct uplink *u) {
         return;
     }
     budget_spend(&m->used, up + down);
+    uplink_gate_heard(u, down);
     if (!m->connected) {
         ledger_direct(&m->ledger, LEDGER_UP, LEDGER_HANDSHAKES, up);
         ledger_direct(&m->ledger, LEDGER_DOWN, LEDGER_HANDSHAKES, down);
@@ -148,8 +149,11 @@ void uplink_meter_look(struct uplink *u) {
         log_info("uplink", "limit", "bytes_per_s=%" PRIu64, rule.up_bytes_per_s);
         uplink_gate_limit(u, rule.up_bytes_per_s);
     }
-    if (down_changed && m->connected) {
-        u->hello_due = true; /* the core paces by what the hello says */
+    if (down_changed) {
+        shaper_set_limit(&u->gate.down, rule.down_bytes_per_s, now_monotonic_us());
+        if (u->welcomed) {
+            uplink_session_again(u, "the limit of what comes down has changed"); /* the core paces by what the hello says */
+        }
     }
     hold_channels(u);
     metrics_set(&limit, 0, (int64_t)rule.up_bytes_per_s);

@@ -37,6 +37,7 @@ static enum grey_error publish(struct uplink *u, enum event_channel c, enum ledg
             (struct uplink_on_way){.id = id, .bytes = (uint32_t)frame.size, .sent_ms = loop_now_ms(u->x.loop), .channel = c};
         channel_pace_sent(&u->pace, (uint32_t)frame.size);
         uplink_meter_sent(u, feature, frame.size);
+        uplink_gate_sent(u);
     }
     return err;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/dialler.h"
+#include "core/downpace.h"
 #include "federation/frame.h"
 #include "include/grey/must.h"
 #include "platform/log.h"
@@ -12,6 +13,8 @@
 #include "platform/now.h"
 
 #define REPLIES_MAX 4096u
+#define PACED_MAX 4096u
+#define FRAME_BYTES 100u                 /* of an answer, about */
 #define HOLD_BYTES (32u * 1024u * 1024u) /* waiting for the storage thread: above it nothing is read, until half of it is written */
 #define HOLD_JOBS (INGEST_JOBS_MAX * 3u / 4u)
 #define RESYNC_PAGE 256u
@@ -33,6 +36,10 @@ struct ingest {
     struct dialler dialler;
     struct reply *replies;
     uint32_t reply_count;
+    struct downpace *downpace;
+    struct reply *paced; /* wait until their sites' links may carry them */
+    uint32_t paced_count;
+    struct loop_timer pace_timer;
     uint64_t message_id;
     uint32_t jobs;
     size_t waiting_bytes;
@@ -60,6 +67,7 @@ struct intake_job { /* one message of a site */
     struct reply reply;
     struct store_taken taken;
     bool rolled_back;
+    uint64_t down_bytes_per_s; /* of a hello */
 };
 
 static const char *const channels[] = {"control", "events", "data"};
@@ -138,6 +146,7 @@ static void run_hello(struct storage_job *storage, struct store *store) {
         return;
     }
     job->reply.welcome = (struct sync_welcome){.incarnation = h.incarnation, .epoch = h.epoch, .time_ms = now_wall_ms()};
+    job->down_bytes_per_s = h.down_bytes_per_s;
     storage->err =
         store_hello(store, job->site.text, &h, now_wall_ms(), job->reply.welcome.position, &job->rolled_back, &storage->fault);
 }
@@ -206,6 +215,49 @@ static void reply(struct ingest *g, const struct reply *r) {
     }
 }
 
+static bool same_answer(const struct reply *a, const struct reply *b) {
+    return a->channel == b->channel && a->kind == b->kind && strcmp(a->site.text, b->site.text) == 0;
+}
+
+/* Tells the site as soon as its link may carry it.  Of what waits for that, the newest acknowledgement of a channel replaces those before. */
+static void answer(struct ingest *g, const struct reply *r) {
+    for (uint32_t i = 0; i < g->paced_count; i++) {
+        if (same_answer(&g->paced[i], r)) {
+            g->paced[i] = *r;
+            return;
+        }
+    }
+    uint64_t wait_us = downpace_wait_us(g->downpace, r->site.text, FRAME_BYTES, now_monotonic_us());
+    if (wait_us == 0 || g->paced_count == PACED_MAX) {
+        reply(g, r);
+        return;
+    }
+    g->paced[g->paced_count++] = *r;
+    uint64_t at_ms = loop_now_ms(g->x.loop) + wait_us / 1000 + 1;
+    if (g->pace_timer.place == 0 || g->pace_timer.deadline_ms > at_ms) {
+        loop_timer_set(g->x.loop, &g->pace_timer, at_ms);
+    }
+}
+
+static void on_pace_timer(void *context) {
+    struct ingest *g = context;
+    uint32_t kept = 0;
+    uint64_t next_us = UINT64_MAX;
+    for (uint32_t i = 0; i < g->paced_count; i++) {
+        uint64_t wait_us = downpace_wait_us(g->downpace, g->paced[i].site.text, FRAME_BYTES, now_monotonic_us());
+        if (wait_us == 0) {
+            reply(g, &g->paced[i]);
+        } else {
+            next_us = wait_us < next_us ? wait_us : next_us;
+            g->paced[kept++] = g->paced[i];
+        }
+    }
+    g->paced_count = kept;
+    if (kept > 0) {
+        loop_timer_after(g->x.loop, &g->pace_timer, next_us / 1000 + 1);
+    }
+}
+
 static void on_writable(void *context) {
     struct ingest *g = context;
     uint32_t sent = 0;
@@ -234,7 +286,7 @@ static void resync_done(struct worker_job *worker_job) {
     for (size_t i = 0; i < r->count && r->storage.err == E_OK; i++) {
         struct reply one = {
             .site = r->stands[i].site, .channel = CHANNEL_CONTROL, .kind = MESSAGE_DOWN_RESYNC, .welcome = r->stands[i].at};
-        reply(g, &one);
+        answer(g, &one);
     }
     if (r->count < RESYNC_PAGE || r->storage.err != E_OK) {
         mem_free(r);
@@ -295,6 +347,10 @@ static void intake_done(struct worker_job *worker_job) {
     if (err == E_OK) {
         if (job->kind == MESSAGE_UP_HELLO) {
             metrics_add(&hellos, 0, 1);
+            if (!downpace_set(g->downpace, job->site.text, job->down_bytes_per_s, now_monotonic_us())) {
+                log_limited(LOG_WARN, "ingest", "pace", "site=%s wants to be paced, and there is no room to keep that",
+                            job->site.text);
+            }
             log_info("ingest", "hello", "site=%s epoch=%" PRIu64, job->site.text, job->reply.welcome.epoch);
             if (job->rolled_back) {
                 metrics_add(&rolled_back, 0, 1);
@@ -309,7 +365,7 @@ static void intake_done(struct worker_job *worker_job) {
                 metrics_add(&refused, REFUSED_HOLE, 1);
             }
         }
-        reply(g, &job->reply);
+        answer(g, &job->reply);
     } else if (err != E_OK) {
         metrics_add(&refused, reason, 1);
         log_limited(LOG_WARN, "ingest", "refuse", "site=%s channel=%s error=GREY-%d %s: %s", job->site.text,
@@ -347,6 +403,7 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
         refuse(REFUSED_FRAME, topic, why);
         return;
     }
+    downpace_heard(g->downpace, site.text, payload.size, now_monotonic_us());
     builder_init(&scratch, LIMIT_FRAME_PAYLOAD_BYTES);
     why = frame_content(&f, &scratch, &content);
     enum message_kind kind = why == E_OK ? sync_kind(content) : (enum message_kind)0;
@@ -394,7 +451,7 @@ static void on_closed(void *context, const char *why) {
     struct ingest *g = context;
     dialler_closed(&g->dialler);
     metrics_set(&broker_up, 0, 0);
-    g->reply_count = 0; /* sites ask again with their next hello */
+    g->reply_count = g->paced_count = 0; /* sites ask again with their next hello */
     log_limited(LOG_WARN, "ingest", "closed", "broker=%s %s", mqtt_address(g->mqtt), why);
 }
 
@@ -417,6 +474,15 @@ static const struct mqtt_events mqtt_events = {.stage = on_stage,
                                                .published = on_published,
                                                .writable = on_writable};
 
+static void free_parts(struct ingest *g) {
+    if (g != NULL) {
+        downpace_free(g->downpace);
+        mem_free(g->paced);
+        mem_free(g->replies);
+        mem_free(g);
+    }
+}
+
 struct ingest *ingest_new(const struct conn_context *x, const struct ingest_options *o, struct worker *storage, struct fault *f) {
     struct metric *const all[] = {&taken_events, &repeated, &unreadable, &refused,     &rolled_back,
                                   &held,         &hellos,   &broker_up,  &store_errors};
@@ -424,18 +490,23 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
         metrics_register(all[i]);
     }
     struct ingest *g = mem_new(1, sizeof *g);
-    if (g == NULL || (g->replies = mem_new(REPLIES_MAX, sizeof *g->replies)) == NULL) {
-        mem_free(g);
+    if (g != NULL) {
+        g->replies = mem_new(REPLIES_MAX, sizeof *g->replies);
+        g->paced = mem_new(PACED_MAX, sizeof *g->paced);
+        g->downpace = downpace_new();
+    }
+    if (g == NULL || g->replies == NULL || g->paced == NULL || g->downpace == NULL) {
+        free_parts(g);
         (void)fault_set(f, E_NO_MEMORY, "ingest");
         return NULL;
     }
     g->x = *x;
+    g->pace_timer = (struct loop_timer){.fire = on_pace_timer, .context = g};
     g->storage = storage;
     struct mqtt_options m = {.client_id = o->client_id, .socket_dir = o->socket_dir, .inflight_max = 20};
     g->mqtt = mqtt_new(x, &m, &mqtt_events, g, f);
     if (g->mqtt == NULL) {
-        mem_free(g->replies);
-        mem_free(g);
+        free_parts(g);
         return NULL;
     }
     dialler_init(&g->dialler, x, g->mqtt, o->tls, o->endpoints, o->endpoint_count, KEEPALIVE_S);
@@ -454,9 +525,9 @@ void ingest_free(struct ingest *g) {
     if (g != NULL) {
         must(g->jobs == 0); /* the storage thread was stopped before */
         mqtt_free(g->mqtt);
+        loop_timer_cancel(g->x.loop, &g->pace_timer);
         mem_free(g->resync);
-        mem_free(g->replies);
-        mem_free(g);
+        free_parts(g);
     }
 }
 

@@ -5,6 +5,7 @@ import hashlib, struct
 from harness import *
 
 LIMIT = 8000  # bytes a second
+DOWN_LIMIT = 2000
 MTU = 1500
 ETH_P_ALL, PACKET_OUTGOING, SO_TIMESTAMPNS = 3, 4, 35
 
@@ -161,6 +162,18 @@ def test(site, capture):
         configure(site, ["limit_mbps: 0"])
         site.wait_drained(60)
 
+    # What comes down is limited as well: the core paces itself, and the site asks for fewer answers.
+    configure(site, ["down_limit_mbps: %.3f" % (DOWN_LIMIT * 8 / 1e6)])
+    wait_until("the limit", lambda: federation(site)["bandwidth"]["down_limit_bytes_per_second"] == DOWN_LIMIT and federation(site)["link"]["up"], 30)
+    time.sleep(3)
+    changed = time.time()
+    for i in range(100):
+        send(site, "high" if i % 2 else "critical", i)
+    site.wait_drained(120)
+    _, down = capture.both()
+    slow, whole = most_in([p for p in down if p[0] > changed], 1), sum(z for t, z in down if t > changed)
+    site.ok(whole > 2 * DOWN_LIMIT and slow <= DOWN_LIMIT + MTU, "what comes down keeps to its limit: %d bytes in a second of %d, %d in all" % (slow, DOWN_LIMIT, whole))
+
     # What was spent today is remembered.
     configure(site, ["budget: {day_mb: 100}"])
     wait_until("the budget", lambda: federation(site)["budget"]["day"]["bytes"] == 100000000, 30)
@@ -173,7 +186,7 @@ def test(site, capture):
     after = federation(site)["budget"]["day"]["used_bytes"]
     site.ok(used - 2000 <= after <= used + 60000, "a restart does not forget what was spent: %d, then %d bytes" % (used, after))
     events = site.core_events()
-    site.ok(len({(e["channel"], e["seq"]) for e in events}) == len(events) == 60 + 8 + 1 + 30 + 4 + 1, "everything is at the core once")
+    site.ok(len({(e["channel"], e["seq"]) for e in events}) == len(events) == 60 + 8 + 1 + 30 + 4 + 100 + 1, "everything is at the core once")
 
 
 if __name__ == "__main__":
