@@ -10,7 +10,7 @@ static void put_first_line(const json_t *link, struct builder *out) {
     const char *stage = verbs_text(link, "stage"), *error = verbs_text(link, "last_error"), *proxy = verbs_text(link, "proxy");
     double next_s = verbs_real(link, "next_try_seconds", -1), since_s = verbs_real(link, "stage_seconds", 0);
     uint64_t handshake_bytes = verbs_uint(link, "handshake_bytes");
-    builder_add_str(out, json_is_true(json_object_get(link, "up")) ? "up: " : "down: ");
+    builder_add_str(out, json_is_true(json_object_get(link, "up")) ? "" : "down: ");
     builder_addf(out, "%s for %s", stage, render_span(since_s, span));
     if (next_s >= 0) {
         builder_addf(out, ", next try in %s", render_span(next_s, span));

@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""A path that accepts and goes silent: at TCP, in the TLS handshake, after MQTT's CONNECT, at our hello.  If this fails, a site hangs for
+ever on a half-dead broker although another one is there, or its engineer is not told what hangs."""
+from harness import *
+
+STAGES = {  # what the relay lets through, how long finding it may take, and a word of the explanation
+    "tcp": (12, "TCP"),
+    "tls": (25, "TLS"),
+    "mqtt": (20, "MQTT"),
+    "hello": (30, "core"),
+}
+SLACK_S = 12  # chance before the next try, and a machine that has other things to do
+
+
+class Relay:
+    """A TCP proxy in front of the broker that stops at a stage: it keeps the connection, and hands on no byte any more."""
+
+    def __init__(self, target_port, stage):
+        self.target_port, self.stage = target_port, stage
+        self.server = socket.socket()
+        self.server.bind(("127.0.0.1", 0))
+        self.server.listen(0 if stage == "tcp" else 8)
+        self.port = self.server.getsockname()[1]
+        self.kept = []
+        if stage == "tcp":  # a full queue of connections swallows what else comes
+            for i in range(4):
+                s = socket.socket()
+                s.setblocking(False)
+                s.connect_ex(("127.0.0.1", self.port))
+                self.kept.append(s)
+        else:
+            threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            near, _ = self.server.accept()
+            self.kept.append(near)
+            if self.stage == "tls":
+                continue
+            far = socket.create_connection(("127.0.0.1", self.target_port))
+            self.kept.append(far)
+            state = {"silent": False}
+            threading.Thread(target=self.up, args=(near, far, state), daemon=True).start()
+            threading.Thread(target=self.down, args=(far, near, state), daemon=True).start()
+
+    def up(self, near, far, state):
+        """Records of TLS: kind, version, length.  Kind 23 carries MQTT; the first of them is CONNECT."""
+        buffer, carried, most = b"", 0, 1 if self.stage == "hello" else 0
+        while True:
+            data = near.recv(65536)
+            if not data:
+                return
+            buffer += data
+            while len(buffer) >= 5 and len(buffer) >= 5 + int.from_bytes(buffer[3:5], "big"):
+                size = 5 + int.from_bytes(buffer[3:5], "big")
+                record, buffer = buffer[:size], buffer[size:]
+                if record[0] == 23:
+                    carried += 1
+                    state["silent"] = carried > most
+                if not state["silent"]:
+                    far.sendall(record)
+
+    def down(self, far, near, state):
+        while True:
+            data = far.recv(65536)
+            if not data:
+                return
+            if not state["silent"]:
+                near.sendall(data)
+
+
+class SilentSite(Site):
+    """Its first endpoint is a relay that goes silent, its second the broker itself."""
+
+    def __init__(self, stage):
+        self.stage, self.relay = stage, None
+        super().__init__(nodes=1)
+
+    def write_config(self, n):
+        super().write_config(n)
+        self.relay = Relay(self.broker_port, self.stage)
+        path = self.path("node%d" % n, "greyd.yaml")
+        with open(path) as f:
+            text = f.read()
+        with open(path, "w") as f:
+            f.write(text.replace('["localhost:%d"]' % self.broker_port, '["localhost:%d", "localhost:%d"]' % (self.relay.port, self.broker_port)))
+
+    def link(self):
+        return request(self.http[1], "GET", "/v1/federation/status").json()["link"]
+
+
+def run(site, found):
+    site.start_broker()
+    site.start_core()
+    began = time.monotonic()
+    site.start_node(1)
+    why = wait_until("the silence to be found", lambda: not site.link()["up"] and site.link()["last_error"], 90)
+    found["found"], found["why"] = time.monotonic() - began, why
+    wait_until("the link by the other endpoint", lambda: site.link()["up"], 30)
+    found["up"] = time.monotonic() - began
+    found["failures"] = site.link()["endpoints"][0]["failures"]
+
+
+def main():
+    sites = {stage: SilentSite(stage) for stage in STAGES}
+    results = {stage: {} for stage in STAGES}
+    threads = [threading.Thread(target=run, args=(sites[stage], results[stage]), daemon=True) for stage in STAGES]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(150)
+    judge = next(iter(sites.values()))
+    for stage, (limit, word) in STAGES.items():
+        r = results[stage]
+        judge.ok("up" in r and r["found"] <= limit + SLACK_S and word in r["why"],
+                 "silent at %s: found after %.0f s: %s" % (stage, r.get("found", -1), r.get("why", "not found")))
+        judge.ok("up" in r and r["up"] <= limit + SLACK_S + 5 and r["failures"] == 1, "and the other endpoint is used after %.0f s" % r.get("up", -1))
+    for site in sites.values():
+        site.failed, site.finished = judge.failed, True
+        site.cleanup()
+    sys.exit(1 if judge.failed else 0)
+
+
+if __name__ == "__main__":
+    main()
