@@ -102,7 +102,8 @@ struct conn_count {
 } conn_counted(const struct conn *c);
 
 /* What the network carries of a TCP connection, in both directions, as its kernel tells: payload with TLS, IP and TCP headers of every
- * segment, acknowledgements and retransmissions.  False, and zeros: not TCP, or an old kernel. */
+ * segment, acknowledgements and retransmissions.  (Where it was accepted, one segment more went out, which opened it.)  False, and
+ * zeros: not TCP, or an old kernel. */
 struct conn_wire {
     uint32_t segment_bytes, header_bytes; /* payload of a full segment; headers of each */
     uint64_t out_bytes, in_bytes;
