@@ -20,6 +20,10 @@ void breaker_answered(struct breaker *b) {
     b->failures = b->failures >= BREAKER_FAILURES ? BREAKER_FAILURES - 1 : b->failures;
 }
 
+void breaker_dropped(struct breaker *b) {
+    b->failures += b->failures < BREAKER_FAILURES - 1;
+}
+
 void breaker_steady(struct breaker *b) {
     *b = (struct breaker){.state = BREAKER_CLOSED};
 }

@@ -27,6 +27,7 @@ struct breaker {
 /* All zero is a closed breaker. */
 void breaker_failed(struct breaker *b, uint64_t now_ms, uint32_t random);
 void breaker_answered(struct breaker *b);
+void breaker_dropped(struct breaker *b); /* it did answer, and did not last: counts, but does not open */
 void breaker_steady(struct breaker *b);
 bool breaker_allows(const struct breaker *b, uint64_t now_ms); /* may a try begin? */
 void breaker_try(struct breaker *b, uint64_t now_ms);          /* one begins: open becomes half-open */

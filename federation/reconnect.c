@@ -267,7 +267,11 @@ void reconnect_failed(struct reconnect *r, uint64_t now_ms, uint32_t random) {
     }
     bool trusted = (r->stage == RECONNECT_UP && r->steady) || (r->stage == RECONNECT_HELLO && now_ms >= r->since_ms + ALONE_MS);
     if (!trusted) {
-        breaker_failed(&r->breakers[r->current], now_ms, random);
+        if (r->stage == RECONNECT_UP) {
+            breaker_dropped(&r->breakers[r->current]); /* a line that flaps is used while it is there; waits grow to a minute */
+        } else {
+            breaker_failed(&r->breakers[r->current], now_ms, random);
+        }
         if (r->returning_to != RECONNECT_NONE ||
             (r->stage == RECONNECT_UP && !better_exists(r))) { /* do not run back as soon the next time */
             r->hold_ms = r->hold_ms > HOLD_MS_MAX / 2 ? HOLD_MS_MAX : r->hold_ms * 2;
@@ -275,7 +279,8 @@ void reconnect_failed(struct reconnect *r, uint64_t now_ms, uint32_t random) {
     }
     r->returning_to = RECONNECT_NONE;
     forget_probes(r);
-    r->try_ms = now_ms + backoff_next_ms(&r->backoff, random);
+    uint64_t allowed_ms = first_allowed_ms(r, RECONNECT_NONE), waited_ms = now_ms + backoff_next_ms(&r->backoff, random);
+    r->try_ms = waited_ms > allowed_ms ? waited_ms : allowed_ms;
     enter(r, RECONNECT_WAIT, now_ms);
 }
 

@@ -255,6 +255,17 @@ static void a_flapping_favourite_is_left_alone(void **state) {
     assert_true(s.up_ms > 86400000 / 100 * 99);
 }
 
+/* If this fails, a line that flaps all day is given up for most of it, or each flap costs a handshake at once. */
+static void a_flapping_line_is_used_and_bounded(void **state) {
+    (void)state;
+    struct site s;
+    site_init(&s, 1, 300000);
+    s.manners[0] = DROPS_AFTER_5S;
+    run_ms(&s, 86400000);
+    assert_in_range(s.tries[0], 86400 / 70, 86400 / 25); /* a wait of 30 s in the mean, 60 s at most, and 5 s of use */
+    assert_true(s.r.breakers[0].state == BREAKER_CLOSED);
+}
+
 /* If this fails, equal brokers are not used equally, and adding one does not help. */
 static void equals_share(void **state) {
     (void)state;
@@ -390,6 +401,7 @@ int main(void) {
         cmocka_unit_test(it_returns_when_the_better_one_has_been_good),
         cmocka_unit_test(a_busy_site_returns_in_the_end),
         cmocka_unit_test(a_flapping_favourite_is_left_alone),
+        cmocka_unit_test(a_flapping_line_is_used_and_bounded),
         cmocka_unit_test(equals_share),
         cmocka_unit_test(a_fleet_does_not_trample),
     };
