@@ -180,7 +180,8 @@ static void on_closed(void *context, struct conn *c, enum grey_error why, const 
     }
 }
 
-static const struct conn_events events = {on_open, on_bytes, on_drained, on_closed};
+static const struct conn_events events = {
+    .on_open = on_open, .on_bytes = on_bytes, .on_drained = on_drained, .on_closed = on_closed};
 
 struct listening {
     const struct conn_tls *tls;
