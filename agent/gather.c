@@ -10,10 +10,8 @@
 /* scan the rows of each priority of the channel -> merge by number -> cut to size -> read the payloads -> items and gaps */
 
 #define UNREADABLE_MAX 8u /* then it is not a row on the move, but damage */
-#define ROWS_MAX 512u
+#define ROWS_MAX SYNC_ITEMS_MAX
 #define ROW_BYTES_GUESS 64u /* rows asked for by the wished size: few events are smaller */
-
-static_assert(ROWS_MAX <= SYNC_ITEMS_MAX, "a batch fits a message");
 
 struct gather {
     struct node *node;

@@ -3,6 +3,7 @@
  *   uplink_link.c     which broker, when: dials, leaves, probes; keep-alive, proxy
  *   uplink_session.c  hello and welcome: who speaks, and the core's word
  *   uplink_send.c     what goes next, as which frame, and what the broker has confirmed
+ *   uplink_pack.c     events become a frame: squeezed where the core takes that
  *   uplink_ack.c      the core's acknowledgements become entries of the log
  *   uplink_gate.c     how many bytes may leave now
  *   uplink_meter.c    what they cost: ledger, windows, budgets */
@@ -15,6 +16,7 @@
 #include "federation/keepalive.h"
 #include "federation/reconnect.h"
 #include "federation/shaper.h"
+#include "federation/squeeze.h"
 #include "platform/mqtt.h"
 #include "platform/probe.h"
 
@@ -65,6 +67,14 @@ struct uplink_endpoint {
     struct keepalive keepalive;
 };
 
+/* How events become frames in this session. */
+struct uplink_packing {
+    struct squeeze *squeeze;           /* NULL: the core does not take it */
+    uint32_t session, serial;          /* of the next squeezed frame */
+    uint32_t ratio_16;                 /* bytes of records for each byte of a frame, lately, in sixteenths */
+    uint32_t wished_bytes, most_bytes; /* of the frame that is being gathered */
+};
+
 struct uplink {
     struct conn_context x;
     struct uplink_options o;
@@ -85,6 +95,7 @@ struct uplink {
     struct channel_pace pace;
     struct uplink_on_way on_way[UPLINK_ON_WAY_MAX];
     uint32_t on_way_count;
+    struct uplink_packing packing;
     struct builder frame; /* built and not yet taken by the MQTT client */
     enum event_channel frame_channel;
     grey_seq frame_to;
@@ -133,6 +144,15 @@ void uplink_send_gathered(void *uplink, struct sync_events *e);
 void uplink_send_published(void *uplink, int id, const char *refusal);
 /* flags: of frame.h.  False: not now. */
 bool uplink_send_content(struct uplink *u, enum event_channel c, struct bytes content, uint16_t flags);
+
+/* --- uplink_pack.c -------------------------------------------------------------------------------------------------------------------- */
+void uplink_pack_begin(struct uplink *u, uint32_t codings); /* a session begins; codings: the core's */
+void uplink_pack_end(struct uplink *u);
+void uplink_pack_lost(struct uplink *u); /* the frame made last is not sent: what it taught does not count */
+/* So many bytes of records are to be gathered for a frame of about wished_bytes and most_bytes at most. */
+uint32_t uplink_pack_wish(struct uplink *u, uint32_t wished_bytes, size_t most_bytes);
+/* u->frame holds the events of e, or of its first ones: e is cut to them.  It stays empty when they do not fit. */
+void uplink_pack_frame(struct uplink *u, struct sync_events *e);
 
 /* --- uplink_ack.c --------------------------------------------------------------------------------------------------------------------- */
 void uplink_ack_take(struct uplink *u, enum event_channel c, grey_seq seq);

@@ -4,13 +4,10 @@
 #include "agent/uplink_core.h"
 #include "federation/frame.h"
 #include "include/grey/must.h"
-#include "platform/compress.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
 #include "platform/now.h"
 
-#define COMPRESS_FROM_BYTES 256u
-#define FRAME_MARGIN_BYTES 4096u /* what stands around the records of a frame; each has some 20 bytes more */
 #define GATHER_DATA_EVENTS 512u
 #define GATHER_DATA_MS 200u /* normal and low events wait this long for company */
 
@@ -127,40 +124,11 @@ static bool send_frame(struct uplink *u) {
                     event_channel_name(u->frame_channel), u->frame.size, mqtt_payload_bytes_max(u->mqtt));
         s->gather_until_ms = loop_now_ms(u->x.loop) + UPLINK_PATIENCE_MS_MIN; /* the other channels go on */
     }
+    if (err != E_OK) {
+        uplink_pack_lost(u);
+    }
     builder_free(&u->frame);
     return err == E_OK || err == E_TOO_LARGE;
-}
-
-static void build_frame(struct uplink *u, const struct sync_events *e) {
-    must(u->frame.size == 0);
-    struct builder content, packed;
-    builder_init(&content, LIMIT_FRAME_PAYLOAD_BYTES);
-    builder_init(&packed, LIMIT_FRAME_PAYLOAD_BYTES);
-    sync_put_events(&content, e);
-    struct bytes plain = builder_bytes(&content);
-    uint16_t flags = (uint16_t)(FRAME_FLAG_IDEMPOTENT | (e->channel != CHANNEL_DATA ? FRAME_FLAG_PRIORITY : 0u));
-    if (plain.size >= COMPRESS_FROM_BYTES) {
-        uint8_t size[4];
-        bytes_put_be32(size, (uint32_t)plain.size);
-        builder_add(&packed, bytes_of(size, sizeof size));
-        if (compress_lz4(plain, &packed) == E_OK && packed.err == E_OK && packed.size < plain.size) {
-            flags |= FRAME_FLAG_COMPRESSED;
-            plain = builder_bytes(&packed);
-        }
-    }
-    builder_init(&u->frame, LIMIT_FRAME_PAYLOAD_BYTES + FRAME_OVERHEAD_BYTES);
-    if (content.err == E_OK) {
-        frame_write(&u->frame, flags, ++u->message_id, (uint64_t)now_wall_ms() * 1000000u, plain);
-    }
-    if (content.err != E_OK || u->frame.err != E_OK) {
-        builder_free(&u->frame);
-        log_limited(LOG_ERROR, "uplink", "frame", "channel=%s from_seq=%" PRIu64 " does not fit a frame",
-                    event_channel_name(e->channel), e->from_seq);
-    }
-    u->frame_channel = e->channel;
-    u->frame_to = e->to_seq;
-    builder_free(&content);
-    builder_free(&packed);
 }
 
 void uplink_send_gathered(void *context, struct sync_events *e) {
@@ -175,7 +143,10 @@ void uplink_send_gathered(void *context, struct sync_events *e) {
     }
     e->incarnation = site.incarnation;
     e->epoch = u->epoch;
-    build_frame(u, e);
+    must(u->frame.size == 0);
+    uplink_pack_frame(u, e);
+    u->frame_channel = e->channel;
+    u->frame_to = e->to_seq;
     metrics_add(&sent_events, (unsigned)e->channel, e->item_count);
     uplink_send_pump(u);
 }
@@ -197,12 +168,10 @@ void uplink_send_pump(struct uplink *u) {
         struct channel_facts f;
         struct uplink_stream *s = &u->streams[c];
         uint32_t bytes = channel_pace_frame_bytes(&u->pace);
-        size_t most = mqtt_payload_bytes_max(u->mqtt);
-        most = most > 2 * FRAME_MARGIN_BYTES ? most - FRAME_MARGIN_BYTES : FRAME_MARGIN_BYTES;
         state_channel(uplink_state(u), c, &f);
         u->gather_session = u->session;
         gather_begin(u->gather, c, channel_next(&s->out, f.acked_seq, f.next_seq), f.next_seq,
-                     bytes < most ? bytes : (uint32_t)most);
+                     uplink_pack_wish(u, bytes, mqtt_payload_bytes_max(u->mqtt)));
         if (u->frame.size == 0) {
             break; /* it comes on a later turn, or later */
         }

@@ -38,6 +38,7 @@ void uplink_session_end(struct uplink *u) {
     }
     u->welcomed = false;
     u->session++;
+    uplink_pack_end(u);
     builder_free(&u->frame);
     metrics_set(&link_up, 0, 0);
 }
@@ -49,7 +50,7 @@ void uplink_session_hello(struct uplink *u) {
     }
     struct sync_hello h = {.incarnation = site.incarnation,
                            .epoch = u->epoch,
-                           .feature_level = FEATURE_LEVEL,
+                           .feature_level = UP_LEVEL,
                            .node = bytes_str(u->name),
                            .time_ms = node_site_time_ms(u->node),
                            .down_bytes_per_s = u->meter.rule.down_bytes_per_s,
@@ -129,6 +130,7 @@ static void take_welcome(struct uplink *u, const struct sync_welcome *w) {
     }
     u->welcomed = true;
     uplink_link_answered(u);
+    uplink_pack_begin(u, w->codings);
     node_core_time(u->node, w->time_ms);
     u->hello_due = false;
     u->hello_wait_ms = HELLO_MS_MIN / 2;

@@ -6,6 +6,7 @@
 
 #include "core/dialler.h"
 #include "core/downpace.h"
+#include "core/unpack.h"
 #include "federation/frame.h"
 #include "include/grey/must.h"
 #include "platform/log.h"
@@ -34,6 +35,7 @@ struct ingest {
     struct worker *storage;
     struct mqtt *mqtt;
     struct dialler dialler;
+    struct unpack *unpack;
     struct reply *replies;
     uint32_t reply_count;
     struct downpace *downpace;
@@ -68,11 +70,22 @@ struct intake_job { /* one message of a site */
     struct store_taken taken;
     bool rolled_back;
     uint64_t down_bytes_per_s; /* of a hello */
+    uint32_t level; /* of a hello */
 };
 
 static const char *const channels[] = {"control", "events", "data"};
-static const char *const reasons[] = {"topic", "frame", "message", "epoch", "unknown-site", "hole", "busy", "store"};
-enum { REFUSED_TOPIC, REFUSED_FRAME, REFUSED_MESSAGE, REFUSED_EPOCH, REFUSED_UNKNOWN, REFUSED_HOLE, REFUSED_BUSY, REFUSED_STORE };
+static const char *const reasons[] = {"topic", "frame", "message", "epoch", "unknown-site", "hole", "busy", "store", "session"};
+enum {
+    REFUSED_TOPIC,
+    REFUSED_FRAME,
+    REFUSED_MESSAGE,
+    REFUSED_EPOCH,
+    REFUSED_UNKNOWN,
+    REFUSED_HOLE,
+    REFUSED_BUSY,
+    REFUSED_STORE,
+    REFUSED_SESSION
+};
 static struct metric taken_events =
     METRIC_COUNTER_LABELS("grey_core_events_total", "Events taken into the store.", "channel", channels);
 static struct metric repeated =
@@ -85,6 +98,8 @@ static struct metric rolled_back =
     METRIC_COUNTER("grey_core_rolled_back_hellos_total", "Hellos of sites that have forgotten events that are here.");
 static struct metric held = METRIC_GAUGE("grey_core_held", "1 while nothing is read because the storage thread is behind.");
 static struct metric hellos = METRIC_COUNTER("grey_core_hellos_total", "Sessions begun by sites.");
+static struct metric squeezing =
+    METRIC_GAUGE("grey_core_squeezing_sites", "Sites whose squeezed sessions are held in memory, up to 64 KiB each.");
 static struct metric broker_up = METRIC_GAUGE("grey_core_broker_up", "1 while connected to the broker.");
 static struct metric store_errors = METRIC_COUNTER("grey_core_store_errors_total", "Transactions that failed.");
 
@@ -145,6 +160,7 @@ static void run_hello(struct storage_job *storage, struct store *store) {
     if (storage->err != E_OK) {
         return;
     }
+    job->level = h.feature_level;
     job->reply.welcome = (struct sync_welcome){.incarnation = h.incarnation, .epoch = h.epoch, .time_ms = now_wall_ms()};
     job->down_bytes_per_s = h.down_bytes_per_s;
     storage->err =
@@ -351,6 +367,8 @@ static void intake_done(struct worker_job *worker_job) {
                 log_limited(LOG_WARN, "ingest", "pace", "site=%s wants to be paced, and there is no room to keep that",
                             job->site.text);
             }
+            bool may = job->level >= UP_LEVEL_CODINGS && unpack_admit(g->unpack, job->site.text, loop_now_ms(g->x.loop));
+            job->reply.welcome.codings = may ? CODING_SQUEEZE : 0;
             log_info("ingest", "hello", "site=%s epoch=%" PRIu64, job->site.text, job->reply.welcome.epoch);
             if (job->rolled_back) {
                 metrics_add(&rolled_back, 0, 1);
@@ -386,6 +404,58 @@ static void refuse(unsigned reason, const char *topic, enum grey_error why) {
                 error_sentence(why));
 }
 
+/* plain: appended, the events that were squeezed.  False: there is nothing to take. */
+static bool unsqueeze(struct ingest *g, const char *topic, const struct grey_name *site, enum event_channel channel,
+                      struct bytes content, struct builder *plain) {
+    struct sync_squeezed q;
+    enum grey_error err = sync_get_squeezed(content, &q);
+    if (err != E_OK || q.channel != channel) {
+        refuse(REFUSED_MESSAGE, topic, err != E_OK ? err : E_BAD_MESSAGE);
+        return false;
+    }
+    enum unpack_verdict verdict = unpack_frame(g->unpack, site->text, &q, loop_now_ms(g->x.loop), plain);
+    metrics_set(&squeezing, 0, unpack_sessions(g->unpack));
+    if (verdict == UNPACK_STALE) {
+        refuse(REFUSED_EPOCH, topic, E_STALE_MEMBER);
+    } else if (verdict == UNPACK_AGAIN || verdict == UNPACK_IGNORED) {
+        metrics_add(&refused, REFUSED_SESSION, 1);
+    }
+    if (verdict == UNPACK_AGAIN) { /* as after a hole: the site begins again from where the core stands */
+        struct reply one = {.site = *site, .channel = channel, .kind = MESSAGE_DOWN_RESYNC};
+        one.welcome = (struct sync_welcome){.incarnation = q.incarnation, .epoch = q.epoch, .time_ms = now_wall_ms()};
+        log_limited(LOG_WARN, "ingest", "session", "site=%s serial=%" PRIu32 " does not follow: asked to begin again", site->text,
+                    q.serial);
+        reply(g, &one);
+    }
+    return verdict == UNPACK_TAKEN;
+}
+
+static void submit(struct ingest *g, const char *topic, const struct grey_name *site, enum event_channel channel,
+                   enum message_kind kind, struct bytes content) {
+    bool hello = kind == MESSAGE_UP_HELLO;
+    struct intake_job *job = mem_new(1, sizeof *job);
+    if (job == NULL) {
+        return; /* not acknowledged: the site sends it again */
+    }
+    job->storage = (struct storage_job){.job = {.done = intake_done}, .is_write = true, .run = hello ? run_hello : run_events};
+    job->ingest = g;
+    job->site = *site;
+    job->channel = channel;
+    job->kind = kind;
+    job->content = blob_copy(content);
+    job->reply = (struct reply){.site = *site, .channel = channel, .kind = hello ? MESSAGE_DOWN_WELCOME : MESSAGE_DOWN_ACK};
+    g->jobs++;
+    g->waiting_bytes += blob_bytes(job->content).size;
+    if (job->content == NULL || worker_submit(g->storage, &job->storage.job) != E_OK) {
+        refuse(REFUSED_BUSY, topic, E_BUSY); /* the same */
+        g->jobs--;
+        g->waiting_bytes -= blob_bytes(job->content).size;
+        blob_unref(job->content);
+        mem_free(job);
+    }
+    update_hold(g);
+}
+
 static void on_message(void *context, const char *topic, struct bytes payload) {
     struct ingest *g = context;
     struct grey_name site;
@@ -393,7 +463,7 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
     struct frame f;
     size_t used, need;
     enum grey_error why = E_BAD_FRAME;
-    struct builder scratch;
+    struct builder scratch, plain;
     struct bytes content;
     if (!sync_topic_parse(topic, true, &site, &channel)) {
         refuse(REFUSED_TOPIC, topic, E_BAD_MESSAGE);
@@ -405,36 +475,18 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
     }
     downpace_heard(g->downpace, site.text, payload.size, now_monotonic_us());
     builder_init(&scratch, LIMIT_FRAME_PAYLOAD_BYTES);
+    builder_init(&plain, LIMIT_FRAME_PAYLOAD_BYTES);
     why = frame_content(&f, &scratch, &content);
     enum message_kind kind = why == E_OK ? sync_kind(content) : (enum message_kind)0;
-    struct intake_job *job = NULL;
-    if (kind != MESSAGE_UP_HELLO && kind != MESSAGE_UP_EVENTS) {
+    if (kind == MESSAGE_UP_HELLO || kind == MESSAGE_UP_EVENTS) {
+        submit(g, topic, &site, channel, kind, content);
+    } else if (kind != MESSAGE_UP_SQUEEZED) {
         refuse(why != E_OK ? REFUSED_FRAME : REFUSED_MESSAGE, topic, why != E_OK ? why : E_BAD_MESSAGE);
-    } else {
-        job = mem_new(1, sizeof *job);
-    }
-    if (job != NULL) {
-        job->storage = (struct storage_job){
-            .job = {.done = intake_done}, .is_write = true, .run = kind == MESSAGE_UP_HELLO ? run_hello : run_events};
-        job->ingest = g;
-        job->site = site;
-        job->channel = channel;
-        job->kind = kind;
-        job->content = blob_copy(content);
-        job->reply = (struct reply){
-            .site = site, .channel = channel, .kind = kind == MESSAGE_UP_HELLO ? MESSAGE_DOWN_WELCOME : MESSAGE_DOWN_ACK};
-        g->jobs++;
-        g->waiting_bytes += blob_bytes(job->content).size;
-        if (job->content == NULL || worker_submit(g->storage, &job->storage.job) != E_OK) {
-            refuse(REFUSED_BUSY, topic, E_BUSY); /* not acknowledged: the site sends it again */
-            g->jobs--;
-            g->waiting_bytes -= blob_bytes(job->content).size;
-            blob_unref(job->content);
-            mem_free(job);
-        }
-        update_hold(g);
+    } else if (unsqueeze(g, topic, &site, channel, content, &plain)) {
+        submit(g, topic, &site, channel, MESSAGE_UP_EVENTS, builder_bytes(&plain));
     }
     builder_free(&scratch);
+    builder_free(&plain);
 }
 
 static void on_connected(void *context) {
@@ -477,6 +529,7 @@ static const struct mqtt_events mqtt_events = {.stage = on_stage,
 static void free_parts(struct ingest *g) {
     if (g != NULL) {
         downpace_free(g->downpace);
+        unpack_free(g->unpack);
         mem_free(g->paced);
         mem_free(g->replies);
         mem_free(g);
@@ -484,8 +537,8 @@ static void free_parts(struct ingest *g) {
 }
 
 struct ingest *ingest_new(const struct conn_context *x, const struct ingest_options *o, struct worker *storage, struct fault *f) {
-    struct metric *const all[] = {&taken_events, &repeated, &unreadable, &refused,     &rolled_back,
-                                  &held,         &hellos,   &broker_up,  &store_errors};
+    struct metric *const all[] = {&taken_events, &repeated, &unreadable, &refused,   &rolled_back,
+                                  &held,         &hellos,   &squeezing,  &broker_up, &store_errors};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         metrics_register(all[i]);
     }
@@ -494,8 +547,9 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
         g->replies = mem_new(REPLIES_MAX, sizeof *g->replies);
         g->paced = mem_new(PACED_MAX, sizeof *g->paced);
         g->downpace = downpace_new();
+        g->unpack = unpack_new(UNPACK_SITES_MAX);
     }
-    if (g == NULL || g->replies == NULL || g->paced == NULL || g->downpace == NULL) {
+    if (g == NULL || g->replies == NULL || g->paced == NULL || g->downpace == NULL || g->unpack == NULL) {
         free_parts(g);
         (void)fault_set(f, E_NO_MEMORY, "ingest");
         return NULL;

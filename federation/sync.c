@@ -76,8 +76,22 @@ void sync_put_events(struct builder *out, const struct sync_events *e) {
     }
 }
 
-static void put_positions(struct builder *out, enum message_kind kind, const struct sync_welcome *w) {
-    head(out, kind, 4);
+void sync_put_squeezed(struct builder *out, const struct sync_squeezed *q) {
+    head(out, MESSAGE_UP_SQUEEZED, 9);
+    codec_put_uint(out, q->incarnation);
+    codec_put_uint(out, q->epoch);
+    codec_put_uint(out, (uint64_t)q->channel);
+    codec_put_uint(out, q->from_seq);
+    codec_put_uint(out, q->to_seq);
+    codec_put_uint(out, q->session);
+    codec_put_uint(out, q->serial);
+    codec_put_uint(out, q->sum);
+    codec_put_bytes(out, q->packed);
+}
+
+/* A site that did not ask for codings is not told of them: the last field is there only with some. */
+static void put_positions(struct builder *out, enum message_kind kind, const struct sync_welcome *w, uint32_t codings) {
+    head(out, kind, codings != 0 ? 5 : 4);
     codec_put_uint(out, w->incarnation);
     codec_put_uint(out, w->epoch);
     codec_put_array(out, CHANNEL_COUNT);
@@ -85,14 +99,17 @@ static void put_positions(struct builder *out, enum message_kind kind, const str
         codec_put_uint(out, w->position[i]);
     }
     codec_put_int(out, w->time_ms);
+    if (codings != 0) {
+        codec_put_uint(out, codings);
+    }
 }
 
 void sync_put_welcome(struct builder *out, const struct sync_welcome *w) {
-    put_positions(out, MESSAGE_DOWN_WELCOME, w);
+    put_positions(out, MESSAGE_DOWN_WELCOME, w, w->codings);
 }
 
 void sync_put_resync(struct builder *out, const struct sync_welcome *w) {
-    put_positions(out, MESSAGE_DOWN_RESYNC, w);
+    put_positions(out, MESSAGE_DOWN_RESYNC, w, 0);
 }
 
 void sync_put_ack(struct builder *out, const struct sync_ack *a) {
@@ -232,7 +249,9 @@ enum grey_error sync_get_events(struct bytes content, struct sync_events *e, str
 static enum grey_error get_positions(struct bytes content, enum message_kind kind, struct sync_welcome *w) {
     struct codec_reader r;
     memset(w, 0, sizeof *w);
-    begin(&r, content, kind, 4);
+    codec_reader_init(&r, content);
+    bool coded = kind == MESSAGE_DOWN_WELCOME && codec_array(&r, 6) == 6;
+    begin(&r, content, kind, coded ? 5 : 4);
     w->incarnation = codec_uint(&r, INT64_MAX);
     w->epoch = codec_uint(&r, INT64_MAX);
     want(&r, CHANNEL_COUNT);
@@ -240,6 +259,29 @@ static enum grey_error get_positions(struct bytes content, enum message_kind kin
         w->position[i] = codec_uint(&r, INT64_MAX);
     }
     w->time_ms = codec_int(&r);
+    if (coded) {
+        w->codings = (uint32_t)codec_uint(&r, UINT32_MAX);
+        r.err = r.err == E_OK && w->codings == 0 ? E_BAD_MESSAGE : r.err;
+    }
+    return codec_end(&r);
+}
+
+enum grey_error sync_get_squeezed(struct bytes content, struct sync_squeezed *q) {
+    struct codec_reader r;
+    memset(q, 0, sizeof *q);
+    begin(&r, content, MESSAGE_UP_SQUEEZED, 9);
+    q->incarnation = codec_uint(&r, INT64_MAX);
+    q->epoch = codec_uint(&r, INT64_MAX);
+    q->channel = (enum event_channel)codec_uint(&r, CHANNEL_COUNT - 1);
+    q->from_seq = codec_uint(&r, INT64_MAX - 1);
+    q->to_seq = codec_uint(&r, INT64_MAX - 1);
+    q->session = (uint32_t)codec_uint(&r, UINT32_MAX);
+    q->serial = (uint32_t)codec_uint(&r, UINT32_MAX);
+    q->sum = (uint32_t)codec_uint(&r, UINT32_MAX);
+    q->packed = codec_bytes(&r, LIMIT_FRAME_PAYLOAD_BYTES);
+    if (r.err == E_OK && (q->incarnation == 0 || q->from_seq == 0 || q->to_seq < q->from_seq)) {
+        r.err = E_BAD_MESSAGE;
+    }
     return codec_end(&r);
 }
 

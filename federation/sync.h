@@ -53,11 +53,23 @@ struct sync_events {
     uint32_t gap_count;
 };
 
+/* Events as federation/squeeze.h has them. */
+struct sync_squeezed {
+    uint64_t incarnation;
+    grey_epoch epoch;
+    enum event_channel channel;
+    grey_seq from_seq, to_seq;
+    uint32_t session, serial; /* frames of a session: 0, 1, 2 ...; 0 begins one in which nothing is learnt yet */
+    uint32_t sum;
+    struct bytes packed;
+};
+
 struct sync_welcome { /* and resync */
     uint64_t incarnation;
     grey_epoch epoch;
     grey_seq position[CHANNEL_COUNT]; /* the core has everything up to here */
     int64_t time_ms;                  /* the core's wall time */
+    uint32_t codings;                 /* welcome to a site of UP_LEVEL_CODINGS: what the core takes beside UP_EVENTS */
 };
 
 struct sync_ack {
@@ -71,6 +83,7 @@ const char *sync_gap_reason_name(enum sync_gap_reason r);
 
 void sync_put_hello(struct builder *out, const struct sync_hello *h);
 void sync_put_events(struct builder *out, const struct sync_events *e);
+void sync_put_squeezed(struct builder *out, const struct sync_squeezed *q);
 void sync_put_welcome(struct builder *out, const struct sync_welcome *w);
 void sync_put_resync(struct builder *out, const struct sync_welcome *w);
 void sync_put_ack(struct builder *out, const struct sync_ack *a);
@@ -80,6 +93,7 @@ enum message_kind sync_kind(struct bytes content); /* 0 when it cannot be read *
 enum grey_error sync_get_hello(struct bytes content, struct sync_hello *h);
 /* items and gaps: room for SYNC_ITEMS_MAX and SYNC_GAPS_MAX, filled and pointed to by e.  Checks order and complete cover. */
 enum grey_error sync_get_events(struct bytes content, struct sync_events *e, struct sync_item *items, struct sync_gap *gaps);
+enum grey_error sync_get_squeezed(struct bytes content, struct sync_squeezed *q);
 enum grey_error sync_get_welcome(struct bytes content, struct sync_welcome *w);
 enum grey_error sync_get_resync(struct bytes content, struct sync_welcome *w);
 enum grey_error sync_get_ack(struct bytes content, struct sync_ack *a);

@@ -26,6 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         struct sync_events e;
         struct sync_welcome w;
         struct sync_ack a;
+        struct sync_squeezed q;
         unsigned accepted = 0;
         if (sync_get_hello(in, &h) == E_OK) {
             accepted++;
@@ -41,6 +42,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (sync_get_resync(in, &w) == E_OK) {
             accepted++;
             sync_put_resync(&b, &w);
+            same(&b, in);
+        }
+        if (sync_get_squeezed(in, &q) == E_OK) {
+            accepted++;
+            sync_put_squeezed(&b, &q);
             same(&b, in);
         }
         if (sync_get_ack(in, &a) == E_OK) {

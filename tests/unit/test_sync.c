@@ -29,6 +29,8 @@ static void golden_bytes(void **state) {
     static const uint8_t events[] = {0x88, 0x18, 65,  7,    3, 2,    5,   8,    0x82, 0x84, 0,    0x18, 100, 0x19, 0x03,
                                      0xe8, 0x41, 'r', 0x84, 3, 0x18, 101, 0x20, 0x41, 's',  0x81, 0x83, 6,   7,    1};
     static const uint8_t welcome[] = {0x85, 0x18, 80, 7, 3, 0x83, 4, 0, 8, 1}, resync[] = {0x85, 0x18, 82, 7, 3, 0x83, 4, 0, 8, 1};
+    static const uint8_t welcome_codings[] = {0x86, 0x18, 80, 7, 3, 0x83, 4, 0, 8, 1, 1};
+    static const uint8_t squeezed[] = {0x8a, 0x18, 67, 7, 3, 2, 5, 8, 0x1a, 0xff, 0xff, 0xff, 0xff, 0, 0x18, 200, 0x42, 'p', 'q'};
     static const uint8_t ack[] = {0x85, 0x18, 81, 7, 3, 1, 0x18, 99};
     struct sync_hello h = {.incarnation = 7, .epoch = 3, .feature_level = 1, .node = bytes_str("2"), .time_ms = 1000};
     h.channels[0].next_seq = 5, h.channels[0].acked_seq = 4, h.channels[1].next_seq = 1, h.channels[2].next_seq = 9;
@@ -56,6 +58,17 @@ static void golden_bytes(void **state) {
     EXPECT(sync_put_hello(&b, &h), hello);
     EXPECT(sync_put_events(&b, &e), events);
     EXPECT(sync_put_welcome(&b, &w), welcome);
+    struct sync_squeezed q = {.incarnation = 7,
+                              .epoch = 3,
+                              .channel = CHANNEL_DATA,
+                              .from_seq = 5,
+                              .to_seq = 8,
+                              .session = UINT32_MAX,
+                              .sum = 200,
+                              .packed = bytes_str("pq")};
+    EXPECT(sync_put_squeezed(&b, &q), squeezed);
+    w.codings = CODING_SQUEEZE;
+    EXPECT(sync_put_welcome(&b, &w), welcome_codings);
     EXPECT(sync_put_resync(&b, &w), resync);
     EXPECT(sync_put_ack(&b, &a), ack);
     struct sync_hello rebuilt = h, r2;
@@ -214,9 +227,45 @@ static void topics_name_site_and_channel(void **state) {
     }
 }
 
+/* Sites and cores of different age: a welcome without codings is the old one, and what is not there cannot be misread. */
+static void codings_are_optional(void **state) {
+    (void)state;
+    static const uint8_t plain[] = {0x85, 0x18, 80, 7, 3, 0x83, 4, 0, 8, 1}, none[] = {0x86, 0x18, 80, 7, 3, 0x83, 4, 0, 8, 1, 0};
+    static const uint8_t some[] = {0x86, 0x18, 80, 7, 3, 0x83, 4, 0, 8, 1, 3},
+                         resync[] = {0x86, 0x18, 82, 7, 3, 0x83, 4, 0, 8, 1, 1};
+    struct sync_welcome w;
+    assert_int_equal(sync_get_welcome(bytes_of(plain, sizeof plain), &w), E_OK);
+    assert_int_equal(w.codings, 0);
+    assert_int_equal(sync_get_welcome(bytes_of(some, sizeof some), &w), E_OK);
+    assert_int_equal(w.codings, 3); /* one of a later core too */
+    assert_int_equal(sync_get_welcome(bytes_of(none, sizeof none), &w), E_BAD_MESSAGE);
+    assert_int_equal(sync_get_resync(bytes_of(resync, sizeof resync), &w), E_BAD_MESSAGE);
+}
+
+static void squeezed_frames_name_what_they_cover(void **state) {
+    (void)state;
+    struct sync_squeezed q = {.incarnation = 7, .epoch = 3, .channel = CHANNEL_DATA, .from_seq = 5, .to_seq = 8, .session = 1},
+                         back;
+    for (unsigned i = 0; i < 5; i++) {
+        struct sync_squeezed bad = q;
+        struct builder b;
+        bad.incarnation = i == 1 ? 0 : bad.incarnation;
+        bad.from_seq = i == 2 ? 0 : bad.from_seq;
+        bad.to_seq = i == 3 ? 4 : bad.to_seq;
+        bad.channel = i == 4 ? CHANNEL_COUNT : bad.channel;
+        builder_init(&b, 1000);
+        sync_put_squeezed(&b, &bad);
+        assert_int_equal(sync_get_squeezed(builder_bytes(&b), &back), i == 0 ? E_OK : E_BAD_MESSAGE);
+        assert_true(i != 0 || (back.session == 1 && back.to_seq == 8 && back.packed.size == 0));
+        builder_free(&b);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_bytes),
+        cmocka_unit_test(codings_are_optional),
+        cmocka_unit_test(squeezed_frames_name_what_they_cover),
         cmocka_unit_test(a_range_is_covered_completely),
         cmocka_unit_test(numbers_have_bounds),
         cmocka_unit_test(topics_name_site_and_channel),
