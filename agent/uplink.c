@@ -106,6 +106,7 @@ void uplink_free(struct uplink *u) {
     gather_free(u->gather);
     uplink_gate_end(u);
     builder_free(&u->frame);
+    uplink_parts_end(u);
     u->stopped = true;
     uplink_ack_release(u); /* the node still answers what was proposed */
 }

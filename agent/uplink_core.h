@@ -4,6 +4,7 @@
  *   uplink_session.c  hello and welcome: who speaks, and the core's word
  *   uplink_send.c     what goes next, as which frame, and what the broker has confirmed
  *   uplink_pack.c     events become a frame: squeezed where the core takes that
+ *   uplink_parts.c    large frames go in parts, so that what is urgent can go between
  *   uplink_ack.c      the core's acknowledgements become entries of the log
  *   uplink_gate.c     how many bytes may leave now
  *   uplink_meter.c    what they cost: ledger, windows, budgets */
@@ -75,6 +76,14 @@ struct uplink_packing {
     uint32_t wished_bytes, most_bytes; /* of the frame that is being gathered */
 };
 
+/* A frame that goes in parts. */
+struct uplink_parcel {
+    struct builder frame; /* empty: none */
+    size_t sent;
+    uint64_t number;
+    grey_seq to;
+};
+
 struct uplink {
     struct conn_context x;
     struct uplink_options o;
@@ -96,6 +105,8 @@ struct uplink {
     struct uplink_on_way on_way[UPLINK_ON_WAY_MAX];
     uint32_t on_way_count;
     struct uplink_packing packing;
+    bool takes_parts; /* the core does */
+    struct uplink_parcel parcels[CHANNEL_COUNT];
     struct builder frame; /* built and not yet taken by the MQTT client */
     enum event_channel frame_channel;
     grey_seq frame_to;
@@ -153,6 +164,17 @@ void uplink_pack_lost(struct uplink *u); /* the frame made last is not sent: wha
 uint32_t uplink_pack_wish(struct uplink *u, uint32_t wished_bytes, size_t most_bytes);
 /* u->frame holds the events of e, or of its first ones: e is cut to them.  It stays empty when they do not fit. */
 void uplink_pack_frame(struct uplink *u, struct sync_events *e);
+
+/* Of a frame with events up to to_seq, or a part of it: to the broker, counted as one of the channel's turns. */
+enum grey_error uplink_send_publish(struct uplink *u, enum event_channel c, grey_seq to_seq, struct bytes frame);
+void uplink_send_done(struct uplink *u, enum event_channel c, grey_seq to_seq); /* all of it has gone */
+
+/* --- uplink_parts.c ------------------------------------------------------------------------------------------------------------------- */
+bool uplink_parts_take(struct uplink *u); /* u->frame, when it is so large; true: it is in parts now */
+bool uplink_parts_wait(const struct uplink *u, enum event_channel c);
+bool uplink_parts_any(const struct uplink *u);
+bool uplink_parts_send(struct uplink *u, enum event_channel c); /* the next one; false: not now */
+void uplink_parts_end(struct uplink *u);                        /* of the session */
 
 /* --- uplink_ack.c --------------------------------------------------------------------------------------------------------------------- */
 void uplink_ack_take(struct uplink *u, enum event_channel c, grey_seq seq);

@@ -40,7 +40,7 @@ static struct uplink_endpoint *current(struct uplink *u) {
 }
 
 static bool idle(const struct uplink *u) {
-    bool on_way = u->on_way_count > 0 || u->frame.size > 0;
+    bool on_way = u->on_way_count > 0 || u->frame.size > 0 || uplink_parts_any(u);
     for (int i = 0; i < CHANNEL_COUNT; i++) {
         struct channel_facts f;
         state_channel(uplink_state(u), (enum event_channel)i, &f);

@@ -74,6 +74,9 @@ void uplink_send_published(void *context, int id, const char *refusal) {
 static bool has_more(struct uplink *u, enum event_channel c) {
     struct channel_facts f;
     struct uplink_stream *s = &u->streams[c];
+    if (uplink_parts_wait(u, c)) {
+        return true;
+    }
     state_channel(uplink_state(u), c, &f);
     grey_seq next = channel_next(&s->out, f.acked_seq, f.next_seq);
     if (next == 0) {
@@ -102,22 +105,32 @@ static void what_waits(struct uplink *u, bool waiting[CHANNEL_COUNT]) {
 
 /* --- frames --------------------------------------------------------------------------------------------------------------------------- */
 
+enum grey_error uplink_send_publish(struct uplink *u, enum event_channel c, grey_seq to_seq, struct bytes frame) {
+    bool again = to_seq <= u->streams[c].sent_max, waiting[CHANNEL_COUNT];
+    enum grey_error err = publish(u, c, again ? LEDGER_RESENDS : ledger_of_channel(c), frame);
+    if (err == E_OK) {
+        what_waits(u, waiting);
+        waiting[c] = true;
+        channel_turn_took(&u->turns, waiting, c, (uint32_t)frame.size);
+    }
+    return err;
+}
+
+void uplink_send_done(struct uplink *u, enum event_channel c, grey_seq to_seq) {
+    struct uplink_stream *s = &u->streams[c];
+    channel_sent(&s->out, to_seq);
+    s->sent_max = to_seq > s->sent_max ? to_seq : s->sent_max;
+}
+
 /* False: not yet. */
 static bool send_frame(struct uplink *u) {
     struct uplink_stream *s = &u->streams[u->frame_channel];
-    bool again = u->frame_to <= s->sent_max;
-    enum grey_error err =
-        publish(u, u->frame_channel, again ? LEDGER_RESENDS : ledger_of_channel(u->frame_channel), builder_bytes(&u->frame));
+    enum grey_error err = uplink_send_publish(u, u->frame_channel, u->frame_to, builder_bytes(&u->frame));
     if (err == E_BUSY) {
         return false;
     }
     if (err == E_OK) {
-        bool waiting[CHANNEL_COUNT];
-        what_waits(u, waiting);
-        waiting[u->frame_channel] = true;
-        channel_turn_took(&u->turns, waiting, u->frame_channel, (uint32_t)u->frame.size);
-        channel_sent(&s->out, u->frame_to);
-        s->sent_max = u->frame_to > s->sent_max ? u->frame_to : s->sent_max;
+        uplink_send_done(u, u->frame_channel, u->frame_to);
     } else if (err == E_TOO_LARGE) {
         uplink_note_error(u, "an event is larger than what the broker takes: raise its max_packet_size to 1052672");
         log_limited(LOG_ERROR, "uplink", "frame", "channel=%s bytes=%zu broker_takes=%zu: raise its max_packet_size to 1052672",
@@ -157,13 +170,19 @@ void uplink_send_pump(struct uplink *u) {
     }
     uplink_meter_settle(u);
     u->pumping = true; /* what is uplink_send_gathered at once comes back here */
-    while (u->frame.size == 0 || send_frame(u)) {
+    while (u->frame.size == 0 || uplink_parts_take(u) || send_frame(u)) {
         bool waiting[CHANNEL_COUNT];
         what_waits(u, waiting);
         enum event_channel c = channel_turn(&u->turns, waiting);
         if (!u->welcomed || c == CHANNEL_COUNT || gather_running(u->gather) || !channel_pace_room(&u->pace) ||
             !uplink_gate_room(u, channel_pace_frame_bytes(&u->pace))) {
             break;
+        }
+        if (uplink_parts_wait(u, c)) {
+            if (!uplink_parts_send(u, c)) {
+                break;
+            }
+            continue;
         }
         struct channel_facts f;
         struct uplink_stream *s = &u->streams[c];

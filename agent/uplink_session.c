@@ -40,6 +40,7 @@ void uplink_session_end(struct uplink *u) {
     u->session++;
     uplink_pack_end(u);
     builder_free(&u->frame);
+    uplink_parts_end(u);
     metrics_set(&link_up, 0, 0);
 }
 
@@ -131,6 +132,7 @@ static void take_welcome(struct uplink *u, const struct sync_welcome *w) {
     u->welcomed = true;
     uplink_link_answered(u);
     uplink_pack_begin(u, w->codings);
+    u->takes_parts = (w->codings & CODING_PARTS) != 0;
     node_core_time(u->node, w->time_ms);
     u->hello_due = false;
     u->hello_wait_ms = HELLO_MS_MIN / 2;

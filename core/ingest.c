@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/assemble.h"
 #include "core/dialler.h"
 #include "core/downpace.h"
 #include "core/unpack.h"
@@ -36,6 +37,7 @@ struct ingest {
     struct mqtt *mqtt;
     struct dialler dialler;
     struct unpack *unpack;
+    struct assembler *assembler;
     struct reply *replies;
     uint32_t reply_count;
     struct downpace *downpace;
@@ -70,7 +72,7 @@ struct intake_job { /* one message of a site */
     struct store_taken taken;
     bool rolled_back;
     uint64_t down_bytes_per_s; /* of a hello */
-    uint32_t level; /* of a hello */
+    uint32_t level;            /* of a hello */
 };
 
 static const char *const channels[] = {"control", "events", "data"};
@@ -368,7 +370,8 @@ static void intake_done(struct worker_job *worker_job) {
                             job->site.text);
             }
             bool may = job->level >= UP_LEVEL_CODINGS && unpack_admit(g->unpack, job->site.text, loop_now_ms(g->x.loop));
-            job->reply.welcome.codings = may ? CODING_SQUEEZE : 0;
+            job->reply.welcome.codings = (may ? CODING_SQUEEZE : 0) | (job->level >= UP_LEVEL_CODINGS ? CODING_PARTS : 0);
+            assemble_forget(g->assembler, job->site.text);
             log_info("ingest", "hello", "site=%s epoch=%" PRIu64, job->site.text, job->reply.welcome.epoch);
             if (job->rolled_back) {
                 metrics_add(&rolled_back, 0, 1);
@@ -456,37 +459,66 @@ static void submit(struct ingest *g, const char *topic, const struct grey_name *
     update_hold(g);
 }
 
-static void on_message(void *context, const char *topic, struct bytes payload) {
-    struct ingest *g = context;
-    struct grey_name site;
-    enum event_channel channel;
+static void take_frame(struct ingest *g, const char *topic, const struct grey_name *site, enum event_channel channel,
+                       struct bytes payload, bool is_assembled);
+
+/* The last part makes the frame whole. */
+static void take_part(struct ingest *g, const char *topic, const struct grey_name *site, enum event_channel channel,
+                      struct bytes content) {
+    struct sync_part p;
+    struct bytes whole;
+    enum grey_error err = sync_get_part(content, &p);
+    if (err != E_OK) {
+        refuse(REFUSED_MESSAGE, topic, err);
+        return;
+    }
+    enum assemble_verdict v = assemble_part(g->assembler, site->text, channel, &p, &whole);
+    if (v == ASSEMBLE_WHOLE) {
+        take_frame(g, topic, site, channel, whole, true);
+        assemble_done(g->assembler, site->text, channel);
+    } else if (v == ASSEMBLE_DROPPED) {
+        metrics_add(&refused, REFUSED_HOLE, 1); /* not acknowledged: the site sends the frame again */
+    }
+}
+
+static void take_frame(struct ingest *g, const char *topic, const struct grey_name *site, enum event_channel channel,
+                       struct bytes payload, bool is_assembled) {
     struct frame f;
     size_t used, need;
     enum grey_error why = E_BAD_FRAME;
     struct builder scratch, plain;
     struct bytes content;
-    if (!sync_topic_parse(topic, true, &site, &channel)) {
-        refuse(REFUSED_TOPIC, topic, E_BAD_MESSAGE);
-        return;
-    }
     if (frame_read(payload, &f, &used, &need, &why) != FRAME_READY || used != payload.size) {
         refuse(REFUSED_FRAME, topic, why);
         return;
     }
-    downpace_heard(g->downpace, site.text, payload.size, now_monotonic_us());
     builder_init(&scratch, LIMIT_FRAME_PAYLOAD_BYTES);
     builder_init(&plain, LIMIT_FRAME_PAYLOAD_BYTES);
     why = frame_content(&f, &scratch, &content);
     enum message_kind kind = why == E_OK ? sync_kind(content) : (enum message_kind)0;
     if (kind == MESSAGE_UP_HELLO || kind == MESSAGE_UP_EVENTS) {
-        submit(g, topic, &site, channel, kind, content);
+        submit(g, topic, site, channel, kind, content);
+    } else if (kind == MESSAGE_UP_PART && !is_assembled) {
+        take_part(g, topic, site, channel, content);
     } else if (kind != MESSAGE_UP_SQUEEZED) {
         refuse(why != E_OK ? REFUSED_FRAME : REFUSED_MESSAGE, topic, why != E_OK ? why : E_BAD_MESSAGE);
-    } else if (unsqueeze(g, topic, &site, channel, content, &plain)) {
-        submit(g, topic, &site, channel, MESSAGE_UP_EVENTS, builder_bytes(&plain));
+    } else if (unsqueeze(g, topic, site, channel, content, &plain)) {
+        submit(g, topic, site, channel, MESSAGE_UP_EVENTS, builder_bytes(&plain));
     }
     builder_free(&scratch);
     builder_free(&plain);
+}
+
+static void on_message(void *context, const char *topic, struct bytes payload) {
+    struct ingest *g = context;
+    struct grey_name site;
+    enum event_channel channel;
+    if (!sync_topic_parse(topic, true, &site, &channel)) {
+        refuse(REFUSED_TOPIC, topic, E_BAD_MESSAGE);
+        return;
+    }
+    downpace_heard(g->downpace, site.text, payload.size, now_monotonic_us());
+    take_frame(g, topic, &site, channel, payload, false);
 }
 
 static void on_connected(void *context) {
@@ -530,6 +562,7 @@ static void free_parts(struct ingest *g) {
     if (g != NULL) {
         downpace_free(g->downpace);
         unpack_free(g->unpack);
+        assemble_free(g->assembler);
         mem_free(g->paced);
         mem_free(g->replies);
         mem_free(g);
@@ -548,8 +581,9 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
         g->paced = mem_new(PACED_MAX, sizeof *g->paced);
         g->downpace = downpace_new();
         g->unpack = unpack_new(UNPACK_SITES_MAX);
+        g->assembler = assemble_new(ASSEMBLE_BYTES_MAX);
     }
-    if (g == NULL || g->replies == NULL || g->paced == NULL || g->downpace == NULL || g->unpack == NULL) {
+    if (g == NULL || g->replies == NULL || g->paced == NULL || g->downpace == NULL || g->unpack == NULL || g->assembler == NULL) {
         free_parts(g);
         (void)fault_set(f, E_NO_MEMORY, "ingest");
         return NULL;

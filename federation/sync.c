@@ -4,6 +4,7 @@
 
 #include "include/grey/limits.h"
 
+#define PART_TOTAL_BYTES_MAX (LIMIT_FRAME_PAYLOAD_BYTES + FRAME_OVERHEAD_BYTES)
 #define RECORD_BYTES_MAX (LIMIT_EVENT_BYTES + 8u * LIMIT_EVENT_FIELD_BYTES + 64u)
 
 const char *sync_gap_reason_name(enum sync_gap_reason r) {
@@ -87,6 +88,15 @@ void sync_put_squeezed(struct builder *out, const struct sync_squeezed *q) {
     codec_put_uint(out, q->serial);
     codec_put_uint(out, q->sum);
     codec_put_bytes(out, q->packed);
+}
+
+void sync_put_part(struct builder *out, const struct sync_part *p) {
+    head(out, MESSAGE_UP_PART, 5);
+    codec_put_uint(out, p->epoch);
+    codec_put_uint(out, p->number);
+    codec_put_uint(out, p->offset);
+    codec_put_uint(out, p->total_bytes);
+    codec_put_bytes(out, p->bytes);
 }
 
 /* A site that did not ask for codings is not told of them: the last field is there only with some. */
@@ -262,6 +272,21 @@ static enum grey_error get_positions(struct bytes content, enum message_kind kin
     if (coded) {
         w->codings = (uint32_t)codec_uint(&r, UINT32_MAX);
         r.err = r.err == E_OK && w->codings == 0 ? E_BAD_MESSAGE : r.err;
+    }
+    return codec_end(&r);
+}
+
+enum grey_error sync_get_part(struct bytes content, struct sync_part *p) {
+    struct codec_reader r;
+    memset(p, 0, sizeof *p);
+    begin(&r, content, MESSAGE_UP_PART, 5);
+    p->epoch = codec_uint(&r, INT64_MAX);
+    p->number = codec_uint(&r, INT64_MAX);
+    p->offset = (uint32_t)codec_uint(&r, PART_TOTAL_BYTES_MAX);
+    p->total_bytes = (uint32_t)codec_uint(&r, PART_TOTAL_BYTES_MAX);
+    p->bytes = codec_bytes(&r, LIMIT_FRAME_PAYLOAD_BYTES);
+    if (r.err == E_OK && (p->bytes.size == 0 || p->bytes.size > p->total_bytes || p->offset > p->total_bytes - p->bytes.size)) {
+        r.err = E_BAD_MESSAGE;
     }
     return codec_end(&r);
 }
