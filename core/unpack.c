@@ -14,8 +14,8 @@ struct session {
     struct squeeze *squeeze;         /* from its first frame on */
     grey_epoch epoch;
     uint32_t number, next_serial;
-    bool broken; /* what comes does not follow, and the site was told */
-    uint64_t heard_ms;
+    bool broken; /* what comes does not follow */
+    uint64_t heard_ms, told_ms;
 };
 
 struct unpack {
@@ -71,6 +71,7 @@ static struct session *find(struct unpack *p, const char *site) {
 
 /* Those behind it move up where that brings them nearer to where their search begins. */
 static void leave(struct unpack *p, uint32_t at) {
+    must(at < p->places);
     p->open -= p->sessions[at].squeeze != NULL;
     p->sites--;
     squeeze_free(p->sessions[at].squeeze);
@@ -130,10 +131,13 @@ static bool begin(struct unpack *p, struct session *s, const struct sync_squeeze
     return true;
 }
 
-static enum unpack_verdict broken(struct session *s) {
-    enum unpack_verdict v = s->broken ? UNPACK_IGNORED : UNPACK_AGAIN;
+static enum unpack_verdict broken(struct session *s, uint64_t now_ms) {
+    if (s->broken && now_ms < s->told_ms + UNPACK_TELL_MS) {
+        return UNPACK_IGNORED;
+    }
     s->broken = true;
-    return v;
+    s->told_ms = now_ms;
+    return UNPACK_AGAIN;
 }
 
 enum unpack_verdict unpack_frame(struct unpack *p, const char *site, const struct sync_squeezed *q, uint64_t now_ms,
@@ -151,18 +155,18 @@ enum unpack_verdict unpack_frame(struct unpack *p, const char *site, const struc
         return UNPACK_REPEAT;
     }
     if (!same && q->serial == 0 && !begin(p, s, q)) {
-        return broken(s);
+        return broken(s, now_ms);
     }
     if (s->squeeze == NULL || s->broken || q->session != s->number || q->serial != s->next_serial) {
-        return broken(s);
+        return broken(s, now_ms);
     }
     struct sync_events e = {
         .incarnation = q->incarnation, .epoch = q->epoch, .channel = q->channel, .from_seq = q->from_seq, .to_seq = q->to_seq};
     enum grey_error err = squeeze_unpack(s->squeeze, q->packed, q->sum, &e, p->items, p->gaps, &p->records);
     if (err != E_OK || e.to_seq != q->to_seq) {
-        return broken(s);
+        return broken(s, now_ms);
     }
     s->next_serial++;
     sync_put_events(content, &e);
-    return content->err == E_OK ? UNPACK_TAKEN : broken(s);
+    return content->err == E_OK ? UNPACK_TAKEN : broken(s, now_ms);
 }

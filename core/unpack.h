@@ -10,6 +10,7 @@
 
 #define UNPACK_SITES_MAX 1024u /* 64 MiB */
 #define UNPACK_IDLE_MS 600000u
+#define UNPACK_TELL_MS 3000u
 
 struct unpack;
 
@@ -22,8 +23,8 @@ bool unpack_admit(struct unpack *p, const char *site, uint64_t now_ms);
 enum unpack_verdict {
     UNPACK_TAKEN,   /* content is what the site squeezed, an UP_EVENTS message that nobody has checked yet */
     UNPACK_REPEAT,  /* it was here before */
-    UNPACK_AGAIN,   /* not what follows in this session: the site must say hello again.  Said once, until it begins anew */
-    UNPACK_IGNORED, /* as before, and that was said */
+    UNPACK_AGAIN,   /* not what follows in this session: the site must say hello again */
+    UNPACK_IGNORED, /* the same, and that was said within UNPACK_TELL_MS: what was on the way comes to nothing */
     UNPACK_STALE,   /* of an epoch that is over */
 };
 /* content: appended. */

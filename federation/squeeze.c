@@ -309,19 +309,18 @@ static void code_tokens(struct work *w, enum text_field field, uint32_t stream, 
     }
 }
 
-static struct bytes code_raw(struct work *w, struct bytes text, size_t size_max) {
+static void code_raw(struct work *w, struct bytes text, size_t size_max) {
     uint64_t size = code_head(w, HEAD_SIZE, text.size);
     if (w->reads && size > size_max) {
         w->err = E_CORRUPT;
     }
     uint8_t *room = w->reads && !failed(w) && size > 0 ? builder_room(w->texts, (size_t)size) : NULL;
     for (size_t i = 0; i < size && !failed(w); i++) {
-        uint8_t byte = (uint8_t)entropy_raw(&w->c, 8, w->reads ? 0 : text.data[i]);
+        uint8_t byte = (uint8_t)entropy_raw(&w->c, 8, i < text.size ? text.data[i] : 0);
         if (room != NULL) {
             room[i] = byte;
         }
     }
-    return text;
 }
 
 static bool looks_like_text(struct bytes b) {
@@ -341,7 +340,7 @@ static struct bytes code_text(struct work *w, enum text_field field, uint32_t st
         return bytes_of(NULL, 0);
     }
     if (entropy_bit(&w->c, &w->s->is_raw[field], !w->reads && !looks_like_text(text))) {
-        (void)code_raw(w, text, size_max);
+        code_raw(w, text, size_max);
     } else {
         code_tokens(w, field, stream, text, size_max);
     }
@@ -364,9 +363,6 @@ static void code_event(struct work *w, struct event *e) {
                                          [FIELD_TRACEPARENT] = &e->traceparent,
                                          [FIELD_DATA] = &e->data};
     uint32_t stream = 0;
-    if (w->reads) {
-        builder_reset(w->texts);
-    }
     for (int f = 0; f < FIELDS; f++) {
         *texts[f] = code_text(w, (enum text_field)f, stream, *texts[f]);
         if (f <= FIELD_SUBJECT && !failed(w)) { /* these say whose numbers go on */
@@ -404,30 +400,20 @@ static uint32_t sum_gap(uint32_t sum, const struct sync_gap *gap) {
     return digest_crc32(sum, bytes_of(numbers, sizeof numbers));
 }
 
-static void code_item(struct work *w, struct sync_item *item, struct builder *records) {
-    struct event e = {0};
+/* *whole: the record is one of federation/record.h, which e holds; else its bytes stand in item, or for a reader in w->texts. */
+static void code_item(struct work *w, struct sync_item *item, struct event *e, bool *whole) {
     item->seq = code_head(w, HEAD_SEQ, item->seq);
     item->index = code_head(w, HEAD_INDEX, item->index);
     item->time_ms = (int64_t)code_head(w, HEAD_TIME, (uint64_t)item->time_ms);
-    struct codec_reader r;
-    codec_reader_init(&r, item->record);
-    bool whole = !w->reads && record_decode(&r, &e) == E_OK && codec_end(&r) == E_OK;
-    size_t start = w->reads ? records->size : 0;
-    if (entropy_bit(&w->c, &w->s->is_record, whole)) {
-        code_event(w, &e);
-        if (w->reads && !failed(w)) {
-            record_encode(&e, records);
-        }
-    } else {
-        if (w->reads) {
-            builder_reset(w->texts);
-        }
-        (void)code_raw(w, item->record, LIMIT_FRAME_PAYLOAD_BYTES);
-        if (w->reads && !failed(w)) {
-            builder_add(records, builder_bytes(w->texts));
-        }
+    *whole = entropy_bit(&w->c, &w->s->is_record, *whole);
+    if (w->reads) {
+        builder_reset(w->texts);
     }
-    item->record.size = w->reads ? records->size - start : item->record.size;
+    if (*whole) {
+        code_event(w, e);
+    } else {
+        code_raw(w, item->record, LIMIT_FRAME_PAYLOAD_BYTES);
+    }
 }
 
 static void code_gap(struct work *w, struct sync_gap *gap) {
@@ -462,6 +448,15 @@ void squeeze_free(struct squeeze *s) {
     mem_free(s);
 }
 
+static void write_item(struct work *w, const struct sync_item *item) {
+    struct sync_item copy = *item;
+    struct event e;
+    struct codec_reader r;
+    codec_reader_init(&r, item->record);
+    bool whole = record_decode(&r, &e) == E_OK && codec_end(&r) == E_OK;
+    code_item(w, &copy, &e, &whole);
+}
+
 enum grey_error squeeze_pack(struct squeeze *s, struct sync_events *e, size_t packed_bytes_max, struct builder *out,
                              uint32_t *sum) {
     struct work w = {.s = s};
@@ -476,19 +471,63 @@ enum grey_error squeeze_pack(struct squeeze *s, struct sync_events *e, size_t pa
         if (gap) {
             struct sync_gap copy = e->gaps[gaps++];
             *sum = sum_gap(*sum, &copy);
-            code_gap(&w, &copy);
             e->to_seq = copy.to_seq;
+            code_gap(&w, &copy);
         } else {
-            struct sync_item copy = e->items[items++];
-            *sum = sum_item(*sum, &copy);
-            code_item(&w, &copy, NULL);
-            e->to_seq = copy.seq;
+            *sum = sum_item(*sum, &e->items[items]);
+            e->to_seq = e->items[items].seq;
+            write_item(&w, &e->items[items++]);
         }
     }
     (void)entropy_bit(&w.c, &s->more, false);
     e->item_count = items;
     e->gap_count = gaps;
     return entropy_end(&w.c);
+}
+
+/* Appends its record to records, where it will be when no more of them move it. */
+static bool read_item(struct work *w, struct sync_item *item, struct builder *records, uint32_t *sum) {
+    struct event e = {0};
+    bool whole = false;
+    size_t start = records->size;
+    *item = (struct sync_item){0};
+    code_item(w, item, &e, &whole);
+    if (failed(w)) {
+        return false;
+    }
+    if (whole) {
+        record_encode(&e, records);
+    } else {
+        builder_add(records, builder_bytes(w->texts));
+    }
+    if (records->err != E_OK) {
+        w->err = records->err;
+        return false;
+    }
+    item->record = tail_of(records, records->size - start);
+    *sum = sum_item(*sum, item);
+    return true;
+}
+
+static void read_frame(struct work *w, struct sync_events *e, struct sync_item *items, struct sync_gap *gaps,
+                       struct builder *records, uint32_t *sum) {
+    while (entropy_bit(&w->c, &w->s->more, false) && !failed(w)) {
+        bool gap = entropy_bit(&w->c, &w->s->is_gap, false);
+        if (gap ? e->gap_count == SYNC_GAPS_MAX : e->item_count == SYNC_ITEMS_MAX) {
+            w->err = E_CORRUPT;
+        } else if (gap) {
+            struct sync_gap *next = &gaps[e->gap_count++];
+            *next = (struct sync_gap){0};
+            code_gap(w, next);
+            *sum = sum_gap(*sum, next);
+            e->to_seq = next->to_seq;
+        } else if (read_item(w, &items[e->item_count], records, sum)) {
+            e->to_seq = items[e->item_count++].seq;
+        }
+        if (failed(w)) {
+            return;
+        }
+    }
 }
 
 enum grey_error squeeze_unpack(struct squeeze *s, struct bytes packed, uint32_t sum, struct sync_events *e, struct sync_item *items,
@@ -502,41 +541,19 @@ enum grey_error squeeze_unpack(struct squeeze *s, struct bytes packed, uint32_t 
     e->item_count = e->gap_count = 0;
     e->items = items;
     e->gaps = gaps;
-    while (!failed(&w) && records->err == E_OK && entropy_bit(&w.c, &s->more, false)) {
-        bool gap = entropy_bit(&w.c, &s->is_gap, false);
-        if (gap ? e->gap_count == SYNC_GAPS_MAX : e->item_count == SYNC_ITEMS_MAX) {
-            w.err = E_CORRUPT;
-        } else if (gap) {
-            code_gap(&w, &gaps[e->gap_count]);
-            e->to_seq = gaps[e->gap_count].to_seq;
-            got = sum_gap(got, &gaps[e->gap_count++]);
-        } else {
-            struct sync_item *item = &items[e->item_count];
-            code_item(&w, item, records);
-            if (!failed(&w) && records->err == E_OK) {
-                struct sync_item whole = *item;
-                whole.record = tail_of(records, item->record.size);
-                got = sum_item(got, &whole);
-                e->to_seq = item->seq;
-                e->item_count++;
-            }
-        }
-    }
-    enum grey_error err = texts.err != E_OK      ? texts.err
-                          : records->err != E_OK ? records->err
-                          : w.err != E_OK        ? w.err
-                                                 : entropy_end(&w.c);
+    read_frame(&w, e, items, gaps, records, &got);
+    enum grey_error err = w.err != E_OK ? w.err : texts.err != E_OK ? texts.err : entropy_end(&w.c);
     if (err != E_NO_MEMORY && err != E_TOO_LARGE && (err != E_OK || got != sum)) {
         err = E_CORRUPT; /* be it that a text is none */
     }
     builder_free(&texts);
+    if (err != E_OK) {
+        e->item_count = e->gap_count = 0;
+    }
     const uint8_t *at = records->data;
     for (uint32_t i = 0; i < e->item_count; i++) {
         items[i].record.data = at;
         at = items[i].record.size > 0 ? at + items[i].record.size : at;
-    }
-    if (err != E_OK) {
-        e->item_count = e->gap_count = 0;
     }
     return err;
 }
