@@ -17,6 +17,10 @@ void api_link_put(struct json_writer *w, const struct uplink_facts *f) {
     json_bool(w, f->resumed);
     json_key(w, "handshake_bytes");
     json_uint(w, f->handshake_bytes);
+    json_key(w, "credit_bytes");
+    json_uint(w, f->credit_bytes);
+    json_key(w, "unacknowledged_bytes");
+    json_uint(w, f->on_way_bytes);
     json_key(w, "proxy");
     json_str(w, f->proxy == NULL ? "" : f->proxy);
     json_key(w, "endpoints");

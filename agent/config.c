@@ -120,7 +120,7 @@ static const struct key keys[] = {
     BOOL("federation.enabled", federation, NULL, NULL, "false", "sync with a core"),
     INERT("federation.role", "leaf, intermediate or core"),
     {"federation.upstream.endpoints", KIND_LIST, 0, 0, 0, 0, NULL, NULL, NULL, "", "addresses of the brokers, best first"},
-    {"federation.upstream.priorities", KIND_RANKS, 0, 1, 1000, 0, NULL, NULL, NULL, "",
+    {"federation.upstream.priorities", KIND_RANKS, 0, 0, 1, 1000, NULL, NULL, NULL, "",
      "a number for each endpoint: lower is better, equal ones share the sites; without it their order"},
     INT("federation.upstream.failback_secs", failback_s, 1, 86400, "300",
         "the link returns to a better endpoint that has been good for so long"),

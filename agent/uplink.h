@@ -70,6 +70,8 @@ struct uplink_facts {
     const char *proxy; /* "": none */
     struct uplink_endpoint_facts endpoints[UPLINK_ENDPOINTS_MAX];
     uint32_t endpoint_count;
+    uint32_t credit_bytes; /* what the core lets this site have on the way; 0: not up */
+    uint64_t on_way_bytes; /* and what is */
     char last_error[UPLINK_ERROR_BYTES];
     /* Of the time that this node has led since its start, on the wire with all headers; lent until the next turn. */
     const struct ledger *ledger;

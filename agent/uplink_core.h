@@ -14,6 +14,7 @@
 #include "agent/gather.h"
 #include "agent/uplink.h"
 #include "federation/channel.h"
+#include "federation/credit.h"
 #include "federation/keepalive.h"
 #include "federation/reconnect.h"
 #include "federation/shaper.h"
@@ -102,6 +103,7 @@ struct uplink {
     struct uplink_stream streams[CHANNEL_COUNT];
     struct channel_turns turns;
     struct channel_pace pace;
+    uint32_t credit_bytes; /* what the core takes beyond what it has acknowledged */
     struct uplink_on_way on_way[UPLINK_ON_WAY_MAX];
     uint32_t on_way_count;
     struct uplink_packing packing;
@@ -167,7 +169,7 @@ void uplink_pack_frame(struct uplink *u, struct sync_events *e);
 
 /* Of a frame with events up to to_seq, or a part of it: to the broker, counted as one of the channel's turns. */
 enum grey_error uplink_send_publish(struct uplink *u, enum event_channel c, grey_seq to_seq, struct bytes frame);
-void uplink_send_done(struct uplink *u, enum event_channel c, grey_seq to_seq); /* all of it has gone */
+void uplink_send_done(struct uplink *u, enum event_channel c, grey_seq to_seq, size_t bytes); /* all of it has gone */
 
 /* --- uplink_parts.c ------------------------------------------------------------------------------------------------------------------- */
 bool uplink_parts_take(struct uplink *u); /* u->frame, when it is so large; true: it is in parts now */

@@ -260,6 +260,10 @@ void uplink_link_facts(const struct uplink *u, struct uplink_facts *out) {
     out->keepalive_s = mqtt_keepalive_s(u->mqtt);
     out->resumed = mqtt_connected(u->mqtt) && r->current != RECONNECT_NONE && u->endpoints[r->current].session != NULL &&
                    conn_session_resumed(u->endpoints[r->current].session);
+    out->credit_bytes = u->welcomed ? u->credit_bytes : 0;
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        out->on_way_bytes += u->streams[i].out.bytes_on_way;
+    }
     out->handshake_bytes = mqtt_opening_bytes(u->mqtt);
     out->proxy = u->proxy.address == NULL ? "" : u->proxy.address;
     out->endpoint_count = u->o.endpoint_count;

@@ -60,8 +60,8 @@ bool uplink_parts_send(struct uplink *u, enum event_channel c) {
     builder_free(&frame);
     p->sent += good ? size : 0;
     if (p->sent == p->frame.size) {
+        uplink_send_done(u, c, p->to, p->frame.size);
         builder_free(&p->frame);
-        uplink_send_done(u, c, p->to);
     }
     return good;
 }

@@ -71,6 +71,15 @@ void uplink_send_published(void *context, int id, const char *refusal) {
 
 /* --- whose turn it is ----------------------------------------------------------------------------------------------------------------- */
 
+/* The core's credit. */
+static bool core_takes(const struct uplink *u, enum event_channel c) {
+    uint64_t on_way_bytes = 0;
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        on_way_bytes += u->streams[i].out.bytes_on_way;
+    }
+    return credit_allows(u->credit_bytes, on_way_bytes, c == CHANNEL_CONTROL && u->streams[c].out.frames == 0);
+}
+
 static bool has_more(struct uplink *u, enum event_channel c) {
     struct channel_facts f;
     struct uplink_stream *s = &u->streams[c];
@@ -83,7 +92,7 @@ static bool has_more(struct uplink *u, enum event_channel c) {
         s->gather_until_ms = 0;
         return false;
     }
-    if (!channel_room(&s->out) || s->out.frames >= u->o.window_frames) {
+    if (!channel_room(&s->out) || s->out.frames >= u->o.window_frames || !core_takes(u, c)) {
         return false;
     }
     uint64_t now_ms = loop_now_ms(u->x.loop);
@@ -116,9 +125,9 @@ enum grey_error uplink_send_publish(struct uplink *u, enum event_channel c, grey
     return err;
 }
 
-void uplink_send_done(struct uplink *u, enum event_channel c, grey_seq to_seq) {
+void uplink_send_done(struct uplink *u, enum event_channel c, grey_seq to_seq, size_t bytes) {
     struct uplink_stream *s = &u->streams[c];
-    channel_sent(&s->out, to_seq);
+    channel_sent(&s->out, to_seq, (uint32_t)bytes);
     s->sent_max = to_seq > s->sent_max ? to_seq : s->sent_max;
 }
 
@@ -130,7 +139,7 @@ static bool send_frame(struct uplink *u) {
         return false;
     }
     if (err == E_OK) {
-        uplink_send_done(u, u->frame_channel, u->frame_to);
+        uplink_send_done(u, u->frame_channel, u->frame_to, u->frame.size);
     } else if (err == E_TOO_LARGE) {
         uplink_note_error(u, "an event is larger than what the broker takes: raise its max_packet_size to 1052672");
         log_limited(LOG_ERROR, "uplink", "frame", "channel=%s bytes=%zu broker_takes=%zu: raise its max_packet_size to 1052672",

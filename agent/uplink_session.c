@@ -130,6 +130,7 @@ static void take_welcome(struct uplink *u, const struct sync_welcome *w) {
         return;
     }
     u->welcomed = true;
+    u->credit_bytes = CREDIT_BYTES_FIRST;
     uplink_link_answered(u);
     uplink_pack_begin(u, w->codings);
     u->takes_parts = (w->codings & CODING_PARTS) != 0;
@@ -191,6 +192,7 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
     } else if (kind == MESSAGE_DOWN_ACK && (why = sync_get_ack(content, &a)) == E_OK) {
         mine = a.incarnation == facts.incarnation && a.epoch == u->epoch && u->welcomed;
         if (mine) {
+            u->credit_bytes = a.credit_bytes;
             uplink_ack_take(u, a.channel, a.acked_seq);
         }
     } else {

@@ -8,6 +8,7 @@
 #include "core/dialler.h"
 #include "core/downpace.h"
 #include "core/unpack.h"
+#include "federation/credit.h"
 #include "federation/frame.h"
 #include "include/grey/must.h"
 #include "platform/log.h"
@@ -38,6 +39,7 @@ struct ingest {
     struct dialler dialler;
     struct unpack *unpack;
     struct assembler *assembler;
+    struct credit credit;
     struct reply *replies;
     uint32_t reply_count;
     struct downpace *downpace;
@@ -99,6 +101,7 @@ static struct metric unreadable = METRIC_COUNTER_LABELS("grey_core_events_unread
 static struct metric rolled_back =
     METRIC_COUNTER("grey_core_rolled_back_hellos_total", "Hellos of sites that have forgotten events that are here.");
 static struct metric held = METRIC_GAUGE("grey_core_held", "1 while nothing is read because the storage thread is behind.");
+static struct metric credit_bytes = METRIC_GAUGE("grey_core_credit_bytes", "What a site may have on the way, as granted last.");
 static struct metric hellos = METRIC_COUNTER("grey_core_hellos_total", "Sessions begun by sites.");
 static struct metric squeezing =
     METRIC_GAUGE("grey_core_squeezing_sites", "Sites whose squeezed sessions are held in memory, up to 64 KiB each.");
@@ -386,6 +389,8 @@ static void intake_done(struct worker_job *worker_job) {
                 metrics_add(&refused, REFUSED_HOLE, 1);
             }
         }
+        job->reply.ack.credit_bytes = credit_grant(&g->credit, g->waiting_bytes, HOLD_BYTES / 2);
+        metrics_set(&credit_bytes, 0, job->reply.ack.credit_bytes);
         answer(g, &job->reply);
     } else if (err != E_OK) {
         metrics_add(&refused, reason, 1);
@@ -446,6 +451,7 @@ static void submit(struct ingest *g, const char *topic, const struct grey_name *
     job->channel = channel;
     job->kind = kind;
     job->content = blob_copy(content);
+    credit_seen(&g->credit, site->text, loop_now_ms(g->x.loop));
     job->reply = (struct reply){.site = *site, .channel = channel, .kind = hello ? MESSAGE_DOWN_WELCOME : MESSAGE_DOWN_ACK};
     g->jobs++;
     g->waiting_bytes += blob_bytes(job->content).size;
@@ -570,8 +576,8 @@ static void free_parts(struct ingest *g) {
 }
 
 struct ingest *ingest_new(const struct conn_context *x, const struct ingest_options *o, struct worker *storage, struct fault *f) {
-    struct metric *const all[] = {&taken_events, &repeated, &unreadable, &refused,   &rolled_back,
-                                  &held,         &hellos,   &squeezing,  &broker_up, &store_errors};
+    struct metric *const all[] = {&taken_events, &repeated,  &unreadable, &refused,      &rolled_back, &held,
+                                  &hellos,       &squeezing, &broker_up,  &store_errors, &credit_bytes};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         metrics_register(all[i]);
     }

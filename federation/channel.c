@@ -19,9 +19,12 @@ bool channel_room(const struct channel_out *c) {
     return c->frames < CHANNEL_FRAMES_MAX;
 }
 
-void channel_sent(struct channel_out *c, grey_seq to_seq) {
+void channel_sent(struct channel_out *c, grey_seq to_seq, uint32_t bytes) {
     must(channel_room(c) && to_seq > c->sent);
-    c->ends[(c->first + c->frames++) % CHANNEL_FRAMES_MAX] = to_seq;
+    uint32_t at = (c->first + c->frames++) % CHANNEL_FRAMES_MAX;
+    c->ends[at] = to_seq;
+    c->sizes[at] = bytes;
+    c->bytes_on_way += bytes;
     c->sent = to_seq;
 }
 
@@ -32,6 +35,7 @@ bool channel_acked(struct channel_out *c, grey_seq seq) {
     c->acked = seq;
     c->sent = seq > c->sent ? seq : c->sent;
     while (c->frames > 0 && c->ends[c->first] <= seq) {
+        c->bytes_on_way -= c->sizes[c->first];
         c->first = (c->first + 1) % CHANNEL_FRAMES_MAX;
         c->frames--;
     }

@@ -12,15 +12,17 @@
 /* --- the site's end: acked <= sent ------------------------------------------------------------------------------------------------------ */
 struct channel_out {
     grey_seq acked, sent;
-    grey_seq ends[CHANNEL_FRAMES_MAX]; /* last numbers of the frames on the way, a ring */
+    grey_seq ends[CHANNEL_FRAMES_MAX];  /* last numbers of the frames on the way, a ring */
+    uint32_t sizes[CHANNEL_FRAMES_MAX]; /* bytes of each */
     uint32_t first, frames;
+    uint64_t bytes_on_way;
 };
 
 void channel_begin(struct channel_out *c, grey_seq acked); /* a session begins: nothing is on the way */
 /* The next number to send, 0 when everything below next_seq was sent.  freed: what the site's log has acknowledged or given up meanwhile. */
 grey_seq channel_next(struct channel_out *c, grey_seq freed, grey_seq next_seq);
 bool channel_room(const struct channel_out *c);
-void channel_sent(struct channel_out *c, grey_seq to_seq); /* one frame up to to_seq has left; there must be room */
+void channel_sent(struct channel_out *c, grey_seq to_seq, uint32_t bytes); /* one frame up to to_seq has left; there must be room */
 /* The core has everything up to seq.  True when that is news.  A number beyond what was sent is taken: a former session sent it. */
 bool channel_acked(struct channel_out *c, grey_seq seq);
 

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "federation/credit.h"
 #include "include/grey/limits.h"
 
 #define PART_TOTAL_BYTES_MAX (LIMIT_FRAME_PAYLOAD_BYTES + FRAME_OVERHEAD_BYTES)
@@ -123,11 +124,15 @@ void sync_put_resync(struct builder *out, const struct sync_welcome *w) {
 }
 
 void sync_put_ack(struct builder *out, const struct sync_ack *a) {
-    head(out, MESSAGE_DOWN_ACK, 4);
+    bool full = a->credit_bytes == CREDIT_BYTES_FULL;
+    head(out, MESSAGE_DOWN_ACK, full ? 4 : 5);
     codec_put_uint(out, a->incarnation);
     codec_put_uint(out, a->epoch);
     codec_put_uint(out, (uint64_t)a->channel);
     codec_put_uint(out, a->acked_seq);
+    if (!full) {
+        codec_put_uint(out, a->credit_bytes);
+    }
 }
 
 /* --- reading ------------------------------------------------------------------------------------------------------------------------------ */
@@ -321,11 +326,17 @@ enum grey_error sync_get_resync(struct bytes content, struct sync_welcome *w) {
 enum grey_error sync_get_ack(struct bytes content, struct sync_ack *a) {
     struct codec_reader r;
     memset(a, 0, sizeof *a);
-    begin(&r, content, MESSAGE_DOWN_ACK, 4);
+    codec_reader_init(&r, content);
+    bool full = codec_array(&r, 6) != 6;
+    begin(&r, content, MESSAGE_DOWN_ACK, full ? 4 : 5);
     a->incarnation = codec_uint(&r, INT64_MAX);
     a->epoch = codec_uint(&r, INT64_MAX);
     a->channel = (enum event_channel)codec_uint(&r, CHANNEL_COUNT - 1);
     a->acked_seq = codec_uint(&r, INT64_MAX);
+    a->credit_bytes = full ? CREDIT_BYTES_FULL : (uint32_t)codec_uint(&r, UINT32_MAX);
+    if (!full && a->credit_bytes == CREDIT_BYTES_FULL && r.err == E_OK) {
+        r.err = E_BAD_MESSAGE; /* one form for one word */
+    }
     return codec_end(&r);
 }
 

@@ -85,6 +85,7 @@ struct sync_ack {
     grey_epoch epoch;
     enum event_channel channel;
     grey_seq acked_seq;
+    uint32_t credit_bytes; /* federation/credit.h; the full credit is not written */
 };
 
 const char *sync_gap_reason_name(enum sync_gap_reason r);

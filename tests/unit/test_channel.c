@@ -15,17 +15,19 @@ static void a_stream_goes_on_behind_the_acknowledged(void **state) {
     channel_begin(&c, 10);
     assert_int_equal(channel_next(&c, 10, 11), 0); /* nothing was given behind 10 */
     assert_int_equal(channel_next(&c, 10, 31), 11);
-    channel_sent(&c, 20);
-    channel_sent(&c, 25);
+    channel_sent(&c, 20, 100);
+    channel_sent(&c, 25, 7);
+    assert_int_equal(c.bytes_on_way, 107);
     assert_int_equal(channel_next(&c, 10, 31), 26);
     assert_false(channel_acked(&c, 10));
     assert_true(channel_acked(&c, 19)); /* within the first frame: it is still on the way */
     assert_int_equal(c.frames, 2);
     assert_true(channel_acked(&c, 20));
     assert_int_equal(c.frames, 1);
+    assert_int_equal(c.bytes_on_way, 7);
     assert_false(channel_acked(&c, 15)); /* an old word changes nothing */
     assert_true(channel_acked(&c, 28));  /* a former session had sent more */
-    assert_true(c.frames == 0 && c.sent == 28);
+    assert_true(c.frames == 0 && c.bytes_on_way == 0 && c.sent == 28);
     assert_int_equal(channel_next(&c, 30, 31), 0); /* the site's log has let go of the rest meanwhile */
     channel_begin(&c, 28);
     assert_int_equal(channel_next(&c, 10, 31), 29);
@@ -39,7 +41,7 @@ static void the_window_is_bounded_and_wraps(void **state) {
     for (int i = 0; i < 1000; i++) {
         while (channel_room(&c)) {
             assert_int_equal(channel_next(&c, 0, UINT64_MAX), sent + 1);
-            channel_sent(&c, sent += 3);
+            channel_sent(&c, sent += 3, 10);
         }
         assert_int_equal(c.frames, CHANNEL_FRAMES_MAX);
         acked += 1 + (unsigned)i * 7 % 50;

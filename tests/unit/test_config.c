@@ -56,6 +56,12 @@ static void example_files_are_accepted(void **state) {
     assert_int_equal(load(&c, &f, "--config", "tests/unit/data/edge-config.yaml", NULL), E_OK);
     assert_true(c.mode == CONFIG_MODE_EDGE && c.endpoint_count == 2 && c.limit_kbps == 10000 && c.queue_size_mb == 1024);
     assert_string_equal(c.site_id, "edge-factory-001");
+    assert_true(c.priority_count == 0 && c.failback_s == 300 && c.upstream_alpn && c.proxy[0] == 0);
+    file_text =
+        "federation: {upstream: {endpoints: ['a:1', 'b:443'], priorities: [2, 1], alpn: false}, proxy: {address: 'p:3128'}}\n";
+    assert_int_equal(load(&c, &f, "--config", "x.yaml", NULL), E_OK);
+    assert_true(c.priorities[0] == 2 && c.priorities[1] == 1 && c.priority_count == 2 && !c.upstream_alpn);
+    assert_string_equal(c.proxy, "p:3128");
 }
 
 static void order_of_origins(void **state) {
@@ -100,6 +106,11 @@ static void mistakes_are_named(void **state) {
         {"networking: {http_addr: '0.0.0.0:80'}\n", "can be reached by others"},
         {"federation: {enabled: true}\n", "endpoints"},
         {"federation: {upstream: {endpoints: [nohost]}}\n", "host:port"},
+        {"federation: {upstream: {endpoints: ['a:1', 'b:1'], priorities: [1]}}\n", "1 numbers for 2 endpoints"},
+        {"federation: {upstream: {endpoints: ['a:1'], priorities: [0]}}\n", "line 1"},
+        {"federation: {upstream: {endpoints: ['a:1'], priorities: 1}}\n", "list of numbers"},
+        {"federation: {upstream: {failback_secs: 0}}\n", "line 1"},
+        {"federation: {proxy: {address: proxyhost}}\n", "host:port"},
         {"a: 1\na: 2\n", "line 2"},
         {"[1, 2]\n", "expected keys and values"},
         {"security: {tls: {min_version: '1.3'}}\n", "mbedTLS 3.6"},

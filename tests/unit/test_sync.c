@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "federation/credit.h"
 #include "federation/sync.h"
 #include "include/grey/limits.h"
 
@@ -47,7 +48,8 @@ static void golden_bytes(void **state) {
                             .gaps = &one,
                             .gap_count = 1};
     struct sync_welcome w = {.incarnation = 7, .epoch = 3, .position = {4, 0, 8}, .time_ms = 1};
-    struct sync_ack a = {.incarnation = 7, .epoch = 3, .channel = CHANNEL_EVENTS, .acked_seq = 99};
+    struct sync_ack a = {
+        .incarnation = 7, .epoch = 3, .channel = CHANNEL_EVENTS, .acked_seq = 99, .credit_bytes = CREDIT_BYTES_FULL};
     struct builder b;
     builder_init(&b, 1000);
 #define EXPECT(put, expected)                                                                                                      \
@@ -88,6 +90,12 @@ static void golden_bytes(void **state) {
         sync_put_part(&b, &bad[i]);
         assert_int_not_equal(sync_get_part(builder_bytes(&b), &p2), E_OK);
     }
+    struct sync_ack less = a, less2;
+    less.credit_bytes = CREDIT_BYTES_LEAST;
+    builder_reset(&b);
+    sync_put_ack(&b, &less);
+    assert_int_equal(sync_get_ack(builder_bytes(&b), &less2), E_OK);
+    assert_true(less2.acked_seq == 99 && less2.credit_bytes == CREDIT_BYTES_LEAST);
     struct sync_hello rebuilt = h, r2;
     rebuilt.former = 6;
     rebuilt.channels[0].former_next = 5, rebuilt.channels[1].former_next = 1, rebuilt.channels[2].former_next = 4;
@@ -127,7 +135,7 @@ static void golden_bytes(void **state) {
     assert_int_equal(sync_get_resync(bytes_of(welcome, sizeof welcome), &w2), E_BAD_MESSAGE);
     assert_int_equal(sync_get_resync(bytes_of(resync, sizeof resync), &w2), E_OK);
     assert_int_equal(sync_get_ack(bytes_of(ack, sizeof ack), &a2), E_OK);
-    assert_true(a2.acked_seq == 99 && a2.channel == CHANNEL_EVENTS);
+    assert_true(a2.acked_seq == 99 && a2.channel == CHANNEL_EVENTS && a2.credit_bytes == CREDIT_BYTES_FULL);
 
     static const struct bytes all[] = {
         {hello, sizeof hello}, {events, sizeof events}, {welcome, sizeof welcome}, {resync, sizeof resync}, {ack, sizeof ack}};

@@ -48,7 +48,7 @@ static void verbs_of_the_contract_are_known(void **state) {
         {"snapshot", "restore"}, {"federation", "status"}, {"link", "status"},     {"link", "test"},
         {"link", "budget"},      {"doctor", NULL},         {"explain", NULL},      {"config", "show"},
         {"config", "check"},     {"completion", NULL},     {"site", "list"},       {"site", "show"},
-        {"site", "events"},      {"audit", NULL},          {"audit", "verify"}};
+        {"site", "events"},      {"audit", NULL},          {"audit", "verify"},    {"link", "try"}};
     static const char *const later[][2] = {
         {"task", "submit"},      {"tenant", "list"},       {"replay", NULL},     {"site", "recover"},      {"site", "label"},
         {"federation", "agree"}, {"federation", "revoke"}, {"attest", "status"}, {"support-bundle", NULL}, {"top", NULL},
