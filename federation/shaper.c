@@ -1,5 +1,7 @@
 #include "federation/shaper.h"
 
+#include "include/grey/must.h"
+
 #define US_PER_S 1000000u
 #define BURST_DIV 40u      /* of a second's bytes */
 #define RESERVE_DIV 8u     /* of the burst */
@@ -81,6 +83,7 @@ size_t shaper_grant(struct shaper *s, const struct shaper_path *path, uint64_t n
     uint64_t whole = s->tokens_us > 0 ? (uint64_t)s->tokens_us / US_PER_S : 0;
     size_t one = piece(s, path, wanted), granted = wanted;
     uint64_t cost = shaper_wire_bytes(path, one);
+    must(cost > 0);
     if (cost > whole) {
         return 0;
     }
