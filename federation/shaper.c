@@ -114,6 +114,13 @@ void shaper_debit(struct shaper *s, uint64_t now_us, uint64_t wire_bytes) {
     s->tokens_us = s->tokens_us < debt_us ? debt_us : s->tokens_us;
 }
 
+void shaper_stall(struct shaper *s, uint64_t now_us) {
+    if (s->limit_bytes_per_s > 0) {
+        refill(s, now_us);
+        s->tokens_us = s->tokens_us > 0 ? 0 : s->tokens_us;
+    }
+}
+
 uint64_t shaper_wait_us(const struct shaper *s, const struct shaper_path *path, size_t wanted) {
     if (s->limit_bytes_per_s == 0 || wanted == 0) {
         return 0;

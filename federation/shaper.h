@@ -42,6 +42,8 @@ size_t shaper_grant(struct shaper *s, const struct shaper_path *path, uint64_t n
 void shaper_give_back(struct shaper *s, const struct shaper_path *path, size_t granted, size_t written);
 /* Bytes on the wire that did not ask. */
 void shaper_debit(struct shaper *s, uint64_t now_us, uint64_t wire_bytes);
+/* What was granted waits in the socket still, and will leave later than it was debited: until then nothing is saved up. */
+void shaper_stall(struct shaper *s, uint64_t now_us);
 /* As of the last call with a time: until shaper_grant gives something to who wants so much. */
 uint64_t shaper_wait_us(const struct shaper *s, const struct shaper_path *path, size_t wanted);
 

@@ -194,6 +194,41 @@ static void ten_seconds_hold_with_loss(void **state) {
     }
 }
 
+/* The network holds packets back now and then, and lets them go together: what left the bucket before leaves the machine later. */
+static void a_stalled_network_makes_no_burst(void **state) {
+    (void)state;
+    for (size_t l = 0; l < LIMITS; l++) {
+        struct shaper s;
+        uint64_t now_us = 0, held = 0, held_until_us = 0, stalls = 0;
+        random_state = 11 + l;
+        moment_count = 0;
+        shaper_init(&s, limits[l], now_us);
+        while (now_us < SECONDS * S && moment_count < MOMENTS_MAX - 8) {
+            if (held > 0 && now_us >= held_until_us) {
+                left(held_until_us, held);
+                held = 0;
+            }
+            if (held > 0) { /* the gate looks every 20 ms whether the socket has sent all */
+                shaper_stall(&s, now_us);
+                now_us += 20000;
+                continue;
+            }
+            size_t granted = shaper_grant(&s, &ETHERNET, now_us, 30000);
+            if (granted > 0 && draw(5) == 0) {
+                held = shaper_wire_bytes(&ETHERNET, granted);
+                held_until_us = now_us + draw(S);
+                stalls++;
+            } else if (granted > 0) {
+                left(now_us, shaper_wire_bytes(&ETHERNET, granted));
+            } else {
+                now_us += shaper_wait_us(&s, &ETHERNET, 30000) + 500;
+            }
+        }
+        assert_true(stalls > 0);
+        assert_in_range(most_in(S), 1, limits[l] + SHAPER_MTU_BYTES + limits[l] / 50); /* 20 ms: between two looks */
+    }
+}
+
 static void the_limit_changes_while_it_runs(void **state) {
     (void)state;
     struct shaper s;
@@ -238,6 +273,7 @@ int main(void) {
         cmocka_unit_test(packets_in_the_middle_are_full),
         cmocka_unit_test(debts_are_paid_back),
         cmocka_unit_test(ten_seconds_hold_with_loss),
+        cmocka_unit_test(a_stalled_network_makes_no_burst),
         cmocka_unit_test(the_limit_changes_while_it_runs),
         cmocka_unit_test(time_that_goes_back_gives_nothing),
     };
