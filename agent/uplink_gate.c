@@ -6,7 +6,7 @@
 
 #define UNSENT_DIV 40u            /* of a second's bytes may wait in the socket: what left the bucket shall leave the machine */
 #define AHEAD_DIV 4u              /* of a second's bytes may wait behind the gate: the rest waits where an alarm can overtake it */
-#define STALL_MS 20u              /* a socket that holds bytes back is looked at again */
+#define STALL_MS 5u               /* a socket that holds bytes back is looked at again */
 #define ANSWER_BYTES 300u         /* to a frame: by the broker, the network and the core, about */
 #define SEGMENT_BYTES_GUESS 1400u /* until the connection tells */
 #define HEADER_BYTES_GUESS 72u
@@ -46,7 +46,8 @@ size_t uplink_gate_grant(void *context, size_t wanted) {
         return wanted;
     }
     uplink_meter_settle(u);
-    if (u->meter.seen.unsent_bytes > 0) { /* the network is slower just now; what waits would come on top of what is granted */
+    if (u->meter.seen.unsent_bytes >
+        shaper_unsent_bytes(&g->shaper)) { /* the network is slower just now; what waits would come on top of what is granted */
         shaper_stall(&g->shaper, now_monotonic_us());
         loop_timer_after(u->x.loop, &g->open_timer, STALL_MS);
         return 0;

@@ -4,6 +4,7 @@
 
 #define US_PER_S 1000000u
 #define BURST_DIV 40u      /* of a second's bytes */
+#define UNSENT_DIV 4u      /* of the burst */
 #define RESERVE_DIV 8u     /* of the burst */
 #define RESERVE_BYTES 160u /* two acknowledgements over IPv6 */
 #define DEBT_S_MAX 60u     /* more cannot be meant */
@@ -18,6 +19,12 @@ uint64_t shaper_wire_bytes(const struct shaper_path *path, uint64_t payload_byte
 static uint64_t whole_burst_bytes(uint64_t limit_bytes_per_s) {
     uint64_t burst = limit_bytes_per_s / BURST_DIV;
     return burst > SHAPER_MTU_BYTES ? burst : SHAPER_MTU_BYTES;
+}
+
+/* On a fast link a few packets wait for a moment all the time. */
+uint64_t shaper_unsent_bytes(const struct shaper *s) {
+    uint64_t burst = whole_burst_bytes(s->limit_bytes_per_s);
+    return burst > SHAPER_MTU_BYTES ? burst / UNSENT_DIV : 0;
 }
 
 uint64_t shaper_reserve_bytes(const struct shaper *s) {
@@ -45,7 +52,7 @@ static void set(struct shaper *s, uint64_t limit) {
     limit = limit > 0 && limit < SHAPER_LIMIT_BYTES_PER_S_MIN ? SHAPER_LIMIT_BYTES_PER_S_MIN : limit;
     s->limit_bytes_per_s = limit;
     if (limit > 0) {
-        s->rate_bytes_per_s = limit - (whole_burst_bytes(limit) - SHAPER_MTU_BYTES);
+        s->rate_bytes_per_s = limit - (whole_burst_bytes(limit) - SHAPER_MTU_BYTES) - shaper_unsent_bytes(s);
         s->burst_bytes = whole_burst_bytes(limit) - shaper_reserve_bytes(s);
     }
 }

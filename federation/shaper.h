@@ -6,7 +6,7 @@
  *
  * The promise: as long as debits without asking are at most shaper_reserve_bytes ahead of the tokens, what leaves in any second is at
  * most the limit and SHAPER_MTU_BYTES.  A fast link gets more than one packet at a time, or timers of a millisecond would hold it
- * back, and pays for it with a rate that is less by as much a second (2.5% at the most).  Pure: time is given. */
+ * back, and pays for it with a rate that is less by as much a second (3.1% at the most).  Pure: time is given. */
 #ifndef FEDERATION_SHAPER_H
 #define FEDERATION_SHAPER_H
 
@@ -42,7 +42,9 @@ size_t shaper_grant(struct shaper *s, const struct shaper_path *path, uint64_t n
 void shaper_give_back(struct shaper *s, const struct shaper_path *path, size_t granted, size_t written);
 /* Bytes on the wire that did not ask. */
 void shaper_debit(struct shaper *s, uint64_t now_us, uint64_t wire_bytes);
-/* What was granted waits in the socket still, and will leave later than it was debited: until then nothing is saved up. */
+/* More than shaper_unsent_bytes of what was granted waits in the socket still, and will leave later than it was debited: until then
+ * nothing is saved up. */
+uint64_t shaper_unsent_bytes(const struct shaper *s);
 void shaper_stall(struct shaper *s, uint64_t now_us);
 /* As of the last call with a time: until shaper_grant gives something to who wants so much. */
 uint64_t shaper_wait_us(const struct shaper *s, const struct shaper_path *path, size_t wanted);

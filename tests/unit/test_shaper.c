@@ -208,9 +208,9 @@ static void a_stalled_network_makes_no_burst(void **state) {
                 left(held_until_us, held);
                 held = 0;
             }
-            if (held > 0) { /* the gate looks every 20 ms whether the socket has sent all */
+            if (held > 0) { /* the gate looks every 5 ms whether the socket has sent all */
                 shaper_stall(&s, now_us);
-                now_us += 20000;
+                now_us += 5000;
                 continue;
             }
             size_t granted = shaper_grant(&s, &ETHERNET, now_us, 30000);
@@ -225,7 +225,7 @@ static void a_stalled_network_makes_no_burst(void **state) {
             }
         }
         assert_true(stalls > 0);
-        assert_in_range(most_in(S), 1, limits[l] + SHAPER_MTU_BYTES + limits[l] / 50); /* 20 ms: between two looks */
+        assert_in_range(most_in(S), 1, limits[l] + SHAPER_MTU_BYTES + limits[l] / 200); /* 5 ms: between two looks */
     }
 }
 
