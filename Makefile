@@ -20,7 +20,7 @@ CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -DGREY_VERS
 HARDEN := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
 ALL_CFLAGS = -std=c11 $(WARN) $(HARDEN) $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
-LIBS_BASE := -lcbor -llz4 -lz -lsodium -lyaml -ljansson -lsqlite3 -lmbedtls -lmbedx509 -lmbedcrypto -lhttp_parser -pthread
+LIBS_BASE := -lcbor -llz4 -lz -lsodium -lyaml -ljansson -lsqlite3 -lpq -lmbedtls -lmbedx509 -lmbedcrypto -lhttp_parser -pthread
 LIBS := $(LIBS_BASE)
 
 # --- What is where.  A main program's file is not in its folder's archive. ------------------------------------------------------
@@ -106,7 +106,7 @@ ifneq ($(wildcard tests/sim/sim.c),)
 NIGHTLY_SEED ?= 1
 NIGHTLY_COUNT ?= 100000
 NIGHTLY_WEEKS ?= 100
-SIM_BRIEF ?= --seed 1 --count 250 --minutes 2 --recheck
+SIM_BRIEF ?= --seed 1 --count 250 --minutes 2 --recheck --cover
 sim: $(BUILD)/sim ## the deterministic simulator of the consensus core: build/sim --help
 	$(Q)ln -sfn $(patsubst build/%,%,$(BUILD))/sim build/sim
 sim-mutants: $(BUILD)/sim ## known bugs put back, each to be found; some: make sim-mutants MUTANTS="04 12"
@@ -123,7 +123,7 @@ endif
 fuzz-brief: $(FUZZERS) ## each fuzz target for FUZZ_SECONDS
 	$(Q)printf '#!/bin/sh\nexec tests/script/fuzz.sh %s\n' "$(FUZZ_SECONDS) $(FUZZERS)" >$(FUZZ_BUILD)/fuzz-brief && chmod +x $(FUZZ_BUILD)/fuzz-brief && \
 	    tests/script/tap.sh $(FUZZ_BUILD)/fuzz-brief
-system: $(PROGRAMS) ## end-to-end tests with real processes; one: make system TESTS=test_restarts
+system: $(PROGRAMS) $(BUILD)/swarm ## end-to-end tests with real processes; one: make system TESTS=test_restarts
 	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/script/tap.sh $(if $(TESTS),$(patsubst %,tests/system/%.py,$(TESTS)),$(sort $(wildcard tests/system/test_*.py)))
 docs-check: $(PROGRAMS) ## generated tables in docs/ are in step with the code
 	$(Q)printf '#!/bin/sh\nexec tests/script/docs.sh $(BUILD)\n' >$(BUILD)/docs-check && chmod +x $(BUILD)/docs-check && tests/script/tap.sh $(BUILD)/docs-check
@@ -174,11 +174,11 @@ clean-run: down ## and remove its data
 bench: ## measure, beside etcd and the limits of this machine: docs/BENCHMARKS.md
 	$(Q)deploy/deps.sh build run bench
 	@$(MAKE) --no-print-directory bench-now
-bench-now: all $(addprefix $(BUILD)/,load machine inflight sim $(if $(wildcard /usr/include/raft/uv.h),raft_peer))
+bench-now: all $(addprefix $(BUILD)/,load machine inflight swarm sim $(if $(wildcard /usr/include/raft/uv.h),raft_peer))
 	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/bench/bench.py
 $(BUILD)/load $(BUILD)/machine: $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -lsqlite3 -pthread
-$(BUILD)/inflight: $(BUILD)/obj/tests/bench/inflight.o $(ARCHIVES)
+$(BUILD)/inflight $(BUILD)/swarm: $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o $(ARCHIVES)
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 $(BUILD)/raft_peer: $(BUILD)/obj/tests/bench/raft_peer.o
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -lraft -luv

@@ -485,6 +485,14 @@ static void debug_network(struct api_call *c) {
     }
     json_close(&a.w);
     put_uint(&a.w, "dropped_messages", p == NULL ? 0 : peers_dropped(p));
+    if (c->api->o.uplink != NULL) {
+        struct uplink_facts facts;
+        uplink_facts(c->api->o.uplink, &facts);
+        json_key(&a.w, "core");
+        json_open(&a.w, '{');
+        api_link_put(&a.w, &facts);
+        json_close(&a.w);
+    }
     json_close(&a.w);
     api_answer_send(&a, c, 200, NULL, 0);
 }

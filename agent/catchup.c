@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "agent/node_core.h"
+#include "agent/salvage.h"
 #include "include/grey/must.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
@@ -327,6 +328,53 @@ void catchup_payload_fetch(struct node *n, raft_id from, const struct message_pa
                                    .to = m->to,
                                    .bytes_max = m->bytes_max < FETCH_BYTES ? m->bytes_max : FETCH_BYTES,
                                    .done = payloads_read,
+                                   .context = s};
+    if (sitelog_read(n->log, &s->job) != E_OK) {
+        mem_free(s);
+    }
+}
+
+struct serve_lost {
+    struct sitelog_read job;
+    struct node *node;
+    raft_id to;
+    raft_index certain;
+};
+
+static void lost_read(void *context, struct sitelog_read *job) {
+    struct serve_lost *s = context;
+    struct message m = {.kind = MESSAGE_MEND_ROWS,
+                        .u.mend_rows = {.from = job->from,
+                                        .to = job->looked_to,
+                                        .anchor = job->anchor,
+                                        .certain = s->certain,
+                                        .same = job->same,
+                                        .whole = true,
+                                        .entries = job->entries,
+                                        .entry_count = job->entry_count}};
+    if (job->err == E_OK) {
+        (void)peers_send(s->node->peers, s->to, &m);
+    }
+    loop_again(s->node->x.loop);
+    mem_free(s);
+}
+
+void catchup_mend_fetch(struct node *n, raft_id from, const struct message_mend_fetch *m) {
+    if (n->o.witness || m->from == 0 || m->to < m->from || m->to - m->from >= SALVAGE_ASK_MAX) {
+        return;
+    }
+    struct serve_lost *s = mem_new(1, sizeof *s);
+    if (s == NULL) {
+        return;
+    }
+    *s = (struct serve_lost){.node = n, .to = from, .certain = n->applied_point.index};
+    s->job = (struct sitelog_read){.kind = SITELOG_READABLE,
+                                   .from = m->from,
+                                   .to = m->to,
+                                   .anchor = m->anchor,
+                                   .anchor_term = m->anchor_term,
+                                   .bytes_max = m->bytes_max < FETCH_BYTES ? m->bytes_max : FETCH_BYTES,
+                                   .done = lost_read,
                                    .context = s};
     if (sitelog_read(n->log, &s->job) != E_OK) {
         mem_free(s);

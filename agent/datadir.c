@@ -124,3 +124,33 @@ bool datadir_reserve_drop(const char *path) {
     char file[LIMIT_PATH_BYTES + 1];
     return join(file, path, "reserve", NULL) == E_OK && unlink(file) == 0;
 }
+
+enum grey_error datadir_note_write(const char *dir, const char *name, const char *text, struct fault *f) {
+    char path[LIMIT_PATH_BYTES + 1];
+    if (join(path, dir, name, f) != E_OK) {
+        return f == NULL ? E_CONFIG : f->code;
+    }
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        return fault_errno(f, E_IO, "opening %s", path);
+    }
+    size_t size = strlen(text);
+    enum grey_error err =
+        write(fd, text, size) == (ssize_t)size && fsync(fd) == 0 ? E_OK : fault_errno(f, E_IO, "writing %s", path);
+    (void)close(fd);
+    return err == E_OK ? datadir_sync(dir, f) : err;
+}
+
+bool datadir_note_read(const char *dir, const char *name, char *text, size_t text_size) {
+    char path[LIMIT_PATH_BYTES + 1];
+    int fd = join(path, dir, name, NULL) == E_OK ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
+    if (fd < 0) {
+        return false;
+    }
+    if (text != NULL) {
+        ssize_t got = read(fd, text, text_size - 1);
+        text[got > 0 ? got : 0] = '\0';
+    }
+    (void)close(fd);
+    return true;
+}

@@ -2,7 +2,7 @@
  *
  * Each gateway remembers the start counter of each raft id that it met, in memory.  One that comes back with a lower counter runs on an
  * older copy of its disk; so does one that refuses an entry which it acknowledged to this leader.  It is told, nothing of it is taken
- * any more, and it goes the way of a damaged log (agent/mend.h).  Not found: an older copy of which no peer that is up remembers more -
+ * any more, and it goes the way of a damaged log (agent/setaside.h).  Not found: an older copy of which no peer that is up remembers more -
  * all others restarted meanwhile, or the copy was taken during the same run and nothing was acknowledged to the leader of today. */
 #include <inttypes.h>
 #include <stdio.h>

@@ -12,7 +12,9 @@
 
 #include "agent/api.h"
 #include "agent/config.h"
+#include "agent/mending.h"
 #include "agent/node.h"
+#include "agent/salvage.h"
 #include "agent/uplink.h"
 #include "include/grey/must.h"
 #include "platform/log.h"
@@ -150,6 +152,10 @@ static void on_terminate(void *context, int signal_number) {
     }
     g->stopping = true;
     log_info("greyd", "stop", "signal=%d", signal_number);
+    if (g->node == NULL) { /* still mending its log */
+        leave_now(g);
+        return;
+    }
     node_leave_leadership(g->node);
     g->leave_deadline_ms = loop_now_ms(g->x.loop) + LEAVE_MS;
     g->leave_timer = (struct loop_timer){.fire = look_for_successor, .context = g};
@@ -201,6 +207,55 @@ static enum event_priority priority_of(int64_t number) {
     return number >= 90 ? PRIORITY_CRITICAL : number >= 70 ? PRIORITY_HIGH : number >= 30 ? PRIORITY_NORMAL : PRIORITY_LOW;
 }
 
+static bool listen_http(struct greyd *g, http_handler *handler, void *context, struct fault *f) {
+    const struct config *c = &g->config;
+    struct http_limits limits = {.connections_max = LIMIT_HTTP_CONNECTIONS,
+                                 .body_bytes_max = LIMIT_BATCH_BYTES,
+                                 .idle_timeout_ms = 120000,
+                                 .request_timeout_ms = 15000};
+    char address[LIMIT_PATH_BYTES + 8];
+    g->http = http_server_new(&g->x, &limits, handler, context);
+    if (g->http == NULL) {
+        (void)fault_set(f, E_NO_MEMORY, "API");
+        return false;
+    }
+    if (http_server_listen(g->http, c->http_addr, config_loopback(c->http_addr) ? NULL : g->tls, f) != E_OK) {
+        return false;
+    }
+    (void)snprintf(address, sizeof address, "unix:%s", c->socket_path);
+    if (strlen(c->socket_path) > 100) {
+        log_warn("greyd", "socket", "%s is too long for a socket; greyctl needs --addr", c->socket_path);
+    } else if (http_server_listen(g->http, address, NULL, f) != E_OK) {
+        return false;
+    }
+    if (c->metrics_enabled && c->metrics_port > 0) {
+        (void)snprintf(address, sizeof address, "127.0.0.1:%" PRId64, c->metrics_port);
+        if (http_server_listen(g->http, address, NULL, f) != E_OK) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* A damaged log is made whole before the node starts; who asks meanwhile is told. */
+static bool mend_log(struct greyd *g, const struct node_options *o, struct fault *f) {
+    const struct config *c = &g->config;
+    struct mending_options m = {.data_dir = c->data_dir,
+                                .wal_dir = c->wal_dir,
+                                .site = c->site_id,
+                                .node = c->node_id,
+                                .listen_address = o->peer_listen_address,
+                                .advertise_address = o->peer_address,
+                                .http_address = o->http_address,
+                                .tls = g->tls};
+    struct mending *mending = mending_new(&g->x, f);
+    bool whole = mending != NULL && listen_http(g, mending_answer, mending, f) && mending_run(mending, &m, f) == E_OK;
+    http_server_free(g->http);
+    g->http = NULL;
+    mending_free(mending);
+    return whole;
+}
+
 static bool start_node(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
     bool single = c->mode == CONFIG_MODE_SINGLE;
@@ -228,6 +283,9 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .request_timeout_ms = (uint32_t)c->provisional_after_ms,
                              .queue_bytes_max = (uint64_t)c->queue_size_mb * 1024u * 1024u};
     g->node = node_new(&g->x, &o, &node_events, g, f);
+    if (g->node == NULL && f->code == E_CORRUPT && salvage_marked(c->wal_dir) && mend_log(g, &o, f)) {
+        g->node = node_new(&g->x, &o, &node_events, g, f);
+    }
     return g->node != NULL;
 }
 
@@ -274,33 +332,12 @@ static bool start_api(struct greyd *g, struct fault *f) {
                             .mode = modes[c->mode],
                             .data_dir = c->data_dir,
                             .default_priority = priority_of(c->default_priority)};
-    struct http_limits limits = {.connections_max = LIMIT_HTTP_CONNECTIONS,
-                                 .body_bytes_max = LIMIT_BATCH_BYTES,
-                                 .idle_timeout_ms = 120000,
-                                 .request_timeout_ms = 15000};
-    char address[LIMIT_PATH_BYTES + 8];
     g->api = api_new(&o);
-    g->http = g->api == NULL ? NULL : http_server_new(&g->x, &limits, api_handle, g->api);
-    if (g->http == NULL) {
+    if (g->api == NULL) {
         (void)fault_set(f, E_NO_MEMORY, "API");
         return false;
     }
-    if (http_server_listen(g->http, c->http_addr, config_loopback(c->http_addr) ? NULL : g->tls, f) != E_OK) {
-        return false;
-    }
-    (void)snprintf(address, sizeof address, "unix:%s", c->socket_path);
-    if (strlen(c->socket_path) > 100) {
-        log_warn("greyd", "socket", "%s is too long for a socket; greyctl needs --addr", c->socket_path);
-    } else if (http_server_listen(g->http, address, NULL, f) != E_OK) {
-        return false;
-    }
-    if (c->metrics_enabled && c->metrics_port > 0) {
-        (void)snprintf(address, sizeof address, "127.0.0.1:%" PRId64, c->metrics_port);
-        if (http_server_listen(g->http, address, NULL, f) != E_OK) {
-            return false;
-        }
-    }
-    return true;
+    return listen_http(g, api_handle, g->api, f);
 }
 
 static bool start(struct greyd *g, struct fault *f) {
@@ -405,7 +442,7 @@ int main(int argc, char **argv) {
     }
     if (!start(&g, &f)) {
         stop(&g);
-        return complain(&f);
+        return g.stopping ? 0 : complain(&f);
     }
     log_info("greyd", "ready", "version=%s http=%s site=%s node=%s", GREY_VERSION, g.config.http_addr, g.config.site_id,
              g.config.node_id);

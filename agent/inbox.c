@@ -102,6 +102,9 @@ static void peer_message(void *context, raft_id from, const struct message *m) {
     case MESSAGE_PAYLOADS:
         catchup_payloads(n, from, &m->u.payloads);
         return;
+    case MESSAGE_MEND_FETCH:
+        catchup_mend_fetch(n, from, &m->u.mend_fetch);
+        return;
     default:
         return;
     }

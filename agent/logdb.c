@@ -1,8 +1,6 @@
-/* One row per entry: idx, head, chain, data.  head = term, epoch, time_ms, kind, schema as varints (seven bits a byte, lowest first,
- * top bit: more follows) and the payload's digest; where the payload is left out (a witness), its size follows as a varint, and data is
- * NULL.  chain is the entry's chain hash where idx is a multiple of CHAIN_STEP and NULL
- * elsewhere: the hash of any entry follows from the nearest stored one (or the base point) and the heads and payloads after it, and
- * a run that ends at a stored hash is thereby verified. */
+/* One row per entry (agent/logrow.h).  chain is the entry's chain hash where idx is a multiple of LOGROW_CHAIN_STEP and NULL elsewhere: the hash
+ * of any entry follows from the nearest stored one (or the base point) and the heads and payloads after it, and a run that ends at a
+ * stored hash is thereby verified. */
 #include "agent/logdb.h"
 
 #include <errno.h>
@@ -10,6 +8,7 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "agent/logrow.h"
 #include "federation/raft/entries.h"
 #include "include/grey/must.h"
 #include "platform/db.h"
@@ -19,8 +18,6 @@
 /* Measured with 256-byte values, 1/64/512 in flight: 25.9, 4.1, 3.2 bytes written per byte; 2048: 29.8, 4.7, 3.2; 4096: 37.6, 5.7 */
 #define LOG_PAGE_BYTES 1024u
 #define LOG_CACHE_BYTES 262144u /* 256 KiB */
-#define CHAIN_STEP 64u
-#define HEAD_BYTES_MAX (6u * 10u + DIGEST_BYTES)
 #define SWEEP_ROWS_MAX 512u
 
 struct logdb {
@@ -34,79 +31,6 @@ static const char schema[] =
     "CREATE TABLE entry(idx INTEGER PRIMARY KEY, head BLOB NOT NULL, chain BLOB, data BLOB);"
     "CREATE TABLE meta(id INTEGER PRIMARY KEY, format INT, self INT, cluster INT, node BLOB, site BLOB, term INT, "
     "vote INT, base_index INT, base_term INT, base_time INT, base_hash BLOB, swept INT, starts INT, installing INT)";
-
-/* --- the head of an entry -------------------------------------------------------------------------------------------------------- */
-static uint8_t *put_varint(uint8_t *p, uint64_t v) {
-    while (v >= 0x80) {
-        *p++ = (uint8_t)(v | 0x80);
-        v >>= 7;
-    }
-    *p++ = (uint8_t)v;
-    return p;
-}
-
-static bool get_varint(struct bytes *in, uint64_t max, uint64_t *v) {
-    *v = 0;
-    for (unsigned shift = 0; shift < 64 && in->size > 0; shift += 7) {
-        uint8_t byte = in->data[0];
-        in->data++, in->size--;
-        *v |= (uint64_t)(byte & 0x7f) << shift;
-        if (byte < 0x80) {
-            return *v <= max;
-        }
-    }
-    return false;
-}
-
-static size_t head_write(const struct entry *e, uint8_t out[HEAD_BYTES_MAX]) {
-    uint8_t *p = put_varint(out, e->term);
-    p = put_varint(p, e->epoch);
-    p = put_varint(p, (uint64_t)e->time_ms);
-    p = put_varint(p, e->kind);
-    p = put_varint(p, e->schema);
-    memcpy(p, e->digest, DIGEST_BYTES);
-    p += DIGEST_BYTES;
-    if (e->stripped_bytes > 0) {
-        p = put_varint(p, e->stripped_bytes);
-    }
-    return (size_t)(p - out);
-}
-
-static bool head_read(struct bytes in, struct entry *e) {
-    uint64_t time_ms, kind, version, stripped = 0;
-    bool ok = get_varint(&in, UINT64_MAX, &e->term) && get_varint(&in, UINT64_MAX, &e->epoch) &&
-              get_varint(&in, UINT64_MAX, &time_ms) && get_varint(&in, UINT16_MAX, &kind) &&
-              get_varint(&in, UINT16_MAX, &version) && in.size >= DIGEST_BYTES;
-    if (ok) {
-        e->time_ms = (int64_t)time_ms;
-        e->kind = (uint16_t)kind;
-        e->schema = (uint16_t)version;
-        memcpy(e->digest, in.data, DIGEST_BYTES);
-        in = bytes_of(in.data + DIGEST_BYTES, in.size - DIGEST_BYTES);
-        ok = in.size == 0 || (get_varint(&in, UINT32_MAX, &stripped) && in.size == 0 && stripped > 0);
-        e->stripped_bytes = (uint32_t)stripped;
-    }
-    return ok;
-}
-
-/* Columns head and data of the current row; the payload's digest is verified.  On success e owns a payload reference. */
-static enum grey_error row_read(struct db_statement *st, int head_column, int data_column, raft_index index, struct entry *e,
-                                struct fault *f) {
-    *e = (struct entry){.index = index};
-    uint8_t digest[DIGEST_BYTES];
-    struct bytes data = db_bytes(st, data_column);
-    if (!head_read(db_bytes(st, head_column), e)) {
-        return fault_set(f, E_CORRUPT, "log.db: the head of entry %" PRIu64 " is damaged", index);
-    }
-    digest_sha256(data, digest);
-    if (e->stripped_bytes > 0 ? data.size > 0 : memcmp(digest, e->digest, DIGEST_BYTES) != 0) {
-        return fault_set(f, E_CORRUPT, "log.db: the payload of entry %" PRIu64 " is damaged", index);
-    }
-    if (data.size > 0 && (e->payload = blob_copy(data)) == NULL) {
-        return fault_set(f, E_NO_MEMORY, "reading entry %" PRIu64, index);
-    }
-    return E_OK;
-}
 
 /* --- facts ----------------------------------------------------------------------------------------------------------------------- */
 static enum grey_error facts_save(struct logdb *l, struct fault *f) {
@@ -305,6 +229,13 @@ enum grey_error logdb_cluster(struct logdb *l, uint64_t cluster_id, struct fault
     return E_OK;
 }
 
+enum grey_error logdb_become(struct logdb *l, const struct logdb_facts *facts, struct fault *f) {
+    (void)f;
+    l->facts = *facts;
+    l->facts_changed = true;
+    return E_OK;
+}
+
 enum grey_error logdb_claim(struct logdb *l, const struct grey_name *node, const struct grey_name *site, struct fault *f) {
     (void)f;
     l->facts.node = *node;
@@ -325,9 +256,9 @@ enum grey_error logdb_truncate(struct logdb *l, raft_index from, struct fault *f
 }
 
 static enum grey_error insert(struct logdb *l, int64_t key, const struct entry *e, bool chain, struct fault *f) {
-    uint8_t head[HEAD_BYTES_MAX];
+    uint8_t head[LOGROW_HEAD_BYTES_MAX];
     db_bind_int(l->insert, 1, key);
-    db_bind_bytes(l->insert, 2, bytes_of(head, head_write(e, head)));
+    db_bind_bytes(l->insert, 2, bytes_of(head, logrow_head_write(e, head)));
     if (chain) {
         db_bind_bytes(l->insert, 3, bytes_of(e->hash, DIGEST_BYTES));
     }
@@ -341,7 +272,7 @@ static enum grey_error insert(struct logdb *l, int64_t key, const struct entry *
 
 enum grey_error logdb_append(struct logdb *l, const struct entry *e, struct fault *f) {
     must(e->index == l->facts.last + 1);
-    enum grey_error err = insert(l, (int64_t)e->index, e, e->index % CHAIN_STEP == 0, f);
+    enum grey_error err = insert(l, (int64_t)e->index, e, e->index % LOGROW_CHAIN_STEP == 0, f);
     if (err == E_OK) {
         l->facts.last = e->index;
     }
@@ -482,7 +413,7 @@ struct walk {
 
 static enum grey_error walk_begin(struct walk *w, struct logdb *l, raft_index from, raft_index to, struct fault *f) {
     *w = (struct walk){.l = l, .at = l->facts.base, .to = to};
-    raft_index stored = (from - 1) / CHAIN_STEP * CHAIN_STEP;
+    raft_index stored = (from - 1) / LOGROW_CHAIN_STEP * LOGROW_CHAIN_STEP;
     if (stored > l->facts.base.index) {
         db_bind_int(l->entries, 1, (int64_t)stored - 1);
         db_bind_int(l->entries, 2, (int64_t)stored);
@@ -490,7 +421,7 @@ static enum grey_error walk_begin(struct walk *w, struct logdb *l, raft_index fr
         struct entry e = {0};
         enum grey_error err = db_step(l->entries, &row, f);
         if (err == E_OK && row && db_bytes(l->entries, 2).size == DIGEST_BYTES) {
-            err = row_read(l->entries, 1, 3, stored, &e, f);
+            err = logrow_read(stored, db_bytes(l->entries, 1), db_bytes(l->entries, 3), &e, f);
             w->at = (struct raft_point){.index = stored, .term = e.term, .time_ms = e.time_ms};
             memcpy(w->at.hash, db_bytes(l->entries, 2).data, DIGEST_BYTES);
         } else if (err == E_OK) {
@@ -519,12 +450,12 @@ static enum grey_error walk_next(struct walk *w, struct entry *e, struct fault *
     if (!row || db_int(st, 0) != (int64_t)index) {
         return fault_set(f, E_CORRUPT, "log.db: entry %" PRIu64 " is missing", index);
     }
-    if ((err = row_read(st, 1, 3, index, e, f)) != E_OK) {
+    if ((err = logrow_read(index, db_bytes(st, 1), db_bytes(st, 3), e, f)) != E_OK) {
         return err;
     }
     entry_seal(e, w->at.hash);
     struct bytes chain = db_bytes(st, 2);
-    bool stored = index % CHAIN_STEP == 0;
+    bool stored = index % LOGROW_CHAIN_STEP == 0;
     if (stored != !db_null(st, 2) || (stored && !bytes_equal(chain, bytes_of(e->hash, DIGEST_BYTES))) || e->term < w->at.term) {
         blob_unref(e->payload);
         return fault_set(f, E_CORRUPT, "log.db: the chain breaks at or before entry %" PRIu64, index);
@@ -616,7 +547,7 @@ enum grey_error logdb_payload(struct logdb *l, raft_index index, struct entry *e
         db_bind_int(l->payload, 1, sign > 0 ? (int64_t)index : -(int64_t)index);
         enum grey_error err = db_step(l->payload, &row, f);
         if (err == E_OK && row) {
-            err = row_read(l->payload, 0, 1, index, e, f);
+            err = logrow_read(index, db_bytes(l->payload, 0), db_bytes(l->payload, 1), e, f);
         }
         db_reset(l->payload);
         if (err != E_OK || row) {
@@ -624,4 +555,45 @@ enum grey_error logdb_payload(struct logdb *l, raft_index index, struct entry *e
         }
     }
     return fault_set(f, E_NOT_FOUND, "log.db: no payload of entry %" PRIu64, index);
+}
+
+enum grey_error logdb_readable(struct logdb *l, raft_index from, raft_index to, uint64_t bytes_max, struct entry **entries,
+                               uint32_t *count, raft_index *looked_to, struct fault *f) {
+    uint64_t bytes = 0;
+    enum grey_error err = E_OK;
+    struct entry *list = mem_new((size_t)(to - from) + 1, sizeof *list);
+    *entries = NULL;
+    *count = 0;
+    *looked_to = from - 1;
+    if (list == NULL) {
+        return fault_set(f, E_NO_MEMORY, "reading entries from %" PRIu64, from);
+    }
+    while (err == E_OK && *looked_to < to && (*count == 0 || bytes < bytes_max)) {
+        struct entry e = {0};
+        err = logdb_payload(l, ++*looked_to, &e, f);
+        if (err == E_OK) {
+            bytes += blob_bytes(e.payload).size + ENTRY_HEADER_BYTES;
+            list[(*count)++] = e;
+        }
+        err = err == E_NOT_FOUND || err == E_CORRUPT ? E_OK : err;
+    }
+    if (err != E_OK) {
+        logdb_entries_free(list, *count);
+        *count = 0;
+        return err;
+    }
+    *entries = list;
+    return E_OK;
+}
+
+bool logdb_has_term(struct logdb *l, raft_index index, raft_term term) {
+    struct entry e = {0};
+    bool same = index == l->facts.base.index && l->facts.base.term == term;
+    db_bind_int(l->payload, 1, (int64_t)index);
+    bool row = false;
+    if (!same && index > 0 && db_step(l->payload, &row, NULL) == E_OK && row) {
+        same = logrow_head_read(db_bytes(l->payload, 0), &e) && e.term == term;
+    }
+    db_reset(l->payload);
+    return same;
 }

@@ -42,8 +42,9 @@ void logdb_rollback(struct logdb *l);
 enum grey_error logdb_vote(struct logdb *l, raft_term term, raft_id vote, struct fault *f);
 enum grey_error logdb_cluster(struct logdb *l, uint64_t cluster_id, struct fault *f);
 enum grey_error logdb_claim(struct logdb *l, const struct grey_name *node, const struct grey_name *site, struct fault *f);
-enum grey_error logdb_truncate(struct logdb *l, raft_index from, struct fault *f);     /* from > base.index */
-enum grey_error logdb_append(struct logdb *l, const struct entry *e, struct fault *f); /* e->index == last + 1, sealed */
+enum grey_error logdb_become(struct logdb *l, const struct logdb_facts *facts, struct fault *f); /* all of another log's facts */
+enum grey_error logdb_truncate(struct logdb *l, raft_index from, struct fault *f);               /* from > base.index */
+enum grey_error logdb_append(struct logdb *l, const struct entry *e, struct fault *f);           /* e->index == last + 1, sealed */
 /* The base moves up to point: an entry of this log with that hash.  E_BUG otherwise. */
 enum grey_error logdb_compact(struct logdb *l, const struct raft_point *point, struct fault *f);
 /* A received state takes the place of this log: no entry remains, base becomes point, installing is set.  Payloads of this log up to
@@ -69,5 +70,9 @@ void logdb_entries_free(struct entry *entries, uint32_t count);
 enum grey_error logdb_point(struct logdb *l, raft_index index, struct raft_point *point, struct fault *f);
 /* Header fields without hash, digest verified, payload (a reference) of any index, also a compacted one.  E_NOT_FOUND, E_CORRUPT. */
 enum grey_error logdb_payload(struct logdb *l, raft_index index, struct entry *e, struct fault *f);
+/* What is there and readable of from .. to (few): header fields without hash, payload.  Stops after about bytes_max; *looked_to: where. */
+enum grey_error logdb_readable(struct logdb *l, raft_index from, raft_index to, uint64_t bytes_max, struct entry **entries,
+                               uint32_t *count, raft_index *looked_to, struct fault *f);
+bool logdb_has_term(struct logdb *l, raft_index index, raft_term term); /* base, or an entry whose row is there, is of that term */
 
 #endif

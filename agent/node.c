@@ -58,7 +58,7 @@ void node_log_damaged(struct node *n, const char *detail) {
                     detail);
         return;
     }
-    if (sitelog_distrust(n->log, detail, &f) == E_OK) {
+    if (sitelog_damaged(n->log, detail, &f) == E_OK) {
         node_fail(n, E_CORRUPT, detail);
     }
 }

@@ -95,6 +95,8 @@ void catchup_stop(struct node *n);
 void catchup_fetch(struct node *n, raft_id from, const struct message_snapshot_fetch *m);
 void catchup_chunk(struct node *n, raft_id from, const struct message_snapshot_chunk *m);
 void catchup_payload_fetch(struct node *n, raft_id from, const struct message_payload_fetch *m);
+void catchup_mend_fetch(struct node *n, raft_id from,
+                        const struct message_mend_fetch *m); /* its log is damaged, and it lost them */
 void catchup_payloads(struct node *n, raft_id from, const struct message_payloads *m);
 void catchup_continue(struct node *n); /* after a flush or snapshot is done: installing may have waited for it */
 

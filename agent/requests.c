@@ -343,11 +343,25 @@ void requests_skipped(struct node *n, raft_index to) {
     }
 }
 
+/* Whoever was given them and leads no more will hardly answer; its entries may still be committed. */
+static void give_up_forwarded(struct node *n, raft_id to, bool to_others, const char *why) {
+    struct request *next;
+    for (struct request *q = n->requests.forwarded.first; q != NULL; q = next) {
+        next = q->next;
+        if ((q->forwarded_to == to) != to_others) {
+            answer_error(n, q, E_OUTCOME_UNKNOWN, why);
+        }
+    }
+}
+
 void requests_leader_changed(struct node *n) {
     if (n->role != RAFT_LEADER) {
         while (n->requests.batched.first != NULL) {
             move(n, n->requests.batched.first, REQUEST_HELD);
         }
+    }
+    if (n->leader != 0) {
+        give_up_forwarded(n, n->leader, true, "the leader was replaced after the request was handed on");
     }
     loop_again(n->x.loop);
 }
@@ -449,13 +463,7 @@ void requests_forward_reply(struct node *n, raft_id from, const struct message_f
 }
 
 void requests_link_down(struct node *n, raft_id peer) {
-    struct request *next;
-    for (struct request *q = n->requests.forwarded.first; q != NULL; q = next) {
-        next = q->next;
-        if (q->forwarded_to == peer) {
-            answer_error(n, q, E_OUTCOME_UNKNOWN, "the link to the leader broke after the request was handed on");
-        }
-    }
+    give_up_forwarded(n, peer, false, "the link to the leader broke after the request was handed on");
 }
 
 /* --- time ------------------------------------------------------------------------------------------------------------------------- */

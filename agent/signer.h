@@ -1,7 +1,7 @@
 /* signer.h: the gateway's own Ed25519 key, with which it signs what it vouches for (seals of the log).
  *
  * data_dir/signer.key, mode 0600, one line: "grey-ed25519-secret 1 " and 128 hexadecimal digits (the secret key, then the public one, as
- * in RFC 8032 and libsodium).  Made at the first start.  It outlives a log that is set aside (agent/mend.h), not a wiped directory. */
+ * in RFC 8032 and libsodium).  Made at the first start.  It outlives a log that is set aside (agent/setaside.h), not a wiped directory. */
 #ifndef AGENT_SIGNER_H
 #define AGENT_SIGNER_H
 

@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "agent/datadir.h"
-#include "agent/mend.h"
+#include "agent/salvage.h"
 #include "include/grey/must.h"
 #include "platform/db.h"
 #include "platform/log.h"
@@ -60,12 +60,12 @@ enum grey_error sitedisk_state_checked(struct sitedisk *d, enum grey_error err, 
     return err;
 }
 
-/* Damage that a write meets is final: the node stops, and its next start sets the log aside.  What a read meets, the node judges
+/* Damage that a write meets is final: the node stops, and its next start mends the log.  What a read meets, the node judges
  * (node_log_damaged). */
 static enum grey_error log_checked(struct sitedisk *d, enum grey_error err, const struct fault *f) {
     if (err == E_CORRUPT && !d->state_damaged && d->failed == E_OK && d->rejoins) {
         log_error("sitelog", "log_damaged", "error=GREY-%d %s", error_id(err), f->text);
-        (void)mend_mark(d->wal_dir, f->text, NULL);
+        (void)salvage_mark(d->wal_dir, f->text, NULL);
         d->failed = err;
     }
     return err;
@@ -381,6 +381,10 @@ void sitedisk_read(struct sitedisk *d, struct sitelog_read *job) {
         break;
     case SITELOG_LIVE:
         job->err = read_live(d, job);
+        break;
+    case SITELOG_READABLE:
+        job->same = job->anchor > 0 && logdb_has_term(d->log, job->anchor, job->anchor_term);
+        job->err = logdb_readable(d->log, job->from, job->to, job->bytes_max, &job->entries, &job->entry_count, &job->looked_to, f);
         break;
     }
     if (job->err == E_BUG) { /* only wrong SQL or a malformed list */

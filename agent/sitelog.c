@@ -8,8 +8,9 @@
 #include <pthread.h>
 #include <string.h>
 
-#include "agent/mend.h"
 #include "agent/rowset.h"
+#include "agent/salvage.h"
+#include "agent/setaside.h"
 #include "agent/sitedisk.h"
 #include "include/grey/must.h"
 
@@ -336,7 +337,11 @@ enum grey_error sitelog_claim(struct sitelog *s, const struct grey_name *node, c
 }
 
 enum grey_error sitelog_distrust(struct sitelog *s, const char *reason, struct fault *f) {
-    return mend_mark(s->disk->wal_dir, reason, f);
+    return setaside_mark(s->disk->wal_dir, reason, f);
+}
+
+enum grey_error sitelog_damaged(struct sitelog *s, const char *reason, struct fault *f) {
+    return salvage_mark(s->disk->wal_dir, reason, f);
 }
 
 struct sitelog *sitelog_open(struct loop *loop, const struct sitelog_options *o, struct table *t, struct sitelog_start *start,

@@ -33,7 +33,7 @@ struct sitelog_options {
     uint32_t snapshots_kept;        /* 3 */
     bool witness;                   /* entries come stripped; there is no state but position and membership; keep files small */
     bool rejoins;                   /* there are other gateways: a damaged log is set aside and the node comes back as a new one
-                                       (agent/mend.h); else it is refused */
+                                       (agent/setaside.h); else it is refused */
     const char *node;               /* own name, to tell the others in the membership; NULL: unknown */
 };
 
@@ -54,12 +54,15 @@ struct sitelog_start {
 };
 
 /* Opens or creates; blocks (start of the program only).  Loads all rows of TABLE_META and TABLE_SEGMENT into t.
- * A damaged state.db is rebuilt from an image and the log.  A damaged log, or one that ends before what was promised, is set aside
- * where options.rejoins (start: fresh and rejoining), else E_CORRUPT (says what and where).  So is one whose newest seal does not hold.
+ * A damaged state.db is rebuilt from an image and the log.  A damaged log is E_CORRUPT, and salvage_marked: agent/mending.h goes on from
+ * there.  One whose newest seal does not hold, or that is not trusted for another reason, is set aside where options.rejoins (start:
+ * fresh and rejoining), else E_CORRUPT (says what and where).
  * E_LOCKED, E_DISK_VERSION, E_DISK_FULL, E_IO. */
 struct sitelog *sitelog_open(struct loop *loop, const struct sitelog_options *o, struct table *t, struct sitelog_start *start,
                              struct fault *f);
-/* The log was found damaged while it ran, or a peer remembers more of this node than its disk does: at the next start the log is set aside.  Blocks briefly; any thread. */
+/* The log was found damaged while it ran: it is mended at the next start.  Blocks briefly; any thread. */
+enum grey_error sitelog_damaged(struct sitelog *s, const char *reason, struct fault *f);
+/* A peer remembers more of this node than its disk does, say: at the next start the log is set aside.  Blocks briefly; any thread. */
 enum grey_error sitelog_distrust(struct sitelog *s, const char *reason, struct fault *f);
 void sitelog_start_free(struct sitelog_start *start);
 void sitelog_close(struct sitelog *s); /* finishes all jobs, checkpoints, closes */
@@ -139,6 +142,7 @@ enum sitelog_read_kind {
     SITELOG_ENTRIES,  /* from ...: complete entries, verified, about bytes_max of payload, at least one; E_CORRUPT, E_NOT_FOUND */
     SITELOG_PAYLOADS, /* payloads of `indexes` (any entries, also compacted ones that rows keep alive); a missing one is empty */
     SITELOG_LIVE, /* live payloads from index `from` up to `to`, in order, about bytes_max: for a follower that installs a snapshot */
+    SITELOG_READABLE, /* what is there of from .. to, stripped or not; for a gateway that lost it.  same: the entry at anchor has anchor_term */
 };
 struct sitelog_read {
     struct worker_job job;
@@ -150,15 +154,19 @@ struct sitelog_read {
     size_t low_size, high_size;
     uint32_t rows_max;
     raft_index from, to;
+    raft_index anchor; /* READABLE: 0: none */
+    raft_term anchor_term;
     uint32_t bytes_max;
     raft_index *indexes; /* mem_new; freed by the job */
     uint32_t index_count;
     /* results, freed after done */
     struct sitelog_row_set *rows;
-    struct entry *entries; /* references are dropped after done: take your own.  LIVE: index and payload, with digest checked */
+    struct entry *entries; /* references are dropped after done: take your own.  LIVE, READABLE: with digest checked */
     uint32_t entry_count;
     struct blob **payloads; /* PAYLOADS: index_count of them */
     bool more;
+    bool same;            /* READABLE */
+    raft_index looked_to; /* READABLE: of from .. to */
     enum grey_error err;
     struct fault fault;
     void (*done)(void *context, struct sitelog_read *job);

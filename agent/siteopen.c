@@ -7,7 +7,8 @@
 #include <unistd.h>
 
 #include "agent/datadir.h"
-#include "agent/mend.h"
+#include "agent/salvage.h"
+#include "agent/setaside.h"
 #include "platform/codec.h"
 #include "platform/db.h"
 #include "platform/log.h"
@@ -239,7 +240,7 @@ static enum grey_error load_tables(struct sitedisk *d, struct table *t, struct f
 }
 
 /* Whom to ask for a new start.  False: the membership is known, and there is nobody else. */
-static bool find_peers(struct sitedisk *d, const char *node, char peers[MEND_PEERS_BYTES]) {
+static bool find_peers(struct sitedisk *d, const char *node, char peers[SETASIDE_PEERS_BYTES]) {
     peers[0] = '\0';
     if (d->state == NULL && access(d->state_path, F_OK) == 0) {
         d->state = statedb_open(d->state_path, NULL);
@@ -252,8 +253,8 @@ static bool find_peers(struct sitedisk *d, const char *node, char peers[MEND_PEE
     for (uint32_t i = 0; known && i < m->count; i++) {
         const struct raft_member *member = &m->at[i];
         size_t size = strlen(member->peer_address);
-        if ((node == NULL || strcmp(node, member->node.text) != 0) && size > 0 && used + size + 2 < MEND_PEERS_BYTES) {
-            used += (size_t)snprintf(peers + used, MEND_PEERS_BYTES - used, "%s%s", used == 0 ? "" : ",", member->peer_address);
+        if ((node == NULL || strcmp(node, member->node.text) != 0) && size > 0 && used + size + 2 < SETASIDE_PEERS_BYTES) {
+            used += (size_t)snprintf(peers + used, SETASIDE_PEERS_BYTES - used, "%s%s", used == 0 ? "" : ",", member->peer_address);
         }
     }
     mem_free(m);
@@ -261,7 +262,7 @@ static bool find_peers(struct sitedisk *d, const char *node, char peers[MEND_PEE
 }
 
 static enum grey_error set_aside(struct sitedisk *d, const struct sitelog_options *o, const char *reason, struct fault *f) {
-    char peers[MEND_PEERS_BYTES], why[MEND_REASON_BYTES];
+    char peers[SETASIDE_PEERS_BYTES], why[SETASIDE_REASON_BYTES];
     (void)snprintf(why, sizeof why, "%s", reason); /* may lie in f */
     if (!o->rejoins || !find_peers(d, o->node, peers)) {
         return fault_set(f, E_CORRUPT,
@@ -270,15 +271,18 @@ static enum grey_error set_aside(struct sitedisk *d, const struct sitelog_option
                          why, d->wal_dir, d->snapshot_dir);
     }
     close_both(d);
-    return mend_set_aside(d->data_dir, d->wal_dir, peers, why, f);
+    return setaside_move(d->data_dir, d->wal_dir, peers, why, f);
 }
 
 static enum grey_error open_or_mend(struct sitedisk *d, const struct sitelog_options *o, struct table *t,
                                     struct sitelog_start *start, struct fault *f) {
-    char reason[MEND_REASON_BYTES];
-    enum grey_error err = E_OK;
-    if (o->rejoins && mend_marked(d->wal_dir, reason)) {
+    char reason[SETASIDE_REASON_BYTES];
+    enum grey_error err = salvage_resume(d->data_dir, d->wal_dir, f);
+    if (err == E_OK && o->rejoins && setaside_marked(d->wal_dir, reason)) {
         err = set_aside(d, o, reason, f);
+    }
+    if (err == E_OK && !o->witness && salvage_marked(d->wal_dir)) {
+        err = fault_set(f, E_CORRUPT, "log.db was found damaged while it ran");
     }
     if (err == E_OK && (err = open_both(d, o, start, f)) == E_OK && (err = load_tables(d, t, f)) == E_CORRUPT) {
         sitelog_start_free(start); /* once more: state.db is marked, and is built anew */
@@ -289,6 +293,10 @@ static enum grey_error open_or_mend(struct sitedisk *d, const struct sitelog_opt
             err = load_tables(d, t, f);
         }
     }
+    if (err == E_CORRUPT && !o->witness) {
+        (void)salvage_mark(d->wal_dir, f->text, NULL);
+        return err;
+    }
     if (err == E_CORRUPT || err == E_SEAL) {
         sitelog_start_free(start);
         table_clear(t);
@@ -296,10 +304,10 @@ static enum grey_error open_or_mend(struct sitedisk *d, const struct sitelog_opt
             err = load_tables(d, t, f);
         }
     }
-    if (err == E_OK && mend_rejoins(d->wal_dir, start->peers)) {
+    if (err == E_OK && setaside_rejoins(d->wal_dir, start->peers)) {
         start->rejoining = start->raft.members == NULL;
         if (!start->rejoining) {
-            mend_done(d->wal_dir);
+            setaside_done(d->wal_dir);
         }
     }
     return err;

@@ -112,6 +112,7 @@ void uplink_free(struct uplink *u) {
 }
 
 void uplink_lead(struct uplink *u, grey_epoch epoch) {
+    uplink_follow(u); /* of a former term, if nobody said that it was over */
     u->leads = true;
     u->epoch = epoch;
     u->patience_ms = UPLINK_PATIENCE_MS_MIN;

@@ -20,6 +20,7 @@
 #include "federation/shaper.h"
 #include "federation/squeeze.h"
 #include "platform/mqtt.h"
+#include "platform/netwatch.h"
 #include "platform/probe.h"
 
 #define UPLINK_RETRY_MS 1000u
@@ -117,9 +118,13 @@ struct uplink {
     char proxy_address[LIMIT_ADDRESS_BYTES + 1], proxy_auth[LIMIT_PATH_BYTES + 1];
     struct conn_proxy proxy; /* address NULL: none */
     struct probe probe;
+    struct netwatch netwatch;
+    uint64_t hurried_ms; /* because the network came up; 0: never */
     struct loop_timer timer, link_timer, ack_timer;
     int64_t last_contact_ms;
     char last_error[UPLINK_ERROR_BYTES];
+    char route[ROUTE_BYTES_MAX + 1]; /* of the core that answered the hello, where several share the work; "": none */
+    bool unheard;                    /* nobody listens there any more */
 };
 
 /* --- uplink.c ------------------------------------------------------------------------------------------------------------------------- */
@@ -148,7 +153,8 @@ void uplink_session_end(struct uplink *u);
 /* Says who speaks.  Stays due while the client cannot take it, or while the log does not know the site yet. */
 void uplink_session_hello(struct uplink *u);
 void uplink_session_again(struct uplink *u, const char *why); /* the session is begun anew on the same connection */
-void uplink_session_look(struct uplink *u, uint64_t now_ms);  /* is the welcome overdue? */
+void uplink_session_unheard(struct uplink *u); /* the core that took this session is gone; another one takes it over */
+void uplink_session_look(struct uplink *u, uint64_t now_ms); /* is the welcome overdue, or the core gone? */
 
 /* --- uplink_send.c -------------------------------------------------------------------------------------------------------------------- */
 void uplink_send_register(void);

@@ -11,6 +11,8 @@
  * connection must not be closed in the middle of what it tells. */
 
 #define PROBE_MS 30000u
+#define HURRY_PAUSE_MS 60000u /* an interface that flaps does not drive us */
+#define HURRY_SPREAD_MS 2000u
 #define OFFER_PORT ":443"
 
 static const char *const breakers[] = {"closed", "open", "half-open"};
@@ -84,7 +86,7 @@ static void dial(struct uplink *u, struct uplink_endpoint *e) {
                             .proxy = proxy(u),
                             .session = e->session,
                             .offer = offers(u, e),
-                            .keepalive_s = e->keepalive.interval_s};
+                            .keepalive_s = keepalive_ask_s(&e->keepalive, now_ms(u))};
     mqtt_dial(u->mqtt, &t);
 }
 
@@ -147,6 +149,18 @@ static void on_link_timer(void *context) {
         obey(u, &o);
     } while (o.action != RECONNECT_NOTHING);
     uplink_link_plan(u);
+}
+
+/* The modem has dialled in, a cable was plugged: what waits for its time is tried soon. */
+static void on_network(void *context) {
+    struct uplink *u = context;
+    bool lately = u->hurried_ms > 0 && now_ms(u) < u->hurried_ms + HURRY_PAUSE_MS;
+    if (u->reconnect.stage == RECONNECT_WAIT && !lately) {
+        u->hurried_ms = now_ms(u);
+        log_info("uplink", "network", "an address or a route came: trying now");
+        reconnect_hurry(&u->reconnect, now_ms(u) + chance() % HURRY_SPREAD_MS);
+        uplink_link_plan(u);
+    }
 }
 
 /* --- what the connection tells ----------------------------------------------------------------------------------------------------- */
@@ -222,11 +236,17 @@ bool uplink_link_begin(struct uplink *u, struct fault *f) {
         u->proxy = (struct conn_proxy){.address = u->proxy_address, .auth_path = u->proxy_auth};
     }
     reconnect_init(&u->reconnect, &o);
+    struct fault deaf = {0};
+    if (netwatch_open(&u->netwatch, u->x.loop, on_network, u, &deaf) != E_OK) {
+        log_info("uplink", "network", "this machine does not tell when an interface comes up (%s): tries follow their times",
+                 deaf.text);
+    }
     return true;
 }
 
 void uplink_link_end(struct uplink *u) {
     loop_timer_cancel(u->x.loop, &u->link_timer);
+    netwatch_close(&u->netwatch);
     for (uint32_t i = 0; i < u->o.endpoint_count; i++) {
         conn_session_free(u->endpoints[i].session);
         u->endpoints[i].session = NULL;
@@ -275,7 +295,7 @@ void uplink_link_facts(const struct uplink *u, struct uplink_facts *out) {
             .breaker = breaker_state_name(b->state),
             .failures = b->failures,
             .open_ms = b->state == BREAKER_OPEN && b->until_ms > now ? (int64_t)(b->until_ms - now) : 0,
-            .keepalive_s = u->endpoints[i].keepalive.interval_s,
+            .keepalive_s = keepalive_ask_s(&u->endpoints[i].keepalive, now),
             .in_use = r->stage >= RECONNECT_DIAL && i == r->current};
         counts[b->state]++;
     }

@@ -12,9 +12,11 @@
 #define ITEM_BYTES 24u                    /* ... and around each record */
 #define SQUEEZE_FROM_BYTES (256u * 1024u) /* of records, at most: in more of them a frame's own bytes would not weigh less */
 #define RATIO_START_16 (4u * 16u)
-#define RATIO_FADES 4u
-#define GROWTH_BYTES 32u      /* a squeezed frame may be so much larger than a plain one: what was learnt is worth more */
-#define POOR_FROM_BYTES 4096u /* from here on it is worth trying whether LZ4, which knows long repeats, does better */
+#define RATIO_FADES 2u
+#define GROWTH_BYTES 32u /* a squeezed frame may be so much larger than a plain one: what was learnt is worth more */
+/* Of so many bytes more than one in so many is left: worth trying whether LZ4, which knows long repeats, does better. */
+#define POOR_FROM_BYTES 4096u
+#define POOR_PART 4u
 
 /* --- the session ---------------------------------------------------------------------------------------------------------------------- */
 
@@ -117,7 +119,7 @@ static bool plain_is_better(const struct sync_events *e, size_t squeezed, struct
                             uint16_t *flags) {
     size_t plain = plain_size(e);
     bool larger = squeezed > plain + GROWTH_BYTES;
-    if (!larger && (plain < POOR_FROM_BYTES || squeezed < plain / 2)) {
+    if (!larger && (plain < POOR_FROM_BYTES || squeezed < plain / POOR_PART)) {
         return false;
     }
     put_plain(e, content, packed, flags);

@@ -27,7 +27,7 @@ static enum grey_error publish(struct uplink *u, enum event_channel c, enum ledg
     if (u->on_way_count == UPLINK_ON_WAY_MAX) {
         return E_BUSY;
     }
-    sync_topic(topic, u->site, true, c);
+    sync_topic_routed(topic, u->site, c, u->welcomed ? u->route : ""); /* a hello is for any core */
     enum grey_error err = mqtt_publish(u->mqtt, topic, frame, &id);
     if (err == E_OK) {
         u->on_way[u->on_way_count++] =
@@ -61,6 +61,9 @@ void uplink_send_published(void *context, int id, const char *refusal) {
             s->waiting_since_ms = s->waiting_since_ms == 0 && s->out.frames > 0 ? now_ms : s->waiting_since_ms;
             break;
         }
+    }
+    if (mqtt_unheard(u->mqtt)) {
+        uplink_session_unheard(u);
     }
     if (refusal != NULL) {
         uplink_note_error(u, refusal);

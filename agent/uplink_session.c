@@ -37,6 +37,8 @@ void uplink_session_end(struct uplink *u) {
         log_info("uplink", "down", "endpoint=%s %s", mqtt_address(u->mqtt), u->last_error);
     }
     u->welcomed = false;
+    u->route[0] = 0;
+    u->unheard = false;
     u->session++;
     uplink_pack_end(u);
     builder_free(&u->frame);
@@ -152,6 +154,11 @@ static void take_welcome(struct uplink *u, const struct sync_welcome *w) {
     }
 }
 
+void uplink_session_unheard(struct uplink *u) {
+    u->unheard = u->welcomed && u->route[0] != 0;
+    uplink_session_look(u, loop_now_ms(u->x.loop));
+}
+
 static void take_resync(struct uplink *u) {
     if (u->hello_due || loop_now_ms(u->x.loop) < u->hello_ms + RESYNC_PAUSE_MS) {
         return;
@@ -171,6 +178,7 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
     struct bytes content = {0};
     struct sync_welcome w;
     struct sync_ack a;
+    struct sync_route route;
     struct site_facts facts;
     builder_init(&scratch, LIMIT_FRAME_PAYLOAD_BYTES);
     bool ok = sync_topic_parse(topic, false, &site, &c) && strcmp(site.text, u->site) == 0 && state_site(uplink_state(u), &facts) &&
@@ -188,6 +196,11 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
         mine = w.incarnation == facts.incarnation && w.epoch <= u->epoch;
         if (mine) {
             take_resync(u);
+        }
+    } else if (kind == MESSAGE_DOWN_ROUTE && (why = sync_get_route(content, &route)) == E_OK) {
+        mine = route.incarnation == facts.incarnation && route.epoch == u->epoch && !u->welcomed;
+        if (mine) {
+            memcpy(u->route, route.route, sizeof u->route);
         }
     } else if (kind == MESSAGE_DOWN_ACK && (why = sync_get_ack(content, &a)) == E_OK) {
         mine = a.incarnation == facts.incarnation && a.epoch == u->epoch && u->welcomed;
@@ -222,6 +235,10 @@ const struct mqtt_events uplink_session_events = {.connected = on_connected,
 /* --- time ----------------------------------------------------------------------------------------------------------------------------- */
 
 void uplink_session_look(struct uplink *u, uint64_t now_ms) {
+    if (u->unheard && now_ms >= u->hello_ms + RESYNC_PAUSE_MS) {
+        uplink_session_again(u, "the core that took this session is gone");
+        return;
+    }
     if (u->welcomed || u->hello_due || !mqtt_connected(u->mqtt) || now_ms < u->hello_ms + u->hello_wait_ms) {
         return;
     }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/store_answers.h"
 #include "include/grey/limits.h"
 #include "platform/metrics.h"
 
@@ -126,16 +127,16 @@ static void run_question(struct storage_job *storage, struct store *store) {
     switch (a->what) {
     case ASK_SITES:
     case ASK_PAGE:
-        storage->err = store_sites(store, &a->query, &a->w, &storage->fault);
+        storage->err = store_answers_sites(store, &a->query, &a->w, &storage->fault);
         return;
     case ASK_SITE:
-        storage->err = store_site(store, a->site, &a->w, &storage->fault);
+        storage->err = store_answers_site(store, a->site, &a->w, &storage->fault);
         return;
     case ASK_EVENTS:
-        storage->err = store_list_events(store, a->site, &a->query, &a->w, &storage->fault);
+        storage->err = store_answers_events(store, a->site, &a->query, &a->w, &storage->fault);
         return;
     case ASK_GAPS:
-        storage->err = store_list_gaps(store, a->site, &a->query, &a->w, &storage->fault);
+        storage->err = store_answers_gaps(store, a->site, &a->query, &a->w, &storage->fault);
         return;
     }
 }

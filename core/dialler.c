@@ -8,6 +8,7 @@
 
 #define FAILBACK_MS 60000u /* before its sites, which return after 300 s: they find it there */
 #define PROBE_MS 30000u
+#define LONGEST_WAIT_MS 5000u /* all sites wait for the core, and it is one */
 
 static uint32_t chance(void) {
     uint32_t random;
@@ -55,7 +56,7 @@ static void on_timer(void *context) {
 
 void dialler_init(struct dialler *d, const struct conn_context *x, struct mqtt *mqtt, const struct conn_tls *tls,
                   const char *const *endpoints, uint32_t endpoint_count, uint32_t keepalive_s) {
-    struct reconnect_options o = {.endpoint_count = endpoint_count, .failback_ms = FAILBACK_MS};
+    struct reconnect_options o = {.endpoint_count = endpoint_count, .failback_ms = FAILBACK_MS, .longest_wait_ms = LONGEST_WAIT_MS};
     must(endpoint_count > 0 && endpoint_count <= RECONNECT_ENDPOINTS_MAX);
     *d = (struct dialler){.x = *x, .mqtt = mqtt, .tls = tls, .keepalive_s = keepalive_s};
     d->timer = (struct loop_timer){.fire = on_timer, .context = d};

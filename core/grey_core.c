@@ -1,5 +1,6 @@
 /* grey-core: the central service that sites sync to.  Reads the command line, wires the parts together, runs the loop. */
 #include <errno.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include "core/core_api.h"
 #include "core/ingest.h"
 #include "include/grey/limits.h"
+#include "platform/keys.h"
 #include "platform/log.h"
 #include "platform/yaml.h"
 
@@ -33,11 +35,12 @@ static const struct setting {
     SETTING(http_addr, "http-addr", "GREY_CORE_HTTP_ADDR", "127.0.0.1:8080", "address of API and page"),
     SETTING(broker, "broker", "GREY_CORE_BROKER", "mqtts://localhost:8883",
             "MQTT 5 broker: mqtts://host:port[,host:port] or mqtt://"),
-    SETTING(store, "store", "GREY_CORE_STORE", "", "sqlite:PATH; without it core.db in the data directory"),
+    SETTING(store, "store", "GREY_CORE_STORE", "", "sqlite:PATH or postgresql://...; without it core.db in the data directory"),
     SETTING(tls_ca, "tls-ca", "GREY_CORE_TLS_CA", "", "CA certificate for the broker"),
     SETTING(tls_cert, "tls-cert", "GREY_CORE_TLS_CERT", "", "certificate shown to the broker"),
     SETTING(tls_key, "tls-key", "GREY_CORE_TLS_KEY", "", "its key"),
-    SETTING(client_id, "client-id", "GREY_CORE_CLIENT_ID", "grey-core", "MQTT client id"),
+    SETTING(client_id, "client-id", "GREY_CORE_CLIENT_ID", "",
+            "MQTT client id; without it grey-core, and with PostgreSQL a number behind it"),
     SETTING(log_level, "log-level", "GREY_LOG_LEVEL", "info", "trace, debug, info, warn or error"),
     SETTING(log_format, "log-format", "GREY_LOG_FORMAT", "pretty", "pretty or json"),
 };
@@ -173,7 +176,8 @@ static void on_terminate(void *context, int signal_number) {
 static bool start(struct grey_core *g, struct fault *f) {
     struct settings *s = &g->s;
     const char *endpoints[ENDPOINTS_MAX];
-    struct ingest_options o = {.endpoints = endpoints, .client_id = s->client_id, .socket_dir = s->data_dir};
+    struct ingest_options o = {
+        .endpoints = endpoints, .client_id = s->client_id, .socket_dir = s->data_dir, .shared = store_is_postgres(s->store)};
     bool tls = strncmp(s->broker, "mqtts://", 8) == 0;
     if (!tls && strncmp(s->broker, "mqtt://", 7) != 0) {
         (void)fault_set(f, E_USAGE, "--broker %.80s: expected mqtts://host:port or mqtt://host:port", s->broker);
@@ -187,13 +191,18 @@ static bool start(struct grey_core *g, struct fault *f) {
         (void)fault_set(f, E_USAGE, "--broker names no host");
         return false;
     }
+    if (s->client_id[0] == 0) { /* cores beside each other need ids of their own */
+        uint32_t number = 0;
+        keys_random(&number, sizeof number);
+        (void)snprintf(s->client_id, sizeof s->client_id, o.shared ? "grey-core-%08" PRIx32 : "grey-core", number);
+    }
     if (mkdir(s->data_dir, 0700) != 0 && errno != EEXIST) {
         (void)fault_errno(f, E_SYSTEM, "%s", s->data_dir);
         return false;
     }
     g->x.loop = loop_new(f);
     g->x.crypto = g->x.loop == NULL ? NULL : worker_new(g->x.loop, "crypto", 64, NULL, NULL, f);
-    g->store = g->x.crypto == NULL ? NULL : store_open(s->store, f);
+    g->store = g->x.crypto == NULL ? NULL : store_open(s->store, &(struct store_options){.shared = o.shared}, f);
     g->storage = g->store == NULL ? NULL : worker_new(g->x.loop, "storage", INGEST_JOBS_MAX, ingest_batch, g->store, f);
     if (g->storage == NULL) {
         return false;
@@ -266,7 +275,7 @@ int main(int argc, char **argv) {
         log_warn("grey-core", "open", "the API at %s is plain HTTP without accounts: put a proxy with TLS and login before it",
                  g.s.http_addr);
     }
-    log_info("grey-core", "ready", "version=%s http=%s store=%s", GREY_VERSION, g.s.http_addr, g.s.store);
+    log_info("grey-core", "ready", "version=%s http=%s store=%s", GREY_VERSION, g.s.http_addr, store_name(g.store));
     loop_run(g.x.loop);
     stop(&g);
     log_info("grey-core", "stopped", "version=%s", GREY_VERSION);

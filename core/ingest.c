@@ -2,7 +2,9 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/assemble.h"
 #include "core/dialler.h"
@@ -11,6 +13,7 @@
 #include "federation/credit.h"
 #include "federation/frame.h"
 #include "include/grey/must.h"
+#include "platform/keys.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
 #include "platform/now.h"
@@ -20,8 +23,10 @@
 #define FRAME_BYTES 100u                 /* of an answer, about */
 #define HOLD_BYTES (32u * 1024u * 1024u) /* waiting for the storage thread: above it nothing is read, until half of it is written */
 #define HOLD_JOBS (INGEST_JOBS_MAX * 3u / 4u)
-#define RESYNC_PAGE 256u
+#define RESYNC_PAGE 64u
+#define RESYNC_PAUSE_MS 250u /* between pages: 256 sites a second are asked, and say hello */
 #define KEEPALIVE_S 60u
+#define HOLES_MAX 4096u /* being watched; of more, sites find out by themselves */
 
 /* An answer that the MQTT client could not take yet: a later one for the same site and channel replaces it. */
 struct reply {
@@ -30,6 +35,22 @@ struct reply {
     enum message_kind kind;
     struct sync_ack ack;
     struct sync_welcome welcome;
+};
+
+/* A site has sent something beyond a hole: is it still there after a while? */
+struct hole {
+    struct grey_name site;
+    uint64_t incarnation, due_ms;
+    grey_epoch epoch;
+    enum event_channel channel;
+};
+
+struct hole_job {
+    struct storage_job storage;
+    struct ingest *ingest;
+    struct hole hole;
+    struct store_taken taken;
+    uint32_t wait_ms;
 };
 
 struct ingest {
@@ -49,8 +70,12 @@ struct ingest {
     uint64_t message_id;
     uint32_t jobs;
     size_t waiting_bytes;
-    bool held, write_failed, stopping;
-    struct resync *resync; /* being told to all known sites; NULL: done */
+    bool held, write_failed, stopping, shared;
+    struct loop_timer resync_timer, hole_timer;
+    struct hole *holes; /* a ring of HOLES_MAX, in order of their times, nearly */
+    uint32_t hole_first, hole_count;
+    char route[ROUTE_BYTES_MAX + 1]; /* this process, where several share the work */
+    struct resync *resync;           /* being told to all known sites; NULL: done */
 };
 
 /* One page of sites at a time, as the broker takes them. */
@@ -74,7 +99,7 @@ struct intake_job { /* one message of a site */
     struct store_taken taken;
     bool rolled_back;
     uint64_t down_bytes_per_s; /* of a hello */
-    uint32_t level;            /* of a hello */
+    uint32_t feature_level;    /* of the site */
 };
 
 static const char *const channels[] = {"control", "events", "data"};
@@ -107,47 +132,97 @@ static struct metric squeezing =
     METRIC_GAUGE("grey_core_squeezing_sites", "Sites whose squeezed sessions are held in memory, up to 64 KiB each.");
 static struct metric broker_up = METRIC_GAUGE("grey_core_broker_up", "1 while connected to the broker.");
 static struct metric store_errors = METRIC_COUNTER("grey_core_store_errors_total", "Transactions that failed.");
+static struct metric again = METRIC_COUNTER("grey_core_store_again_total",
+                                            "Transactions done again after a lost connection or a conflict with another core.");
+static struct metric ahead =
+    METRIC_COUNTER("grey_core_frames_ahead_total", "Frames kept until those before them come, most by way of another core.");
 
 /* --- the storage thread --------------------------------------------------------------------------------------------------------------------- */
 
-struct worker_job *ingest_batch(void *context, struct worker_job *list) {
-    struct store *store = context;
-    struct fault f = {0};
-    bool writes = false;
-    enum grey_error err = E_OK;
-    for (struct worker_job *j = list; j != NULL; j = j->next) {
+/* Waits before doing a transaction again; after the last the jobs are told that it failed, and sites send what they hold again. */
+static const uint32_t again_ms[] = {0, 50, 100, 200, 400, 800, 1600};
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Sites of the list, each once and in order: what is locked in one order everywhere cannot wait in a ring. */
+static enum grey_error lock_sites(struct store *store, const struct worker_job *list, struct fault *f) {
+    static const char *sites[INGEST_JOBS_MAX]; /* the storage thread only */
+    size_t count = 0, kept = 0;
+    for (const struct worker_job *j = list; j != NULL; j = j->next) {
+        const struct storage_job *job = (const struct storage_job *)(const void *)j;
+        if (job->is_write && job->site != NULL) {
+            must(count < INGEST_JOBS_MAX);
+            sites[count++] = job->site;
+        }
+    }
+    qsort(sites, count, sizeof sites[0], by_name);
+    for (size_t i = 0; i < count; i++) {
+        if (kept == 0 || strcmp(sites[kept - 1], sites[i]) != 0) {
+            sites[kept++] = sites[i];
+        }
+    }
+    return kept == 0 ? E_OK : store_lock(store, sites, kept, f);
+}
+
+static enum grey_error write_all(struct store *store, struct worker_job *list, struct fault *f) {
+    enum grey_error err = store_begin(store, f);
+    err = err != E_OK ? err : lock_sites(store, list, f);
+    for (struct worker_job *j = list; j != NULL && err == E_OK; j = j->next) {
         struct storage_job *job = (struct storage_job *)(void *)j;
         if (!job->is_write) {
             continue;
         }
-        if (!writes) {
-            err = store_begin(store, &f);
-            writes = true;
-        }
-        if (err == E_OK) {
-            job->run(job, store);
-            bool own = job->err == E_OK || job->err == E_STALE_MEMBER || job->err == E_NOT_FOUND || job->err == E_BAD_CBOR ||
-                       job->err == E_BAD_MESSAGE;
-            if (!own) {
-                err = job->err;
-                f = job->fault;
-            }
+        job->err = E_OK;
+        job->run(job, store);
+        bool own = job->err == E_OK || job->err == E_STALE_MEMBER || job->err == E_NOT_FOUND || job->err == E_BAD_CBOR ||
+                   job->err == E_BAD_MESSAGE;
+        if (!own) {
+            err = job->err;
+            *f = job->fault;
         }
     }
-    if (writes) {
-        err = err != E_OK ? err : store_commit(store, &f);
-        if (err != E_OK) {
-            store_rollback(store);
-            metrics_add(&store_errors, 0, 1);
-            log_error("store", "transaction", "error=GREY-%d %s: %s", error_id(err), error_sentence(err), f.text);
-            for (struct worker_job *j = list; j != NULL; j = j->next) {
-                struct storage_job *job = (struct storage_job *)(void *)j;
-                if (job->is_write) {
-                    job->err = err;
-                    job->fault = f;
-                }
-            }
+    err = err != E_OK ? err : store_commit(store, f);
+    if (err != E_OK) {
+        store_rollback(store);
+    }
+    return err;
+}
+
+static void write_batch(struct store *store, struct worker_job *list) {
+    struct fault f = {0};
+    enum grey_error err = E_CONFLICT;
+    for (size_t i = 0; i < sizeof again_ms / sizeof again_ms[0] && store_again(err); i++) {
+        if (i > 0) {
+            metrics_add(&again, 0, 1);
+            log_limited(LOG_WARN, "store", "again", "error=GREY-%d %s: %s", error_id(err), error_sentence(err), f.text);
+            (void)usleep(again_ms[i] * 1000u);
         }
+        err = write_all(store, list, &f);
+    }
+    if (err == E_OK) {
+        return;
+    }
+    metrics_add(&store_errors, 0, 1);
+    log_error("store", "transaction", "error=GREY-%d %s: %s", error_id(err), error_sentence(err), f.text);
+    for (struct worker_job *j = list; j != NULL; j = j->next) {
+        struct storage_job *job = (struct storage_job *)(void *)j;
+        if (job->is_write) {
+            job->err = err;
+            job->fault = f;
+        }
+    }
+}
+
+struct worker_job *ingest_batch(void *context, struct worker_job *list) {
+    struct store *store = context;
+    bool writes = false;
+    for (const struct worker_job *j = list; j != NULL && !writes; j = j->next) {
+        writes = ((const struct storage_job *)(const void *)j)->is_write;
+    }
+    if (writes) {
+        write_batch(store, list);
     }
     for (struct worker_job *j = list; j != NULL; j = j->next) {
         struct storage_job *job = (struct storage_job *)(void *)j;
@@ -165,7 +240,7 @@ static void run_hello(struct storage_job *storage, struct store *store) {
     if (storage->err != E_OK) {
         return;
     }
-    job->level = h.feature_level;
+    job->feature_level = h.feature_level;
     job->reply.welcome = (struct sync_welcome){.incarnation = h.incarnation, .epoch = h.epoch, .time_ms = now_wall_ms()};
     job->down_bytes_per_s = h.down_bytes_per_s;
     storage->err =
@@ -187,7 +262,8 @@ static void run_events(struct storage_job *storage, struct store *store) {
     storage->err = store_events(store, job->site.text, &e, now_wall_ms(), &job->taken, &storage->fault);
     job->reply.ack =
         (struct sync_ack){.incarnation = e.incarnation, .epoch = e.epoch, .channel = e.channel, .acked_seq = job->taken.position};
-    if (job->taken.beyond_hole) { /* something was lost on the way: the site begins again from where the core stands */
+    job->reply.kind = MESSAGE_DOWN_ACK;
+    if (job->taken.ask_again) { /* something was lost on the way: the site begins again from where the core stands */
         job->reply.kind = MESSAGE_DOWN_RESYNC;
         job->reply.welcome = (struct sync_welcome){.incarnation = e.incarnation, .epoch = e.epoch, .time_ms = now_wall_ms()};
         job->reply.welcome.position[e.channel] = job->taken.position;
@@ -208,6 +284,10 @@ static enum grey_error send_reply(struct ingest *g, const struct reply *r) {
         sync_put_welcome(&content, &r->welcome);
     } else if (r->kind == MESSAGE_DOWN_RESYNC) {
         sync_put_resync(&content, &r->welcome);
+    } else if (r->kind == MESSAGE_DOWN_ROUTE) {
+        struct sync_route route = {.incarnation = r->welcome.incarnation, .epoch = r->welcome.epoch};
+        memcpy(route.route, g->route, sizeof route.route);
+        sync_put_route(&content, &route);
     } else {
         sync_put_ack(&content, &r->ack);
     }
@@ -287,7 +367,7 @@ static void on_writable(void *context) {
     }
     g->reply_count -= sent;
     memmove(g->replies, g->replies + sent, g->reply_count * sizeof *g->replies);
-    if (g->reply_count == 0) {
+    if (g->reply_count == 0 && g->resync_timer.place == 0) {
         resync_next(g);
     }
 }
@@ -296,7 +376,7 @@ static void on_writable(void *context) {
 
 static void run_resync(struct storage_job *storage, struct store *store) {
     struct resync *r = (struct resync *)(void *)storage;
-    storage->err = store_stands(store, r->after, r->stands, RESYNC_PAGE, &r->count, &storage->fault);
+    storage->err = store_stands(store, r->after, now_wall_ms(), r->stands, RESYNC_PAGE, &r->count, &storage->fault);
 }
 
 static void resync_done(struct worker_job *worker_job) {
@@ -315,9 +395,16 @@ static void resync_done(struct worker_job *worker_job) {
         return;
     }
     (void)snprintf(r->after, sizeof r->after, "%s", r->stands[r->count - 1].site.text);
+    if (!g->stopping) {
+        loop_timer_after(g->x.loop, &g->resync_timer, RESYNC_PAUSE_MS);
+    }
+}
+
+static void on_resync_timer(void *context) {
+    struct ingest *g = context;
     if (g->reply_count == 0) {
         resync_next(g);
-    }
+    } /* otherwise when the broker has taken the answers */
 }
 
 static void resync_next(struct ingest *g) {
@@ -327,7 +414,7 @@ static void resync_next(struct ingest *g) {
     }
     r->running = true;
     g->jobs++;
-    r->storage = (struct storage_job){.job = {.done = resync_done}, .run = run_resync};
+    r->storage = (struct storage_job){.job = {.done = resync_done}, .is_write = true, .run = run_resync};
     if (worker_submit(g->storage, &r->storage.job) != E_OK) {
         r->running = false; /* sites find out by themselves */
         g->jobs--;
@@ -341,6 +428,67 @@ static void resync_begin(struct ingest *g) {
     if (g->resync != NULL && !g->resync->running) {
         g->resync->after[0] = 0;
         resync_next(g);
+    }
+}
+
+/* --- holes ---------------------------------------------------------------------------------------------------------------------------------------- */
+
+static void watch_hole(struct ingest *g, const struct hole *h, uint32_t wait_ms) {
+    if (g->hole_count < HOLES_MAX && !g->stopping) {
+        struct hole *place = &g->holes[(g->hole_first + g->hole_count++) % HOLES_MAX];
+        *place = *h;
+        place->due_ms = loop_now_ms(g->x.loop) + wait_ms;
+        if (g->hole_timer.place == 0) {
+            loop_timer_set(g->x.loop, &g->hole_timer, place->due_ms);
+        }
+    }
+}
+
+static void run_hole(struct storage_job *storage, struct store *store) {
+    struct hole_job *job = (struct hole_job *)(void *)storage;
+    const struct store_hole hole = {
+        .site = job->hole.site.text, .incarnation = job->hole.incarnation, .epoch = job->hole.epoch, .channel = job->hole.channel};
+    storage->err = store_hole(store, &hole, now_wall_ms(), &job->taken, &job->wait_ms, &storage->fault);
+}
+
+static void hole_done(struct worker_job *worker_job) {
+    struct hole_job *job = (struct hole_job *)(void *)worker_job;
+    struct ingest *g = job->ingest;
+    const struct hole *h = &job->hole;
+    g->jobs--;
+    if (job->storage.err == E_OK && job->taken.ask_again) {
+        struct reply one = {.site = h->site, .channel = h->channel, .kind = MESSAGE_DOWN_RESYNC};
+        one.welcome = (struct sync_welcome){.incarnation = h->incarnation, .epoch = h->epoch, .time_ms = now_wall_ms()};
+        one.welcome.position[h->channel] = job->taken.position;
+        reply(g, &one);
+    }
+    if (job->storage.err == E_OK && job->wait_ms > 0) {
+        watch_hole(g, h, job->wait_ms);
+    }
+    mem_free(job);
+}
+
+static void on_hole_timer(void *context) {
+    struct ingest *g = context;
+    uint64_t now_ms = loop_now_ms(g->x.loop);
+    while (g->hole_count > 0 && g->holes[g->hole_first].due_ms <= now_ms) {
+        struct hole_job *job = mem_new(1, sizeof *job);
+        if (job != NULL) {
+            job->storage = (struct storage_job){.job = {.done = hole_done}, .is_write = true, .run = run_hole};
+            job->ingest = g;
+            job->hole = g->holes[g->hole_first];
+            job->storage.site = job->hole.site.text;
+            g->jobs++;
+            if (worker_submit(g->storage, &job->storage.job) != E_OK) { /* busy: the site will find out by itself */
+                g->jobs--;
+                mem_free(job);
+            }
+        }
+        g->hole_first = (g->hole_first + 1) % HOLES_MAX;
+        g->hole_count--;
+    }
+    if (g->hole_count > 0) {
+        loop_timer_set(g->x.loop, &g->hole_timer, g->holes[g->hole_first].due_ms);
     }
 }
 
@@ -372,8 +520,8 @@ static void intake_done(struct worker_job *worker_job) {
                 log_limited(LOG_WARN, "ingest", "pace", "site=%s wants to be paced, and there is no room to keep that",
                             job->site.text);
             }
-            bool may = job->level >= UP_LEVEL_CODINGS && unpack_admit(g->unpack, job->site.text, loop_now_ms(g->x.loop));
-            job->reply.welcome.codings = (may ? CODING_SQUEEZE : 0) | (job->level >= UP_LEVEL_CODINGS ? CODING_PARTS : 0);
+            bool may = job->feature_level >= UP_LEVEL_CODINGS && unpack_admit(g->unpack, job->site.text, loop_now_ms(g->x.loop));
+            job->reply.welcome.codings = (may ? CODING_SQUEEZE : 0) | (job->feature_level >= UP_LEVEL_CODINGS ? CODING_PARTS : 0);
             assemble_forget(g->assembler, job->site.text);
             log_info("ingest", "hello", "site=%s epoch=%" PRIu64, job->site.text, job->reply.welcome.epoch);
             if (job->rolled_back) {
@@ -385,13 +533,27 @@ static void intake_done(struct worker_job *worker_job) {
             metrics_add(&unreadable, (unsigned)job->channel, job->taken.unreadable);
             metrics_add(&taken_events, (unsigned)job->channel, job->taken.fresh);
             metrics_add(&repeated, (unsigned)job->channel, job->taken.repeated);
-            if (job->taken.beyond_hole) {
-                metrics_add(&refused, REFUSED_HOLE, 1);
-            }
+            metrics_add(&ahead, 0, job->taken.kept_ahead);
+            metrics_add(&refused, REFUSED_HOLE, job->taken.beyond_hole && !job->taken.kept_ahead);
+        }
+        if (job->taken.first_ahead) {
+            struct hole h = {.site = job->site,
+                             .incarnation = job->reply.ack.incarnation,
+                             .epoch = job->reply.ack.epoch,
+                             .channel = job->channel};
+            watch_hole(g, &h, STORE_HOLE_MS);
         }
         job->reply.ack.credit_bytes = credit_grant(&g->credit, g->waiting_bytes, HOLD_BYTES / 2);
         metrics_set(&credit_bytes, 0, job->reply.ack.credit_bytes);
-        answer(g, &job->reply);
+        if (job->kind == MESSAGE_UP_HELLO && g->shared &&
+            job->feature_level >= UP_LEVEL_ROUTES) { /* before the welcome, which starts the stream */
+            struct reply route = job->reply;
+            route.kind = MESSAGE_DOWN_ROUTE;
+            answer(g, &route);
+        }
+        if (!job->taken.beyond_hole || job->taken.ask_again) { /* of a frame kept ahead the site hears when the hole has closed */
+            answer(g, &job->reply);
+        }
     } else if (err != E_OK) {
         metrics_add(&refused, reason, 1);
         log_limited(LOG_WARN, "ingest", "refuse", "site=%s channel=%s error=GREY-%d %s: %s", job->site.text,
@@ -448,10 +610,10 @@ static void submit(struct ingest *g, const char *topic, const struct grey_name *
     job->storage = (struct storage_job){.job = {.done = intake_done}, .is_write = true, .run = hello ? run_hello : run_events};
     job->ingest = g;
     job->site = *site;
+    job->storage.site = job->site.text;
     job->channel = channel;
     job->kind = kind;
     job->content = blob_copy(content);
-    credit_seen(&g->credit, site->text, loop_now_ms(g->x.loop));
     job->reply = (struct reply){.site = *site, .channel = channel, .kind = hello ? MESSAGE_DOWN_WELCOME : MESSAGE_DOWN_ACK};
     g->jobs++;
     g->waiting_bytes += blob_bytes(job->content).size;
@@ -494,6 +656,7 @@ static void take_frame(struct ingest *g, const char *topic, const struct grey_na
     enum grey_error why = E_BAD_FRAME;
     struct builder scratch, plain;
     struct bytes content;
+    size_t plain_bytes = 0;
     if (frame_read(payload, &f, &used, &need, &why) != FRAME_READY || used != payload.size) {
         refuse(REFUSED_FRAME, topic, why);
         return;
@@ -503,13 +666,18 @@ static void take_frame(struct ingest *g, const char *topic, const struct grey_na
     why = frame_content(&f, &scratch, &content);
     enum message_kind kind = why == E_OK ? sync_kind(content) : (enum message_kind)0;
     if (kind == MESSAGE_UP_HELLO || kind == MESSAGE_UP_EVENTS) {
+        plain_bytes = kind == MESSAGE_UP_EVENTS ? content.size : 0;
         submit(g, topic, site, channel, kind, content);
     } else if (kind == MESSAGE_UP_PART && !is_assembled) {
         take_part(g, topic, site, channel, content);
     } else if (kind != MESSAGE_UP_SQUEEZED) {
         refuse(why != E_OK ? REFUSED_FRAME : REFUSED_MESSAGE, topic, why != E_OK ? why : E_BAD_MESSAGE);
     } else if (unsqueeze(g, topic, site, channel, content, &plain)) {
+        plain_bytes = plain.size;
         submit(g, topic, site, channel, MESSAGE_UP_EVENTS, builder_bytes(&plain));
+    }
+    if (plain_bytes > 0) {
+        credit_seen(&g->credit, site->text, loop_now_ms(g->x.loop), payload.size, plain_bytes);
     }
     builder_free(&scratch);
     builder_free(&plain);
@@ -532,7 +700,12 @@ static void on_connected(void *context) {
     dialler_connected(&g->dialler);
     metrics_set(&broker_up, 0, 1);
     log_info("ingest", "connected", "broker=%s", mqtt_address(g->mqtt));
-    (void)mqtt_subscribe(g->mqtt, TOPIC_PREFIX "+/up/#");
+    if (g->shared) {
+        char own[TOPIC_BYTES_MAX];
+        (void)snprintf(own, sizeof own, TOPIC_PREFIX "+/up/+/%s", g->route);
+        (void)mqtt_subscribe(g->mqtt, own);
+    }
+    (void)mqtt_subscribe(g->mqtt, g->shared ? "$share/grey-core/" TOPIC_PREFIX "+/up/+" : TOPIC_PREFIX "+/up/#");
     update_hold(g);
     resync_begin(g);
 }
@@ -564,20 +737,22 @@ static const struct mqtt_events mqtt_events = {.stage = on_stage,
                                                .published = on_published,
                                                .writable = on_writable};
 
-static void free_parts(struct ingest *g) {
+static void free_all(struct ingest *g) {
     if (g != NULL) {
+        mem_free(g->resync);
         downpace_free(g->downpace);
-        unpack_free(g->unpack);
         assemble_free(g->assembler);
         mem_free(g->paced);
         mem_free(g->replies);
+        mem_free(g->holes);
+        unpack_free(g->unpack);
         mem_free(g);
     }
 }
 
 struct ingest *ingest_new(const struct conn_context *x, const struct ingest_options *o, struct worker *storage, struct fault *f) {
-    struct metric *const all[] = {&taken_events, &repeated,  &unreadable, &refused,      &rolled_back, &held,
-                                  &hellos,       &squeezing, &broker_up,  &store_errors, &credit_bytes};
+    struct metric *const all[] = {&taken_events, &repeated,  &unreadable,   &refused, &rolled_back, &held,        &hellos,
+                                  &squeezing,    &broker_up, &store_errors, &again,   &ahead,       &credit_bytes};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         metrics_register(all[i]);
     }
@@ -586,21 +761,29 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
         g->replies = mem_new(REPLIES_MAX, sizeof *g->replies);
         g->paced = mem_new(PACED_MAX, sizeof *g->paced);
         g->downpace = downpace_new();
-        g->unpack = unpack_new(UNPACK_SITES_MAX);
         g->assembler = assemble_new(ASSEMBLE_BYTES_MAX);
+        g->holes = mem_new(HOLES_MAX, sizeof *g->holes);
+        g->unpack = unpack_new(UNPACK_SITES_MAX);
     }
-    if (g == NULL || g->replies == NULL || g->paced == NULL || g->downpace == NULL || g->unpack == NULL || g->assembler == NULL) {
-        free_parts(g);
+    if (g == NULL || g->replies == NULL || g->holes == NULL || g->paced == NULL || g->downpace == NULL || g->assembler == NULL ||
+        g->unpack == NULL) {
+        free_all(g);
         (void)fault_set(f, E_NO_MEMORY, "ingest");
         return NULL;
     }
     g->x = *x;
     g->pace_timer = (struct loop_timer){.fire = on_pace_timer, .context = g};
     g->storage = storage;
+    g->shared = o->shared;
+    uint32_t number;
+    keys_random(&number, sizeof number); /* anew with each start: what a session has in memory is gone with the process */
+    (void)snprintf(g->route, sizeof g->route, "%08" PRIx32, number);
+    g->resync_timer = (struct loop_timer){.fire = on_resync_timer, .context = g};
+    g->hole_timer = (struct loop_timer){.fire = on_hole_timer, .context = g};
     struct mqtt_options m = {.client_id = o->client_id, .socket_dir = o->socket_dir, .inflight_max = 20};
     g->mqtt = mqtt_new(x, &m, &mqtt_events, g, f);
     if (g->mqtt == NULL) {
-        free_parts(g);
+        free_all(g);
         return NULL;
     }
     dialler_init(&g->dialler, x, g->mqtt, o->tls, o->endpoints, o->endpoint_count, KEEPALIVE_S);
@@ -611,6 +794,8 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
 void ingest_stop(struct ingest *g) {
     if (g != NULL) {
         g->stopping = true;
+        loop_timer_cancel(g->x.loop, &g->resync_timer);
+        loop_timer_cancel(g->x.loop, &g->hole_timer);
         dialler_stop(&g->dialler);
     }
 }
@@ -620,8 +805,7 @@ void ingest_free(struct ingest *g) {
         must(g->jobs == 0); /* the storage thread was stopped before */
         mqtt_free(g->mqtt);
         loop_timer_cancel(g->x.loop, &g->pace_timer);
-        mem_free(g->resync);
-        free_parts(g);
+        free_all(g);
     }
 }
 

@@ -1,4 +1,5 @@
-/* store.h: what the core keeps: sites, their events, gaps and positions.  One interface; SQLite here, PostgreSQL later.
+/* store.h: what the core keeps: sites, their events, gaps and positions.  What is kept is decided here, once for all
+ * databases (core/store_backend.h); questions are answered by core/store_answers.h.
  *
  * All calls may wait for the disk: they run on the core's storage thread only.  Writing calls belong between store_begin and
  * store_commit; positions told to a site come from after the commit. */
@@ -7,17 +8,28 @@
 
 #include "federation/sync.h"
 #include "platform/fault.h"
-#include "platform/json.h"
 
 struct store;
 
-/* where: "sqlite:PATH".  E_USAGE for another kind. */
-struct store *store_open(const char *where, struct fault *f);
+struct store_options {
+    /* Several cores share the database and take turns at what the broker has: frames of a site come out of order, and what lies beyond a
+     * hole is kept aside for a while.  Otherwise a hole means that something was lost. */
+    bool shared;
+};
+/* where: "sqlite:PATH" or "postgresql://...".  E_USAGE for another kind. */
+struct store *store_open(const char *where, const struct store_options *o, struct fault *f);
+bool store_is_postgres(const char *where);
 void store_close(struct store *s);
+const char *store_name(struct store *s); /* for people, without secrets; lends until the next call */
 
 enum grey_error store_begin(struct store *s, struct fault *f);
 enum grey_error store_commit(struct store *s, struct fault *f);
 void store_rollback(struct store *s);
+/* The transaction failed for a reason that lies in the past (lost connection, deadlock): do all of it again.  What it did may have been
+ * committed all the same; done again it finds that and changes nothing. */
+bool store_again(enum grey_error err);
+/* First thing in a transaction that takes from many sites: has them to itself until the end.  Unknown ones are passed over. */
+enum grey_error store_lock(struct store *s, const char *const *sites, size_t count, struct fault *f);
 
 /* A site has connected.  Registers it, its incarnation and the gateway that speaks, raises its epoch; positions: what the core has of
  * each channel.  Where the site has freed more than the core has (a core restored from a backup), the difference becomes a gap.
@@ -26,40 +38,48 @@ void store_rollback(struct store *s);
 enum grey_error store_hello(struct store *s, const char *site, const struct sync_hello *h, int64_t now_ms,
                             grey_seq positions[CHANNEL_COUNT], bool *rolled_back, struct fault *f);
 
-/* Events of one frame.  Each number is kept once, whatever is sent again.  *position: the contiguous prefix afterwards.  A frame that
- * starts behind a hole is not kept.  E_STALE_MEMBER: lower epoch; E_NOT_FOUND: no hello of this incarnation. */
+/* Events of one frame.  Each number is kept once, whatever is sent again.  position: the contiguous prefix afterwards.
+ *
+ * A frame that starts beyond a hole is kept aside when the store is shared (STORE_AHEAD_FRAMES and _BYTES for each channel of a site, the
+ * rest is dropped) and taken when the hole has closed; a hello empties what is kept aside, for the site then sends all of it again.
+ * ask_again: the site must be asked to (DOWN_RESYNC), and by this core: the hole has been there for STORE_HOLE_MS, or something was
+ * dropped, and no core has asked within STORE_ASK_MS.  E_STALE_MEMBER: lower epoch; E_NOT_FOUND: no hello of this incarnation. */
+#define STORE_AHEAD_FRAMES 64u
+#define STORE_AHEAD_BYTES (8u * 1024u * 1024u)
+#define STORE_HOLE_MS 2000
+#define STORE_ASK_MS 3000
 struct store_taken {
     grey_seq position;
     uint32_t fresh, repeated;
     uint32_t unreadable; /* of the fresh ones: kept as they came, but they are no records */
-    bool beyond_hole;
+    bool beyond_hole, kept_ahead, ask_again;
+    bool first_ahead; /* kept, and nothing was before: call store_hole for it in STORE_HOLE_MS */
 };
 enum grey_error store_events(struct store *s, const char *site, const struct sync_events *e, int64_t now_ms,
                              struct store_taken *taken, struct fault *f);
+
+/* A frame was kept ahead some time ago.  Sets position and ask_again as store_events does; *wait_ms: look again then, for
+ * there is a younger hole; 0: no need to. */
+struct store_hole {
+    const char *site;
+    uint64_t incarnation;
+    grey_epoch epoch;
+    enum event_channel channel;
+};
+enum grey_error store_hole(struct store *s, const struct store_hole *hole, int64_t now_ms, struct store_taken *taken,
+                           uint32_t *wait_ms, struct fault *f);
 
 /* Where the core stands with a site, for DOWN_RESYNC: of its latest incarnation. */
 struct store_stand {
     struct grey_name site;
     struct sync_welcome at;
+    int64_t no; /* the store's own */
 };
-/* Sites in order of their names behind `after` ("": from the first); *count of at most max. */
-enum grey_error store_stands(struct store *s, const char *after, struct store_stand *out, size_t max, size_t *count,
+/* The next sites in order of their names behind `after` ("": from the first) that a core which comes back should ask; *count of at most max,
+ * fewer only at the end.  It has then to ask them, for no other core will within STORE_ASK_ALL_MS.  Of a shared store, sites that were
+ * heard within that time are passed over: another core looks after them. */
+#define STORE_ASK_ALL_MS 10000
+enum grey_error store_stands(struct store *s, const char *after, int64_t now_ms, struct store_stand *out, size_t max, size_t *count,
                              struct fault *f);
-
-/* --- questions, answered as JSON ------------------------------------------------------------------------------------------------------ */
-struct store_query {
-    int channel;       /* -1: all, one after the other */
-    const char *after; /* a cursor, or a bare seq of the current incarnation; of sites: a name; "" from the start */
-    uint32_t limit;
-};
-enum grey_error store_sites(struct store *s, const struct store_query *q, struct json_writer *w, struct fault *f); /* an array */
-enum grey_error store_site(struct store *s, const char *site, struct json_writer *w, struct fault *f);             /* E_NOT_FOUND */
-/* {"events":[...],"next":cursor}: in order of incarnation, channel, seq; fewer than limit when they are large.  E_BAD_REQUEST for a
- * cursor that is none. */
-enum grey_error store_list_events(struct store *s, const char *site, const struct store_query *q, struct json_writer *w,
-                                  struct fault *f);
-/* {"gaps":[...]}, with "next" when there are more. */
-enum grey_error store_list_gaps(struct store *s, const char *site, const struct store_query *q, struct json_writer *w,
-                                struct fault *f);
 
 #endif

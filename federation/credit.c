@@ -3,12 +3,16 @@
 #include <string.h>
 
 #define WINDOW_MS 10000u
+#define SWELL_16_MAX 1600u /* one frame of spaces says little about the next */
 
 bool credit_allows(uint32_t credit_bytes, uint64_t on_way_bytes, bool first_critical) {
     return on_way_bytes < credit_bytes || on_way_bytes == 0 || first_critical;
 }
 
-void credit_seen(struct credit *c, const char *site, uint64_t now_ms) {
+void credit_seen(struct credit *c, const char *site, uint64_t now_ms, size_t frame_bytes, size_t plain_bytes) {
+    size_t swell_16 = plain_bytes <= frame_bytes ? 16 : plain_bytes * 16 / (frame_bytes + 1);
+    swell_16 = swell_16 > SWELL_16_MAX ? SWELL_16_MAX : swell_16;
+    c->swell_16 = c->swell_16 == 0 ? (uint32_t)swell_16 : (c->swell_16 * 15 + (uint32_t)swell_16 + 8) / 16;
     uint64_t hash = 14695981039346656037u; /* FNV-1a */
     for (const char *at = site; *at != 0; at++) {
         hash = (hash ^ (uint8_t)*at) * 1099511628211u;
@@ -41,6 +45,6 @@ uint32_t credit_sites(const struct credit *c) {
 
 uint32_t credit_grant(const struct credit *c, size_t waiting_bytes, size_t room_bytes) {
     size_t free_bytes = waiting_bytes < room_bytes ? room_bytes - waiting_bytes : 0;
-    size_t share = free_bytes / credit_sites(c);
+    size_t share = free_bytes / credit_sites(c) * 16 / (c->swell_16 < 16 ? 16 : c->swell_16);
     return share > CREDIT_BYTES_FULL ? CREDIT_BYTES_FULL : share < CREDIT_BYTES_LEAST ? CREDIT_BYTES_LEAST : (uint32_t)share;
 }

@@ -24,15 +24,18 @@ bool credit_allows(uint32_t credit_bytes, uint64_t on_way_bytes, bool first_crit
 /* --- the core's end ----------------------------------------------------------------------------------------------------------------- */
 #define CREDIT_SKETCH_BYTES 1024u
 
-/* Counts sites by a bit each (collisions make it count a few too little: 940 for 1,000), over the last 10 to 20 s.  All zero to begin. */
+/* bytes waiting here are those of frames unpacked, which may be many times what was on the way: how many, is learned.
+ * Counts sites by a bit each (collisions make it count a few too little: 940 for 1,000), over the last 10 to 20 s.  All zero to begin. */
 struct credit {
     uint8_t seen[2][CREDIT_SKETCH_BYTES];
     uint32_t counts[2];
+    uint32_t swell_16; /* bytes unpacked for each byte of a frame, lately, in sixteenths; 0: none came yet */
     uint64_t turned_ms;
 };
-void credit_seen(struct credit *c, const char *site, uint64_t now_ms);
+/* A frame of the site came, and was so large when it was unpacked. */
+void credit_seen(struct credit *c, const char *site, uint64_t now_ms, size_t frame_bytes, size_t plain_bytes);
 uint32_t credit_sites(const struct credit *c); /* at least 1 */
-/* For each site: waiting_bytes are at the core and not stored yet, room_bytes is what it wants to hold at most. */
+/* For each site: waiting_bytes are at the core, unpacked and not stored yet; room_bytes is what it wants to hold at most. */
 uint32_t credit_grant(const struct credit *c, size_t waiting_bytes, size_t room_bytes);
 
 #endif

@@ -16,7 +16,8 @@ static void set(struct keepalive *k, uint32_t interval_s) {
     k->answers = 0;
 }
 
-void keepalive_begin(struct keepalive *k, uint64_t now_ms) {
+/* What the former connection has shown, if a new one stands now. */
+static void learn(struct keepalive *k, uint64_t now_ms) {
     if (k->fatal_s > 0 && now_ms - k->fatal_ms >= FORGET_MS) {
         k->fatal_s = 0;
     }
@@ -32,6 +33,16 @@ void keepalive_begin(struct keepalive *k, uint64_t now_ms) {
         set(k, more_s <= bound_s ? more_s : bound_s > k->interval_s ? bound_s : k->interval_s);
     }
     k->suspect_s = 0;
+}
+
+uint32_t keepalive_ask_s(const struct keepalive *k, uint64_t now_ms) {
+    struct keepalive next = *k;
+    learn(&next, now_ms);
+    return next.interval_s;
+}
+
+void keepalive_begin(struct keepalive *k, uint64_t now_ms) {
+    learn(k, now_ms);
     k->up = true;
     k->asked = false;
     k->moved_ms = now_ms;

@@ -15,7 +15,7 @@
 #define KEEPALIVE_S_MIN 20u
 
 struct keepalive {
-    uint32_t max_s, interval_s; /* interval_s: to ask for in the next CONNECT */
+    uint32_t max_s, interval_s; /* interval_s: of the connection */
     uint32_t fatal_s;           /* the shortest silence after which the path was dead; 0: none known */
     uint32_t good_s;            /* has held for long; 0: none known, or given a chance again just now */
     uint64_t fatal_ms;          /* when that was */
@@ -27,6 +27,8 @@ struct keepalive {
 };
 
 void keepalive_init(struct keepalive *k, uint32_t max_s);
+/* What to ask for in a CONNECT that is answered about now. */
+uint32_t keepalive_ask_s(const struct keepalive *k, uint64_t now_ms);
 void keepalive_begin(struct keepalive *k, uint64_t now_ms); /* a new connection stands */
 void keepalive_spoke(struct keepalive *k, uint64_t now_ms); /* bytes left that the other side answers */
 void keepalive_heard(struct keepalive *k, uint64_t now_ms);

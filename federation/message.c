@@ -18,6 +18,8 @@
 #define RAFT_FLAG_TRANSFER 2u
 #define RAFT_FLAG_HEADERS 4u
 #define RAFT_FLAGS_MAX 7u
+#define MEND_FLAG_SAME 1u
+#define MEND_FLAG_WHOLE 2u
 #define JOIN_FLAG_WITNESS 1u
 #define MEMBERS_BYTES_MAX (LIMIT_MEMBERS * 1024u)
 
@@ -91,6 +93,27 @@ static void encode_raft(const struct raft_message *m, struct builder *out) {
 static void head(struct builder *out, enum message_kind kind, unsigned fields) {
     codec_put_array(out, 1u + fields);
     codec_put_uint(out, (uint64_t)kind);
+}
+
+static void encode_mend_rows(const struct message_mend_rows *p, struct builder *out) {
+    head(out, MESSAGE_MEND_ROWS, 6);
+    codec_put_uint(out, p->from);
+    codec_put_uint(out, p->to);
+    codec_put_uint(out, p->anchor);
+    codec_put_uint(out, p->certain);
+    codec_put_uint(out, (p->same ? MEND_FLAG_SAME : 0u) | (p->whole ? MEND_FLAG_WHOLE : 0u));
+    codec_put_array(out, p->entry_count);
+    for (uint32_t i = 0; i < p->entry_count; i++) {
+        const struct entry *e = &p->entries[i];
+        codec_put_array(out, 7);
+        codec_put_uint(out, e->index);
+        codec_put_uint(out, e->term);
+        codec_put_uint(out, e->epoch);
+        codec_put_int(out, e->time_ms);
+        codec_put_uint(out, e->kind);
+        codec_put_uint(out, e->schema);
+        codec_put_bytes(out, blob_bytes(e->payload));
+    }
 }
 
 void message_encode(const struct message *m, struct builder *out) {
@@ -212,6 +235,19 @@ void message_encode(const struct message *m, struct builder *out) {
         }
         return;
     }
+    case MESSAGE_MEND_FETCH: {
+        const struct message_mend_fetch *f = &m->u.mend_fetch;
+        head(out, m->kind, 5);
+        codec_put_uint(out, f->from);
+        codec_put_uint(out, f->to);
+        codec_put_uint(out, f->anchor);
+        codec_put_uint(out, f->anchor_term);
+        codec_put_uint(out, f->bytes_max);
+        return;
+    }
+    case MESSAGE_MEND_ROWS:
+        encode_mend_rows(&m->u.mend_rows, out);
+        return;
     default:
         must_failed(__FILE__, __LINE__, "a message kind that is not spoken between gateways");
     }
@@ -354,11 +390,38 @@ static void decode_payloads(struct codec_reader *r, struct message *m) {
     p->entry_count = m->owned_count;
 }
 
+static void decode_mend_rows(struct codec_reader *r, struct message *m) {
+    struct message_mend_rows *p = &m->u.mend_rows;
+    p->from = codec_uint(r, INT64_MAX);
+    p->to = codec_uint(r, INT64_MAX);
+    p->anchor = codec_uint(r, INT64_MAX);
+    p->certain = codec_uint(r, INT64_MAX);
+    uint64_t flags = codec_uint(r, MEND_FLAG_SAME | MEND_FLAG_WHOLE);
+    p->same = (flags & MEND_FLAG_SAME) != 0;
+    p->whole = (flags & MEND_FLAG_WHOLE) != 0;
+    uint64_t count;
+    m->owned = new_entries(r, &count, 8);
+    for (uint64_t i = 0; i < count && r->err == E_OK; i++) {
+        struct entry *e = &m->owned[i];
+        want_array(r, 7);
+        e->index = codec_uint(r, INT64_MAX);
+        e->term = codec_uint(r, UINT64_MAX);
+        e->epoch = codec_uint(r, UINT64_MAX);
+        e->time_ms = codec_int(r);
+        e->kind = (uint16_t)codec_uint(r, UINT16_MAX);
+        e->schema = (uint16_t)codec_uint(r, UINT16_MAX);
+        read_payload(r, e);
+        m->owned_count++;
+    }
+    p->entries = m->owned;
+    p->entry_count = m->owned_count;
+}
+
 static const uint8_t field_counts[] = {
     [MESSAGE_HELLO] = 8,         [MESSAGE_RAFT] = 11,      [MESSAGE_FORWARD] = 5,        [MESSAGE_FORWARD_REPLY] = 6,
     [MESSAGE_JOIN] = 6,          [MESSAGE_JOIN_REPLY] = 4, [MESSAGE_SNAPSHOT_FETCH] = 3, [MESSAGE_SNAPSHOT_CHUNK] = 5,
     [MESSAGE_PAYLOAD_FETCH] = 3, [MESSAGE_PAYLOADS] = 4,   [MESSAGE_CLOCK] = 2,          [MESSAGE_STATE_HASH] = 2,
-    [MESSAGE_SEAL] = 5,
+    [MESSAGE_SEAL] = 5,          [MESSAGE_MEND_FETCH] = 5, [MESSAGE_MEND_ROWS] = 6,
 };
 
 static void read_exactly(struct codec_reader *r, uint8_t *out, size_t size) {
@@ -466,6 +529,18 @@ static void decode_fields(struct codec_reader *r, struct message *m) {
     }
     case MESSAGE_PAYLOADS:
         decode_payloads(r, m);
+        return;
+    case MESSAGE_MEND_FETCH: {
+        struct message_mend_fetch *f = &m->u.mend_fetch;
+        f->from = codec_uint(r, INT64_MAX);
+        f->to = codec_uint(r, INT64_MAX);
+        f->anchor = codec_uint(r, INT64_MAX);
+        f->anchor_term = codec_uint(r, UINT64_MAX);
+        f->bytes_max = (uint32_t)codec_uint(r, LIMIT_FRAME_PAYLOAD_BYTES);
+        return;
+    }
+    case MESSAGE_MEND_ROWS:
+        decode_mend_rows(r, m);
         return;
     default:
         r->err = E_BAD_MESSAGE;

@@ -81,6 +81,23 @@ struct message_payloads {
     uint32_t entry_count;
 };
 
+/* A gateway whose log is damaged asks for entries and payloads that it lost.  anchor: it has an entry of that term there, which tells whether
+ * its log and the other's are the same up to there; 0: what it asks for is committed for sure. */
+struct message_mend_fetch {
+    raft_index from, to, anchor;
+    raft_term anchor_term;
+    uint32_t bytes_max;
+};
+/* What is there, header fields and payload.  from .. to were looked at. */
+struct message_mend_rows {
+    raft_index from, to, anchor;
+    raft_index certain; /* committed for sure */
+    bool same;          /* the entry at anchor has that term here */
+    bool whole;         /* this log is not damaged */
+    struct entry *entries;
+    uint32_t entry_count;
+};
+
 struct message {
     enum message_kind kind;
     union {
@@ -97,6 +114,8 @@ struct message {
         struct message_snapshot_chunk snapshot_chunk;
         struct message_payload_fetch payload_fetch;
         struct message_payloads payloads;
+        struct message_mend_fetch mend_fetch;
+        struct message_mend_rows mend_rows;
     } u;
     struct raft_members *members; /* made by message_decode, as are owned; freed by message_release */
     struct entry *owned;

@@ -5,6 +5,7 @@
 #define FIRST_MS 4000u
 #define MAX_MS 60000u
 #define STEADY_MS 60000u
+#define EAGER_STEPS 8u    /* the first wait of the eager, in their longest */
 #define ALONE_MS 1800000u /* a core that does not answer, and no other endpoint to try */
 #define HOLD_MS_MAX 3600000u
 #define PROBES_PER_HOLD 3u
@@ -29,6 +30,9 @@ void reconnect_init(struct reconnect *r, const struct reconnect_options *o) {
                             .candidate = RECONNECT_NONE,
                             .hold_ms = o->failback_ms,
                             .backoff = {.first_ms = FIRST_MS, .max_ms = MAX_MS}};
+    if (o->longest_wait_ms > 0) {
+        r->backoff = (struct backoff){.first_ms = o->longest_wait_ms / EAGER_STEPS, .max_ms = o->longest_wait_ms};
+    }
 }
 
 static void enter(struct reconnect *r, enum reconnect_stage stage, uint64_t now_ms) {
@@ -51,6 +55,14 @@ void reconnect_start(struct reconnect *r, uint64_t now_ms) {
 void reconnect_stop(struct reconnect *r) {
     forget_probes(r);
     r->stage = RECONNECT_OFF;
+}
+
+static void note_failure(struct reconnect *r, uint32_t endpoint, uint64_t now_ms, uint32_t random) {
+    struct breaker *b = &r->breakers[endpoint];
+    breaker_failed(b, now_ms, random);
+    if (r->o.longest_wait_ms > 0 && b->until_ms > now_ms + r->o.longest_wait_ms) {
+        b->until_ms = now_ms + r->o.longest_wait_ms;
+    }
 }
 
 /* --- which one --------------------------------------------------------------------------------------------------------------------- */
@@ -191,7 +203,7 @@ void reconnect_probed(struct reconnect *r, bool good, uint64_t now_ms, uint32_t 
         return;
     }
     if (!good) {
-        breaker_failed(&r->breakers[endpoint], now_ms, random);
+        note_failure(r, endpoint, now_ms, random);
         r->candidate = r->candidate == endpoint ? RECONNECT_NONE : r->candidate;
     } else if (r->candidate != endpoint) {
         breaker_answered(&r->breakers[endpoint]);
@@ -270,7 +282,7 @@ void reconnect_failed(struct reconnect *r, uint64_t now_ms, uint32_t random) {
         if (r->stage == RECONNECT_UP) {
             breaker_dropped(&r->breakers[r->current]); /* a line that flaps is used while it is there; waits grow to a minute */
         } else {
-            breaker_failed(&r->breakers[r->current], now_ms, random);
+            note_failure(r, r->current, now_ms, random);
         }
         if (r->returning_to != RECONNECT_NONE ||
             (r->stage == RECONNECT_UP && !better_exists(r))) { /* do not run back as soon the next time */
@@ -291,14 +303,14 @@ void reconnect_left(struct reconnect *r, uint64_t now_ms) {
     enter(r, RECONNECT_WAIT, now_ms);
 }
 
-void reconnect_hurry(struct reconnect *r, uint64_t now_ms) {
+void reconnect_hurry(struct reconnect *r, uint64_t at_ms) {
     for (uint32_t i = 0; i < r->o.endpoint_count; i++) {
         struct breaker *b = &r->breakers[i];
-        b->until_ms = b->state == BREAKER_OPEN && b->until_ms > now_ms ? now_ms : b->until_ms;
+        b->until_ms = b->state == BREAKER_OPEN ? earlier(b->until_ms, at_ms) : b->until_ms;
     }
     backoff_reset(&r->backoff);
-    r->try_ms = r->stage == RECONNECT_WAIT ? now_ms : r->try_ms;
-    r->probe_ms = r->stage == RECONNECT_UP ? now_ms : r->probe_ms;
+    r->try_ms = r->stage == RECONNECT_WAIT ? earlier(r->try_ms, at_ms) : r->try_ms;
+    r->probe_ms = r->stage == RECONNECT_UP ? earlier(r->probe_ms, at_ms) : r->probe_ms;
 }
 
 const char *reconnect_stage_name(enum reconnect_stage s) {

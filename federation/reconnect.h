@@ -38,6 +38,8 @@ struct reconnect_options {
     uint32_t endpoint_count;
     uint32_t priorities[RECONNECT_ENDPOINTS_MAX]; /* lower is better; equal ones share */
     uint32_t failback_ms;                         /* a better endpoint was good for so long; at least 1000 */
+    uint32_t
+        longest_wait_ms; /* for the few that need not spare anybody, as the core beside its broker: no wait is longer; 0: as above */
 };
 
 struct reconnect {
@@ -83,8 +85,9 @@ void reconnect_reached(struct reconnect *r, enum reconnect_stage stage, uint64_t
 void reconnect_failed(struct reconnect *r, uint64_t now_ms, uint32_t random); /* a try failed, or a connection was lost or left */
 void reconnect_left(struct reconnect *r, uint64_t now_ms);                    /* to return: the next step connects at once */
 void reconnect_probed(struct reconnect *r, bool good, uint64_t now_ms, uint32_t random);
-/* An operator, or a network that came up, has reason to hope: whatever waits tries now. */
-void reconnect_hurry(struct reconnect *r, uint64_t now_ms);
+/* An operator, or a network that came up, has reason to hope: whatever waits tries at that time, or
+ * before. */
+void reconnect_hurry(struct reconnect *r, uint64_t at_ms);
 
 const char *reconnect_stage_name(enum reconnect_stage s);
 

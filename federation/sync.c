@@ -135,6 +135,13 @@ void sync_put_ack(struct builder *out, const struct sync_ack *a) {
     }
 }
 
+void sync_put_route(struct builder *out, const struct sync_route *r) {
+    head(out, MESSAGE_DOWN_ROUTE, 3);
+    codec_put_uint(out, r->incarnation);
+    codec_put_uint(out, r->epoch);
+    codec_put_text(out, bytes_str(r->route));
+}
+
 /* --- reading ------------------------------------------------------------------------------------------------------------------------------ */
 
 static void want(struct codec_reader *r, uint64_t count) {
@@ -340,6 +347,31 @@ enum grey_error sync_get_ack(struct bytes content, struct sync_ack *a) {
     return codec_end(&r);
 }
 
+/* It becomes part of a topic. */
+static bool route_valid(struct bytes route) {
+    bool good = route.size > 0 && route.size <= ROUTE_BYTES_MAX;
+    for (size_t i = 0; i < route.size && good; i++) {
+        good = (route.data[i] >= 'a' && route.data[i] <= 'z') || (route.data[i] >= '0' && route.data[i] <= '9');
+    }
+    return good;
+}
+
+enum grey_error sync_get_route(struct bytes content, struct sync_route *r) {
+    struct codec_reader reader;
+    memset(r, 0, sizeof *r);
+    begin(&reader, content, MESSAGE_DOWN_ROUTE, 3);
+    r->incarnation = codec_uint(&reader, INT64_MAX);
+    r->epoch = codec_uint(&reader, INT64_MAX);
+    struct bytes route = codec_text(&reader, ROUTE_BYTES_MAX);
+    if (reader.err == E_OK && !route_valid(route)) {
+        reader.err = E_BAD_MESSAGE;
+    }
+    if (reader.err == E_OK) {
+        memcpy(r->route, route.data, route.size);
+    }
+    return codec_end(&reader);
+}
+
 /* --- topics ---------------------------------------------------------------------------------------------------------------------------------- */
 
 static char *add(char *at, const char *text) {
@@ -353,6 +385,14 @@ void sync_topic(char out[TOPIC_BYTES_MAX], const char *site, bool up, enum event
     at = add(at, site);
     at = add(at, up ? "/up/" : "/down/");
     (void)add(at, event_channel_name(c));
+}
+
+void sync_topic_routed(char out[TOPIC_BYTES_MAX], const char *site, enum event_channel c, const char *route) {
+    sync_topic(out, site, true, c);
+    if (route[0] != 0) {
+        char *at = add(out + strlen(out), "/");
+        (void)add(at, route);
+    }
 }
 
 bool sync_topic_parse(const char *topic, bool up, struct grey_name *site, enum event_channel *c) {
@@ -373,7 +413,13 @@ bool sync_topic_parse(const char *topic, bool up, struct grey_name *site, enum e
         return false;
     }
     for (int i = 0; i < CHANNEL_COUNT; i++) {
-        if (strcmp(slash + strlen(way), event_channel_name((enum event_channel)i)) == 0) {
+        const char *name = event_channel_name((enum event_channel)i), *rest = slash + strlen(way);
+        size_t length = strlen(name);
+        if (strncmp(rest, name, length) != 0) {
+            continue;
+        }
+        rest += length;
+        if (*rest == 0 || (up && *rest == '/' && route_valid(bytes_str(rest + 1)))) {
             *c = (enum event_channel)i;
             return true;
         }
@@ -381,4 +427,5 @@ bool sync_topic_parse(const char *topic, bool up, struct grey_name *site, enum e
     return false;
 }
 
-static_assert(sizeof TOPIC_PREFIX + LIMIT_NAME_BYTES + sizeof "/down/control" <= TOPIC_BYTES_MAX, "every topic fits");
+static_assert(sizeof TOPIC_PREFIX + LIMIT_NAME_BYTES + sizeof "/down/control/" + ROUTE_BYTES_MAX <= TOPIC_BYTES_MAX,
+              "every topic fits");

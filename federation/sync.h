@@ -88,6 +88,13 @@ struct sync_ack {
     uint32_t credit_bytes; /* federation/credit.h; the full credit is not written */
 };
 
+/* Said before the welcome by a core that shares the work with others: this session's frames go to it, by its own topics. */
+struct sync_route {
+    uint64_t incarnation;
+    grey_epoch epoch;
+    char route[ROUTE_BYTES_MAX + 1]; /* lower-case letters and digits, at least one */
+};
+
 const char *sync_gap_reason_name(enum sync_gap_reason r);
 
 void sync_put_hello(struct builder *out, const struct sync_hello *h);
@@ -96,6 +103,7 @@ void sync_put_squeezed(struct builder *out, const struct sync_squeezed *q);
 void sync_put_part(struct builder *out, const struct sync_part *p);
 void sync_put_welcome(struct builder *out, const struct sync_welcome *w);
 void sync_put_resync(struct builder *out, const struct sync_welcome *w);
+void sync_put_route(struct builder *out, const struct sync_route *r);
 void sync_put_ack(struct builder *out, const struct sync_ack *a);
 
 enum message_kind sync_kind(struct bytes content); /* 0 when it cannot be read */
@@ -107,11 +115,14 @@ enum grey_error sync_get_part(struct bytes content, struct sync_part *p);
 enum grey_error sync_get_squeezed(struct bytes content, struct sync_squeezed *q);
 enum grey_error sync_get_welcome(struct bytes content, struct sync_welcome *w);
 enum grey_error sync_get_resync(struct bytes content, struct sync_welcome *w);
+enum grey_error sync_get_route(struct bytes content, struct sync_route *r);
 enum grey_error sync_get_ack(struct bytes content, struct sync_ack *a);
 
 /* Topics.  out: TOPIC_BYTES_MAX. */
 void sync_topic(char out[TOPIC_BYTES_MAX], const char *site, bool up, enum event_channel c);
-/* "grey/v2/{site}/up/{channel}"; false when it is not of that form. */
+void sync_topic_routed(char out[TOPIC_BYTES_MAX], const char *site, enum event_channel c,
+                       const char *route); /* up; route "": none */
+/* "grey/v2/{site}/up/{channel}", up also with "/{route}" behind it; false when it is not of that form. */
 bool sync_topic_parse(const char *topic, bool up, struct grey_name *site, enum event_channel *c);
 
 #endif

@@ -14,6 +14,7 @@
 #include "platform/keys.h"
 
 #define SESSION_MS_MAX 86400000u /* then the server shows its certificate again */
+#define SESSION_TRIES_MAX 2u     /* that came to nothing: perhaps the server does not like it and does not say so */
 
 struct conn_tls {
     mbedtls_ssl_config client, server, offering; /* offering: as client, with ALPN; only with protocols[0] set */
@@ -113,6 +114,7 @@ enum grey_error conn_tls_offer(struct conn_tls *t, const char *protocol, struct 
 struct conn_session {
     mbedtls_ssl_session kept; /* nothing in it when born_ms is 0 */
     uint64_t born_ms;         /* of its full handshake */
+    uint32_t tries;           /* with it, since a handshake was done */
     bool resumed;
 };
 
@@ -127,6 +129,7 @@ struct conn_session *conn_session_new(void) {
 static void forget_session(struct conn_session *s) {
     mbedtls_ssl_session_free(&s->kept); /* wipes it, and is an init as well */
     s->born_ms = 0;
+    s->tries = 0;
 }
 
 void conn_session_free(struct conn_session *s) {
@@ -146,7 +149,8 @@ static int offer_session(struct conn *c) {
         return 0;
     }
     s->resumed = false;
-    if (s->born_ms != 0 && loop_now_ms(c->x.loop) >= s->born_ms + SESSION_MS_MAX) {
+    bool old = loop_now_ms(c->x.loop) >= s->born_ms + SESSION_MS_MAX;
+    if (s->born_ms != 0 && (old || s->tries++ == SESSION_TRIES_MAX)) {
         forget_session(s);
     }
     return s->born_ms == 0 ? 0 : mbedtls_ssl_set_session(c->ssl, &s->kept);
@@ -166,6 +170,7 @@ static void keep_session(struct conn *c) {
         mbedtls_ssl_session_free(&s->kept);
         s->kept = fresh; /* with the newest ticket */
         s->born_ms = born_ms;
+        s->tries = 0;
     } else {
         mbedtls_ssl_session_free(&fresh);
         forget_session(s);
@@ -340,7 +345,7 @@ static void handshake_done(struct worker_job *job) {
     } else if (c->job_result == MBEDTLS_ERR_SSL_WANT_WRITE) {
         (void)conn_watch(c, EPOLLOUT | EPOLLRDHUP);
     } else if (c->job_result != 0) {
-        if (c->o.session != NULL && c->client) {
+        if (c->o.session != NULL && c->client && c->job_result != MBEDTLS_ERR_SSL_CONN_EOF) {
             forget_session(c->o.session); /* perhaps it was that: the next handshake is a full one */
         }
         uint32_t flags = mbedtls_ssl_get_verify_result(c->ssl);

@@ -275,6 +275,7 @@ void loop_signal(struct loop *l, int signal_number, void (*caught)(void *context
         l->signals = (struct loop_fd){.ready = on_signal, .context = l};
         must(loop_fd_add(l, &l->signals, fd, EPOLLIN, NULL) == E_OK);
     }
+    atomic_store(&l->stopping, false); /* it may be run again */
 }
 
 /* --- life ------------------------------------------------------------------------------------------------------------------------------- */

@@ -43,7 +43,7 @@ struct mqtt {
     void *context;
     bool connected, was_busy;
     bool failing; /* a fall is under way: no library call any more */
-    bool held;
+    bool held, unheard;
     uint32_t inflight, inflight_max, keepalive_s, opening_bytes;
     struct {
         int id;
@@ -277,6 +277,7 @@ static void told_publish(struct mosquitto *client, void *context, int id, int re
         }
     }
     /* 16: nobody is subscribed just now; the core's own acknowledgement is what counts, so this is no refusal */
+    m->unheard = reason == MQTT_RC_NO_MATCHING_SUBSCRIBERS;
     m->events->published(m->context, id, reason >= 128 ? mqtt_library.reason_string(reason) : NULL);
     if (m->was_busy) {
         m->was_busy = false;
@@ -485,6 +486,10 @@ void mqtt_give_up(struct mqtt *m, const char *why) {
 
 bool mqtt_connected(const struct mqtt *m) {
     return m->connected && m->fall.place == 0;
+}
+
+bool mqtt_unheard(const struct mqtt *m) {
+    return m->unheard;
 }
 
 const char *mqtt_address(const struct mqtt *m) {

@@ -58,6 +58,7 @@ uint32_t mqtt_opening_bytes(const struct mqtt *m); /* both ways, until the hands
 
 /* QoS 1, not retained.  *id names it in `published`.  E_BUSY (window or socket full), E_CLOSED (not connected), E_TOO_LARGE. */
 enum grey_error mqtt_publish(struct mqtt *m, const char *topic, struct bytes payload, int *id);
+bool mqtt_unheard(const struct mqtt *m); /* in `published`: the broker has it, but nobody was subscribed */
 enum grey_error mqtt_subscribe(struct mqtt *m, const char *topic_filter); /* QoS 1; again after each connect */
 size_t mqtt_payload_bytes_max(const struct mqtt *m);                      /* what the broker takes at most; above: E_TOO_LARGE */
 /* mqtt_hold: the owner can take no more messages just now; the broker is slowed down by TCP.  A few may still come. */

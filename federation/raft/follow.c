@@ -279,8 +279,8 @@ void follow_on_snapshot(struct raft *r, const struct raft_message *m) {
 
 enum grey_error follow_installed(struct raft *r, const struct raft_point *point, const struct raft_members *members,
                                  raft_index members_index) {
-    if (!r->installing || point->index < r->install_point.index || point->index <= r->commit || members_index > point->index ||
-        raft_members_check(members) != E_OK ||
+    if (!r->installing || point->index < r->install_point.index || point->index <= r->commit || point->term > r->term ||
+        members_index > point->index || raft_members_check(members) != E_OK ||
         (point->index == r->install_point.index && memcmp(point->hash, r->install_point.hash, DIGEST_BYTES) != 0)) {
         return E_BAD_MESSAGE;
     }

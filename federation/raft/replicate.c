@@ -222,7 +222,8 @@ static bool replicate_may_send(const struct raft *r, const struct peer *p) {
 }
 
 /* What a peer may be sent now.  A witness gets only what a voter that holds data has on its disk, be it this leader's.  Else it could be
- * left with the longest log of all: it votes for nobody with a shorter one, and cannot lead itself, so the site would stand still. */
+ * left with the longest log of all: it votes for nobody with a shorter one, and cannot lead itself, so the site would stand still.  Nor
+ * does it help that a member has it which does not know yet that it was made a voter. */
 static raft_index replicate_limit(const struct raft *r, const struct peer *to) {
     if (!replicate_to_witness(r, to)) {
         return entries_last(&r->log);
@@ -231,7 +232,9 @@ static raft_index replicate_limit(const struct raft *r, const struct peer *to) {
     for (uint32_t i = 0; i < r->members.count; i++) {
         const struct raft_member *m = &r->members.at[i];
         raft_index held = m->id == r->config.self ? r->log.stored_index : r->peers[i].match;
-        if ((m->voter || m->voter_old) && !m->witness && held > limit) {
+        const struct raft_member *before = raft_members_find(&r->settled, m->id);
+        bool knows = held >= r->members_index || (before != NULL && (before->voter || before->voter_old));
+        if ((m->voter || m->voter_old) && !m->witness && knows && held > limit) {
             limit = held;
         }
     }

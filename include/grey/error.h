@@ -56,6 +56,7 @@
     X(E_LOCKED, 4008, 0, "the data directory is in use by another process", "stop the other greyd, or choose another --data-dir") \
     X(E_DISK_VERSION, 4009, 0, "the data directory was written by another version", "use the version that wrote it, or upgrade") \
     X(E_STATE_DIFFERS, 4011, 0, "this node's state differs from that of the majority", "start greyd again: it joins its site anew and is given the state; please report it with the log") \
+    X(E_CONFLICT, 4012, 503, "another process changed the same rows at the same time", "nothing: it is tried again by itself") \
     X(E_ROLLED_BACK, 4010, 0, "this node runs on an older copy of its disk", "nothing: it joins its site anew; see the log for who remembers what") \
     /* configuration and command line */ \
     X(E_CONFIG, 5001, 0, "the configuration is not acceptable", "correct the named line") \

@@ -14,14 +14,17 @@
 #define FRAME_FLAGS_KNOWN 0x000fu
 
 #define FEATURE_LEVEL 1u /* said in the hello; raised in the log only when all members have it */
-#define UP_LEVEL 2u      /* said in UP_HELLO; from 2 on a site reads the codings in DOWN_WELCOME */
+#define UP_LEVEL 2u      /* said in UP_HELLO; from 2 on a site reads the codings in DOWN_WELCOME, and DOWN_ROUTE */
 #define UP_LEVEL_CODINGS 2u
+#define UP_LEVEL_ROUTES 2u
 #define CODING_SQUEEZE 1u /* codings of DOWN_WELCOME, bits: the core takes UP_SQUEEZED */
 #define CODING_PARTS 2u   /* it takes UP_PART: large frames in parts, so that what is urgent can go between */
 
 /* Topics: grey/v2/{site}/up/{channel} and grey/v2/{site}/down/{channel}, channel as event_channel_name. */
 #define TOPIC_PREFIX "grey/v2/"
 #define TOPIC_BYTES_MAX 128u
+/* Where several cores share the work, what follows a hello goes to the one that answered it: grey/v2/{site}/up/{channel}/{route}. */
+#define ROUTE_BYTES_MAX 16u
 
 /* The first item of a frame's payload, a CBOR array, is its kind.  Numbers are never reused. */
 enum message_kind {
@@ -40,6 +43,8 @@ enum message_kind {
     MESSAGE_CLOCK = 12,
     MESSAGE_STATE_HASH = 14,
     MESSAGE_SEAL = 15,
+    MESSAGE_MEND_FETCH = 16,
+    MESSAGE_MEND_ROWS = 17,
     /* between site and core: federation/sync.h */
     MESSAGE_UP_HELLO = 64,
     MESSAGE_UP_EVENTS = 65,
@@ -49,6 +54,7 @@ enum message_kind {
     MESSAGE_DOWN_WELCOME = 80,
     MESSAGE_DOWN_ACK = 81,
     MESSAGE_DOWN_RESYNC = 82,
+    MESSAGE_DOWN_ROUTE = 83,
 };
 
 #endif

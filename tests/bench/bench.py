@@ -6,6 +6,7 @@ import http.client, json, os, re, shutil, signal, statistics, subprocess, sys, t
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
 from harness import BUILD, ROOT, SITE, Site, free_ports, request, wait_until
 from history import bench_history, ready
+from ingest import EVENTS, SITES, bench_ingest
 from measure import *
 
 VALUE = 256
@@ -237,9 +238,10 @@ def of(peer, *path):
     return peer
 
 
-def report(limits, flights, rafts, raft_processes, etcd, grey, whole, history, simulator):
+def report(limits, flights, rafts, raft_processes, etcd, grey, whole, history, simulator, ingest):
     commit_us, trip_us = limits["sqlite_commit_us"], limits["round_trip_us"]
-    for name, label in (("fdatasync", "fdatasync of an overwritten block"), ("append", "fdatasync of an appended block"), ("sqlite_commit", "one SQLite commit")):
+    for name, label in (("fdatasync", "fdatasync of an overwritten block"), ("append", "fdatasync of an appended block"), ("sqlite_commit", "one SQLite commit"),
+                        ("majority", "two of three SQLite commits begun at once")):
         put("limit: %s" % label, limits[name + "_us"], "us")
         put("  its median while other work went on", limits[name + "_median_us"], "us") if limits[name + "_median_us"] > 2 * limits[name + "_us"] else None
     put("limit: loopback round trip", trip_us, "us")
@@ -255,6 +257,7 @@ def report(limits, flights, rafts, raft_processes, etcd, grey, whole, history, s
         put("commits/s, %s" % label, g["rate"], "1/s", "etcd", of(e, "rate"))
         if name == "one":
             put("p50, 1 client", g["p50_us"], "us", "limit: commit + 2 round trips", commit_us + 2 * trip_us)
+            put("p50, 1 client, all on one disk", g["p50_us"], "us", "limit: two of three commits + 2 round trips", limits["majority_us"] + 2 * trip_us)
         put("p50, %s, beside etcd" % label, g["p50_us"], "us", "etcd", of(e, "p50_us"))
         put("p99, %s" % label, g["p99_us"], "us", "etcd", of(e, "p99_us"))
         put("CPU s per 1000 commits, %s, 3 nodes" % label, g["cpu_per_1000"], "s", "etcd", of(e, "cpu_per_1000"))
@@ -293,6 +296,12 @@ def report(limits, flights, rafts, raft_processes, etcd, grey, whole, history, s
     for state in ("idle", "load"):
         put("whole site: RSS of the leading gateway, %s" % state, max(v["rss"] for k, v in whole[state].items() if k.startswith("node")) / 1024, "MiB", aim={"idle": 10, "load": 12}[state])
         put("whole site: RSS of the core, %s" % state, whole[state]["core"]["rss"] / 1024, "MiB")
+    for kind, label in (("sqlite", "SQLite"), ("postgres1", "PostgreSQL, 1 core"), ("postgres2", "PostgreSQL, 2 cores")):
+        put("core: events/s of %d sites that come back with %d events each, %s" % (SITES, EVENTS, label), ingest[kind]["rate"], "1/s",
+            "mosquitto_sub, one by one into SQLite", ingest["one_by_one"])
+        put("core: largest RSS of a process meanwhile, %s" % label, ingest[kind]["rss"] / 1024, "MiB")
+        put("core: CPU s per 1000 events, %s" % label, ingest[kind]["cpu"] / ingest[kind]["events"] * 1000, "s")
+        put("core: p99 from hello to welcome, %s" % label, ingest[kind]["welcome_p99_ms"], "ms")
 
 
 def main():
@@ -305,7 +314,7 @@ def main():
         etcd = bench_etcd(scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    report(limits, flights, rafts, raft_processes, etcd, bench_grey(), bench_whole(), bench_history(), bench_simulator())
+    report(limits, flights, rafts, raft_processes, etcd, bench_grey(), bench_whole(), bench_history(), bench_simulator(), bench_ingest())
     head = ("figure", "value", "unit", "aim (at most)", "beside", "ratio")
     width = [max(len(r[i]) for r in rows + [head]) for i in range(6)]
     for r in [head] + rows:

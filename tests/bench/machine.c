@@ -1,5 +1,6 @@
 /* machine.c DIRECTORY: what this machine allows, in the same run: one fdatasync of an overwritten block and of an appended one, one
- * SQLite commit (WAL, FULL, 300-byte row), one round trip on loopback.  As one line of JSON: of each the tenth percentile, which is
+ * SQLite commit (WAL, FULL, 300-byte row), the second of three such commits that three processes begin at once (what a majority of
+ * three gateways on this one disk takes, without any network), one round trip on loopback.  As one line of JSON: of each the tenth percentile, which is
  * what the machine can do (other work only adds to it), and the median, which tells how busy it was meanwhile. */
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -55,28 +57,90 @@ static void time_sync(const char *directory, bool append) {
     (void)unlink(path);
 }
 
-static void time_commit(const char *directory) {
-    char path[1024];
+struct rows {
     sqlite3 *db;
-    sqlite3_stmt *st;
-    (void)snprintf(path, sizeof path, "%s/limits.db", directory);
-    (void)unlink(path);
-    if (sqlite3_open(path, &db) != SQLITE_OK ||
-        sqlite3_exec(db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE t(k INTEGER PRIMARY KEY, v BLOB)", NULL,
+    sqlite3_stmt *insert;
+    char path[1024];
+};
+
+static void rows_open(struct rows *r, const char *directory, int number) {
+    (void)snprintf(r->path, sizeof r->path, "%s/limits%d.db", directory, number);
+    (void)unlink(r->path);
+    if (sqlite3_open(r->path, &r->db) != SQLITE_OK ||
+        sqlite3_exec(r->db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE t(k INTEGER PRIMARY KEY, v BLOB)", NULL,
                      NULL, NULL) != SQLITE_OK ||
-        sqlite3_prepare_v2(db, "INSERT INTO t VALUES(NULL, zeroblob(300))", -1, &st, NULL) != SQLITE_OK) {
-        fprintf(stderr, "machine: %s\n", sqlite3_errmsg(db));
+        sqlite3_prepare_v2(r->db, "INSERT INTO t VALUES(NULL, zeroblob(300))", -1, &r->insert, NULL) != SQLITE_OK) {
+        fprintf(stderr, "machine: %s\n", sqlite3_errmsg(r->db));
         exit(1);
     }
+}
+
+static void rows_commit(struct rows *r) {
+    (void)sqlite3_step(r->insert);
+    (void)sqlite3_reset(r->insert);
+}
+
+static void rows_close(struct rows *r) {
+    (void)sqlite3_finalize(r->insert);
+    (void)sqlite3_close(r->db);
+    (void)unlink(r->path);
+}
+
+static void time_commit(const char *directory) {
+    struct rows rows;
+    rows_open(&rows, directory, 0);
     for (int i = 0; i < ROUNDS; i++) {
         uint64_t begin_us = now_us();
-        (void)sqlite3_step(st);
-        (void)sqlite3_reset(st);
+        rows_commit(&rows);
         times[i] = (uint32_t)(now_us() - begin_us);
     }
-    (void)sqlite3_finalize(st);
-    (void)sqlite3_close(db);
-    (void)unlink(path);
+    rows_close(&rows);
+}
+
+/* Another process: a byte in, a commit, a byte out; until there are no more. */
+static void commit_on_demand(const char *directory, int number, int in, int out) {
+    struct rows rows;
+    char byte;
+    rows_open(&rows, directory, number);
+    while (read(in, &byte, 1) == 1) {
+        rows_commit(&rows);
+        (void)!write(out, &byte, 1);
+    }
+    rows_close(&rows);
+    _exit(0);
+}
+
+static void time_majority(const char *directory) {
+    int go[2][2], done[2];
+    pid_t children[2];
+    struct rows rows;
+    char byte = 0;
+    (void)!pipe(done);
+    for (int i = 0; i < 2; i++) {
+        (void)!pipe(go[i]);
+        if ((children[i] = fork()) == 0) {
+            (void)close(go[i][1]);
+            if (i > 0) {
+                (void)close(go[0][1]);
+            }
+            commit_on_demand(directory, 1 + i, go[i][0], done[1]);
+        }
+    }
+    rows_open(&rows, directory, 0);
+    for (int i = 0; i < ROUNDS; i++) {
+        uint64_t begin_us = now_us();
+        (void)!write(go[0][1], &byte, 1);
+        (void)!write(go[1][1], &byte, 1);
+        rows_commit(&rows);
+        (void)!read(done[0], &byte, 1);
+        times[i] = (uint32_t)(now_us() - begin_us);
+        (void)!read(done[0], &byte, 1);
+    }
+    rows_close(&rows);
+    for (int i = 0; i < 2; i++) {
+        (void)close(go[i][1]);
+        (void)waitpid(children[i], NULL, 0);
+    }
 }
 
 static void *echo(void *context) {
@@ -126,6 +190,8 @@ int main(int argc, char **argv) {
     print("append", ", ");
     time_commit(argv[1]);
     print("sqlite_commit", ", ");
+    time_majority(argv[1]);
+    print("majority", ", ");
     time_round_trip();
     print("round_trip", "}\n");
     return 0;

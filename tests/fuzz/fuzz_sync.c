@@ -27,6 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         struct sync_welcome w;
         struct sync_ack a;
         struct sync_squeezed q;
+        struct sync_route route;
         unsigned accepted = 0;
         if (sync_get_hello(in, &h) == E_OK) {
             accepted++;
@@ -47,6 +48,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (sync_get_squeezed(in, &q) == E_OK) {
             accepted++;
             sync_put_squeezed(&b, &q);
+            same(&b, in);
+        }
+        if (sync_get_route(in, &route) == E_OK) {
+            accepted++;
+            sync_put_route(&b, &route);
             same(&b, in);
         }
         if (sync_get_ack(in, &a) == E_OK) {

@@ -22,6 +22,25 @@ else
     echo "# ${difference//$'\n'/$'\n'# }"
     failed=1
 fi
+number=$((number + 1))
+if difference=$(diff <(tests/mutants/run.sh --classes) <(sed -n '/^### Bugs put back/,/^### Cases/p' docs/CONSENSUS.md | sed -nE 's/^(\| [0-9-]+ \| [^|]* \| [^|]* \|).*/\1/p')); then
+    echo "ok $number - known bugs in docs/CONSENSUS.md"
+else
+    echo "not ok $number - known bugs in docs/CONSENSUS.md: < tests/mutants, > documented; paste the table of 'make sim-mutants'"
+    echo "# ${difference//$'\n'/$'\n'# }"
+    failed=1
+fi
+# The tests that it names exist.
+missing=$(grep -oE '`test_[a-z_]+(\.py)?`' docs/CONSENSUS.md | tr -d '`' | sort -u | while read -r name; do
+    [ -e "tests/unit/$name.c" ] || [ -e "tests/system/$name" ] || echo "$name"
+done)
+number=$((number + 1))
+if [ -z "$missing" ]; then
+    echo "ok $number - tests named in docs/CONSENSUS.md"
+else
+    echo "not ok $number - tests named in docs/CONSENSUS.md: there is no" $missing
+    failed=1
+fi
 # Every flag and verb stands in its manual page.
 known() { # name, page; words on stdin
     local word missing=

@@ -70,7 +70,7 @@ awk -F: '
         else if (path ~ /^cbor(\/|\.h$)/) package = "cbor.h"
         else if (path ~ /^lz4[a-z]*\.h$/) package = "lz4.h"
         else if (path ~ /^openssl\//) package = "openssl"
-        else if (path !~ /^(sqlite3|mosquitto|yaml|jansson|zlib|http_parser)\.h$/) next
+        else if (path !~ /^(sqlite3|mosquitto|yaml|jansson|zlib|http_parser|postgresql\/libpq-fe)\.h$/) next
         if (package == "mbedtls") {
             if ($1 !~ /^platform\/(conn_tls|cert|keys|digest)\.[ch]$/) print $1 ":" $2 ": <" path "> belongs to platform/{conn_tls,cert,keys,digest}"
             next

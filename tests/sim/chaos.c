@@ -4,7 +4,6 @@
  * configuration has fewer than three voters, and it is replaced before anything else changes. */
 #include "tests/sim/world.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -34,6 +33,9 @@ static uint64_t chaos_short_us(struct world *w) {
 static void chaos_crash(struct world *w) {
     static const int kinds[] = {COUNT_CRASH_BEFORE_STORE, COUNT_CRASH_BEFORE_SEND, COUNT_CRASH_AMID_SENDS};
     struct node *n = world_chance(w, 400) && world_leader(w) != NULL ? world_leader(w) : chaos_node(w);
+    for (uint32_t i = 0; i < w->node_count; i++) { /* it takes a moment only: meet it */
+        n = w->nodes[i].up && w->nodes[i].install_from != 0 && world_chance(w, 500) ? &w->nodes[i] : n;
+    }
     if (!n->up) {
         world_restart(w, n);
     } else if (world_chance(w, 600)) {
@@ -57,6 +59,7 @@ static void chaos_crash_all(struct world *w) {
 
 static void chaos_heal_network(struct world *w) {
     memset(w->cut, 0, sizeof w->cut);
+    memset(w->lag_us, 0, sizeof w->lag_us);
 }
 
 static void chaos_partition(struct world *w) {
@@ -118,7 +121,7 @@ static bool chaos_propose(struct world *w, struct node *leader, const struct raf
     return done;
 }
 
-static struct raft_member chaos_new_member(struct world *w, const char *name) {
+struct raft_member chaos_new_member(struct world *w, const char *name) {
     uint32_t i = world_add(w);
     struct raft_member m = {.id = w->nodes[i].id};
     if (name != NULL) {
@@ -289,12 +292,8 @@ static void chaos_wipe(struct world *w) {
     if (raft_members_find(s.members, n->id) == NULL) {
         return;
     }
-    if (n->up) {
-        world_crash(w, n);
-    }
-    world_trace(w, "node %" PRIu64 " is wiped", n->id);
-    w->counts[COUNT_WIPE]++;
-    n->wiped = true;
+    world_wipe(w, n);
+    world_later(w, chaos_short_us(w), EVENT_RESTART, n);
 }
 
 /* A node's disk is damaged, or an older copy of it is put back: as bad as losing it, so with the same restraint. */
@@ -317,8 +316,13 @@ static void chaos_disk(struct world *w) {
     if (n->up) {
         world_crash(w, n);
     }
-    if (n->old_kept && world_chance(w, 600)) {
+    uint64_t how = world_draw(w, 10);
+    if (n->old_kept && how < 5) {
         world_put_back(w, n);
+    } else if (how < 6) {
+        fault_misdirect(w, n);
+    } else if (how < 8) {
+        fault_lose_write(w, n);
     } else {
         world_flip(w, n);
     }
@@ -327,12 +331,7 @@ static void chaos_disk(struct world *w) {
 
 static void chaos_full_disk(struct world *w) {
     struct node *n = chaos_node(w);
-    uint64_t until_us = w->now_us + chaos_short_us(w);
-    n->disk_free_us = until_us > n->disk_free_us ? until_us : n->disk_free_us;
-    for (struct unit *u = n->units; u != NULL; u = u->next) {
-        u->done_us = u->done_us > n->disk_free_us ? u->done_us : n->disk_free_us;
-    }
-    world_later(w, n->disk_free_us - w->now_us, EVENT_STORED, n);
+    fault_stall(w, n, chaos_short_us(w));
     w->counts[COUNT_FULL_DISK]++;
 }
 
@@ -363,6 +362,28 @@ static void chaos_fsync_error(struct world *w) {
     }
 }
 
+static void chaos_rare(struct world *w) {
+    switch (world_draw(w, 5)) {
+    case 0:
+        fault_topology(w, (enum world_count)world_between(w, COUNT_RING, COUNT_BRIDGE));
+        break;
+    case 1:
+        fault_stuck_disk(w, chaos_node(w));
+        break;
+    case 2:
+        fault_clock_stop(w, chaos_node(w));
+        break;
+    case 3:
+        fault_lag(w, chaos_node(w));
+        break;
+    default:
+        if (world_chance(w, 300)) {
+            fault_pause_all(w);
+        }
+        break;
+    }
+}
+
 void chaos_act(struct world *w) {
     if (w->leases && world_chance(w, 600)) {
         chaos_lease(w);
@@ -375,7 +396,15 @@ void chaos_act(struct world *w) {
         chaos_change(w);
         return;
     }
-    switch (world_draw(w, 23)) {
+    if (w->wipes && world_chance(w, 150)) {
+        chaos_disk(w);
+        return;
+    }
+    switch (world_draw(w, 25)) {
+    case 23:
+    case 24:
+        chaos_rare(w);
+        break;
     case 21:
     case 22:
         chaos_lease(w);
@@ -451,6 +480,7 @@ void chaos_stop(struct world *w) {
         n->crash_armed = 0;
         n->slow_us = 0;
         n->paused_us = 0;
+        fault_clock_go(w, n);
         for (struct unit *u = n->units; u != NULL; u = u->next) { /* what a slow disk had in hand */
             u->done_us = w->now_us;
         }

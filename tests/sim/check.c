@@ -170,7 +170,6 @@ static void check_leader(struct world *w, const struct node *n, const struct raf
     if (!check_majorities(s->members, granted)) {
         world_fail(w, "L1: node %" PRIu64 " leads term %" PRIu64 " without the votes of a majority", n->id, s->term);
     }
-    check_no_lease(w, n, s->term);
     raft_index must_have = c->committed;
     while (must_have > 0 && c->commit_terms[must_have] >= s->term) {
         must_have--; /* committed by a later leader: this one won late and does not know it yet */
@@ -180,6 +179,7 @@ static void check_leader(struct world *w, const struct node *n, const struct raf
         world_fail(w, "L3: node %" PRIu64 " leads term %" PRIu64 " without the committed entry %" PRIu64, n->id, s->term,
                    must_have);
     }
+    check_no_lease(w, n, s->term);
 }
 
 /* DECISIONS 7: log time moves as real time does, but for one step of 60 s at most when the leader changes. */

@@ -11,7 +11,7 @@
 static const uint64_t MS = 1000;
 
 uint64_t world_clock_ms(const struct world *w, const struct node *n) {
-    int64_t us = (int64_t)w->now_us;
+    int64_t us = (int64_t)(n->clock_stopped_us > w->now_us ? n->clock_stopped_us : w->now_us);
     return (uint64_t)((n->clock_offset_us + us + us * n->drift_ppm / 1000000) / 1000);
 }
 
@@ -20,6 +20,9 @@ static int32_t node_draw_drift(struct world *w) {
 }
 
 void world_clock_rate(struct world *w, struct node *n) {
+    if (n->clock_stopped_us > w->now_us) {
+        return;
+    }
     int64_t us = (int64_t)w->now_us, before = us * n->drift_ppm / 1000000;
     n->drift_ppm = node_draw_drift(w);
     n->clock_offset_us += before - us * n->drift_ppm / 1000000;
@@ -152,6 +155,7 @@ static void node_lose(struct world *w, struct node *n, bool all) {
 void world_crash(struct world *w, struct node *n) {
     world_trace(w, "crash of %" PRIu64, n->id);
     w->counts[COUNT_CRASH]++;
+    w->counts[COUNT_CRASH_INSTALLING] += n->install_from != 0;
     node_lose(w, n, false);
 }
 
@@ -159,6 +163,16 @@ void world_fsync_error(struct world *w, struct node *n) {
     world_trace(w, "fsync error at %" PRIu64, n->id);
     w->counts[COUNT_FSYNC_ERROR]++;
     node_lose(w, n, true);
+}
+
+void world_wipe(struct world *w, struct node *n) {
+    if (n->up) {
+        world_crash(w, n);
+    }
+    world_trace(w, "node %" PRIu64 " is wiped", n->id);
+    w->counts[COUNT_WIPE]++;
+    disk_clear(&n->disk);
+    n->wiped = true; /* its id went with the directory: whoever starts there draws another (chaos_replace) */
 }
 
 void world_flip(struct world *w, struct node *n) {
@@ -490,7 +504,7 @@ void node_installed(struct world *w, struct node *n) {
     struct node *from = world_node(w, n->install_from);
     struct raft_input in = {.kind = RAFT_IN_SNAPSHOT_FAILED};
     n->install_from = 0;
-    if (from == NULL || !from->up || from->disk.base.index < n->install_point.index || world_chance(w, 100)) {
+    if (from == NULL || !from->up || from->disk.base.index != n->install_point.index || world_chance(w, 100)) {
         w->counts[COUNT_INSTALL_FAILED]++;
         (void)world_step(w, n, &in, NULL);
         return;

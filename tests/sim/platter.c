@@ -54,6 +54,9 @@ void disk_clear(struct disk *d) {
 
 bool disk_damaged(const struct disk *d) {
     uint8_t hash[DIGEST_BYTES];
+    if (d->applied > disk_last(d)) { /* the state stands for an entry that the log lacks */
+        return true;
+    }
     memcpy(hash, d->base.hash, sizeof hash);
     for (uint32_t i = 0; i < d->count; i++) {
         struct entry e = d->entries[i];

@@ -6,6 +6,7 @@
  *     sim --seed N --reduce                  leaves out deeds (faults, fates of messages, requests) until no single one can go, shows that run
  *     sim --hash, --recheck                  prints a hash over all that happened; runs 1 seed in 100 twice and compares
  *     sim --first                            stops at the first violation
+ *     sim --cover                            fails as well when some kind of fault did not occur
  *     sim --quiet                            a site of three with few clients and no faults: how fast is the simulator?
  *     sim --drift-ppm D ...                  clocks run wrong by up to D, either way; leases allow for 5000 */
 #include <inttypes.h>
@@ -74,6 +75,10 @@ struct world *sim_run(uint64_t seed, uint64_t until_us, bool trace, const struct
     if (deeds != NULL) {
         w->deeds = *deeds;
     }
+    if (w->scene != NULL) {
+        scene_play(w);
+        until_us = until_us > w->now_us ? until_us : w->now_us;
+    }
     bool short_of_calm = w->deeds.end_us > 0 && w->deeds.end_us < until_us;
     world_run_until(w, short_of_calm ? w->deeds.end_us : until_us);
     if (w->violation == NULL && !short_of_calm) {
@@ -93,13 +98,13 @@ static void on_abort(int signal_number) {
 
 static int usage(void) {
     fprintf(stderr, "usage: sim [--seed N] [--count K] [--minutes M | --hours H] [--drift-ppm D] [--trace] [--hash] [--recheck]\n"
-                    "           [--reduce] [--first] [--quiet]\n");
+                    "           [--reduce] [--first] [--quiet] [--cover]\n");
     return 2;
 }
 
 struct options {
     uint64_t seed, count, minutes, hours, drift_ppm;
-    bool trace, hash, recheck, reduce, first, quiet;
+    bool trace, hash, recheck, reduce, first, quiet, cover;
 };
 
 static bool options_read(struct options *o, int argc, char **argv) {
@@ -110,7 +115,7 @@ static bool options_read(struct options *o, int argc, char **argv) {
     } known[] = {{"--seed", &o->seed, NULL},   {"--count", &o->count, NULL},         {"--minutes", &o->minutes, NULL},
                  {"--hours", &o->hours, NULL}, {"--drift-ppm", &o->drift_ppm, NULL}, {"--trace", NULL, &o->trace},
                  {"--hash", NULL, &o->hash},   {"--recheck", NULL, &o->recheck},     {"--reduce", NULL, &o->reduce},
-                 {"--first", NULL, &o->first}, {"--quiet", NULL, &o->quiet}};
+                 {"--first", NULL, &o->first}, {"--quiet", NULL, &o->quiet},         {"--cover", NULL, &o->cover}};
     for (int i = 1; i < argc; i++) {
         size_t k = 0;
         while (k < sizeof known / sizeof known[0] && strcmp(argv[i], known[k].name) != 0) {
@@ -173,14 +178,12 @@ int main(int argc, char **argv) {
     }
     clock_gettime(CLOCK_MONOTONIC, &end);
     double seconds = (double)(end.tv_sec - begin.tv_sec) + (double)(end.tv_nsec - begin.tv_nsec) / 1e9;
-    for (uint32_t k = 0; k < COUNT_KINDS; k++) {
-        printf("  %-24s %12" PRIu64 "\n", world_count_names[k], totals[k]);
-    }
+    bool covered = cover_print(totals);
     printf("  %.0f virtual seconds in %.1f s: %.0f times as fast\n", (double)virtual_us / 1e6, seconds,
            (double)virtual_us / 1e6 / seconds);
     if (o.recheck) {
         printf("  %" PRIu64 " seeds run twice\n", rechecked);
     }
     printf("%" PRIu64 " seeds, %" PRIu64 " violations\n", o.count, violations);
-    return violations > 0;
+    return violations > 0 || (o.cover && !covered);
 }

@@ -104,7 +104,7 @@ static void message_fate(struct world *w, struct node *to, struct raft_message *
         copies++;
     }
     for (uint32_t i = 0; i < copies; i++) {
-        uint64_t delay_us = world_between(w, w->delay_us_min, w->delay_us_max);
+        uint64_t delay_us = world_between(w, w->delay_us_min, w->delay_us_max) + w->lag_us[to - w->nodes];
         if (world_chance(w, w->late_permille)) {
             w->counts[COUNT_REORDERED]++;
             delay_us += world_draw(w, 2000 * MS);

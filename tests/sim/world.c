@@ -8,53 +8,6 @@
 
 #include "include/grey/must.h"
 
-const char *const world_count_names[COUNT_KINDS] = {"crashes",
-                                                    "crashes before store",
-                                                    "crashes before send",
-                                                    "crashes amid sends",
-                                                    "restarts",
-                                                    "partitions",
-                                                    "one-way cuts",
-                                                    "pauses",
-                                                    "slow disks",
-                                                    "links down",
-                                                    "messages lost",
-                                                    "messages duplicated",
-                                                    "messages late",
-                                                    "transfers",
-                                                    "wiped nodes",
-                                                    "learners added",
-                                                    "promotions",
-                                                    "removals",
-                                                    "joint changes",
-                                                    "replacements",
-                                                    "compactions",
-                                                    "snapshots installed",
-                                                    "snapshots failed",
-                                                    "loads",
-                                                    "loads failed",
-                                                    "truncations",
-                                                    "witnesses rebased",
-                                                    "elections won",
-                                                    "quorums lost",
-                                                    "entries committed",
-                                                    "proposals acknowledged",
-                                                    "reads",
-                                                    "reads by lease",
-                                                    "reads failed",
-                                                    "frames corrupted",
-                                                    "payloads corrupted",
-                                                    "wall clock jumps",
-                                                    "clock rate changes",
-                                                    "clock jumps",
-                                                    "writes lost in crashes",
-                                                    "full disks",
-                                                    "fsync errors",
-                                                    "bits flipped on disk",
-                                                    "damages found at start",
-                                                    "older disks put back",
-                                                    "steps"};
-
 const char *const world_deed_names[DEED_KINDS] = {"steps of chaos", "planned falls", "fates of messages", "requests"};
 
 #define CALM_CLIENT_MS 50u /* in the calm: often enough that something is committed, and so seldom that whoever lags catches up */
@@ -258,7 +211,7 @@ static void world_handle(struct world *w, struct event *e) {
         bool wanted = world_deed_begin(w, DEED_CLIENT, &random);
         uint64_t pause_ms = w->calm ? CALM_CLIENT_MS : w->client_ms;
         world_later(w, world_between(w, 1, 2 * pause_ms) * MS, EVENT_CLIENT, NULL);
-        if (wanted) {
+        if (wanted && !w->hushed) {
             client_act(w);
         }
         world_deed_end(w, random);
@@ -280,11 +233,18 @@ static void world_handle(struct world *w, struct event *e) {
     }
 }
 
+bool world_run_one(struct world *w, uint64_t until_us) {
+    if (w->violation != NULL || w->heap_count == 0 || w->heap[0].at_us > until_us) {
+        return false;
+    }
+    struct event e = event_pop(w);
+    w->now_us = e.at_us;
+    world_handle(w, &e);
+    return true;
+}
+
 void world_run_until(struct world *w, uint64_t until_us) {
-    while (w->violation == NULL && w->heap_count > 0 && w->heap[0].at_us <= until_us) {
-        struct event e = event_pop(w);
-        w->now_us = e.at_us;
-        world_handle(w, &e);
+    while (world_run_one(w, until_us)) {
     }
     w->now_us = until_us;
 }
@@ -370,6 +330,11 @@ struct world *world_new(uint64_t seed, bool trace) {
     voters = w->leases ? 3 : voters;
     voters = voters < w->voters_min ? w->voters_min : voters;
     bool witness = voters == 3 && !w->wipes && world_chance(w, 500);
+    w->scene = world_quiet || world_long ? NULL : scene_of_seed(seed);
+    if (w->scene != NULL) {
+        voters = scene_prepare(w->scene, w);
+        witness = false;
+    }
     struct raft_members *members = world_alloc(1, sizeof *members);
     for (uint32_t i = 0; i < voters; i++) {
         struct raft_member m = {.id = w->nodes[world_add(w)].id, .voter = true, .witness = witness && i == 2};
@@ -383,7 +348,9 @@ struct world *world_new(uint64_t seed, bool trace) {
     }
     free(members);
     world_later(w, 1, EVENT_CLIENT, NULL);
-    world_later(w, 2000 * MS, EVENT_CHAOS, NULL);
+    if (w->scene == NULL) {
+        world_later(w, 2000 * MS, EVENT_CHAOS, NULL);
+    }
     return w;
 }
 

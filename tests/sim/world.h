@@ -58,10 +58,28 @@ enum world_count {
     COUNT_BIT_FLIPPED,
     COUNT_DAMAGE_FOUND,
     COUNT_OLD_DISK,
+    COUNT_RING,
+    COUNT_STAR,
+    COUNT_BRIDGE,
+    COUNT_LAG,
+    COUNT_PAUSE_ALL,
+    COUNT_CLOCK_STOP,
+    COUNT_STUCK_DISK,
+    COUNT_MISDIRECTED,
+    COUNT_LOST_WRITE,
+    COUNT_CRASH_INSTALLING,
+    COUNT_SCENE_TWO_MAJORITIES,
+    COUNT_SCENE_WIPED,
+    COUNT_SCENE_PROMOTED,
+    COUNT_SCENE_PARTIAL,
+    COUNT_SCENE_FIGURE_8,
+    COUNT_SCENE_AHEAD,
+    COUNT_SCENE_LEASE,
+    COUNT_SCENE_EXCHANGED,
+    COUNT_SCENE_INSTALLED,
     COUNT_STEPS,
     COUNT_KINDS
 };
-extern const char *const world_count_names[COUNT_KINDS];
 extern uint32_t
     world_drift_ppm; /* greatest drift of a clock; more than 5000 breaks what leases rest on: shows that it is noticed */
 
@@ -109,10 +127,10 @@ struct claim { /* a proposal or a read that waits */
 
 struct node {
     raft_id id;
-    bool up, wiped, witness;
-    bool quick;       /* when it falls next it starts again at once */
-    bool suspect;     /* a bit of its disk was changed */
-    bool rolled_back; /* an older copy of its disk was put back */
+    bool up, wiped, witness; /* wiped: its id has gone for good */
+    bool quick;              /* when it falls next it starts again at once */
+    bool suspect;            /* a bit of its disk was changed */
+    bool rolled_back;        /* an older copy of its disk was put back */
     bool old_kept;
     struct disk old; /* that copy */
     struct raft *raft;
@@ -129,6 +147,7 @@ struct node {
     uint64_t slow_us;     /* the disk is slow before */
     uint64_t disk_free_us;
     int64_t clock_offset_us, wall_offset_ms;
+    uint64_t clock_stopped_us; /* its clock stands until then */
     int32_t drift_ppm;
     int crash_armed; /* enum world_count of the crash, 0: none */
     raft_id install_from;
@@ -199,8 +218,10 @@ extern bool world_long;  /* faults and requests are spread over hours and days *
 
 struct world {
     uint64_t seed, random, now_us, order;
-    bool trace, calm; /* calm: no more faults */
-    bool corrupted;   /* the message in hand is */
+    bool trace, calm;          /* calm: no more faults */
+    bool corrupted;            /* the message in hand is */
+    bool hushed;               /* no client asks for anything */
+    const struct scene *scene; /* what is played before chaos begins; NULL: nothing */
     const char *violation;
     char violation_text[256];
     struct event *heap;
@@ -208,6 +229,7 @@ struct world {
     struct node nodes[WORLD_NODES_MAX];
     uint32_t node_count;
     bool cut[WORLD_NODES_MAX][WORLD_NODES_MAX]; /* from, to */
+    uint32_t lag_us[WORLD_NODES_MAX];           /* what goes there takes longer by so much */
     struct raft_config config;
     /* drawn per seed */
     uint32_t loss_permille, duplicate_permille, delay_us_min, delay_us_max, late_permille, corrupt_permille;
@@ -234,14 +256,16 @@ void world_trace(struct world *w, const char *format, ...) __attribute__((format
 
 struct world *world_new(uint64_t seed, bool trace);
 void world_free(struct world *w);
-void world_run_until(struct world *w, uint64_t until_us);             /* or until a violation */
-struct node *world_node(struct world *w, raft_id id);                 /* NULL: none */
+void world_run_until(struct world *w, uint64_t until_us); /* or until a violation */
+bool world_run_one(struct world *w, uint64_t until_us);   /* the next event, if it is not later; false: there was none */
+struct node *world_node(struct world *w, raft_id id);     /* NULL: none */
 uint64_t world_clock_ms(const struct world *w, const struct node *n); /* by its own clock */
 struct node *world_leader(struct world *w);                           /* the one of the highest term that believes so; NULL */
 uint32_t world_add(struct world *w);                                  /* a new node, empty and up; its number */
 void world_crash(struct world *w, struct node *n);
 void world_restart(struct world *w, struct node *n);
 void world_fsync_error(struct world *w, struct node *n); /* what was not durable is gone, and so is the process */
+void world_wipe(struct world *w, struct node *n);        /* its directory is gone; what starts there draws another id */
 void world_flip(struct world *w, struct node *n);        /* one bit of a stored entry, the node is down */
 void world_keep_disk(struct world *w, struct node *n);   /* a copy of it, as of now */
 void world_put_back(struct world *w, struct node *n);    /* the copy takes the place of the disk, the node is down */
@@ -264,11 +288,31 @@ struct world *sim_run(uint64_t seed, uint64_t until_us, bool trace, const struct
 /* reduce.c: prints the shortest run of that seed that still breaks a law: none of its deeds can go.  Returns 1, or 0 when none is broken. */
 int reduce_seed(uint64_t seed, uint64_t until_us);
 
+/* cover.c: what happened, by kind, and the cases of the fault catalogue that the kinds stand for */
+bool cover_print(const uint64_t counts[COUNT_KINDS]); /* false: some kind of fault did not occur */
+
+/* scenes*.c: what chance seldom meets, step by step.  A fifth of the seeds begins with one. */
+const struct scene *scene_of_seed(uint64_t seed);               /* NULL: none */
+uint32_t scene_prepare(const struct scene *s, struct world *w); /* what it wants of the world that is being made; how many voters */
+void scene_play(struct world *w);                               /* w->scene; faults are as drawn afterwards */
+
+/* faults.c: what goes wrong with the network, a disk or a clock beyond the simple cases of chaos.c */
+void fault_topology(struct world *w, enum world_count kind);    /* COUNT_RING, COUNT_STAR, COUNT_BRIDGE: the only links there are */
+void fault_lag(struct world *w, struct node *n);                /* what it is sent comes late */
+void fault_pause_all(struct world *w);                          /* a site without power for its processors: all clocks go on */
+void fault_clock_stop(struct world *w, struct node *n);         /* for some seconds; not when leases are in use */
+void fault_clock_go(struct world *w, struct node *n);           /* again, if it stands */
+void fault_stall(struct world *w, struct node *n, uint64_t us); /* its disk takes nothing for so long */
+void fault_stuck_disk(struct world *w, struct node *n);         /* a sync that takes up to a minute */
+void fault_misdirect(struct world *w, struct node *n);          /* an entry was written over another one, the node is down */
+void fault_lose_write(struct world *w, struct node *n); /* an entry that counted as durable was not written, the node is down */
+
 /* chaos.c */
 void chaos_act(struct world *w);
 void chaos_jump(struct world *w, struct node *n); /* its clock leaps forward, as after sleep, and its owner notices */
 void chaos_hurry(struct world *w);                /* changes the membership of a leader that has just begun */
 void chaos_stop(struct world *w);                 /* heals everything */
+struct raft_member chaos_new_member(struct world *w, const char *name); /* a new node, started; name NULL: its own */
 
 /* check.c: laws L1 to L6, L9 and L14 of the fault catalogue, as seen from outside */
 struct check *check_new(void);

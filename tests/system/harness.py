@@ -42,10 +42,11 @@ def owner_of_port(port):
 
 
 class Link:
-    """A TCP proxy in front of one gateway.  It can be cut for all, or for one process that dials through it."""
+    """A TCP proxy in front of one gateway.  It can be cut for all, or for one process that dials through it; and it can hold back what goes
+    one way, without a word, as a link does that lost one direction."""
 
     def __init__(self, target_port):
-        self.target_port, self.up, self.blocked, self.pairs = target_port, True, set(), []
+        self.target_port, self.up, self.blocked, self.held, self.pairs = target_port, True, set(), set(), []
         self.server = socket.socket()
         self.server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.server.bind(("127.0.0.1", 0))
@@ -70,15 +71,17 @@ class Link:
                 near.close()
                 continue
             self.pairs.append((near, far, owner))
-            for a, b in ((near, far), (far, near)):
-                threading.Thread(target=self.copy, args=(a, b), daemon=True).start()
+            for a, b, way in ((near, far, "in"), (far, near, "out")):
+                threading.Thread(target=self.copy, args=(a, b, owner, way), daemon=True).start()
 
-    def copy(self, a, b):
+    def copy(self, a, b, owner, way):
         try:
             while True:
                 data = a.recv(65536)
                 if not data:
                     break
+                while (owner, way) in self.held or (None, way) in self.held:
+                    time.sleep(0.02)
                 b.sendall(data)
         except OSError:
             pass
@@ -101,8 +104,12 @@ class Link:
             if owner is None or who == owner:
                 self.close(near, far)
 
+    def hold(self, way, owner=None):
+        """Keeps what goes "in" to the gateway or "out" of it, on the connections of one process or on all, until the link is mended."""
+        self.held.add((owner, way))
+
     def mend(self):
-        self.up, self.blocked = True, set()
+        self.up, self.blocked, self.held = True, set(), set()
 
 
 class Answer:
@@ -138,13 +145,15 @@ def wait_until(what, condition, seconds=60):
 
 
 class Site:
-    def __init__(self, nodes=3, core=True, tls=True, links=False, extra=""):
+    def __init__(self, nodes=3, core=True, tls=True, links=False, extra="", cores=1, postgres=False):
         self.dir = tempfile.mkdtemp(prefix="grey-test-")
         self.nodes, self.with_core, self.tls, self.extra = list(range(1, nodes + 1)), core, tls, extra
-        ports = free_ports(2 * nodes + 2)
+        ports = free_ports(2 * nodes + 1 + cores)
         self.http = {n: ports[2 * n - 2] for n in self.nodes}
         self.peer = {n: ports[2 * n - 1] for n in self.nodes}
-        self.broker_port, self.core_port = ports[-2:]
+        self.broker_port, self.core_ports = ports[2 * nodes], ports[2 * nodes + 1:]
+        self.core_port = self.core_ports[0]  # who is asked
+        self.postgres, self.store = postgres, None
         # With links every gateway is reached through a proxy of its own, which can be cut for a partition.
         self.links = {n: Link(self.peer[n]) for n in self.nodes} if links else {}
         self.processes, self.results, self.failed, self.finished = {}, [], False, False
@@ -203,10 +212,17 @@ class Site:
         assert binary, "mosquitto is not installed"
         self.spawn("broker", [binary, "-c", self.path("mosquitto.conf")])
 
-    def start_core(self):
-        self.spawn("core", [os.path.join(BUILD, "grey-core"), "--data-dir", self.path("core"), "--http-addr", "127.0.0.1:%d" % self.core_port,
-                            "--broker", "mqtts://localhost:%d" % self.broker_port, "--tls-ca", self.ca + "/ca.crt", "--tls-cert",
-                            self.ca + "/core.crt", "--tls-key", self.ca + "/core.key"])
+    def database(self, action):
+        """A PostgreSQL server for the cores: start, crash, resume, stop."""
+        return subprocess.run([os.path.join(ROOT, "tests/script/postgres.sh"), action, self.dir], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+    def start_core(self, number=1):
+        name = "core" if number == 1 else "core%d" % number
+        if self.postgres and self.store is None:
+            self.store = self.database("start")
+        self.spawn(name, [os.path.join(BUILD, "grey-core"), "--data-dir", self.path(name), "--http-addr", "127.0.0.1:%d" % self.core_ports[number - 1],
+                          "--broker", "mqtts://localhost:%d" % self.broker_port, "--tls-ca", self.ca + "/ca.crt", "--tls-cert",
+                          self.ca + "/core.crt", "--tls-key", self.ca + "/core.key"] + (["--store", self.store] if self.store else []))
 
     def start_node(self, n, bootstrap=None, under=()):
         seeds = ",".join("127.0.0.1:%d" % (self.links[m].port if self.links else self.peer[m]) for m in self.nodes if m != n)
@@ -219,7 +235,8 @@ class Site:
     def start(self):
         if self.with_core:
             self.start_broker()
-            self.start_core()
+            for number in range(1, len(self.core_ports) + 1):
+                self.start_core(number)
         for n in self.nodes:
             self.start_node(n)
         self.wait_whole()
@@ -237,7 +254,10 @@ class Site:
     def restart(self, name):
         if self.alive(name):
             self.kill(name)
-        {"broker": self.start_broker, "core": self.start_core}.get(name, lambda: self.start_node(int(name[4:])))()
+        if name.startswith("core"):
+            self.start_core(int(name[4:] or 1))
+        else:
+            {"broker": self.start_broker}.get(name, lambda: self.start_node(int(name[4:])))()
 
     def isolate(self, n):
         """Cuts gateway n off from the others, both ways; it and its API go on."""
@@ -245,6 +265,13 @@ class Site:
         for m in self.nodes:
             if m != n:
                 self.links[m].cut(self.processes["node%d" % n].pid)
+
+    def hold(self, n, sends):
+        """What gateway n sends to the others (or, sends=False, what they send to it) is held back; the connections stay."""
+        self.links[n].hold("out" if sends else "in")
+        for m in self.nodes:
+            if m != n:
+                self.links[m].hold("in" if sends else "out", self.processes["node%d" % n].pid)
 
     def heal(self):
         for link in self.links.values():
@@ -318,6 +345,8 @@ class Site:
                 p.send_signal(signal.SIGCONT)
                 p.kill()
                 p.wait()
+        if self.store is not None:
+            self.database("crash")
         if self.failed or not self.finished:
             print("# logs of this run are kept in %s" % self.dir)
             for name in sorted(self.processes):

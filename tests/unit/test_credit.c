@@ -30,18 +30,32 @@ static void the_room_is_shared(void **state) {
     for (int i = 0; i < 1000; i++) {
         char name[20];
         (void)snprintf(name, sizeof name, "site-%d", i);
-        credit_seen(&c, name, 50000);
-        credit_seen(&c, name, 50001);
+        credit_seen(&c, name, 50000, 8000, 8000);
+        credit_seen(&c, name, 50001, 8000, 0);
     }
     assert_in_range(credit_sites(&c), 880, 1000);
     assert_in_range(credit_grant(&c, 0, ROOM), CREDIT_BYTES_LEAST, 20000);
     assert_int_equal(credit_grant(&c, ROOM, ROOM), CREDIT_BYTES_LEAST);
     assert_int_equal(credit_grant(&c, SIZE_MAX, ROOM), CREDIT_BYTES_LEAST);
     for (int i = 0; i < 10; i++) {
-        credit_seen(&c, "one", 50000 + 10000u * (unsigned)(i + 1)); /* the others have gone */
+        credit_seen(&c, "one", 50000 + 10000u * (unsigned)(i + 1), 100, 100); /* the others have gone */
     }
     assert_int_equal(credit_sites(&c), 1);
     assert_int_equal(credit_grant(&c, ROOM / 2, ROOM), CREDIT_BYTES_FULL);
+}
+
+/* If this fails, events that were squeezed to a tenth fill ten times the memory that was meant for them. */
+static void what_swells_gets_less(void **state) {
+    (void)state;
+    struct credit c = {0};
+    for (int i = 0; i < 200; i++) {
+        credit_seen(&c, "one", 50000, 10000, 100000);
+    }
+    assert_in_range(credit_grant(&c, 0, ROOM), ROOM / 11, ROOM / 9);
+    for (int i = 0; i < 200; i++) {
+        credit_seen(&c, "one", 50000, 10000, 9000);
+    }
+    assert_int_equal(credit_grant(&c, 0, ROOM), CREDIT_BYTES_FULL);
 }
 
 #define SITES 1000u
@@ -69,7 +83,7 @@ static void a_slow_core_slows_the_sites(void **state) {
                  frames++) {
                 char name[20];
                 (void)snprintf(name, sizeof name, "site-%u", i);
-                credit_seen(&c, name, now_ms);
+                credit_seen(&c, name, now_ms, FRAME_BYTES, FRAME_BYTES);
                 sites[i].left -= FRAME_BYTES;
                 sites[i].on_way += FRAME_BYTES;
                 waiting += FRAME_BYTES;
@@ -95,6 +109,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(something_may_always_go),
         cmocka_unit_test(the_room_is_shared),
+        cmocka_unit_test(what_swells_gets_less),
         cmocka_unit_test(a_slow_core_slows_the_sites),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -31,8 +31,9 @@ static uint32_t idle_for(struct keepalive *k, uint64_t *now_ms, uint64_t duratio
         keepalive_end(k, *now_ms, true);
         lost++;
         *now_ms += mend_s * 1000ull;
+        interval_s = keepalive_ask_s(k, *now_ms);
         keepalive_begin(k, *now_ms);
-        interval_s = k->interval_s;
+        assert_int_equal(interval_s, k->interval_s); /* what CONNECT said is what is counted */
     }
     keepalive_end(k, *now_ms, false);
     return lost;

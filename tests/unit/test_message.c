@@ -126,6 +126,8 @@ static void headers_come_back(void **state) {
 
 static void others_come_back(void **state) {
     (void)state;
+    struct entry lost[] = {{.index = 1, .term = 2, .epoch = 2, .time_ms = -3, .kind = ENTRY_NOOP, .schema = 1},
+                           {.index = 2, .term = 2, .epoch = 2, .time_ms = 4, .kind = ENTRY_KV, .schema = 1}};
     struct message all[] = {
         {.kind = MESSAGE_HELLO,
          .u.hello = {.feature_level = 1,
@@ -154,6 +156,9 @@ static void others_come_back(void **state) {
         {.kind = MESSAGE_SNAPSHOT_CHUNK, .u.snapshot_chunk = {.index = 8, .offset = 9, .total_bytes = 10, .chunk = bytes_str("c")}},
         {.kind = MESSAGE_PAYLOAD_FETCH, .u.payload_fetch = {.from = 1, .to = 2, .bytes_max = 3}},
         {.kind = MESSAGE_PAYLOADS, .u.payloads = {.from = 1, .more = true}},
+        {.kind = MESSAGE_MEND_FETCH, .u.mend_fetch = {.from = 1, .to = 2, .anchor = 3, .anchor_term = 4, .bytes_max = 5}},
+        {.kind = MESSAGE_MEND_ROWS,
+         .u.mend_rows = {.from = 1, .to = 2, .anchor = 3, .certain = 4, .same = true, .entries = lost, .entry_count = 2}},
     };
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         struct builder b, again;

@@ -1043,6 +1043,36 @@ static void test_a_witness_is_never_ahead_of_all_gateways(void **context) {
     end(&f);
 }
 
+/* The same, where the gateway that has it was just made a voter and does not know: it does not ask for votes, and the leader lost it. */
+static void test_a_witness_is_never_ahead_of_those_who_know_that_they_vote(void **context) {
+    (void)context;
+    struct fixture f;
+    struct raft_members m = voters_and_witness();
+    m.at[1].voter = false;
+    struct raft_start start = {.members = &m};
+    f = (struct fixture){.now_ms = 1000, .config = config()};
+    f.raft = raft_new(&f.config, &start, f.now_ms);
+    assert_non_null(f.raft);
+    tick_after(&f, 500);
+    receive(&f, (struct raft_message){.kind = RAFT_PRE_VOTE_REPLY, .from = 3, .term = 1});
+    stored(&f);
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE_REPLY, .from = 3, .term = 1});
+    assert_int_equal(status(&f).role, RAFT_LEADER);
+    stored(&f);
+    acknowledge(&f, 2, 1);
+    acknowledge(&f, 3, 1);
+    assert_int_equal(propose(&f, "x"), E_OK); /* hangs on this gateway's disk */
+    acknowledge(&f, 2, 2);
+    assert_null(sent(&f, RAFT_APPEND, 3));
+    m.at[1].voter = true;
+    assert_int_equal(change(&f, &m), E_OK);
+    acknowledge(&f, 2, 2); /* not yet the entry that says so */
+    assert_null(sent(&f, RAFT_APPEND, 3));
+    acknowledge(&f, 2, 3);
+    assert_int_equal(sent(&f, RAFT_APPEND, 3)->message.entry_count, 2);
+    end(&f);
+}
+
 /* A witness that was away for a week gets no data to catch up: a point and the membership there. */
 static void test_a_witness_far_behind_gets_a_point(void **context) {
     (void)context;
@@ -1558,6 +1588,7 @@ int main(void) {
         cmocka_unit_test(test_a_witness_holds_headers_only),
         cmocka_unit_test(test_a_leader_commits_with_its_witness),
         cmocka_unit_test(test_a_witness_is_never_ahead_of_all_gateways),
+        cmocka_unit_test(test_a_witness_is_never_ahead_of_those_who_know_that_they_vote),
         cmocka_unit_test(test_a_witness_far_behind_gets_a_point),
         cmocka_unit_test(test_a_leader_gives_its_witness_a_point),
         cmocka_unit_test(test_one_change_at_a_time_and_not_before_the_first_commit),

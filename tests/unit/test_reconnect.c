@@ -141,6 +141,22 @@ static void a_dead_endpoint_is_asked_ever_more_rarely(void **state) {
     }
 }
 
+/* If this fails, all sites are without their core for minutes because its broker was restarted three times. */
+static void the_core_is_eager(void **state) {
+    (void)state;
+    struct site s;
+    site_init(&s, 2, 60000);
+    struct reconnect_options o = s.r.o;
+    o.longest_wait_ms = 5000;
+    s.manners[0] = s.manners[1] = REFUSES;
+    reconnect_init(&s.r, &o);
+    reconnect_start(&s.r, s.now_ms);
+    run_ms(&s, 3600000);
+    assert_in_range(s.tries[0] + s.tries[1], 3600 / 5, 3600 * 2);
+    s.manners[0] = GOOD;
+    assert_true(run_until_up(&s, 0, 11000));
+}
+
 /* If this fails, an operator who has mended the line waits up to a quarter of an hour for the proof. */
 static void hurry_tries_now(void **state) {
     (void)state;
@@ -394,6 +410,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_first_try_is_at_once),
         cmocka_unit_test(a_dead_endpoint_is_asked_ever_more_rarely),
+        cmocka_unit_test(the_core_is_eager),
         cmocka_unit_test(hurry_tries_now),
         cmocka_unit_test(another_endpoint_is_tried_next),
         cmocka_unit_test(silence_is_found_at_each_stage),

@@ -45,6 +45,9 @@ static void make_source(struct disk *d, bool self_contained, struct sitelog_snap
     for (uint64_t i = 0; i < 3000; i++) {
         put_row(d, TABLE_KV, i, "a key with a value that is not short", 0);
     }
+    for (uint64_t i = 0; i < 400; i++) {
+        put_row(d, TABLE_DEDUP, i, "an id that was seen", 0);
+    }
     put_row(d, TABLE_META, 1, "meta", 0);
     put_row(d, TABLE_SEGMENT, 1, "segment", 0);
     assert_int_equal(flush(d, NULL, members, 3), E_OK);
@@ -97,6 +100,17 @@ static void fetch_payloads(struct disk *from, struct disk *to, const struct raft
     }
 }
 
+static void count_rows(struct sitelog_read *job, void *context) {
+    *(size_t *)context = sitelog_row_count(job->rows);
+}
+
+static size_t rows_of(struct disk *d, enum table_id id) {
+    size_t count = 0;
+    struct sitelog_read scan = {.kind = SITELOG_SCAN, .table = id, .rows_max = 10000};
+    assert_int_equal(read_job(d, &scan, count_rows, &count), E_OK);
+    return count;
+}
+
 static void check_target(struct disk *d, const struct sitelog_snapshot_info *info) {
     assert_int_equal(d->start.raft.base.index, 1500);
     assert_memory_equal(d->start.raft.base.hash, info->point.hash, DIGEST_BYTES);
@@ -106,6 +120,9 @@ static void check_target(struct disk *d, const struct sitelog_snapshot_info *inf
     uint8_t key[8];
     bytes_put_be64(key, 1);
     assert_int_equal(table_get(d->table, TABLE_SEGMENT, bytes_of(key, 8), &value), TABLE_FOUND);
+    assert_int_equal(rows_of(d, TABLE_KV), 3000);
+    assert_int_equal(rows_of(d, TABLE_OUTBOX), 150);
+    assert_int_equal(rows_of(d, TABLE_DEDUP), 400); /* without them a client's repeat would be done twice (FAULTS 2b, 38) */
     for (raft_index i = 10; i <= 1500; i += 10) {
         assert_true(has_payload(d, i));
     }

@@ -11,15 +11,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <cmocka.h>
-
-#include "core/store.h"
+#include "core/store_answers.h"
 #include "federation/record.h"
 #include "platform/json.h"
+#include "tests/unit/postgres_rig.h"
 
 #define INCARNATION 0x1234567890abcdefull
 
-static char dir[] = "/tmp/grey-store-XXXXXX", where[64];
+static char dir[] = "/tmp/grey-store-XXXXXX", where[300];
+static bool shared;
 
 static int set_up(void **state) {
     (void)state;
@@ -36,9 +36,26 @@ static int tear_down(void **state) {
     return system(command);
 }
 
+static int set_up_postgres(void **state) {
+    (void)state;
+    postgres_database(where, sizeof where);
+    return 0;
+}
+
+static int share(void **state) {
+    (void)state;
+    shared = true;
+    return 0;
+}
+
+static int share_postgres(void **state) {
+    shared = true;
+    return postgres_start(state);
+}
+
 static struct store *open_store(void) {
     struct fault f = {0};
-    struct store *s = store_open(where, &f);
+    struct store *s = store_open(where, &(struct store_options){.shared = shared}, &f);
     if (s == NULL) {
         fail_msg("%s", f.text);
     }
@@ -63,6 +80,8 @@ static void hello(struct store *s, grey_epoch epoch, grey_seq next, grey_seq ack
 }
 
 /* Events from..to of the data channel, each with its number as data; gap: of these, those that were evicted (0: none). */
+static int64_t send_ms = 2000;
+
 static struct store_taken send(struct store *s, grey_epoch epoch, grey_seq from, grey_seq to, grey_seq gap_from, grey_seq gap_to,
                                enum grey_error expected) {
     static struct sync_item items[SYNC_ITEMS_MAX];
@@ -100,7 +119,7 @@ static struct store_taken send(struct store *s, grey_epoch epoch, grey_seq from,
     }
     struct store_taken taken;
     assert_int_equal(store_begin(s, &f), E_OK);
-    assert_int_equal(store_events(s, "plant", &e, 2000, &taken, &f), expected);
+    assert_int_equal(store_events(s, "plant", &e, send_ms, &taken, &f), expected);
     assert_int_equal(store_commit(s, &f), E_OK);
     builder_free(&b);
     return taken;
@@ -113,7 +132,7 @@ static json_t *ask(struct store *s, bool gaps, int channel, const char *after, u
     struct store_query q = {.channel = channel, .after = after, .limit = limit};
     builder_init(&b, 100000000);
     json_writer_init(&w, &b);
-    assert_int_equal(gaps ? store_list_gaps(s, "plant", &q, &w, &f) : store_list_events(s, "plant", &q, &w, &f), expected);
+    assert_int_equal(gaps ? store_answers_gaps(s, "plant", &q, &w, &f) : store_answers_events(s, "plant", &q, &w, &f), expected);
     json_t *answer = expected == E_OK ? json_read(builder_bytes(&b), &f) : NULL;
     if (expected == E_OK && answer == NULL) {
         fail_msg("%s: %.*s", f.text, (int)(b.size < 200 ? b.size : 200), b.data);
@@ -214,6 +233,7 @@ static void a_rebuilt_site_goes_on_with_its_numbers(void **state) {
         h.channels[i].next_seq = 120;
         h.channels[i].former_next = i == CHANNEL_DATA ? 81 : 50;
     }
+    assert_int_equal(store_begin(s, &f), E_OK);
     assert_int_equal(store_hello(s, "plant", &h, 1000, at, &rolled_back, &f), E_OK);
     assert_true(at[CHANNEL_DATA] == 60 && at[CHANNEL_EVENTS] == 0 && !rolled_back);
     /* the backup knew 40: 41..60 were lost with the disks and are given anew */
@@ -222,6 +242,7 @@ static void a_rebuilt_site_goes_on_with_its_numbers(void **state) {
     h.channels[CHANNEL_DATA].former_next = 41;
     assert_int_equal(store_hello(s, "plant", &h, 1000, at, &rolled_back, &f), E_OK);
     assert_true(at[CHANNEL_DATA] == 40 && !rolled_back);
+    assert_int_equal(store_commit(s, &f), E_OK);
     store_close(s);
 }
 
@@ -379,6 +400,7 @@ static void sites_are_listed(void **state) {
     (void)state;
     struct store *s = open_store();
     struct fault f = {0};
+    assert_int_equal(store_begin(s, &f), E_OK);
     for (int i = 0; i < 700; i++) {
         char name[32];
         grey_seq at[CHANNEL_COUNT];
@@ -386,17 +408,18 @@ static void sites_are_listed(void **state) {
         struct sync_hello h = {.incarnation = (uint64_t)i + 1, .epoch = 2, .node = bytes_str(i % 2 == 0 ? "a" : "b")};
         h.channels[0].next_seq = h.channels[1].next_seq = h.channels[2].next_seq = 10;
         (void)snprintf(name, sizeof name, "site-%03d", i);
-        assert_int_equal(store_begin(s, &f), E_OK);
         assert_int_equal(store_hello(s, name, &h, 1000, at, &rolled_back, &f), E_OK);
         h.node = bytes_str("c");
         assert_int_equal(store_hello(s, name, &h, 2000, at, &rolled_back, &f), E_OK);
-        assert_int_equal(store_commit(s, &f), E_OK);
     }
+    assert_int_equal(store_commit(s, &f), E_OK);
     static struct store_stand stands[256];
     char after[80] = "";
     size_t count, all = 0;
+    int64_t now_ms = 50000;
+    assert_int_equal(store_begin(s, &f), E_OK);
     do {
-        assert_int_equal(store_stands(s, after, stands, 256, &count, &f), E_OK);
+        assert_int_equal(store_stands(s, after, now_ms, stands, 256, &count, &f), E_OK);
         for (size_t i = 0; i < count; i++) {
             assert_int_equal(stands[i].at.incarnation, all + i + 1);
             assert_int_equal(stands[i].at.epoch, 2);
@@ -405,11 +428,21 @@ static void sites_are_listed(void **state) {
         (void)snprintf(after, sizeof after, "%s", count > 0 ? stands[count - 1].site.text : "");
     } while (count == 256);
     assert_int_equal(all, 700);
+    assert_int_equal(store_commit(s, &f), E_OK);
+    /* asked once by one core; after a while again */
+    assert_int_equal(store_begin(s, &f), E_OK);
+    assert_int_equal(store_stands(s, "", now_ms + STORE_ASK_ALL_MS - 1, stands, 256, &count, &f), E_OK);
+    assert_int_equal(count, 0);
+    assert_int_equal(store_stands(s, "", now_ms + STORE_ASK_ALL_MS, stands, 256, &count, &f), E_OK);
+    assert_int_equal(count, 256);
+    assert_int_equal(store_stands(s, "", 10000, stands, 256, &count, &f), E_OK); /* the clock was set back since */
+    assert_int_equal(count, shared ? 0 : 256);                                   /* heard 8 s ago */
+    assert_int_equal(store_commit(s, &f), E_OK);
     struct builder b;
     struct json_writer w;
     builder_init(&b, 1000000);
     json_writer_init(&w, &b);
-    assert_int_equal(store_site(s, "site-007", &w, &f), E_OK);
+    assert_int_equal(store_answers_site(s, "site-007", &w, &f), E_OK);
     json_t *site = json_read(builder_bytes(&b), &f);
     assert_string_equal(json_string_value(json_object_get(site, "node")), "c");
     assert_int_equal(json_array_size(json_object_get(site, "nodes")), 2);
@@ -417,7 +450,7 @@ static void sites_are_listed(void **state) {
     json_decref(site);
     builder_reset(&b);
     json_writer_init(&w, &b);
-    assert_int_equal(store_site(s, "nobody", &w, &f), E_NOT_FOUND);
+    assert_int_equal(store_answers_site(s, "nobody", &w, &f), E_NOT_FOUND);
     builder_free(&b);
     store_close(s);
 }
@@ -478,27 +511,295 @@ static void what_was_acknowledged_survives_a_kill(void **state) {
     store_close(s);
 }
 
+/* --- frames that come out of order -------------------------------------------------------------------------------------------------------------- */
+
+static void all_there(struct store *s, json_int_t last) {
+    char after[80] = "";
+    json_int_t expected = 1;
+    for (size_t count = 1; count > 0;) {
+        json_t *answer = ask(s, false, CHANNEL_DATA, after, 1000, E_OK);
+        count = json_array_size(json_object_get(answer, "events"));
+        for (size_t i = 0; i < count; i++) {
+            assert_int_equal(seq_of(answer, "events", i), expected++);
+        }
+        (void)snprintf(after, sizeof after, "%s", json_string_value(json_object_get(answer, "next")));
+        json_decref(answer);
+    }
+    assert_int_equal(expected, last + 1);
+}
+
+static void frames_of_several_cores_come_into_order(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    grey_seq at[CHANNEL_COUNT];
+    hello(s, 1, 1000000, 0, at, E_OK);
+    srand(7);
+    grey_seq begin = 1;
+    for (int round = 0; round < 20; round++) { /* windows of 20 frames of 1 to 9 events, in any order, some twice */
+        grey_seq from[20], to[20], next = begin;
+        for (int i = 0; i < 20; i++) {
+            from[i] = next;
+            to[i] = next + (grey_seq)(rand() % 9);
+            next = to[i] + 1;
+        }
+        for (int i = 19; i > 0; i--) {
+            int k = rand() % (i + 1);
+            grey_seq f = from[i], l = to[i];
+            from[i] = from[k], to[i] = to[k];
+            from[k] = f, to[k] = l;
+        }
+        uint32_t fresh = 0;
+        grey_seq position = 0;
+        for (int i = 0; i < 20; i++) {
+            struct store_taken t = send(s, 1, from[i], to[i], 0, 0, E_OK);
+            assert_int_equal(t.kept_ahead, shared && t.beyond_hole);
+            assert_true(t.position >= position);
+            assert_true(t.beyond_hole || t.position >= to[i]);
+            fresh += t.fresh;
+            position = t.position;
+            if (rand() % 4 == 0) {
+                fresh += send(s, 1, from[i], to[i], 0, 0, E_OK).fresh;
+            }
+        }
+        if (!shared) { /* one core: what lies beyond a hole is sent again */
+            fresh += send(s, 1, position + 1, next - 1, 0, 0, E_OK).fresh;
+        }
+        assert_int_equal(fresh, next - begin);
+        begin = next;
+        all_there(s, (json_int_t)begin - 1);
+    }
+    store_close(s);
+}
+
+/* Two framings of the same numbers: each number is taken once, from whichever frame closes the hole first. */
+static void overlapping_frames_do_not_count_twice(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    grey_seq at[CHANNEL_COUNT];
+    hello(s, 1, 100, 0, at, E_OK);
+    (void)send(s, 1, 11, 20, 0, 0, E_OK);
+    (void)send(s, 1, 15, 30, 15, 18, E_OK); /* of another session: the site has evicted 15..18 meanwhile */
+    (void)send(s, 1, 11, 13, 0, 0, E_OK);
+    struct store_taken t = send(s, 1, 1, 10, 0, 0, E_OK);
+    assert_int_equal(t.position, shared ? 30 : 10);
+    if (shared) {
+        assert_int_equal(t.fresh, 30);
+        all_there(s, 30);
+        json_t *gaps = ask(s, true, -1, "", 10, E_OK);
+        assert_int_equal(json_array_size(json_object_get(gaps, "gaps")), 0);
+        json_decref(gaps);
+    }
+    store_close(s);
+}
+
+static void a_hole_that_stays_is_asked_for_once(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    struct store *other = shared && strncmp(where, "sqlite:", 7) != 0 ? open_store() : s; /* two cores, where there can be */
+    grey_seq at[CHANNEL_COUNT];
+    hello(s, 1, 100000, 0, at, E_OK);
+    uint32_t asked = 0, kept = 0;
+    send_ms = 100000;
+    for (grey_seq i = 0; i < STORE_AHEAD_FRAMES + 20; i++) { /* the frame 1..10 is lost; the others arrive within a second */
+        struct store_taken t = send(i % 2 == 0 ? s : other, 1, 11 + 10 * i, 20 + 10 * i, 0, 0, E_OK);
+        assert_true(t.beyond_hole && t.position == 0 && t.fresh == 0);
+        asked += t.ask_again;
+        kept += t.kept_ahead;
+        send_ms += 10;
+    }
+    assert_int_equal(kept, shared ? STORE_AHEAD_FRAMES : 0); /* the rest is more than is kept: dropped, and the site asked */
+    assert_int_equal(asked, 1);
+    send_ms += STORE_ASK_MS;
+    assert_true(send(s, 1, 2001, 2010, 0, 0, E_OK).ask_again);
+    assert_false(send(other, 1, 2001, 2010, 0, 0, E_OK).ask_again);
+    hello(other, 1, 100000, 0, at, E_OK); /* the site begins anew from the position */
+    assert_int_equal(at[CHANNEL_DATA], 0);
+    struct store_taken t = send(s, 1, 1, 10, 0, 0, E_OK);
+    assert_true(t.position == 10 && t.fresh == 10); /* nothing of what was kept is left */
+    /* few frames, but none closes the hole: asked when it has been there for a while */
+    asked = 0;
+    send_ms += 100000;
+    for (int64_t ms = 0; ms <= STORE_HOLE_MS; ms += 500, send_ms += 500) {
+        asked += send(s, 1, 21 + (grey_seq)ms, 22 + (grey_seq)ms, 0, 0, E_OK).ask_again;
+        assert_int_equal(asked, ms >= STORE_HOLE_MS || !shared);
+    }
+    send_ms = 2000;
+    if (other != s) {
+        store_close(other);
+    }
+    store_close(s);
+}
+
+/* The frames of a window were sent, one of them is lost, and no other will come: the core asks all the same. */
+static void a_hole_is_looked_for_again(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    struct fault f = {0};
+    struct store_taken taken, t;
+    uint32_t wait_ms = 0;
+    grey_seq at[CHANNEL_COUNT];
+    struct store_hole hole = {.site = "plant", .incarnation = INCARNATION, .epoch = 1, .channel = CHANNEL_DATA};
+    struct step {
+        int64_t after_ms;
+        uint32_t wait_ms;
+        bool asks;
+    } steps[] = {{1500, 500, false}, {STORE_HOLE_MS, STORE_ASK_MS, true}, {STORE_HOLE_MS + 100, STORE_ASK_MS, false}};
+    hello(s, 1, 1000, 0, at, E_OK);
+    send_ms = 500000;
+    t = send(s, 1, 11, 20, 0, 0, E_OK);
+    assert_int_equal(t.first_ahead, shared);
+    t = send(s, 1, 31, 40, 0, 0, E_OK);
+    assert_false(t.first_ahead);
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0] && shared; i++) {
+        assert_int_equal(store_begin(s, &f), E_OK);
+        assert_int_equal(store_hole(s, &hole, send_ms + steps[i].after_ms, &taken, &wait_ms, &f), E_OK);
+        assert_int_equal(store_commit(s, &f), E_OK);
+        assert_int_equal(wait_ms, steps[i].wait_ms);
+        assert_int_equal(taken.ask_again, steps[i].asks);
+        assert_int_equal(taken.position, 0);
+    }
+    (void)send(s, 1, 1, 10, 0, 0, E_OK);
+    (void)send(s, 1, 21, 30, 0, 0, E_OK); /* closed */
+    assert_int_equal(store_begin(s, &f), E_OK);
+    assert_int_equal(store_hole(s, &hole, send_ms + 10000, &taken, &wait_ms, &f), E_OK);
+    assert_true(wait_ms == 0 && !taken.ask_again);
+    hole.epoch = 0;
+    assert_int_equal(store_hole(s, &hole, send_ms + 10000, &taken, &wait_ms, &f), E_STALE_MEMBER);
+    assert_int_equal(store_commit(s, &f), E_OK);
+    send_ms = 2000;
+    store_close(s);
+}
+
+static void large_frames_ahead_are_bounded(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    grey_seq at[CHANNEL_COUNT];
+    hello(s, 1, 100, 0, at, E_OK);
+    char *data = mem_new(1, LIMIT_EVENT_BYTES);
+    memset(data, 'x', LIMIT_EVENT_BYTES);
+    uint64_t kept = 0;
+    for (grey_seq seq = 2; seq <= STORE_AHEAD_FRAMES / 2; seq++) {
+        struct fault f = {0};
+        struct store_taken taken;
+        struct sync_item item = {.seq = seq, .index = 1, .record = bytes_of(data, LIMIT_EVENT_BYTES)};
+        struct sync_events e = {
+            .incarnation = INCARNATION, .epoch = 1, .channel = 1, .from_seq = seq, .to_seq = seq, .items = &item, .item_count = 1};
+        assert_int_equal(store_begin(s, &f), E_OK);
+        assert_int_equal(store_events(s, "plant", &e, 1, &taken, &f), E_OK);
+        assert_int_equal(store_commit(s, &f), E_OK);
+        kept += taken.kept_ahead ? LIMIT_EVENT_BYTES : 0;
+    }
+    mem_free(data);
+    assert_true(kept <= STORE_AHEAD_BYTES && (!shared || kept > STORE_AHEAD_BYTES - 2 * LIMIT_EVENT_BYTES));
+    store_close(s);
+}
+
+/* The answer to a commit is lost with the connection: the same is done again, and changes nothing. */
+static void done_again_changes_nothing(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    grey_seq at[CHANNEL_COUNT];
+    for (int times = 0; times < 2; times++) {
+        hello(s, 3, 100, 5, at, E_OK);
+        assert_int_equal(at[CHANNEL_DATA], times == 0 ? 5 : 40);
+        struct store_taken t = send(s, 3, 6, 40, 10, 12, E_OK);
+        assert_true(t.position == 40 && t.fresh == (times == 0 ? 32 : 0));
+    }
+    json_t *gaps = ask(s, true, CHANNEL_DATA, "", 10, E_OK), *events = ask(s, false, CHANNEL_DATA, "", 100, E_OK);
+    assert_int_equal(json_array_size(json_object_get(gaps, "gaps")), 2); /* core-restored 1..5, evicted 10..12 */
+    assert_int_equal(json_array_size(json_object_get(events, "events")), 32);
+    json_decref(gaps);
+    json_decref(events);
+    store_close(s);
+}
+
+static void what_was_not_committed_is_gone(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    grey_seq at[CHANNEL_COUNT];
+    bool rolled_back;
+    struct fault f = {0};
+    struct sync_hello h = {.incarnation = INCARNATION, .epoch = 9, .feature_level = 1, .node = bytes_str("2")};
+    h.channels[0].next_seq = h.channels[1].next_seq = h.channels[2].next_seq = 100;
+    hello(s, 1, 100, 0, at, E_OK);
+    assert_int_equal(store_begin(s, &f), E_OK);
+    assert_int_equal(store_hello(s, "plant", &h, 1000, at, &rolled_back, &f), E_OK);
+    store_rollback(s);
+    assert_int_equal(send(s, 1, 1, 10, 0, 0, E_OK).position, 10); /* of epoch 9 nobody has heard */
+    store_rollback(s);                                            /* harmless */
+    store_close(s);
+}
+
 static void other_stores_are_refused_with_a_sentence(void **state) {
     (void)state;
     struct fault f = {0};
-    assert_null(store_open("postgresql://db/grey", &f));
+    struct store_options alone = {0};
+    assert_null(store_open("oracle://db/grey", &alone, &f));
     assert_true(f.code == E_USAGE && strstr(f.text, "sqlite:PATH") != NULL);
-    assert_null(store_open("sqlite:/nowhere/at/all.db", &f));
+    assert_null(store_open("sqlite:/nowhere/at/all.db", &alone, &f));
+    assert_null(store_open("postgresql://127.0.0.1:1/grey?password=secret", &alone, &f));
+    assert_true(f.code == E_CONNECT && strstr(f.text, "secret") == NULL);
+    assert_true(store_is_postgres("postgres://db/grey") && !store_is_postgres("sqlite:postgres://"));
+}
+
+static void a_store_of_another_version_is_refused(void **state) {
+    (void)state;
+    struct fault f = {0};
+    store_close(open_store());
+    struct pg *p = pg_open(where, "", &f);
+    assert_non_null(p);
+    assert_int_equal(pg_exec(p, "UPDATE meta SET format = 99", &f), E_OK);
+    pg_close(p);
+    assert_null(store_open(where, &(struct store_options){.shared = true}, &f));
+    assert_true(f.code == E_DISK_VERSION && strstr(f.text, "99") != NULL);
+}
+
+/* Cores that start together on an empty database make its tables once. */
+static void cores_may_start_together(void **state) {
+    (void)state;
+    pid_t children[4];
+    for (int i = 0; i < 4; i++) {
+        children[i] = fork();
+        if (children[i] == 0) {
+            struct fault f = {0};
+            struct store *s = store_open(where, &(struct store_options){.shared = true}, &f);
+            store_close(s);
+            _exit(s == NULL);
+        }
+    }
+    for (int i = 0; i < 4; i++) {
+        int status = -1;
+        assert_int_equal(waitpid(children[i], &status, 0), children[i]);
+        assert_int_equal(status, 0);
+    }
 }
 
 int main(void) {
-#define ON_DISK(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
-    const struct CMUnitTest tests[] = {
-        ON_DISK(each_number_once),
-        ON_DISK(a_former_leader_is_not_heard),
-        ON_DISK(a_restored_core_reports_what_it_misses),
-        ON_DISK(a_rebuilt_site_goes_on_with_its_numbers),
-        ON_DISK(lists_are_walked_by_cursor),
-        ON_DISK(data_cannot_break_the_answer),
-        ON_DISK(large_events_make_short_pages),
-        ON_DISK(sites_are_listed),
-        ON_DISK(what_was_acknowledged_survives_a_kill),
-        cmocka_unit_test(other_stores_are_refused_with_a_sentence),
+#define SAME_ON(up, down)                                                                                                          \
+    cmocka_unit_test_setup_teardown(each_number_once, up, down),                                                                   \
+        cmocka_unit_test_setup_teardown(a_former_leader_is_not_heard, up, down),                                                   \
+        cmocka_unit_test_setup_teardown(a_restored_core_reports_what_it_misses, up, down),                                         \
+        cmocka_unit_test_setup_teardown(a_rebuilt_site_goes_on_with_its_numbers, up, down),                                        \
+        cmocka_unit_test_setup_teardown(lists_are_walked_by_cursor, up, down),                                                     \
+        cmocka_unit_test_setup_teardown(data_cannot_break_the_answer, up, down),                                                   \
+        cmocka_unit_test_setup_teardown(large_events_make_short_pages, up, down),                                                  \
+        cmocka_unit_test_setup_teardown(sites_are_listed, up, down),                                                               \
+        cmocka_unit_test_setup_teardown(frames_of_several_cores_come_into_order, up, down),                                        \
+        cmocka_unit_test_setup_teardown(overlapping_frames_do_not_count_twice, up, down),                                          \
+        cmocka_unit_test_setup_teardown(a_hole_that_stays_is_asked_for_once, up, down),                                            \
+        cmocka_unit_test_setup_teardown(a_hole_is_looked_for_again, up, down),                                                     \
+        cmocka_unit_test_setup_teardown(large_frames_ahead_are_bounded, up, down),                                                 \
+        cmocka_unit_test_setup_teardown(done_again_changes_nothing, up, down),                                                     \
+        cmocka_unit_test_setup_teardown(what_was_not_committed_is_gone, up, down),                                                 \
+        cmocka_unit_test_setup_teardown(what_was_acknowledged_survives_a_kill, up, down)
+    const struct CMUnitTest on_sqlite[] = {SAME_ON(set_up, tear_down), cmocka_unit_test(other_stores_are_refused_with_a_sentence)};
+    const struct CMUnitTest on_postgres[] = {
+        SAME_ON(set_up_postgres, NULL),
+        cmocka_unit_test_setup(a_store_of_another_version_is_refused, set_up_postgres),
+        cmocka_unit_test_setup(cores_may_start_together, set_up_postgres),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("sqlite", on_sqlite, NULL, NULL);
+    failed += cmocka_run_group_tests_name("sqlite, frames out of order", on_sqlite, share, NULL);
+    failed += cmocka_run_group_tests_name("postgresql", on_postgres, share_postgres, postgres_stop);
+    return failed;
 }

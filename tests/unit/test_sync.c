@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -223,6 +224,40 @@ static void numbers_have_bounds(void **state) {
     builder_free(&b);
 }
 
+/* Several cores: what follows a hello goes to the one that answered.  Its word becomes part of a topic, so nothing else may pass. */
+static void a_route_leads_to_one_core(void **state) {
+    (void)state;
+    static const uint8_t bytes[] = {0x84, 0x18, 83, 7, 3, 0x63, '0', 'a', 'f'};
+    struct sync_route r = {.incarnation = 7, .epoch = 3, .route = "0af"}, back;
+    char topic[TOPIC_BYTES_MAX];
+    struct grey_name site;
+    enum event_channel c;
+    struct builder b;
+    builder_init(&b, 1000);
+    sync_put_route(&b, &r);
+    assert_int_equal(b.size, sizeof bytes);
+    assert_memory_equal(b.data, bytes, sizeof bytes);
+    assert_int_equal(sync_get_route(bytes_of(bytes, sizeof bytes), &back), E_OK);
+    assert_true(back.incarnation == 7 && back.epoch == 3 && strcmp(back.route, "0af") == 0);
+    for (size_t size = 0; size < sizeof bytes; size++) {
+        assert_int_not_equal(sync_get_route(bytes_of(bytes, size), &back), E_OK);
+    }
+    static const char *const bad[] = {"", "+", "#", "a/b", "A", "a b"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        builder_reset(&b);
+        (void)snprintf(r.route, sizeof r.route, "%s", bad[i]);
+        sync_put_route(&b, &r);
+        assert_int_equal(sync_get_route(builder_bytes(&b), &back), E_BAD_MESSAGE);
+    }
+    builder_free(&b);
+    sync_topic_routed(topic, "plant", CHANNEL_DATA, "");
+    assert_string_equal(topic, "grey/v2/plant/up/data");
+    sync_topic_routed(topic, "plant", CHANNEL_EVENTS, "0af");
+    assert_string_equal(topic, "grey/v2/plant/up/events/0af");
+    assert_true(sync_topic_parse(topic, true, &site, &c) && c == CHANNEL_EVENTS && strcmp(site.text, "plant") == 0);
+    assert_false(sync_topic_parse("grey/v2/plant/down/events/0af", false, &site, &c));
+}
+
 static void topics_name_site_and_channel(void **state) {
     (void)state;
     char topic[TOPIC_BYTES_MAX], name[LIMIT_NAME_BYTES + 1];
@@ -241,7 +276,12 @@ static void topics_name_site_and_channel(void **state) {
                                       "grey/v2/a",
                                       "grey/v2//up/data",
                                       "grey/v2/a/up/",
-                                      "grey/v2/a/up/data/x",
+                                      "grey/v2/a/up/data/",
+                                      "grey/v2/a/up/data/x/y",
+                                      "grey/v2/a/up/data/X",
+                                      "grey/v2/a/up/data/#",
+                                      "grey/v2/a/up/data/12345678901234567",
+                                      "grey/v2/a/up/dataX",
                                       "grey/v2/a/up/Data",
                                       "grey/v2/a b/up/data",
                                       "grey/v3/a/up/data",
@@ -293,6 +333,7 @@ int main(void) {
         cmocka_unit_test(squeezed_frames_name_what_they_cover),
         cmocka_unit_test(a_range_is_covered_completely),
         cmocka_unit_test(numbers_have_bounds),
+        cmocka_unit_test(a_route_leads_to_one_core),
         cmocka_unit_test(topics_name_site_and_channel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

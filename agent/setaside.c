@@ -1,4 +1,4 @@
-#include "agent/mend.h"
+#include "agent/setaside.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -25,49 +25,19 @@ static void join(char out[PATH_BYTES], const char *dir, const char *name) {
     (void)snprintf(out, PATH_BYTES, "%.*s/%s", (int)LIMIT_PATH_BYTES, dir, name);
 }
 
-/* --- the two small files --------------------------------------------------------------------------------------------------------- */
-static enum grey_error note_write(const char *dir, const char *name, const char *text, struct fault *f) {
-    char path[PATH_BYTES];
-    join(path, dir, name);
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0) {
-        return fault_errno(f, E_IO, "opening %s", path);
-    }
-    size_t size = strlen(text);
-    enum grey_error err =
-        write(fd, text, size) == (ssize_t)size && fsync(fd) == 0 ? E_OK : fault_errno(f, E_IO, "writing %s", path);
-    (void)close(fd);
-    return err == E_OK ? datadir_sync(dir, f) : err;
+enum grey_error setaside_mark(const char *wal_dir, const char *reason, struct fault *f) {
+    return setaside_marked(wal_dir, NULL) ? E_OK : datadir_note_write(wal_dir, MARK, reason, f);
 }
 
-static bool note_read(const char *dir, const char *name, char *text, size_t text_size) {
-    char path[PATH_BYTES];
-    join(path, dir, name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0) {
-        return false;
-    }
-    if (text != NULL) {
-        ssize_t got = read(fd, text, text_size - 1);
-        text[got > 0 ? got : 0] = '\0';
-    }
-    (void)close(fd);
-    return true;
+bool setaside_marked(const char *wal_dir, char reason[SETASIDE_REASON_BYTES]) {
+    return datadir_note_read(wal_dir, MARK, reason, SETASIDE_REASON_BYTES);
 }
 
-enum grey_error mend_mark(const char *wal_dir, const char *reason, struct fault *f) {
-    return mend_marked(wal_dir, NULL) ? E_OK : note_write(wal_dir, MARK, reason, f);
+bool setaside_rejoins(const char *wal_dir, char peers[SETASIDE_PEERS_BYTES]) {
+    return datadir_note_read(wal_dir, REJOIN, peers, SETASIDE_PEERS_BYTES);
 }
 
-bool mend_marked(const char *wal_dir, char reason[MEND_REASON_BYTES]) {
-    return note_read(wal_dir, MARK, reason, MEND_REASON_BYTES);
-}
-
-bool mend_rejoins(const char *wal_dir, char peers[MEND_PEERS_BYTES]) {
-    return note_read(wal_dir, REJOIN, peers, MEND_PEERS_BYTES);
-}
-
-void mend_done(const char *wal_dir) {
+void setaside_done(const char *wal_dir) {
     char path[PATH_BYTES];
     join(path, wal_dir, REJOIN);
     if (unlink(path) == 0) {
@@ -135,10 +105,10 @@ static void set_remove(const char *data_dir, const char *wal_dir, uint64_t time_
             remove_flat_directory(path);
         }
     }
-    log_info("mend", "remove", "set=%" PRIu64, time_s);
+    log_info("setaside", "remove", "set=%" PRIu64, time_s);
 }
 
-/* At most MEND_KEPT, and none at the price of the log that is to come. */
+/* At most SETASIDE_KEPT, and none at the price of the log that is to come. */
 static void sets_bound(const char *data_dir, const char *wal_dir) {
     uint64_t oldest_s, newest_s;
     for (uint32_t count; (count = sets_count(wal_dir, &oldest_s, &newest_s)) > 0;) {
@@ -149,7 +119,7 @@ static void sets_bound(const char *data_dir, const char *wal_dir) {
         join(path, wal_dir, name);
         bool tight =
             stat(path, &st) == 0 && statvfs(wal_dir, &fs) == 0 && (uint64_t)fs.f_bavail * fs.f_frsize < (uint64_t)st.st_size;
-        if (count <= MEND_KEPT && !tight) {
+        if (count <= SETASIDE_KEPT && !tight) {
             return;
         }
         set_remove(data_dir, wal_dir, oldest_s);
@@ -159,10 +129,21 @@ static void sets_bound(const char *data_dir, const char *wal_dir) {
     }
 }
 
+/* Later than every set there is: the clock of a gateway may be wrong after a start. */
+static uint64_t new_time(const char *wal_dir) {
+    uint64_t oldest_s, newest_s, time_s = (uint64_t)now_wall_ms() / 1000u;
+    (void)sets_count(wal_dir, &oldest_s, &newest_s);
+    return time_s > newest_s ? time_s : newest_s + 1;
+}
+
 /* --- setting aside --------------------------------------------------------------------------------------------------------------- */
-static enum grey_error set_rename(const char *data_dir, const char *wal_dir, uint64_t time_s, struct fault *f) {
+/* only_log: of the log alone. */
+static enum grey_error set_rename(const char *data_dir, const char *wal_dir, uint64_t time_s, bool only_log, struct fault *f) {
     char name[96], from[PATH_BYTES], to[PATH_BYTES];
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        if (only_log && !parts[i].in_wal_dir) {
+            continue;
+        }
         const char *dir = parts[i].in_wal_dir ? wal_dir : data_dir;
         (void)snprintf(name, sizeof name, "%s" ENDING "%" PRIu64, parts[i].name, time_s);
         join(from, dir, parts[i].name);
@@ -175,27 +156,41 @@ static enum grey_error set_rename(const char *data_dir, const char *wal_dir, uin
     return err == E_OK ? datadir_sync(wal_dir, f) : err;
 }
 
-enum grey_error mend_set_aside(const char *data_dir, const char *wal_dir, const char *peers, const char *reason, struct fault *f) {
-    char path[PATH_BYTES], before[MEND_PEERS_BYTES];
-    uint64_t oldest_s, newest_s, time_s = (uint64_t)now_wall_ms() / 1000u;
-    (void)sets_count(wal_dir, &oldest_s, &newest_s);
-    time_s = time_s > newest_s ? time_s : newest_s + 1; /* the clock of a gateway may be wrong after a start */
-    enum grey_error err = mend_mark(wal_dir, reason, f);
-    if (err == E_OK && (peers[0] != '\0' || !mend_rejoins(wal_dir, before))) { /* what is known is not forgotten by a second try */
-        err = note_write(wal_dir, REJOIN, peers, f);
+enum grey_error setaside_move(const char *data_dir, const char *wal_dir, const char *peers, const char *reason, struct fault *f) {
+    char path[PATH_BYTES], before[SETASIDE_PEERS_BYTES];
+    uint64_t time_s = new_time(wal_dir);
+    enum grey_error err = setaside_mark(wal_dir, reason, f);
+    if (err == E_OK &&
+        (peers[0] != '\0' || !setaside_rejoins(wal_dir, before))) { /* what is known is not forgotten by a second try */
+        err = datadir_note_write(wal_dir, REJOIN, peers, f);
     }
     if (err == E_OK) {
-        err = set_rename(data_dir, wal_dir, time_s, f);
+        err = set_rename(data_dir, wal_dir, time_s, false, f);
     }
     if (err != E_OK) {
         return err;
     }
-    log_error("mend", "set_aside",
+    log_error("setaside", "moved",
               "error=GREY-%d %s; kept as %s/log.db" ENDING "%" PRIu64 "; this gateway joins its site anew under another raft id",
               error_id(E_CORRUPT), reason, wal_dir, time_s);
     join(path, wal_dir, MARK);
     if (unlink(path) != 0 && errno != ENOENT) {
         return fault_errno(f, E_IO, "removing %s", path);
+    }
+    sets_bound(data_dir, wal_dir);
+    return datadir_sync(wal_dir, f);
+}
+
+enum grey_error setaside_replace_log(const char *data_dir, const char *wal_dir, const char *mended, struct fault *f) {
+    char path[PATH_BYTES], to[PATH_BYTES];
+    enum grey_error err = set_rename(data_dir, wal_dir, new_time(wal_dir), true, f);
+    if (err != E_OK) {
+        return err;
+    }
+    join(path, wal_dir, mended);
+    join(to, wal_dir, "log.db");
+    if (rename(path, to) != 0) {
+        return fault_errno(f, E_IO, "renaming %s", path);
     }
     sets_bound(data_dir, wal_dir);
     return datadir_sync(wal_dir, f);

@@ -1,0 +1,47 @@
+#include "core/store_backend.h"
+
+/* A site as the lists show it: its latest incarnation, the three positions, what was lost. */
+#define SITE_FACTS                                                                                                                 \
+    "SELECT s.id, s.first_ms, s.contact_ms, s.node, s.no, i.number, i.epoch, p0.seq, p0.known, p1.seq, p1.known, p2.seq, "         \
+    "p2.known,"                                                                                                                    \
+    " (SELECT count(*) FROM gap g WHERE g.inc IN (SELECT no FROM incarnation WHERE site = s.no)),"                                 \
+    " (SELECT CAST(coalesce(sum(g.to_seq - g.from_seq + 1), 0) AS bigint) FROM gap g"                                              \
+    " WHERE g.inc IN (SELECT no FROM incarnation WHERE site = s.no))"                                                              \
+    " FROM site s" STORE_LATEST_SQL STORE_POSITIONS_SQL
+
+const char *const store_sql[STORE_STATEMENTS] = {
+    [STORE_SITE_FIND] = "SELECT no FROM site WHERE id = ?1",
+    [STORE_SITE_ADD] = "INSERT INTO site(id, first_ms, contact_ms) VALUES(?1, ?2, ?2) ON CONFLICT DO NOTHING",
+    [STORE_SITE_TOUCH] = "UPDATE site SET contact_ms = ?2, node = coalesce(?3, node) WHERE no = ?1",
+    [STORE_SITE_ASKED] = "UPDATE site SET asked_ms = ?2 WHERE no = ?1",
+    [STORE_NODE_TOUCH] = "INSERT INTO node VALUES(?1, ?3, ?2, ?2) ON CONFLICT(site, name) DO UPDATE SET contact_ms = ?2",
+    [STORE_INC_FIND] = "SELECT no, epoch FROM incarnation WHERE site = ?1 AND number = ?2",
+    [STORE_INC_ADD] = "INSERT INTO incarnation(site, number, epoch, first_ms) VALUES(?1, ?2, ?3, ?4)",
+    [STORE_INC_EPOCH] = "UPDATE incarnation SET epoch = ?2 WHERE no = ?1",
+    [STORE_INC_LAST] = "SELECT max(no) FROM incarnation WHERE site = ?1",
+    [STORE_STAND] = "SELECT s.no, s.contact_ms, s.asked_ms, i.no, i.epoch, p.seq,"
+                    " (SELECT count(*) FROM ahead a WHERE a.inc = i.no AND a.channel = ?3)"
+                    " FROM site s LEFT JOIN incarnation i ON i.site = s.no AND i.number = ?2"
+                    " LEFT JOIN position p ON p.inc = i.no AND p.channel = ?3 WHERE s.id = ?1",
+    [STORE_POSITION_GET] = "SELECT seq FROM position WHERE inc = ?1 AND channel = ?2",
+    [STORE_POSITION_SET] = "INSERT INTO position VALUES(?1, ?2, ?3, ?3) ON CONFLICT(inc, channel) DO UPDATE SET seq = ?3,"
+                           " known = CASE WHEN position.known > ?3 THEN position.known ELSE ?3 END",
+    [STORE_POSITION_KNOWN] = "INSERT INTO position VALUES(?1, ?2, 0, ?3) ON CONFLICT(inc, channel) DO UPDATE SET"
+                             " known = CASE WHEN position.known > ?3 THEN position.known ELSE ?3 END",
+    [STORE_GAP_ADD] = "INSERT INTO gap(inc, channel, from_seq, to_seq, reason, received_ms) VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON "
+                      "CONFLICT DO NOTHING",
+    [STORE_AHEAD_ADD] = "INSERT INTO ahead VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
+    [STORE_AHEAD_SPANS] = "SELECT from_seq, to_seq, received_ms, size FROM ahead WHERE inc = ?1 AND channel = ?2 ORDER BY from_seq",
+    [STORE_AHEAD_GET] = "SELECT content FROM ahead WHERE inc = ?1 AND channel = ?2 AND from_seq <= ?3 ORDER BY from_seq",
+    [STORE_AHEAD_DROP] = "DELETE FROM ahead WHERE inc = ?1 AND channel = ?2 AND from_seq <= ?3",
+    [STORE_AHEAD_CLEAR] = "DELETE FROM ahead WHERE inc = ?1",
+    [STORE_STANDS] = STORE_STANDS_SQL,
+    [STORE_SITES] = SITE_FACTS " WHERE s.id > ?1 ORDER BY s.id LIMIT ?2",
+    [STORE_SITE] = SITE_FACTS " WHERE s.id = ?1",
+    [STORE_NODES] = "SELECT name, first_ms, contact_ms FROM node WHERE site = ?1 ORDER BY name",
+    [STORE_INCS] = "SELECT no FROM incarnation WHERE site = ?1 AND no >= ?2 ORDER BY no",
+    [STORE_EVENTS] = "SELECT inc, channel, seq, idx, time_ms, received_ms, record FROM event WHERE inc = ?1 AND channel = ?2"
+                     " AND seq > ?3 ORDER BY seq LIMIT ?4",
+    [STORE_GAPS] = "SELECT inc, channel, from_seq, to_seq, reason, received_ms FROM gap WHERE inc = ?1 AND channel = ?2"
+                   " AND from_seq > ?3 ORDER BY from_seq LIMIT ?4",
+};
