@@ -24,6 +24,11 @@ static struct metric queue_bytes =
     METRIC_GAUGE_LABELS("grey_federation_queue_bytes", "Bytes of events not acknowledged by the core.", "channel", channels);
 static struct metric queue_pending =
     METRIC_GAUGE_LABELS("grey_federation_queue_pending", "Events not acknowledged by the core.", "channel", channels);
+static struct metric queue_expired =
+    METRIC_COUNTER_LABELS("grey_federation_expired_total",
+                          "Events given up because they had lived for their time; they count as gaps too.", "channel", channels);
+static struct metric queue_gap_bytes =
+    METRIC_COUNTER_LABELS("grey_federation_gap_bytes_total", "Bytes of records given up.", "channel", channels);
 static struct metric queue_gaps =
     METRIC_COUNTER_LABELS("grey_federation_gaps_total", "Events evicted from the full queue.", "channel", channels);
 
@@ -83,7 +88,7 @@ static enum health link_health(struct api *a, struct uplink_facts *facts) {
         return HEALTHY;
     }
     uplink_facts(a->o.uplink, facts);
-    return s.role != RAFT_LEADER || facts->up ? HEALTHY : DEGRADED;
+    return (s.role != RAFT_LEADER || facts->up) && !node_overdue(a->o.node) ? HEALTHY : DEGRADED;
 }
 
 static void health(struct api_call *c) {
@@ -263,6 +268,8 @@ static void metrics(struct api_call *c) {
         metrics_set(&queue_bytes, i, (int64_t)f.pending_bytes);
         metrics_set(&queue_pending, i, (int64_t)f.pending_count);
         metrics_set(&queue_gaps, i, (int64_t)f.gap_events);
+        metrics_set(&queue_gap_bytes, i, (int64_t)f.gap_bytes);
+        metrics_set(&queue_expired, i, (int64_t)f.expired_events);
     }
     read_process(c->api);
     struct builder out;
@@ -614,7 +621,8 @@ void api_handle(void *context, struct http_request *q) {
 }
 
 struct api *api_new(const struct api_options *o) {
-    struct metric *const all[] = {&requests, &errors, &resident, &disk_ratio, &written, &queue_bytes, &queue_pending, &queue_gaps};
+    struct metric *const all[] = {&requests,    &errors,        &resident,   &disk_ratio,      &written,
+                                  &queue_bytes, &queue_pending, &queue_gaps, &queue_gap_bytes, &queue_expired};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         metrics_register(all[i]);
     }

@@ -13,7 +13,8 @@
 #define READ_BYTES (1024u * 1024u)
 #define TRACES_MAX 8u /* of one entry */
 
-static const char *const kind_names[ENTRY_KIND_COUNT] = {"noop", "members", "site", "clock", "kv", "events", "ack", "limits"};
+static const char *const kind_names[ENTRY_KIND_COUNT] = {"noop",   "members", "site",   "clock", "kv",
+                                                         "events", "ack",     "limits", "expire"};
 
 struct audit {
     struct api_call *c;

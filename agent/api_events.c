@@ -264,6 +264,12 @@ void api_queue_get(struct api_call *c) {
         json_uint(&out.w, f.gap_ranges);
         json_key(&out.w, "gap_events");
         json_uint(&out.w, f.gap_events);
+        json_key(&out.w, "gap_bytes");
+        json_uint(&out.w, f.gap_bytes);
+        json_key(&out.w, "expired_events");
+        json_uint(&out.w, f.expired_events);
+        json_key(&out.w, "expired_bytes");
+        json_uint(&out.w, f.expired_bytes);
         json_close(&out.w);
     }
     json_close(&out.w);
@@ -279,7 +285,9 @@ void api_queue_get(struct api_call *c) {
     json_key(&out.w, "bytes");
     json_uint(&out.w, bytes);
     json_key(&out.w, "limit_bytes");
-    json_uint(&out.w, state_queue_bytes_max(node_state(n)));
+    json_uint(&out.w, state_limits(node_state(n))->bytes_max);
+    json_key(&out.w, "overdue");
+    json_bool(&out.w, node_overdue(n));
     json_close(&out.w);
     api_answer_send(&out, c, 200, NULL, 0);
 }

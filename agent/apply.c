@@ -68,10 +68,6 @@ static void fill_site(struct node *n, struct builder *out) {
     payload_site(out, &f);
 }
 
-static void fill_limits(struct node *n, struct builder *out) {
-    payload_limits(out, n->o.queue_bytes_max);
-}
-
 /* The leader's first duties. */
 static void leading_begins(struct node *n, raft_term term, grey_epoch epoch) {
     struct site_facts site;
@@ -80,9 +76,7 @@ static void leading_begins(struct node *n, raft_term term, grey_epoch epoch) {
     if (!state_site(n->state, &site)) {
         propose_own(n, ENTRY_SITE, fill_site);
     }
-    if (state_queue_bytes_max(n->state) != n->o.queue_bytes_max) {
-        propose_own(n, ENTRY_LIMITS, fill_limits);
-    }
+    ageing_leading(n);
     n->events->leading(n->context, true, epoch);
 }
 

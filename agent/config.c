@@ -18,6 +18,7 @@ enum kind {
     KIND_MILLI, /* a number times 1000, stored as int64 */
     KIND_BOOL,
     KIND_LIST,    /* list of addresses: endpoints */
+    KIND_TIMES,   /* list of types with the hours that their events live */
     KIND_RANKS,   /* list of numbers: their priorities */
     KIND_CLASSES, /* list of classes of traffic */
     KIND_WINDOWS, /* list of lines of federation/window.h */
@@ -135,9 +136,20 @@ static const struct key keys[] = {
         "MQTT keep-alive, at most: it is shortened where the path forgets idle connections"),
     INERT("federation.sync", "what is pushed and pulled"),
     INERT("federation.offline.enabled", "the queue is always kept"),
-    INERT("federation.offline.max_offline_duration_hours", "after so long an alarm"),
+    INT("federation.offline.max_offline_duration_hours", offline_hours_max, 1, 87600, "168",
+        "an alarm when something has waited so long for the core; nothing leaves for it"),
     INERT("federation.offline.local_persistence", "the queue is always kept on disk"),
     INT("federation.offline.queue_size_mb", queue_size_mb, 1, 1048576, "1024", "MiB of events kept until the core has them"),
+    INT("federation.offline.floor_percent.high", floor_percent[PRIORITY_HIGH], 0, 90, "0",
+        "share of the queue below which high events make room for nobody but critical ones"),
+    INT("federation.offline.floor_percent.normal", floor_percent[PRIORITY_NORMAL], 0, 90, "0", "the same for normal events"),
+    INT("federation.offline.floor_percent.low", floor_percent[PRIORITY_LOW], 0, 90, "0",
+        "the same for low ones; the three together at most 90"),
+    INT("federation.offline.max_age_hours", age_hours_max, 0, 87600, "0",
+        "events below critical that waited so long leave, as a gap; 0: they wait until the core has them"),
+    {"federation.offline.time_to_live", KIND_TIMES, 0, 0, 0, 0, NULL, NULL, NULL, "",
+     "list of {type, hours}: events below critical whose type fits ('*' stands for anything) leave after so long; the first "
+     "counts"},
     {"federation.bandwidth.limit_mbps", KIND_MILLI, AT(limit_kbps), 0, 100000000, NULL, NULL, NULL, "0",
      "10^6 bit/s towards the core with all headers, 0.016 or more; 0: no limit"},
     {"federation.bandwidth.down_limit_mbps", KIND_MILLI, AT(down_limit_kbps), 0, 100000000, NULL, NULL, NULL, "0",
@@ -253,6 +265,31 @@ static enum grey_error set_endpoints(struct config *c, const struct yaml_node *n
     return E_OK;
 }
 
+static enum grey_error set_times(struct config *c, const struct yaml_node *n, struct fault *f) {
+    c->time_count = 0;
+    for (const struct yaml_node *e = n->first; e != NULL; e = e->next) {
+        const struct yaml_node *type = yaml_get(e, "type"), *hours = yaml_get(e, "hours");
+        struct bytes text;
+        double number;
+        if (type == NULL || hours == NULL || e->count != 2) {
+            return yaml_fault(e, f, "expected type and hours");
+        }
+        enum grey_error err = yaml_text(type, &text, f);
+        err = err != E_OK ? err : yaml_number(hours, 1.0 / 60, 87600, &number, f);
+        if (err != E_OK) {
+            return err;
+        }
+        if (c->time_count == LIMIT_QUEUE_TTLS || text.size == 0 || text.size > LIMIT_TYPE_PATTERN_BYTES ||
+            memchr(text.data, 0, text.size) != NULL) {
+            return yaml_fault(e, f, "expected at most %u types of 1 to %u bytes", LIMIT_QUEUE_TTLS, LIMIT_TYPE_PATTERN_BYTES);
+        }
+        memset(&c->times[c->time_count], 0, sizeof c->times[0]);
+        memcpy(c->times[c->time_count].type, text.data, text.size);
+        c->times[c->time_count++].seconds = (uint32_t)(number * 3600 + 0.5);
+    }
+    return E_OK;
+}
+
 static enum grey_error set_ranks(struct config *c, const struct key *k, const struct yaml_node *n, struct fault *f) {
     c->priority_count = 0;
     for (const struct yaml_node *e = n->first; e != NULL; e = e->next) {
@@ -313,11 +350,12 @@ static enum grey_error set_windows(struct config *c, const struct yaml_node *n, 
 }
 
 static enum grey_error set_list(struct config *c, const struct key *k, const struct yaml_node *n, struct fault *f) {
-    static const char *const of[] = {"addresses", "numbers", "classes of traffic", "windows"};
+    static const char *const of[] = {"addresses", "types and hours", "numbers", "classes of traffic", "windows"};
     if (n->kind != YAML_SEQUENCE) {
         return yaml_fault(n, f, "expected a list of %s", of[k->kind - KIND_LIST]);
     }
     return k->kind == KIND_LIST      ? set_endpoints(c, n, f)
+           : k->kind == KIND_TIMES   ? set_times(c, n, f)
            : k->kind == KIND_RANKS   ? set_ranks(c, k, n, f)
            : k->kind == KIND_CLASSES ? set_classes(c, n, f)
                                      : set_windows(c, n, f);
@@ -709,6 +747,10 @@ static enum grey_error settle(struct config *c, struct fault *f) {
         say(f, "federation.enabled wants at least one federation.upstream.endpoints");
         return E_CONFIG;
     }
+    if (c->floor_percent[PRIORITY_HIGH] + c->floor_percent[PRIORITY_NORMAL] + c->floor_percent[PRIORITY_LOW] > 90) {
+        say(f, "federation.offline.floor_percent: the shares together are more than 90");
+        return E_CONFIG;
+    }
     return E_OK;
 }
 
@@ -793,6 +835,12 @@ static void put_value(const struct config *c, const struct key *k, struct builde
     case KIND_WINDOWS:
         for (uint32_t i = 0; i < c->window_count; i++) {
             builder_addf(out, "%s\"%s\"", i > 0 ? ", " : "", c->window_texts[i]);
+        }
+        return;
+    case KIND_TIMES:
+        for (uint32_t i = 0; i < c->time_count; i++) {
+            uint64_t milli = (uint64_t)c->times[i].seconds * 1000 / 3600;
+            builder_addf(out, "%s%s: %" PRIu64 ".%03" PRIu64 " h", i > 0 ? ", " : "", c->times[i].type, milli / 1000, milli % 1000);
         }
         return;
     case KIND_RANKS:

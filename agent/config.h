@@ -5,6 +5,7 @@
 #define AGENT_CONFIG_H
 
 #include "federation/window.h"
+#include "include/grey/event.h"
 #include "include/grey/ids.h"
 #include "platform/bytes.h"
 #include "platform/fault.h"
@@ -44,7 +45,14 @@ struct config {
     bool upstream_alpn;
     bool upstream_tls;
     char upstream_ca[LIMIT_PATH_BYTES + 1], upstream_cert[LIMIT_PATH_BYTES + 1], upstream_key[LIMIT_PATH_BYTES + 1];
-    int64_t keepalive_s, queue_size_mb;
+    int64_t keepalive_s, queue_size_mb, offline_hours_max;
+    int64_t floor_percent[PRIORITY_COUNT]; /* of critical: not set */
+    int64_t age_hours_max;                 /* 0: none */
+    struct {
+        char type[LIMIT_TYPE_PATTERN_BYTES + 1];
+        uint32_t seconds;
+    } times[LIMIT_QUEUE_TTLS];
+    uint32_t time_count;
     int64_t limit_kbps, down_limit_kbps; /* kilobits per second; 0: none */
     bool privileged[CHANNEL_COUNT];      /* federation.bandwidth.priority_traffic */
     struct window windows[WINDOWS_MAX];

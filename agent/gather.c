@@ -4,13 +4,15 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/stretch.h"
 #include "include/grey/must.h"
 #include "platform/log.h"
 
-/* scan the rows of each priority of the channel -> merge by number -> cut to size -> read the payloads -> items and gaps */
+/* scan the rows of each list of the channel -> merge by number -> cut to size -> scan the gap rows -> read the payloads -> items and gaps */
 
 #define UNREADABLE_MAX 8u /* then it is not a row on the move, but damage */
 #define ROWS_MAX SYNC_ITEMS_MAX
+#define GAP_ROWS 64u        /* scanned at a time */
 #define ROW_BYTES_GUESS 64u /* rows asked for by the wished size: few events are smaller */
 
 struct gather {
@@ -19,12 +21,13 @@ struct gather {
     void *context;
     bool running, dropped;
     enum event_channel channel;
-    enum event_priority priority; /* being scanned */
+    unsigned list; /* being scanned */
     grey_seq from, next_seq;
     uint32_t bytes_max, rows_max;
     struct outbox_row *rows;
     uint32_t row_count;
     grey_seq scanned_to; /* all rows up to here are known */
+    struct stretch stretch;
     struct sitelog_read read;
     struct blob **payloads; /* one for each run of rows of the same entry */
     raft_index *indexes;    /* theirs */
@@ -47,6 +50,7 @@ static void clear(struct gather *g) {
     for (uint32_t i = 0; i < g->payload_count && g->payloads != NULL; i++) {
         blob_unref(g->payloads[i]);
     }
+    stretch_free(&g->stretch);
     mem_free(g->payloads);
     mem_free(g->indexes);
     mem_free(g->rows);
@@ -95,16 +99,6 @@ static void nothing(struct gather *g) {
 
 /* --- items and gaps ------------------------------------------------------------------------------------------------------------------------- */
 
-/* Numbers below this one that have no row were evicted. */
-static grey_seq evicted_below(const struct gather *g) {
-    grey_seq below = 0;
-    for (int p = 0; p < PRIORITY_COUNT; p++) {
-        grey_seq of = state_evicted_below(node_state(g->node), (enum event_priority)p);
-        below = event_channel_of((enum event_priority)p) == g->channel && of > below ? of : below;
-    }
-    return below;
-}
-
 /* Where in a batch payload the last record was taken from; rows come in order, so each payload is walked once. */
 struct walk {
     uint32_t payload; /* number + 1; 0: none yet */
@@ -133,11 +127,11 @@ static bool take_record(const struct gather *g, struct walk *w, uint32_t payload
 }
 
 /* A row without its payload: freed or given up a moment ago, or damage that the log could not mend. */
-static void note_unreadable(struct gather *g, grey_seq seq, raft_index index) {
+static void note_unreadable(struct gather *g, unsigned list, grey_seq seq, raft_index index) {
     char text[96];
     struct channel_facts f;
     state_channel(node_state(g->node), g->channel, &f);
-    if (seq > f.acked_seq && seq >= evicted_below(g)) {
+    if (seq > f.acked_seq && seq >= state_lost_below(node_state(g->node), list)) {
         log_limited(LOG_ERROR, "uplink", "payload", "channel=%s seq=%" PRIu64 " index=%" PRIu64 " cannot be read from this disk",
                     event_channel_name(g->channel), seq, index);
         g->unreadable_times = g->unreadable == seq ? g->unreadable_times + 1 : 1;
@@ -149,38 +143,33 @@ static void note_unreadable(struct gather *g, grey_seq seq, raft_index index) {
     }
 }
 
+struct records {
+    struct gather *g;
+    struct walk walk;
+    uint32_t payload;
+};
+
+static bool record_of(void *context, uint32_t i, struct bytes *record) {
+    struct records *r = context;
+    const struct outbox_row *row = &r->g->rows[i];
+    while (r->g->indexes[r->payload] != row->index) {
+        r->payload++;
+    }
+    bool had = take_record(r->g, &r->walk, r->payload, row->slot, record);
+    if (!had) {
+        note_unreadable(r->g, row->list, row->seq, row->index);
+    }
+    return had;
+}
+
 /* Rows and payloads are there: what follows each other without a hole. */
 static void make_events(struct gather *g) {
     struct sync_item *items = mem_new(ROWS_MAX, sizeof *items);
     struct sync_gap *gaps = mem_new(SYNC_GAPS_MAX, sizeof *gaps);
-    struct sync_events e = {.channel = g->channel, .from_seq = g->from, .to_seq = g->from - 1, .items = items, .gaps = gaps};
-    struct walk walk = {0};
-    uint32_t payload = 0;
-    grey_seq next = g->from;
-    for (uint32_t i = 0; i <= g->row_count && items != NULL && gaps != NULL; i++) {
-        grey_seq upto = i < g->row_count ? g->rows[i].seq : g->scanned_to + 1;
-        if (upto > next) { /* a hole: a gap if it was evicted, else rows were on the move and are looked for again */
-            grey_seq below = evicted_below(g), after = below < upto ? below : upto;
-            if (after > next && e.gap_count < SYNC_GAPS_MAX) {
-                gaps[e.gap_count++] = (struct sync_gap){.from_seq = next, .to_seq = after - 1, .reason = SYNC_GAP_EVICTED};
-                e.to_seq = after - 1;
-                next = after;
-            }
-        }
-        if (i == g->row_count || next < upto) {
-            break;
-        }
-        const struct outbox_row *row = &g->rows[i];
-        while (g->indexes[payload] != row->index) {
-            payload++;
-        }
-        struct bytes record;
-        if (!take_record(g, &walk, payload, row->slot, &record)) {
-            note_unreadable(g, next, row->index);
-            break;
-        }
-        items[e.item_count++] = (struct sync_item){.seq = next, .index = row->index, .time_ms = row->time_ms, .record = record};
-        e.to_seq = next++;
+    struct sync_events e = {.channel = g->channel, .from_seq = g->from, .to_seq = g->from - 1};
+    struct records records = {.g = g};
+    if (items != NULL && gaps != NULL) {
+        stretch_events(&g->stretch, g->rows, g->row_count, g->scanned_to, record_of, &records, items, gaps, &e);
     }
     /* The records lie in the payloads, which must outlive the call; g may be begun anew in it. */
     struct blob **payloads = g->payloads;
@@ -246,7 +235,7 @@ static void fetch_payloads(struct gather *g) {
     }
 }
 
-/* --- rows ----------------------------------------------------------------------------------------------------------------------------------- */
+/* --- the size of a batch ----------------------------------------------------------------------------------------------------------------- */
 
 static void cut_to_size(struct gather *g) {
     size_t bytes = 0;
@@ -259,9 +248,51 @@ static void cut_to_size(struct gather *g) {
     }
 }
 
+/* --- gap rows ------------------------------------------------------------------------------------------------------------------------------- */
+
+static void scan_gaps(struct gather *g, grey_seq from);
+
+static void gaps_scanned(void *context, enum grey_error err, const struct node_row *rows, size_t count, bool more) {
+    struct gather *g = context;
+    if (abandoned(g)) {
+        return;
+    }
+    for (size_t i = 0; i < count && err == E_OK; i++) {
+        err = stretch_add(&g->stretch, rows[i].key, rows[i].value);
+    }
+    if (err == E_CORRUPT) {
+        log_limited(LOG_ERROR, "uplink", "gap-row", "channel=%s a row of the state that tells of lost events cannot be read",
+                    event_channel_name(g->channel));
+    }
+    if (err != E_OK) {
+        nothing(g);
+    } else if (more && !stretch_enough(&g->stretch, g->scanned_to)) {
+        scan_gaps(g, g->stretch.seen + 1);
+    } else {
+        fetch_payloads(g);
+    }
+}
+
+static void scan_gaps(struct gather *g, grey_seq from) {
+    bool lost = false;
+    for (unsigned list = 0; list < STATE_LISTS; list++) {
+        lost = lost || (state_list_channel(list) == g->channel && state_lost_below(node_state(g->node), list) > g->from);
+    }
+    if (!lost) {
+        fetch_payloads(g);
+        return;
+    }
+    uint8_t low[9], high[9];
+    state_gap_key(g->channel, from, low);
+    state_gap_key(g->channel, g->next_seq, high);
+    node_scan(g->node, TABLE_GAP, bytes_of(low, sizeof low), bytes_of(high, sizeof high), GAP_ROWS, gaps_scanned, g);
+}
+
+/* --- rows ----------------------------------------------------------------------------------------------------------------------------------- */
+
 static void scan_next(struct gather *g);
 
-/* Merges the rows of this priority with those of the ones before, by number; at most rows_max, the rest comes with the next batch. */
+/* Merges the rows of this list with those of the ones before, by number; at most rows_max, the rest comes with the next batch. */
 static void scanned(void *context, enum grey_error err, const struct node_row *rows, size_t count, bool more) {
     struct gather *g = context;
     if (abandoned(g)) {
@@ -275,7 +306,7 @@ static void scanned(void *context, enum grey_error err, const struct node_row *r
     struct outbox_row row;
     uint32_t merged_count = 0, old = 0;
     size_t fresh = 0;
-    if (more) { /* of this priority, nothing is known behind its last row */
+    if (more) { /* of this list, nothing is known behind its last row */
         grey_seq last = 0;
         if (count > 0 && state_outbox_row(rows[count - 1].key, rows[count - 1].value, &row) == E_OK) {
             last = row.seq;
@@ -308,22 +339,23 @@ static void scanned(void *context, enum grey_error err, const struct node_row *r
         merged_count--;
     }
     g->row_count = merged_count;
-    g->priority = (enum event_priority)(g->priority + 1);
+    g->list++;
     scan_next(g);
 }
 
 static void scan_next(struct gather *g) {
-    while (g->priority < PRIORITY_COUNT && event_channel_of(g->priority) != g->channel) {
-        g->priority = (enum event_priority)(g->priority + 1);
+    while (g->list < STATE_LISTS &&
+           (state_list_channel(g->list) != g->channel || !state_list_waits(node_state(g->node), g->list))) {
+        g->list++;
     }
-    if (g->priority >= PRIORITY_COUNT) {
+    if (g->list == STATE_LISTS) {
         cut_to_size(g);
-        fetch_payloads(g);
+        scan_gaps(g, g->from);
         return;
     }
     uint8_t low[9], high[9];
-    state_outbox_key(g->priority, g->from, low);
-    state_outbox_key(g->priority, g->next_seq, high);
+    state_outbox_key(g->list, g->from, low);
+    state_outbox_key(g->list, g->next_seq, high);
     node_scan(g->node, TABLE_OUTBOX, bytes_of(low, sizeof low), bytes_of(high, sizeof high), g->rows_max, scanned, g);
 }
 
@@ -332,7 +364,8 @@ void gather_begin(struct gather *g, enum event_channel c, grey_seq from, grey_se
     uint32_t rows = bytes_max / ROW_BYTES_GUESS + 1;
     g->running = true;
     g->channel = c;
-    g->priority = (enum event_priority)0;
+    g->list = 0;
+    stretch_begin(&g->stretch, from);
     g->from = from;
     g->next_seq = next_seq;
     g->bytes_max = bytes_max;

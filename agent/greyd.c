@@ -256,6 +256,19 @@ static bool mend_log(struct greyd *g, const struct node_options *o, struct fault
     return whole;
 }
 
+static struct queue_limits queue_limits(const struct config *c) {
+    struct queue_limits l = {.bytes_max = (uint64_t)c->queue_size_mb * 1024u * 1024u, .age_s = (uint32_t)c->age_hours_max * 3600u};
+    for (unsigned p = PRIORITY_HIGH; p < PRIORITY_COUNT; p++) {
+        l.floor_percent[p] = (uint32_t)c->floor_percent[p];
+    }
+    for (uint32_t i = 0; i < c->time_count; i++) {
+        memcpy(l.ttls[i].type, c->times[i].type, sizeof l.ttls[i].type);
+        l.ttls[i].time_s = c->times[i].seconds;
+    }
+    l.ttl_count = c->time_count;
+    return l;
+}
+
 static bool start_node(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
     bool single = c->mode == CONFIG_MODE_SINGLE;
@@ -281,7 +294,8 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .snapshots_kept = (uint32_t)c->snapshots_kept,
                              .commit_delay_ms = (uint32_t)c->commit_delay_ms,
                              .request_timeout_ms = (uint32_t)c->provisional_after_ms,
-                             .queue_bytes_max = (uint64_t)c->queue_size_mb * 1024u * 1024u};
+                             .queue = queue_limits(c),
+                             .offline_hours_max = c->federation ? (uint32_t)c->offline_hours_max : 0};
     g->node = node_new(&g->x, &o, &node_events, g, f);
     if (g->node == NULL && f->code == E_CORRUPT && salvage_marked(c->wal_dir) && mend_log(g, &o, f)) {
         g->node = node_new(&g->x, &o, &node_events, g, f);

@@ -340,10 +340,13 @@ static void on_duty(void *context) {
     } else {
         n->invitation_count = 0;
     }
+    ageing_duty(n);
+    upkeep_duty(n);
 }
 
 void membership_start(struct node *n) {
     clockset_start();
+    ageing_start();
     statehash_start();
     n->duty = (struct loop_timer){.fire = on_duty, .context = n};
     loop_timer_after(n->x.loop, &n->duty, DUTY_MS);

@@ -28,7 +28,8 @@ struct node_options {
     uint32_t commit_delay_ms;    /* events below critical may wait this long to share a commit */
     uint32_t seal_interval_ms;   /* the leader signs what is committed this often, when there is something new */
     uint32_t request_timeout_ms; /* without a leader, requests wait this long; then 503 */
-    uint64_t queue_bytes_max;    /* proposed as ENTRY_LIMITS by a leader that finds another value in force */
+    struct queue_limits queue;   /* proposed as ENTRY_LIMITS by a leader that finds others in force */
+    uint32_t offline_hours_max;  /* an alarm when something has waited longer for the core; 0: never */
 };
 
 struct node_events {
@@ -128,6 +129,7 @@ uint32_t node_requests_waiting(const struct node *n);
 void node_core_time(struct node *n, int64_t time_ms); /* the core's wall time, as it said over its authenticated channel */
 /* The newest seal of the log that is known to hold here (index 0: none), and who made it. */
 void sealing_status(const struct node *n, struct seal *newest, struct sealdb_signer *signer);
+bool node_overdue(const struct node *n);         /* something has waited longer than offline_hours_max */
 int64_t node_site_time_ms(const struct node *n); /* log time now, as far as this node knows */
 
 #endif

@@ -113,8 +113,13 @@ struct upkeep {
     struct loop_timer timer;
     void (*snapshot_done)(void *context, enum grey_error err, const struct sitelog_snapshot_info *info, const char *detail);
     void *snapshot_context;
+    /* A site that is quiet after a drain gives its disk back: two images, so that the log may go up to the first. */
+    enum { TIDY_REST, TIDY_FIRST, TIDY_SECOND, TIDY_DONE } tidying;
+    uint64_t numbers_given, quiet_since_ms, tidied_ms, tidied_log_bytes;
+    raft_index tidy_index;
 };
 
+void upkeep_duty(struct node *n); /* each second */
 void upkeep_start(struct node *n);
 void upkeep_stop(struct node *n);
 void upkeep_turn(struct node *n);
@@ -136,6 +141,17 @@ struct clockset {
 void clockset_start(void);
 void clockset_duty(struct node *n); /* each second: a leader whose wall clock is far from the site's time asks the others */
 void clockset_message(struct node *n, raft_id from, const struct message_clock *m);
+
+/* --- ageing.c: what waits for the core grows old --------------------------------------------------------------------------------- */
+struct ageing {
+    bool proposed, overdue; /* proposed: a limit or an expiry is on its way through the log */
+    uint64_t proposed_ms;
+};
+
+void ageing_start(void);
+void ageing_entry(struct node *n);   /* an entry that changes nothing, for upkeep, which needs an index to go on */
+void ageing_leading(struct node *n); /* a new leader sees to it that its limits are in force */
+void ageing_duty(struct node *n);    /* each second, on every member: expiry where it leads, and the alarm */
 
 /* --- witness.c: in place of applying and upkeep, on a node that is a witness ----------------------------------------------------- */
 #define WITNESS_KEPT_ENTRIES 1024u /* headers that stay when the log is cut; it is cut at twice as many */
@@ -299,6 +315,7 @@ struct node {
     struct diskwatch diskwatch;
     struct raft_point applied_point; /* of the entry that was last applied here */
     struct clockset clockset;
+    struct ageing ageing;
     struct agreement agreement;
     raft_id fenced; /* the last one that was told so */
     struct provisional provisional;

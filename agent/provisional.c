@@ -82,7 +82,7 @@ void provisional_take(struct node *n, struct bytes batch, node_done *done, void 
         state_channel(n->state, (enum event_channel)c, &f);
         bytes += f.pending_bytes;
     }
-    if (bytes > state_queue_bytes_max(n->state)) {
+    if (bytes > state_limits(n->state)->bytes_max) {
         a = (struct node_answer){.err = E_QUEUE_FULL, .detail = "without a leader nothing can be evicted"};
         mem_free(t);
         t = NULL;

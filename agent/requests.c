@@ -432,8 +432,9 @@ void requests_forward(struct node *n, raft_id from, const struct message_forward
     if (n->role != RAFT_LEADER) {
         struct node_answer a = {.err = E_NOT_LEADER, .detail = "leadership has moved"};
         forwarded_done(f, &a);
-    } else if (m->schema != ENTRY_SCHEMA || (m->kind != ENTRY_KV && m->kind != ENTRY_EVENTS && m->kind != ENTRY_CONFIG)) {
-        struct node_answer a = {.err = E_BAD_MESSAGE, .detail = "only keys, events and orders are taken from other nodes"};
+    } else if (m->schema != ENTRY_SCHEMA ||
+               (m->kind != ENTRY_KV && m->kind != ENTRY_EVENTS && m->kind != ENTRY_CONFIG && m->kind != ENTRY_EXPIRE)) {
+        struct node_answer a = {.err = E_BAD_MESSAGE, .detail = "only keys, events, expiry and orders are taken from other nodes"};
         forwarded_done(f, &a);
     } else {
         requests_propose(n, (enum entry_kind)m->kind, payload, m->urgent, forwarded_done, f); /* the asker keeps events itself */

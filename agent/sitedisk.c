@@ -425,11 +425,19 @@ void sitedisk_compact(struct sitedisk *d, struct sitelog_compact *job) {
     }
     job->err = sitedisk_write_failed(d, sweep(d, &job->point, &job->fault));
     job->slot.again = job->err == E_OK && sweep_open(d) && quiet(d);
+    d->measured_ms = 0;
 }
 
 static bool shrinks(struct db *db) {
     uint64_t free_bytes = db_free_bytes(db);
     return free_bytes > SHRINK_FREE_BYTES && free_bytes > db_file_bytes(db) / 4;
+}
+
+/* Free pages leave the end of the file; it is cut when that has come through the checkpoint. */
+static enum grey_error shrink(struct sitedisk *d, struct db *db, bool *goes_on, struct fault *f) {
+    enum grey_error err = db_shrink(db, SHRINK_PAGES, f);
+    *goes_on = shrinks(db);
+    return err != E_OK || *goes_on ? err : checkpoint(d, db, f);
 }
 
 bool sitedisk_has_chore(struct sitedisk *d) {
@@ -478,12 +486,11 @@ void sitedisk_chore(struct sitedisk *d) {
     } else if (statedb_freed_count(d->state) > FREED_WITH_STORE) {
         err = forget_slice(d, &fault);
     } else if (d->log_shrinks) {
-        err = db_shrink(log, SHRINK_PAGES, &fault);
-        d->log_shrinks = shrinks(log);
+        err = shrink(d, log, &d->log_shrinks, &fault);
     } else if (d->state_shrinks) {
-        err = db_shrink(state, SHRINK_PAGES, &fault);
-        d->state_shrinks = shrinks(state);
+        err = shrink(d, state, &d->state_shrinks, &fault);
     }
+    d->measured_ms = 0; /* on a quiet node no other job would come to see what became free */
     /* What could not be done now is not tried again at once. */
     bool stuck = err != E_OK || db_wal_bytes(log) / 2 > d->log_wal_bytes_max;
     d->chore_after_ms = stuck ? now_monotonic_ms() + CHORE_PAUSE_MS : 0;

@@ -121,8 +121,8 @@ static struct worker_job *batch(void *context, struct worker_job *list) {
     } else {
         list->work(list);
     }
+    sitedisk_measure(s->disk); /* what became free is a chore */
     bool has_chore = sitedisk_has_chore(s->disk), has_later = sitedisk_has_later(s->disk);
-    sitedisk_measure(s->disk);
     pthread_mutex_lock(&s->lock);
     s->usage = s->disk->usage;
     s->has_chore = has_chore;

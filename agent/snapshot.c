@@ -27,7 +27,7 @@
 #include "platform/now.h"
 
 #define MAGIC "GREYSNAP"
-#define VERSION 1u
+#define VERSION 2u
 #define FLAG_SELF_CONTAINED 1u
 #define PREFIX_BYTES 16u
 #define HEAD_BYTES_MAX 65536u /* 64 KiB */

@@ -8,8 +8,10 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "agent/arrivals.h"
 #include "agent/dedup.h"
 #include "agent/kv.h"
+#include "agent/loss.h"
 #include "agent/outbox.h"
 #include "include/grey/must.h"
 #include "platform/codec.h"
@@ -215,11 +217,21 @@ static enum grey_error dispatch(struct state *s, struct facts *next, const struc
     case ENTRY_KV:
         return kv_apply(&next->kv, s->table, e, &s->changes, answer, f);
     case ENTRY_EVENTS:
-        return outbox_events(&next->outbox, &next->dedup, s->table, e, now_ms, &s->changes, answer, f);
+        return arrivals_apply(&next->outbox, &next->dedup, s->table, e, now_ms, &s->changes, answer, f);
     case ENTRY_ACK:
         return outbox_ack(&next->outbox, s->table, next->site.incarnation, payload, &s->changes, f);
     case ENTRY_LIMITS:
         return outbox_limits(&next->outbox, payload, &s->changes, f);
+    case ENTRY_EXPIRE: {
+        struct loss loss;
+        if (payload.size > 0) {
+            return fault_set(f, E_BAD_MESSAGE, "there is a payload where none belongs");
+        }
+        loss_begin(&loss, &next->outbox);
+        loss_expire(&loss, &next->outbox, s->table, now_ms, &s->changes);
+        loss_end(&loss, &next->outbox, &s->changes);
+        return E_OK;
+    }
     case ENTRY_KIND_COUNT:
         break;
     }
@@ -300,7 +312,7 @@ void state_wants(const struct entry *e, void (*want)(void *context, enum table_i
     if (e->kind == ENTRY_KV) {
         kv_wants(blob_bytes(e->payload), want, context);
     } else if (e->kind == ENTRY_EVENTS) {
-        outbox_wants(blob_bytes(e->payload), want, context);
+        arrivals_wants(blob_bytes(e->payload), want, context);
     }
 }
 
@@ -327,8 +339,12 @@ void state_usage(const struct state *s, struct budget_used *out) {
     *out = s->facts.outbox.usage;
 }
 
-uint64_t state_queue_bytes_max(const struct state *s) {
-    return s->facts.outbox.bytes_max;
+const struct queue_limits *state_limits(const struct state *s) {
+    return &s->facts.outbox.bounds.limits;
+}
+
+int64_t state_expiry_ms(const struct state *s) {
+    return outbox_expiry_ms(&s->facts.outbox, s->table);
 }
 
 enum table_found state_kv(struct state *s, struct bytes key, struct kv_row *out) {
@@ -343,9 +359,18 @@ void state_channel(const struct state *s, enum event_channel c, struct channel_f
     outbox_channel_facts(&s->facts.outbox, s->table, c, out);
 }
 
-grey_seq state_evicted_below(const struct state *s, enum event_priority p) {
-    must((unsigned)p < PRIORITY_COUNT);
-    return s->facts.outbox.lists[p].evicted_below;
+enum event_channel state_list_channel(unsigned list) {
+    return event_channel_of(outbox_priority_of(list));
+}
+
+bool state_list_waits(const struct state *s, unsigned list) {
+    must(list < STATE_LISTS);
+    return s->facts.outbox.lists[list].count > 0;
+}
+
+grey_seq state_lost_below(const struct state *s, unsigned list) {
+    must(list < STATE_LISTS);
+    return s->facts.outbox.lists[list].lost_below;
 }
 
 void state_dedup_wants(struct bytes source, struct bytes id, void (*want)(void *context, enum table_id id, struct bytes key),

@@ -9,6 +9,7 @@
 #include "federation/budget.h"
 #include "include/grey/entry.h"
 #include "include/grey/event.h"
+#include "include/grey/limits.h"
 #include "platform/fault.h"
 
 struct state;
@@ -66,7 +67,24 @@ bool state_site(const struct state *s, struct site_facts *out); /* false: not bo
  * not be taken for repeats.  Before any entry of the new group; the change is flushed like any other. */
 enum grey_error state_begin_incarnation(struct state *s, uint64_t cluster_id, uint64_t incarnation);
 void state_usage(const struct state *s, struct budget_used *out); /* what the log knows of the cost of the link; zeros: nothing */
-uint64_t state_queue_bytes_max(const struct state *s);            /* ENTRY_LIMITS; 1 GiB before the first */
+
+/* Bounds of the queue, the same on all nodes (ENTRY_LIMITS). */
+struct queue_limits {
+    uint64_t bytes_max; /* of records that wait; above 0 */
+    /* A share of bytes_max below which events of other priorities (but critical ones) do not push these out.  Of critical: 0; all
+     * together at most 90. */
+    uint32_t floor_percent[PRIORITY_COUNT];
+    uint32_t age_s; /* below critical, what no pattern names leaves after so long; 0: never */
+    struct {
+        char type[LIMIT_TYPE_PATTERN_BYTES + 1]; /* '*' stands for any bytes */
+        uint32_t time_s; /* below critical, an event that the first pattern to match names leaves after so long */
+    } ttls[LIMIT_QUEUE_TTLS];
+    uint32_t ttl_count;
+};
+const struct queue_limits *
+state_limits(const struct state *s); /* lends until the next entry; 1 GiB and nothing else before the first */
+/* Log time at which an event waiting has lived for its time: an ENTRY_EXPIRE is due.  INT64_MAX: none. */
+int64_t state_expiry_ms(const struct state *s);
 
 struct kv_row {
     raft_index version;
@@ -80,12 +98,21 @@ struct channel_facts {
     grey_seq next_seq, acked_seq;
     uint64_t pending_count, pending_bytes; /* bytes: of the records; within 256 KiB for each priority while partly acknowledged */
     int64_t oldest_time_ms;                /* log time of the oldest pending event, about; 0: none */
-    uint64_t gap_ranges, gap_events;       /* evicted since bootstrap: runs of consecutive numbers of one priority, and events */
+    /* Lost since bootstrap: runs of consecutive numbers of one list, events, and bytes of their records. */
+    uint64_t gap_ranges, gap_events, gap_bytes;
+    uint64_t expired_events, expired_bytes; /* of these, the ones that lived for their time */
 };
 void state_channel(const struct state *s, enum event_channel c, struct channel_facts *out);
 
+/* Events wait in lists: one for each priority and class of times to live (agent/bounds.h). */
+#define STATE_LISTS 64u
+
+/* Why an event was given up before the core had it.  Numbers stand in state rows. */
+enum gap_reason { GAP_EVICTED = 1, GAP_EXPIRED = 4 }; /* as in federation/sync.h */
+
 /* An event waiting in the outbox. */
 struct outbox_row {
+    unsigned list;
     grey_seq seq;
     raft_index index;
     uint32_t slot; /* place in the batch of entry `index` */
@@ -93,11 +120,13 @@ struct outbox_row {
     int64_t time_ms;
     enum event_priority priority;
 };
-/* state_outbox_key: the row key of (priority, seq), for storage scans.  out: 9 bytes. */
-void state_outbox_key(enum event_priority p, grey_seq seq, uint8_t out[9]);
+/* state_outbox_key: the row key of (list, seq), for storage scans.  out: 9 bytes. */
+void state_outbox_key(unsigned list, grey_seq seq, uint8_t out[9]);
 enum grey_error state_outbox_row(struct bytes key, struct bytes value, struct outbox_row *out); /* decodes a TABLE_OUTBOX row */
-/* state_evicted_below: events of this priority with a lower seq that are not acknowledged were evicted: they are gaps. */
-grey_seq state_evicted_below(const struct state *s, enum event_priority p);
+bool state_list_waits(const struct state *s, unsigned list);
+enum event_channel state_list_channel(unsigned list);
+grey_seq state_lost_below(const struct state *s, unsigned list); /* behind the last event of it that was given up; 0: none was */
+void state_gap_key(enum event_channel c, grey_seq last, uint8_t out[9]); /* row key of TABLE_GAP; agent/stretch.h reads the rows */
 /* state_dedup_wants: names the rows that state_dedup reads.  What is longer than LIMIT_EVENT_FIELD_BYTES is not remembered. */
 void state_dedup_wants(struct bytes source, struct bytes id, void (*want)(void *context, enum table_id id, struct bytes key),
                        void *context);
@@ -118,6 +147,6 @@ void payload_ack_usage(struct builder *out, uint64_t incarnation, enum event_cha
                        const struct budget_used *used);
 void payload_site(struct builder *out, const struct site_facts *f);
 void payload_clock(struct builder *out, int64_t time_ms); /* the entry's own header carries the new time as well */
-void payload_limits(struct builder *out, uint64_t queue_bytes_max);
+void payload_limits(struct builder *out, const struct queue_limits *l);
 
 #endif

@@ -9,7 +9,7 @@
 #include "include/grey/must.h"
 #include "platform/db.h"
 
-#define STATE_FORMAT 2
+#define STATE_FORMAT 3
 #define STATE_PAGE_BYTES 1024u    /* most flushed rows lie far apart (hashes): small pages write less */
 #define STATE_CACHE_BYTES 262144u /* 256 KiB */
 
@@ -33,7 +33,7 @@ static const char schema[] =
     "CREATE TABLE freed(idx INTEGER PRIMARY KEY);"
     "CREATE TABLE meta(id INTEGER PRIMARY KEY, format INT, idx INT, term INT, time INT, hash BLOB, state_hash BLOB);"
     "CREATE TABLE members(id INTEGER PRIMARY KEY, idx INT, list BLOB);"
-    "INSERT INTO meta VALUES(1, 2, 0, 0, 0, zeroblob(32), zeroblob(32))";
+    "INSERT INTO meta VALUES(1, 3, 0, 0, 0, zeroblob(32), zeroblob(32))";
 
 static enum grey_error prepare(struct statedb *s, struct fault *f) {
     const struct {
@@ -56,7 +56,7 @@ static enum grey_error prepare(struct statedb *s, struct fault *f) {
         {&s->freed_get,
          "SELECT idx, EXISTS(SELECT 1 FROM live WHERE live.idx = freed.idx) FROM freed WHERE idx > ?1 ORDER BY idx LIMIT ?2"},
         {&s->freed_erase, "DELETE FROM freed WHERE idx <= ?1"},
-        {&s->save, "REPLACE INTO meta VALUES(1, 2, ?1, ?2, ?3, ?4, ?5)"},
+        {&s->save, "REPLACE INTO meta VALUES(1, 3, ?1, ?2, ?3, ?4, ?5)"},
         {&s->save_members, "REPLACE INTO members VALUES(1, ?1, ?2)"},
     };
     enum grey_error err = E_OK;

@@ -22,10 +22,11 @@ enum table_id {
     TABLE_META = 1,    /* small fixed set of rows: counters of channels, site, limits; always in memory */
     TABLE_KV = 2,      /* key -> version, size, content type; ref = log index whose payload holds the value */
     TABLE_DEDUP = 3,   /* slot u8, 16-byte hash of source and id -> priority, seq, index, body hash, time */
-    TABLE_OUTBOX = 4,  /* priority u8, seq be64 -> index, slot, bytes, time; ref = log index */
-    TABLE_SEGMENT = 5, /* priority u8, first seq be64 -> summary of a run of outbox rows; always in memory */
+    TABLE_OUTBOX = 4,  /* list u8, seq be64 -> index, slot, bytes, time; ref = log index */
+    TABLE_SEGMENT = 5, /* list u8, first seq be64 -> summary of a run of outbox rows; always in memory */
+    TABLE_GAP = 6,     /* channel u8, last seq be64 -> events that were lost: numbers, bytes, reason */
 };
-#define TABLE_ID_MAX 5
+#define TABLE_ID_MAX 6
 
 enum table_found { TABLE_FOUND, TABLE_ABSENT, TABLE_UNKNOWN };
 

@@ -16,6 +16,12 @@
 #define FLUSH_BYTES (1024u * 1024u)
 #define SNAPSHOT_LOG_BYTES (64ull * 1024 * 1024) /* the log grew by so much since the last image, however few entries it took */
 
+/* After a drain the log holds payloads that nothing refers to any more, up to SNAPSHOT_LOG_BYTES of them, and on a quiet site no image would
+ * come that lets them go. */
+#define TIDY_LOG_BYTES (8ull * 1024 * 1024) /* worth two images */
+#define TIDY_QUIET_MS 30000u                /* no event came for so long */
+#define TIDY_PAUSE_MS 60000u                /* until what was freed shows in the size of the file */
+
 static struct metric flushes = METRIC_COUNTER("grey_storage_flushes_total", "Transactions that wrote changed rows of the state.");
 static struct metric snapshots = METRIC_COUNTER("grey_storage_snapshots_total", "State images written.");
 static struct metric table_bytes = METRIC_GAUGE("grey_storage_table_memory_bytes", "Rows of the state held in memory.");
@@ -201,6 +207,67 @@ void upkeep_turn(struct node *n) {
     }
     if (applied > u->flushed_index && !u->flushing && snapshot_is_due(n)) {
         flush(n);
+    }
+}
+
+static void queue_stands(const struct node *n, uint64_t *numbers, uint64_t *bytes) {
+    *numbers = *bytes = 0;
+    for (int c = 0; c < CHANNEL_COUNT; c++) {
+        struct channel_facts f;
+        state_channel(n->state, (enum event_channel)c, &f);
+        *numbers += f.next_seq;
+        *bytes += f.pending_bytes;
+    }
+}
+
+void upkeep_duty(struct node *n) {
+    struct upkeep *u = &n->upkeep;
+    if (n->o.witness || n->installing) {
+        return;
+    }
+    uint64_t now_ms = loop_now_ms(n->x.loop), numbers, bytes;
+    queue_stands(n, &numbers, &bytes);
+    if (numbers != u->numbers_given) {
+        u->numbers_given = numbers;
+        u->quiet_since_ms = now_ms;
+        u->tidying = u->tidying == TIDY_DONE ? TIDY_DONE : TIDY_REST;
+    }
+    struct sitelog_usage usage;
+    sitelog_usage(n->log, &usage);
+    bool image_there = u->snapshot_point.index >= u->tidy_index && upkeep_idle(n) && !u->snapshot_due;
+    switch (u->tidying) {
+    case TIDY_REST:
+        if (now_ms >= u->quiet_since_ms + TIDY_QUIET_MS && usage.log_bytes >= TIDY_LOG_BYTES &&
+            usage.log_bytes / 2 >= u->tidied_log_bytes && bytes <= usage.log_bytes / 16) {
+            u->tidy_index = state_applied(n->state);
+            u->snapshot_due = u->snapshot_point.index < u->tidy_index;
+            u->tidying = TIDY_FIRST;
+        }
+        break;
+    case TIDY_FIRST:
+        if (image_there && state_applied(n->state) > u->snapshot_point.index) {
+            u->tidy_index = state_applied(n->state);
+            u->snapshot_due = true;
+            u->tidying = TIDY_SECOND;
+        } else if (image_there) {
+            ageing_entry(n);
+        }
+        break;
+    case TIDY_SECOND:
+        if (image_there) {
+            u->tidied_ms = now_ms;
+            u->tidying = TIDY_DONE;
+        }
+        break;
+    case TIDY_DONE:
+        if (now_ms >= u->tidied_ms + TIDY_PAUSE_MS) {
+            u->tidied_log_bytes = usage.log_bytes;
+            u->tidying = TIDY_REST;
+        }
+        break;
+    }
+    if (u->snapshot_due) {
+        loop_timer_after(n->x.loop, &u->timer, 0);
     }
 }
 

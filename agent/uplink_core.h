@@ -97,6 +97,7 @@ struct uplink {
     struct uplink_meter meter;
     char site[LIMIT_NAME_BYTES + 1], name[LIMIT_NAME_BYTES + 1];
     bool leads, welcomed, hello_due, pumping, stopped;
+    bool sized_gaps;    /* the core that welcomed this session takes the bytes of gaps */
     uint32_t proposals; /* acknowledgements that the node has not answered */
     grey_epoch epoch;
     uint64_t session, gather_session, message_id;

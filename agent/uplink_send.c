@@ -168,6 +168,7 @@ void uplink_send_gathered(void *context, struct sync_events *e) {
     }
     e->incarnation = site.incarnation;
     e->epoch = u->epoch;
+    e->sized_gaps = u->sized_gaps;
     must(u->frame.size == 0);
     uplink_pack_frame(u, e);
     u->frame_channel = e->channel;

@@ -136,6 +136,7 @@ static void take_welcome(struct uplink *u, const struct sync_welcome *w) {
     uplink_link_answered(u);
     uplink_pack_begin(u, w->codings);
     u->takes_parts = (w->codings & CODING_PARTS) != 0;
+    u->sized_gaps = (w->codings & CODING_GAP_BYTES) != 0;
     node_core_time(u->node, w->time_ms);
     u->hello_due = false;
     u->hello_wait_ms = HELLO_MS_MIN / 2;

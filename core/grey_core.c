@@ -203,7 +203,7 @@ static bool start(struct grey_core *g, struct fault *f) {
     g->x.loop = loop_new(f);
     g->x.crypto = g->x.loop == NULL ? NULL : worker_new(g->x.loop, "crypto", 64, NULL, NULL, f);
     g->store = g->x.crypto == NULL ? NULL : store_open(s->store, &(struct store_options){.shared = o.shared}, f);
-    g->storage = g->store == NULL ? NULL : worker_new(g->x.loop, "storage", INGEST_JOBS_MAX, ingest_batch, g->store, f);
+    g->storage = g->store == NULL ? NULL : worker_new(g->x.loop, "storage", BATCH_JOBS_MAX, batch_run, g->store, f);
     if (g->storage == NULL) {
         return false;
     }

@@ -2,9 +2,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/assemble.h"
 #include "core/dialler.h"
@@ -22,7 +20,7 @@
 #define PACED_MAX 4096u
 #define FRAME_BYTES 100u                 /* of an answer, about */
 #define HOLD_BYTES (32u * 1024u * 1024u) /* waiting for the storage thread: above it nothing is read, until half of it is written */
-#define HOLD_JOBS (INGEST_JOBS_MAX * 3u / 4u)
+#define HOLD_JOBS (BATCH_JOBS_MAX * 3u / 4u)
 #define RESYNC_PAGE 64u
 #define RESYNC_PAUSE_MS 250u /* between pages: 256 sites a second are asked, and say hello */
 #define KEEPALIVE_S 60u
@@ -131,107 +129,10 @@ static struct metric hellos = METRIC_COUNTER("grey_core_hellos_total", "Sessions
 static struct metric squeezing =
     METRIC_GAUGE("grey_core_squeezing_sites", "Sites whose squeezed sessions are held in memory, up to 64 KiB each.");
 static struct metric broker_up = METRIC_GAUGE("grey_core_broker_up", "1 while connected to the broker.");
-static struct metric store_errors = METRIC_COUNTER("grey_core_store_errors_total", "Transactions that failed.");
-static struct metric again = METRIC_COUNTER("grey_core_store_again_total",
-                                            "Transactions done again after a lost connection or a conflict with another core.");
 static struct metric ahead =
     METRIC_COUNTER("grey_core_frames_ahead_total", "Frames kept until those before them come, most by way of another core.");
 
-/* --- the storage thread --------------------------------------------------------------------------------------------------------------------- */
-
-/* Waits before doing a transaction again; after the last the jobs are told that it failed, and sites send what they hold again. */
-static const uint32_t again_ms[] = {0, 50, 100, 200, 400, 800, 1600};
-
-static int by_name(const void *a, const void *b) {
-    return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* Sites of the list, each once and in order: what is locked in one order everywhere cannot wait in a ring. */
-static enum grey_error lock_sites(struct store *store, const struct worker_job *list, struct fault *f) {
-    static const char *sites[INGEST_JOBS_MAX]; /* the storage thread only */
-    size_t count = 0, kept = 0;
-    for (const struct worker_job *j = list; j != NULL; j = j->next) {
-        const struct storage_job *job = (const struct storage_job *)(const void *)j;
-        if (job->is_write && job->site != NULL) {
-            must(count < INGEST_JOBS_MAX);
-            sites[count++] = job->site;
-        }
-    }
-    qsort(sites, count, sizeof sites[0], by_name);
-    for (size_t i = 0; i < count; i++) {
-        if (kept == 0 || strcmp(sites[kept - 1], sites[i]) != 0) {
-            sites[kept++] = sites[i];
-        }
-    }
-    return kept == 0 ? E_OK : store_lock(store, sites, kept, f);
-}
-
-static enum grey_error write_all(struct store *store, struct worker_job *list, struct fault *f) {
-    enum grey_error err = store_begin(store, f);
-    err = err != E_OK ? err : lock_sites(store, list, f);
-    for (struct worker_job *j = list; j != NULL && err == E_OK; j = j->next) {
-        struct storage_job *job = (struct storage_job *)(void *)j;
-        if (!job->is_write) {
-            continue;
-        }
-        job->err = E_OK;
-        job->run(job, store);
-        bool own = job->err == E_OK || job->err == E_STALE_MEMBER || job->err == E_NOT_FOUND || job->err == E_BAD_CBOR ||
-                   job->err == E_BAD_MESSAGE;
-        if (!own) {
-            err = job->err;
-            *f = job->fault;
-        }
-    }
-    err = err != E_OK ? err : store_commit(store, f);
-    if (err != E_OK) {
-        store_rollback(store);
-    }
-    return err;
-}
-
-static void write_batch(struct store *store, struct worker_job *list) {
-    struct fault f = {0};
-    enum grey_error err = E_CONFLICT;
-    for (size_t i = 0; i < sizeof again_ms / sizeof again_ms[0] && store_again(err); i++) {
-        if (i > 0) {
-            metrics_add(&again, 0, 1);
-            log_limited(LOG_WARN, "store", "again", "error=GREY-%d %s: %s", error_id(err), error_sentence(err), f.text);
-            (void)usleep(again_ms[i] * 1000u);
-        }
-        err = write_all(store, list, &f);
-    }
-    if (err == E_OK) {
-        return;
-    }
-    metrics_add(&store_errors, 0, 1);
-    log_error("store", "transaction", "error=GREY-%d %s: %s", error_id(err), error_sentence(err), f.text);
-    for (struct worker_job *j = list; j != NULL; j = j->next) {
-        struct storage_job *job = (struct storage_job *)(void *)j;
-        if (job->is_write) {
-            job->err = err;
-            job->fault = f;
-        }
-    }
-}
-
-struct worker_job *ingest_batch(void *context, struct worker_job *list) {
-    struct store *store = context;
-    bool writes = false;
-    for (const struct worker_job *j = list; j != NULL && !writes; j = j->next) {
-        writes = ((const struct storage_job *)(const void *)j)->is_write;
-    }
-    if (writes) {
-        write_batch(store, list);
-    }
-    for (struct worker_job *j = list; j != NULL; j = j->next) {
-        struct storage_job *job = (struct storage_job *)(void *)j;
-        if (!job->is_write) {
-            job->run(job, store);
-        }
-    }
-    return NULL; /* all are done */
-}
+/* --- on the storage thread ---------------------------------------------------------------------------------------------------------------- */
 
 static void run_hello(struct storage_job *storage, struct store *store) {
     struct intake_job *job = (struct intake_job *)(void *)storage;
@@ -521,7 +422,8 @@ static void intake_done(struct worker_job *worker_job) {
                             job->site.text);
             }
             bool may = job->feature_level >= UP_LEVEL_CODINGS && unpack_admit(g->unpack, job->site.text, loop_now_ms(g->x.loop));
-            job->reply.welcome.codings = (may ? CODING_SQUEEZE : 0) | (job->feature_level >= UP_LEVEL_CODINGS ? CODING_PARTS : 0);
+            job->reply.welcome.codings =
+                (job->feature_level >= UP_LEVEL_CODINGS ? CODING_GAP_BYTES | CODING_PARTS : 0) | (may ? CODING_SQUEEZE : 0);
             assemble_forget(g->assembler, job->site.text);
             log_info("ingest", "hello", "site=%s epoch=%" PRIu64, job->site.text, job->reply.welcome.epoch);
             if (job->rolled_back) {
@@ -751,11 +653,12 @@ static void free_all(struct ingest *g) {
 }
 
 struct ingest *ingest_new(const struct conn_context *x, const struct ingest_options *o, struct worker *storage, struct fault *f) {
-    struct metric *const all[] = {&taken_events, &repeated,  &unreadable,   &refused, &rolled_back, &held,        &hellos,
-                                  &squeezing,    &broker_up, &store_errors, &again,   &ahead,       &credit_bytes};
+    struct metric *const all[] = {&taken_events, &repeated,  &unreadable, &refused, &rolled_back, &held,
+                                  &hellos,       &squeezing, &broker_up,  &ahead,   &credit_bytes};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         metrics_register(all[i]);
     }
+    batch_register();
     struct ingest *g = mem_new(1, sizeof *g);
     if (g != NULL) {
         g->replies = mem_new(REPLIES_MAX, sizeof *g->replies);

@@ -174,7 +174,7 @@ enum grey_error store_hello(struct store *s, const char *site, const struct sync
         *rolled_back = *rolled_back || positions[i] >= h->channels[i].next_seq;
         if (err == E_OK && acked > positions[i]) {
             err = run(s, STORE_GAP_ADD,
-                      (int64_t[]){inc[0], i, (int64_t)positions[i] + 1, (int64_t)acked, SYNC_GAP_CORE_RESTORED, now_ms}, 6, f);
+                      (int64_t[]){inc[0], i, (int64_t)positions[i] + 1, (int64_t)acked, SYNC_GAP_CORE_RESTORED, now_ms, 0}, 7, f);
             err = err != E_OK ? err : set_position(s, inc[0], c, acked, f);
             positions[i] = acked;
         }
@@ -230,10 +230,14 @@ static enum grey_error take(struct store *s, struct stand *at, const struct sync
     }
     enum grey_error err = s->ops->add_events(s, at->inc, e->channel, e->items + there, e->item_count - there, now_ms, f);
     for (uint32_t i = 0; i < e->gap_count && err == E_OK; i++) {
-        grey_seq from = e->gaps[i].from_seq > at->position ? e->gaps[i].from_seq : at->position + 1;
-        if (from <= e->gaps[i].to_seq) {
+        const struct sync_gap *gap = &e->gaps[i];
+        grey_seq from = gap->from_seq > at->position ? gap->from_seq : at->position + 1;
+        if (from <= gap->to_seq) { /* what stood before the position has its share of the bytes there */
+            uint64_t all = gap->to_seq - gap->from_seq + 1, here = gap->to_seq - from + 1;
+            uint64_t bytes = gap->bytes / all * here + gap->bytes % all * here / all;
             err = run(s, STORE_GAP_ADD,
-                      (int64_t[]){at->inc, e->channel, (int64_t)from, (int64_t)e->gaps[i].to_seq, e->gaps[i].reason, now_ms}, 6, f);
+                      (int64_t[]){at->inc, e->channel, (int64_t)from, (int64_t)gap->to_seq, gap->reason, now_ms, (int64_t)bytes}, 7,
+                      f);
         }
     }
     at->position = e->to_seq > at->position ? e->to_seq : at->position;
@@ -314,7 +318,9 @@ static enum grey_error keep_ahead(struct store *s, const struct stand *at, const
     enum grey_error err = s->options.shared ? look_ahead(s, at, e->channel, now_ms, &a, f) : E_OK;
     builder_init(&content, STORE_AHEAD_BYTES);
     if (s->options.shared) {
-        sync_put_events(&content, e);
+        struct sync_events sized = *e;
+        sized.sized_gaps = true;
+        sync_put_events(&content, &sized);
     }
     taken->beyond_hole = true;
     taken->kept_ahead = s->options.shared && content.err == E_OK && a.frames < STORE_AHEAD_FRAMES &&

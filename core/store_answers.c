@@ -244,6 +244,8 @@ static void put_gap(const struct store_ops *o, const struct store_rows *rows, co
     json_int(w, o->number(rows, 3));
     json_key(w, "reason");
     json_str(w, sync_gap_reason_name((enum sync_gap_reason)o->number(rows, 4)));
+    json_key(w, "bytes");
+    json_int(w, o->number(rows, 6));
     put_time(w, "received", o->number(rows, 5));
     json_close(w);
 }

@@ -28,8 +28,9 @@ const char *const store_sql[STORE_STATEMENTS] = {
                            " known = CASE WHEN position.known > ?3 THEN position.known ELSE ?3 END",
     [STORE_POSITION_KNOWN] = "INSERT INTO position VALUES(?1, ?2, 0, ?3) ON CONFLICT(inc, channel) DO UPDATE SET"
                              " known = CASE WHEN position.known > ?3 THEN position.known ELSE ?3 END",
-    [STORE_GAP_ADD] = "INSERT INTO gap(inc, channel, from_seq, to_seq, reason, received_ms) VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON "
-                      "CONFLICT DO NOTHING",
+    [STORE_GAP_ADD] =
+        "INSERT INTO gap(inc, channel, from_seq, to_seq, reason, received_ms, bytes) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+        " ON CONFLICT DO NOTHING",
     [STORE_AHEAD_ADD] = "INSERT INTO ahead VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO NOTHING",
     [STORE_AHEAD_SPANS] = "SELECT from_seq, to_seq, received_ms, size FROM ahead WHERE inc = ?1 AND channel = ?2 ORDER BY from_seq",
     [STORE_AHEAD_GET] = "SELECT content FROM ahead WHERE inc = ?1 AND channel = ?2 AND from_seq <= ?3 ORDER BY from_seq",
@@ -42,6 +43,6 @@ const char *const store_sql[STORE_STATEMENTS] = {
     [STORE_INCS] = "SELECT no FROM incarnation WHERE site = ?1 AND no >= ?2 ORDER BY no",
     [STORE_EVENTS] = "SELECT inc, channel, seq, idx, time_ms, received_ms, record FROM event WHERE inc = ?1 AND channel = ?2"
                      " AND seq > ?3 ORDER BY seq LIMIT ?4",
-    [STORE_GAPS] = "SELECT inc, channel, from_seq, to_seq, reason, received_ms FROM gap WHERE inc = ?1 AND channel = ?2"
+    [STORE_GAPS] = "SELECT inc, channel, from_seq, to_seq, reason, received_ms, bytes FROM gap WHERE inc = ?1 AND channel = ?2"
                    " AND from_seq > ?3 ORDER BY from_seq LIMIT ?4",
 };

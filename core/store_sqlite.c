@@ -35,6 +35,8 @@ static const struct {
 } columns_added[] = {
     {"SELECT count(*) FROM pragma_table_info('site') WHERE name = 'asked_ms'",
      "ALTER TABLE site ADD COLUMN asked_ms INTEGER NOT NULL DEFAULT 0"},
+    {"SELECT count(*) FROM pragma_table_info('gap') WHERE name = 'bytes'",
+     "ALTER TABLE gap ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0"},
 };
 static const char event_add[] = "INSERT OR IGNORE INTO event VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)";
 

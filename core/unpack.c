@@ -160,8 +160,12 @@ enum unpack_verdict unpack_frame(struct unpack *p, const char *site, const struc
     if (s->squeeze == NULL || s->broken || q->session != s->number || q->serial != s->next_serial) {
         return broken(s, now_ms);
     }
-    struct sync_events e = {
-        .incarnation = q->incarnation, .epoch = q->epoch, .channel = q->channel, .from_seq = q->from_seq, .to_seq = q->to_seq};
+    struct sync_events e = {.incarnation = q->incarnation,
+                            .epoch = q->epoch,
+                            .channel = q->channel,
+                            .from_seq = q->from_seq,
+                            .to_seq = q->to_seq,
+                            .sized_gaps = true};
     enum grey_error err = squeeze_unpack(s->squeeze, q->packed, q->sum, &e, p->items, p->gaps, &p->records);
     if (err != E_OK || e.to_seq != q->to_seq) {
         return broken(s, now_ms);

@@ -22,6 +22,7 @@
 #define LETTERS_SHIFT 20u
 #define KEY_PLACE_MAX 31u
 #define EVENT_SUM_BYTES 24u
+#define GAP_SUM_BYTES 32u
 
 static_assert(1u << WORD_INDEX_BITS == WORDS && 1u << WORD_SIZE_BITS > TOKEN_WORD_BYTES &&
                   UINT32_MAX >> LETTERS_SHIFT == LETTERS - 1 && COLUMNS % WAYS == 0 && NUMBERS % WAYS == 0,
@@ -57,7 +58,7 @@ enum text_field {
     FIELD_DATA,
     FIELDS
 };
-enum head { HEAD_SEQ, HEAD_INDEX, HEAD_TIME, HEAD_PRIORITY, HEAD_FLAGS, HEAD_SIZE, HEAD_GAP, HEAD_REASON, HEADS };
+enum head { HEAD_SEQ, HEAD_INDEX, HEAD_TIME, HEAD_PRIORITY, HEAD_FLAGS, HEAD_SIZE, HEAD_GAP, HEAD_REASON, HEAD_GAP_BYTES, HEADS };
 
 struct squeeze {
     struct column columns[COLUMNS];
@@ -393,10 +394,11 @@ static uint32_t sum_item(uint32_t sum, const struct sync_item *item) {
 }
 
 static uint32_t sum_gap(uint32_t sum, const struct sync_gap *gap) {
-    uint8_t numbers[EVENT_SUM_BYTES];
+    uint8_t numbers[GAP_SUM_BYTES];
     bytes_put_be64(numbers, gap->from_seq);
     bytes_put_be64(numbers + 8, gap->to_seq);
     bytes_put_be64(numbers + 16, (uint64_t)gap->reason);
+    bytes_put_be64(numbers + 24, gap->bytes);
     return digest_crc32(sum, bytes_of(numbers, sizeof numbers));
 }
 
@@ -420,6 +422,7 @@ static void code_gap(struct work *w, struct sync_gap *gap) {
     gap->from_seq = code_head(w, HEAD_SEQ, gap->from_seq);
     gap->to_seq = gap->from_seq + code_head(w, HEAD_GAP, gap->to_seq - gap->from_seq);
     gap->reason = (enum sync_gap_reason)(code_head(w, HEAD_REASON, (uint64_t)gap->reason) & 0xff);
+    gap->bytes = code_head(w, HEAD_GAP_BYTES, gap->bytes);
     w->s->heads[HEAD_SEQ].last = gap->to_seq; /* the next number follows on it */
 }
 

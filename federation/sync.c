@@ -16,6 +16,8 @@ const char *sync_gap_reason_name(enum sync_gap_reason r) {
         return "core-restored";
     case SYNC_GAP_UNREADABLE:
         return "unreadable";
+    case SYNC_GAP_EXPIRED:
+        return "expired";
     }
     return "?";
 }
@@ -52,7 +54,7 @@ void sync_put_hello(struct builder *out, const struct sync_hello *h) {
     }
 }
 
-/* [kind, incarnation, epoch, channel, from, to, [[seq - from, index, time, record] ...], [[from, to, reason] ...]] */
+/* [kind, incarnation, epoch, channel, from, to, [[seq - from, index, time, record] ...], [[from, to, reason, bytes] ...]] */
 void sync_put_events(struct builder *out, const struct sync_events *e) {
     head(out, MESSAGE_UP_EVENTS, 7);
     codec_put_uint(out, e->incarnation);
@@ -71,10 +73,14 @@ void sync_put_events(struct builder *out, const struct sync_events *e) {
     }
     codec_put_array(out, e->gap_count);
     for (uint32_t i = 0; i < e->gap_count; i++) {
-        codec_put_array(out, 3);
+        enum sync_gap_reason reason = e->gaps[i].reason;
+        codec_put_array(out, e->sized_gaps ? 4 : 3);
         codec_put_uint(out, e->gaps[i].from_seq);
         codec_put_uint(out, e->gaps[i].to_seq);
-        codec_put_uint(out, (uint64_t)e->gaps[i].reason);
+        codec_put_uint(out, (uint64_t)(!e->sized_gaps && reason == SYNC_GAP_EXPIRED ? SYNC_GAP_EVICTED : reason));
+        if (e->sized_gaps) {
+            codec_put_uint(out, e->gaps[i].bytes);
+        }
     }
 }
 
@@ -250,10 +256,13 @@ enum grey_error sync_get_events(struct bytes content, struct sync_events *e, str
     }
     e->gap_count = (uint32_t)codec_array(&r, SYNC_GAPS_MAX);
     for (uint32_t i = 0; i < e->gap_count && r.err == E_OK; i++) {
-        want(&r, 3);
+        uint64_t fields = codec_array(&r, 4);
+        e->sized_gaps = fields == 4;
+        r.err = r.err == E_OK && fields < 3 ? E_BAD_MESSAGE : r.err;
         gaps[i].from_seq = codec_uint(&r, INT64_MAX - 1);
         gaps[i].to_seq = codec_uint(&r, INT64_MAX - 1);
-        gaps[i].reason = (enum sync_gap_reason)codec_uint(&r, SYNC_GAP_UNREADABLE);
+        gaps[i].reason = (enum sync_gap_reason)codec_uint(&r, SYNC_GAP_EXPIRED);
+        gaps[i].bytes = e->sized_gaps ? codec_uint(&r, INT64_MAX) : 0;
         r.err = r.err == E_OK && gaps[i].reason < SYNC_GAP_EVICTED ? E_BAD_MESSAGE : r.err;
     }
     e->items = items;

@@ -35,11 +35,12 @@ struct sync_item {
     struct bytes record; /* federation/record.h */
 };
 
-enum sync_gap_reason { SYNC_GAP_EVICTED = 1, SYNC_GAP_CORE_RESTORED = 2, SYNC_GAP_UNREADABLE = 3 };
+enum sync_gap_reason { SYNC_GAP_EVICTED = 1, SYNC_GAP_CORE_RESTORED = 2, SYNC_GAP_UNREADABLE = 3, SYNC_GAP_EXPIRED = 4 };
 
 struct sync_gap {
     grey_seq from_seq, to_seq;
     enum sync_gap_reason reason;
+    uint64_t bytes; /* of the records lost; 0: not known */
 };
 
 struct sync_events {
@@ -51,6 +52,7 @@ struct sync_events {
     uint32_t item_count;
     const struct sync_gap *gaps;
     uint32_t gap_count;
+    bool sized_gaps; /* with bytes: from feature level 2 on; without them SYNC_GAP_EXPIRED is said as SYNC_GAP_EVICTED */
 };
 
 /* Events as federation/squeeze.h has them. */

@@ -94,19 +94,24 @@ static void check_members(struct doctor *d, const json_t *cluster) {
 
 static void check_queue(struct doctor *d, const json_t *queue) {
     char used[RENDER_SHORT], limit[RENDER_SHORT];
-    uint64_t bytes = verbs_uint(queue, "bytes"), bound = verbs_uint(queue, "limit_bytes"), lost = 0;
+    uint64_t bytes = verbs_uint(queue, "bytes"), bound = verbs_uint(queue, "limit_bytes"), lost = 0, expired = 0;
     const char *name;
     json_t *channel;
     json_object_foreach(json_object_get(queue, "channels"), name, channel) {
         lost += verbs_uint(channel, "gap_events");
+        expired += verbs_uint(channel, "expired_events");
     }
     bool full = bound > 0 && (double)bytes > QUEUE_LOOK * (double)bound;
     say(d, full ? LOOK : FINE, "queue",
         "bring the link back, or raise federation.offline.queue_size_mb; when it is full, low priority leaves first",
         "%s of %s used", render_size(bytes, used), render_size(bound, limit));
+    if (json_is_true(json_object_get(queue, "overdue"))) {
+        say(d, LOOK, "queue", "bring the link back before the queue is full; nothing leaves for that",
+            "events have waited longer than federation.offline.max_offline_duration_hours");
+    }
     if (lost > 0) {
-        say(d, LOOK, "queue", "the ranges are at the core: /v1/sites/SITE/gaps", "%" PRIu64 " events left the full queue unsent",
-            lost);
+        say(d, LOOK, "queue", "the ranges are at the core: /v1/sites/SITE/gaps",
+            "%" PRIu64 " events were given up unsent, %" PRIu64 " of them for their age", lost, expired);
     }
 }
 

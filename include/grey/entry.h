@@ -15,6 +15,7 @@ enum entry_kind {
     ENTRY_EVENTS = 5, /* one batch of events, all or nothing */
     ENTRY_ACK = 6,    /* the core's cumulative acknowledgement of a channel */
     ENTRY_LIMITS = 7, /* bounds that decide what the state does (queue size), so that all nodes use the same */
+    ENTRY_EXPIRE = 8, /* events that have lived for their time leave the queue; no payload: the entry's time decides */
     ENTRY_KIND_COUNT
 };
 

@@ -19,6 +19,10 @@
 #define LIMIT_BATCH_EVENTS 1000u
 #define LIMIT_BATCH_BYTES (4u * 1024u * 1024u)
 
+/* The queue for the core */
+#define LIMIT_QUEUE_TTLS 8u /* patterns of types with a time to live: each event is matched against all */
+#define LIMIT_TYPE_PATTERN_BYTES 64u
+
 /* The log */
 #define LIMIT_PAYLOAD_BYTES (LIMIT_BATCH_BYTES + 512u * 1024u) /* a full batch and its framing */
 #define LIMIT_MEMBERS 16u                                      /* voters, learners and witnesses of one site, old and new */

@@ -17,8 +17,9 @@
 #define UP_LEVEL 2u      /* said in UP_HELLO; from 2 on a site reads the codings in DOWN_WELCOME, and DOWN_ROUTE */
 #define UP_LEVEL_CODINGS 2u
 #define UP_LEVEL_ROUTES 2u
-#define CODING_SQUEEZE 1u /* codings of DOWN_WELCOME, bits: the core takes UP_SQUEEZED */
-#define CODING_PARTS 2u   /* it takes UP_PART: large frames in parts, so that what is urgent can go between */
+#define CODING_SQUEEZE 1u   /* codings of DOWN_WELCOME, bits: the core takes UP_SQUEEZED */
+#define CODING_GAP_BYTES 2u /* ... and gaps with their bytes */
+#define CODING_PARTS 4u     /* ... and UP_PART: large frames in parts, so that what is urgent can go between */
 
 /* Topics: grey/v2/{site}/up/{channel} and grey/v2/{site}/down/{channel}, channel as event_channel_name. */
 #define TOPIC_PREFIX "grey/v2/"

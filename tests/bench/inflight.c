@@ -153,7 +153,7 @@ int main(int argc, char **argv) {
                                  .snapshots_kept = 3,
                                  .seal_interval_ms = 1000,
                                  .request_timeout_ms = 5000,
-                                 .queue_bytes_max = 1u << 30};
+                                 .queue = {.bytes_max = 1u << 30}};
         b.nodes[i] = node_new(&x, &o, &events, &b, &f);
         if (b.nodes[i] == NULL) {
             (void)fprintf(stderr, "inflight: %s: %s\n", error_sentence(f.code), f.text);

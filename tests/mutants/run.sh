@@ -7,10 +7,10 @@
 # to be up to date.  Results that stand in build/mutants/NN/result and are newer than patch, test and BUILD are not made again (FRESH=1:
 # all anew).  At the end comes the table of docs/CONSENSUS.md; run.sh --classes prints its first three columns, without a run.
 #
-# SEEDS, MINUTES: how far to look (default 2000 seeds of 2 virtual minutes); SECONDS_MAX: how long (default 300).
+# SEEDS, MINUTES: how far sim looks (default 2000 seeds of 2 virtual minutes), WEEKS: week (default 60 seeds); SECONDS_MAX: how long (default 300).
 set -u
 here=$(dirname "$0")
-: "${CC:=gcc}" "${SEEDS:=2000}" "${MINUTES:=2}" "${SECONDS_MAX:=300}" "${FRESH:=0}"
+: "${CC:=gcc}" "${SEEDS:=2000}" "${MINUTES:=2}" "${WEEKS:=60}" "${SECONDS_MAX:=300}" "${FRESH:=0}"
 passed=0 failed=0
 libraries="-Wl,--as-needed -lcbor -llz4 -lz -lsodium -lyaml -ljansson -lsqlite3 -lmbedtls -lmbedx509 -lmbedcrypto
            -lhttp_parser -pthread"
@@ -62,6 +62,7 @@ make_mutant() { # patch, directory, test ("" for the simulator)
     own=
     case $3 in
     tests/unit/*) others="$build/obj/${3%.c}.o" target=$2/test more="$build/libctl.a $build/libagent.a $build/libcore.a" ;;
+    tests/week) others=$(find "$build/obj/tests/week" -name '*.o') target=$2/week more="$build/libagent.a" ;;
     tests/system/*) others="$build/obj/agent/greyd.o" target=$2/greyd more="$build/libagent.a" ;;
     *) others=$(find "$build/obj/tests/sim" -name '*.o') target=$2/sim more= ;;
     esac
@@ -99,6 +100,7 @@ look() { # directory, test
     processor_time "$1" && spent_before=$spent
     case $2 in
     tests/unit/*) CMOCKA_MESSAGE_OUTPUT=TAP timeout "$SECONDS_MAX" "$1/test" >"$1/out" 2>"$1/err" ;;
+    tests/week) timeout "$SECONDS_MAX" "$1/week" --first --seed 1 --count "$WEEKS" 2>"$1/err" | sed 's/^seed /not ok 1 - seed /' >"$1/out" ;;
     tests/system/*) BUILD=$(realpath "$1") timeout "$SECONDS_MAX" "$2" >"$1/out" 2>"$1/err" ;;
     *) timeout "$SECONDS_MAX" "$1/sim" --first --seed 1 --count "$SEEDS" --minutes "$MINUTES" >"$1/out" 2>"$1/err" ;;
     esac

@@ -6,6 +6,10 @@ from datetime import datetime, timezone
 from harness import *
 
 
+# A core that is never there: what the site takes waits for it.
+NOBODY = "federation: {enabled: true, upstream: {endpoints: [\"127.0.0.1:1\"], tls: {enabled: false}}}\n"
+
+
 def off(site):
     """Seconds by which the site's time is behind this machine's."""
     text = request(site.http[site.leader()], "GET", "/v1/cluster/status").json()["site_time"]
@@ -35,6 +39,8 @@ def test(site):
     start(site, wrong=[1, 2, 3])
     site.ok(off(site) > 39 * 86400, "a site that boots in the past has its time there")
     request(site.http[1], "PUT", "/v1/kv/a", "b")
+    request(site.http[1], "POST", "/v1/events", json.dumps({"type": "reading", "priority": "low", "data": 1}), {"Content-Type": "application/json"})
+    site.ok(not request(site.http[1], "GET", "/v1/queue").json()["overdue"], "an event waits for a core, not for long yet")
     stop(site)
     start(site, wrong=[1, 2])
     time.sleep(15)
@@ -45,10 +51,16 @@ def test(site):
     site.ok(True, "two of three do")
     site.ok(request(site.http[2], "GET", "/v1/kv/a").body == b"b", "and nothing else is changed")
     site.wait_same_state()
+    # The event waits for 40 days now, more than max_offline_duration_hours: an alarm, and nothing leaves for that.
+    wait_until("the alarm of hour 169", lambda: all(request(site.http[n], "GET", "/v1/queue").json()["overdue"] for n in site.nodes), 30)
+    q = request(site.http[1], "GET", "/v1/queue").json()["channels"]["data"]
+    metrics = request(site.http[2], "GET", "/metrics").body.decode()
+    site.ok(q["pending"] == 1 and q["gap_events"] == 0 and "grey_federation_offline_alarm 1" in metrics,
+            "what waits longer than the site may be offline is an alarm on every gateway, and stays")
     stop(site)
 
 
 if "sanitize" in BUILD or "address" in BUILD:
     print("1..0 # skipped: the sanitizer's runtime must be loaded first, so no library can stand before it")
 else:
-    run_test(test, tls=False, core=False)
+    run_test(test, tls=False, core=False, extra=NOBODY)

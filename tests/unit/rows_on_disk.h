@@ -111,6 +111,12 @@ static inline enum grey_error gateway_entry(struct gateway *g, enum entry_kind k
     return o->err;
 }
 
+/* Payload of ENTRY_LIMITS that bounds the bytes and nothing else. */
+static inline void gateway_limits(struct builder *out, uint64_t bytes_max) {
+    struct queue_limits l = {.bytes_max = bytes_max};
+    payload_limits(out, &l);
+}
+
 /* All rows of a table as a reader of memory and disk sees them, one after the other, in out. */
 static inline void gateway_dump(struct gateway *g, struct builder *out) {
     builder_reset(out);

@@ -64,6 +64,26 @@ static void example_files_are_accepted(void **state) {
     assert_string_equal(c.proxy, "p:3128");
 }
 
+/* What a site engineer writes for the queue is what the site goes by. */
+static void shares_and_times_of_the_queue(void **state) {
+    (void)state;
+    static struct config c;
+    struct fault f = {0};
+    file_text = "federation: {offline: {max_offline_duration_hours: 300, max_age_hours: 500, floor_percent: {low: 5},\n"
+                "  time_to_live: [{type: 'debug.*', hours: 1.5}, {type: '*', hours: 24}]}}\n";
+    assert_int_equal(load(&c, &f, "--config", "x.yaml", NULL), E_OK);
+    assert_true(c.offline_hours_max == 300 && c.age_hours_max == 500 && c.floor_percent[PRIORITY_LOW] == 5 &&
+                c.floor_percent[PRIORITY_HIGH] == 0 && c.time_count == 2 && c.times[0].seconds == 5400 &&
+                c.times[1].seconds == 86400);
+    assert_string_equal(c.times[0].type, "debug.*");
+    struct builder b;
+    builder_init(&b, 100000);
+    config_print(&c, &b);
+    builder_add_byte(&b, 0);
+    assert_non_null(strstr((char *)b.data, "federation.offline.time_to_live: debug.*: 1.500 h, *: 24.000 h"));
+    builder_free(&b);
+}
+
 static void order_of_origins(void **state) {
     (void)state;
     static struct config c;
@@ -105,6 +125,10 @@ static void mistakes_are_named(void **state) {
         {"security: {tls: {enabled: 1}}\n", "line 1"},
         {"networking: {http_addr: '0.0.0.0:80'}\n", "can be reached by others"},
         {"federation: {enabled: true}\n", "endpoints"},
+        {"federation: {offline: {floor_percent: {high: 50, normal: 30, low: 20}}}\n", "more than 90"},
+        {"federation: {offline: {time_to_live: [{type: a}]}}\n", "expected type and hours"},
+        {"federation: {offline: {time_to_live: [{type: a, hours: 0.001}]}}\n", "line 1"},
+        {"federation: {offline: {time_to_live: {type: a, hours: 1}}}\n", "a list of types and hours"},
         {"federation: {upstream: {endpoints: [nohost]}}\n", "host:port"},
         {"federation: {upstream: {endpoints: ['a:1', 'b:1'], priorities: [1]}}\n", "1 numbers for 2 endpoints"},
         {"federation: {upstream: {endpoints: ['a:1'], priorities: [0]}}\n", "line 1"},
@@ -255,6 +279,7 @@ int main(void) {
                                        cmocka_unit_test(the_link_is_bounded_as_the_file_says),
                                        cmocka_unit_test(keys_without_effect_are_listed),
                                        cmocka_unit_test(example_files_are_accepted),
+                                       cmocka_unit_test(shares_and_times_of_the_queue),
                                        cmocka_unit_test(order_of_origins),
                                        cmocka_unit_test(mistakes_are_named)};
     return cmocka_run_group_tests(tests, NULL, NULL);

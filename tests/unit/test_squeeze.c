@@ -60,6 +60,7 @@ static void assert_same(const struct sync_events *a, const struct sync_events *b
         assert_int_equal(a->gaps[i].from_seq, b->gaps[i].from_seq);
         assert_int_equal(a->gaps[i].to_seq, b->gaps[i].to_seq);
         assert_int_equal(a->gaps[i].reason, b->gaps[i].reason);
+        assert_int_equal(a->gaps[i].bytes, b->gaps[i].bytes);
     }
 }
 
@@ -242,7 +243,8 @@ static void any_events_survive(void **state) {
             if (rand() % 20 == 0 && e.gap_count < 60) {
                 grey_seq from = seq + 1;
                 seq += 1 + (grey_seq)(rand() % 1000);
-                gaps[e.gap_count++] = (struct sync_gap){.from_seq = from, .to_seq = seq, .reason = SYNC_GAP_EVICTED};
+                gaps[e.gap_count++] =
+                    (struct sync_gap){.from_seq = from, .to_seq = seq, .reason = SYNC_GAP_EVICTED, .bytes = (uint64_t)rand()};
             } else if (e.item_count < 60) {
                 builder_init(&record, MIB);
                 if (rand() % 10 == 0) {

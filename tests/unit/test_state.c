@@ -143,15 +143,15 @@ static void log_time_goes_back_only_by_a_clock_entry(void **context) {
     payload_clock(&p, 3000);
     assert_int_equal(gateway_entry(&g, ENTRY_CLOCK, 3000, &p, &o, NULL), E_OK);
     assert_int_equal(state_time_ms(g.state), 3000);
-    payload_limits(&p, 4096);
+    gateway_limits(&p, 4096);
     assert_int_equal(gateway_entry(&g, ENTRY_LIMITS, 3000, &p, &o, NULL), E_OK);
-    assert_int_equal(state_queue_bytes_max(g.state), 4096);
-    payload_limits(&p, 0);
+    assert_int_equal(state_limits(g.state)->bytes_max, 4096);
+    gateway_limits(&p, 0);
     assert_int_equal(gateway_entry(&g, ENTRY_LIMITS, 3000, &p, &o, NULL), E_BAD_MESSAGE);
     gateway_flush(&g);
     gateway_stop(&g);
     gateway_start(&g);
-    assert_int_equal(state_queue_bytes_max(g.state), 4096);
+    assert_int_equal(state_limits(g.state)->bytes_max, 4096);
     assert_int_equal(state_time_ms(g.state), 3000);
     assert_int_equal(state_applied(g.state), 5);
     builder_free(&p);
@@ -237,7 +237,7 @@ static enum entry_kind random_payload(const struct gateway *g, struct builder *p
     }
     case 7:
         if (draw(10) == 0) {
-            payload_limits(p, 3000 + draw(60000));
+            gateway_limits(p, 3000 + draw(60000));
             return ENTRY_LIMITS;
         }
         if (draw(4) == 0) {
@@ -273,7 +273,7 @@ static void the_rhythm_of_the_disk_does_not_show_in_the_state(void **context) {
         bool written = false;
         for (unsigned step = 0; step < 5000; step++) {
             if (step == 1) {
-                payload_limits(&p, 20000);
+                gateway_limits(&p, 20000);
                 kind = ENTRY_LIMITS;
             } else if (step > 1) {
                 kind = random_payload(&calm, &p);

@@ -39,7 +39,7 @@ static void fill_big_batch(struct builder *p) {
 }
 
 static void fill_limits(struct builder *p) {
-    payload_limits(p, 1400);
+    gateway_limits(p, 1400);
 }
 
 static void fill_put(struct builder *p) {
@@ -104,7 +104,7 @@ static void an_entry_is_applied_whole_or_not_at_all(void **context) {
         assert_true(bytes_equal(builder_bytes(&before), builder_bytes(&after)));
     }
     assert_true(refused > 30);
-    assert_int_equal(state_evicted_below(rich.state, PRIORITY_HIGH), 2);
+    assert_int_equal(state_lost_below(rich.state, PRIORITY_HIGH), 2);
     builder_free(&p);
     builder_free(&before);
     builder_free(&after);

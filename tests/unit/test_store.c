@@ -13,6 +13,7 @@
 
 #include "core/store_answers.h"
 #include "federation/record.h"
+#include "platform/db.h"
 #include "platform/json.h"
 #include "tests/unit/postgres_rig.h"
 
@@ -85,7 +86,8 @@ static int64_t send_ms = 2000;
 static struct store_taken send(struct store *s, grey_epoch epoch, grey_seq from, grey_seq to, grey_seq gap_from, grey_seq gap_to,
                                enum grey_error expected) {
     static struct sync_item items[SYNC_ITEMS_MAX];
-    struct sync_gap gap = {.from_seq = gap_from, .to_seq = gap_to, .reason = SYNC_GAP_EVICTED};
+    struct sync_gap gap = {
+        .from_seq = gap_from, .to_seq = gap_to, .reason = SYNC_GAP_EVICTED, .bytes = 100 * (gap_to - gap_from + 1)};
     struct sync_events e = {.incarnation = INCARNATION,
                             .epoch = epoch,
                             .channel = CHANNEL_DATA,
@@ -144,6 +146,51 @@ static json_t *ask(struct store *s, bool gaps, int channel, const char *after, u
 static json_int_t seq_of(const json_t *answer, const char *list, size_t i) {
     const json_t *one = json_array_get(json_object_get(answer, list), i);
     return json_integer_value(json_object_get(one, strcmp(list, "gaps") == 0 ? "from_seq" : "seq"));
+}
+
+static json_int_t bytes_of_gap(struct store *s, size_t i, const char *reason) {
+    json_t *gaps = ask(s, true, CHANNEL_DATA, "", 100, E_OK);
+    const json_t *gap = json_array_get(json_object_get(gaps, "gaps"), i);
+    assert_string_equal(json_string_value(json_object_get(gap, "reason")), reason);
+    json_int_t bytes = json_integer_value(json_object_get(gap, "bytes"));
+    json_decref(gaps);
+    return bytes;
+}
+
+/* Whoever adds up what was lost must not count the part of a gap that the core had as events. */
+static void a_gap_has_its_bytes(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    grey_seq at[CHANNEL_COUNT];
+    hello(s, 1, 100, 0, at, E_OK);
+    (void)send(s, 1, 1, 10, 3, 6, E_OK);
+    assert_int_equal(bytes_of_gap(s, 0, "evicted"), 400);
+    struct store_taken t = send(s, 1, 9, 20, 9, 16, E_OK); /* 9 and 10 came before */
+    assert_int_equal(t.position, 20);
+    assert_int_equal(bytes_of_gap(s, 1, "evicted"), 600);
+    store_close(s);
+}
+
+/* A core that was updated keeps its gaps, of which it never knew the bytes. */
+static void gaps_of_an_earlier_version_stay(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    grey_seq at[CHANNEL_COUNT];
+    hello(s, 1, 100, 0, at, E_OK);
+    (void)send(s, 1, 1, 20, 3, 16, E_OK);
+    store_close(s);
+    struct fault f = {0};
+    struct db_options o = {.page_bytes = 4096, .cache_bytes = 1 << 20};
+    bool created;
+    struct db *old = db_open(where + 7, &o, &created, &f); /* as an earlier version made it */
+    assert_non_null(old);
+    assert_int_equal(db_exec(old, "ALTER TABLE gap DROP COLUMN bytes;", &f), E_OK);
+    db_close(old);
+    s = open_store();
+    assert_int_equal(bytes_of_gap(s, 0, "evicted"), 0);
+    (void)send(s, 1, 21, 25, 22, 23, E_OK);
+    assert_int_equal(bytes_of_gap(s, 1, "evicted"), 200);
+    store_close(s);
 }
 
 static void each_number_once(void **state) {
@@ -776,7 +823,7 @@ static void cores_may_start_together(void **state) {
 
 int main(void) {
 #define SAME_ON(up, down)                                                                                                          \
-    cmocka_unit_test_setup_teardown(each_number_once, up, down),                                                                   \
+    cmocka_unit_test_setup_teardown(each_number_once, up, down), cmocka_unit_test_setup_teardown(a_gap_has_its_bytes, up, down),   \
         cmocka_unit_test_setup_teardown(a_former_leader_is_not_heard, up, down),                                                   \
         cmocka_unit_test_setup_teardown(a_restored_core_reports_what_it_misses, up, down),                                         \
         cmocka_unit_test_setup_teardown(a_rebuilt_site_goes_on_with_its_numbers, up, down),                                        \
@@ -792,7 +839,9 @@ int main(void) {
         cmocka_unit_test_setup_teardown(done_again_changes_nothing, up, down),                                                     \
         cmocka_unit_test_setup_teardown(what_was_not_committed_is_gone, up, down),                                                 \
         cmocka_unit_test_setup_teardown(what_was_acknowledged_survives_a_kill, up, down)
-    const struct CMUnitTest on_sqlite[] = {SAME_ON(set_up, tear_down), cmocka_unit_test(other_stores_are_refused_with_a_sentence)};
+    const struct CMUnitTest on_sqlite[] = {SAME_ON(set_up, tear_down),
+                                           cmocka_unit_test_setup_teardown(gaps_of_an_earlier_version_stay, set_up, tear_down),
+                                           cmocka_unit_test(other_stores_are_refused_with_a_sentence)};
     const struct CMUnitTest on_postgres[] = {
         SAME_ON(set_up_postgres, NULL),
         cmocka_unit_test_setup(a_store_of_another_version_is_refused, set_up_postgres),

@@ -186,8 +186,27 @@ static void a_range_is_covered_completely(void **state) {
     assert_int_equal(round_trip(&wide, &back), E_OK);
     gaps[0].reason = (enum sync_gap_reason)0;
     assert_int_equal(round_trip(&wide, &back), E_BAD_MESSAGE);
-    gaps[0].reason = (enum sync_gap_reason)4;
+    gaps[0].reason = (enum sync_gap_reason)5;
     assert_int_equal(round_trip(&wide, &back), E_BAD_MESSAGE);
+}
+
+/* A site speaks to a core that is a version behind, and the other way round: what it lost must come through all the same. */
+static void sizes_of_gaps_are_said_to_who_knows_them(void **state) {
+    (void)state;
+    struct sync_events back;
+    struct sync_events e = {.incarnation = 1, .from_seq = 1, .to_seq = 7, .gaps = gaps, .gap_count = 2};
+    gaps[0] = (struct sync_gap){.from_seq = 1, .to_seq = 4, .reason = SYNC_GAP_EXPIRED, .bytes = 900};
+    gaps[1] = (struct sync_gap){.from_seq = 5, .to_seq = 7, .reason = SYNC_GAP_EVICTED, .bytes = INT64_MAX};
+    assert_int_equal(round_trip(&e, &back), E_OK);
+    assert_false(back.sized_gaps);
+    assert_int_equal(back.gaps[0].reason, SYNC_GAP_EVICTED);
+    assert_int_equal(back.gaps[0].bytes, 0);
+    e.sized_gaps = true;
+    assert_int_equal(round_trip(&e, &back), E_OK);
+    assert_true(back.sized_gaps);
+    assert_int_equal(back.gaps[0].reason, SYNC_GAP_EXPIRED);
+    assert_int_equal(back.gaps[0].bytes, 900);
+    assert_int_equal(back.gaps[1].bytes, INT64_MAX);
 }
 
 static void numbers_have_bounds(void **state) {
@@ -332,6 +351,7 @@ int main(void) {
         cmocka_unit_test(codings_are_optional),
         cmocka_unit_test(squeezed_frames_name_what_they_cover),
         cmocka_unit_test(a_range_is_covered_completely),
+        cmocka_unit_test(sizes_of_gaps_are_said_to_who_knows_them),
         cmocka_unit_test(numbers_have_bounds),
         cmocka_unit_test(a_route_leads_to_one_core),
         cmocka_unit_test(topics_name_site_and_channel),

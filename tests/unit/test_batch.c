@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "core/ingest.h"
+#include "core/batch.h"
 #include "core/store_answers.h"
 #include "platform/log.h"
 #include "tests/unit/postgres_rig.h"
@@ -79,7 +79,7 @@ static enum grey_error batch(struct store *s, struct write *writes, size_t count
     for (size_t i = 0; i < count; i++) {
         writes[i].storage.job.next = i + 1 < count ? &writes[i + 1].storage.job : NULL;
     }
-    assert_null(ingest_batch(s, &writes[0].storage.job));
+    assert_null(batch_run(s, &writes[0].storage.job));
     enum grey_error err = E_OK;
     for (size_t i = 0; i < count && err == E_OK; i++) {
         err = writes[i].storage.err;
