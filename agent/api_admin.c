@@ -177,6 +177,61 @@ void api_admin_leave(struct api_call *c) {
     node_order(c->api->o.node, &o, ordered, c);
 }
 
+static void put_ledger(struct json_writer *w, const struct ledger *l) {
+    static const char *const ways[LEDGER_WAYS] = {"up", "down"};
+    json_open(w, '{');
+    for (int way = 0; way < LEDGER_WAYS; way++) {
+        json_key(w, ways[way]);
+        json_open(w, '{');
+        for (int f = 0; f < LEDGER_FEATURES; f++) {
+            json_key(w, ledger_feature_name((enum ledger_feature)f));
+            json_uint(w, l->bytes[way][f]);
+        }
+        json_key(w, "total");
+        json_uint(w, ledger_total(l, (enum ledger_way)way));
+        json_close(w);
+    }
+    json_close(w);
+}
+
+static void put_budget(struct json_writer *w, const char *name, uint64_t bytes, uint64_t used) {
+    json_key(w, name);
+    json_open(w, '{');
+    json_key(w, "bytes"); /* 0: none */
+    json_uint(w, bytes);
+    json_key(w, "used_bytes");
+    json_uint(w, used);
+    json_close(w);
+}
+
+/* What the link may carry and cost, and what it did.  The figures of the ledger are this gateway's own, of the time it has led. */
+static void put_cost(struct json_writer *w, const struct uplink_facts *facts) {
+    json_key(w, "bandwidth");
+    json_open(w, '{');
+    json_key(w, "limit_bytes_per_second"); /* 0: none */
+    json_uint(w, facts->rule->up_bytes_per_s);
+    json_key(w, "down_limit_bytes_per_second");
+    json_uint(w, facts->rule->down_bytes_per_s);
+    json_key(w, "held");
+    json_open(w, '[');
+    for (int c = 0; c < CHANNEL_COUNT; c++) {
+        if (facts->held[c]) {
+            json_str(w, event_channel_name((enum event_channel)c));
+        }
+    }
+    json_close(w);
+    json_close(w);
+    json_key(w, "budget");
+    json_open(w, '{');
+    put_budget(w, "day", facts->bandwidth->budget.day_bytes, facts->used->day_bytes);
+    put_budget(w, "month", facts->bandwidth->budget.month_bytes, facts->used->month_bytes);
+    json_key(w, "reserve_percent");
+    json_uint(w, facts->bandwidth->budget.reserve_percent);
+    json_close(w);
+    json_key(w, "ledger");
+    put_ledger(w, facts->ledger);
+}
+
 void api_federation_status(struct api_call *c) {
     struct api *api = c->api;
     struct uplink_facts facts = {0};
@@ -231,6 +286,9 @@ void api_federation_status(struct api_call *c) {
         (void)snprintf(text, sizeof text, "%016" PRIx64, site.incarnation);
     }
     json_str(&a.w, text);
+    if (api->o.uplink != NULL) {
+        put_cost(&a.w, &facts);
+    }
     json_close(&a.w);
     api_answer_send(&a, c, 200, NULL, 0);
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "federation/shaper.h"
 #include "include/grey/must.h"
 #include "platform/yaml.h"
 
@@ -16,10 +17,12 @@ enum kind {
     KIND_INT,   /* min..max */
     KIND_MILLI, /* a number times 1000, stored as int64 */
     KIND_BOOL,
-    KIND_LIST,  /* list of addresses: endpoints */
-    KIND_TIMES, /* list of types with the hours that their events live */
-    KIND_RANKS, /* list of numbers: their priorities */
-    KIND_INERT, /* known, without effect in this version: any value */
+    KIND_LIST,    /* list of addresses: endpoints */
+    KIND_TIMES,   /* list of types with the hours that their events live */
+    KIND_RANKS,   /* list of numbers: their priorities */
+    KIND_CLASSES, /* list of classes of traffic */
+    KIND_WINDOWS, /* list of lines of federation/window.h */
+    KIND_INERT,   /* known, without effect in this version: any value */
 };
 
 enum origin { FROM_DEFAULT, FROM_FILE, FROM_ENVIRONMENT, FROM_FLAG };
@@ -151,8 +154,24 @@ static const struct key keys[] = {
     {"federation.offline.time_to_live", KIND_TIMES, 0, 0, 0, 0, NULL, NULL, NULL, "",
      "list of {type, hours}: events below critical whose type fits ('*' stands for anything) leave after so long; the first "
      "counts"},
-    {"federation.bandwidth.limit_mbps", KIND_MILLI, AT(limit_kbps), 0, 100000000, NULL, NULL, NULL, "0", "10^6 bit/s; 0: no limit"},
-    INERT("federation.bandwidth.priority_traffic", "critical events and control always go first"),
+    {"federation.bandwidth.limit_mbps", KIND_MILLI, AT(limit_kbps), 0, 100000000, NULL, NULL, NULL, "0",
+     "10^6 bit/s towards the core with all headers, 0.016 or more; 0: no limit"},
+    {"federation.bandwidth.down_limit_mbps", KIND_MILLI, AT(down_limit_kbps), 0, 100000000, NULL, NULL, NULL, "0",
+     "the same from the core, which paces itself by it"},
+    {"federation.bandwidth.priority_traffic", KIND_CLASSES, 0, 0, 0, 0, NULL, NULL, NULL, "",
+     "goes on when a window or a spent budget holds the rest: control-plane and critical-events always do; events, data"},
+    {"federation.bandwidth.windows", KIND_WINDOWS, 0, 0, 0, 0, NULL, NULL, NULL, "",
+     "hours with another limit, as in a crontab: \"* 8-17 * * mon-fri limit_mbps=0.5 forbid=data\""},
+    TEXT("federation.bandwidth.time_zone", time_zone, NULL, NULL, "",
+         "of windows and budgets, for example Europe/Berlin; without it the machine's"),
+    {"federation.bandwidth.budget.day_mb", KIND_MILLI, AT(budget_day_kb), 0, 1000000000000, NULL, NULL, NULL, "0",
+     "10^6 bytes a day, both directions with all headers; then only what is critical goes on; 0: no budget"},
+    {"federation.bandwidth.budget.month_mb", KIND_MILLI, AT(budget_month_kb), 0, 1000000000000, NULL, NULL, NULL, "0",
+     "the same for a month"},
+    INT("federation.bandwidth.budget.reserve_percent", budget_reserve_percent, 0, 100, "10",
+        "of a budget, kept for what is critical"),
+    INT("federation.bandwidth.budget.month_begins_day", budget_month_begins_day, 1, 28, "1",
+        "day on which the month of the contract begins"),
     INERT("federation.mode", "async"),
     INERT("federation.regions", "other cores"),
     INERT("federation.replication", "lag and batches"),
@@ -291,6 +310,65 @@ static enum grey_error set_ranks(struct config *c, const struct key *k, const st
     return E_OK;
 }
 
+static enum grey_error set_classes(struct config *c, const struct yaml_node *n, struct fault *f) {
+    static const char *const words[] = {"control-plane", "critical-events", "events", "data"};
+    static const enum event_channel meant[] = {CHANNEL_CONTROL, CHANNEL_CONTROL, CHANNEL_EVENTS, CHANNEL_DATA};
+    memset(c->privileged, 0, sizeof c->privileged);
+    for (const struct yaml_node *e = n->first; e != NULL; e = e->next) {
+        struct bytes text;
+        size_t i = 0;
+        enum grey_error err = yaml_text(e, &text, f);
+        if (err != E_OK) {
+            return err;
+        }
+        while (i < sizeof words / sizeof words[0] && !bytes_equal_str(text, words[i])) {
+            i++;
+        }
+        if (i == sizeof words / sizeof words[0]) {
+            return yaml_fault(e, f, "expected control-plane, critical-events, events or data");
+        }
+        c->privileged[meant[i]] = true;
+    }
+    return E_OK;
+}
+
+static enum grey_error set_windows(struct config *c, const struct yaml_node *n, struct fault *f) {
+    c->window_count = 0;
+    for (const struct yaml_node *e = n->first; e != NULL; e = e->next) {
+        struct bytes text;
+        struct fault inner = {0};
+        enum grey_error err = yaml_text(e, &text, f);
+        if (err != E_OK) {
+            return err;
+        }
+        if (c->window_count == WINDOWS_MAX || text.size > WINDOW_TEXT_BYTES || memchr(text.data, 0, text.size) != NULL) {
+            return yaml_fault(e, f, "expected at most %u windows of %u characters", WINDOWS_MAX, WINDOW_TEXT_BYTES);
+        }
+        if (window_parse(&c->windows[c->window_count], text, &inner) != E_OK) {
+            return yaml_fault(e, f, "%.180s", inner.text);
+        }
+        memset(c->window_texts[c->window_count], 0, sizeof c->window_texts[0]);
+        memcpy(c->window_texts[c->window_count++], text.data, text.size);
+    }
+    return E_OK;
+}
+
+static enum grey_error set_list(struct config *c, const struct key *k, const struct yaml_node *n, struct fault *f) {
+    static const char *const of[] = {"addresses", "types and hours", "numbers", "classes of traffic", "windows"};
+    if (n->kind != YAML_SEQUENCE) {
+        return yaml_fault(n, f, "expected a list of %s", of[k->kind - KIND_LIST]);
+    }
+    return k->kind == KIND_LIST      ? set_endpoints(c, n, f)
+           : k->kind == KIND_TIMES   ? set_times(c, n, f)
+           : k->kind == KIND_RANKS   ? set_ranks(c, k, n, f)
+           : k->kind == KIND_CLASSES ? set_classes(c, n, f)
+                                     : set_windows(c, n, f);
+}
+
+static bool is_list(const struct key *k) {
+    return k->kind >= KIND_LIST && k->kind <= KIND_WINDOWS;
+}
+
 static enum grey_error set_from_yaml(struct config *c, const struct key *k, const struct yaml_node *n, struct fault *f) {
     struct bytes text;
     int64_t integer;
@@ -300,14 +378,8 @@ static enum grey_error set_from_yaml(struct config *c, const struct key *k, cons
     if (k->kind == KIND_INERT) {
         return E_OK;
     }
-    if (k->kind == KIND_LIST) {
-        return n->kind == YAML_SEQUENCE ? set_endpoints(c, n, f) : yaml_fault(n, f, "expected a list of addresses");
-    }
-    if (k->kind == KIND_TIMES) {
-        return n->kind == YAML_SEQUENCE ? set_times(c, n, f) : yaml_fault(n, f, "expected a list of types and hours");
-    }
-    if (k->kind == KIND_RANKS) {
-        return n->kind == YAML_SEQUENCE ? set_ranks(c, k, n, f) : yaml_fault(n, f, "expected a list of numbers");
+    if (is_list(k)) {
+        return set_list(c, k, n, f);
     }
     if (n->kind != YAML_SCALAR) {
         return yaml_fault(n, f, "%s: expected one value", k->path);
@@ -383,8 +455,7 @@ void config_defaults(struct config *c) {
     memset(c, 0, sizeof *c);
     for (size_t i = 0; i < KEY_COUNT; i++) {
         const struct key *k = &keys[i];
-        if (k->fallback == NULL || k->kind == KIND_LIST || k->kind == KIND_RANKS || k->kind == KIND_TIMES ||
-            k->kind == KIND_INERT || (k->kind == KIND_NAME && k->fallback[0] == 0)) {
+        if (k->fallback == NULL || is_list(k) || k->kind == KIND_INERT || (k->kind == KIND_NAME && k->fallback[0] == 0)) {
             continue;
         }
         if (k->kind == KIND_MILLI) {
@@ -661,6 +732,14 @@ static enum grey_error settle(struct config *c, struct fault *f) {
         say(f, "security.tls.min_version 1.3 needs a build with mbedTLS 3.6; this one speaks TLS 1.2");
         return E_CONFIG;
     }
+    const int64_t limits[] = {c->limit_kbps, c->down_limit_kbps};
+    for (size_t i = 0; i < 2; i++) {
+        if (limits[i] > 0 && (uint64_t)limits[i] * 125 < SHAPER_LIMIT_BYTES_PER_S_MIN) {
+            return fault_set(f, E_CONFIG,
+                             "federation.bandwidth.%slimit_mbps is below 0.016: one packet would take more than a second",
+                             i == 0 ? "" : "down_");
+        }
+    }
     if (c->priority_count > 0 && c->priority_count != c->endpoint_count) {
         return fault_set(f, E_CONFIG, "federation.upstream.priorities has %u numbers for %u endpoints", c->priority_count,
                          c->endpoint_count);
@@ -751,6 +830,15 @@ static void put_value(const struct config *c, const struct key *k, struct builde
     case KIND_LIST:
         for (uint32_t i = 0; i < c->endpoint_count; i++) {
             builder_addf(out, "%s%s", i > 0 ? ", " : "", c->endpoints[i]);
+        }
+        return;
+    case KIND_CLASSES:
+        builder_addf(out, "control-plane, critical-events%s%s", c->privileged[CHANNEL_EVENTS] ? ", events" : "",
+                     c->privileged[CHANNEL_DATA] ? ", data" : "");
+        return;
+    case KIND_WINDOWS:
+        for (uint32_t i = 0; i < c->window_count; i++) {
+            builder_addf(out, "%s\"%s\"", i > 0 ? ", " : "", c->window_texts[i]);
         }
         return;
     case KIND_TIMES:

@@ -4,7 +4,9 @@
 #ifndef AGENT_CONFIG_H
 #define AGENT_CONFIG_H
 
+#include "federation/window.h"
 #include "include/grey/event.h"
+#include "include/grey/ids.h"
 #include "platform/bytes.h"
 #include "platform/fault.h"
 
@@ -54,7 +56,14 @@ struct config {
         uint32_t seconds;
     } times[LIMIT_QUEUE_TTLS];
     uint32_t time_count;
-    int64_t limit_kbps; /* kilobits per second; 0: none */
+    int64_t limit_kbps, down_limit_kbps; /* kilobits per second; 0: none */
+    bool privileged[CHANNEL_COUNT];      /* federation.bandwidth.priority_traffic */
+    struct window windows[WINDOWS_MAX];
+    char window_texts[WINDOWS_MAX][WINDOW_TEXT_BYTES + 1];
+    uint32_t window_count;
+    char time_zone[64];                     /* "": the machine's */
+    int64_t budget_day_kb, budget_month_kb; /* 1,000 bytes; 0: none */
+    int64_t budget_reserve_percent, budget_month_begins_day;
     bool insecure;
 
     /* what the command line asks for instead of running */

@@ -162,6 +162,19 @@ static void on_terminate(void *context, int signal_number) {
     look_for_successor(g);
 }
 
+static struct uplink_bandwidth bandwidth_of(const struct config *c) {
+    struct uplink_bandwidth b = {.up_bytes_per_s = (uint64_t)c->limit_kbps * 125u,
+                                 .down_bytes_per_s = (uint64_t)c->down_limit_kbps * 125u,
+                                 .window_count = c->window_count,
+                                 .budget = {.day_bytes = (uint64_t)c->budget_day_kb * 1000u,
+                                            .month_bytes = (uint64_t)c->budget_month_kb * 1000u,
+                                            .reserve_percent = (uint32_t)c->budget_reserve_percent},
+                                 .month_begins_day = (uint32_t)c->budget_month_begins_day};
+    memcpy(b.windows, c->windows, sizeof b.windows);
+    memcpy(b.privileged, c->privileged, sizeof b.privileged);
+    return b;
+}
+
 static void on_reload(void *context, int signal_number) {
     struct greyd *g = context;
     (void)signal_number;
@@ -178,7 +191,12 @@ static void on_reload(void *context, int signal_number) {
         log_error("greyd", "reload", "refused, the running configuration stays: %s", f.text);
     } else if (log_level_parse(fresh.log_level, &level)) {
         log_configure(level, strcmp(fresh.log_format, "json") == 0 ? LOG_JSON : LOG_PRETTY);
-        log_info("greyd", "reload", "log level %s; all else takes a restart", fresh.log_level);
+        if (g->uplink != NULL) {
+            struct uplink_bandwidth b = bandwidth_of(&fresh);
+            uplink_set_bandwidth(g->uplink, &b);
+        }
+        log_info("greyd", "reload", "log level %s, and the limits, windows and budgets of the link; all else takes a restart",
+                 fresh.log_level);
     }
     builder_free(&text);
 }
@@ -324,7 +342,7 @@ static bool start_uplink(struct greyd *g, struct fault *f) {
                                .data_dir = c->data_dir,
                                .keepalive_s = (uint32_t)c->keepalive_s,
                                .window_frames = 16,
-                               .limit_bytes_per_s = (uint64_t)c->limit_kbps * 125u};
+                               .bandwidth = bandwidth_of(c)};
     g->uplink = uplink_new(&g->x, &o, g->node, f);
     return g->uplink != NULL;
 }
@@ -436,6 +454,14 @@ int main(int argc, char **argv) {
     (void)mallopt(M_ARENA_MAX, 1); /* three threads share one arena: an arena each costs memory that is never given back */
     (void)signal(SIGPIPE, SIG_IGN);
     (void)umask(027);
+    if (!now_set_zone(g.config.time_zone)) {
+        (void)fault_set(
+            &f, E_CONFIG,
+            "federation.bandwidth.time_zone: there is no zone '%.60s' on this machine (package tzdata; a POSIX rule such as "
+            "CET-1CEST,M3.5.0,M10.5.0/3 needs none)",
+            g.config.time_zone);
+        return complain(&f);
+    }
     if (log_level_parse(g.config.log_level, &level)) {
         log_configure(level, strcmp(g.config.log_format, "json") == 0 ? LOG_JSON : LOG_PRETTY);
     }

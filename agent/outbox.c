@@ -69,6 +69,36 @@ static enum grey_error list_load(struct outbox *b, struct table *t, unsigned lis
     return E_OK;
 }
 
+enum { ACK_FIELDS = 3, ACK_USAGE_FIELDS = 4, USAGE_FIELDS = 4, USAGE_BYTES_MAX = 64 };
+
+static void put_ack(struct builder *out, unsigned fields, uint64_t incarnation, enum event_channel c, grey_seq acked_seq) {
+    codec_put_array(out, fields);
+    codec_put_uint(out, incarnation);
+    codec_put_uint(out, c);
+    codec_put_uint(out, acked_seq);
+}
+
+void payload_ack(struct builder *out, uint64_t incarnation, enum event_channel c, grey_seq acked_seq) {
+    put_ack(out, ACK_FIELDS, incarnation, c, acked_seq);
+}
+
+static void put_usage(struct builder *out, const struct budget_used *used) {
+    codec_put_array(out, USAGE_FIELDS);
+    codec_put_uint(out, used->day);
+    codec_put_uint(out, used->day_bytes);
+    codec_put_uint(out, used->month);
+    codec_put_uint(out, used->month_bytes);
+}
+
+static bool get_usage(struct codec_reader *r, struct budget_used *used) {
+    uint64_t fields = codec_array(r, USAGE_FIELDS);
+    used->day = (uint32_t)codec_uint(r, UINT32_MAX);
+    used->day_bytes = codec_uint(r, UINT64_MAX);
+    used->month = (uint32_t)codec_uint(r, UINT32_MAX);
+    used->month_bytes = codec_uint(r, UINT64_MAX);
+    return fields == USAGE_FIELDS && r->err == E_OK;
+}
+
 enum grey_error outbox_load(struct outbox *b, struct table *t, struct fault *f) {
     *b = (struct outbox){.segment_span = SEGMENT_SPAN, .segment_bytes = SEGMENT_BYTES};
     enum grey_error err = bounds_load(&b->bounds, t, f);
@@ -77,6 +107,13 @@ enum grey_error outbox_load(struct outbox *b, struct table *t, struct fault *f) 
     }
     struct bytes value;
     uint8_t name[2];
+    if (table_get(t, TABLE_META, bytes_str("usage"), &value) == TABLE_FOUND) {
+        struct codec_reader r;
+        codec_reader_init(&r, value);
+        if (!get_usage(&r, &b->usage) || codec_end(&r) != E_OK) {
+            return fault_set(f, E_CORRUPT, "row \"usage\" of the state is not one");
+        }
+    }
     for (unsigned c = 0; c < CHANNEL_COUNT; c++) {
         struct outbox_channel *channel = &b->channels[c];
         *channel = (struct outbox_channel){.next_seq = 1};
@@ -104,11 +141,24 @@ enum grey_error outbox_load(struct outbox *b, struct table *t, struct fault *f) 
 
 /* --- Acknowledgements and limits --------------------------------------------------------------------------------------------------- */
 
-void payload_ack(struct builder *out, uint64_t incarnation, enum event_channel c, grey_seq acked_seq) {
-    codec_put_array(out, 3);
-    codec_put_uint(out, incarnation);
-    codec_put_uint(out, c);
-    codec_put_uint(out, acked_seq);
+void payload_ack_usage(struct builder *out, uint64_t incarnation, enum event_channel c, grey_seq acked_seq,
+                       const struct budget_used *used) {
+    put_ack(out, ACK_USAGE_FIELDS, incarnation, c, acked_seq);
+    put_usage(out, used);
+}
+
+/* The leader's word replaces what was known: it began with that.  The row "usage" holds what the payload held. */
+static void usage_set(struct outbox *b, const struct budget_used *used, struct builder *changes) {
+    struct builder row;
+    builder_init(&row, USAGE_BYTES_MAX);
+    put_usage(&row, used);
+    if (row.err == E_OK) {
+        table_change_put(changes, TABLE_META, bytes_str("usage"), builder_bytes(&row), 0);
+        b->usage = *used;
+    } else {
+        changes->err = row.err;
+    }
+    builder_free(&row);
 }
 
 static void list_ack(struct outbox *b, struct table *t, unsigned list_id, grey_seq acked_seq, struct builder *changes) {
@@ -149,11 +199,13 @@ enum grey_error outbox_ack(struct outbox *b, struct table *t, uint64_t incarnati
                            struct fault *f) {
     struct codec_reader r;
     codec_reader_init(&r, payload);
-    uint64_t fields = codec_array(&r, 3), of = codec_uint(&r, UINT64_MAX);
+    struct budget_used used = {0};
+    uint64_t fields = codec_array(&r, ACK_USAGE_FIELDS), of = codec_uint(&r, UINT64_MAX);
     enum event_channel c = (enum event_channel)codec_uint(&r, CHANNEL_COUNT - 1);
     grey_seq acked_seq = codec_uint(&r, UINT64_MAX);
+    bool good = fields == ACK_USAGE_FIELDS ? get_usage(&r, &used) : fields == ACK_FIELDS;
     enum grey_error err = codec_end(&r);
-    if (err != E_OK || fields != 3) {
+    if (err != E_OK || !good) {
         return fault_set(f, err != E_OK ? err : E_BAD_MESSAGE, "the payload is no acknowledgement");
     }
     struct outbox_channel *channel = &b->channels[c];
@@ -163,6 +215,9 @@ enum grey_error outbox_ack(struct outbox *b, struct table *t, uint64_t incarnati
     if (acked_seq >= channel->next_seq) {
         return fault_set(f, E_BAD_REQUEST, "%" PRIu64 " of channel %s is acknowledged, its last number is %" PRIu64, acked_seq,
                          event_channel_name(c), channel->next_seq - 1);
+    }
+    if (fields == ACK_USAGE_FIELDS) {
+        usage_set(b, &used, changes);
     }
     if (acked_seq <= channel->acked_seq) {
         return E_OK;

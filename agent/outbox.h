@@ -25,6 +25,7 @@ struct outbox {
     struct outbox_channel channels[CHANNEL_COUNT];
     struct outbox_list lists[STATE_LISTS];
     struct bounds bounds;
+    struct budget_used usage;             /* of the link to the core */
     uint32_t segment_span, segment_bytes; /* SEGMENT_*, but in tests */
 };
 

@@ -350,6 +350,10 @@ bool state_site(const struct state *s, struct site_facts *out) {
     return s->facts.has_site;
 }
 
+void state_usage(const struct state *s, struct budget_used *out) {
+    *out = s->facts.outbox.usage;
+}
+
 const struct queue_limits *state_limits(const struct state *s) {
     return &s->facts.outbox.bounds.limits;
 }

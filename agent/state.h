@@ -6,6 +6,7 @@
 #define AGENT_STATE_H
 
 #include "agent/table.h"
+#include "federation/budget.h"
 #include "include/grey/entry.h"
 #include "include/grey/event.h"
 #include "include/grey/limits.h"
@@ -65,6 +66,7 @@ bool state_site(const struct state *s, struct site_facts *out); /* false: not bo
 /* A state that came out of a backup begins anew as another incarnation: what the time that was lost gave under the same numbers must
  * not be taken for repeats.  Before any entry of the new group; the change is flushed like any other. */
 enum grey_error state_begin_incarnation(struct state *s, uint64_t cluster_id, uint64_t incarnation);
+void state_usage(const struct state *s, struct budget_used *out); /* what the log knows of the cost of the link; zeros: nothing */
 
 /* Bounds of the queue, the same on all nodes (ENTRY_LIMITS). */
 struct queue_limits {
@@ -144,6 +146,9 @@ bool payload_kv_value(struct bytes payload, struct bytes *content_type,
                       struct bytes *value);                       /* of an entry that a kv row refers to */
 bool payload_kv_deletes(const struct entry *e, struct bytes key); /* e is an ENTRY_KV that deletes key */
 void payload_ack(struct builder *out, uint64_t incarnation, enum event_channel c, grey_seq acked_seq);
+/* The same, and what the link has cost so far (federation/budget.h): it rides along, so that counting makes no entries of its own. */
+void payload_ack_usage(struct builder *out, uint64_t incarnation, enum event_channel c, grey_seq acked_seq,
+                       const struct budget_used *used);
 void payload_site(struct builder *out, const struct site_facts *f);
 void payload_clock(struct builder *out, int64_t time_ms); /* the entry's own header carries the new time as well */
 void payload_limits(struct builder *out, const struct queue_limits *l);

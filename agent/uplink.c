@@ -37,6 +37,7 @@ static void on_timer(void *context) {
         return;
     }
     uint64_t now_ms = loop_now_ms(u->x.loop);
+    uplink_meter_look(u);
     uplink_session_look(u, now_ms);
     uplink_ack_look(u, now_ms);
     uplink_session_hello(u);
@@ -60,6 +61,7 @@ struct uplink *uplink_new(const struct conn_context *x, const struct uplink_opti
     }
     uplink_session_register();
     uplink_send_register();
+    uplink_meter_register();
     struct uplink *u = mem_new(1, sizeof *u);
     if (u == NULL) {
         (void)fault_set(f, E_NO_MEMORY, "uplink");
@@ -67,6 +69,7 @@ struct uplink *uplink_new(const struct conn_context *x, const struct uplink_opti
     }
     u->x = *x;
     u->o = *o;
+    u->bandwidth = o->bandwidth;
     u->node = node;
     (void)snprintf(u->site, sizeof u->site, "%s", node_site(node));
     (void)snprintf(u->name, sizeof u->name, "%s", node_name(node));
@@ -80,7 +83,7 @@ struct uplink *uplink_new(const struct conn_context *x, const struct uplink_opti
                              .socket_dir = o->data_dir,
                              .inflight_max = UPLINK_ON_WAY_MAX,
                              .topics_repeat = true,
-                             .gate = o->limit_bytes_per_s > 0 ? uplink_gate_grant : NULL,
+                             .gate = uplink_gate_grant,
                              .gate_context = u};
     u->mqtt = !uplink_link_begin(u, f) ? NULL : mqtt_new(x, &m, &uplink_session_events, u, f);
     u->gather = u->mqtt == NULL ? NULL : gather_new(node, uplink_send_gathered, u);
@@ -103,6 +106,7 @@ void uplink_free(struct uplink *u) {
     gather_free(u->gather);
     uplink_gate_end(u);
     builder_free(&u->frame);
+    uplink_parts_end(u);
     u->stopped = true;
     uplink_ack_release(u); /* the node still answers what was proposed */
 }
@@ -112,10 +116,11 @@ void uplink_lead(struct uplink *u, grey_epoch epoch) {
     u->leads = true;
     u->epoch = epoch;
     u->patience_ms = UPLINK_PATIENCE_MS_MIN;
+    uplink_meter_lead(u);
     u->turns = (struct channel_turns){0};
     for (int i = 0; i < CHANNEL_COUNT; i++) {
         channel_begin(&u->streams[i].out, 0);
-        u->streams[i].gather_until_ms = u->streams[i].waiting_since_ms = 0;
+        u->streams[i].gather_until_ms = u->streams[i].waiting_since_ms = u->streams[i].sent_max = 0;
     }
     uplink_link_start(u);
     loop_timer_after(u->x.loop, &u->timer, UPLINK_RETRY_MS);
@@ -126,6 +131,7 @@ void uplink_follow(struct uplink *u) {
         u->leads = false;
         uplink_session_end(u);
         uplink_link_stop(u);
+        uplink_meter_closed(u);
     }
     loop_timer_cancel(u->x.loop, &u->timer);
     loop_timer_cancel(u->x.loop, &u->ack_timer);
@@ -141,11 +147,19 @@ void uplink_wake(struct uplink *u) {
     }
 }
 
+void uplink_set_bandwidth(struct uplink *u, const struct uplink_bandwidth *b) {
+    u->bandwidth = *b;
+    uplink_meter_look(u);
+    uplink_session_hello(u);
+    uplink_send_pump(u);
+}
+
 void uplink_facts(const struct uplink *u, struct uplink_facts *out) {
     struct conn_count c = mqtt_counted(u->mqtt);
     *out = (struct uplink_facts){
         .up = u->welcomed, .last_contact_unix_ms = u->last_contact_ms, .sent_bytes = c.out_bytes, .received_bytes = c.in_bytes};
     uplink_link_facts(u, out);
+    uplink_meter_facts(u, out);
     memcpy(out->last_error, u->last_error, sizeof out->last_error);
     metrics_set(&sent_bytes, 0, (int64_t)out->sent_bytes);
     metrics_set(&received_bytes, 0, (int64_t)out->received_bytes);

@@ -6,10 +6,22 @@
 #define AGENT_UPLINK_H
 
 #include "agent/node.h"
+#include "federation/budget.h"
+#include "federation/ledger.h"
+#include "federation/window.h"
 #include "platform/conn.h"
 
 struct uplink;
 
+/* What the link may carry and cost. */
+struct uplink_bandwidth {
+    uint64_t up_bytes_per_s, down_bytes_per_s; /* 0: no limit */
+    struct window windows[WINDOWS_MAX];        /* in the time zone of the process */
+    uint32_t window_count;
+    struct budget_rules budget;
+    uint32_t month_begins_day;      /* of the budget: 1 to 28 */
+    bool privileged[CHANNEL_COUNT]; /* go on in windows that forbid them and when the budget is spent; control always does */
+};
 #define UPLINK_ENDPOINTS_MAX 8u
 
 struct uplink_options {
@@ -21,17 +33,18 @@ struct uplink_options {
     bool offer;                     /* ALPN on port 443 */
     const struct conn_tls *tls;     /* NULL: plain MQTT, loopback only */
     const char *node, *data_dir;
-    uint32_t keepalive_s;       /* at most; shorter where the path forgets idle links */
-    uint32_t window_frames;     /* frames not acknowledged by the core */
-    uint64_t limit_bytes_per_s; /* 0: none */
+    uint32_t keepalive_s;   /* at most; shorter where the path forgets idle links */
+    uint32_t window_frames; /* frames not acknowledged by the core */
+    struct uplink_bandwidth bandwidth;
 };
 
 /* node: borrowed for the life of the uplink.  Starts idle. */
 struct uplink *uplink_new(const struct conn_context *x, const struct uplink_options *o, struct node *node, struct fault *f);
 void uplink_free(struct uplink *u);
-void uplink_lead(struct uplink *u, grey_epoch epoch); /* this node leads: connect and publish */
-void uplink_follow(struct uplink *u);                 /* no more: disconnect */
-void uplink_wake(struct uplink *u);                   /* the outbox or an acknowledged position changed */
+void uplink_lead(struct uplink *u, grey_epoch epoch);                          /* this node leads: connect and publish */
+void uplink_follow(struct uplink *u);                                          /* no more: disconnect */
+void uplink_wake(struct uplink *u);                                            /* the outbox or an acknowledged position changed */
+void uplink_set_bandwidth(struct uplink *u, const struct uplink_bandwidth *b); /* from now on */
 
 #define UPLINK_ERROR_BYTES 280u
 
@@ -60,6 +73,12 @@ struct uplink_facts {
     uint32_t credit_bytes; /* what the core lets this site have on the way; 0: not up */
     uint64_t on_way_bytes; /* and what is */
     char last_error[UPLINK_ERROR_BYTES];
+    /* Of the time that this node has led since its start, on the wire with all headers; lent until the next turn. */
+    const struct ledger *ledger;
+    const struct uplink_bandwidth *bandwidth; /* as configured */
+    const struct window_rule *rule;           /* as it holds now */
+    const struct budget_used *used;
+    bool held[CHANNEL_COUNT]; /* by a window or a spent budget */
 };
 void uplink_facts(const struct uplink *u, struct uplink_facts *out);
 

@@ -15,7 +15,7 @@ void uplink_ack_release(struct uplink *u) {
 static void ack_applied(void *context, const struct node_answer *a) {
     struct uplink_stream *s = context;
     struct uplink *u = s->owner;
-    s->proposed = 0;
+    s->proposed = false;
     u->proposals--;
     if (u->stopped) {
         uplink_ack_release(u);
@@ -40,7 +40,8 @@ void uplink_ack_propose(struct uplink *u) {
         struct uplink_stream *s = &u->streams[i];
         struct channel_facts f;
         state_channel(uplink_state(u), (enum event_channel)i, &f);
-        if (s->proposed != 0 || s->out.acked <= f.acked_seq) {
+        bool tell = i == CHANNEL_CONTROL && uplink_meter_tell(u);
+        if (s->proposed || (s->out.acked <= f.acked_seq && !tell)) {
             continue;
         }
         if (early) {
@@ -51,11 +52,17 @@ void uplink_ack_propose(struct uplink *u) {
         }
         struct builder b;
         builder_init(&b, 256);
-        payload_ack(&b, site.incarnation, (enum event_channel)i, s->out.acked);
+        grey_seq acked = s->out.acked > f.acked_seq ? s->out.acked : f.acked_seq;
+        const struct budget_used *used = uplink_meter_told(u);
+        if (used != NULL) {
+            payload_ack_usage(&b, site.incarnation, (enum event_channel)i, acked, used);
+        } else {
+            payload_ack(&b, site.incarnation, (enum event_channel)i, acked);
+        }
         struct blob *payload = builder_blob(&b);
         builder_free(&b);
         if (payload != NULL) {
-            s->proposed = s->out.acked;
+            s->proposed = true;
             u->acks_proposed_ms = now_ms;
             u->proposals++;
             node_propose(u->node, ENTRY_ACK, payload, false, ack_applied, s);

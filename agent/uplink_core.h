@@ -4,8 +4,10 @@
  *   uplink_session.c  hello and welcome: who speaks, and the core's word
  *   uplink_send.c     what goes next, as which frame, and what the broker has confirmed
  *   uplink_pack.c     events become a frame: squeezed where the core takes that
+ *   uplink_parts.c    large frames go in parts, so that what is urgent can go between
  *   uplink_ack.c      the core's acknowledgements become entries of the log
- *   uplink_gate.c     how many bytes may leave now */
+ *   uplink_gate.c     how many bytes may leave now
+ *   uplink_meter.c    what they cost: ledger, windows, budgets */
 #ifndef AGENT_UPLINK_CORE_H
 #define AGENT_UPLINK_CORE_H
 
@@ -28,7 +30,8 @@
 struct uplink_stream {
     struct channel_out out;
     struct uplink *owner;
-    grey_seq proposed;         /* acknowledgement on its way through the log; 0: none */
+    grey_seq sent_max;         /* ever, as leader: what is sent below it is sent again */
+    bool proposed;             /* an acknowledgement is on its way through the log */
     uint64_t gather_until_ms;  /* nothing is sent before; 0: all was sent */
     uint64_t waiting_since_ms; /* the broker has frames that the core has not acknowledged; 0: none known */
 };
@@ -39,6 +42,26 @@ struct uplink_on_way {
     uint32_t bytes;
     uint64_t sent_ms;
     enum event_channel channel;
+};
+
+struct uplink_gate {
+    struct shaper shaper, down; /* down: debited with what came; what we send makes the broker and the core answer */
+    struct shaper_path path;
+    uint64_t charged_bytes; /* on the wire, by grants; each settling sets it to what the wire carried */
+    size_t granted;         /* not settled yet */
+    uint64_t granted_at_bytes;
+    uint64_t answers_bytes; /* that are still to come down for frames on the way */
+    bool full;              /* a frame waits for room behind the gate */
+    struct loop_timer open_timer;
+};
+
+struct uplink_meter {
+    struct ledger ledger;
+    struct conn_wire seen, probed; /* settled so far: all connections, all probes that are over */
+    bool connected;                /* the broker has taken this one: what is before is its handshake */
+    struct budget_used used, told;
+    struct window_rule rule;
+    bool held[CHANNEL_COUNT];
 };
 
 struct uplink_endpoint {
@@ -55,13 +78,23 @@ struct uplink_packing {
     uint32_t wished_bytes, most_bytes; /* of the frame that is being gathered */
 };
 
+/* A frame that goes in parts. */
+struct uplink_parcel {
+    struct builder frame; /* empty: none */
+    size_t sent;
+    uint64_t number;
+    grey_seq to;
+};
+
 struct uplink {
     struct conn_context x;
     struct uplink_options o;
     struct node *node;
     struct mqtt *mqtt;
     struct gather *gather;
-    struct shaper shaper;
+    struct uplink_bandwidth bandwidth;
+    struct uplink_gate gate;
+    struct uplink_meter meter;
     char site[LIMIT_NAME_BYTES + 1], name[LIMIT_NAME_BYTES + 1];
     bool leads, welcomed, hello_due, pumping, stopped;
     bool sized_gaps;    /* the core that welcomed this session takes the bytes of gaps */
@@ -76,6 +109,8 @@ struct uplink {
     struct uplink_on_way on_way[UPLINK_ON_WAY_MAX];
     uint32_t on_way_count;
     struct uplink_packing packing;
+    bool takes_parts; /* the core does */
+    struct uplink_parcel parcels[CHANNEL_COUNT];
     struct builder frame; /* built and not yet taken by the MQTT client */
     enum event_channel frame_channel;
     grey_seq frame_to;
@@ -86,7 +121,7 @@ struct uplink {
     struct probe probe;
     struct netwatch netwatch;
     uint64_t hurried_ms; /* because the network came up; 0: never */
-    struct loop_timer timer, link_timer, gate_timer, ack_timer;
+    struct loop_timer timer, link_timer, ack_timer;
     int64_t last_contact_ms;
     char last_error[UPLINK_ERROR_BYTES];
     char route[ROUTE_BYTES_MAX + 1]; /* of the core that answered the hello, where several share the work; "": none */
@@ -139,6 +174,17 @@ uint32_t uplink_pack_wish(struct uplink *u, uint32_t wished_bytes, size_t most_b
 /* u->frame holds the events of e, or of its first ones: e is cut to them.  It stays empty when they do not fit. */
 void uplink_pack_frame(struct uplink *u, struct sync_events *e);
 
+/* Of a frame with events up to to_seq, or a part of it: to the broker, counted as one of the channel's turns. */
+enum grey_error uplink_send_publish(struct uplink *u, enum event_channel c, grey_seq to_seq, struct bytes frame);
+void uplink_send_done(struct uplink *u, enum event_channel c, grey_seq to_seq, size_t bytes); /* all of it has gone */
+
+/* --- uplink_parts.c ------------------------------------------------------------------------------------------------------------------- */
+bool uplink_parts_take(struct uplink *u); /* u->frame, when it is so large; true: it is in parts now */
+bool uplink_parts_wait(const struct uplink *u, enum event_channel c);
+bool uplink_parts_any(const struct uplink *u);
+bool uplink_parts_send(struct uplink *u, enum event_channel c); /* the next one; false: not now */
+void uplink_parts_end(struct uplink *u);                        /* of the session */
+
 /* --- uplink_ack.c --------------------------------------------------------------------------------------------------------------------- */
 void uplink_ack_take(struct uplink *u, enum event_channel c, grey_seq seq);
 void uplink_ack_propose(struct uplink *u); /* one on its way for each channel, the newest wins */
@@ -150,5 +196,27 @@ void uplink_ack_release(struct uplink *u);               /* frees u when it was 
 void uplink_gate_begin(struct uplink *u);
 void uplink_gate_end(struct uplink *u);
 size_t uplink_gate_grant(void *uplink, size_t wanted_bytes); /* the gate of the connection */
+void uplink_gate_settle(struct uplink *u, const struct conn_wire *w);
+void uplink_gate_sent(struct uplink *u);                       /* a frame */
+void uplink_gate_heard(struct uplink *u, uint64_t wire_bytes); /* so much came down */
+void uplink_gate_limit(struct uplink *u, uint64_t limit_bytes_per_s);
+void uplink_gate_connected(struct uplink *u);
+/* False: enough waits behind the gate; the pump is called again when that changes. */
+bool uplink_gate_room(struct uplink *u, uint32_t frame_bytes);
+
+/* --- uplink_meter.c ------------------------------------------------------------------------------------------------------------------- */
+void uplink_meter_register(void);
+void uplink_meter_lead(struct uplink *u);
+void uplink_meter_look(struct uplink *u);   /* now and then: the date, windows, what was spent */
+void uplink_meter_settle(struct uplink *u); /* takes note of what the wire carried */
+void uplink_meter_connected(struct uplink *u);
+void uplink_meter_closed(struct uplink *u);
+void uplink_meter_sent(struct uplink *u, enum ledger_feature f, size_t frame_bytes);
+void uplink_meter_received(struct uplink *u, enum ledger_feature f, size_t frame_bytes);
+bool uplink_meter_holds(struct uplink *u, enum event_channel c);
+bool uplink_meter_tell(const struct uplink *u); /* the log should hear of what was spent */
+/* What an acknowledgement on its way into the log takes along; NULL: nothing. */
+const struct budget_used *uplink_meter_told(struct uplink *u);
+void uplink_meter_facts(const struct uplink *u, struct uplink_facts *out);
 
 #endif

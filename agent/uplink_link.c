@@ -42,7 +42,7 @@ static struct uplink_endpoint *current(struct uplink *u) {
 }
 
 static bool idle(const struct uplink *u) {
-    bool on_way = u->on_way_count > 0 || u->frame.size > 0;
+    bool on_way = u->on_way_count > 0 || u->frame.size > 0 || uplink_parts_any(u);
     for (int i = 0; i < CHANNEL_COUNT; i++) {
         struct channel_facts f;
         state_channel(uplink_state(u), (enum event_channel)i, &f);
@@ -104,6 +104,7 @@ static void gone(struct uplink *u, const char *why, bool broken) {
     }
     uplink_session_end(u);
     probe_end(&u->probe);
+    uplink_meter_closed(u);
 }
 
 static void lost(struct uplink *u, const char *why) {

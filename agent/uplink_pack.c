@@ -138,7 +138,7 @@ void uplink_pack_frame(struct uplink *u, struct sync_events *e) {
     builder_init(&content, LIMIT_FRAME_PAYLOAD_BYTES);
     builder_init(&packed, LIMIT_FRAME_PAYLOAD_BYTES);
     builder_init(&squeezed, LIMIT_FRAME_PAYLOAD_BYTES);
-    bool squeeze = p->squeeze != NULL;
+    bool squeeze = p->squeeze != NULL && !uplink_parts_any(u);
     if (squeeze) {
         put_squeezed(u, e, &squeezed);
         squeeze = squeezed.err == E_OK && !plain_is_better(e, squeezed.size, &content, &packed, &flags);

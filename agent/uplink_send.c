@@ -21,7 +21,7 @@ void uplink_send_register(void) {
 
 /* --- to the broker -------------------------------------------------------------------------------------------------------------------- */
 
-static enum grey_error publish(struct uplink *u, enum event_channel c, struct bytes frame) {
+static enum grey_error publish(struct uplink *u, enum event_channel c, enum ledger_feature feature, struct bytes frame) {
     char topic[TOPIC_BYTES_MAX];
     int id;
     if (u->on_way_count == UPLINK_ON_WAY_MAX) {
@@ -33,6 +33,8 @@ static enum grey_error publish(struct uplink *u, enum event_channel c, struct by
         u->on_way[u->on_way_count++] =
             (struct uplink_on_way){.id = id, .bytes = (uint32_t)frame.size, .sent_ms = loop_now_ms(u->x.loop), .channel = c};
         channel_pace_sent(&u->pace, (uint32_t)frame.size);
+        uplink_meter_sent(u, feature, frame.size);
+        uplink_gate_sent(u);
     }
     return err;
 }
@@ -41,7 +43,7 @@ bool uplink_send_content(struct uplink *u, enum event_channel c, struct bytes co
     struct builder frame;
     builder_init(&frame, LIMIT_FRAME_PAYLOAD_BYTES + FRAME_OVERHEAD_BYTES);
     frame_write(&frame, flags, ++u->message_id, (uint64_t)now_wall_ms() * 1000000u, content);
-    enum grey_error err = frame.err != E_OK ? frame.err : publish(u, c, builder_bytes(&frame));
+    enum grey_error err = frame.err != E_OK ? frame.err : publish(u, c, LEDGER_SESSION, builder_bytes(&frame));
     builder_free(&frame);
     return err == E_OK;
 }
@@ -84,6 +86,9 @@ static bool core_takes(const struct uplink *u, enum event_channel c) {
 static bool has_more(struct uplink *u, enum event_channel c) {
     struct channel_facts f;
     struct uplink_stream *s = &u->streams[c];
+    if (uplink_parts_wait(u, c)) {
+        return true;
+    }
     state_channel(uplink_state(u), c, &f);
     grey_seq next = channel_next(&s->out, f.acked_seq, f.next_seq);
     if (next == 0) {
@@ -106,25 +111,38 @@ static bool has_more(struct uplink *u, enum event_channel c) {
 
 static void what_waits(struct uplink *u, bool waiting[CHANNEL_COUNT]) {
     for (int i = 0; i < CHANNEL_COUNT; i++) {
-        waiting[i] = has_more(u, (enum event_channel)i);
+        waiting[i] = !uplink_meter_holds(u, (enum event_channel)i) && has_more(u, (enum event_channel)i);
     }
 }
 
 /* --- frames --------------------------------------------------------------------------------------------------------------------------- */
 
+enum grey_error uplink_send_publish(struct uplink *u, enum event_channel c, grey_seq to_seq, struct bytes frame) {
+    bool again = to_seq <= u->streams[c].sent_max, waiting[CHANNEL_COUNT];
+    enum grey_error err = publish(u, c, again ? LEDGER_RESENDS : ledger_of_channel(c), frame);
+    if (err == E_OK) {
+        what_waits(u, waiting);
+        waiting[c] = true;
+        channel_turn_took(&u->turns, waiting, c, (uint32_t)frame.size);
+    }
+    return err;
+}
+
+void uplink_send_done(struct uplink *u, enum event_channel c, grey_seq to_seq, size_t bytes) {
+    struct uplink_stream *s = &u->streams[c];
+    channel_sent(&s->out, to_seq, (uint32_t)bytes);
+    s->sent_max = to_seq > s->sent_max ? to_seq : s->sent_max;
+}
+
 /* False: not yet. */
 static bool send_frame(struct uplink *u) {
     struct uplink_stream *s = &u->streams[u->frame_channel];
-    enum grey_error err = publish(u, u->frame_channel, builder_bytes(&u->frame));
+    enum grey_error err = uplink_send_publish(u, u->frame_channel, u->frame_to, builder_bytes(&u->frame));
     if (err == E_BUSY) {
         return false;
     }
     if (err == E_OK) {
-        bool waiting[CHANNEL_COUNT];
-        what_waits(u, waiting);
-        waiting[u->frame_channel] = true;
-        channel_turn_took(&u->turns, waiting, u->frame_channel, (uint32_t)u->frame.size);
-        channel_sent(&s->out, u->frame_to, (uint32_t)u->frame.size);
+        uplink_send_done(u, u->frame_channel, u->frame_to, u->frame.size);
     } else if (err == E_TOO_LARGE) {
         uplink_note_error(u, "an event is larger than what the broker takes: raise its max_packet_size to 1052672");
         log_limited(LOG_ERROR, "uplink", "frame", "channel=%s bytes=%zu broker_takes=%zu: raise its max_packet_size to 1052672",
@@ -163,13 +181,21 @@ void uplink_send_pump(struct uplink *u) {
     if (!u->leads || !u->welcomed || u->pumping) {
         return;
     }
+    uplink_meter_settle(u);
     u->pumping = true; /* what is uplink_send_gathered at once comes back here */
-    while (u->frame.size == 0 || send_frame(u)) {
+    while (u->frame.size == 0 || uplink_parts_take(u) || send_frame(u)) {
         bool waiting[CHANNEL_COUNT];
         what_waits(u, waiting);
         enum event_channel c = channel_turn(&u->turns, waiting);
-        if (!u->welcomed || c == CHANNEL_COUNT || gather_running(u->gather) || !channel_pace_room(&u->pace)) {
+        if (!u->welcomed || c == CHANNEL_COUNT || gather_running(u->gather) || !channel_pace_room(&u->pace) ||
+            !uplink_gate_room(u, channel_pace_frame_bytes(&u->pace))) {
             break;
+        }
+        if (uplink_parts_wait(u, c)) {
+            if (!uplink_parts_send(u, c)) {
+                break;
+            }
+            continue;
         }
         struct channel_facts f;
         struct uplink_stream *s = &u->streams[c];

@@ -42,6 +42,7 @@ void uplink_session_end(struct uplink *u) {
     u->session++;
     uplink_pack_end(u);
     builder_free(&u->frame);
+    uplink_parts_end(u);
     metrics_set(&link_up, 0, 0);
 }
 
@@ -55,6 +56,7 @@ void uplink_session_hello(struct uplink *u) {
                            .feature_level = UP_LEVEL,
                            .node = bytes_str(u->name),
                            .time_ms = node_site_time_ms(u->node),
+                           .down_bytes_per_s = u->meter.rule.down_bytes_per_s,
                            .former = site.former};
     for (int i = 0; i < CHANNEL_COUNT; i++) {
         struct channel_facts f;
@@ -88,11 +90,12 @@ void uplink_session_again(struct uplink *u, const char *why) {
 static void on_connected(void *context) {
     struct uplink *u = context;
     char filter[TOPIC_BYTES_MAX];
+    uplink_meter_connected(u);
     uplink_link_connected(u);
     (void)snprintf(filter, sizeof filter, TOPIC_PREFIX "%s/down/#", u->site);
     (void)mqtt_subscribe(u->mqtt, filter); /* before the hello, so that the welcome finds us */
     u->on_way_count = 0;
-    channel_pace_begin(&u->pace, u->o.limit_bytes_per_s);
+    channel_pace_begin(&u->pace, u->gate.shaper.limit_bytes_per_s);
     u->hello_due = true;
     u->hello_wait_ms = HELLO_MS_MIN / 2;
     uplink_session_hello(u);
@@ -132,6 +135,7 @@ static void take_welcome(struct uplink *u, const struct sync_welcome *w) {
     u->credit_bytes = CREDIT_BYTES_FIRST;
     uplink_link_answered(u);
     uplink_pack_begin(u, w->codings);
+    u->takes_parts = (w->codings & CODING_PARTS) != 0;
     u->sized_gaps = (w->codings & CODING_GAP_BYTES) != 0;
     node_core_time(u->node, w->time_ms);
     u->hello_due = false;
@@ -209,6 +213,7 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
         uplink_session_refused();
         log_limited(LOG_WARN, "uplink", "refuse", "topic=%.100s error=GREY-%d %s", topic, error_id(why), error_sentence(why));
     }
+    uplink_meter_received(u, kind == MESSAGE_DOWN_ACK ? ledger_of_channel(c) : LEDGER_SESSION, payload.size);
     u->last_contact_ms = mine ? now_wall_ms() : u->last_contact_ms;
     builder_free(&scratch);
     uplink_send_pump(u);

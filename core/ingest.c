@@ -4,7 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/assemble.h"
 #include "core/dialler.h"
+#include "core/downpace.h"
 #include "core/unpack.h"
 #include "federation/credit.h"
 #include "federation/frame.h"
@@ -15,6 +17,8 @@
 #include "platform/now.h"
 
 #define REPLIES_MAX 4096u
+#define PACED_MAX 4096u
+#define FRAME_BYTES 100u                 /* of an answer, about */
 #define HOLD_BYTES (32u * 1024u * 1024u) /* waiting for the storage thread: above it nothing is read, until half of it is written */
 #define HOLD_JOBS (BATCH_JOBS_MAX * 3u / 4u)
 #define RESYNC_PAGE 64u
@@ -52,10 +56,15 @@ struct ingest {
     struct worker *storage;
     struct mqtt *mqtt;
     struct dialler dialler;
-    struct credit credit;
     struct unpack *unpack;
+    struct assembler *assembler;
+    struct credit credit;
     struct reply *replies;
     uint32_t reply_count;
+    struct downpace *downpace;
+    struct reply *paced; /* wait until their sites' links may carry them */
+    uint32_t paced_count;
+    struct loop_timer pace_timer;
     uint64_t message_id;
     uint32_t jobs;
     size_t waiting_bytes;
@@ -87,7 +96,8 @@ struct intake_job { /* one message of a site */
     struct reply reply;
     struct store_taken taken;
     bool rolled_back;
-    uint32_t feature_level; /* of the site */
+    uint64_t down_bytes_per_s; /* of a hello */
+    uint32_t feature_level;    /* of the site */
 };
 
 static const char *const channels[] = {"control", "events", "data"};
@@ -133,6 +143,7 @@ static void run_hello(struct storage_job *storage, struct store *store) {
     }
     job->feature_level = h.feature_level;
     job->reply.welcome = (struct sync_welcome){.incarnation = h.incarnation, .epoch = h.epoch, .time_ms = now_wall_ms()};
+    job->down_bytes_per_s = h.down_bytes_per_s;
     storage->err =
         store_hello(store, job->site.text, &h, now_wall_ms(), job->reply.welcome.position, &job->rolled_back, &storage->fault);
 }
@@ -206,6 +217,49 @@ static void reply(struct ingest *g, const struct reply *r) {
     }
 }
 
+static bool same_answer(const struct reply *a, const struct reply *b) {
+    return a->channel == b->channel && a->kind == b->kind && strcmp(a->site.text, b->site.text) == 0;
+}
+
+/* Tells the site as soon as its link may carry it.  Of what waits for that, the newest acknowledgement of a channel replaces those before. */
+static void answer(struct ingest *g, const struct reply *r) {
+    for (uint32_t i = 0; i < g->paced_count; i++) {
+        if (same_answer(&g->paced[i], r)) {
+            g->paced[i] = *r;
+            return;
+        }
+    }
+    uint64_t wait_us = downpace_wait_us(g->downpace, r->site.text, FRAME_BYTES, now_monotonic_us());
+    if (wait_us == 0 || g->paced_count == PACED_MAX) {
+        reply(g, r);
+        return;
+    }
+    g->paced[g->paced_count++] = *r;
+    uint64_t at_ms = loop_now_ms(g->x.loop) + wait_us / 1000 + 1;
+    if (g->pace_timer.place == 0 || g->pace_timer.deadline_ms > at_ms) {
+        loop_timer_set(g->x.loop, &g->pace_timer, at_ms);
+    }
+}
+
+static void on_pace_timer(void *context) {
+    struct ingest *g = context;
+    uint32_t kept = 0;
+    uint64_t next_us = UINT64_MAX;
+    for (uint32_t i = 0; i < g->paced_count; i++) {
+        uint64_t wait_us = downpace_wait_us(g->downpace, g->paced[i].site.text, FRAME_BYTES, now_monotonic_us());
+        if (wait_us == 0) {
+            reply(g, &g->paced[i]);
+        } else {
+            next_us = wait_us < next_us ? wait_us : next_us;
+            g->paced[kept++] = g->paced[i];
+        }
+    }
+    g->paced_count = kept;
+    if (kept > 0) {
+        loop_timer_after(g->x.loop, &g->pace_timer, next_us / 1000 + 1);
+    }
+}
+
 static void on_writable(void *context) {
     struct ingest *g = context;
     uint32_t sent = 0;
@@ -234,7 +288,7 @@ static void resync_done(struct worker_job *worker_job) {
     for (size_t i = 0; i < r->count && r->storage.err == E_OK; i++) {
         struct reply one = {
             .site = r->stands[i].site, .channel = CHANNEL_CONTROL, .kind = MESSAGE_DOWN_RESYNC, .welcome = r->stands[i].at};
-        reply(g, &one);
+        answer(g, &one);
     }
     if (r->count < RESYNC_PAGE || r->storage.err != E_OK) {
         mem_free(r);
@@ -363,9 +417,14 @@ static void intake_done(struct worker_job *worker_job) {
     if (err == E_OK) {
         if (job->kind == MESSAGE_UP_HELLO) {
             metrics_add(&hellos, 0, 1);
+            if (!downpace_set(g->downpace, job->site.text, job->down_bytes_per_s, now_monotonic_us())) {
+                log_limited(LOG_WARN, "ingest", "pace", "site=%s wants to be paced, and there is no room to keep that",
+                            job->site.text);
+            }
             bool may = job->feature_level >= UP_LEVEL_CODINGS && unpack_admit(g->unpack, job->site.text, loop_now_ms(g->x.loop));
             job->reply.welcome.codings =
-                (job->feature_level >= UP_LEVEL_CODINGS ? CODING_GAP_BYTES : 0) | (may ? CODING_SQUEEZE : 0);
+                (job->feature_level >= UP_LEVEL_CODINGS ? CODING_GAP_BYTES | CODING_PARTS : 0) | (may ? CODING_SQUEEZE : 0);
+            assemble_forget(g->assembler, job->site.text);
             log_info("ingest", "hello", "site=%s epoch=%" PRIu64, job->site.text, job->reply.welcome.epoch);
             if (job->rolled_back) {
                 metrics_add(&rolled_back, 0, 1);
@@ -392,10 +451,10 @@ static void intake_done(struct worker_job *worker_job) {
             job->feature_level >= UP_LEVEL_ROUTES) { /* before the welcome, which starts the stream */
             struct reply route = job->reply;
             route.kind = MESSAGE_DOWN_ROUTE;
-            reply(g, &route);
+            answer(g, &route);
         }
         if (!job->taken.beyond_hole || job->taken.ask_again) { /* of a frame kept ahead the site hears when the hole has closed */
-            reply(g, &job->reply);
+            answer(g, &job->reply);
         }
     } else if (err != E_OK) {
         metrics_add(&refused, reason, 1);
@@ -470,20 +529,36 @@ static void submit(struct ingest *g, const char *topic, const struct grey_name *
     update_hold(g);
 }
 
-static void on_message(void *context, const char *topic, struct bytes payload) {
-    struct ingest *g = context;
-    struct grey_name site;
-    enum event_channel channel;
+static void take_frame(struct ingest *g, const char *topic, const struct grey_name *site, enum event_channel channel,
+                       struct bytes payload, bool is_assembled);
+
+/* The last part makes the frame whole. */
+static void take_part(struct ingest *g, const char *topic, const struct grey_name *site, enum event_channel channel,
+                      struct bytes content) {
+    struct sync_part p;
+    struct bytes whole;
+    enum grey_error err = sync_get_part(content, &p);
+    if (err != E_OK) {
+        refuse(REFUSED_MESSAGE, topic, err);
+        return;
+    }
+    enum assemble_verdict v = assemble_part(g->assembler, site->text, channel, &p, &whole);
+    if (v == ASSEMBLE_WHOLE) {
+        take_frame(g, topic, site, channel, whole, true);
+        assemble_done(g->assembler, site->text, channel);
+    } else if (v == ASSEMBLE_DROPPED) {
+        metrics_add(&refused, REFUSED_HOLE, 1); /* not acknowledged: the site sends the frame again */
+    }
+}
+
+static void take_frame(struct ingest *g, const char *topic, const struct grey_name *site, enum event_channel channel,
+                       struct bytes payload, bool is_assembled) {
     struct frame f;
     size_t used, need;
     enum grey_error why = E_BAD_FRAME;
     struct builder scratch, plain;
     struct bytes content;
     size_t plain_bytes = 0;
-    if (!sync_topic_parse(topic, true, &site, &channel)) {
-        refuse(REFUSED_TOPIC, topic, E_BAD_MESSAGE);
-        return;
-    }
     if (frame_read(payload, &f, &used, &need, &why) != FRAME_READY || used != payload.size) {
         refuse(REFUSED_FRAME, topic, why);
         return;
@@ -494,18 +569,32 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
     enum message_kind kind = why == E_OK ? sync_kind(content) : (enum message_kind)0;
     if (kind == MESSAGE_UP_HELLO || kind == MESSAGE_UP_EVENTS) {
         plain_bytes = kind == MESSAGE_UP_EVENTS ? content.size : 0;
-        submit(g, topic, &site, channel, kind, content);
+        submit(g, topic, site, channel, kind, content);
+    } else if (kind == MESSAGE_UP_PART && !is_assembled) {
+        take_part(g, topic, site, channel, content);
     } else if (kind != MESSAGE_UP_SQUEEZED) {
         refuse(why != E_OK ? REFUSED_FRAME : REFUSED_MESSAGE, topic, why != E_OK ? why : E_BAD_MESSAGE);
-    } else if (unsqueeze(g, topic, &site, channel, content, &plain)) {
+    } else if (unsqueeze(g, topic, site, channel, content, &plain)) {
         plain_bytes = plain.size;
-        submit(g, topic, &site, channel, MESSAGE_UP_EVENTS, builder_bytes(&plain));
+        submit(g, topic, site, channel, MESSAGE_UP_EVENTS, builder_bytes(&plain));
     }
     if (plain_bytes > 0) {
-        credit_seen(&g->credit, site.text, loop_now_ms(g->x.loop), payload.size, plain_bytes);
+        credit_seen(&g->credit, site->text, loop_now_ms(g->x.loop), payload.size, plain_bytes);
     }
     builder_free(&scratch);
     builder_free(&plain);
+}
+
+static void on_message(void *context, const char *topic, struct bytes payload) {
+    struct ingest *g = context;
+    struct grey_name site;
+    enum event_channel channel;
+    if (!sync_topic_parse(topic, true, &site, &channel)) {
+        refuse(REFUSED_TOPIC, topic, E_BAD_MESSAGE);
+        return;
+    }
+    downpace_heard(g->downpace, site.text, payload.size, now_monotonic_us());
+    take_frame(g, topic, &site, channel, payload, false);
 }
 
 static void on_connected(void *context) {
@@ -527,7 +616,7 @@ static void on_closed(void *context, const char *why) {
     struct ingest *g = context;
     dialler_closed(&g->dialler);
     metrics_set(&broker_up, 0, 0);
-    g->reply_count = 0; /* sites ask again with their next hello */
+    g->reply_count = g->paced_count = 0; /* sites ask again with their next hello */
     log_limited(LOG_WARN, "ingest", "closed", "broker=%s %s", mqtt_address(g->mqtt), why);
 }
 
@@ -553,6 +642,9 @@ static const struct mqtt_events mqtt_events = {.stage = on_stage,
 static void free_all(struct ingest *g) {
     if (g != NULL) {
         mem_free(g->resync);
+        downpace_free(g->downpace);
+        assemble_free(g->assembler);
+        mem_free(g->paced);
         mem_free(g->replies);
         mem_free(g->holes);
         unpack_free(g->unpack);
@@ -570,15 +662,20 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
     struct ingest *g = mem_new(1, sizeof *g);
     if (g != NULL) {
         g->replies = mem_new(REPLIES_MAX, sizeof *g->replies);
+        g->paced = mem_new(PACED_MAX, sizeof *g->paced);
+        g->downpace = downpace_new();
+        g->assembler = assemble_new(ASSEMBLE_BYTES_MAX);
         g->holes = mem_new(HOLES_MAX, sizeof *g->holes);
         g->unpack = unpack_new(UNPACK_SITES_MAX);
     }
-    if (g == NULL || g->replies == NULL || g->holes == NULL || g->unpack == NULL) {
+    if (g == NULL || g->replies == NULL || g->holes == NULL || g->paced == NULL || g->downpace == NULL || g->assembler == NULL ||
+        g->unpack == NULL) {
         free_all(g);
         (void)fault_set(f, E_NO_MEMORY, "ingest");
         return NULL;
     }
     g->x = *x;
+    g->pace_timer = (struct loop_timer){.fire = on_pace_timer, .context = g};
     g->storage = storage;
     g->shared = o->shared;
     uint32_t number;
@@ -610,6 +707,7 @@ void ingest_free(struct ingest *g) {
     if (g != NULL) {
         must(g->jobs == 0); /* the storage thread was stopped before */
         mqtt_free(g->mqtt);
+        loop_timer_cancel(g->x.loop, &g->pace_timer);
         free_all(g);
     }
 }

@@ -97,7 +97,7 @@ static uint32_t clamp(uint64_t bytes) {
 }
 
 void channel_pace_begin(struct channel_pace *p, uint64_t limit_bytes_per_s) {
-    uint64_t start = limit_bytes_per_s > 0 && limit_bytes_per_s / 2 < PACE_BYTES_START ? limit_bytes_per_s / 2 : PACE_BYTES_START;
+    uint64_t start = limit_bytes_per_s > 0 && limit_bytes_per_s < PACE_BYTES_START ? limit_bytes_per_s : PACE_BYTES_START;
     *p = (struct channel_pace){.bytes_max = clamp(start), .round_trip_ms_min = UINT32_MAX};
 }
 

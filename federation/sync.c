@@ -5,6 +5,7 @@
 #include "federation/credit.h"
 #include "include/grey/limits.h"
 
+#define PART_TOTAL_BYTES_MAX (LIMIT_FRAME_PAYLOAD_BYTES + FRAME_OVERHEAD_BYTES)
 #define RECORD_BYTES_MAX (LIMIT_EVENT_BYTES + 8u * LIMIT_EVENT_FIELD_BYTES + 64u)
 
 const char *sync_gap_reason_name(enum sync_gap_reason r) {
@@ -27,7 +28,7 @@ static void head(struct builder *out, enum message_kind kind, unsigned fields) {
 }
 
 void sync_put_hello(struct builder *out, const struct sync_hello *h) {
-    head(out, MESSAGE_UP_HELLO, h->former != 0 ? 7 : 6);
+    head(out, MESSAGE_UP_HELLO, h->down_bytes_per_s != 0 ? 8 : h->former != 0 ? 7 : 6);
     codec_put_uint(out, h->incarnation);
     codec_put_uint(out, h->epoch);
     codec_put_uint(out, h->feature_level);
@@ -45,6 +46,11 @@ void sync_put_hello(struct builder *out, const struct sync_hello *h) {
         for (int i = 0; i < CHANNEL_COUNT; i++) {
             codec_put_uint(out, h->channels[i].former_next);
         }
+    } else if (h->down_bytes_per_s != 0) {
+        codec_put_array(out, 0);
+    }
+    if (h->down_bytes_per_s != 0) {
+        codec_put_uint(out, h->down_bytes_per_s);
     }
 }
 
@@ -89,6 +95,15 @@ void sync_put_squeezed(struct builder *out, const struct sync_squeezed *q) {
     codec_put_uint(out, q->serial);
     codec_put_uint(out, q->sum);
     codec_put_bytes(out, q->packed);
+}
+
+void sync_put_part(struct builder *out, const struct sync_part *p) {
+    head(out, MESSAGE_UP_PART, 5);
+    codec_put_uint(out, p->epoch);
+    codec_put_uint(out, p->number);
+    codec_put_uint(out, p->offset);
+    codec_put_uint(out, p->total_bytes);
+    codec_put_bytes(out, p->bytes);
 }
 
 /* A site that did not ask for codings is not told of them: the last field is there only with some. */
@@ -161,8 +176,9 @@ enum grey_error sync_get_hello(struct bytes content, struct sync_hello *h) {
     struct codec_reader r;
     memset(h, 0, sizeof *h);
     codec_reader_init(&r, content);
-    bool rebuilt = codec_array(&r, 8) == 8;
-    begin(&r, content, MESSAGE_UP_HELLO, rebuilt ? 7 : 6);
+    uint64_t items = codec_array(&r, 9);
+    bool paced = items == 9, rebuilt = items == 8;
+    begin(&r, content, MESSAGE_UP_HELLO, paced ? 8 : rebuilt ? 7 : 6);
     h->incarnation = codec_uint(&r, INT64_MAX);
     h->epoch = codec_uint(&r, INT64_MAX);
     h->feature_level = (uint32_t)codec_uint(&r, UINT32_MAX);
@@ -177,6 +193,13 @@ enum grey_error sync_get_hello(struct bytes content, struct sync_hello *h) {
             r.err = E_BAD_MESSAGE;
         }
     }
+    if (paced) { /* what was rebuilt is named in any case, perhaps as nothing */
+        struct codec_reader ahead = r;
+        rebuilt = codec_array(&ahead, 1 + CHANNEL_COUNT) != 0;
+        if (!rebuilt) {
+            r = ahead;
+        }
+    }
     if (rebuilt) {
         want(&r, 1 + CHANNEL_COUNT);
         h->former = codec_uint(&r, INT64_MAX);
@@ -187,6 +210,10 @@ enum grey_error sync_get_hello(struct bytes content, struct sync_hello *h) {
                 r.err = E_BAD_MESSAGE;
             }
         }
+    }
+    if (paced) {
+        h->down_bytes_per_s = codec_uint(&r, INT64_MAX);
+        r.err = r.err == E_OK && h->down_bytes_per_s == 0 ? E_BAD_MESSAGE : r.err;
     }
     if (r.err == E_OK && (h->incarnation == 0 || !grey_name_valid((const char *)h->node.data, h->node.size))) {
         r.err = E_BAD_MESSAGE;
@@ -266,6 +293,21 @@ static enum grey_error get_positions(struct bytes content, enum message_kind kin
     if (coded) {
         w->codings = (uint32_t)codec_uint(&r, UINT32_MAX);
         r.err = r.err == E_OK && w->codings == 0 ? E_BAD_MESSAGE : r.err;
+    }
+    return codec_end(&r);
+}
+
+enum grey_error sync_get_part(struct bytes content, struct sync_part *p) {
+    struct codec_reader r;
+    memset(p, 0, sizeof *p);
+    begin(&r, content, MESSAGE_UP_PART, 5);
+    p->epoch = codec_uint(&r, INT64_MAX);
+    p->number = codec_uint(&r, INT64_MAX);
+    p->offset = (uint32_t)codec_uint(&r, PART_TOTAL_BYTES_MAX);
+    p->total_bytes = (uint32_t)codec_uint(&r, PART_TOTAL_BYTES_MAX);
+    p->bytes = codec_bytes(&r, LIMIT_FRAME_PAYLOAD_BYTES);
+    if (r.err == E_OK && (p->bytes.size == 0 || p->bytes.size > p->total_bytes || p->offset > p->total_bytes - p->bytes.size)) {
+        r.err = E_BAD_MESSAGE;
     }
     return codec_end(&r);
 }

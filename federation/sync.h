@@ -18,9 +18,10 @@ struct sync_hello {
     uint64_t incarnation;
     grey_epoch epoch;
     uint32_t feature_level;
-    struct bytes node; /* name of the gateway that speaks */
-    int64_t time_ms;   /* site time */
-    uint64_t former;   /* rebuilt from a backup: the incarnation whose numbers go on in this one; 0: none */
+    struct bytes node;         /* name of the gateway that speaks */
+    int64_t time_ms;           /* site time */
+    uint64_t down_bytes_per_s; /* what the core may send at most, on the wire; 0: no limit */
+    uint64_t former;           /* rebuilt from a backup: the incarnation whose numbers go on in this one; 0: none */
     struct {
         grey_seq next_seq, acked_seq;
         grey_seq former_next; /* with former: what the backup did not know begins here */
@@ -65,6 +66,14 @@ struct sync_squeezed {
     struct bytes packed;
 };
 
+/* A piece of a frame that is too large to go at once on this link. */
+struct sync_part {
+    grey_epoch epoch;
+    uint64_t number; /* of the frame, in this session */
+    uint32_t offset, total_bytes;
+    struct bytes bytes;
+};
+
 struct sync_welcome { /* and resync */
     uint64_t incarnation;
     grey_epoch epoch;
@@ -93,6 +102,7 @@ const char *sync_gap_reason_name(enum sync_gap_reason r);
 void sync_put_hello(struct builder *out, const struct sync_hello *h);
 void sync_put_events(struct builder *out, const struct sync_events *e);
 void sync_put_squeezed(struct builder *out, const struct sync_squeezed *q);
+void sync_put_part(struct builder *out, const struct sync_part *p);
 void sync_put_welcome(struct builder *out, const struct sync_welcome *w);
 void sync_put_resync(struct builder *out, const struct sync_welcome *w);
 void sync_put_route(struct builder *out, const struct sync_route *r);
@@ -103,6 +113,7 @@ enum message_kind sync_kind(struct bytes content); /* 0 when it cannot be read *
 enum grey_error sync_get_hello(struct bytes content, struct sync_hello *h);
 /* items and gaps: room for SYNC_ITEMS_MAX and SYNC_GAPS_MAX, filled and pointed to by e.  Checks order and complete cover. */
 enum grey_error sync_get_events(struct bytes content, struct sync_events *e, struct sync_item *items, struct sync_gap *gaps);
+enum grey_error sync_get_part(struct bytes content, struct sync_part *p);
 enum grey_error sync_get_squeezed(struct bytes content, struct sync_squeezed *q);
 enum grey_error sync_get_welcome(struct bytes content, struct sync_welcome *w);
 enum grey_error sync_get_resync(struct bytes content, struct sync_welcome *w);

@@ -101,6 +101,21 @@ struct conn_count {
     uint64_t in_bytes, out_bytes; /* on the socket: TLS records and handshakes included, TCP/IP headers not */
 } conn_counted(const struct conn *c);
 
+/* What the network carries of a TCP connection, in both directions, as its kernel tells: payload with TLS, IP and TCP headers of every
+ * segment, acknowledgements and retransmissions.  (Where it was accepted, one segment more went out, which opened it.)  False, and
+ * zeros: not TCP, or an old kernel. */
+struct conn_wire {
+    uint32_t segment_bytes, header_bytes; /* payload of a full segment; headers of each */
+    uint64_t out_bytes, in_bytes;
+    uint64_t resent_bytes; /* of out_bytes: what was sent again */
+    uint64_t unsent_bytes; /* payload that waits in the socket */
+};
+bool conn_wired(const struct conn *c, struct conn_wire *out);
+/* Adds what c carried so far to sum, whose segment and header become those of c. */
+void conn_wire_add(struct conn_wire *sum, const struct conn *c);
+/* The socket takes no more while so much of it waits there unsent; 0: as much as the system allows. */
+void conn_set_unsent_max(struct conn *c, uint32_t bytes);
+
 /* conn_set_gate: every write to the socket first asks gate(context, wanted) how many bytes may leave now; 0 parks the output until
  * conn_gate_open.  This is the one place where the uplink is shaped.  NULL removes it.  A handshake is not asked for, because it runs
  * on another thread: debit it afterwards (conn_counted in on_open). */

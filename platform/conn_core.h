@@ -2,7 +2,8 @@
  *   conn.c       its life, bytes in and out, the end
  *   conn_tls.c   certificates, handshake, records; the only one that knows mbedTLS
  *   conn_open.c  dialling and listening
- *   conn_proxy.c asking an HTTP proxy for the way */
+ *   conn_proxy.c asking an HTTP proxy for the way
+ *   conn_wire.c  what the network carries */
 #ifndef PLATFORM_CONN_CORE_H
 #define PLATFORM_CONN_CORE_H
 

@@ -61,7 +61,17 @@ struct mqtt {
     struct loop_timer misc, fall;
     char fall_reason[280];
     struct conn_count counted; /* of closed connections */
+    struct conn_wire wired;    /* theirs too */
 };
+
+/* Of a connection that ends. */
+static void keep_counts(struct mqtt *m, const struct conn *c) {
+    struct conn_count count = conn_counted(c);
+    m->counted.in_bytes += count.in_bytes;
+    m->counted.out_bytes += count.out_bytes;
+    conn_wire_add(&m->wired, c);
+    m->wired.unsent_bytes = 0; /* it never will be */
+}
 
 /* --- the end of a connection ------------------------------------------------------------------------------------------------------------- */
 
@@ -80,9 +90,7 @@ static void close_all(struct mqtt *m) {
         m->pump_fd = -1;
     }
     if (m->conn != NULL) {
-        struct conn_count c = conn_counted(m->conn);
-        m->counted.in_bytes += c.in_bytes;
-        m->counted.out_bytes += c.out_bytes;
+        keep_counts(m, m->conn);
         conn_close(m->conn);
         m->conn = NULL;
     }
@@ -222,9 +230,7 @@ static void on_drained(void *context, struct conn *c) {
 
 static void on_conn_closed(void *context, struct conn *c, enum grey_error why, const char *detail) {
     struct mqtt *m = context;
-    struct conn_count count = conn_counted(c);
-    m->counted.in_bytes += count.in_bytes;
-    m->counted.out_bytes += count.out_bytes;
+    keep_counts(m, c);
     m->conn = NULL;
     loop_fd_remove(m->x.loop, &m->pump_watch);
     char text[280];
@@ -583,6 +589,23 @@ struct conn_count mqtt_counted(const struct mqtt *m) {
         c.out_bytes += now.out_bytes;
     }
     return c;
+}
+
+void mqtt_wired(const struct mqtt *m, struct conn_wire *out) {
+    *out = m->wired;
+    if (m->conn != NULL) {
+        conn_wire_add(out, m->conn);
+    }
+}
+
+size_t mqtt_unsent_bytes(const struct mqtt *m) {
+    return m->conn == NULL ? 0 : conn_output_bytes(m->conn);
+}
+
+void mqtt_set_unsent_max(struct mqtt *m, uint32_t bytes) {
+    if (m->conn != NULL) {
+        conn_set_unsent_max(m->conn, bytes);
+    }
 }
 
 void mqtt_gate_open(struct mqtt *m) {

@@ -2,7 +2,10 @@
 
 #include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "include/grey/must.h"
 
@@ -44,6 +47,21 @@ void now_set_floor_ms(int64_t floor) {
     int64_t before = atomic_load_explicit(&floor_ms, memory_order_relaxed);
     while (before < floor && !atomic_compare_exchange_weak(&floor_ms, &before, floor)) {
     }
+}
+
+bool now_set_zone(const char *zone) {
+    char path[128];
+    bool rule = strpbrk(zone, "0123456789,") != NULL && strchr(zone, '/') == NULL;
+    if (zone[0] != 0) {
+        int size = snprintf(path, sizeof path, "/usr/share/zoneinfo/%s", zone);
+        bool named =
+            size > 0 && (size_t)size < sizeof path && strstr(zone, "..") == NULL && zone[0] != '/' && access(path, R_OK) == 0;
+        if ((!named && !rule) || setenv("TZ", zone, 1) != 0) {
+            return false;
+        }
+    }
+    tzset();
+    return true;
 }
 
 void now_format(int64_t unix_ms, char buf[32]) {

@@ -8,10 +8,15 @@
 
 #define BUFFER_BYTES 4096u
 
-static void over(struct probe *p, bool good, const char *why) {
+static void keep_counts(struct probe *p) {
     struct conn_count c = conn_counted(p->conn);
     p->count.in_bytes += c.in_bytes;
     p->count.out_bytes += c.out_bytes;
+    conn_wire_add(&p->wire, p->conn);
+}
+
+static void over(struct probe *p, bool good, const char *why) {
+    keep_counts(p);
     p->conn = NULL;
     p->done(p->context, good, why);
 }
@@ -56,9 +61,7 @@ void probe_begin(struct probe *p, const struct conn_context *x, const char *addr
 
 void probe_end(struct probe *p) {
     if (p->conn != NULL) {
-        struct conn_count c = conn_counted(p->conn);
-        p->count.in_bytes += c.in_bytes;
-        p->count.out_bytes += c.out_bytes;
+        keep_counts(p);
         conn_close(p->conn);
         p->conn = NULL;
     }

@@ -7,6 +7,7 @@
 struct probe {
     struct conn *conn;                                       /* NULL: none runs */
     struct conn_count count;                                 /* of all so far */
+    struct conn_wire wire;                                   /* of those that are over */
     void (*done)(void *context, bool good, const char *why); /* why: when it is not */
     void *context;
 };

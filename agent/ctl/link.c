@@ -74,6 +74,7 @@ int link_status(struct call *c) {
     } else {
         put_first_line(link, &out);
         put_endpoints(link, &out);
+        cost_put_limits(federation, &out);
     }
     json_decref(federation);
     return verbs_print(&out);

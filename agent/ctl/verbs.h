@@ -79,5 +79,8 @@ verb_run fleet_list, fleet_show, fleet_events;
 verb_run local_explain, local_config_show, local_config_check, local_completion, local_help, local_version;
 verb_run doctor_run;
 verb_run link_status, link_try;
+verb_run cost_budget, cost_probe;
+/* What the link may carry just now, of an answer of /v1/federation/status. */
+void cost_put_limits(const json_t *federation, struct builder *out);
 
 #endif

@@ -20,6 +20,7 @@
 #define UP_LEVEL_ROUTES 2u
 #define CODING_SQUEEZE 1u   /* codings of DOWN_WELCOME, bits: the core takes UP_SQUEEZED */
 #define CODING_GAP_BYTES 2u /* ... and gaps with their bytes */
+#define CODING_PARTS 4u     /* ... and UP_PART: large frames in parts, so that what is urgent can go between */
 
 /* Topics: grey/v2/{site}/up/{channel} and grey/v2/{site}/down/{channel}, channel as event_channel_name. */
 #define TOPIC_PREFIX "grey/v2/"
@@ -51,6 +52,7 @@ enum message_kind {
     MESSAGE_UP_EVENTS = 65,
     MESSAGE_UP_BYE = 66,
     MESSAGE_UP_SQUEEZED = 67,
+    MESSAGE_UP_PART = 68,
     MESSAGE_DOWN_WELCOME = 80,
     MESSAGE_DOWN_ACK = 81,
     MESSAGE_DOWN_RESYNC = 82,

@@ -60,6 +60,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             sync_put_ack(&b, &a);
             same(&b, in);
         }
+        struct sync_part p;
+        if (sync_get_part(in, &p) == E_OK) {
+            accepted++;
+            sync_put_part(&b, &p);
+            same(&b, in);
+        }
         if (sync_get_events(in, &e, items, gaps) == E_OK) {
             accepted++;
             sync_put_events(&b, &e);

@@ -212,6 +212,49 @@ static void empty_variables_say_nothing(void **state) {
     env_name = NULL;
 }
 
+/* Who types a window wrongly must hear it at the start, not from the provider's bill. */
+static void the_link_is_bounded_as_the_file_says(void **state) {
+    (void)state;
+    static struct config c;
+    struct fault f = {0};
+    struct builder out;
+    file_text =
+        "federation:\n  bandwidth:\n    limit_mbps: 0.016\n    down_limit_mbps: 2\n    priority_traffic: [control-plane, events]\n"
+        "    windows:\n      - \"* 8-17 * * mon-fri limit_mbps=0.5\"\n      - \"0 * * * * forbid=data\"\n"
+        "    time_zone: Europe/Berlin\n    budget: {day_mb: 5, month_mb: 0.5, reserve_percent: 20, month_begins_day: 15}\n";
+    assert_int_equal(load(&c, &f, "--config", "x.yaml", NULL), E_OK);
+    assert_true(c.limit_kbps == 16 && c.down_limit_kbps == 2000 && c.window_count == 2);
+    assert_true(c.privileged[CHANNEL_EVENTS] && !c.privileged[CHANNEL_DATA]);
+    assert_true(c.windows[0].up_bytes_per_s == 62500 && c.windows[1].forbids[CHANNEL_DATA]);
+    assert_true(c.budget_day_kb == 5000 && c.budget_month_kb == 500 && c.budget_reserve_percent == 20 &&
+                c.budget_month_begins_day == 15);
+    builder_init(&out, 1u << 20);
+    config_print(&c, &out);
+    builder_add_byte(&out, 0);
+    assert_non_null(strstr((const char *)out.data, "\"* 8-17 * * mon-fri limit_mbps=0.5\", \"0 * * * * forbid=data\""));
+    assert_non_null(strstr((const char *)out.data, "control-plane, critical-events, events "));
+    builder_free(&out);
+    static const char *const wrong[][2] = {
+        {"limit_mbps: 0.015", "below 0.016"},
+        {"down_limit_mbps: 0.001", "below 0.016"},
+        {"windows: [\"* 25 * * * forbid=data\"]", "is no hour"},
+        {"windows: \"* * * * * forbid=data\"", "a list of windows"},
+        {"priority_traffic: [bulk]", "control-plane, critical-events"},
+        {"priority_traffic: data", "a list of classes"},
+        {"budget: {reserve_percent: 101}", "100"},
+        {"budget: {month_begins_day: 29}", "28"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        char text[200];
+        (void)snprintf(text, sizeof text, "federation:\n  bandwidth:\n    %s\n", wrong[i][0]);
+        file_text = text;
+        assert_int_equal(load(&c, &f, "--config", "x.yaml", NULL), E_CONFIG);
+        if (strstr(f.text, wrong[i][1]) == NULL) {
+            fail_msg("%s: %s", wrong[i][0], f.text);
+        }
+    }
+}
+
 /* What has no effect must be said, above all when it sounds like protection. */
 static void keys_without_effect_are_listed(void **state) {
     (void)state;
@@ -233,6 +276,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(guides_command_lines_work),
                                        cmocka_unit_test(default_file_may_be_absent_a_named_one_not),
                                        cmocka_unit_test(empty_variables_say_nothing),
+                                       cmocka_unit_test(the_link_is_bounded_as_the_file_says),
                                        cmocka_unit_test(keys_without_effect_are_listed),
                                        cmocka_unit_test(example_files_are_accepted),
                                        cmocka_unit_test(shares_and_times_of_the_queue),

@@ -183,6 +183,35 @@ static void acknowledgements_only_move_forward(void **context) {
     site_free(s);
 }
 
+/* A metered link would be paid for twice if the next leader did not know what the last one spent. */
+static void what_the_link_cost_rides_along(void **context) {
+    (void)context;
+    struct site *s = site_new(1 << 20);
+    struct budget_used used = {.day = 20513, .day_bytes = 123456, .month = 24315, .month_bytes = 9876543210}, known;
+    state_usage(s->g.state, &known);
+    assert_true(known.day == 0 && known.month_bytes == 0);
+    assert_int_equal(send(s, PRIORITY_HIGH, NULL, "t", 10), E_OK);
+    payload_ack_usage(&s->payload, INCARNATION, CHANNEL_EVENTS, 1, &used);
+    assert_int_equal(gateway_entry(&s->g, ENTRY_ACK, s->time_ms, &s->payload, &s->o, NULL), E_OK);
+    state_usage(s->g.state, &known);
+    assert_true(known.day == used.day && known.day_bytes == used.day_bytes && known.month == used.month &&
+                known.month_bytes == used.month_bytes);
+    assert_int_equal(facts(s, CHANNEL_EVENTS).acked_seq, 1);
+    used.day_bytes = 5; /* the clock was corrected: the leader's word holds, also with an acknowledgement that is no news */
+    payload_ack_usage(&s->payload, INCARNATION, CHANNEL_EVENTS, 0, &used);
+    assert_int_equal(gateway_entry(&s->g, ENTRY_ACK, s->time_ms, &s->payload, &s->o, NULL), E_OK);
+    assert_int_equal(ack(s, INCARNATION, CHANNEL_EVENTS, 1), E_OK); /* says nothing about it */
+    struct fault f;
+    assert_int_equal(state_reload(s->g.state, &f), E_OK); /* from the rows, as after a restart */
+    state_usage(s->g.state, &known);
+    assert_true(known.day_bytes == 5 && known.month_bytes == used.month_bytes);
+    payload_ack_usage(&s->payload, INCARNATION + 1, CHANNEL_EVENTS, 1, &(struct budget_used){.day = 1});
+    assert_int_equal(gateway_entry(&s->g, ENTRY_ACK, s->time_ms, &s->payload, &s->o, NULL), E_WRONG_SITE);
+    state_usage(s->g.state, &known);
+    assert_int_equal(known.day, used.day);
+    site_free(s);
+}
+
 /* --- repeats ----------------------------------------------------------------------------------------------------------------------- */
 
 /* A device that hears no answer sends again: the event must not stand twice at the core, and must get its first numbers. */
@@ -1048,6 +1077,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_channel_counts_for_itself),
         cmocka_unit_test(acknowledgements_only_move_forward),
+        cmocka_unit_test(what_the_link_cost_rides_along),
         cmocka_unit_test(a_repeat_gets_the_old_numbers),
         cmocka_unit_test(an_id_with_another_body_is_refused_with_its_whole_batch),
         cmocka_unit_test(ids_are_forgotten_after_eight_days),

@@ -74,6 +74,23 @@ static void golden_bytes(void **state) {
     EXPECT(sync_put_welcome(&b, &w), welcome_codings);
     EXPECT(sync_put_resync(&b, &w), resync);
     EXPECT(sync_put_ack(&b, &a), ack);
+    static const uint8_t part[] = {0x86, 0x18, 68, 3, 9, 0x19, 0x08, 0x00, 0x19, 0x20, 0x00, 0x42, 'x', 'y'};
+    struct sync_part p = {.epoch = 3, .number = 9, .offset = 2048, .total_bytes = 8192, .bytes = bytes_str("xy")}, p2;
+    EXPECT(sync_put_part(&b, &p), part);
+    assert_int_equal(sync_get_part(bytes_of(part, sizeof part), &p2), E_OK);
+    assert_true(p2.epoch == 3 && p2.number == 9 && p2.offset == 2048 && p2.total_bytes == 8192 && bytes_equal_str(p2.bytes, "xy"));
+    for (size_t cut = 0; cut < sizeof part; cut++) {
+        assert_int_not_equal(sync_get_part(bytes_of(part, cut), &p2), E_OK);
+    }
+    static const struct sync_part bad[] = {{.total_bytes = 1, .bytes = {(const uint8_t *)"xy", 2}},
+                                           {.offset = 9, .total_bytes = 10, .bytes = {(const uint8_t *)"xy", 2}},
+                                           {.total_bytes = 10},
+                                           {.total_bytes = UINT32_MAX, .bytes = {(const uint8_t *)"xy", 2}}};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        builder_reset(&b);
+        sync_put_part(&b, &bad[i]);
+        assert_int_not_equal(sync_get_part(builder_bytes(&b), &p2), E_OK);
+    }
     struct sync_ack less = a, less2;
     less.credit_bytes = CREDIT_BYTES_LEAST;
     builder_reset(&b);
@@ -87,6 +104,17 @@ static void golden_bytes(void **state) {
     sync_put_hello(&b, &rebuilt);
     assert_int_equal(sync_get_hello(builder_bytes(&b), &r2), E_OK);
     assert_true(r2.former == 6 && r2.channels[2].former_next == 4);
+    for (int is_rebuilt = 0; is_rebuilt < 2; is_rebuilt++) { /* with the rate that the core shall keep to */
+        struct sync_hello paced = is_rebuilt ? rebuilt : h;
+        paced.down_bytes_per_s = 2000;
+        builder_reset(&b);
+        sync_put_hello(&b, &paced);
+        assert_int_equal(sync_get_hello(builder_bytes(&b), &r2), E_OK);
+        assert_true(r2.down_bytes_per_s == 2000 && r2.former == paced.former && r2.time_ms == 1000);
+        for (size_t cut = 0; cut < b.size; cut++) {
+            assert_int_not_equal(sync_get_hello(bytes_of(b.data, cut), &r2), E_OK);
+        }
+    }
     rebuilt.channels[2].former_next = 10; /* beyond what the site gave */
     builder_reset(&b);
     sync_put_hello(&b, &rebuilt);

@@ -1,0 +1,52 @@
+#!/usr/bin/env python3
+"""A metered link and a leader that dies.  If this fails, each change of leadership spends the day's budget a second time, and the bill
+arrives at the end of the month."""
+import hashlib
+from harness import *
+
+
+def noise(number, size):  # what does not compress
+    return "".join(hashlib.sha256(b"%d %d" % (number, i)).hexdigest() for i in range(size // 64))
+
+
+def used(site, n):
+    return request(site.http[n], "GET", "/v1/federation/status").json()["budget"]["day"]["used_bytes"]
+
+
+def bulk(site, n, first, count):
+    body = json.dumps([{"type": "bulk", "priority": "normal", "data": noise(first + i, 20000)} for i in range(count)])
+    return request(site.http[n], "POST", "/v1/events", body, {"Content-Type": "application/json"}).status
+
+
+def test(site):
+    old = site.leader()
+    site.ok(bulk(site, old, 0, 20) == 201, "some bulk is sent")
+    site.wait_drained(60)
+    wait_until("the cost to be in the log", lambda: all(used(site, n) > 200000 for n in [old]), 30)
+    spent = used(site, old)
+    site.ok(200000 < spent < 700000, "which cost %d bytes of 1,000,000" % spent)
+    site.kill("node%d" % old)
+    new = site.leader(among=[n for n in site.nodes if n != old])
+    wait_until("the link of the new leader", lambda: request(site.http[new], "GET", "/v1/federation/status").json()["link"]["up"], 60)
+    inherited = used(site, new)
+    site.ok(inherited > spent - 60000, "the next leader goes on counting: %d bytes" % inherited)
+    for i in range(4):
+        bulk(site, new, 100 + 20 * i, 20)
+    wait_until("the budget to be spent", lambda: request(site.http[new], "GET", "/v1/federation/status").json()["bandwidth"]["held"] == ["events", "data"], 60)
+    a = request(site.http[new], "POST", "/v1/events", json.dumps({"type": "alarm", "priority": "critical", "data": 1})).json()
+    wait_until("the alarm", lambda: site.queue(new)["control"]["acked_seq"] >= a["accepted"][0]["seq"], 30)
+    site.ok(site.queue(new)["data"]["pending"] > 0, "when it is spent bulk waits, and an alarm still reaches the core")
+    total = used(site, new)
+    site.ok(900000 <= total < 1000000, "and the day stays within its budget: %d bytes" % total)
+    table = site.ctl("link", "budget", node=new).stdout
+    site.ok("SPENT" in table, "greyctl link budget says so")
+
+
+if __name__ == "__main__":
+    s = Site(extra="  bandwidth: {budget: {day_mb: 1}, limit_mbps: 2}\n")
+    try:
+        s.start()
+        test(s)
+    except Exception as e:
+        s.ok(False, "%s: %s" % (type(e).__name__, e))
+    s.finish()
