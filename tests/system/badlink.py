@@ -96,6 +96,8 @@ class BadLink:
                 near.close()
                 continue
             for a, b in ((near, far), (far, near)):
+                # as the broker does, by set_tcp_nodelay: its answers must not wait for one another's round trip
+                a.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 threading.Thread(target=self.copy, args=(a, b), daemon=True).start()
 
     def copy(self, a, b):
