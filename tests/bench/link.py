@@ -16,9 +16,9 @@ ROUND_TRIPS_S = (0.0, 0.6)
 LIMITS = ((8000, 50), (125000, 400))  # bytes a second, 64 kbit/s and 1 Mbit/s; events of NOISE_BYTES that take some seconds at them
 NOISE_BYTES = 12000  # hexadecimal digits, of which half cross
 PING_S, IDLE_S, KEEPALIVE_S, DAY_S = 15, 120, 900, 86400
-QUEUE_MB, BATCH = int(os.environ.get("BENCH_QUEUE_MB", "1024")), 100  # of small events
+QUEUE_MB, BATCH = int(os.environ.get("BENCH_QUEUE_MB", "256")), 100  # of small events
 FULL_BYTES, FULL_BATCH, CLIENTS = 8000, 16, 8  # of events that fill the queue; who sends them
-DRAIN_S_MAX, SHRINK_S_MAX = 300, 90
+DRAIN_S_MAX, SHRINK_S_MAX = 300, 180
 LARGE_PACKET = 500  # bytes of one that carries events
 
 
