@@ -127,8 +127,8 @@ static void flip(const struct log *l, off_t page) {
 }
 
 /* What a gateway with all of it says. */
-static struct salvage_offer offer_of(const struct log *l, const struct salvage_need *n, raft_index certain) {
-    return (struct salvage_offer){.from = n->from,
+static struct mendplan_offer offer_of(const struct log *l, const struct mendplan_need *n, raft_index certain) {
+    return (struct mendplan_offer){.from = n->from,
                                   .to = n->to,
                                   .certain = certain,
                                   .anchor = n->anchor,
@@ -175,7 +175,7 @@ static void any_page_is_mended_or_refused(void **state) {
     off_t pages = log_pages(&l);
     for (off_t page = 0; page < pages; page++) {
         struct fault f = {0};
-        struct salvage_need need;
+        struct mendplan_need need;
         flip(&l, page);
         struct salvage *s = salvage_open(l.dir, l.dir, &f);
         if (s == NULL) { /* the description or the end of the log; or a page that holds nothing which is read */
@@ -190,7 +190,7 @@ static void any_page_is_mended_or_refused(void **state) {
         }
         while (salvage_need(s, &need)) {
             uint32_t taken = 0;
-            struct salvage_offer o = offer_of(&l, &need, APPLIED);
+            struct mendplan_offer o = offer_of(&l, &need, APPLIED);
             assert_int_equal(salvage_take(s, &o, &taken, &f), E_OK);
             assert_int_equal(taken, need.to - need.from + 1);
             fetched += taken;
@@ -224,11 +224,11 @@ static void only_what_was_here_is_taken(void **state) {
     (void)state;
     struct log l;
     struct fault f = {0};
-    struct salvage_need need;
+    struct mendplan_need need;
     uint32_t taken;
     struct salvage *s = damaged_twice(&l, &f);
     assert_true(salvage_need(s, &need) && need.anchor == 0 && need.to <= APPLIED);
-    struct salvage_offer o = offer_of(&l, &need, need.from - 1); /* not certain there */
+    struct mendplan_offer o = offer_of(&l, &need, need.from - 1); /* not certain there */
     assert_int_equal(salvage_take(s, &o, &taken, &f), E_OK);
     assert_int_equal(taken, 0);
     o.certain = APPLIED;
@@ -272,12 +272,12 @@ static void what_nothing_refers_to_is_let_go(void **state) {
     (void)state;
     struct log l;
     struct fault f = {0};
-    struct salvage_need need;
+    struct mendplan_need need;
     uint32_t taken;
     struct salvage *s = damaged_twice(&l, &f);
     uint32_t missing = salvage_missing(s);
     assert_true(salvage_need(s, &need));
-    struct salvage_offer o = {.from = need.from, .to = need.to, .certain = ENTRIES};
+    struct mendplan_offer o = {.from = need.from, .to = need.to, .certain = ENTRIES};
     assert_int_equal(salvage_take(s, &o, &taken, &f), E_OK);
     assert_int_equal(taken, 0); /* its log is damaged as well */
     o.whole = true;
