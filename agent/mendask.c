@@ -19,15 +19,20 @@ bool mendask_begin(struct mendask *a, const struct raft_members *members, raft_i
     return a->count > 0;
 }
 
-bool mendask_others_whole(const struct mendask *a) {
+/* fruitless: of those only that were asked in vain.  What a learner has need not be all that is committed. */
+static bool majority_whole(const struct mendask *a, bool fruitless) {
     uint32_t whole = 0, whole_old = 0;
     for (uint32_t i = 0; i < a->count; i++) {
         const struct mendask_other *o = &a->at[i];
-        bool well = o->gateway ? o->whole : o->up;
-        whole += well && o->voter; /* what a learner has need not be all that is committed */
+        bool well = o->gateway ? o->whole && (o->fruitless || !fruitless) : o->up;
+        whole += well && o->voter;
         whole_old += well && o->voter_old;
     }
     return whole >= a->needed && whole_old >= a->needed_old;
+}
+
+bool mendask_others_whole(const struct mendask *a) {
+    return majority_whole(a, false);
 }
 
 static bool all_fruitless(const struct mendask *a) {
@@ -43,11 +48,11 @@ enum mendask_step mendask_next(struct mendask *a, bool may_forgo, uint64_t now_m
         return MENDASK_WAIT;
     }
     a->waiting_for = 0;
-    bool fruitless = all_fruitless(a);
-    if (may_forgo && (fruitless || now_ms - a->begun_ms >= MENDASK_FORGO_MS)) {
+    bool fruitless = all_fruitless(a), late = now_ms - a->begun_ms >= MENDASK_PATIENCE_MS;
+    if (may_forgo && (fruitless || late)) {
         return MENDASK_FORGO;
     }
-    return fruitless && mendask_others_whole(a) ? MENDASK_HOPELESS : MENDASK_ASK;
+    return (fruitless || late) && majority_whole(a, true) ? MENDASK_HOPELESS : MENDASK_ASK;
 }
 
 raft_id mendask_whom(struct mendask *a) {

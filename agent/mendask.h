@@ -1,15 +1,16 @@
 /* mendask.h: whom a gateway with a damaged log asks for what it lacks, and when it stops asking (pure).
  *
- * What is missing is asked of the other gateways in turn; who could help is asked again.  When none of them has it, or FORGO_MS have
- * passed, it does without what its state stands for.  What is missing then cannot be mended: where a majority of the others is whole, whatever
- * was committed is there, and this log may be set aside.  Without that majority it waits: its log may hold the last copy of something. */
+ * What is missing is asked of the other gateways in turn; who could help is asked again.  When none of them has it, or PATIENCE_MS have
+ * passed, it does without what its state stands for.  What is missing then cannot be mended: where a majority is whole without this node and
+ * has not got it, whatever was committed is there, and this log may be set aside.  Without that majority it waits: its log may hold the last
+ * copy of something. */
 #ifndef AGENT_MENDASK_H
 #define AGENT_MENDASK_H
 
 #include "federation/raft/member.h"
 
-#define MENDASK_ANSWER_MS 3000u /* then another gateway is asked */
-#define MENDASK_FORGO_MS 60000u
+#define MENDASK_ANSWER_MS 3000u    /* then another gateway is asked */
+#define MENDASK_PATIENCE_MS 60000u /* then those that do not answer are not waited for any more */
 
 struct mendask_other { /* another member, and whether it could help with what is missing now */
     raft_id id;

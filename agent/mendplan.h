@@ -1,14 +1,16 @@
 /* mendplan.h: what a damaged log lacks, and what of another gateway's may take its place (pure; the copy itself is agent/salvage.h).
  *
- *   - entries above the log's base are missed one by one ("lost").  What another gateway has in their places is the same if it has an
- *     entry of the same term at a later place (the anchor) that is readable here (Raft's Log Matching), or if it is committed there and here;
+ *   - entries above the log's base are missed one by one ("lost").  What another gateway has in their places is the same if
+ *       - it is of the term that the lost one was of, which is known where the entries before and behind the hole are of one term, or
+ *       - the other has an entry of the same term at a later place (the anchor) that is readable here (both: Raft's Log Matching), or
+ *       - it is committed there and here;
  *   - at and below the base, payloads that rows of the state refer to ("live").
  *
  * Entries that the state stands for already can be done without (mendplan_forgo): the log's base moves up to that position. */
 #ifndef AGENT_MENDPLAN_H
 #define AGENT_MENDPLAN_H
 
-#include "include/grey/entry.h"
+#include "federation/raft/raft.h"
 #include "platform/fault.h"
 
 #define MENDPLAN_MISSING_MAX 65536u /* more: the log is taken anew, that is quicker */
@@ -19,11 +21,21 @@ struct mendplan_list { /* indexes, ascending */
     uint32_t count, capacity;
 };
 
+struct mendplan_log {                                                  /* how the log is looked into */
+    bool (*term_of)(void *context, raft_index index, raft_term *term); /* true: its head is readable, with or without its payload */
+    void *context;
+};
+
 struct mendplan {
-    raft_index base, last, applied; /* of the log, and what the state stands for */
+    struct mendplan_log log;
+    struct raft_point base, applied; /* of the log, and what the state stands for */
+    raft_index last;
     struct mendplan_list live, lost;
-    raft_index want; /* the entry that should come next while the log is looked through */
-    bool forgo;      /* of what the state stands for, more is missing than can be asked for */
+    raft_index want;               /* the entry that should come next while the log is looked through */
+    bool forgo;                    /* of what the state stands for, more is missing than can be asked for */
+    raft_index hole_from, hole_to; /* of the last need */
+    raft_term hole_term;           /* what was lost there was of this term; 0: it is not known */
+    uint32_t vain;                 /* answers in a row that brought nothing */
 };
 
 /* What another gateway has of a need. */
@@ -44,8 +56,9 @@ struct mendplan_need {
     raft_term anchor_term;
 };
 
-void mendplan_begin(struct mendplan *p, raft_index base, raft_index last, raft_index applied); /* *p: zero or another plan */
-void mendplan_end(struct mendplan *p);                                                         /* frees the lists */
+void mendplan_begin(struct mendplan *p, struct mendplan_log log, struct raft_point base, raft_index last,
+                    struct raft_point applied); /* *p: zero or another plan */
+void mendplan_end(struct mendplan *p);          /* frees the lists */
 
 /* Looking through the log: each readable row above the base, ascending; holds: with its payload.  E_CORRUPT: too much is missing. */
 enum grey_error mendplan_row(struct mendplan *p, raft_index index, bool holds, struct fault *f);
@@ -53,15 +66,16 @@ enum grey_error mendplan_looked(const struct mendplan *p, struct fault *f);     
 enum grey_error mendplan_live(struct mendplan *p, raft_index index, struct fault *f); /* that payload is missed; ascending */
 
 uint32_t mendplan_missing(const struct mendplan *p);
-/* term_of: true and the term when the head of that entry is readable here, lost payload or not.  False: nothing is missing. */
-bool mendplan_need(const struct mendplan *p, bool (*term_of)(void *context, raft_index index, raft_term *term), void *context,
-                   struct mendplan_need *need);
+bool mendplan_need(struct mendplan *p, struct mendplan_need *need); /* false: nothing is missing */
 
 /* May that entry of the offer, with its digest, take the place of what was lost?  Then it counts as there from now on.  here: the head that
  * is left of it, NULL when there is none. */
 bool mendplan_take(struct mendplan *p, const struct mendplan_offer *o, const struct entry *e, const struct entry *here);
 uint32_t mendplan_freed(struct mendplan *p,
                         const struct mendplan_offer *o); /* live payloads that nobody needs any more; how many */
+
+void mendplan_answered(struct mendplan *p,
+                       uint32_t taken); /* then perhaps another anchor is asked for: others are damaged as well */
 
 bool mendplan_may_forgo(const struct mendplan *p); /* that makes a difference */
 void mendplan_forgo(struct mendplan *p);           /* the caller looks for live payloads from the old base up, then */

@@ -326,6 +326,27 @@ static enum grey_error prepare(struct salvage *s, struct fault *f) {
     return err;
 }
 
+/* What the copy says of an entry of the log, with its hash where that is stored (chained); false: its row is missing. */
+static bool head_of(const struct salvage *s, raft_index index, struct entry *e, bool *chained) {
+    bool row = false;
+    db_bind_int(s->head, 1, (int64_t)index);
+    bool there = db_step(s->head, &row, NULL) == E_OK && row && logrow_head_read(db_bytes(s->head, 0), e);
+    struct bytes chain = there ? db_bytes(s->head, 1) : bytes_of(NULL, 0);
+    *chained = chain.size == DIGEST_BYTES;
+    if (*chained) {
+        memcpy(e->hash, chain.data, DIGEST_BYTES);
+    }
+    db_reset(s->head);
+    return there;
+}
+
+static bool term_of(void *context, raft_index index, raft_term *term) {
+    struct entry e = {0};
+    bool chained, there = head_of(context, index, &e, &chained);
+    *term = e.term;
+    return there;
+}
+
 static enum grey_error copy_all(struct salvage *s, struct fault *f) {
     for (int i = 0; i < 2; i++) {
         struct sealdb *seals = sealdb_open(i == 0 ? s->damaged : s->copy, f); /* makes its tables where there are none */
@@ -337,7 +358,7 @@ static enum grey_error copy_all(struct salvage *s, struct fault *f) {
     bool anything = false;
     enum grey_error err = prepare(s, f);
     const struct logdb_facts *log = logdb_facts(s->damaged);
-    mendplan_begin(&s->plan, log->base.index, log->last, statedb_facts(s->state)->applied.index);
+    mendplan_begin(&s->plan, (struct mendplan_log){term_of, s}, log->base, log->last, statedb_facts(s->state)->applied);
     if (err == E_OK && (err = judge(s, &anything, f)) == E_OK) {
         err = logdb_begin(s->copy, f);
     }
@@ -404,29 +425,8 @@ uint32_t salvage_missing(const struct salvage *s) {
     return mendplan_missing(&s->plan);
 }
 
-/* What the copy says of an entry of the log, with its hash where that is stored (chained); false: its row is missing. */
-static bool head_of(const struct salvage *s, raft_index index, struct entry *e, bool *chained) {
-    bool row = false;
-    db_bind_int(s->head, 1, (int64_t)index);
-    bool there = db_step(s->head, &row, NULL) == E_OK && row && logrow_head_read(db_bytes(s->head, 0), e);
-    struct bytes chain = there ? db_bytes(s->head, 1) : bytes_of(NULL, 0);
-    *chained = chain.size == DIGEST_BYTES;
-    if (*chained) {
-        memcpy(e->hash, chain.data, DIGEST_BYTES);
-    }
-    db_reset(s->head);
-    return there;
-}
-
-static bool term_of(void *context, raft_index index, raft_term *term) {
-    struct entry e = {0};
-    bool chained, there = head_of(context, index, &e, &chained);
-    *term = e.term;
-    return there;
-}
-
 bool salvage_need(struct salvage *s, struct mendplan_need *need) {
-    return mendplan_need(&s->plan, term_of, s, need);
+    return mendplan_need(&s->plan, need);
 }
 
 static enum grey_error take_one(struct salvage *s, const struct mendplan_offer *o, const struct entry *given, uint32_t *taken,
@@ -462,6 +462,7 @@ enum grey_error salvage_take(struct salvage *s, const struct mendplan_offer *o, 
         logdb_rollback(s->copy);
     }
     *taken += err == E_OK ? mendplan_freed(&s->plan, o) : 0;
+    mendplan_answered(&s->plan, *taken);
     return err;
 }
 

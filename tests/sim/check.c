@@ -229,8 +229,9 @@ static void check_commit(struct world *w, const struct node *n, const struct raf
     bool held = false; /* with its payload */
     for (uint32_t i = 0; i < s->members->count; i++) {
         const struct node *m = world_node(w, s->members->at[i].id);
-        const struct entry *e = disk_entry(&m->disk, s->commit_index), *mine = raft_entry(n->raft, s->commit_index);
-        durable[i] = m->wiped || m->disk.base.index >= s->commit_index ||
+        const struct disk *d = world_disk(m);
+        const struct entry *e = disk_entry(d, s->commit_index), *mine = raft_entry(n->raft, s->commit_index);
+        durable[i] = m->wiped || d->base.index >= s->commit_index ||
                      (e != NULL && mine != NULL && memcmp(e->hash, mine->hash, DIGEST_BYTES) == 0);
         held |= durable[i] && !m->witness;
     }
@@ -390,4 +391,24 @@ void check_restart(struct world *w, struct node *n) {
     n->term_seen = n->disk.term;
     n->commit_seen = n->disk.applied;
     n->role_seen = RAFT_FOLLOWER;
+}
+
+void check_mended(struct world *w, const struct node *n) {
+    const struct disk *d = &n->disk, *was = &n->sound;
+    if (d->term != was->term || d->vote != was->vote) {
+        world_fail(w,
+                   "L14: node %" PRIu64 " voted for %" PRIu64 " in term %" PRIu64 ", mended its log says %" PRIu64 " in %" PRIu64,
+                   n->id, was->vote, was->term, d->vote, d->term);
+    }
+    if (disk_last(d) != disk_last(was) || d->base.index < was->base.index ||
+        d->base.index > (was->applied > was->base.index ? was->applied : was->base.index)) {
+        world_fail(w, "L3: the log of node %" PRIu64 " was %" PRIu64 "..%" PRIu64 ", mended it is %" PRIu64 "..%" PRIu64, n->id,
+                   was->base.index, disk_last(was), d->base.index, disk_last(d));
+    }
+    for (raft_index i = d->base.index + 1; i <= disk_last(d) && w->violation == NULL; i++) {
+        const struct entry *e = disk_entry(d, i), *before = disk_entry(was, i);
+        if (memcmp(e->hash, before->hash, DIGEST_BYTES) != 0 || memcmp(e->digest, before->digest, DIGEST_BYTES) != 0) {
+            world_fail(w, "L3: entry %" PRIu64 " of node %" PRIu64 " is another one since its log was mended", i, n->id);
+        }
+    }
 }

@@ -129,12 +129,12 @@ static void flip(const struct log *l, off_t page) {
 /* What a gateway with all of it says. */
 static struct mendplan_offer offer_of(const struct log *l, const struct mendplan_need *n, raft_index certain) {
     return (struct mendplan_offer){.from = n->from,
-                                  .to = n->to,
-                                  .certain = certain,
-                                  .anchor = n->anchor,
-                                  .same = n->anchor > 0 && l->entries[n->anchor - 1].term == n->anchor_term,
-                                  .entries = &l->entries[n->from - 1],
-                                  .entry_count = (uint32_t)(n->to - n->from + 1)};
+                                   .to = n->to,
+                                   .certain = certain,
+                                   .anchor = n->anchor,
+                                   .same = n->anchor > 0 && l->entries[n->anchor - 1].term == n->anchor_term,
+                                   .entries = &l->entries[n->from - 1],
+                                   .entry_count = (uint32_t)(n->to - n->from + 1)};
 }
 
 /* Everything that matters is in log.db: who it is, every entry above the base, every payload that rows refer to. */
@@ -238,8 +238,12 @@ static void only_what_was_here_is_taken(void **state) {
         assert_true(taken > 0);
     }
     assert_true(salvage_need(s, &need) && need.anchor >= need.from && need.from > APPLIED);
+    struct entry later = l.entries[need.from - 1];
+    later.term++; /* of another term, and nothing shows that it is the same */
     o = offer_of(&l, &need, ENTRIES);
     o.same = false;
+    o.entries = &later;
+    o.entry_count = 1;
     assert_int_equal(salvage_take(s, &o, &taken, &f), E_OK);
     assert_int_equal(taken, 0);
     bool forged = false;
