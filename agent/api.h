@@ -3,6 +3,7 @@
 #ifndef AGENT_API_H
 #define AGENT_API_H
 
+#include "agent/executor.h"
 #include "agent/node.h"
 #include "agent/uplink.h"
 #include "platform/http.h"
@@ -13,6 +14,7 @@ struct api_options {
     struct loop *loop;
     struct node *node;
     struct uplink *uplink; /* NULL: no core configured */
+    struct executor *executor; /* NULL: no tasks run here */
     const char *mode;      /* "single", "site" or "edge" */
     const char *data_dir;
     enum event_priority default_priority;

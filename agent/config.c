@@ -95,6 +95,8 @@ static const struct key keys[] = {
     INT("intake.provisional_after_ms", provisional_after_ms, 100, 600000, "5000", "without a leader requests wait so long"),
     INT("scheduler.default_priority", default_priority, 0, 100, "50", "90+ critical, 70+ high, 30+ normal, else low"),
     BOOL("scheduler.enabled", scheduler, NULL, NULL, "false", "tasks may be placed on this gateway"),
+    TEXT("scheduler.launcher", launcher, NULL, NULL, "",
+         "socket of the grey-launch that starts tasks here; without it greyd starts one of its own, with its own rights"),
     INT("scheduler.cpu_limit_millicores", cpu_limit_millicores, 0, 1000000, "0",
         "what it has for tasks and itself; 0: the machine's"),
     INT("scheduler.memory_limit_bytes", memory_limit_bytes, 0, 1099511627776, "0", "the same for memory; 0: the machine's"),

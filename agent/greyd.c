@@ -12,6 +12,7 @@
 
 #include "agent/api.h"
 #include "agent/config.h"
+#include "agent/executor.h"
 #include "agent/mending.h"
 #include "agent/node.h"
 #include "agent/salvage.h"
@@ -32,6 +33,7 @@ struct greyd {
     struct conn_tls *tls, *upstream_tls;
     struct node *node;
     struct uplink *uplink;
+    struct executor *executor; /* NULL: no tasks here */
     struct api *api;
     struct http_server *http;
     struct loop_timer leave_timer;
@@ -111,6 +113,9 @@ static void on_applied(void *context, const struct entry *e) {
     struct greyd *g = context;
     if (g->api != NULL) {
         api_applied(g->api, e);
+    }
+    if (g->executor != NULL) {
+        executor_applied(g->executor, e);
     }
     if (g->uplink != NULL && (e->kind == ENTRY_EVENTS || e->kind == ENTRY_ACK || e->kind == ENTRY_SITE)) {
         uplink_wake(g->uplink);
@@ -347,12 +352,24 @@ static bool start_uplink(struct greyd *g, struct fault *f) {
     return g->uplink != NULL;
 }
 
+static bool start_executor(struct greyd *g, struct fault *f) {
+    const struct config *c = &g->config;
+    if (!c->scheduler || c->mode == CONFIG_MODE_WITNESS) {
+        return true;
+    }
+    struct executor_options o = {
+        .loop = g->x.loop, .node = g->node, .launcher_socket = c->launcher, .data_dir = c->data_dir};
+    g->executor = executor_new(&o, f);
+    return g->executor != NULL;
+}
+
 static bool start_api(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
     static const char *const modes[] = {"single", "site", "edge", "witness"};
     struct api_options o = {.loop = g->x.loop,
                             .node = g->node,
                             .uplink = g->uplink,
+                            .executor = g->executor,
                             .mode = modes[c->mode],
                             .data_dir = c->data_dir,
                             .default_priority = priority_of(c->default_priority),
@@ -386,7 +403,7 @@ static bool start(struct greyd *g, struct fault *f) {
                  "set security.tls.enabled for anything but a trial",
                  c->peer_addr);
     }
-    return start_node(g, f) && start_uplink(g, f) && start_api(g, f);
+    return start_node(g, f) && start_uplink(g, f) && start_executor(g, f) && start_api(g, f);
 }
 
 static void stop(struct greyd *g) {
@@ -394,7 +411,8 @@ static void stop(struct greyd *g) {
     g->http = NULL;
     uplink_free(g->uplink);
     g->uplink = NULL;
-    node_free(g->node);
+    node_free(g->node); /* answers what the executor asked */
+    executor_free(g->executor);
     api_free(g->api);
     worker_stop(g->x.crypto);
     loop_free(g->x.loop);

@@ -97,7 +97,7 @@ static void on_message(void *context, struct bytes message) {
         runs_forget(p->runs, m.scope, m.token);
         break;
     case LAUNCH_LEASE:
-        runs_lease(p->runs, m.time_ms);
+        runs_lease(p->runs, m.until_ms);
         break;
     case LAUNCH_READ:
         read_run(p, &m);

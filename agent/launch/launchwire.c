@@ -49,8 +49,10 @@ void launchwire_encode(struct builder *out, const struct launch_message *m) {
         codec_put_bool(out, m->leased);
         break;
     case LAUNCH_STOP:
-    case LAUNCH_LEASE:
         codec_put_uint(out, m->time_ms);
+        break;
+    case LAUNCH_LEASE:
+        codec_put_uint(out, m->until_ms);
         break;
     case LAUNCH_READ:
         codec_put_uint(out, m->number);
@@ -112,8 +114,10 @@ enum grey_error launchwire_decode(struct bytes in, struct launch_message *m) {
         get_start(&r, m);
         break;
     case LAUNCH_STOP:
-    case LAUNCH_LEASE:
         m->time_ms = (uint32_t)codec_uint(&r, LAUNCHWIRE_GRACE_MS_MAX);
+        break;
+    case LAUNCH_LEASE:
+        m->until_ms = codec_uint(&r, INT64_MAX);
         break;
     case LAUNCH_READ:
         m->number = codec_uint(&r, UINT64_MAX);

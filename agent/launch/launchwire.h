@@ -21,7 +21,7 @@ enum launch_kind {
     LAUNCH_STOP = 1,   /* TERM, after time_ms KILL */
     LAUNCH_FORGET = 2, /* the site has its end: it need not be listed any more */
     LAUNCH_LIST = 3,   /* the state of every run, then LAUNCH_LISTED */
-    LAUNCH_LEASE = 4,  /* leased runs may go on for time_ms from now; then they are stopped */
+    LAUNCH_LEASE = 4,  /* leased runs may go on until until_ms; then they are stopped */
     LAUNCH_READ = 5,   /* some of what it wrote; answered by LAUNCH_PART */
     LAUNCH_STATE = 6,
     LAUNCH_LISTED = 7,
@@ -65,7 +65,8 @@ struct launch_message { /* slices are lent by whoever made it; fields that a kin
     uint32_t cpu_millicores; /* START; 0: no bound */
     uint64_t memory_bytes;   /* START; 0: no bound */
     bool leased;             /* START: it may run only as long as the lease says */
-    uint32_t time_ms;        /* STOP, LEASE */
+    uint32_t time_ms;        /* STOP */
+    uint64_t until_ms;       /* LEASE: by the machine's clock (now_monotonic_ms), so that what lay in a queue grants nothing */
     enum launch_state state; /* STATE */
     enum launch_end end;
     int32_t status;

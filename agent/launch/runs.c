@@ -452,8 +452,8 @@ void runs_stop_all(struct runs *r, uint32_t grace_ms) {
     }
 }
 
-void runs_lease(struct runs *r, uint32_t time_ms) {
-    r->lease_until_ms = loop_now_ms(r->o.loop) + time_ms;
+void runs_lease(struct runs *r, uint64_t until_ms) {
+    r->lease_until_ms = until_ms > r->lease_until_ms ? until_ms : r->lease_until_ms; /* a restarted greyd knows less for a while */
     look_soon(r);
 }
 
