@@ -8,14 +8,19 @@
 #include "platform/log.h"
 #include "platform/metrics.h"
 
-#define RETRY_MS 300u     /* a report or a start that did not get through is made again */
-#define LEASE_MS 250u     /* between two words on the lease */
+#define RETRY_MS 300u /* a report or a start that did not get through is made again */
+#define LEASE_MS 250u /* between two words on the lease */
 #define STOP_GRACE_MS 10000u
 #define READS_MAX 64u
 
 static struct metric started = METRIC_COUNTER("grey_executor_started_total", "Runs of tasks that were begun on this gateway.");
 
-enum run_phase { RUN_WANTED, RUN_READING, RUN_ASKED, RUN_KNOWN }; /* its order is read; START is sent; the launcher said how it is */
+enum run_phase {
+    RUN_WANTED,
+    RUN_READING,
+    RUN_ASKED,
+    RUN_KNOWN
+}; /* its order is read; START is sent; the launcher said how it is */
 
 struct run { /* one assignment to this gateway, or one process that is here for a former one */
     struct run *next;
@@ -167,12 +172,9 @@ static void tell_end(struct executor *x, struct run *r, const struct task *t) {
     } else if (s->end == LAUNCH_END_EXIT && s->status == 0) {
         tell(x, r, t, REPORT_COMPLETED, REASON_NONE, 0);
     } else {
-        static const enum task_reason reasons[LAUNCH_END_COUNT] = {[LAUNCH_END_NONE] = REASON_STOPPED,
-                                                                   [LAUNCH_END_EXIT] = REASON_EXIT,
-                                                                   [LAUNCH_END_SIGNAL] = REASON_SIGNAL,
-                                                                   [LAUNCH_END_MEMORY] = REASON_MEMORY,
-                                                                   [LAUNCH_END_START] = REASON_START,
-                                                                   [LAUNCH_END_STOPPED] = REASON_STOPPED};
+        static const enum task_reason reasons[LAUNCH_END_COUNT] = {
+            [LAUNCH_END_NONE] = REASON_STOPPED,  [LAUNCH_END_EXIT] = REASON_EXIT,   [LAUNCH_END_SIGNAL] = REASON_SIGNAL,
+            [LAUNCH_END_MEMORY] = REASON_MEMORY, [LAUNCH_END_START] = REASON_START, [LAUNCH_END_STOPPED] = REASON_STOPPED};
         tell(x, r, t, REPORT_FAILED, reasons[s->end], s->status);
     }
 }
@@ -284,8 +286,7 @@ static void clear_away(struct executor *x) {
         }
         if (gone) {
             if (ended) {
-                launcher_send(x->launcher,
-                              &(struct launch_message){.kind = LAUNCH_FORGET, .scope = r->scope, .token = r->token});
+                launcher_send(x->launcher, &(struct launch_message){.kind = LAUNCH_FORGET, .scope = r->scope, .token = r->token});
             }
             *at = r->next;
             mem_free(r);
@@ -339,7 +340,8 @@ static void look(void *context) {
 }
 
 void executor_applied(struct executor *x, const struct entry *e) {
-    if (e->kind == ENTRY_TASK || e->kind == ENTRY_QUOTA || e->kind == ENTRY_NODE || e->kind == ENTRY_SITE || e->kind == ENTRY_CLOCK) {
+    if (e->kind == ENTRY_TASK || e->kind == ENTRY_QUOTA || e->kind == ENTRY_NODE || e->kind == ENTRY_SITE ||
+        e->kind == ENTRY_CLOCK) {
         look_soon(x, 0);
     }
 }
@@ -415,8 +417,8 @@ static void on_message(void *context, const struct launch_message *m) {
             count++;
         }
         x->listed = true;
-        log_at(m->limits == LAUNCH_LIMITS_RLIMITS ? LOG_WARN : LOG_INFO, "executor", "launcher",
-               "limits=%s adopted=%" PRIu32 "%s", names[m->limits], count,
+        log_at(m->limits == LAUNCH_LIMITS_RLIMITS ? LOG_WARN : LOG_INFO, "executor", "launcher", "limits=%s adopted=%" PRIu32 "%s",
+               names[m->limits], count,
                m->limits == LAUNCH_LIMITS_RLIMITS ? ": no control groups there, so processors are not bounded" : "");
         on_lease(x);
         look_soon(x, 0);

@@ -357,8 +357,7 @@ static bool start_executor(struct greyd *g, struct fault *f) {
     if (!c->scheduler || c->mode == CONFIG_MODE_WITNESS) {
         return true;
     }
-    struct executor_options o = {
-        .loop = g->x.loop, .node = g->node, .launcher_socket = c->launcher, .data_dir = c->data_dir};
+    struct executor_options o = {.loop = g->x.loop, .node = g->node, .launcher_socket = c->launcher, .data_dir = c->data_dir};
     g->executor = executor_new(&o, f);
     return g->executor != NULL;
 }

@@ -24,8 +24,8 @@ struct launcher {
     struct loop *loop;
     const struct launcher_events *events;
     void *context;
-    bool own;       /* it is started from here */
-    bool spawned;   /* it was, and has not been met yet */
+    bool own;     /* it is started from here */
+    bool spawned; /* it was, and has not been met yet */
     char dir[LIMIT_PATH_BYTES + 16];
     struct sockaddr_un at;
     struct launchlink link;
@@ -142,8 +142,8 @@ struct launcher *launcher_new(const struct launcher_options *o, const struct lau
     int size = snprintf(l->dir, sizeof l->dir, "%.1024s/tasks", dir);
     int used = snprintf(path, sizeof path, "%s%s", l->own ? l->dir : o->socket_path, l->own ? "/launch.sock" : "");
     if (size >= (int)sizeof l->dir || used >= (int)sizeof l->at.sun_path) {
-        (void)fault_set(f, E_CONFIG, "%.150s is longer than the %zu bytes that a socket's name may have; see scheduler.launcher", path,
-                        sizeof l->at.sun_path - 1);
+        (void)fault_set(f, E_CONFIG, "%.150s is longer than the %zu bytes that a socket's name may have; see scheduler.launcher",
+                        path, sizeof l->at.sun_path - 1);
         mem_free(l);
         return NULL;
     }

@@ -343,6 +343,12 @@ class Site:
         for name, p in self.processes.items():
             if p.poll() is None:
                 p.send_signal(signal.SIGCONT)
+                if name.startswith("launch"):  # it takes its control groups with it
+                    p.terminate()
+                    try:
+                        p.wait(10)
+                    except subprocess.TimeoutExpired:
+                        pass
                 p.kill()
                 p.wait()
         if self.store is not None:
@@ -431,9 +437,9 @@ class Ledger:
         site.ok(all(e["data"]["number"] == int(e["id"][1:]) for e in mine), "each with its own data")
 
 
-def run_test(function, **options):
+def run_test(function, site_class=Site, **options):
     """Builds a site, runs function(site), prints TAP, stops everything; an exception is one failed test."""
-    site = Site(**options)
+    site = site_class(**options)
     try:
         site.start()
         function(site)
