@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <linux/close_range.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -105,6 +107,15 @@ static bool place_descriptors(const struct child_plan *p) {
     return true;
 }
 
+/* Nothing that the launcher holds, or was given by whoever started it, is the task's. */
+static void close_others(void) {
+    if (close_range(3, UINT_MAX, CLOSE_RANGE_CLOEXEC) != 0) { /* before Linux 5.11 */
+        for (int fd = 3; fd < (int)sysconf(_SC_OPEN_MAX); fd++) {
+            (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+        }
+    }
+}
+
 static void become(const struct child_plan *p, pid_t parent) {
     bool bare = p->cage == NULL || p->cage->all->kind == LAUNCH_LIMITS_RLIMITS;
     char **arguments = vector_of(&p->start->command, NULL, 0), **variables = environment_of(p);
@@ -128,6 +139,7 @@ static void become(const struct child_plan *p, pid_t parent) {
     well = well && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == 0 && sigprocmask(SIG_SETMASK, &none, NULL) == 0;
     well = well && sieve_load(p->sieve);
     if (well && getppid() == parent) {
+        close_others();
         environ = variables;
         (void)execvp(arguments[0], arguments);
     }
