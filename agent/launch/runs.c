@@ -560,6 +560,7 @@ void runs_free(struct runs *r) {
         run_free(r, x);
     }
     cage_sweep(r->o.cages);
+    sieve_free(r->sieve);
     close_if(r->folder);
     mem_free(r);
 }

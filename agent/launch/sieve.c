@@ -94,3 +94,9 @@ struct sieve *sieve_new(struct fault *f) {
 bool sieve_load(const struct sieve *s) {
     return seccomp_load((scmp_filter_ctx)(uintptr_t)s) == 0;
 }
+
+void sieve_free(struct sieve *s) {
+    if (s != NULL) {
+        seccomp_release((scmp_filter_ctx)s);
+    }
+}

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Tasks as real processes on three gateways, each with a launcher of its own.  If this failed, a site would say that its work is done while
 nothing ran, would run it twice, or would lose it with a gateway or with a restart of its agent."""
-from harness import *
+from launchers import *
 
 MIB = 1024 * 1024
 
@@ -21,22 +21,6 @@ def test(site):
 
     def wait_state(name, state, node=1, seconds=30):
         return wait_until("%s to be %s" % (name, state), lambda: (lambda t: t["state"] == state and t)(task(name, node)), seconds)
-
-    def processes(mark):
-        """Processes of tasks that have this word among their arguments."""
-        found = []
-        for p in os.listdir("/proc"):
-            try:
-                with open("/proc/%s/cmdline" % p, "rb") as f:
-                    words = f.read().split(b"\0")
-                if p.isdigit() and mark.encode() in words:
-                    found.append(int(p))
-            except OSError:
-                pass
-        return found
-
-    def sleeper(mark):
-        return ["/bin/sh", "-c", "echo begin >>begun; while :; do sleep 0.2; done", mark]
 
     wait_until("all gateways to take tasks", lambda: [n["condition"] for n in call("GET", "/v1/quotas").json()["nodes"]] == ["ready"] * 3, 60)
 
@@ -130,28 +114,6 @@ def test(site):
         site.kill("launch%d" % n, signal.SIGTERM)
     left = [g for base in ("/sys/fs/cgroup/cpu", "/sys/fs/cgroup") if os.path.isdir(base) for g in os.listdir(base) if g.startswith("grey-") and any(g.endswith(r) for r in runs(site))]
     site.ok(not left, "no control group is left: %s" % left)
-
-
-def runs(site):
-    """Of all launchers, as their groups are named."""
-    folders = [p.split("-") for n in site.nodes for p in os.listdir(site.path("launch%d" % n, "runs"))]
-    return ["-%x-%s" % (int(scope, 16), token) for scope, token in folders]
-
-
-def start_launcher(site, n):
-    site.spawn("launch%d" % n, [os.path.join(BUILD, "grey-launch"), "--dir", site.path("launch%d" % n)])
-
-
-class WithLaunchers(Site):
-    def write_config(self, n):
-        super().write_config(n)
-        with open(self.path("node%d" % n, "greyd.yaml"), "a") as f:
-            f.write("scheduler: {enabled: true, cpu_limit_millicores: 4000, memory_limit_bytes: 4294967296, launcher: \"%s/launch.sock\"}\n" % self.path("launch%d" % n))
-
-    def start_node(self, n, **more):
-        if "launch%d" % n not in self.processes:
-            start_launcher(self, n)
-        super().start_node(n, **more)
 
 
 run_test(test, site_class=WithLaunchers, core=False, extra="consensus: {election_timeout_ms: 600}\n")
