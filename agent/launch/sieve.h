@@ -9,7 +9,7 @@
 
 struct sieve;
 struct sieve *sieve_new(struct fault *f); /* NULL: no memory, or this kernel has none */
-void sieve_free(struct sieve *s); /* NULL is allowed */
+void sieve_free(struct sieve *s);         /* NULL is allowed */
 bool sieve_load(const struct sieve *s);   /* into the calling process and what it becomes; it has no new privileges already */
 
 #endif
