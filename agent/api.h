@@ -3,8 +3,8 @@
 #ifndef AGENT_API_H
 #define AGENT_API_H
 
-#include "agent/executor.h"
 #include "agent/node.h"
+#include "agent/tasklog.h"
 #include "agent/uplink.h"
 #include "platform/http.h"
 
@@ -13,9 +13,9 @@ struct api;
 struct api_options {
     struct loop *loop;
     struct node *node;
-    struct uplink *uplink;     /* NULL: no core configured */
-    struct executor *executor; /* NULL: no tasks run here */
-    const char *mode;          /* "single", "site" or "edge" */
+    struct uplink *uplink; /* NULL: no core configured */
+    struct tasklog *tasklog;
+    const char *mode; /* "single", "site" or "edge" */
     const char *data_dir;
     enum event_priority default_priority;
     uint32_t task_priority; /* 0 to 100: of tasks that name neither lane nor priority */

@@ -5,13 +5,13 @@
 #include <string.h>
 
 #include "agent/api_core.h"
-#include "agent/config.h"
 #include "agent/work.h"
 
 #define LOG_BYTES_MAX (1024u * 1024u) /* of one answer: all that is kept of a stream */
 
 struct reading {
     struct api_call *c;
+    raft_id where;
     uint64_t token;
     enum launch_stream stream;
     uint64_t first, offset; /* first: of the answer, known with its first part */
@@ -34,7 +34,7 @@ static void answer(struct reading *r, uint64_t end_offset) {
 static void part(void *context, enum grey_error err, struct bytes data, uint64_t offset, uint64_t end_offset) {
     struct reading *r = context;
     if (err != E_OK) {
-        api_call_error(r->c, err, "the launcher of this gateway");
+        api_call_error(r->c, err, "what the gateway that ran it answered, or that it did not");
         builder_free(&r->text);
         mem_free(r);
         return;
@@ -50,31 +50,7 @@ static void part(void *context, enum grey_error err, struct bytes data, uint64_t
         answer(r, end_offset);
         return;
     }
-    executor_read(r->c->api->o.executor, r->token, r->stream, r->offset, LAUNCHWIRE_PART_BYTES_MAX, part, r);
-}
-
-/* To the gateway that ran it. */
-static void redirect(struct api_call *c, raft_id from, raft_id to) {
-    const struct raft_member *m = node_member(c->api->o.node, to);
-    char location[LIMIT_ADDRESS_BYTES + LIMIT_NAME_BYTES + 96], offset[24] = "0", stream[8] = "stdout";
-    const struct raft_member *self = node_member(c->api->o.node, from);
-    if (m == NULL || self == NULL) {
-        api_call_error(c, E_NOT_FOUND, "the gateway that ran it is no member any more");
-        return;
-    }
-    if (strcmp(m->http_address, self->http_address) == 0) { /* an address that each gateway has for itself */
-        char detail[LIMIT_NAME_BYTES + 64];
-        (void)snprintf(detail, sizeof detail, "gateway %s ran it, and its API is open to itself only: ask there", m->node.text);
-        api_call_error(c, E_NOT_FOUND, detail);
-        return;
-    }
-    (void)http_query(c->q, "offset", offset, sizeof offset);
-    (void)http_query(c->q, "stream", stream, sizeof stream);
-    (void)snprintf(location, sizeof location, "%s://%s/v1/tasks/%.*s/logs?stream=%s&offset=%s",
-                   config_loopback(m->http_address) ? "http" : "https", m->http_address, (int)c->arg_size, c->arg, stream, offset);
-    struct http_extra extra[] = {{"Location", location}};
-    http_reply(c->q, 307, NULL, bytes_of(NULL, 0), extra, 1);
-    mem_free(c);
+    tasklog_read(r->c->api->o.tasklog, r->where, r->token, r->stream, r->offset, LAUNCHWIRE_PART_BYTES_MAX, part, r);
 }
 
 static bool read_query(struct api_call *c, enum launch_stream *stream, uint64_t *offset) {
@@ -97,12 +73,10 @@ static bool read_query(struct api_call *c, enum launch_stream *stream, uint64_t 
 
 static void find(void *context, const struct node_answer *a) {
     struct api_call *c = context;
-    struct raft_status s;
     enum launch_stream stream;
     uint64_t offset;
     const struct scheduler *all = a->err == E_OK ? state_scheduler(node_state(c->api->o.node)) : NULL;
     const struct task *t = all == NULL ? NULL : scheduler_find(all, bytes_of(c->arg, c->arg_size));
-    node_raft_status(c->api->o.node, &s);
     if (t == NULL) {
         api_call_error(c,
                        a->err != E_OK ? a->err
@@ -113,19 +87,15 @@ static void find(void *context, const struct node_answer *a) {
         api_call_error(c, E_BAD_REQUEST, "stream is stdout or stderr, offset a number of bytes");
     } else if (t->token == 0) {
         api_call_error(c, E_NOT_FOUND, "it did not run yet");
-    } else if (t->last_node != s.self) {
-        redirect(c, s.self, t->last_node);
-    } else if (c->api->o.executor == NULL) {
-        api_call_error(c, E_NOT_HERE_YET, "scheduler.enabled is false");
     } else {
         struct reading *r = mem_new(1, sizeof *r);
         if (r == NULL) {
             api_call_error(c, E_NO_MEMORY, "");
             return;
         }
-        *r = (struct reading){.c = c, .token = t->token, .stream = stream, .offset = offset};
+        *r = (struct reading){.c = c, .where = t->last_node, .token = t->token, .stream = stream, .offset = offset};
         builder_init(&r->text, LOG_BYTES_MAX);
-        executor_read(c->api->o.executor, r->token, stream, offset, LAUNCHWIRE_PART_BYTES_MAX, part, r);
+        tasklog_read(c->api->o.tasklog, r->where, r->token, stream, offset, LAUNCHWIRE_PART_BYTES_MAX, part, r);
     }
 }
 

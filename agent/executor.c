@@ -11,6 +11,7 @@
 #define RETRY_MS 300u /* a report or a start that did not get through is made again */
 #define LEASE_MS 250u /* between two words on the lease */
 #define STOP_GRACE_MS 10000u
+#define UNWANTED_GRACE_MS 1000u /* it may run elsewhere already */
 #define READS_MAX 64u
 
 static struct metric started = METRIC_COUNTER("grey_executor_started_total", "Runs of tasks that were begun on this gateway.");
@@ -247,11 +248,11 @@ static void begin(struct executor *x, struct run *r, const struct task *t) {
 
 /* --- Comparing ------------------------------------------------------------------------------------------------------------------------------- */
 
-static void stop(struct executor *x, struct run *r) {
+static void stop(struct executor *x, struct run *r, uint32_t grace_ms) {
     if (!r->stop_sent) {
         r->stop_sent = true;
-        launcher_send(x->launcher, &(struct launch_message){
-                                       .kind = LAUNCH_STOP, .scope = r->scope, .token = r->token, .time_ms = STOP_GRACE_MS});
+        launcher_send(x->launcher,
+                      &(struct launch_message){.kind = LAUNCH_STOP, .scope = r->scope, .token = r->token, .time_ms = grace_ms});
     }
 }
 
@@ -270,7 +271,7 @@ static void compare(struct executor *x, struct run *r, const struct task *t) {
             begin(x, r, t);
         }
     } else if (r->phase != RUN_READING && t->stop != REASON_NONE) {
-        stop(x, r);
+        stop(x, r, STOP_GRACE_MS);
     } else if (r->phase == RUN_KNOWN && r->state.state == LAUNCH_RUNNING && t->state == TASK_ASSIGNED) {
         tell(x, r, t, REPORT_RUNNING, REASON_NONE, 0);
     }
@@ -282,7 +283,7 @@ static void clear_away(struct executor *x) {
         struct run *r = *at;
         bool ended = has_ended(r), gone = !r->wanted && (ended || r->phase == RUN_WANTED || r->phase == RUN_READING);
         if (!r->wanted && !gone) {
-            stop(x, r);
+            stop(x, r, UNWANTED_GRACE_MS);
         }
         if (gone) {
             if (ended) {
@@ -348,7 +349,7 @@ void executor_applied(struct executor *x, const struct entry *e) {
 
 /* --- The launcher ---------------------------------------------------------------------------------------------------------------------------- */
 
-static void forget_all(struct executor *x) {
+static void forget_all(struct executor *x, enum grey_error why) {
     x->generation++;
     x->listed = false;
     while (x->runs != NULL) {
@@ -359,7 +360,7 @@ static void forget_all(struct executor *x) {
     while (x->reads != NULL) {
         struct output_request *q = x->reads;
         x->reads = q->next;
-        q->done(q->context, E_CONNECT, bytes_of(NULL, 0), 0, 0);
+        q->done(q->context, why, bytes_of(NULL, 0), 0, 0);
         mem_free(q);
     }
     x->read_count = 0;
@@ -368,11 +369,11 @@ static void forget_all(struct executor *x) {
 static void on_up(void *context) {
     struct executor *x = context;
     x->caught_up = false; /* what was committed while nobody looked must be known before anything is stopped */
-    forget_all(x);
+    forget_all(x, E_CONNECT);
 }
 
 static void on_down(void *context) {
-    forget_all(context);
+    forget_all(context, E_CONNECT);
 }
 
 static void part(struct executor *x, const struct launch_message *m) {
@@ -475,7 +476,7 @@ void executor_free(struct executor *x) {
     }
     loop_timer_cancel(x->o.loop, &x->look_timer);
     loop_timer_cancel(x->o.loop, &x->lease_timer);
-    forget_all(x);
+    forget_all(x, E_STOPPING);
     launcher_free(x->launcher);
     mem_free(x);
 }

@@ -16,6 +16,7 @@
 #include "agent/mending.h"
 #include "agent/node.h"
 #include "agent/salvage.h"
+#include "agent/tasklog.h"
 #include "agent/uplink.h"
 #include "include/grey/must.h"
 #include "platform/log.h"
@@ -34,6 +35,7 @@ struct greyd {
     struct node *node;
     struct uplink *uplink;
     struct executor *executor; /* NULL: no tasks here */
+    struct tasklog *tasklog;
     struct api *api;
     struct http_server *http;
     struct loop_timer leave_timer;
@@ -129,7 +131,15 @@ static void on_failed(void *context, enum grey_error err, const char *detail) {
     loop_stop(g->x.loop);
 }
 
-static const struct node_events node_events = {.leading = on_leading, .applied = on_applied, .failed = on_failed};
+static void on_output(void *context, raft_id from, const struct message *m) {
+    struct greyd *g = context;
+    if (g->tasklog != NULL) {
+        tasklog_message(g->tasklog, from, m);
+    }
+}
+
+static const struct node_events node_events = {
+    .leading = on_leading, .applied = on_applied, .output = on_output, .failed = on_failed};
 
 /* --- signals -------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -364,11 +374,15 @@ static bool start_executor(struct greyd *g, struct fault *f) {
 
 static bool start_api(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
+    g->tasklog = tasklog_new(g->x.loop, g->node, g->executor, f);
+    if (g->tasklog == NULL) {
+        return false;
+    }
     static const char *const modes[] = {"single", "site", "edge", "witness"};
     struct api_options o = {.loop = g->x.loop,
                             .node = g->node,
                             .uplink = g->uplink,
-                            .executor = g->executor,
+                            .tasklog = g->tasklog,
                             .mode = modes[c->mode],
                             .data_dir = c->data_dir,
                             .default_priority = priority_of(c->default_priority),
@@ -412,6 +426,7 @@ static void stop(struct greyd *g) {
     g->uplink = NULL;
     node_free(g->node); /* answers what the executor asked */
     executor_free(g->executor);
+    tasklog_free(g->tasklog);
     api_free(g->api);
     worker_stop(g->x.crypto);
     loop_free(g->x.loop);

@@ -221,50 +221,17 @@ int jobs_show(struct call *c) {
     return verbs_print(&out);
 }
 
-/* The API of the node that the task has or had; false: it is not known. */
-static bool address_of_runner(struct call *c, const char *task_path, char *out, size_t size) {
-    json_t *task = NULL, *cluster = NULL;
-    const json_t *m;
-    size_t i;
-    out[0] = 0;
-    if (client_get(&c->client, CLIENT_NODE, task_path, &task, NULL, &c->problem) == CTL_OK &&
-        client_get(&c->client, CLIENT_NODE, "/v1/cluster/status", &cluster, NULL, &c->problem) == CTL_OK) {
-        json_array_foreach(json_object_get(cluster, "members"), i, m) {
-            const char *http = verbs_text(m, "http_addr");
-            if (strcmp(verbs_text(m, "id"), verbs_text(task, "node")) == 0 && http[0] != 0) {
-                bool near = strncmp(http, "127.", 4) == 0 || strncmp(http, "localhost:", 10) == 0;
-                (void)snprintf(out, size, "%s://%s", near ? "http" : "https", http);
-            }
-        }
-    }
-    json_decref(task);
-    json_decref(cluster);
-    return out[0] != 0;
-}
-
 int jobs_logs(struct call *c) {
     const char *stream = verbs_option(c, "stream");
-    struct builder path, task;
+    struct builder path;
     struct http_answer a;
-    char more[64], address[300];
+    char more[64];
     (void)snprintf(more, sizeof more, "/logs?stream=%.16s", stream == NULL ? "stdout" : stream);
     if (!one_path("/v1/tasks/", c->args[0], more, &path)) {
         return CTL_USAGE;
     }
     struct client_request q = {.method = "GET", .path = (const char *)path.data};
     int code = client_call(&c->client, &q, &a, &c->problem);
-    if (code == CTL_OK && a.status == 307 && one_path("/v1/tasks/", c->args[0], "", &task)) { /* another node ran it */
-        builder_free(&a.body);
-        if (address_of_runner(c, (const char *)task.data, address, sizeof address)) {
-            q.address = address;
-        }
-        code = client_call(&c->client, &q, &a, &c->problem);
-        builder_free(&task);
-    }
-    if (code == CTL_OK && a.status != 200) {
-        code = client_problem_set(&c->problem, CTL_FAILED, "the node that ran it cannot be found", "give its address with --addr",
-                                  "%s", c->args[0]);
-    }
     builder_free(&path);
     if (code != CTL_OK) {
         builder_free(&a.body);

@@ -47,6 +47,8 @@ enum message_kind {
     MESSAGE_SEAL = 15,
     MESSAGE_MEND_FETCH = 16,
     MESSAGE_MEND_ROWS = 17,
+    MESSAGE_OUTPUT_FETCH = 18,
+    MESSAGE_OUTPUT = 19,
     /* between site and core: federation/sync.h */
     MESSAGE_UP_HELLO = 64,
     MESSAGE_UP_EVENTS = 65,
