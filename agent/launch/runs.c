@@ -44,6 +44,7 @@ struct runs {
     struct run *first;
     uint32_t count;
     uint64_t lease_until_ms; /* 0: nobody has said */
+    uint64_t kept_bytes;     /* written by runs that are not in memory */
     struct sieve *sieve;
     struct loop_timer timer;
 };
@@ -58,6 +59,12 @@ static struct run *find(const struct runs *r, uint64_t scope, uint64_t token) {
         x = x->next;
     }
     return x;
+}
+
+static void close_if(int fd) {
+    if (fd >= 0) {
+        (void)close(fd);
+    }
 }
 
 /* --- Folders ---------------------------------------------------------------------------------------------------------------------------- */
@@ -84,37 +91,68 @@ static void remove_tree(int at, const char *name, unsigned depth) {
     (void)unlinkat(at, name, AT_REMOVEDIR);
 }
 
-/* Too many folders: the oldest that is of no run in memory leaves.  One a call, for one comes a call. */
-static void prune(struct runs *r) {
-    char oldest[NAME_BYTES] = "";
-    struct timespec oldest_time = {0};
+/* What lies in a folder itself: what the run wrote. */
+static uint64_t folder_bytes(const struct runs *r, const char *name) {
+    int fd = openat(r->folder, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    uint64_t sum = 0;
+    struct stat st;
+    for (struct dirent *e = d == NULL ? NULL : readdir(d); e != NULL; e = readdir(d)) {
+        bool is_file = fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
+        sum += is_file ? (uint64_t)st.st_size : 0;
+    }
+    if (d != NULL) {
+        (void)closedir(d);
+    } else {
+        close_if(fd);
+    }
+    return sum;
+}
+
+/* Looks through all folders of runs that are not in memory: how many, and which was begun first. */
+static uint32_t look_through(struct runs *r, char oldest[NAME_BYTES], uint64_t *bytes) { /* bytes NULL: not asked for */
+    struct timespec first = {0};
     uint32_t count = 0;
     int fd = openat(r->folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    oldest[0] = 0;
     for (struct dirent *e = d == NULL ? NULL : readdir(d); e != NULL; e = readdir(d)) {
         uint64_t scope, token;
         struct stat st;
-        if (sscanf(e->d_name, "%16" SCNx64 "-%" SCNu64, &scope, &token) != 2 || strlen(e->d_name) >= NAME_BYTES) {
+        if (strlen(e->d_name) >= NAME_BYTES || sscanf(e->d_name, "%16" SCNx64 "-%" SCNu64, &scope, &token) != 2 ||
+            find(r, scope, token) != NULL || fstatat(r->folder, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
             continue;
         }
         count++;
-        if (find(r, scope, token) != NULL || fstatat(r->folder, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
-            continue;
+        if (bytes != NULL) {
+            *bytes += folder_bytes(r, e->d_name);
         }
-        bool older = oldest[0] == 0 || st.st_ctim.tv_sec < oldest_time.tv_sec ||
-                     (st.st_ctim.tv_sec == oldest_time.tv_sec && st.st_ctim.tv_nsec < oldest_time.tv_nsec);
+        bool older = oldest[0] == 0 || st.st_mtim.tv_sec < first.tv_sec ||
+                     (st.st_mtim.tv_sec == first.tv_sec && st.st_mtim.tv_nsec < first.tv_nsec);
         if (older) {
-            oldest_time = st.st_ctim;
-            (void)snprintf(oldest, sizeof oldest, "%s", e->d_name);
+            first = st.st_mtim;
+            (void)snprintf(oldest, NAME_BYTES, "%s", e->d_name);
         }
     }
     if (d != NULL) {
         (void)closedir(d);
-    } else if (fd >= 0) {
-        (void)close(fd);
+    } else {
+        close_if(fd);
     }
-    if (count > RUNS_KEPT_MAX && oldest[0] != 0) {
+    return count;
+}
+
+/* What was forgotten leaves, the oldest first, until the rest is within its bounds. */
+static void prune(struct runs *r) {
+    char oldest[NAME_BYTES];
+    while (look_through(r, oldest, NULL) > RUNS_KEPT_MAX || (r->kept_bytes > RUNS_KEPT_BYTES_MAX && oldest[0] != 0)) {
+        uint64_t bytes = folder_bytes(r, oldest);
         remove_tree(r->folder, oldest, TREE_DEPTH_MAX);
+        r->kept_bytes -= bytes < r->kept_bytes ? bytes : r->kept_bytes;
+        if (faccessat(r->folder, oldest, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+            log_limited(LOG_WARN, "launch", "prune", "%s cannot be removed", oldest);
+            return;
+        }
     }
 }
 
@@ -296,12 +334,6 @@ static bool watch_stream(struct run *x, enum launch_stream s, int *task_end) {
     return well;
 }
 
-static void close_if(int fd) {
-    if (fd >= 0) {
-        (void)close(fd);
-    }
-}
-
 /* Everything up to the process; 0, or the errno of what failed. */
 static int begin(struct run *x, const struct launch_message *start) {
     struct runs *r = x->runs;
@@ -419,7 +451,6 @@ void runs_start(struct runs *r, const struct launch_message *start) {
     if (why != 0) {
         ended(x, LAUNCH_END_START, why);
     }
-    prune(r);
 }
 
 /* --- Stop ------------------------------------------------------------------------------------------------------------------------------------ */
@@ -460,7 +491,7 @@ void runs_lease(struct runs *r, uint64_t until_ms) {
 static void look(void *context) {
     struct runs *r = context;
     uint64_t now_ms = loop_now_ms(r->o.loop);
-    bool again = false;
+    bool again = false, forgot = false;
     for (struct run *x = r->first, *next; x != NULL; x = next) {
         next = x->next;
         if (x->pid > 0 && x->leased && !x->stopping && !lease_holds(r)) {
@@ -476,8 +507,15 @@ static void look(void *context) {
         }
         again = again || x->caged || (x->pid > 0 && (x->stopping || x->leased));
         if (x->forgotten && x->pid == 0 && !x->caged) {
+            char name[NAME_BYTES];
+            name_of(name, x->state.scope, x->state.token);
+            r->kept_bytes += folder_bytes(r, name);
             run_free(r, x);
+            forgot = true;
         }
+    }
+    if (forgot) {
+        prune(r);
     }
     if (again) {
         loop_timer_after(r->o.loop, &r->timer, LOOK_MS);
@@ -546,6 +584,9 @@ struct runs *runs_new(const struct runs_options *o, struct fault *f) {
         return NULL;
     }
     cage_sweep(o->cages);
+    char oldest[NAME_BYTES];
+    (void)look_through(r, oldest, &r->kept_bytes);
+    prune(r);
     return r;
 }
 

@@ -9,8 +9,9 @@
 #include "agent/launch/child.h"
 #include "platform/loop.h"
 
-#define RUNS_MAX 1024u      /* at a time, with those whose end was not heard yet */
-#define RUNS_KEPT_MAX 1000u /* folders; the oldest that do not run go first */
+#define RUNS_MAX 1024u                            /* at a time, with those whose end was not heard yet */
+#define RUNS_KEPT_MAX 1000u                       /* folders of runs whose end the site has; the oldest go first */
+#define RUNS_KEPT_BYTES_MAX (64u * 1024u * 1024u) /* and what is in them */
 
 struct runs;
 

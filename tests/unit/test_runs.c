@@ -23,7 +23,7 @@ static struct {
     struct runs *runs;
     struct launch_message last;
     enum launch_state until;
-    struct loop_timer limit;
+    struct loop_timer limit, turn;
 } rig;
 
 static void changed(void *context, const struct launch_message *m) {
@@ -37,6 +37,11 @@ static void changed(void *context, const struct launch_message *m) {
 static void too_late(void *context) {
     (void)context;
     fail_msg("the run did not come to the state %d within 20 s", (int)rig.until);
+}
+
+static void turn_over(void *context) {
+    (void)context;
+    loop_stop(rig.loop);
 }
 
 static void on_child(void *context, int number) {
@@ -54,6 +59,7 @@ static void open_runs(void) {
     assert_non_null(rig.runs);
     loop_signal(rig.loop, SIGCHLD, on_child, NULL);
     rig.limit = (struct loop_timer){.fire = too_late};
+    rig.turn = (struct loop_timer){.fire = turn_over};
 }
 
 static void close_runs(void) {
@@ -168,6 +174,26 @@ static void test_no_rights(void **state) {
     (void)close(inherited);
 }
 
+static void test_bounded_output(void **state) {
+    char path[128];
+    unsigned there = 0;
+    (void)state;
+    for (uint64_t token = 1; token <= 72; token++) { /* 1 MiB each, 8 more than are kept */
+        start(token, "head -c 1048576 /dev/zero", false);
+        ends(LAUNCH_END_EXIT, 0);
+        rig.until = LAUNCH_STATE_COUNT;
+        runs_forget(rig.runs, 7, token);
+        loop_timer_after(rig.loop, &rig.turn, 150);
+        loop_run(rig.loop);
+    }
+    for (unsigned token = 1; token <= 72; token++) {
+        (void)snprintf(path, sizeof path, "%s/runs/%016x-%u/out.1", rig.dir, 7, token);
+        there += access(path, F_OK) == 0;
+        assert_true(token > 8 || access(path, F_OK) != 0); /* the oldest left */
+    }
+    assert_int_equal(there, 64);
+}
+
 static void test_capture(void **state) {
     struct capture c;
     struct builder out;
@@ -205,6 +231,7 @@ int main(void) {
                                        cmocka_unit_test_setup_teardown(test_stop, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_lease, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_no_rights, setup, teardown),
+                                       cmocka_unit_test_setup_teardown(test_bounded_output, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_capture, setup, teardown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
