@@ -286,7 +286,7 @@ static void clear_away(struct executor *x) {
             stop(x, r, UNWANTED_GRACE_MS);
         }
         if (gone) {
-            if (ended) {
+            if (ended || r->end_told) {
                 launcher_send(x->launcher, &(struct launch_message){.kind = LAUNCH_FORGET, .scope = r->scope, .token = r->token});
             }
             *at = r->next;

@@ -109,7 +109,20 @@ static uint64_t folder_bytes(const struct runs *r, const char *name) {
     return sum;
 }
 
-/* Looks through all folders of runs that are not in memory: how many, and which was begun first. */
+/* The site has its end: its token will not be asked for again, so the folder may go. */
+static bool is_over(const struct runs *r, const char *name) {
+    char path[NAME_BYTES + 8];
+    (void)snprintf(path, sizeof path, "%s/over", name);
+    return faccessat(r->folder, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+static void mark_over(const struct runs *r, const char *name) {
+    char path[NAME_BYTES + 8];
+    (void)snprintf(path, sizeof path, "%s/over", name);
+    close_if(openat(r->folder, path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600)); /* there is no folder: nothing to do */
+}
+
+/* Looks through all folders that may go: how many, and which was begun first. */
 static uint32_t look_through(struct runs *r, char oldest[NAME_BYTES], uint64_t *bytes) { /* bytes NULL: not asked for */
     struct timespec first = {0};
     uint32_t count = 0;
@@ -120,7 +133,8 @@ static uint32_t look_through(struct runs *r, char oldest[NAME_BYTES], uint64_t *
         uint64_t scope, token;
         struct stat st;
         if (strlen(e->d_name) >= NAME_BYTES || sscanf(e->d_name, "%16" SCNx64 "-%" SCNu64, &scope, &token) != 2 ||
-            find(r, scope, token) != NULL || fstatat(r->folder, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+            find(r, scope, token) != NULL || !is_over(r, e->d_name) ||
+            fstatat(r->folder, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
             continue;
         }
         count++;
@@ -524,7 +538,15 @@ static void look(void *context) {
 
 void runs_forget(struct runs *r, uint64_t scope, uint64_t token) {
     struct run *x = find(r, scope, token);
-    if (x != NULL && x->pid == 0) {
+    char name[NAME_BYTES];
+    name_of(name, scope, token);
+    if (x == NULL) { /* of a launcher before this one */
+        bool was_over = is_over(r, name);
+        mark_over(r, name);
+        r->kept_bytes += was_over ? 0 : folder_bytes(r, name);
+        prune(r);
+    } else if (x->pid == 0) {
+        mark_over(r, name);
         x->forgotten = true;
         look_soon(r);
     }

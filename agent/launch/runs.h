@@ -29,9 +29,10 @@ void runs_free(struct runs *r);                                       /* kills w
 void runs_start(struct runs *r, const struct launch_message *start);  /* told by `changed`, at once or later */
 void runs_stop(struct runs *r, uint64_t scope, uint64_t token, uint32_t grace_ms);
 void runs_stop_all(struct runs *r, uint32_t grace_ms);
-void runs_forget(struct runs *r, uint64_t scope, uint64_t token); /* harmless while it runs */
-void runs_lease(struct runs *r, uint64_t until_ms);               /* by loop_now_ms; what was granted is not taken back */
-void runs_tell(struct runs *r);                                   /* `changed` for each */
+/* The site has its end, so that its folder may leave in time; harmless while it runs, and for one that never was. */
+void runs_forget(struct runs *r, uint64_t scope, uint64_t token);
+void runs_lease(struct runs *r, uint64_t until_ms); /* by loop_now_ms; what was granted is not taken back */
+void runs_tell(struct runs *r);                     /* `changed` for each */
 uint32_t runs_live(const struct runs *r);
 void runs_reap(struct runs *r); /* at SIGCHLD */
 enum grey_error runs_read(struct runs *r, const struct launch_message *read, struct builder *data, uint64_t *from, uint64_t *end);

@@ -3,13 +3,14 @@ from harness import *
 
 
 def processes(mark):
-    """Of tasks: those that have this word among their arguments."""
+    """First processes of tasks that have this word among their arguments.  Each leads a session; what it forks looks like it until it is
+    something else."""
     found = []
     for p in os.listdir("/proc"):
         try:
             with open("/proc/%s/cmdline" % p, "rb") as f:
                 words = f.read().split(b"\0")
-            if p.isdigit() and mark.encode() in words:
+            if p.isdigit() and mark.encode() in words and os.getsid(int(p)) == int(p):
                 found.append(int(p))
         except OSError:
             pass
