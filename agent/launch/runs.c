@@ -1,6 +1,5 @@
 #include "agent/launch/runs.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -14,12 +13,11 @@
 #include <unistd.h>
 
 #include "agent/launch/capture.h"
+#include "agent/launch/rundir.h"
 #include "platform/log.h"
 
 #define LOOK_MS 100u         /* while something is to be killed or removed */
 #define LEASE_GRACE_MS 1000u /* between TERM and KILL when the lease is over */
-#define NAME_BYTES 48u
-#define TREE_DEPTH_MAX 64u
 
 static const char *const stream_names[LAUNCH_STREAM_COUNT] = {[LAUNCH_STDOUT] = "out", [LAUNCH_STDERR] = "err"};
 
@@ -40,18 +38,13 @@ struct run {
 struct runs {
     struct runs_options o;
     char dir[CAGE_PATH_BYTES];
-    int folder;
+    struct rundir folders;
     struct run *first;
     uint32_t count;
     uint64_t lease_until_ms; /* 0: nobody has said */
-    uint64_t kept_bytes;     /* written by runs that are not in memory */
     struct sieve *sieve;
     struct loop_timer timer;
 };
-
-static void name_of(char out[NAME_BYTES], uint64_t scope, uint64_t token) {
-    (void)snprintf(out, NAME_BYTES, "%016" PRIx64 "-%" PRIu64, scope, token);
-}
 
 static struct run *find(const struct runs *r, uint64_t scope, uint64_t token) {
     struct run *x = r->first;
@@ -65,120 +58,6 @@ static void close_if(int fd) {
     if (fd >= 0) {
         (void)close(fd);
     }
-}
-
-/* --- Folders ---------------------------------------------------------------------------------------------------------------------------- */
-
-/* Removes what a task left, which may be anything but is never followed. */
-static void remove_tree(int at, const char *name, unsigned depth) {
-    if (unlinkat(at, name, 0) == 0 || errno == ENOENT || depth == 0) {
-        return;
-    }
-    int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    if (d == NULL) {
-        if (fd >= 0) {
-            (void)close(fd);
-        }
-        return;
-    }
-    for (struct dirent *e = readdir(d); e != NULL; e = readdir(d)) {
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) {
-            remove_tree(dirfd(d), e->d_name, depth - 1);
-        }
-    }
-    (void)closedir(d);
-    (void)unlinkat(at, name, AT_REMOVEDIR);
-}
-
-/* What lies in a folder itself: what the run wrote. */
-static uint64_t folder_bytes(const struct runs *r, const char *name) {
-    int fd = openat(r->folder, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    uint64_t sum = 0;
-    struct stat st;
-    for (struct dirent *e = d == NULL ? NULL : readdir(d); e != NULL; e = readdir(d)) {
-        bool is_file = fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
-        sum += is_file ? (uint64_t)st.st_size : 0;
-    }
-    if (d != NULL) {
-        (void)closedir(d);
-    } else {
-        close_if(fd);
-    }
-    return sum;
-}
-
-/* The site has its end: its token will not be asked for again, so the folder may go. */
-static bool is_over(const struct runs *r, const char *name) {
-    char path[NAME_BYTES + 8];
-    (void)snprintf(path, sizeof path, "%s/over", name);
-    return faccessat(r->folder, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
-}
-
-static void mark_over(const struct runs *r, const char *name) {
-    char path[NAME_BYTES + 8];
-    (void)snprintf(path, sizeof path, "%s/over", name);
-    close_if(openat(r->folder, path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600)); /* there is no folder: nothing to do */
-}
-
-/* Looks through all folders that may go: how many, and which was begun first. */
-static uint32_t look_through(struct runs *r, char oldest[NAME_BYTES], uint64_t *bytes) { /* bytes NULL: not asked for */
-    struct timespec first = {0};
-    uint32_t count = 0;
-    int fd = openat(r->folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    oldest[0] = 0;
-    for (struct dirent *e = d == NULL ? NULL : readdir(d); e != NULL; e = readdir(d)) {
-        uint64_t scope, token;
-        struct stat st;
-        if (strlen(e->d_name) >= NAME_BYTES || sscanf(e->d_name, "%16" SCNx64 "-%" SCNu64, &scope, &token) != 2 ||
-            find(r, scope, token) != NULL || !is_over(r, e->d_name) ||
-            fstatat(r->folder, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
-            continue;
-        }
-        count++;
-        if (bytes != NULL) {
-            *bytes += folder_bytes(r, e->d_name);
-        }
-        bool older = oldest[0] == 0 || st.st_mtim.tv_sec < first.tv_sec ||
-                     (st.st_mtim.tv_sec == first.tv_sec && st.st_mtim.tv_nsec < first.tv_nsec);
-        if (older) {
-            first = st.st_mtim;
-            (void)snprintf(oldest, NAME_BYTES, "%s", e->d_name);
-        }
-    }
-    if (d != NULL) {
-        (void)closedir(d);
-    } else {
-        close_if(fd);
-    }
-    return count;
-}
-
-/* What was forgotten leaves, the oldest first, until the rest is within its bounds. */
-static void prune(struct runs *r) {
-    char oldest[NAME_BYTES];
-    while (look_through(r, oldest, NULL) > RUNS_KEPT_MAX || (r->kept_bytes > RUNS_KEPT_BYTES_MAX && oldest[0] != 0)) {
-        uint64_t bytes = folder_bytes(r, oldest);
-        remove_tree(r->folder, oldest, TREE_DEPTH_MAX);
-        r->kept_bytes -= bytes < r->kept_bytes ? bytes : r->kept_bytes;
-        if (faccessat(r->folder, oldest, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
-            log_limited(LOG_WARN, "launch", "prune", "%s cannot be removed", oldest);
-            return;
-        }
-    }
-}
-
-/* The mark that this token was used.  E_CONDITION: it is there already. */
-static enum grey_error make_folder(struct runs *r, struct run *x) {
-    char name[NAME_BYTES];
-    name_of(name, x->state.scope, x->state.token);
-    if (mkdirat(r->folder, name, 0711) != 0) {
-        return errno == EEXIST ? E_CONDITION : E_IO;
-    }
-    x->folder = openat(r->folder, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    return x->folder >= 0 && fsync(r->folder) == 0 && mkdirat(x->folder, "work", 0700) == 0 ? E_OK : E_IO;
 }
 
 /* --- Life of one ------------------------------------------------------------------------------------------------------------------------- */
@@ -255,7 +134,7 @@ static void ended(struct run *x, enum launch_end end, int32_t status) {
         capture_close(&x->captures[s]);
     }
     if (x->folder >= 0) {
-        remove_tree(x->folder, "work", TREE_DEPTH_MAX);
+        rundir_work_done(x->folder);
         (void)close(x->folder);
         x->folder = -1;
     }
@@ -351,10 +230,10 @@ static bool watch_stream(struct run *x, enum launch_stream s, int *task_end) {
 /* Everything up to the process; 0, or the errno of what failed. */
 static int begin(struct run *x, const struct launch_message *start) {
     struct runs *r = x->runs;
-    char work[CAGE_PATH_BYTES + 2 * NAME_BYTES], name[NAME_BYTES];
+    char work[CAGE_PATH_BYTES + 2 * RUNDIR_NAME_BYTES], name[RUNDIR_NAME_BYTES];
     int input = -1, ends[LAUNCH_STREAM_COUNT] = {-1, -1}, folder = -1, status_fd = -1;
     struct fault f = {0};
-    name_of(name, x->state.scope, x->state.token);
+    rundir_name(name, x->state.scope, x->state.token);
     (void)snprintf(work, sizeof work, "%s/runs/%s/work", r->dir, name);
     x->caged = r->o.cages->kind != LAUNCH_LIMITS_RLIMITS && cage_make(&x->cage, r->o.cages, x->state.scope, x->state.token,
                                                                       start->cpu_millicores, start->memory_bytes, &f) == E_OK;
@@ -451,7 +330,7 @@ void runs_start(struct runs *r, const struct launch_message *start) {
         answer(r, start, LAUNCH_LATER);
         return;
     }
-    enum grey_error err = make_folder(r, x);
+    enum grey_error err = rundir_make(&r->folders, start->scope, start->token, &x->folder);
     if (err == E_CONDITION) {
         run_free(r, x);
         answer(r, start, LAUNCH_USED);
@@ -505,7 +384,7 @@ void runs_lease(struct runs *r, uint64_t until_ms) {
 static void look(void *context) {
     struct runs *r = context;
     uint64_t now_ms = loop_now_ms(r->o.loop);
-    bool again = false, forgot = false;
+    bool again = false;
     for (struct run *x = r->first, *next; x != NULL; x = next) {
         next = x->next;
         if (x->pid > 0 && x->leased && !x->stopping && !lease_holds(r)) {
@@ -521,15 +400,8 @@ static void look(void *context) {
         }
         again = again || x->caged || (x->pid > 0 && (x->stopping || x->leased));
         if (x->forgotten && x->pid == 0 && !x->caged) {
-            char name[NAME_BYTES];
-            name_of(name, x->state.scope, x->state.token);
-            r->kept_bytes += folder_bytes(r, name);
             run_free(r, x);
-            forgot = true;
         }
-    }
-    if (forgot) {
-        prune(r);
     }
     if (again) {
         loop_timer_after(r->o.loop, &r->timer, LOOK_MS);
@@ -538,15 +410,10 @@ static void look(void *context) {
 
 void runs_forget(struct runs *r, uint64_t scope, uint64_t token) {
     struct run *x = find(r, scope, token);
-    char name[NAME_BYTES];
-    name_of(name, scope, token);
-    if (x == NULL) { /* of a launcher before this one */
-        bool was_over = is_over(r, name);
-        mark_over(r, name);
-        r->kept_bytes += was_over ? 0 : folder_bytes(r, name);
-        prune(r);
-    } else if (x->pid == 0) {
-        mark_over(r, name);
+    if (x == NULL || x->pid == 0) { /* x NULL: of a launcher before this one */
+        rundir_over(&r->folders, scope, token);
+    }
+    if (x != NULL && x->pid == 0) {
         x->forgotten = true;
         look_soon(r);
     }
@@ -571,9 +438,7 @@ uint32_t runs_live(const struct runs *r) {
 }
 
 enum grey_error runs_read(struct runs *r, const struct launch_message *read, struct builder *data, uint64_t *from, uint64_t *end) {
-    char name[NAME_BYTES];
-    name_of(name, read->scope, read->token);
-    int folder = openat(r->folder, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    int folder = rundir_find(&r->folders, read->scope, read->token);
     *from = *end = 0;
     if (folder < 0) {
         return E_NOT_FOUND;
@@ -585,30 +450,20 @@ enum grey_error runs_read(struct runs *r, const struct launch_message *read, str
 
 struct runs *runs_new(const struct runs_options *o, struct fault *f) {
     struct runs *r = mem_new(1, sizeof *r);
-    char path[CAGE_PATH_BYTES + 8];
     if (r == NULL) {
         (void)fault_set(f, E_NO_MEMORY, "runs");
         return NULL;
     }
     r->o = *o;
-    r->folder = -1;
+    r->folders.folder = -1;
     (void)snprintf(r->dir, sizeof r->dir, "%s", o->dir);
     r->timer = (struct loop_timer){.fire = look, .context = r};
-    (void)snprintf(path, sizeof path, "%s/runs", r->dir);
-    if ((mkdir(path, 0711) != 0 && errno != EEXIST) || (r->folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) {
-        (void)fault_errno(f, E_IO, "%s", path);
-        runs_free(r);
-        return NULL;
-    }
-    r->sieve = sieve_new(f);
+    r->sieve = rundir_open(&r->folders, o->dir, f) == E_OK ? sieve_new(f) : NULL;
     if (r->sieve == NULL) {
         runs_free(r);
         return NULL;
     }
     cage_sweep(o->cages);
-    char oldest[NAME_BYTES];
-    (void)look_through(r, oldest, &r->kept_bytes);
-    prune(r);
     return r;
 }
 
@@ -624,6 +479,6 @@ void runs_free(struct runs *r) {
     }
     cage_sweep(r->o.cages);
     sieve_free(r->sieve);
-    close_if(r->folder);
+    rundir_close(&r->folders);
     mem_free(r);
 }

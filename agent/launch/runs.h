@@ -1,7 +1,5 @@
-/* runs.h: the runs of this machine: begun once each, watched, bounded, stopped, and remembered until the site knows their end.
- *
- * Each has a folder, runs/SCOPE-TOKEN, made and synced before its process is: what has a folder is never begun again, whoever asks.  It
- * holds what the run wrote (capture.h) and, while it runs, its working directory. */
+/* runs.h: the runs of this machine: begun once each, watched, bounded, stopped, and remembered until the site knows their end.  Each has
+ * a folder (rundir.h). */
 #ifndef AGENT_LAUNCH_RUNS_H
 #define AGENT_LAUNCH_RUNS_H
 
@@ -9,9 +7,7 @@
 #include "agent/launch/child.h"
 #include "platform/loop.h"
 
-#define RUNS_MAX 1024u                            /* at a time, with those whose end was not heard yet */
-#define RUNS_KEPT_MAX 1000u                       /* folders of runs whose end the site has; the oldest go first */
-#define RUNS_KEPT_BYTES_MAX (64u * 1024u * 1024u) /* and what is in them */
+#define RUNS_MAX 1024u /* at a time, with those whose end was not heard yet */
 
 struct runs;
 
