@@ -22,13 +22,11 @@
 #define PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 static char *text_of(const char *head, struct bytes tail) {
-    size_t size = strlen(head);
-    char *text = mem_new(size + tail.size + 1, 1);
+    size_t size = strlen(head) + tail.size + 1;
+    char *text = mem_new(size, 1);
     if (text != NULL) {
-        memcpy(text, head, size);
-        if (tail.size > 0) {
-            memcpy(text + size, tail.data, tail.size);
-        }
+        (void)snprintf(text, size, "%s%.*s", head, (int)tail.size,
+                       tail.size > 0 ? (const char *)tail.data : ""); /* no NUL inside */
     }
     return text;
 }
