@@ -96,6 +96,15 @@ static void get_start(struct codec_reader *r, struct launch_message *m) {
     r->err = r->err == E_OK && !well ? E_BAD_MESSAGE : r->err;
 }
 
+static int32_t get_status(struct codec_reader *r) {
+    int64_t status = codec_int(r);
+    if (status < INT32_MIN || status > INT32_MAX) {
+        r->err = r->err == E_OK ? E_BAD_MESSAGE : r->err;
+        return 0;
+    }
+    return (int32_t)status;
+}
+
 enum grey_error launchwire_decode(struct bytes in, struct launch_message *m) {
     struct codec_reader r;
     codec_reader_init(&r, in);
@@ -128,7 +137,7 @@ enum grey_error launchwire_decode(struct bytes in, struct launch_message *m) {
     case LAUNCH_STATE:
         m->state = (enum launch_state)codec_uint(&r, LAUNCH_STATE_COUNT - 1);
         m->end = (enum launch_end)codec_uint(&r, LAUNCH_END_COUNT - 1);
-        m->status = (int32_t)codec_int(&r);
+        m->status = get_status(&r);
         break;
     case LAUNCH_LISTED:
         m->limits = (enum launch_limits)codec_uint(&r, LAUNCH_LIMITS_COUNT - 1);
