@@ -7,6 +7,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from harness import BUILD, ROOT, SITE, Site, free_ports, request, wait_until
 from history import bench_history, ready
 from ingest import EVENTS, SITES, bench_ingest
+from link import report as report_link
 from measure import *
 
 VALUE = 256
@@ -229,6 +230,12 @@ def bench_simulator():
     return speed
 
 
+def bench_link():
+    """A program of its own: it moves to a network namespace."""
+    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "link.py")
+    return answer(subprocess.run([program], stdout=subprocess.PIPE, text=True, timeout=1200).stdout)
+
+
 def bench_placing():
     """The scheduler by itself: 10,000 waiting tasks of 100 tenants, three nodes."""
     runs = [answer(subprocess.run([os.path.join(BUILD, "placing")], stdout=subprocess.PIPE, text=True, timeout=60, check=True).stdout) for _ in range(3)]
@@ -324,6 +331,7 @@ def main():
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     report(limits, flights, rafts, raft_processes, etcd, bench_grey(), bench_whole(), bench_history(), bench_simulator(), bench_ingest(), bench_placing())
+    report_link(put, bench_link())
     head = ("figure", "value", "unit", "aim (at most)", "beside", "ratio")
     width = [max(len(r[i]) for r in rows + [head]) for i in range(6)]
     for r in [head] + rows:

@@ -49,7 +49,7 @@ class BadLink:
     def __init__(self, target_port, bytes_per_second, delay_s, loss, seed):
         self.target_port, self.rate, self.delay, self.loss, self.random, self.up = target_port, bytes_per_second, delay_s, loss, random.Random(seed), True
         self.sent = ([], [])  # (time, bytes) of each packet that went up and down, lost or not
-        self.lost, self.overflowed = [0, 0], [0, 0]
+        self.lost, self.overflowed, self.closed = [0, 0], [0, 0], False
         home = os.open("/proc/self/ns/net", os.O_RDONLY)
         near = tun("near", NEAR)
         checked(libc.unshare(CLONE_NEWNET))
@@ -60,12 +60,13 @@ class BadLink:
             checked(libc.setns(home, CLONE_NEWNET))
             os.close(home)
         self.port, self.ends = self.server.getsockname()[1], (near, far)
-        threading.Thread(target=self.relay, daemon=True).start()
+        self.thread = threading.Thread(target=self.relay, daemon=True)
+        self.thread.start()
         threading.Thread(target=self.accept, daemon=True).start()
 
     def relay(self):
         free, flying, number = [0.0, 0.0], [], 0  # when each way's modem is free; (arrival, number, way, packet)
-        while True:
+        while not self.closed:
             wait = max(0, flying[0][0] - time.monotonic()) if flying else 1
             ready, _, _ = select.select(self.ends, [], [], wait)
             now = time.monotonic()
@@ -86,6 +87,13 @@ class BadLink:
                 _, _, way, packet = heapq.heappop(flying)
                 if self.up:
                     os.write(self.ends[1 - way], packet)
+
+    def close(self):
+        """The devices are gone: another link may be made in this process."""
+        self.closed = True
+        self.thread.join()
+        for fd in self.ends:
+            os.close(fd)
 
     def accept(self):
         while True:

@@ -76,6 +76,7 @@ def all_there(site, values):
         for key, value in values.items():
             a = request(site.http[n], "GET", "/v1/kv/%s?consistency=stale" % key, timeout=30)
             if a.status != 200 or a.body.decode() != value:
+                print("# node %d, %s: %d %s" % (n, key, a.status, a.body[:200]))
                 return False
     return True
 

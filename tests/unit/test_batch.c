@@ -214,7 +214,7 @@ static void a_ring_of_locks_is_broken(void **state) {
         store_close(mine);
     }
     if (child == 0) {
-        _exit(got[1]);
+        _exit((int)got[1]);
     }
     int status = -1;
     assert_int_equal(waitpid(child, &status, 0), child);
