@@ -36,8 +36,9 @@ void supply_put_pull(struct builder *out, const struct supply_pull *p) {
 }
 
 void supply_put_offer(struct builder *out, const struct supply_offer *o) {
-    put_head(out, MESSAGE_DOWN_OFFER, 1, o->incarnation, o->epoch);
+    put_head(out, MESSAGE_DOWN_OFFER, 2, o->incarnation, o->epoch);
     codec_put_bytes(out, o->manifest);
+    codec_put_bytes(out, o->content);
 }
 
 void supply_put_chunk(struct builder *out, const struct supply_chunk *c) {
@@ -104,8 +105,9 @@ enum grey_error supply_get_pull(struct bytes content, struct supply_pull *p) {
 enum grey_error supply_get_offer(struct bytes content, struct supply_offer *o) {
     struct codec_reader r;
     memset(o, 0, sizeof *o);
-    get_head(&r, content, MESSAGE_DOWN_OFFER, 1, &o->incarnation, &o->epoch);
-    o->manifest = codec_bytes(&r, OBJECT_SIGNED_BYTES_MAX + 256u);
+    get_head(&r, content, MESSAGE_DOWN_OFFER, 2, &o->incarnation, &o->epoch);
+    o->manifest = codec_bytes(&r, OBJECT_SIGNED_BYTES_MAX);
+    o->content = codec_bytes(&r, OBJECT_CHUNK_BYTES_MIN);
     return codec_end(&r);
 }
 

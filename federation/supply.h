@@ -41,6 +41,7 @@ struct supply_offer {
     uint64_t incarnation;
     grey_epoch epoch;
     struct bytes manifest; /* signed */
+    struct bytes content;  /* of the only chunk, when it is small; else empty: it is asked for */
 };
 
 struct supply_chunk {

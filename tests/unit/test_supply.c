@@ -12,11 +12,11 @@
 static void golden_bytes(void **state) {
     (void)state;
     static const uint8_t holdings[] = {0x84, 0x18, 69, 7, 3, 0x81, 0x85, 2, 0x61, 'n', 5, 9, 1};
-    static const uint8_t offer[] = {0x84, 0x18, 84, 7, 3, 0x42, 'm', 's'};
+    static const uint8_t offer[] = {0x85, 0x18, 84, 7, 3, 0x42, 'm', 's', 0x41, 'c'};
     static const uint8_t chunk[] = {0x84, 0x18, 85, 7, 3, 0x43, 'a', 'b', 'c'};
     struct supply_holding one = {.kind = OBJECT_POLICY, .name = bytes_str("n"), .version = 5, .issue = 9, .health = SUPPLY_HEALTHY};
     struct supply_holdings h = {.incarnation = 7, .epoch = 3, .at = &one, .count = 1}, h2;
-    struct supply_offer o = {.incarnation = 7, .epoch = 3, .manifest = bytes_str("ms")}, o2;
+    struct supply_offer o = {.incarnation = 7, .epoch = 3, .manifest = bytes_str("ms"), .content = bytes_str("c")}, o2;
     struct supply_chunk c = {.incarnation = 7, .epoch = 3, .content = bytes_str("abc")}, c2;
     struct supply_pull p = {.incarnation = 7, .epoch = 3, .count = 2}, p2;
     struct supply_holding at[SUPPLY_HOLDINGS_MAX];
@@ -36,7 +36,7 @@ static void golden_bytes(void **state) {
     assert_int_equal(at[0].health, SUPPLY_HEALTHY);
     EXPECT(supply_put_offer(&b, &o), offer);
     assert_int_equal(supply_get_offer(builder_bytes(&b), &o2), E_OK);
-    assert_true(bytes_equal(o2.manifest, o.manifest) && o2.incarnation == 7 && o2.epoch == 3);
+    assert_true(bytes_equal(o2.manifest, o.manifest) && bytes_equal(o2.content, o.content) && o2.incarnation == 7 && o2.epoch == 3);
     EXPECT(supply_put_chunk(&b, &c), chunk);
     assert_int_equal(supply_get_chunk(builder_bytes(&b), &c2), E_OK);
     assert_true(bytes_equal(c2.content, c.content));

@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""Configs, policies and data come down from the core.  If this failed, a site would not get what it is to run by, would fetch a large table from the
+beginning after each cut, or would stand without its config when the core is away."""
+import hashlib
+import random
+from harness import *
+
+random.seed(7)
+
+
+def at_node(site, n, path):
+    return request(site.http[n], "GET", path)
+
+
+def in_force(site, path, version, seconds=60):
+    def everywhere():
+        answers = [at_node(site, n, path) for n in site.nodes if site.alive("node%d" % n)]
+        return all(a.status == 200 and a.headers.get("etag") == '"%d"' % version for a in answers) and answers
+    return wait_until("%s version %d on all gateways" % (path, version), everywhere, seconds)
+
+
+def put(site, path, body):
+    a = request(site.core_port, "PUT", path, body, {"Content-Type": "text/plain"})
+    assert a.status in (200, 201), (a.status, a.body)
+    return a.json()
+
+
+def taken_bytes(site):
+    total = 0
+    for n in site.nodes:
+        if site.alive("node%d" % n):
+            for line in request(site.http[n], "GET", "/metrics").body.decode().splitlines():
+                if line.startswith("grey_federation_supply_bytes_total"):
+                    total += int(float(line.split()[1]))
+    return total
+
+
+def test(site):
+    site.ok(put(site, "/v1/configs/app", b"rate: 5\n")["version"] == 1, "the core takes a config")
+    answers = in_force(site, "/v1/configs/app", 1)
+    site.ok(all(a.body == b"rate: 5\n" and a.headers.get("content-type") == "text/plain" for a in answers), "all gateways have it as it was given")
+    put(site, "/v1/configs/app", b"rate: 6\n")
+    in_force(site, "/v1/configs/app", 2)
+    put(site, "/v1/policies/access", b"deny")
+    in_force(site, "/v1/policies/access", 1)
+    wait_until("the core to know", lambda: {(o["name"], o["version"]) for o in request(site.core_port, "GET", "/v1/sites/%s/objects" % SITE).json()} == {("app", 2), ("access", 1)})
+    site.ok(True, "the core knows what the site has in force")
+
+    # A large one; meanwhile the link and the leader go away.
+    table = bytearray(random.getrandbits(8) for _ in range(3 << 20))
+    before = taken_bytes(site)
+    put(site, "/v1/data/map", bytes(table))
+
+    def missing():
+        coming = [o.get("coming") for o in at_node(site, 2, "/v1/data").json()]
+        return coming[0]["missing"] if coming and coming[0] else None
+    wait_until("a part of the table to be here", lambda: missing() is not None and 0 < missing() < 700, 60)
+    site.kill("core")
+    left = missing()
+    leader = site.leader()
+    if left is not None:
+        site.kill("node%d" % leader)
+        alive = [n for n in site.nodes if n != leader]
+        site.leader(among=alive)
+        site.ok(at_node(site, alive[0], "/v1/data").json()[0]["coming"]["missing"] <= left, "what had come outlives the leader (%d of 768 chunks missing)" % left)
+        site.ok(at_node(site, alive[0], "/v1/data/map").status == 404, "half a table is not in force")
+    site.ok(at_node(site, 1 if leader != 1 else 2, "/v1/configs/app").body == b"rate: 6\n", "the config stays in force while the core is away")
+    site.start_core()
+    if left is not None:
+        site.start_node(leader, bootstrap=False)
+    answers = in_force(site, "/v1/data/map", 1, 120)
+    site.ok(all(hashlib.sha256(a.body).digest() == hashlib.sha256(table).digest() for a in answers), "the table is whole on all gateways")
+
+    # A change of it costs what differs.
+    before = taken_bytes(site)
+    table[1000000] ^= 1
+    put(site, "/v1/data/map", bytes(table))
+    answers = in_force(site, "/v1/data/map", 2)
+    cost = taken_bytes(site) - before
+    site.ok(all(a.body == bytes(table) for a in answers) and cost == 4096, "of a change of one byte in 3 MiB one chunk comes down (%d bytes)" % cost)
+
+    for n in site.nodes:
+        site.kill("node%d" % n)
+    site.kill("core")
+    for n in site.nodes:
+        site.start_node(n, bootstrap=False)
+    answers = in_force(site, "/v1/data/map", 2)
+    site.ok(all(a.body == bytes(table) for a in answers) and at_node(site, 1, "/v1/configs/app").body == b"rate: 6\n", "after a power cut without a core everything is in force")
+
+
+run_test(test)
