@@ -97,7 +97,7 @@ $(FUZZ_BUILD)/fuzz_%: $(FUZZ_BUILD)/obj/tests/fuzz/fuzz_%.o $(FUZZ_BUILD)/libfuz
 	$(call say,LD,$@) clang -fsanitize=fuzzer,address,undefined -o $@ $^ -Wl,--as-needed $(LIBS)
 
 # --- Checks ----------------------------------------------------------------------------------------------------------------------
-.PHONY: layers pure symbols unit sim-brief sim week week-brief sim-mutants nightly fuzz-brief system format format-check lint docs-check check check-now check-all check-all-now sanitize deps
+.PHONY: layers pure symbols unit sim-brief sim week week-brief sim-mutants nightly fuzz-brief system system-slow format format-check lint docs-check check check-now check-all check-all-now sanitize deps
 layers: ## every include line keeps to docs/ARCHITECTURE.md
 	$(Q)tests/script/tap.sh tests/script/layers.sh
 pure: $(call objects,$(PURE) $(COMPUTE)) ## pure objects call nothing but pure and computing ones
@@ -126,7 +126,7 @@ nightly: $(BUILD)/sim $(BUILD)/week ## 100,000 seeds of 10 minutes, 100 of a wee
 	$(BUILD)/sim --seed $(NIGHTLY_SEED) --count $(NIGHTLY_COUNT) --minutes 10 --recheck
 	$(BUILD)/sim --seed $(NIGHTLY_SEED) --count $(NIGHTLY_WEEKS) --hours 168
 	$(BUILD)/week --seed $(NIGHTLY_SEED) --count $(NIGHTLY_OFFLINE_WEEKS) --recheck --cover
-	$(Q)$(MAKE) --no-print-directory sim-mutants
+	$(Q)$(MAKE) --no-print-directory sim-mutants system-slow
 sim-brief: $(BUILD)/sim ## a few hundred seeds of it
 	$(Q)printf '#!/bin/sh\nif $(BUILD)/sim $(SIM_BRIEF); then echo "ok 1 - simulated clusters keep every law"; else echo "not ok 1 - see the seed above"; fi\n' >$(BUILD)/sim-brief && chmod +x $(BUILD)/sim-brief && tests/script/tap.sh $(BUILD)/sim-brief
 else
@@ -135,8 +135,13 @@ endif
 fuzz-brief: $(FUZZERS) ## each fuzz target for FUZZ_SECONDS
 	$(Q)printf '#!/bin/sh\nexec tests/script/fuzz.sh %s\n' "$(FUZZ_SECONDS) $(FUZZERS)" >$(FUZZ_BUILD)/fuzz-brief && chmod +x $(FUZZ_BUILD)/fuzz-brief && \
 	    tests/script/tap.sh $(FUZZ_BUILD)/fuzz-brief
+# Tests that wait for minutes by the clock (a breaker that closes, a link that is idle); of these make nightly takes care.
+SLOW_TESTS := test_core_moves test_idle_link
+SYSTEM_TESTS := $(sort $(wildcard tests/system/test_*.py))
 system: $(PROGRAMS) $(BUILD)/swarm ## end-to-end tests with real processes; one: make system TESTS=test_restarts
-	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/script/tap.sh $(if $(TESTS),$(patsubst %,tests/system/%.py,$(TESTS)),$(sort $(wildcard tests/system/test_*.py)))
+	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/script/tap.sh $(patsubst %,tests/system/%.py,$(or $(TESTS),$(filter-out $(SLOW_TESTS),$(notdir $(SYSTEM_TESTS:.py=)))))
+system-slow: $(PROGRAMS) $(BUILD)/swarm ## those that wait for minutes
+	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/script/tap.sh $(patsubst %,tests/system/%.py,$(SLOW_TESTS))
 docs-check: $(PROGRAMS) ## generated tables in docs/ are in step with the code
 	$(Q)printf '#!/bin/sh\nexec tests/script/docs.sh $(BUILD)\n' >$(BUILD)/docs-check && chmod +x $(BUILD)/docs-check && tests/script/tap.sh $(BUILD)/docs-check
 sanitize:

@@ -121,12 +121,22 @@ static void answered(void *context, const struct node_answer *a) {
     api_answer_send(&out, c, posted && !duplicate ? 201 : 200, extra, 2);
 }
 
+/* A task that nobody would ever run is not taken. */
+static bool work_offered(struct api_call *c) {
+    const struct scheduler *s = state_scheduler(node_state(c->api->o.node));
+    if (s != NULL && s->placement.count > 0) {
+        return true;
+    }
+    api_call_error(c, E_NOT_HERE_YET, "no gateway of this site takes tasks: scheduler.enabled is off on all of them");
+    return false;
+}
+
 void api_task_post(struct api_call *c) {
     struct taskform form;
     struct fault f = {0};
     uint64_t random;
     int64_t firing_ms = -1;
-    if (!level_reached(c)) {
+    if (!level_reached(c) || !work_offered(c)) {
         return;
     }
     keys_random(&random, sizeof random);

@@ -257,11 +257,14 @@ enum grey_error sync_get_events(struct bytes content, struct sync_events *e, str
     e->gap_count = (uint32_t)codec_array(&r, SYNC_GAPS_MAX);
     for (uint32_t i = 0; i < e->gap_count && r.err == E_OK; i++) {
         uint64_t fields = codec_array(&r, 4);
+        if (i > 0 && e->sized_gaps != (fields == 4) && r.err == E_OK) {
+            r.err = E_BAD_MESSAGE; /* all of a frame are of one form */
+        }
         e->sized_gaps = fields == 4;
         r.err = r.err == E_OK && fields < 3 ? E_BAD_MESSAGE : r.err;
         gaps[i].from_seq = codec_uint(&r, INT64_MAX - 1);
         gaps[i].to_seq = codec_uint(&r, INT64_MAX - 1);
-        gaps[i].reason = (enum sync_gap_reason)codec_uint(&r, SYNC_GAP_EXPIRED);
+        gaps[i].reason = (enum sync_gap_reason)codec_uint(&r, e->sized_gaps ? SYNC_GAP_EXPIRED : SYNC_GAP_UNREADABLE);
         gaps[i].bytes = e->sized_gaps ? codec_uint(&r, INT64_MAX) : 0;
         r.err = r.err == E_OK && gaps[i].reason < SYNC_GAP_EVICTED ? E_BAD_MESSAGE : r.err;
     }

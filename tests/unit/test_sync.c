@@ -207,6 +207,25 @@ static void sizes_of_gaps_are_said_to_who_knows_them(void **state) {
     assert_int_equal(back.gaps[0].reason, SYNC_GAP_EXPIRED);
     assert_int_equal(back.gaps[0].bytes, 900);
     assert_int_equal(back.gaps[1].bytes, INT64_MAX);
+
+    struct builder b; /* one gap with its bytes and one without: no core could tell again what it was told */
+    builder_init(&b, 1000);
+    codec_put_array(&b, 8);
+    codec_put_uint(&b, MESSAGE_UP_EVENTS);
+    for (uint64_t number = 1; number <= 5; number++) { /* incarnation, epoch, channel, from, to */
+        codec_put_uint(&b, number < 3 ? 1 : number == 3 ? 0 : number == 4 ? 1 : 7);
+    }
+    codec_put_array(&b, 0);
+    codec_put_array(&b, 2);
+    for (uint64_t fields = 4; fields >= 3; fields--) {
+        const uint64_t gap[] = {fields == 4 ? 1 : 5, fields == 4 ? 4 : 7, SYNC_GAP_EVICTED, 900};
+        codec_put_array(&b, fields);
+        for (uint64_t i = 0; i < fields; i++) {
+            codec_put_uint(&b, gap[i]);
+        }
+    }
+    assert_int_equal(sync_get_events(builder_bytes(&b), &back, items, gaps), E_BAD_MESSAGE);
+    builder_free(&b);
 }
 
 static void numbers_have_bounds(void **state) {

@@ -10,7 +10,6 @@
 
 #define ON_WAY_MAX 20u
 #define SCAN_ROWS 64u
-#define BURST_DIVISOR 4u
 #define CORE_DELAY_MS 20
 
 /* --- messages on their way -------------------------------------------------------------------------------------------------------------- */
@@ -135,8 +134,7 @@ void link_lead(struct week *w, unsigned gateway, grey_epoch epoch) {
     }
     struct speaker *s = &w->speakers[at];
     *s = (struct speaker){.active = true, .gateway = gateway, .epoch = epoch, .connect_ms = w->now_ms + 500, .until_ms = INT64_MAX};
-    uint64_t burst = w->limit_bytes_per_s / BURST_DIVISOR;
-    shaper_init(&s->shaper, w->limit_bytes_per_s, burst < 4096 ? 4096 : burst, (uint64_t)w->now_ms * 1000);
+    shaper_init(&s->shaper, w->limit_bytes_per_s, (uint64_t)w->now_ms * 1000);
 }
 
 /* --- frames ------------------------------------------------------------------------------------------------------------------------------ */
@@ -450,25 +448,27 @@ static void count_second(struct week *w, size_t bytes) {
         w->second_bytes = 0;
     }
     w->second_bytes += bytes;
-    uint64_t burst = w->limit_bytes_per_s / BURST_DIVISOR < 4096 ? 4096 : w->limit_bytes_per_s / BURST_DIVISOR;
-    if (w->limit_bytes_per_s > 0 && w->second_bytes > w->limit_bytes_per_s + burst * WEEK_SPEAKERS) {
+    if (w->limit_bytes_per_s > 0 && w->second_bytes > w->limit_bytes_per_s + SHAPER_MTU_BYTES * WEEK_SPEAKERS) {
         week_fail(w, "%" PRIu64 " bytes left within a second, the limit is %" PRIu64, w->second_bytes, w->limit_bytes_per_s);
     }
 }
+
+static const struct shaper_path path = {.segment_bytes = 1448, .header_bytes = 52}; /* IPv4, TCP with time stamps, Ethernet's MTU */
 
 /* What the shaper grants leaves; a whole frame is under way to the broker. */
 static void leave(struct week *w, unsigned i) {
     struct speaker *s = &w->speakers[i];
     while (s->leaving != NULL && w->now_ms >= s->wait_until_ms) {
         size_t size = blob_bytes(s->leaving).size;
-        size_t granted = shaper_grant(&s->shaper, (uint64_t)w->now_ms * 1000, size - s->left_bytes);
+        size_t granted = shaper_grant(&s->shaper, &path, (uint64_t)w->now_ms * 1000, size - s->left_bytes);
         if (granted == 0) {
-            s->wait_until_ms = w->now_ms + 1 + (int64_t)(shaper_wait_us(&s->shaper, 1024) / 1000);
+            s->wait_until_ms = w->now_ms + 1 + (int64_t)(shaper_wait_us(&s->shaper, &path, size - s->left_bytes) / 1000);
             return;
         }
         s->left_bytes += granted;
-        w->counts[WEEK_WIRE_BYTES] += granted;
-        count_second(w, granted);
+        uint64_t wire_bytes = shaper_wire_bytes(&path, granted);
+        w->counts[WEEK_WIRE_BYTES] += wire_bytes;
+        count_second(w, wire_bytes);
         if (s->left_bytes == size) {
             struct message *m = new_message(w);
             m->bytes = s->leaving;
