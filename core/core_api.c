@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/core_objects.h"
+#include "core/core_rollouts.h"
 #include "core/store_answers.h"
 #include "core/store_objects.h"
 #include "include/grey/limits.h"
@@ -259,7 +260,7 @@ void core_api_handle(void *context, struct http_request *q) {
     struct core_api *api = context;
     struct bytes path = http_path(q);
     metrics_add(&requests, 0, 1);
-    if (core_objects_handle(api, q)) {
+    if (core_objects_handle(api, q) || core_rollouts_handle(api, q)) {
         return;
     }
     if (strcmp(http_method(q), "GET") != 0 && strcmp(http_method(q), "HEAD") != 0) {

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/store_objects.h"
+#include "core/store_rollouts.h"
 #include "include/grey/must.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
@@ -15,6 +15,7 @@
 #define SWEEP_PAGE 32u
 #define SWEEP_PAUSE_MS 100u
 #define RETRY_MS 50u
+#define STEP_MS 2000u /* how often rollouts are looked at */
 
 struct parcel {
     struct parcel *next;
@@ -29,7 +30,7 @@ struct giver {
     const uint8_t *secret_key;
     struct parcel *first, **last;
     size_t waiting_bytes;
-    struct loop_timer send_timer, sweep_timer;
+    struct loop_timer send_timer, sweep_timer, step_timer;
     uint32_t jobs;
     bool stopping, sweeping, sweep_again;
     char swept[LIMIT_NAME_BYTES + 1];
@@ -322,6 +323,47 @@ void giver_news(struct giver *g) {
     }
 }
 
+/* --- rollouts -------------------------------------------------------------------------------------------------------------------------------- */
+
+struct step_job {
+    struct storage_job storage;
+    struct giver *giver;
+    bool changed;
+};
+
+static void run_step(struct storage_job *storage, struct store *store) {
+    struct step_job *job = (struct step_job *)(void *)storage;
+    storage->err = store_rollouts_step(store, now_wall_ms(), &job->changed, &storage->fault);
+}
+
+static void step_done(struct worker_job *worker_job) {
+    struct step_job *job = (struct step_job *)(void *)worker_job;
+    struct giver *g = job->giver;
+    g->jobs--;
+    if (!g->stopping) {
+        if (job->storage.err == E_OK && job->changed) {
+            giver_news(g);
+        }
+        loop_timer_after(g->loop, &g->step_timer, STEP_MS);
+    }
+    mem_free(job);
+}
+
+static void on_step_timer(void *context) {
+    struct giver *g = context;
+    struct step_job *job = mem_new(1, sizeof *job);
+    if (job != NULL) {
+        job->storage = (struct storage_job){.job = {.done = step_done}, .is_write = true, .run = run_step};
+        job->giver = g;
+        if (worker_submit(g->storage, &job->storage.job) == E_OK) {
+            g->jobs++;
+            return;
+        }
+        mem_free(job);
+    }
+    loop_timer_after(g->loop, &g->step_timer, STEP_MS);
+}
+
 /* --- life ----------------------------------------------------------------------------------------------------------------------------------- */
 
 struct giver *giver_new(struct loop *loop, struct worker *storage, struct ingest *ingest,
@@ -342,6 +384,8 @@ struct giver *giver_new(struct loop *loop, struct worker *storage, struct ingest
     g->last = &g->first;
     g->send_timer = (struct loop_timer){.fire = on_send_timer, .context = g};
     g->sweep_timer = (struct loop_timer){.fire = on_sweep_timer, .context = g};
+    g->step_timer = (struct loop_timer){.fire = on_step_timer, .context = g};
+    loop_timer_after(loop, &g->step_timer, STEP_MS);
     ingest_on_supply(ingest, heard, g);
     return g;
 }
@@ -352,6 +396,7 @@ void giver_stop(struct giver *g) {
         ingest_on_supply(g->ingest, NULL, NULL);
         loop_timer_cancel(g->loop, &g->send_timer);
         loop_timer_cancel(g->loop, &g->sweep_timer);
+        loop_timer_cancel(g->loop, &g->step_timer);
     }
 }
 

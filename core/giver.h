@@ -1,5 +1,5 @@
 /* giver.h: gives sites what they should have: answers UP_HOLDINGS with signed offers and UP_PULL with chunks (federation/supply.h), and tells
- * all sites in contact when there is news.  Keeps to what a site's link allows; forgets what does not go, for sites ask again.
+ * all sites in contact when there is news; takes rollouts on and back.  Keeps to what a site's link allows; forgets what does not go, for sites ask again.
  * Thread: the loop's. */
 #ifndef CORE_GIVER_H
 #define CORE_GIVER_H

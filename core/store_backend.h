@@ -54,6 +54,18 @@ enum store_statement {
     STORE_SUPPLIED,
     STORE_OBJECTS,
     STORE_SITE_OBJECTS,
+    /* and in which stages: store_rollouts.c */
+    STORE_STAGES_CLEAR,
+    STORE_STAGE_ADD,
+    STORE_STAGES,
+    STORE_AIM,
+    STORE_AIMS_RUNNING,
+    STORE_AIM_STEP,
+    STORE_AIM_TALLY,
+    STORE_REISSUE,
+    STORE_LABELS_CLEAR,
+    STORE_LABEL_ADD,
+    STORE_LABELS,
     STORE_STATEMENTS
 };
 

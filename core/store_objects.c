@@ -63,11 +63,25 @@ static enum grey_error find(struct store *s, enum object_kind kind, const char *
 /* --- versions ----------------------------------------------------------------------------------------------------------------------------- */
 
 /* Above all that was ever said, also by a store that was lost since. */
-static enum grey_error next_issue(struct store *s, int64_t now_ms, int64_t *issue, struct fault *f) {
+enum grey_error store_next_issue(struct store *s, int64_t now_ms, int64_t *issue, struct fault *f) {
     bool found;
     enum grey_error err = store_row(s, STORE_ISSUE_LAST, NULL, 0, issue, 1, &found, f);
     *issue = *issue >= now_ms ? *issue + 1 : now_ms;
     return err;
+}
+
+/* With stages it is rolled out, else all are to have it. */
+static enum grey_error aim(struct store *s, const struct store_value of[3], int64_t now_ms, struct fault *f) {
+    struct store_rows *rows = NULL;
+    bool staged = false;
+    enum grey_error err = s->ops->ask(s, STORE_STAGES, of, 2, &rows, f);
+    if (rows != NULL) {
+        err = s->ops->next(rows, &staged, f);
+        s->ops->end(rows);
+    }
+    const struct store_value in[] = {of[0], of[1], of[2], store_number(staged ? ROLLOUT_RUNNING : ROLLOUT_DONE),
+                                     store_number(now_ms)};
+    return err != E_OK ? err : s->ops->run(s, STORE_AIM_SET, in, 5, f);
 }
 
 static enum grey_error add_chunks(struct store *s, struct bytes content, const struct object_manifest *m, struct fault *f) {
@@ -99,13 +113,13 @@ enum grey_error store_object_put(struct store *s, enum object_kind kind, const c
     err = err == E_NOT_FOUND ? E_OK : err;
     if (err == E_OK && !same) {
         err = add_chunks(s, content, &m, f);
-        err = err != E_OK ? err : next_issue(s, now_ms, &issue, f);
+        err = err != E_OK ? err : store_next_issue(s, now_ms, &issue, f);
         *out = (struct store_object){
             .version = out->version + 1, .issue = (uint64_t)issue, .created_ms = now_ms, .size = content.size};
         const struct store_value in[] = {store_number(kind),  store_bytes(bytes_str(name)), store_number((int64_t)out->version),
                                          store_number(issue), store_number(now_ms),         store_bytes(builder_bytes(&cut))};
         err = err != E_OK ? err : s->ops->run(s, STORE_OBJECT_ADD, in, 6, f);
-        err = err != E_OK ? err : s->ops->run(s, STORE_AIM_SET, in, 3, f);
+        err = err != E_OK ? err : aim(s, in, now_ms, f);
     }
     builder_free(&hashes);
     builder_free(&cut);

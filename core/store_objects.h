@@ -3,6 +3,7 @@
 #ifndef CORE_STORE_OBJECTS_H
 #define CORE_STORE_OBJECTS_H
 
+#include "core/rollout.h"
 #include "core/store.h"
 #include "federation/supply.h"
 #include "platform/json.h"
@@ -31,6 +32,9 @@ enum grey_error store_offers(struct store *s, const char *site, bool (*sign)(voi
                              void *context, struct fault *f);
 /* E_NOT_FOUND: nobody has put such a chunk here. */
 enum grey_error store_chunk(struct store *s, struct bytes hash, struct builder *out, struct fault *f);
+
+/* A number above all issues that were ever said, for what is said next; by a store that lost some, too. */
+enum grey_error store_next_issue(struct store *s, int64_t now_ms, int64_t *issue, struct fault *f);
 
 /* Sites that take objects, in order of their names behind `after`; *count of at most max, fewer only at the end. */
 enum grey_error store_supplied(struct store *s, const char *after, struct store_stand *out, size_t max, size_t *count,

@@ -46,6 +46,25 @@ def test(site):
     wait_until("the core to know", lambda: {(o["name"], o["version"]) for o in request(site.core_port, "GET", "/v1/sites/%s/objects" % SITE).json()} == {("app", 2), ("access", 1)})
     site.ok(True, "the core knows what the site has in force")
 
+    # In stages: this site is the first, and says that it fails.
+    def rollout():
+        return request(site.core_port, "GET", "/v1/rollouts/app").json()
+    a = request(site.core_port, "PUT", "/v1/sites/%s/labels" % SITE, json.dumps(["ring=canary"]))
+    b = request(site.core_port, "PUT", "/v1/rollouts/app", json.dumps({"stages": [{"label": "ring=none", "soak_seconds": 3}, {"label": "ring=canary", "soak_seconds": 5}]}))
+    assert a.status == 204 and b.status == 204, (a.body, b.body)
+    put(site, "/v1/configs/app", b"rate: 99\n")
+    site.ok(rollout()["state"] == "running" and at_node(site, 1, "/v1/configs/app").body == b"rate: 6\n", "a version waits for the stage of its sites")
+    in_force(site, "/v1/configs/app", 3)
+    issue = int(at_node(site, 2, "/v1/configs/app").headers["x-grey-issue"])
+    site.ok(rollout()["stage"] == 1, "and comes with it")
+    assert request(site.http[2], "POST", "/v1/configs/app", json.dumps({"health": "failed", "issue": issue})).status == 204
+    answers = in_force(site, "/v1/configs/app", 2)
+    site.ok(all(a.body == b"rate: 6\n" for a in answers) and rollout()["state"] == "rolled-back", "a version that fails is taken back by itself")
+    put(site, "/v1/configs/app", b"rate: 7\n")
+    in_force(site, "/v1/configs/app", 4)
+    wait_until("the rollout to be done", lambda: rollout()["state"] == "done", 30)
+    site.ok(True, "one that does not goes to all")
+
     # A large one; meanwhile the link and the leader go away.
     table = bytearray(random.getrandbits(8) for _ in range(3 << 20))
     before = taken_bytes(site)
@@ -64,7 +83,7 @@ def test(site):
         site.leader(among=alive)
         site.ok(at_node(site, alive[0], "/v1/data").json()[0]["coming"]["missing"] <= left, "what had come outlives the leader (%d of 768 chunks missing)" % left)
         site.ok(at_node(site, alive[0], "/v1/data/map").status == 404, "half a table is not in force")
-    site.ok(at_node(site, 1 if leader != 1 else 2, "/v1/configs/app").body == b"rate: 6\n", "the config stays in force while the core is away")
+    site.ok(at_node(site, 1 if leader != 1 else 2, "/v1/configs/app").body == b"rate: 7\n", "the config stays in force while the core is away")
     site.start_core()
     if left is not None:
         site.start_node(leader, bootstrap=False)
@@ -85,7 +104,7 @@ def test(site):
     for n in site.nodes:
         site.start_node(n, bootstrap=False)
     answers = in_force(site, "/v1/data/map", 2)
-    site.ok(all(a.body == bytes(table) for a in answers) and at_node(site, 1, "/v1/configs/app").body == b"rate: 6\n", "after a power cut without a core everything is in force")
+    site.ok(all(a.body == bytes(table) for a in answers) and at_node(site, 1, "/v1/configs/app").body == b"rate: 7\n", "after a power cut without a core everything is in force")
 
 
 run_test(test)

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "core/store_objects.h"
+#include "core/store_rollouts.h"
 #include "tests/unit/postgres_rig.h"
 
 static char dir[] = "/tmp/grey-objects-XXXXXX", where[300];
@@ -226,15 +226,135 @@ static void lists_tell_who_has_what(void **state) {
     store_close(s);
 }
 
+static void label(struct store *s, const char *site, const char *word, enum grey_error expected) {
+    struct fault f = {0};
+    assert_int_equal(store_begin(s, &f), E_OK);
+    assert_int_equal(store_labels_put(s, site, &word, 1, &f), expected);
+    assert_int_equal(store_commit(s, &f), E_OK);
+}
+
+static bool step(struct store *s, int64_t now_ms) {
+    struct fault f = {0};
+    bool changed;
+    assert_int_equal(store_begin(s, &f), E_OK);
+    assert_int_equal(store_rollouts_step(s, now_ms, &changed, &f), E_OK);
+    assert_int_equal(store_commit(s, &f), E_OK);
+    return changed;
+}
+
+static void plan(struct store *s) {
+    static const struct store_stage stages[] = {{"ring=canary", 60}, {"ring=early", 60}};
+    struct fault f = {0};
+    assert_int_equal(store_begin(s, &f), E_OK);
+    assert_int_equal(store_stages_put(s, OBJECT_CONFIG, "app", stages, 2, &f), E_OK);
+    assert_int_equal(store_commit(s, &f), E_OK);
+}
+
+static const char *state_of(struct store *s, int64_t now_ms) {
+    static char word[32];
+    struct builder b;
+    struct json_writer w;
+    struct fault f = {0};
+    builder_init(&b, 10000);
+    json_writer_init(&w, &b);
+    assert_int_equal(store_rollout_get(s, OBJECT_CONFIG, "app", now_ms, &w, &f), E_OK);
+    json_t *answer = json_read(builder_bytes(&b), &f);
+    assert_int_equal(json_array_size(json_object_get(answer, "stages")), 2);
+    (void)snprintf(word, sizeof word, "%s %d", json_string_value(json_object_get(answer, "state")),
+                   (int)json_integer_value(json_object_get(answer, "stage")));
+    json_decref(answer);
+    builder_free(&b);
+    return word;
+}
+
+/* If this failed, a bad config would be at all sites before anybody saw what it does at the first. */
+static void a_version_goes_from_stage_to_stage(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    static const char *const names[] = {"a", "b", "c"};
+    struct store_object one = put(s, "app", bytes_str("1"), 1000);
+    for (int i = 0; i < 3; i++) {
+        hello(s, names[i], 3);
+        assert_int_equal(say(s, names[i], 3, "app", 1, one.issue, 1000), E_OK);
+    }
+    label(s, "a", "ring=canary", E_OK);
+    label(s, "b", "ring=early", E_OK);
+    label(s, "nobody", "ring=early", E_NOT_FOUND);
+    plan(s);
+    struct store_object two = put(s, "app", bytes_str("2"), 100000);
+    assert_int_equal(offers(s, "a").version, 2);
+    assert_int_equal(offers(s, "b").count + offers(s, "c").count, 0);
+    assert_false(step(s, 170000)); /* it is not there yet */
+    assert_int_equal(say(s, "a", 3, "app", 2, two.issue, 170000), E_OK);
+    assert_false(step(s, 229999));
+    assert_true(step(s, 230000));
+    assert_string_equal(state_of(s, 230000), "running 1");
+    assert_int_equal(offers(s, "b").version, 2);
+    assert_int_equal(offers(s, "c").count, 0);
+    assert_int_equal(say(s, "b", 3, "app", 2, two.issue, 240000), E_OK);
+    assert_false(step(s, 290000));
+    assert_true(step(s, 300000));
+    assert_string_equal(state_of(s, 300000), "done 1");
+    assert_int_equal(offers(s, "c").version, 2);
+    assert_false(step(s, 400000));
+    store_close(s);
+}
+
+static void say_failed(struct store *s, const char *site, uint64_t version, uint64_t issue, int64_t now_ms) {
+    struct supply_holding h = {
+        .kind = OBJECT_CONFIG, .name = bytes_str("app"), .version = version, .issue = issue, .health = SUPPLY_FAILED};
+    struct fault f = {0};
+    assert_int_equal(store_begin(s, &f), E_OK);
+    assert_int_equal(store_holdings(s, site, &(struct supply_holdings){7, 3, &h, 1}, now_ms, &f), E_OK);
+    assert_int_equal(store_commit(s, &f), E_OK);
+}
+
+/* If this failed, sites would stay on a version that broke the first of them. */
+static void what_fails_goes_back(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    struct store_object one = put(s, "app", bytes_str("1"), 1000);
+    hello(s, "a", 3);
+    hello(s, "c", 3);
+    assert_int_equal(say(s, "a", 3, "app", 1, one.issue, 1000), E_OK);
+    assert_int_equal(say(s, "c", 3, "app", 1, one.issue, 1000), E_OK);
+    label(s, "a", "ring=canary", E_OK);
+    plan(s);
+    struct store_object two = put(s, "app", bytes_str("2"), 100000);
+    say_failed(s, "a", 2, two.issue, 110000);
+    assert_true(step(s, 111000));
+    assert_string_equal(state_of(s, 111000), "rolled-back 0");
+    struct seen x = offers(s, "a");
+    assert_int_equal(x.version, 1);
+    assert_true(x.issue > two.issue);
+    assert_int_equal(say(s, "a", 3, "app", 1, x.issue, 112000), E_OK);
+    assert_int_equal(offers(s, "a").count, 0);
+    /* the next one starts from what was good */
+    struct store_object three = put(s, "app", bytes_str("3"), 200000);
+    assert_int_equal(offers(s, "a").version, 3);
+    assert_int_equal(offers(s, "c").version, 1); /* the version before, newly issued */
+    say_failed(s, "a", 3, three.issue, 210000);
+    assert_true(step(s, 211000));
+    assert_int_equal(offers(s, "a").version, 1);
+    store_close(s);
+}
+
 #define ON(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 #define ON_POSTGRES(test)                                                                                                          \
     { "postgres: " #test, test, set_up_postgres, NULL, NULL }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {ON(a_site_is_offered_what_it_lacks), ON(a_restored_core_speaks_up_again),
-                                       ON(what_was_put_comes_back), ON(lists_tell_who_has_what)};
+    const struct CMUnitTest tests[] = {ON(a_site_is_offered_what_it_lacks),
+                                       ON(a_restored_core_speaks_up_again),
+                                       ON(a_version_goes_from_stage_to_stage),
+                                       ON(what_fails_goes_back),
+                                       ON(what_was_put_comes_back),
+                                       ON(lists_tell_who_has_what)};
     const struct CMUnitTest on_postgres[] = {ON_POSTGRES(a_site_is_offered_what_it_lacks),
-                                             ON_POSTGRES(a_restored_core_speaks_up_again), ON_POSTGRES(what_was_put_comes_back),
+                                             ON_POSTGRES(a_restored_core_speaks_up_again),
+                                             ON_POSTGRES(a_version_goes_from_stage_to_stage),
+                                             ON_POSTGRES(what_fails_goes_back),
+                                             ON_POSTGRES(what_was_put_comes_back),
                                              ON_POSTGRES(lists_tell_who_has_what)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     return failed + cmocka_run_group_tests(on_postgres, postgres_start, postgres_stop);
