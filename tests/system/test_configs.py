@@ -41,7 +41,10 @@ def test(site):
     site.ok(all(a.body == b"rate: 5\n" and a.headers.get("content-type") == "text/plain" for a in answers), "all gateways have it as it was given")
     put(site, "/v1/configs/app", b"rate: 6\n")
     in_force(site, "/v1/configs/app", 2)
-    put(site, "/v1/policies/access", b"deny")
+    with open(site.path("access"), "wb") as f:
+        f.write(b"deny")
+    set_, got = site.ctl("policy", "set", "access", site.path("access")), site.ctl("policy", "get", "access")
+    site.ok(set_.returncode == 0 and got.stdout == "deny", "greyctl gives a policy and reads it back: %s%s" % (set_.stderr, got.stderr))
     in_force(site, "/v1/policies/access", 1)
     wait_until("the core to know", lambda: {(o["name"], o["version"]) for o in request(site.core_port, "GET", "/v1/sites/%s/objects" % SITE).json()} == {("app", 2), ("access", 1)})
     site.ok(True, "the core knows what the site has in force")
