@@ -1,10 +1,9 @@
 /* Verbs that ask the core about what it gives to sites, and give. */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "agent/ctl/input.h"
 #include "agent/ctl/verbs.h"
 #include "federation/object.h"
 
@@ -31,31 +30,13 @@ static int call(struct call *c, const char *method, const char *path, struct byt
     return code;
 }
 
-static bool read_file(const char *name, struct builder *out) {
-    uint8_t room[16384];
-    ssize_t got = -1;
-    int fd = strcmp(name, "-") == 0 ? STDIN_FILENO : open(name, O_RDONLY | O_CLOEXEC);
-    while (fd >= 0 && (got = read(fd, room, sizeof room)) > 0) {
-        builder_add(out, bytes_of(room, (size_t)got));
-    }
-    if (got < 0) {
-        perror(name);
-    } else if (out->err != E_OK) {
-        (void)fprintf(stderr, "greyctl: at most %u bytes can be given\n", OBJECT_BYTES_MAX);
-    }
-    if (fd > STDIN_FILENO) {
-        close(fd);
-    }
-    return got == 0 && out->err == E_OK;
-}
-
 static int set(struct call *c, const char *root) {
     char path[128];
     struct builder content;
     const char *type = verbs_option(c, "type");
     builder_init(&content, OBJECT_BYTES_MAX);
     int code = CTL_USAGE;
-    if (is_name(c->args[0]) && read_file(c->args[1], &content)) {
+    if (is_name(c->args[0]) && input_read(c->args[1], "what is given", &content)) {
         (void)snprintf(path, sizeof path, "%s/%s", root, c->args[0]);
         code = call(c, "PUT", path, builder_bytes(&content), type != NULL ? type : "application/octet-stream");
     }
