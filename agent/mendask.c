@@ -76,13 +76,13 @@ void mendask_forgone(struct mendask *a) {
     }
 }
 
-void mendask_answered(struct mendask *a, raft_id from, bool whole, uint32_t taken) {
+void mendask_answered(struct mendask *a, raft_id from, bool whole, bool to_this, uint32_t taken) {
     for (uint32_t i = 0; i < a->count; i++) {
         struct mendask_other *o = &a->at[i];
-        o->fruitless = taken == 0 && (o->fruitless || o->id == from);
+        o->fruitless = taken == 0 && (o->fruitless || (o->id == from && to_this));
         o->whole = o->id == from ? whole : o->whole;
     }
-    if (a->waiting_for == from) {
+    if (a->waiting_for == from && (to_this || taken > 0)) {
         a->waiting_for = 0;
         a->next = taken > 0 ? a->next + a->count - 1 : a->next; /* who could help is asked again */
     }

@@ -40,7 +40,8 @@ enum mendask_step mendask_next(struct mendask *a, bool may_forgo, uint64_t now_m
 raft_id mendask_whom(struct mendask *a); /* the next gateway whose link stands; 0: none */
 void mendask_sent(struct mendask *a, raft_id to, uint64_t now_ms);
 void mendask_forgone(struct mendask *a);
-void mendask_answered(struct mendask *a, raft_id from, bool whole, uint32_t taken);
+/* to_this: to what is asked now, not to an earlier question (mendplan_answered says so) */
+void mendask_answered(struct mendask *a, raft_id from, bool whole, bool to_this, uint32_t taken);
 void mendask_link(struct mendask *a, raft_id id, bool up);
 bool mendask_others_whole(const struct mendask *a); /* the others are a majority that is well without this node */
 uint32_t mendask_links(const struct mendask *a);

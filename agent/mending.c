@@ -119,13 +119,14 @@ static void take(struct mending *m, raft_id from, const struct message_mend_rows
                                    .entries = rows->entries,
                                    .entry_count = rows->entry_count};
     uint32_t taken = 0;
-    enum grey_error err = salvage_take(m->salvage, &offer, &taken, m->fault);
+    bool to_this = false;
+    enum grey_error err = salvage_take(m->salvage, &offer, &taken, &to_this, m->fault);
     if (err != E_OK) {
         end(m, err);
         return;
     }
     m->fetched += taken;
-    mendask_answered(&m->asked, from, rows->whole, taken);
+    mendask_answered(&m->asked, from, rows->whole, to_this, taken);
     if (taken > 0) {
         ask(m);
     }

@@ -117,6 +117,7 @@ bool mendplan_need(struct mendplan *p, struct mendplan_need *need) {
         }
         need->anchor = readable_from(p, first + further, &need->anchor_term);
     }
+    p->asked = *need;
     return true;
 }
 
@@ -133,8 +134,10 @@ bool mendplan_take(struct mendplan *p, const struct mendplan_offer *o, const str
     return list_remove(e->index <= p->base.index ? &p->live : &p->lost, e->index); /* false: not asked for */
 }
 
-void mendplan_answered(struct mendplan *p, uint32_t taken) {
-    p->vain = taken == 0 ? p->vain + 1 : 0;
+bool mendplan_answered(struct mendplan *p, const struct mendplan_offer *o, uint32_t taken) {
+    bool to_this = o->from == p->asked.from && o->anchor == p->asked.anchor;
+    p->vain = taken > 0 ? 0 : p->vain + to_this;
+    return to_this;
 }
 
 uint32_t mendplan_freed(struct mendplan *p, const struct mendplan_offer *o) {

@@ -26,6 +26,13 @@ struct mendplan_log {                                                  /* how th
     void *context;
 };
 
+/* What to ask for first. */
+struct mendplan_need {
+    raft_index from, to;
+    raft_index anchor; /* 0: of live payloads, which are committed for sure */
+    raft_term anchor_term;
+};
+
 struct mendplan {
     struct mendplan_log log;
     struct raft_point base, applied; /* of the log, and what the state stands for */
@@ -33,7 +40,8 @@ struct mendplan {
     struct mendplan_list live, lost;
     raft_index want;               /* the entry that should come next while the log is looked through */
     bool forgo;                    /* of what the state stands for, more is missing than can be asked for */
-    raft_index hole_from, hole_to; /* of the last need */
+    struct mendplan_need asked;    /* the last need */
+    raft_index hole_from, hole_to; /* of it */
     raft_term hole_term;           /* what was lost there was of this term; 0: it is not known */
     uint32_t vain;                 /* answers in a row that brought nothing */
 };
@@ -47,13 +55,6 @@ struct mendplan_offer {
     bool whole;          /* its own log is not damaged: what it lacks of the committed entries, nothing refers to any more */
     const struct entry *entries; /* header fields without hash, payload */
     uint32_t entry_count;
-};
-
-/* What to ask for first. */
-struct mendplan_need {
-    raft_index from, to;
-    raft_index anchor; /* 0: of live payloads, which are committed for sure */
-    raft_term anchor_term;
 };
 
 void mendplan_begin(struct mendplan *p, struct mendplan_log log, struct raft_point base, raft_index last,
@@ -74,8 +75,9 @@ bool mendplan_take(struct mendplan *p, const struct mendplan_offer *o, const str
 uint32_t mendplan_freed(struct mendplan *p,
                         const struct mendplan_offer *o); /* live payloads that nobody needs any more; how many */
 
-void mendplan_answered(struct mendplan *p,
-                       uint32_t taken); /* then perhaps another anchor is asked for: others are damaged as well */
+/* True: it answers the last need, not an earlier one: an answer may come late, or twice.  After some in vain another anchor is asked
+ * for: the others are damaged as well. */
+bool mendplan_answered(struct mendplan *p, const struct mendplan_offer *o, uint32_t taken);
 
 bool mendplan_may_forgo(const struct mendplan *p); /* that makes a difference */
 void mendplan_forgo(struct mendplan *p);           /* the caller looks for live payloads from the old base up, then */

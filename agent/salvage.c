@@ -450,7 +450,7 @@ static enum grey_error take_one(struct salvage *s, const struct mendplan_offer *
     return err;
 }
 
-enum grey_error salvage_take(struct salvage *s, const struct mendplan_offer *o, uint32_t *taken, struct fault *f) {
+enum grey_error salvage_take(struct salvage *s, const struct mendplan_offer *o, uint32_t *taken, bool *to_this, struct fault *f) {
     *taken = 0;
     enum grey_error err = logdb_begin(s->copy, f);
     for (uint32_t i = 0; i < o->entry_count && err == E_OK; i++) {
@@ -462,7 +462,7 @@ enum grey_error salvage_take(struct salvage *s, const struct mendplan_offer *o, 
         logdb_rollback(s->copy);
     }
     *taken += err == E_OK ? mendplan_freed(&s->plan, o) : 0;
-    mendplan_answered(&s->plan, *taken);
+    *to_this = mendplan_answered(&s->plan, o, *taken);
     return err;
 }
 

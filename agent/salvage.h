@@ -36,8 +36,8 @@ bool salvage_need(struct salvage *s, struct mendplan_need *need); /* false: noth
 bool salvage_may_forgo(const struct salvage *s); /* that makes a difference */
 enum grey_error salvage_forgo(struct salvage *s, struct fault *f);
 
-/* Takes what fits; *taken: how much less is missing. */
-enum grey_error salvage_take(struct salvage *s, const struct mendplan_offer *o, uint32_t *taken, struct fault *f);
+/* Takes what fits; *taken: how much less is missing; *to_this: the answer is one to the last need. */
+enum grey_error salvage_take(struct salvage *s, const struct mendplan_offer *o, uint32_t *taken, bool *to_this, struct fault *f);
 
 /* To answer others meanwhile: what is readable of from .. to; see logdb_readable. */
 enum grey_error salvage_read(struct salvage *s, raft_index from, raft_index to, uint64_t bytes_max, struct entry **entries,

@@ -427,8 +427,7 @@ static void take(struct world *w, struct node *n, const struct letter *l) {
         }
     }
     taken += mendplan_freed(&p->plan, &offer);
-    mendplan_answered(&p->plan, taken);
-    mendask_answered(&p->ask, l->from, r->whole, taken);
+    mendask_answered(&p->ask, l->from, r->whole, mendplan_answered(&p->plan, &offer, taken), taken);
     if (taken > 0) {
         (void)go_on(w, n);
     }

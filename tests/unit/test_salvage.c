@@ -190,8 +190,9 @@ static void any_page_is_mended_or_refused(void **state) {
         }
         while (salvage_need(s, &need)) {
             uint32_t taken = 0;
+            bool to_this;
             struct mendplan_offer o = offer_of(&l, &need, APPLIED);
-            assert_int_equal(salvage_take(s, &o, &taken, &f), E_OK);
+            assert_int_equal(salvage_take(s, &o, &taken, &to_this, &f), E_OK);
             assert_int_equal(taken, need.to - need.from + 1);
             fetched += taken;
         }
@@ -226,15 +227,16 @@ static void only_what_was_here_is_taken(void **state) {
     struct fault f = {0};
     struct mendplan_need need;
     uint32_t taken;
+    bool to_this;
     struct salvage *s = damaged_twice(&l, &f);
     assert_true(salvage_need(s, &need) && need.anchor == 0 && need.to <= APPLIED);
     struct mendplan_offer o = offer_of(&l, &need, need.from - 1); /* not certain there */
-    assert_int_equal(salvage_take(s, &o, &taken, &f), E_OK);
+    assert_int_equal(salvage_take(s, &o, &taken, &to_this, &f), E_OK);
     assert_int_equal(taken, 0);
     o.certain = APPLIED;
     while (salvage_need(s, &need) && need.anchor == 0) {
         o = offer_of(&l, &need, APPLIED);
-        assert_int_equal(salvage_take(s, &o, &taken, &f), E_OK);
+        assert_int_equal(salvage_take(s, &o, &taken, &to_this, &f), E_OK);
         assert_true(taken > 0);
     }
     assert_true(salvage_need(s, &need) && need.anchor >= need.from && need.from > APPLIED);
@@ -244,7 +246,7 @@ static void only_what_was_here_is_taken(void **state) {
     o.same = false;
     o.entries = &later;
     o.entry_count = 1;
-    assert_int_equal(salvage_take(s, &o, &taken, &f), E_OK);
+    assert_int_equal(salvage_take(s, &o, &taken, &to_this, &f), E_OK);
     assert_int_equal(taken, 0);
     bool forged = false;
     while (salvage_need(s, &need)) { /* same term, another payload: caught by the head that is left, or by the chain */
@@ -255,13 +257,13 @@ static void only_what_was_here_is_taken(void **state) {
         o.entry_count = 1;
         taken = 0;
         if (!forged) {
-            assert_int_equal(salvage_take(s, &o, &taken, &f), E_OK);
+            assert_int_equal(salvage_take(s, &o, &taken, &to_this, &f), E_OK);
             forged = taken > 0;
         }
         blob_unref(other.payload);
         if (taken == 0) {
             o = offer_of(&l, &need, ENTRIES);
-            assert_int_equal(salvage_take(s, &o, &taken, &f), E_OK);
+            assert_int_equal(salvage_take(s, &o, &taken, &to_this, &f), E_OK);
             assert_true(taken > 0);
         }
     }
@@ -278,14 +280,15 @@ static void what_nothing_refers_to_is_let_go(void **state) {
     struct fault f = {0};
     struct mendplan_need need;
     uint32_t taken;
+    bool to_this;
     struct salvage *s = damaged_twice(&l, &f);
     uint32_t missing = salvage_missing(s);
     assert_true(salvage_need(s, &need));
     struct mendplan_offer o = {.from = need.from, .to = need.to, .certain = ENTRIES};
-    assert_int_equal(salvage_take(s, &o, &taken, &f), E_OK);
+    assert_int_equal(salvage_take(s, &o, &taken, &to_this, &f), E_OK);
     assert_int_equal(taken, 0); /* its log is damaged as well */
     o.whole = true;
-    assert_int_equal(salvage_take(s, &o, &taken, &f), E_OK);
+    assert_int_equal(salvage_take(s, &o, &taken, &to_this, &f), E_OK);
     assert_int_equal(taken, need.to - need.from + 1);
     assert_int_equal(salvage_missing(s), missing - taken);
     salvage_close(s);
