@@ -100,7 +100,7 @@ def change(site, nemesis, what, node):
     if what == "transfer":
         for n in site.nodes:
             try:
-                if request(site.http[n], "POST", "/v1/admin/transfer-leader", json.dumps({"to": str(node)}), timeout=5).status == 200:
+                if request(site.http[n], "POST", "/v1/admin/transfer-leader", json.dumps({"to": str(node)}), timeout=5).status == 202:
                     return True
             except (OSError, http.client.HTTPException):
                 pass
@@ -119,8 +119,8 @@ def test(site):
     print("# GREY_SEED=%d" % SEED, flush=True)
     chance, counts = random.Random("%d operator" % SEED), {"remove": 0, "wipe": 0, "transfer": 0}
     clients, nemesis, deadline = Clients(site), Nemesis(site), time.monotonic() + SECONDS
-    while time.monotonic() < deadline or not (counts["remove"] and counts["wipe"]):
-        missing = [w for w in ("remove", "wipe") if not counts[w]]
+    while time.monotonic() < deadline or not all(counts.values()):
+        missing = [w for w in sorted(counts) if not counts[w]]
         what = chance.choice(missing if missing and chance.random() < 0.7 else sorted(counts))
         counts[what] += change(site, nemesis, what, chance.choice(site.nodes))
         time.sleep(0.5 * chance.random())
