@@ -220,7 +220,7 @@ static void letter_post(struct world *w, struct node *from, struct node *to, con
 static void answer(struct world *w, struct node *n, const struct letter *l, const struct disk *d, const struct disk *below,
                    raft_index certain, bool whole) {
     const struct message_mend_fetch *f = &l->fetch;
-    const struct entry *anchor = disk_entry(d, f->anchor);
+    const struct entry *anchor = disk_entry(d, f->anchor) != NULL ? disk_entry(d, f->anchor) : disk_entry(below, f->anchor);
     struct entry rows[MENDPLAN_ASK_MAX];
     struct letter a = {
         .from = n->id,

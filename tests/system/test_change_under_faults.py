@@ -7,7 +7,7 @@ from harness import *
 from linearize import history_is_linearizable
 from test_linearizable import Clients, SEED
 
-SECONDS = float(os.environ.get("GREY_SECONDS") or 25)
+SECONDS = float(os.environ.get("GREY_SECONDS") or 20)
 
 
 def voters(site, among):
