@@ -6,6 +6,7 @@
  * L4  every member applies the same entry at the same index.  (The state is a function of the entries.)
  * L5  what a message promises is on the sender's disk when it leaves; what is committed is on a majority's disks.
  * L6  in world.c: a read sees all that any client knew when it began.
+ * L13 each entry has the fencing epoch of the leader that proposed it, which is its term: with L1 no two are in force.
  * L14 terms, commit and applied indexes never go back; terms not across restarts either. */
 #include "tests/sim/world.h"
 
@@ -262,6 +263,9 @@ static void check_commit(struct world *w, const struct node *n, const struct raf
         c->sums[index] = world_sum(c->sums[index - 1], e);
         c->times_ms[index] = e->time_ms;
         c->commit_us[index] = w->now_us;
+        if (e->epoch != e->term) { /* the order of leaders is that of epochs: none but the leader of a term has its epoch */
+            world_fail(w, "L13: entry %" PRIu64 " of term %" PRIu64 " has epoch %" PRIu64, index, e->term, e->epoch);
+        }
         check_time(w, index, e);
         check_value(w, e);
         memcpy(c->chain[index], e->hash, DIGEST_BYTES);

@@ -308,7 +308,7 @@ int reduce_seed(uint64_t seed, uint64_t until_us);
 /* cover.c: what happened, by kind, and the cases of the fault catalogue that the kinds stand for */
 bool cover_print(const uint64_t counts[COUNT_KINDS]); /* false: some kind of fault did not occur */
 
-/* scenes*.c: what chance seldom meets, step by step.  A fifth of the seeds begins with one. */
+/* scenes*.c: what chance seldom meets, step by step.  A quarter of the seeds begins with one. */
 const struct scene *scene_of_seed(uint64_t seed);               /* NULL: none */
 uint32_t scene_prepare(const struct scene *s, struct world *w); /* what it wants of the world that is being made; how many voters */
 void scene_play(struct world *w);                               /* w->scene; faults are as drawn afterwards */
