@@ -24,7 +24,8 @@ struct logdb {
     struct db *db;
     struct logdb_facts facts, before; /* before: as of the start of the transaction */
     bool facts_changed;
-    struct db_statement *insert, *truncate, *save, *entries, *payload, *remove, *remove_range, *keys_up, *keys_down, *has;
+    struct db_statement *insert, *truncate, *save, *entries, *payload, *remove, *remove_range, *keys_up, *keys_down, *has,
+        *sizes_down;
 };
 
 static const char schema[] =
@@ -127,6 +128,8 @@ static enum grey_error prepare(struct logdb *l, struct fault *f) {
         {&l->keys_up, "SELECT idx FROM entry WHERE idx > ?1 AND idx <= ?2 ORDER BY idx LIMIT ?3"},
         {&l->keys_down, "SELECT -idx FROM entry WHERE idx < -?1 AND idx >= -?2 ORDER BY idx DESC LIMIT ?3"},
         {&l->has, "SELECT 1 FROM entry WHERE idx = ?1"},
+        {&l->sizes_down,
+         "SELECT idx, length(head) + ifnull(length(data), 0) FROM entry WHERE idx > ?1 AND idx <= ?2 ORDER BY idx DESC"},
     };
     enum grey_error err = E_OK;
     for (size_t i = 0; i < sizeof all / sizeof all[0] && err == E_OK; i++) {
@@ -532,6 +535,25 @@ enum grey_error logdb_entries(struct logdb *l, raft_index from, raft_index to, u
     *entries = list;
     *count = held;
     return E_OK;
+}
+
+enum grey_error logdb_last_fitting(struct logdb *l, raft_index from, raft_index to, uint64_t bytes_max, raft_index *below,
+                                   struct fault *f) {
+    uint64_t bytes = 0;
+    bool row = true;
+    enum grey_error err = E_OK;
+    *below = to;
+    db_bind_int(l->sizes_down, 1, (int64_t)from - 1);
+    db_bind_int(l->sizes_down, 2, (int64_t)to);
+    while ((err = db_step(l->sizes_down, &row, f)) == E_OK && row) {
+        bytes += (uint64_t)db_int(l->sizes_down, 1);
+        if (bytes > bytes_max) {
+            break;
+        }
+        *below = (raft_index)db_int(l->sizes_down, 0) - 1;
+    }
+    db_reset(l->sizes_down);
+    return err;
 }
 
 void logdb_entries_free(struct entry *entries, uint32_t count) {

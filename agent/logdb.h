@@ -66,6 +66,10 @@ enum grey_error logdb_sweep(struct logdb *l, uint32_t rows_max,
 enum grey_error logdb_entries(struct logdb *l, raft_index from, raft_index to, uint64_t bytes_max, struct entry **entries,
                               uint32_t *count, struct fault *f);
 void logdb_entries_free(struct entry *entries, uint32_t count);
+/* Of the entries from .. to (base.index < from), as many of the last as bytes_max of headers and payload hold: those after *below, which is
+ * `to` when not even the last fits.  Their payloads are not read. */
+enum grey_error logdb_last_fitting(struct logdb *l, raft_index from, raft_index to, uint64_t bytes_max, raft_index *below,
+                                   struct fault *f);
 /* term, time and chain hash at index, base.index <= index <= last.  E_NOT_FOUND, E_CORRUPT. */
 enum grey_error logdb_point(struct logdb *l, raft_index index, struct raft_point *point, struct fault *f);
 /* Header fields without hash, digest verified, payload (a reference) of any index, also a compacted one.  E_NOT_FOUND, E_CORRUPT. */

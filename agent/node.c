@@ -271,6 +271,7 @@ static bool open_disk(struct node *n, struct sitelog_start *start, struct fault 
                                 .wal_dir = n->o.wal_dir,
                                 .reserve_bytes = n->o.witness ? 0 : RESERVE_BYTES,
                                 .window_entries = n->o.witness ? WITNESS_WINDOW_ENTRIES : WINDOW_ENTRIES,
+                                .window_bytes = WINDOW_BYTES,
                                 .witness = n->o.witness,
                                 .rejoins = n->o.peer_listen_address != NULL,
                                 .node = n->name.text,

@@ -108,6 +108,7 @@ struct upkeep {
     struct sitelog_compact compact;
     bool flushing, snapshotting, compacting, snapshot_due, snapshot_self_contained;
     uint64_t dirty_since_ms, snapshot_ms;
+    uint64_t applied_bytes; /* of entries since the last flush */
     raft_index flushed_index;
     uint64_t log_bytes_at_snapshot;
     struct raft_point snapshot_point; /* the newest image */

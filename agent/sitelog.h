@@ -29,7 +29,8 @@ struct sitelog;
 struct sitelog_options {
     const char *data_dir, *wal_dir; /* made when absent, 0700; copied */
     uint32_t reserve_bytes;         /* size of data_dir/reserve, and of the one in wal_dir when that is another device; 0: none */
-    uint32_t window_entries;        /* at most this many entries are loaded at start beyond those not applied */
+    uint32_t window_entries;        /* at most this many entries are loaded at start beyond those not applied, */
+    uint32_t window_bytes;          /* and so many bytes of them */
     uint32_t snapshots_kept;        /* 3 */
     bool witness;                   /* entries come stripped; there is no state but position and membership; keep files small */
     bool rejoins;                   /* there are other gateways: a damaged log is set aside and the node comes back as a new one

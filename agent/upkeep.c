@@ -14,6 +14,7 @@
 #define FLUSH_ENTRIES 8000u
 #define FLUSH_MS 5000u
 #define FLUSH_BYTES (1024u * 1024u)
+#define FLUSH_LOG_BYTES (4u * 1024 * 1024)       /* applied since: a start has them all in memory */
 #define SNAPSHOT_LOG_BYTES (64ull * 1024 * 1024) /* the log grew by so much since the last image, however few entries it took */
 
 /* After a drain the log holds payloads that nothing refers to any more, up to SNAPSHOT_LOG_BYTES of them, and on a quiet site no image would
@@ -78,7 +79,7 @@ static void flush(struct node *n) {
     job->members_index = n->members_index;
     job->done = flushed;
     job->context = n;
-    u->dirty_since_ms = 0;
+    u->dirty_since_ms = u->applied_bytes = 0;
     u->flushing = true;
     if (sitelog_flush(n->log, job) != E_OK) {
         u->flushing = false;
@@ -198,7 +199,8 @@ void upkeep_turn(struct node *n) {
         }
         /* a membership at once: a node whose log is damaged learns from there whom to ask */
         bool due = n->members_index > u->flushed_index || applied - u->flushed_index >= FLUSH_ENTRIES ||
-                   now_ms - u->dirty_since_ms >= FLUSH_MS || table_dirty_bytes(n->table) >= FLUSH_BYTES;
+                   now_ms - u->dirty_since_ms >= FLUSH_MS || table_dirty_bytes(n->table) >= FLUSH_BYTES ||
+                   u->applied_bytes >= FLUSH_LOG_BYTES;
         if (due || u->snapshot_due) {
             flush(n);
         }

@@ -35,7 +35,7 @@ struct disk {
     struct sitelog_start start;
     struct fault fault;
     struct raft_point last; /* of the chain that the test builds */
-    uint32_t window, reserve_bytes;
+    uint32_t window, window_bytes, reserve_bytes;
     bool witness, rejoins;
 };
 
@@ -44,6 +44,7 @@ static inline void make_dir(struct disk *d) {
     snprintf(d->dir, sizeof d->dir, "/tmp/grey-sitelog-XXXXXX");
     assert_non_null(mkdtemp(d->dir));
     d->window = 1000;
+    d->window_bytes = 16u << 20;
     d->reserve_bytes = 65536;
 }
 
@@ -53,6 +54,7 @@ static inline enum grey_error open_disk(struct disk *d) {
     struct sitelog_options o = {.data_dir = d->dir,
                                 .wal_dir = wal_dir,
                                 .window_entries = d->window,
+                                .window_bytes = d->window_bytes,
                                 .snapshots_kept = 3,
                                 .witness = d->witness,
                                 .rejoins = d->rejoins,

@@ -219,6 +219,14 @@ static void flushed_rows_and_their_position_come_back(void **state) {
     assert_int_equal(d.start.raft.members_index, 4);
     assert_int_equal(d.start.raft.window_base.index, 280);
     assert_int_equal(d.start.raft.entry_count, 30);
+    d.window_bytes = 400; /* large entries must not fill the memory at a start */
+    reopen(&d);
+    assert_in_range(d.start.raft.window_base.index, 281, 299);
+    assert_int_equal(d.start.raft.window_base.index + d.start.raft.entry_count, 310);
+    d.window_bytes = 0;
+    reopen(&d);
+    assert_int_equal(d.start.raft.window_base.index, 300);
+    assert_int_equal(d.start.raft.entry_count, 10);
     struct bytes value;
     uint8_t key[8];
     bytes_put_be64(key, 1);
