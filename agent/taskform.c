@@ -106,7 +106,7 @@ static enum grey_error take_pairs(const struct reading *r, const char *field, js
 static enum grey_error take_resources(const struct reading *r, json_t *value, struct task_order *o) {
     const char *name;
     json_t *member;
-    uint64_t number;
+    uint64_t number = 0;
     if (!json_is_object(value)) {
         return wrong(r, "resources", "an object");
     }
