@@ -16,6 +16,12 @@ struct sitedisk {
     bool witness;
     bool rejoins; /* a damaged log is set aside at the next start */
     bool state_damaged;
+    bool checking_state; /* SITELOG_CHECK has been through log.db */
+    struct sitedisk_damage {
+        bool found;
+        enum sitelog_damage what;
+        char text[sizeof((struct fault *)0)->text];
+    } damage;         /* the first that was met since it was last taken */
     bool two_devices; /* wal_dir has a reserve of its own */
     int lock_fd;
     struct logdb *log;
@@ -47,8 +53,10 @@ enum grey_error sitedisk_rebase(struct sitedisk *d, const struct sitelog_store *
                                 struct fault *f); /* a witness's new base, first half */
 enum grey_error sitedisk_rebase_finish(struct sitedisk *d, struct fault *f);
 void sitedisk_mark_path(const struct sitedisk *d, char *out, size_t size); /* of the note that state.db was found damaged */
-enum grey_error sitedisk_state_checked(struct sitedisk *d, enum grey_error err,
-                                       const struct fault *f); /* err, noted if it is damage */
+/* Each result of reading a database passes here, whatever the job does about it: err, noted if it is damage. */
+enum grey_error sitedisk_state_checked(struct sitedisk *d, enum grey_error err, const struct fault *f);
+enum grey_error sitedisk_log_checked(struct sitedisk *d, enum grey_error err, const struct fault *f);
+enum grey_error sitedisk_mark(struct sitedisk *d, enum sitelog_damage what, const char *reason, struct fault *f); /* sitelog_mark */
 
 /* Each sets the job's err and fault. */
 void sitedisk_store(struct sitedisk *d, struct sitelog_store *const *jobs,

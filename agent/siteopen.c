@@ -354,6 +354,7 @@ enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, 
         sitedisk_close(d);
         return err;
     }
+    d->damage.found = false; /* what the start met it has mended */
     sitedisk_measure(d);
     *out = d;
     return E_OK;
