@@ -14,12 +14,17 @@
 #include "platform/log.h"
 #include "platform/now.h"
 
-#define SWEEP_ROWS 256u      /* a slice of about 2 ms on a slow card */
-#define FREED_WITH_STORE 32u /* freed payloads that a store transaction takes along */
-#define SWEEP_WITH_STORE 32u /* payloads judged together with a store, at least: fewer would write their pages twice */
-#define QUIET_MS 1000u       /* without a store: then clean-up goes on by itself */
-#define SHRINK_PAGES 64u
-#define SHRINK_FREE_BYTES 1048576u /* 1 MiB */
+#define SWEEP_ROWS 256u             /* a slice of about 2 ms on a slow card */
+#define FREED_WITH_STORE 32u        /* freed payloads that a store transaction takes along */
+#define SWEEP_WITH_STORE 32u        /* payloads judged together with a store, at least: fewer would write their pages twice */
+#define QUIET_MS 1000u              /* without a store: then clean-up goes on by itself */
+#define SHRINK_FREE_BYTES 1048576u  /* 1 MiB: less is not given back */
+#define SHRINK_LIVE_BYTES 2097152u  /* 2 MiB: so little is written anew as a whole; it is in memory meanwhile */
+#define SHRINK_LIST_BYTES 33554432u /* 32 MiB of free pages can be looked for one by one */
+#define SHRINK_QUIET_MS 10000u      /* without a store */
+#define SHRINK_PAGES_MIN 16u        /* of a slice, which takes SLICE_US or so */
+#define SHRINK_PAGES_MAX 4096u
+#define SLICE_US 10000u
 #define MEASURE_EVERY_MS 1000u
 #define CHORE_PAUSE_MS 1000u
 
@@ -489,26 +494,42 @@ void sitedisk_compact(struct sitedisk *d, struct sitelog_compact *job) {
     d->measured_ms = 0;
 }
 
-static bool shrinks(struct db *db) {
-    uint64_t free_bytes = db_free_bytes(db);
-    return free_bytes > SHRINK_FREE_BYTES && free_bytes > db_file_bytes(db) / 4;
+/* A queue is freed from its oldest end, and what is still needed lies at the end of the file.  To cut that, SQLite moves each page of it to the
+ * front, and for each looks through the list of free pages: seconds for a MiB when most of 1 GiB is free.  So a long list is given back all at
+ * once, when so little is left that it can be written anew (agent/upkeep.c sees to it); until then new entries use it.  A short one is
+ * given back page by page, and while stores come, which will use it again, only when there is little else in the file. */
+static void look_for_free(const struct sitedisk *d, struct db *db, struct sitedisk_shrink *s) {
+    uint64_t free_bytes = db_free_bytes(db), file_bytes = db_file_bytes(db);
+    bool quiet_for_long = now_monotonic_ms() - d->stored_ms >= SHRINK_QUIET_MS;
+    s->whole = file_bytes - free_bytes <= SHRINK_LIVE_BYTES;
+    s->later = free_bytes > SHRINK_FREE_BYTES && free_bytes > file_bytes / 4 && (s->whole || free_bytes <= SHRINK_LIST_BYTES);
+    s->now = s->later && (quiet_for_long || free_bytes > file_bytes / 8 * 7);
 }
 
-/* Free pages leave the end of the file; it is cut when that has come through the checkpoint. */
-static enum grey_error shrink(struct sitedisk *d, struct db *db, bool *goes_on, struct fault *f) {
-    enum grey_error err = db_shrink(db, SHRINK_PAGES, f);
-    *goes_on = shrinks(db);
-    return err != E_OK || *goes_on ? err : checkpoint(d, db, f);
+/* Free pages leave the end of the file, or what is live is written anew; it is cut when that has come through the checkpoint. */
+static enum grey_error shrink(struct sitedisk *d, struct db *db, struct sitedisk_shrink *s, struct fault *f) {
+    uint64_t start_us = now_monotonic_us();
+    s->pages = s->pages < SHRINK_PAGES_MIN ? SHRINK_PAGES_MIN : s->pages;
+    enum grey_error err = s->whole ? db_rewrite(db, f) : db_shrink(db, s->pages, f);
+    uint64_t took_us = now_monotonic_us() - start_us;
+    if (!s->whole && took_us > 2 * SLICE_US && s->pages > SHRINK_PAGES_MIN) {
+        s->pages /= 2;
+    } else if (!s->whole && took_us < SLICE_US / 2 && s->pages < SHRINK_PAGES_MAX) {
+        s->pages *= 2;
+    }
+    look_for_free(d, db, s);
+    return err != E_OK || s->now ? err : checkpoint(d, db, f);
 }
 
 bool sitedisk_has_chore(struct sitedisk *d) {
     return d->failed == E_OK && now_monotonic_ms() >= d->chore_after_ms &&
            (db_wal_bytes(logdb_db(d->log)) > d->log_wal_bytes_max || db_wal_bytes(statedb_db(d->state)) > d->state_wal_bytes_max ||
-            (sweep_open(d) && quiet(d)) || statedb_freed_count(d->state) > FREED_WITH_STORE || d->log_shrinks || d->state_shrinks);
+            (sweep_open(d) && quiet(d)) || statedb_freed_count(d->state) > FREED_WITH_STORE || d->log_shrink.now ||
+            d->state_shrink.now);
 }
 
 bool sitedisk_has_later(const struct sitedisk *d) {
-    return d->failed == E_OK && sweep_open(d);
+    return d->failed == E_OK && (sweep_open(d) || d->log_shrink.later || d->state_shrink.later);
 }
 
 static enum grey_error forget_slice(struct sitedisk *d, struct fault *f) {
@@ -546,10 +567,10 @@ void sitedisk_chore(struct sitedisk *d) {
         err = sweep(d, NULL, &fault);
     } else if (statedb_freed_count(d->state) > FREED_WITH_STORE) {
         err = forget_slice(d, &fault);
-    } else if (d->log_shrinks) {
-        err = shrink(d, log, &d->log_shrinks, &fault);
-    } else if (d->state_shrinks) {
-        err = sitedisk_state_checked(d, shrink(d, state, &d->state_shrinks, &fault), &fault);
+    } else if (d->log_shrink.now) {
+        err = shrink(d, log, &d->log_shrink, &fault);
+    } else if (d->state_shrink.now) {
+        err = sitedisk_state_checked(d, shrink(d, state, &d->state_shrink, &fault), &fault);
     }
     d->measured_ms = 0; /* on a quiet node no other job would come to see what became free */
     /* What could not be done now is not tried again at once. */
@@ -574,8 +595,8 @@ void sitedisk_measure(struct sitedisk *d) {
         d->measured_ms = now_ms;
         d->usage.log_bytes = db_file_bytes(logdb_db(d->log));
         d->usage.state_bytes = db_file_bytes(statedb_db(d->state));
-        d->log_shrinks = shrinks(logdb_db(d->log));
-        d->state_shrinks = shrinks(statedb_db(d->state));
+        look_for_free(d, logdb_db(d->log), &d->log_shrink);
+        look_for_free(d, statedb_db(d->state), &d->state_shrink);
         d->usage.snapshot_bytes = 0;
         for (size_t i = 0; i < d->snapshots.count; i++) {
             d->usage.snapshot_bytes += d->snapshots.at[i].file_bytes;

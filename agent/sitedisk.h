@@ -31,15 +31,19 @@ struct sitedisk {
     char keep_path[LIMIT_PATH_BYTES + 16];
     char snapshot_dir[LIMIT_PATH_BYTES + 16];
     struct snapshot_list snapshots;
-    char verified[64];               /* name of the image that was last read through */
-    enum grey_error failed;          /* E_OK, or why no further store or flush is taken */
-    uint64_t failures;               /* store transactions that failed */
-    struct sitelog_usage usage;      /* all but jobs_waiting */
-    bool log_shrinks, state_shrinks; /* more pages are unused than is good; as of the last look */
-    uint64_t chore_after_ms;         /* no clean-up before: the last one failed */
-    uint64_t stored_ms;              /* when the last store was made */
-    uint32_t sweep_credit;           /* payloads to judge with a coming store */
-    uint64_t measured_ms;            /* when the file sizes were last looked at */
+    char verified[64];          /* name of the image that was last read through */
+    enum grey_error failed;     /* E_OK, or why no further store or flush is taken */
+    uint64_t failures;          /* store transactions that failed */
+    struct sitelog_usage usage; /* all but jobs_waiting */
+    struct sitedisk_shrink {
+        bool now, later;        /* more pages are unused than is good; or will be when it is quiet */
+        bool whole;             /* so few are used that they are written anew */
+        uint32_t pages;         /* of the next slice */
+    } log_shrink, state_shrink; /* as of the last look */
+    uint64_t chore_after_ms;    /* no clean-up before: the last one failed */
+    uint64_t stored_ms;         /* when the last store was made */
+    uint32_t sweep_credit;      /* payloads to judge with a coming store */
+    uint64_t measured_ms;       /* when the file sizes were last looked at */
 };
 
 enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, struct sitelog_start *start, struct sitedisk **out,
