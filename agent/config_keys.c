@@ -35,6 +35,8 @@ const struct config_key config_keys[] = {
     BOOL("", insecure, NULL, "insecure-i-know", "false", "allow plain links on addresses that others can reach"),
     TEXT("storage.data_dir", data_dir, "GREY_DATA_DIR", "data-dir", "/var/lib/grey", "where this gateway keeps its data"),
     TEXT("storage.wal_dir", wal_dir, NULL, NULL, "", "where the log lies; without it log/ in the data directory"),
+    INT("storage.check_interval_secs", check_interval_s, 0, 31536000, "86400",
+        "all that the databases hold is read and verified once in so long, at most 256 KiB a second; 0: never"),
     INERT("storage.max_size_gb", "bound on all that lies on disk"),
     INERT("storage.hot_tier", "fast device"),
     INERT("storage.warm_tier", "large device"),

@@ -232,6 +232,7 @@ static enum grey_error mend(struct mending *m, const struct mending_options *o) 
     log_warn("mending", "start", "log=%" PRIu64 "..%" PRIu64 " state=%" PRIu64 " missing=%" PRIu32, log->base.index, log->last,
              salvage_state(m->salvage)->applied.index, missing);
     enum grey_error err = missing > 0 ? fetch(m, o) : salvage_finish(m->salvage, m->fault);
+    m->hopeless |= missing == 0 && err == E_CORRUPT; /* others have the right history */
     if (err == E_OK) {
         log_warn("mending", "done", "missing=%" PRIu32 " fetched=%" PRIu32 "; this gateway stays who it was", missing, m->fetched);
     }

@@ -294,10 +294,9 @@ static enum grey_error settle(struct salvage *s, struct fault *f) {
     return err == E_OK && s->plan.forgo ? move_base(s, f) : err;
 }
 
-static enum grey_error judge(const struct salvage *s, bool *anything, struct fault *f) {
+static enum grey_error judge(const struct salvage *s, struct fault *f) {
     const struct logdb_facts *log = logdb_facts(s->damaged);
     raft_index applied = statedb_facts(s->state)->applied.index;
-    *anything = s->plan.forgo || salvage_missing(s) > 0;
     if (log->installing || applied < log->base.index || applied > log->last || log->node.text[0] == '\0') {
         return fault_set(f, E_CORRUPT, "log.db %" PRIu64 "..%" PRIu64 " and state.db %" PRIu64 " do not fit together",
                          log->base.index, log->last, applied);
@@ -355,18 +354,17 @@ static enum grey_error copy_all(struct salvage *s, struct fault *f) {
         }
         sealdb_close(seals);
     }
-    bool anything = false;
     enum grey_error err = prepare(s, f);
     const struct logdb_facts *log = logdb_facts(s->damaged);
     mendplan_begin(&s->plan, (struct mendplan_log){term_of, s}, log->base, log->last, statedb_facts(s->state)->applied);
-    if (err == E_OK && (err = judge(s, &anything, f)) == E_OK) {
+    if (err == E_OK && (err = judge(s, f)) == E_OK) {
         err = logdb_begin(s->copy, f);
     }
     if (err == E_OK && (err = copy_entries(s, f)) == E_OK && (err = copy_seals(s, f)) == E_OK) {
         err = settle(s, f);
     }
-    if (err == E_OK && (err = logdb_commit(s->copy, f)) == E_OK && (err = judge(s, &anything, f)) == E_OK && !anything) {
-        err = fault_set(f, E_CORRUPT, "log.db: every row can be read, but they do not make one history");
+    if (err == E_OK && (err = logdb_commit(s->copy, f)) == E_OK) {
+        err = judge(s, f);
     }
     return err;
 }
@@ -476,12 +474,20 @@ bool salvage_same(struct salvage *s, raft_index index, raft_term term) {
 }
 
 /* --- the end --------------------------------------------------------------------------------------------------------------------- */
-/* Every entry above the base, each bound to the one before; stored hashes that were lost are put in again. */
+/* Every entry above the base, each bound to the one before, and at its place the one that the state stands for; stored hashes that were lost
+ * are put in again. */
 static enum grey_error verify(struct salvage *s, struct fault *f) {
     const struct logdb_facts *log = logdb_facts(s->copy);
+    const struct raft_point *applied = &statedb_facts(s->state)->applied;
     struct raft_point at = log->base;
     enum grey_error err = logdb_begin(s->copy, f);
-    while (err == E_OK && at.index < log->last) {
+    while (err == E_OK) {
+        if (at.index == applied->index && memcmp(at.hash, applied->hash, DIGEST_BYTES) != 0) {
+            err = fault_set(f, E_CORRUPT, "log.db: its rows can be read, but are not the history that state.db stands for");
+        }
+        if (err != E_OK || at.index == log->last) {
+            break;
+        }
         struct entry e = {0}, head = {0};
         bool chained, step = (at.index + 1) % LOGROW_CHAIN_STEP == 0;
         if ((err = logdb_payload(s->copy, at.index + 1, &e, f)) != E_OK) {

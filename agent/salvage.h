@@ -22,8 +22,8 @@ enum grey_error salvage_resume(const char *data_dir, const char *wal_dir, struct
 
 struct salvage;
 
-/* Copies what can be read.  NULL and E_CORRUPT: the end of the log, its description or the state cannot be read, or nothing is missing at
- * all: such a log cannot be mended in place.  Others: E_DISK_FULL, E_IO, E_NO_MEMORY, E_LOCKED. */
+/* Copies what can be read.  NULL and E_CORRUPT: the end of the log, its description or the state cannot be read: such a log cannot be mended
+ * in place.  Nothing missing is fine: what was damaged has left the log since, or a bad sector was read well again.  Others: E_DISK_FULL, E_IO, E_NO_MEMORY, E_LOCKED. */
 struct salvage *salvage_open(const char *data_dir, const char *wal_dir, struct fault *f);
 void salvage_close(struct salvage *s); /* NULL is allowed; what is not finished is given up */
 const struct logdb_facts *salvage_facts(const struct salvage *s);
@@ -44,7 +44,8 @@ enum grey_error salvage_read(struct salvage *s, raft_index from, raft_index to, 
                              uint32_t *count, raft_index *looked_to, struct fault *f);
 bool salvage_same(struct salvage *s, raft_index index, raft_term term);
 
-/* Nothing is missing: verifies all, and puts the new log in place.  Then close.  E_CORRUPT: what was taken does not fit the chain. */
+/* Nothing is missing: verifies all, and puts the new log in place.  Then close.  E_CORRUPT: what was taken, or what was there, does not fit
+ * the chain and the state. */
 enum grey_error salvage_finish(struct salvage *s, struct fault *f);
 
 #endif

@@ -229,6 +229,7 @@ void uplink_gate_limit(struct uplink *u, uint64_t limit_bytes_per_s);
 void uplink_gate_connected(struct uplink *u);
 /* False: enough waits behind the gate; the pump is called again when that changes. */
 bool uplink_gate_room(struct uplink *u, uint32_t frame_bytes);
+uint32_t uplink_gate_leaves_ms(const struct uplink *u, uint32_t frame_bytes); /* by the limit; 0: there is none */
 
 /* --- uplink_meter.c ------------------------------------------------------------------------------------------------------------------- */
 void uplink_meter_register(void);

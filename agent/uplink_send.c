@@ -56,7 +56,8 @@ void uplink_send_published(void *context, int id, const char *refusal) {
         if (w.id == id) {
             u->on_way_count--;
             memmove(&u->on_way[i], &u->on_way[i + 1], (u->on_way_count - i) * sizeof w);
-            channel_pace_confirmed(&u->pace, w.bytes, (uint32_t)(now_ms - w.sent_ms), now_ms);
+            uint32_t took_ms = (uint32_t)(now_ms - w.sent_ms), leaves_ms = uplink_gate_leaves_ms(u, w.bytes);
+            channel_pace_confirmed(&u->pace, w.bytes, took_ms > leaves_ms ? took_ms - leaves_ms : 0, now_ms);
             struct uplink_stream *s = &u->streams[w.channel];
             s->waiting_since_ms = s->waiting_since_ms == 0 && s->out.frames > 0 ? now_ms : s->waiting_since_ms;
             break;
