@@ -147,6 +147,20 @@ static enum grey_error write_bundle(const char *dir, const char *const *names, s
     return err;
 }
 
+/* A broker that is told of a list does not start without one. */
+static enum grey_error write_empty_list(const char *dir, struct fault *f) {
+    char path[PATH_BYTES];
+    struct authority a;
+    struct builder list;
+    builder_init(&list, PEM_BYTES_MAX);
+    enum grey_error err = authority_open(dir, &a, f);
+    err = err != E_OK ? err : authority_list(&a, NULL, 0, now_wall_ms(), &list, f);
+    err = err != E_OK ? err : wholefile_write(path_in(path, dir, "crl.pem"), builder_bytes(&list), 0644, f);
+    builder_free(&list);
+    authority_close(&a);
+    return err;
+}
+
 enum grey_error authority_init(const char *dir, struct fault *f) {
     static const char *const trusted[] = {"issuing.crt", "root.crt"};
     char path[PATH_BYTES];
@@ -162,7 +176,8 @@ enum grey_error authority_init(const char *dir, struct fault *f) {
     }
     err = make_root(dir, f);
     err = err != E_OK ? err : make_issuing(dir, "issuing", f);
-    return err != E_OK ? err : write_bundle(dir, trusted, sizeof trusted / sizeof trusted[0], f);
+    err = err != E_OK ? err : write_bundle(dir, trusted, sizeof trusted / sizeof trusted[0], f);
+    return err != E_OK ? err : write_empty_list(dir, f);
 }
 
 enum grey_error authority_rotate(const char *dir, struct fault *f) {
@@ -247,12 +262,13 @@ enum grey_error authority_sign(const struct authority *a, const struct csr_facts
     return cert_issue(&q, pem, f);
 }
 
-enum grey_error authority_list(const struct authority *a, const struct crl_entry *entries, size_t count, int64_t now_s,
+enum grey_error authority_list(const struct authority *a, const struct crl_entry *entries, size_t count, int64_t now_ms,
                                struct builder *pem, struct fault *f) {
+    int64_t now_s = now_ms / 1000;
     struct crl_request q = {.issuer_pem = (const char *)a->issuing.data,
                             .issuer = &a->signer,
-                            .number = (uint64_t)now_s,
-                            .this_s = now_s,
+                            .number = (uint64_t)now_ms,
+                            .this_s = now_s - 3600,
                             .next_s = now_s + AUTHORITY_LIST_DAYS * DAY_S,
                             .entries = entries,
                             .entry_count = count};

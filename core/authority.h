@@ -41,7 +41,8 @@ bool authority_site_reserved(const char *site);
  * without a NUL. */
 enum grey_error authority_sign(const struct authority *a, const struct csr_facts *asked, int64_t now_s, int64_t life_s,
                                struct builder *pem, struct fault *f);
-enum grey_error authority_list(const struct authority *a, const struct crl_entry *entries, size_t count, int64_t now_s,
+/* The list of revoked certificates, as PEM; its number is now_ms.  Dated an hour back, for clocks that are slow. */
+enum grey_error authority_list(const struct authority *a, const struct crl_entry *entries, size_t count, int64_t now_ms,
                                struct builder *pem, struct fault *f);
 #define AUTHORITY_LIST_DAYS 30 /* after that readers should have a newer list; they go on with this one and say so */
 

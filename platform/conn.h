@@ -110,6 +110,8 @@ uint32_t conn_peer_roles(const struct conn *c);   /* bits of cert_role (platform
 const char *conn_peer_address(const struct conn *c);
 bool conn_peer_uid(const struct conn *c, uint32_t *uid); /* unix sockets: SO_PEERCRED */
 bool conn_is_tls(const struct conn *c);
+/* The other side's certificate stands in a list of revoked ones that its conn_tls has read since (conn_tls_reload). */
+bool conn_peer_revoked(const struct conn *c);
 struct conn_count {
     uint64_t in_bytes, out_bytes; /* on the socket: TLS records and handshakes included, TCP/IP headers not */
 } conn_counted(const struct conn *c);

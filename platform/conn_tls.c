@@ -320,6 +320,17 @@ static void read_peer(struct conn *c) {
     }
 }
 
+bool conn_peer_revoked(const struct conn *c) {
+    const mbedtls_x509_crt *crt = c->ssl == NULL || c->state != CONN_OPEN ? NULL : mbedtls_ssl_get_peer_cert(c->ssl);
+    for (const mbedtls_x509_crl *l = crt == NULL ? NULL : &c->o.tls->now->revoked; l != NULL && l->version != 0; l = l->next) {
+        if (l->issuer_raw.len == crt->issuer_raw.len && memcmp(l->issuer_raw.p, crt->issuer_raw.p, crt->issuer_raw.len) == 0 &&
+            mbedtls_x509_crt_is_revoked(crt, l) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* --- records ------------------------------------------------------------------------------------------------------------------------------ */
 
 static int tls_send(void *context, const unsigned char *data, size_t size) {

@@ -251,6 +251,10 @@ static bool read_one(const mbedtls_x509_crl *list, mbedtls_x509_crt *ca, struct 
             out->this_s = unix_of(&list->this_update);
             out->next_s = unix_of(&list->next_update);
             for (const mbedtls_x509_crl_entry *e = &list->entry; e != NULL && e->raw.len > 0; e = e->next) {
+                size_t size = e->serial.len < CERT_SERIAL_BYTES ? e->serial.len : CERT_SERIAL_BYTES;
+                for (size_t i = 0; i < size; i++) {
+                    out->serials_xor[CERT_SERIAL_BYTES - 1 - i] ^= e->serial.p[e->serial.len - 1 - i];
+                }
                 out->entry_count++;
             }
             return true;

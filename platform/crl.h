@@ -29,6 +29,8 @@ struct crl_facts {
     uint64_t number; /* 0: it has none */
     int64_t this_s, next_s;
     uint32_t entry_count;
+    uint8_t
+        serials_xor[CERT_SERIAL_BYTES]; /* of the last bytes of all serial numbers: two lists with the same name the same ones */
 };
 /* Reads a list and checks that one of the CA certificates of ca_pem, which may sign lists, signed it.  Judges no times.  E_CERT. */
 enum grey_error crl_read(struct bytes pem, const char *ca_pem, struct crl_facts *out, struct fault *f);
