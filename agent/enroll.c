@@ -238,11 +238,11 @@ static enum grey_error keep(const struct enrolling *e, const json_t *answer, str
     return err != E_OK ? err : wholefile_write(path_in(e, "node.crt", path), bytes_str(crt), 0644, f);
 }
 
-/* A configuration to begin with; one that is there is the operator's. */
+/* A configuration to begin with; one that is there is the operator's.  The name "": none. */
 static enum grey_error write_config(const struct enrolling *e, bool *wrote, struct fault *f) {
     char host[LIMIT_ADDRESS_BYTES + 1] = "";
     struct builder b;
-    *wrote = !wholefile_exists(e->config);
+    *wrote = e->config[0] != 0 && !wholefile_exists(e->config);
     if (!*wrote) {
         return E_OK;
     }
@@ -326,7 +326,7 @@ static enum grey_error enroll(struct enrolling *e, bool renew, struct fault *f) 
     if (err == E_OK) {
         (void)printf("%s: node '%s' of site '%s'; key, certificate and CA are in %s\n", renew ? "renewed" : "enrolled",
                      e->node_name, e->invite.site.text, e->dir);
-        if (!renew) {
+        if (!renew && e->config[0] != 0) {
             (void)printf("  -> greyd --config %s%s\n", e->config, wrote ? "" : "   (it was there and stays as it is)");
         }
     }

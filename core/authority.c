@@ -190,20 +190,42 @@ enum grey_error authority_rotate(const char *dir, struct fault *f) {
     return err != E_OK ? err : write_bundle(dir, trusted, sizeof trusted / sizeof trusted[0], f);
 }
 
-/* The certificate last: who finds the new one finds its key.  Certificates of the former issuer hold until they end, for it stays in ca.crt. */
+static enum grey_error copy_file(const char *dir, const char *from, const char *to, mode_t mode, struct fault *f) {
+    char path[PATH_BYTES];
+    struct builder text;
+    enum grey_error err = read_pem(dir, from, &text, f);
+    err = err != E_OK ? err : wholefile_write(path_in(path, dir, to), bytes_of(text.data, text.size - 1), mode, f);
+    wipe(&text);
+    return err;
+}
+
+static bool same_file(const char *dir, const char *a, const char *b) {
+    struct builder x, y;
+    builder_init(&y, PEM_BYTES_MAX);
+    bool same = read_pem(dir, a, &x, NULL) == E_OK && read_pem(dir, b, &y, NULL) == E_OK &&
+                bytes_equal(builder_bytes(&x), builder_bytes(&y));
+    wipe(&x);
+    wipe(&y);
+    return same;
+}
+
+/* Certificates of the former issuer hold until they end, for it stays in ca.crt, and its key signs their list.  Done again after a power
+ * cut it goes on where it was. */
 enum grey_error authority_promote(const char *dir, struct fault *f) {
-    char from[PATH_BYTES], to[PATH_BYTES];
-    struct builder crt, key;
-    builder_init(&key, PEM_BYTES_MAX);
-    enum grey_error err = read_pem(dir, "next.crt", &crt, f);
-    err = err != E_OK ? err : read_pem(dir, "next.key", &key, f);
-    err = err != E_OK ? err : wholefile_write(path_in(to, dir, "issuing.key"), bytes_of(key.data, key.size - 1), 0600, f);
-    err = err != E_OK ? err : wholefile_write(path_in(to, dir, "issuing.crt"), bytes_of(crt.data, crt.size - 1), 0644, f);
-    if (err == E_OK && (unlink(path_in(from, dir, "next.crt")) != 0 || unlink(path_in(to, dir, "next.key")) != 0)) {
-        err = fault_errno(f, E_SYSTEM, "removing %s", from);
+    char crt[PATH_BYTES], key[PATH_BYTES];
+    enum grey_error err = E_OK;
+    if (!wholefile_exists(path_in(crt, dir, "next.crt"))) {
+        return fault_set(f, E_CONDITION, "there is no %s: say 'rotate' first, and wait until all sites know it", crt);
     }
-    builder_free(&crt);
-    wipe(&key);
+    if (!same_file(dir, "next.key", "issuing.key")) {
+        err = copy_file(dir, "issuing.crt", "former.crt", 0644, f);
+        err = err != E_OK ? err : copy_file(dir, "issuing.key", "former.key", 0600, f);
+        err = err != E_OK ? err : copy_file(dir, "next.key", "issuing.key", 0600, f);
+    }
+    err = err != E_OK ? err : copy_file(dir, "next.crt", "issuing.crt", 0644, f);
+    if (err == E_OK && (unlink(crt) != 0 || unlink(path_in(key, dir, "next.key")) != 0)) {
+        err = fault_errno(f, E_SYSTEM, "removing %s", crt);
+    }
     return err;
 }
 
@@ -211,6 +233,7 @@ enum grey_error authority_promote(const char *dir, struct fault *f) {
 
 enum grey_error authority_open(const char *dir, struct authority *a, struct fault *f) {
     struct cert_facts root;
+    char path[PATH_BYTES];
     *a = (struct authority){0};
     enum grey_error err = read_pem(dir, "issuing.crt", &a->issuing, f);
     err = err != E_OK ? err : read_pem(dir, "issuing.key", &a->issuing_key, f);
@@ -219,6 +242,11 @@ enum grey_error authority_open(const char *dir, struct authority *a, struct faul
     err = err != E_OK ? err : keysign_open_pem((const char *)a->issuing_key.data, &a->signer, f);
     err = err != E_OK ? err : cert_read((const char *)a->root.data, &root, f);
     err = err != E_OK ? err : cert_verify((const char *)a->issuing.data, (const char *)a->root.data, f);
+    if (err == E_OK && wholefile_exists(path_in(path, dir, "former.key"))) {
+        err = read_pem(dir, "former.crt", &a->former, f);
+        err = err != E_OK ? err : read_pem(dir, "former.key", &a->former_key, f);
+        err = err != E_OK ? err : keysign_open_pem((const char *)a->former_key.data, &a->former_signer, f);
+    }
     if (err != E_OK) {
         authority_close(a);
         return err;
@@ -229,6 +257,9 @@ enum grey_error authority_open(const char *dir, struct authority *a, struct faul
 
 void authority_close(struct authority *a) {
     keysign_close(&a->signer);
+    keysign_close(&a->former_signer);
+    builder_free(&a->former);
+    wipe(&a->former_key);
     builder_free(&a->issuing);
     wipe(&a->issuing_key);
     builder_free(&a->bundle);
@@ -272,7 +303,13 @@ enum grey_error authority_list(const struct authority *a, const struct crl_entry
                             .next_s = now_s + AUTHORITY_LIST_DAYS * DAY_S,
                             .entries = entries,
                             .entry_count = count};
-    return crl_make(&q, pem, f);
+    enum grey_error err = crl_make(&q, pem, f);
+    if (err == E_OK && a->former_signer.key != NULL) { /* who checks lists refuses those whose issuer has none */
+        q.issuer_pem = (const char *)a->former.data;
+        q.issuer = &a->former_signer;
+        err = crl_make(&q, pem, f);
+    }
+    return err;
 }
 
 enum grey_error authority_issue(const char *dir, const char *kind, const char *host, const char *prefix, struct fault *f) {

@@ -4,6 +4,8 @@
  *   issuing.crt issuing.key   signs gateways' certificates and the revocation list
  *   ca.crt                    what everybody trusts: issuing and root certificates, the present ones first, former ones behind them
  *   next.crt next.key         the issuing key to come, while it is made known: "rotate" makes it, "promote" begins to use it
+ *   former.crt former.key     the issuing key before: signs no more certificates, but the list for those that it signed
+ *   crl.pem                   lists of revoked certificates, one of each of the two
  *   core-sign.key .pub        with it cores sign what they give (platform/keyfile.h)
  *
  * Keys are 0600.  `grey-core ca ...` is its command line.  A gateway's key is made on the gateway and stays there: what comes here is its
@@ -30,7 +32,9 @@ enum grey_error authority_promote(const char *dir, struct fault *f);
 struct authority {
     struct builder issuing, issuing_key, bundle, root; /* PEM with a NUL behind it */
     struct keysign signer;
-    uint8_t fingerprint[32]; /* SHA-256 of the root certificate: what tokens carry */
+    struct builder former, former_key;
+    struct keysign former_signer; /* all zero: none */
+    uint8_t fingerprint[32];      /* SHA-256 of the root certificate: what tokens carry */
 };
 enum grey_error authority_open(const char *dir, struct authority *a, struct fault *f); /* E_NOT_FOUND, E_CERT, E_KEY */
 void authority_close(struct authority *a); /* wipes; one that was never opened is allowed */
@@ -41,7 +45,7 @@ bool authority_site_reserved(const char *site);
  * without a NUL. */
 enum grey_error authority_sign(const struct authority *a, const struct csr_facts *asked, int64_t now_s, int64_t life_s,
                                struct builder *pem, struct fault *f);
-/* The list of revoked certificates, as PEM; its number is now_ms.  Dated an hour back, for clocks that are slow. */
+/* Lists of revoked certificates, as PEM, of the present issuer and of the former one; their number is now_ms.  Dated an hour back, for clocks that are slow. */
 enum grey_error authority_list(const struct authority *a, const struct crl_entry *entries, size_t count, int64_t now_ms,
                                struct builder *pem, struct fault *f);
 #define AUTHORITY_LIST_DAYS 30 /* after that readers should have a newer list; they go on with this one and say so */

@@ -25,6 +25,7 @@
 #define TTL_S_DEFAULT 3600
 #define TTL_S_MAX (30 * 86400)
 #define TICK_MS 3600000u
+#define BUSY_MS 50u
 #define RENEW_LIST_S (10 * INT64_C(86400)) /* the list is signed anew when it is so old; it holds for AUTHORITY_LIST_DAYS */
 #define RENEW_SERVER_MS (30 * INT64_C(86400000))
 
@@ -549,8 +550,9 @@ static void tick(void *context) {
     struct enroller *e = context;
     struct authority fresh;
     struct fault f = {0};
-    loop_timer_after(e->x.loop, &e->timer, TICK_MS);
-    if (e->calls == 0 && !e->publishing) { /* nobody on the storage thread reads it */
+    bool busy = e->calls > 0 || e->publishing; /* the storage thread reads the CA */
+    loop_timer_after(e->x.loop, &e->timer, busy ? BUSY_MS : TICK_MS);
+    if (!busy) {
         if (authority_open(e->ca_dir, &fresh, &f) == E_OK) {
             authority_close(&e->ca);
             e->ca = fresh;
@@ -563,6 +565,12 @@ static void tick(void *context) {
         log_error("enroll", "authority", "the certificate of the enrolment address could not be renewed: %s", f.text);
     }
     publish(e);
+}
+
+void enroller_reload(struct enroller *e) {
+    if (e != NULL && !e->stopping) {
+        loop_timer_after(e->x.loop, &e->timer, 0);
+    }
 }
 
 static bool listen_anybody(struct enroller *e, const char *address, struct fault *f) {

@@ -28,6 +28,9 @@ struct enroller *enroller_new(const struct conn_context *x, const struct enrolle
 void enroller_stop(struct enroller *e); /* takes no more; before the storage thread is stopped.  NULL is allowed */
 void enroller_free(struct enroller *e); /* after it was */
 
+/* The CA's files were changed (rotate, promote): reads them now, and not within the hour.  NULL is allowed. */
+void enroller_reload(struct enroller *e);
+
 /* A call of operators: true, and q is taken, when it is one of these; e NULL: refused, for this core has no CA. */
 bool enroller_handle(struct enroller *e, struct http_request *q);
 

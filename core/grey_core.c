@@ -190,6 +190,13 @@ static void on_terminate(void *context, int signal_number) {
     loop_stop(g->x.loop);
 }
 
+static void on_reload(void *context, int signal_number) {
+    struct grey_core *g = context;
+    (void)signal_number;
+    log_info("grey-core", "reload", "the files of the CA; all else takes a restart");
+    enroller_reload(g->enroller);
+}
+
 static bool start_enroller(struct grey_core *g, struct fault *f) {
     const struct settings *s = &g->s;
     char *end;
@@ -261,6 +268,7 @@ static bool start(struct grey_core *g, struct fault *f) {
     }
     loop_signal(g->x.loop, SIGTERM, on_terminate, g);
     loop_signal(g->x.loop, SIGINT, on_terminate, g);
+    loop_signal(g->x.loop, SIGHUP, on_reload, g);
     struct http_limits limits = {.connections_max = LIMIT_HTTP_CONNECTIONS,
                                  .body_bytes_max = OBJECT_BYTES_MAX,
                                  .idle_timeout_ms = 120000,
