@@ -118,12 +118,12 @@ const char *const store_sql[STORE_STATEMENTS] = {
         "UPDATE certificate SET revoked_ms = ?4 WHERE site = ?1 AND node = ?2 AND key <> ?3 AND revoked_ms = 0",
     [STORE_CERTIFICATES_COUNT] =
         "SELECT CAST(coalesce(sum(CASE WHEN revoked_ms = 0 AND not_after_ms > ?3 THEN 1 ELSE 0 END), 0) AS bigint), count(*)"
-        " FROM certificate WHERE site = ?1 AND (?4 = 1 OR node = ?2)",
+        " FROM certificate WHERE site = ?1 AND (CAST(?4 AS bigint) = 1 OR node = ?2)",
     [STORE_CERTIFICATES_REVOKE] =
-        "UPDATE certificate SET revoked_ms = ?3 WHERE site = ?1 AND (?4 = 1 OR node = ?2) AND revoked_ms = 0",
+        "UPDATE certificate SET revoked_ms = ?3 WHERE site = ?1 AND (CAST(?4 AS bigint) = 1 OR node = ?2) AND revoked_ms = 0",
     [STORE_CERTIFICATES] =
         "SELECT c.site, c.node, c.serial, c.issued_ms, c.not_after_ms, c.revoked_ms FROM certificate c"
-        " WHERE (?3 = 1 OR c.site = ?1) AND NOT EXISTS (SELECT 1 FROM certificate l WHERE l.site = c.site"
+        " WHERE (CAST(?3 AS bigint) = 1 OR c.site = ?1) AND NOT EXISTS (SELECT 1 FROM certificate l WHERE l.site = c.site"
         " AND l.node = c.node AND (l.issued_ms > c.issued_ms OR (l.issued_ms = c.issued_ms AND l.serial > c.serial)))"
         " ORDER BY c.site, c.node LIMIT ?2",
     [STORE_REVOKED] = "SELECT serial, revoked_ms FROM certificate WHERE revoked_ms > 0 AND not_after_ms > ?1"
