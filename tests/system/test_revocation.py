@@ -65,7 +65,7 @@ def test(site):
                     "/CN=%s" % SITE, "-addext", "subjectAltName=URI:grey://%s/2,URI:urn:grey:role:gateway" % SITE], check=True, stderr=subprocess.DEVNULL)
     folder = site.path("old.d")
     subprocess.run([os.path.join(BUILD, "greyd"), "enroll", "--request", "--site", SITE, "--node", "5", "--dir", folder], check=True, stdout=subprocess.DEVNULL)
-    site.tool("ca", "sign", "--dir", site.ca, "--csr", folder + "/node.csr", "--site", SITE, "--node", "5", "--out", folder + "/node.crt")
+    site.tool("ca", "sign", "--dir", site.ca, "--csr", folder + "/node.csr", "--site", SITE, "--node", "5", "--days", "30", "--out", folder + "/node.crt")
     for what, prefix in (("a self-signed certificate", site.path("self")), ("an expired certificate", folder + "/node")):
         site.ok(os.path.exists(prefix + ".crt") and not publish(site, prefix), "%s: refused by the broker" % what)
         site.ok(refused_by_peer(site, prefix), "%s: refused by a gateway" % what)
