@@ -77,6 +77,14 @@ def test(site):
     site.ok({n: facts(site.path("node%d" % n, "node.crt"))["serial"] for n in site.nodes} == before, "and nobody renewed what is young")
 
 
+    # A member of the site is revoked while its links are open.
+    site.start_core()
+    wait_until("the core", lambda: site.ctl("enroll", "revoke", SITE, "3").returncode == 0, 30)
+    wait_until("the others to end its links", lambda: [m["state"] for m in site.status(site.leader(among=[1, 2]))["members"] if m["id"] == "3"][0] != "healthy", 60)
+    site.ok(True, "links that were open when their certificate was revoked are ended")
+    site.ok(request(site.http[site.leader(among=[1, 2])], "PUT", "/v1/kv/b", "1").status in (200, 201), "and the two others go on")
+
+
 class OldSite(Site):
     """With a CA of 60 days ago: its first list of revoked ones is over when the broker starts, which the core has to put right."""
     tool_under = ("faketime", "-f", "-60d")
