@@ -348,12 +348,12 @@ static bool start_identity(struct greyd *g, struct fault *f) {
     struct identity_options o = {.site = c->site_id,
                                  .node = c->node_id,
                                  .data_dir = c->data_dir,
-                                 .ca_path = c->tls_ca,
-                                 .cert_path = c->tls_cert,
-                                 .key_path = c->tls_key,
+                                 .ca_path = g->tls != NULL ? c->tls_ca : c->upstream_ca,
+                                 .cert_path = g->tls != NULL ? c->tls_cert : c->upstream_cert,
+                                 .key_path = g->tls != NULL ? c->tls_key : c->upstream_key,
                                  .tls = g->tls,
                                  .upstream_tls = g->upstream_tls};
-    if (g->tls == NULL || c->mode == CONFIG_MODE_WITNESS) {
+    if ((g->tls == NULL && g->upstream_tls == NULL) || c->mode == CONFIG_MODE_WITNESS) {
         return true;
     }
     identity_register();

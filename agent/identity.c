@@ -214,12 +214,13 @@ static void request_kept(void *context, const struct node_answer *a) {
     }
 }
 
-static void propose_request(struct identity *i, struct bytes request) {
+/* False: the last one is not so long ago. */
+static bool propose_request(struct identity *i, struct bytes request) {
     char key[sizeof CERTIFY_KEY_REQUEST + LIMIT_NAME_BYTES];
     struct builder b;
     uint64_t now_ms = loop_now_ms(i->x.loop);
     if (i->asked_ms != 0 && now_ms < i->asked_ms + i->ask_every_ms) {
-        return;
+        return false;
     }
     i->ask_every_ms = i->asked_ms == 0 ? LOOK_MS : i->ask_every_ms * 2 > ASK_MS_MAX ? ASK_MS_MAX : i->ask_every_ms * 2;
     i->asked_ms = now_ms;
@@ -232,6 +233,7 @@ static void propose_request(struct identity *i, struct bytes request) {
         node_propose(i->node, ENTRY_KV, payload, true, request_kept, NULL);
         blob_unref(payload);
     }
+    return true;
 }
 
 static void looked(struct identity *i, const struct work *w) {
@@ -239,11 +241,10 @@ static void looked(struct identity *i, const struct work *w) {
     int64_t left_s = w->facts.not_after_s - now_wall_ms() / 1000;
     metrics_set(&expires, 0, w->facts.not_after_s);
     now_format(w->facts.not_after_s * 1000, end);
-    if (w->request.size > 0) {
+    if (w->request.size > 0 && propose_request(i, builder_bytes(&w->request))) {
         log_at(left_s < WARN_S ? LOG_WARN : LOG_INFO, "identity", left_s < 0 ? "lapsed" : "renew",
                "the certificate ends %s; asking for a new one%s", end,
                left_s < 0 ? ".  Links that begin now fail: 'greyd enroll' renews it where the core can be reached" : "");
-        propose_request(i, builder_bytes(&w->request));
     }
 }
 

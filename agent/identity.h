@@ -16,7 +16,7 @@ struct identity;
 
 struct identity_options {
     const char *site, *node, *data_dir;
-    const char *ca_path, *cert_path, *key_path; /* of the links to other gateways */
+    const char *ca_path, *cert_path, *key_path; /* of the links to other gateways; where there are none, of the link to the core */
     struct conn_tls *tls, *upstream_tls;        /* to be read again; NULL: plain.  Borrowed */
 };
 
