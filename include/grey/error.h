@@ -48,6 +48,8 @@
     X(E_CERT, 3002, 0, "a certificate is not acceptable", "check issuer, names and validity with 'openssl x509 -text'") \
     X(E_KEY, 3003, 0, "a key cannot be read or used", "check the file, its owner and its mode") \
     X(E_SEAL, 3004, 0, "a seal over the log does not hold", "'greyctl audit verify' names the place; start greyd again: it takes the log from the other gateways anew") \
+    X(E_SEALED, 3101, 0, "an encrypted message does not hold", "somebody between the site and the core changes messages, or one of them has another key; see federation.upstream.core_key") \
+    X(E_REPEATED, 3102, 0, "an encrypted message came a second time", "nothing, now and then; often: somebody between the site and the core repeats messages") \
     /* machine */ \
     X(E_NO_MEMORY, 4001, 503, "no memory is left", "raise the memory limit of the service") \
     X(E_IO, 4002, 503, "the storage device answered with an error", "see the log; replace the device if it repeats") \
