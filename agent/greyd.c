@@ -12,6 +12,7 @@
 
 #include "agent/api.h"
 #include "agent/config.h"
+#include "agent/enroll.h"
 #include "agent/executor.h"
 #include "agent/mending.h"
 #include "agent/node.h"
@@ -458,6 +459,10 @@ int main(int argc, char **argv) {
     enum log_level level;
     if (argc > 1 && strcmp(argv[1], "restore") == 0) {
         return restore(argc, argv);
+    }
+    if (argc > 1 && strcmp(argv[1], "enroll") == 0) {
+        (void)umask(077);
+        return enroll_command(argc - 2, argv + 2);
     }
     if (argc > 1 && strcmp(argv[1], "--config-keys") == 0) { /* for docs/CONFIGURATION.md */
         builder_init(&b, 256u * 1024u);

@@ -66,6 +66,20 @@ enum store_statement {
     STORE_LABELS_CLEAR,
     STORE_LABEL_ADD,
     STORE_LABELS,
+    /* who may be a gateway: store_enroll.c */
+    STORE_TOKEN_ADD,
+    STORE_TOKENS,
+    STORE_TOKEN_LOCK, /* waits until no other transaction has it; NULL where there is no other */
+    STORE_TOKEN,
+    STORE_TOKEN_USE,
+    STORE_TOKEN_END,
+    STORE_CERTIFICATE_OF_KEY,
+    STORE_CERTIFICATE_ADD,
+    STORE_CERTIFICATES_REPLACED,
+    STORE_CERTIFICATES_COUNT,
+    STORE_CERTIFICATES_REVOKE,
+    STORE_CERTIFICATES,
+    STORE_REVOKED,
     STORE_STATEMENTS
 };
 
