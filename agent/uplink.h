@@ -85,6 +85,10 @@ struct uplink_facts {
 };
 void uplink_facts(const struct uplink *u, struct uplink_facts *out);
 
+/* A gateway's request for a certificate, which stands in the log, goes to the core; its answer becomes an entry (federation/certify.h).
+ * Nothing happens unless this node leads and a core that certifies has welcomed it: who needs one asks again. */
+void uplink_certify(struct uplink *u, struct bytes request);
+
 /* An operator has reason to hope (the line was mended): tries now instead of at the next time planned.  False: this node does not
  * lead. */
 bool uplink_hurry(struct uplink *u);

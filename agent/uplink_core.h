@@ -126,6 +126,7 @@ struct uplink {
     uint32_t on_way_count;
     struct uplink_packing packing;
     bool takes_parts; /* the core does */
+    bool certifies;   /* the core does */
     struct uplink_parcel parcels[CHANNEL_COUNT];
     struct builder frame; /* built and not yet taken by the MQTT client */
     enum event_channel frame_channel;

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "agent/uplink_core.h"
+#include "federation/certify.h"
 #include "federation/frame.h"
 #include "platform/keys.h"
 #include "platform/log.h"
@@ -153,10 +154,53 @@ static void take_welcome(struct uplink *u, const struct sync_welcome *w) {
             uplink_ack_propose(u);
         }
     }
+    u->certifies = (w->codings & CODING_CERTIFY) != 0;
     uplink_supply_begin(u, w->codings);
 }
 
 /* False: it is not mine to take, or cannot be read (*why). */
+void uplink_certify(struct uplink *u, struct bytes request) {
+    struct site_facts site;
+    struct builder b;
+    if (!u->leads || !u->welcomed || !u->certifies || !state_site(uplink_state(u), &site)) {
+        return;
+    }
+    builder_init(&b, CERTIFY_REQUEST_BYTES_MAX + 64u);
+    certify_put_request(&b, &(struct certify){.incarnation = site.incarnation, .epoch = u->epoch, .pem = request});
+    if (b.err == E_OK) {
+        (void)uplink_send_content(u, CHANNEL_CONTROL, builder_bytes(&b), FRAME_FLAG_PRIORITY);
+    }
+    builder_free(&b);
+}
+
+static void certificate_kept(void *context, const struct node_answer *a) {
+    (void)context;
+    if (a->err != E_OK) {
+        log_limited(LOG_WARN, "uplink", "certificate", "error=GREY-%d %s: %s", error_id(a->err), error_sentence(a->err), a->detail);
+    }
+}
+
+/* The gateway that asked reads it in the log, and judges it. */
+static bool take_certificate(struct uplink *u, struct bytes content, uint64_t incarnation, enum grey_error *why) {
+    struct certify c;
+    char key[sizeof CERTIFY_KEY_CERTIFICATE + LIMIT_NAME_BYTES];
+    struct builder b;
+    *why = certify_get_certificate(content, &c);
+    if (*why != E_OK || c.incarnation != incarnation || c.epoch != u->epoch || !u->welcomed) {
+        return false;
+    }
+    (void)snprintf(key, sizeof key, CERTIFY_KEY_CERTIFICATE "%.*s", (int)c.node.size, (const char *)c.node.data);
+    builder_init(&b, CERTIFY_CERTIFICATE_BYTES_MAX + 1024u);
+    payload_kv(&b, false, bytes_str(key), KV_ALWAYS, 0, bytes_str("application/x-pem-file"), c.pem);
+    struct blob *payload = builder_blob(&b);
+    builder_free(&b);
+    if (payload != NULL) {
+        node_propose(u->node, ENTRY_KV, payload, true, certificate_kept, NULL);
+        blob_unref(payload);
+    }
+    return true;
+}
+
 static bool take_supply(struct uplink *u, enum message_kind kind, struct bytes content, uint64_t incarnation,
                         enum grey_error *why) {
     struct supply_offer o;
@@ -230,6 +274,8 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
         }
     } else if (kind == MESSAGE_DOWN_OFFER || kind == MESSAGE_DOWN_CHUNK) {
         mine = take_supply(u, kind, content, facts.incarnation, &why);
+    } else if (kind == MESSAGE_DOWN_CERTIFIED) {
+        mine = take_certificate(u, content, facts.incarnation, &why);
     }
     if (why != E_OK) {
         uplink_session_refused();

@@ -10,6 +10,7 @@
 #include "core/batch.h"
 #include "core/store_enroll.h"
 #include "core/store_objects.h"
+#include "federation/certify.h"
 #include "federation/invite.h"
 #include "federation/trust.h"
 #include "include/grey/limits.h"
@@ -44,6 +45,7 @@ void enroller_register(void) {
 struct enroller {
     struct conn_context x;
     struct worker *storage;
+    struct ingest *ingest;
     struct giver *giver;
     struct authority ca;
     struct conn_tls *tls;
@@ -73,7 +75,9 @@ struct call {
     /* of certificates */
     char site[LIMIT_NAME_BYTES + 1], node[LIMIT_NAME_BYTES + 1];
     struct csr_facts asked;
-    struct builder certificate;
+    struct builder request, certificate;
+    uint64_t incarnation; /* of who asked over a link */
+    grey_epoch epoch;
     bool fresh;
     uint32_t count;
     struct builder out;
@@ -82,6 +86,7 @@ struct call {
 
 static void call_free(struct call *c) {
     json_decref(c->body);
+    builder_free(&c->request);
     builder_free(&c->certificate);
     builder_free(&c->out);
     mem_free(c);
@@ -233,9 +238,13 @@ static void run_enroll(struct storage_job *storage, struct store *store) {
     struct fault inner = {0};
     c->fresh = false;
     c->certificate.size = 0; /* of the time before, when this is done again */
-    storage->err = csr_read(bytes_str(json_string_value(json_object_get(c->body, "csr"))), &c->asked, &inner);
-    if (storage->err != E_OK || authority_site_reserved(c->asked.site)) {
-        storage->err = fault_set(&storage->fault, E_CSR, "%s", storage->err != E_OK ? inner.text : "a site cannot have this name");
+    storage->err = csr_read(builder_bytes(&c->request), &c->asked, &inner);
+    bool other = storage->err == E_OK && c->site[0] != 0 && strcmp(c->site, c->asked.site) != 0; /* over the link of another site */
+    if (storage->err != E_OK || other || authority_site_reserved(c->asked.site)) {
+        const char *why = storage->err != E_OK ? inner.text
+                          : other              ? "it is for a gateway of another site"
+                                               : "a site cannot have this name";
+        storage->err = fault_set(&storage->fault, other ? E_TOKEN_SITE : E_CSR, "%s", why);
         return;
     }
     struct store_enroll ask = {.token = c->renewal ? NULL : c->token,
@@ -398,6 +407,7 @@ static const char *read_enroll(struct call *c) {
     if (!c->renewal && (strlen(token) != 2 * sizeof secret || !invite_unhex(token, sizeof secret, secret))) {
         return "the token's secret is 32 hexadecimal digits";
     }
+    builder_add_str(&c->request, json_string_value(json_object_get(c->body, "csr")));
     if (!c->renewal) {
         digest_sha256(bytes_of(secret, sizeof secret), c->token);
     }
@@ -450,20 +460,28 @@ static const char *read_call(struct call *c) {
     return c->what == ENROLL ? read_enroll(c) : c->what == TOKEN_ADD ? read_token(c) : read_revoke(c);
 }
 
-static void ask(struct enroller *e, struct http_request *q, enum what what, const char *id) {
+static struct call *call_new(struct enroller *e, enum what what) {
     struct call *c = e->stopping ? NULL : mem_new(1, sizeof *c);
+    if (c != NULL) {
+        c->e = e;
+        c->what = what;
+        builder_init(&c->request, CSR_PEM_BYTES_MAX + 1);
+        builder_init(&c->certificate, 16384);
+        builder_init(&c->out, ANSWER_BYTES_MAX);
+        json_writer_init(&c->w, &c->out);
+    }
+    return c;
+}
+
+static void ask(struct enroller *e, struct http_request *q, enum what what, const char *id) {
+    struct call *c = call_new(e, what);
     if (c == NULL) {
         http_reply_error(q, e->stopping ? E_STOPPING : E_NO_MEMORY, "");
         return;
     }
-    c->e = e;
     c->q = q;
-    c->what = what;
     (void)snprintf(c->id, sizeof c->id, "%s", id);
     c->storage = (struct storage_job){.job = {.done = call_done}, .is_write = what != TOKEN_LIST && what != LIST, .run = run_call};
-    builder_init(&c->certificate, 16384);
-    builder_init(&c->out, ANSWER_BYTES_MAX);
-    json_writer_init(&c->w, &c->out);
     const char *wrong = read_call(c);
     enum grey_error err = wrong != NULL ? E_BAD_REQUEST : worker_submit(e->storage, &c->storage.job);
     if (err != E_OK) {
@@ -471,6 +489,58 @@ static void ask(struct enroller *e, struct http_request *q, enum what what, cons
             count_refusal(E_CSR);
         }
         http_reply_error(q, err, wrong);
+        call_free(c);
+        return;
+    }
+    e->calls++;
+}
+
+/* --- renewal over a site's link -------------------------------------------------------------------------------------------------------------- */
+
+/* Lost on its way it is asked for again, and given again. */
+static void renewed(struct worker_job *job) {
+    struct call *c = (struct call *)(void *)job;
+    struct enroller *e = c->e;
+    enum grey_error err = c->storage.err;
+    if (err != E_OK) {
+        count_refusal(err);
+        log_limited(LOG_WARN, "enroll", "refuse", "site=%s error=GREY-%d %s: %s", c->site, error_id(err), error_sentence(err),
+                    c->storage.fault.text);
+    } else {
+        struct grey_name site = {0};
+        struct builder b;
+        builder_init(&b, 32768);
+        memcpy(site.text, c->site, sizeof site.text);
+        certify_put_certificate(&b, &(struct certify){.incarnation = c->incarnation,
+                                                      .epoch = c->epoch,
+                                                      .node = bytes_str(c->asked.node),
+                                                      .pem = builder_bytes(&c->certificate)});
+        if (!e->stopping && b.err == E_OK) {
+            (void)ingest_tell(e->ingest, &site, builder_bytes(&b));
+        }
+        builder_free(&b);
+        metrics_add(&issued, 0, c->fresh);
+        log_info("enroll", "renew", "site=%s node=%s fresh=%s", c->site, c->asked.node, c->fresh ? "yes" : "no");
+    }
+    call_free(c);
+    e->calls--;
+}
+
+static void heard(void *context, const struct grey_name *site, struct bytes content) {
+    struct enroller *e = context;
+    struct certify asked;
+    struct call *c = certify_get_request(content, &asked) == E_OK ? call_new(e, ENROLL) : NULL;
+    if (c == NULL) {
+        count_refusal(E_CSR);
+        return;
+    }
+    c->renewal = true;
+    c->incarnation = asked.incarnation;
+    c->epoch = asked.epoch;
+    memcpy(c->site, site->text, sizeof c->site);
+    builder_add(&c->request, asked.pem);
+    c->storage = (struct storage_job){.job = {.done = renewed}, .is_write = true, .run = run_call};
+    if (worker_submit(e->storage, &c->storage.job) != E_OK) {
         call_free(c);
         return;
     }
@@ -590,7 +660,7 @@ static bool listen_anybody(struct enroller *e, const char *address, struct fault
 }
 
 struct enroller *enroller_new(const struct conn_context *x, const struct enroller_options *o, struct worker *storage,
-                              struct giver *giver, struct fault *f) {
+                              struct ingest *ingest, struct giver *giver, struct fault *f) {
     struct enroller *e = mem_new(1, sizeof *e);
     if (e == NULL) {
         (void)fault_set(f, E_NO_MEMORY, "enrolment");
@@ -599,6 +669,7 @@ struct enroller *enroller_new(const struct conn_context *x, const struct enrolle
     e->x = *x;
     e->storage = storage;
     e->giver = giver;
+    e->ingest = ingest;
     e->life_ms = (int64_t)o->life_hours * 3600000;
     (void)snprintf(e->ca_dir, sizeof e->ca_dir, "%s", o->ca_dir);
     (void)snprintf(e->prefix, sizeof e->prefix, "%.1000s/enroll", o->data_dir);
@@ -610,6 +681,7 @@ struct enroller *enroller_new(const struct conn_context *x, const struct enrolle
     }
     e->timer = (struct loop_timer){.fire = tick, .context = e};
     loop_timer_after(x->loop, &e->timer, TICK_MS);
+    ingest_on_certify(ingest, heard, e);
     publish(e);
     return e;
 }
@@ -617,6 +689,7 @@ struct enroller *enroller_new(const struct conn_context *x, const struct enrolle
 void enroller_stop(struct enroller *e) {
     if (e != NULL) {
         e->stopping = true;
+        ingest_on_certify(e->ingest, NULL, NULL);
         loop_timer_cancel(e->x.loop, &e->timer);
         http_server_free(e->http);
         e->http = NULL;

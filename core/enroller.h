@@ -1,6 +1,6 @@
 /* enroller.h: takes gateways in: tokens, certificates, revocation (docs/IDENTITY.md), as HTTP calls.
  *
- * POST /v1/enroll is served on an address of its own with TLS, to everybody: a token or a known key says who may.  The other calls belong
+ * Gateways that are in renew over their site's link (federation/certify.h).  POST /v1/enroll is served on an address of its own with TLS, to everybody: a token or a known key says who may.  The other calls belong
  * to operators and are served with the API.  What is revoked goes to the broker's file and, as the policy "grey-trust", to all sites.
  * Thread: the loop's. */
 #ifndef CORE_ENROLLER_H
@@ -24,7 +24,7 @@ struct enroller_options {
 void enroller_register(void);
 /* Everything else is borrowed for its life.  E_CERT, E_KEY, E_NOT_FOUND: the CA; errors of http_server_listen. */
 struct enroller *enroller_new(const struct conn_context *x, const struct enroller_options *o, struct worker *storage,
-                              struct giver *giver, struct fault *f);
+                              struct ingest *ingest, struct giver *giver, struct fault *f);
 void enroller_stop(struct enroller *e); /* takes no more; before the storage thread is stopped.  NULL is allowed */
 void enroller_free(struct enroller *e); /* after it was */
 

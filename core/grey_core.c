@@ -215,7 +215,7 @@ static bool start_enroller(struct grey_core *g, struct fault *f) {
                                  .life_hours = (uint32_t)hours,
                                  .core_key = g->sign.public_key};
     enroller_register();
-    g->enroller = enroller_new(&g->x, &o, g->storage, g->giver, f);
+    g->enroller = enroller_new(&g->x, &o, g->storage, g->ingest, g->giver, f);
     g->api.enroller = g->enroller;
     return g->enroller != NULL;
 }

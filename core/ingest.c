@@ -60,6 +60,8 @@ struct ingest {
     char route[ROUTE_BYTES_MAX + 1]; /* this process, where several share the work */
     ingest_supply *supply;           /* NULL: nothing to give */
     void *supply_context;
+    ingest_certify *certify; /* NULL: this core certifies nobody */
+    void *certify_context;
     bool told_full;        /* the MQTT client took no more, last time */
     struct resync *resync; /* being told to all known sites; NULL: done */
 };
@@ -351,10 +353,11 @@ static void intake_done(struct worker_job *worker_job) {
                             job->site.text);
             }
             bool may = job->feature_level >= UP_LEVEL_CODINGS && unpack_admit(g->unpack, job->site.text, loop_now_ms(g->x.loop));
-            job->answer.welcome.codings =
-                (job->feature_level >= UP_LEVEL_CODINGS ? CODING_GAP_BYTES | CODING_PARTS | (g->supply != NULL ? CODING_OBJECTS : 0)
-                                                        : 0) |
-                (may ? CODING_SQUEEZE : 0);
+            job->answer.welcome.codings = (job->feature_level >= UP_LEVEL_CODINGS
+                                               ? CODING_GAP_BYTES | CODING_PARTS | (g->supply != NULL ? CODING_OBJECTS : 0) |
+                                                     (g->certify != NULL ? CODING_CERTIFY : 0)
+                                               : 0) |
+                                          (may ? CODING_SQUEEZE : 0);
             assemble_forget(g->assembler, job->site.text);
             log_info("ingest", "hello", "site=%s epoch=%" PRIu64, job->site.text, job->answer.welcome.epoch);
             if (job->rolled_back) {
@@ -505,6 +508,8 @@ static void take_frame(struct ingest *g, const char *topic, const struct grey_na
         take_part(g, topic, site, channel, content);
     } else if ((kind == MESSAGE_UP_HOLDINGS || kind == MESSAGE_UP_PULL) && g->supply != NULL) {
         g->supply(g->supply_context, site, kind, content);
+    } else if (kind == MESSAGE_UP_CERTIFY && g->certify != NULL) {
+        g->certify(g->certify_context, site, content);
     } else if (kind != MESSAGE_UP_SQUEEZED) {
         refuse(why != E_OK ? REFUSED_FRAME : REFUSED_MESSAGE, topic, why != E_OK ? why : E_BAD_MESSAGE);
     } else if (unsqueeze(g, topic, site, channel, content, &plain)) {
@@ -643,6 +648,11 @@ void ingest_free(struct ingest *g) {
 void ingest_on_supply(struct ingest *g, ingest_supply *hear, void *context) {
     g->supply = hear;
     g->supply_context = context;
+}
+
+void ingest_on_certify(struct ingest *g, ingest_certify *hear, void *context) {
+    g->certify = hear;
+    g->certify_context = context;
 }
 
 enum grey_error ingest_tell(struct ingest *g, const struct grey_name *site, struct bytes content) {

@@ -125,8 +125,9 @@ static enum grey_error find_key(struct store *s, const struct store_enroll *q, s
     return err;
 }
 
-static bool half_left(const struct known *k, const struct store_enroll *q) {
-    return k->not_after_ms - q->now_ms > q->life_ms / 2;
+/* Gateways ask when a third of it is over; who asks earlier has lost the answer. */
+static bool is_young(const struct known *k, const struct store_enroll *q) {
+    return k->not_after_ms - q->now_ms > q->life_ms / 4 * 3;
 }
 
 static enum grey_error renew(const struct store_enroll *q, const struct known *k, struct builder *again, struct fault *f) {
@@ -140,7 +141,7 @@ static enum grey_error renew(const struct store_enroll *q, const struct known *k
         return fault_set(f, E_TOKEN_EXPIRED, "the last certificate of this key ended more than %d days ago: enrol with a token",
                          STORE_ENROLL_LAPSED_DAYS);
     }
-    if (!half_left(k, q)) {
+    if (!is_young(k, q)) {
         again->size = 0; /* it is due for a new one */
     }
     return E_OK;

@@ -471,7 +471,7 @@ static void handshake_done(struct worker_job *job) {
         uint32_t flags = mbedtls_ssl_get_verify_result(c->ssl);
         enum grey_error why = E_TLS;
         if (flags != 0 && flags != UINT32_MAX) {
-            why = E_CERT;
+            why = (flags & MBEDTLS_X509_BADCERT_REVOKED) != 0 ? E_REVOKED : E_CERT;
             char *end = detail;
             if (mbedtls_x509_crt_verify_info(detail, sizeof detail, "", flags) > 0) {
                 end = strchr(detail, '\n');

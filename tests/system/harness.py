@@ -84,7 +84,7 @@ class Site:
         self.http = {n: ports[2 * n - 2] for n in self.nodes}
         self.peer = {n: ports[2 * n - 1] for n in self.nodes}
         self.broker_port, self.enroll_port, self.core_ports = ports[2 * nodes], ports[2 * nodes + 1], ports[2 * nodes + 2:]
-        self.enroll, self.core_extra = enroll, []  # enroll: gateways come in by token, as in the field
+        self.enroll, self.core_extra, self.core_under = enroll, [], []  # enroll: gateways come in by token, as in the field
         self.core_port = self.core_ports[0]  # who is asked
         self.postgres, self.store = postgres, None
         self.line, self.upstream = line(self.broker_port) if line else None, upstream
@@ -176,7 +176,7 @@ class Site:
         name = "core" if number == 1 else "core%d" % number
         if self.postgres and self.store is None:
             self.store = self.database("start")
-        self.spawn(name, [os.path.join(BUILD, "grey-core"), "--data-dir", self.path(name), "--http-addr", "127.0.0.1:%d" % self.core_ports[number - 1],
+        self.spawn(name, self.core_under + [os.path.join(BUILD, "grey-core"), "--data-dir", self.path(name), "--http-addr", "127.0.0.1:%d" % self.core_ports[number - 1],
                           "--broker", "mqtts://localhost:%d" % self.broker_port, "--tls-ca", self.ca + "/ca.crt", "--tls-cert",
                           self.ca + "/core.crt", "--tls-key", self.ca + "/core.key", "--sign-dir", self.ca] + (["--store", self.store] if self.store else [])
                    + (["--ca-dir", self.ca, "--enroll-addr", "127.0.0.1:%d" % self.enroll_port, "--broker-pid", self.path("mosquitto.pid")] if self.enroll and number == 1 else [])
@@ -258,11 +258,14 @@ class Site:
             return None
         return wait_until("a leader", one, seconds)
 
-    def wait_whole(self, seconds=90):
+    def wait_voters(self, seconds=90):
         def whole():
             s = self.status(self.leader(seconds))
             return len([m for m in s["members"] if m["kind"] == "voter" and m["state"] == "healthy"]) == len(self.nodes) == len(s["members"])
         wait_until("%d healthy voters" % len(self.nodes), whole, seconds)
+
+    def wait_whole(self, seconds=90):
+        self.wait_voters(seconds)
         if self.with_core:
             wait_until("the core to know the site", lambda: any(s["id"] == SITE for s in request(self.core_port, "GET", "/v1/sites").json()), seconds)
 

@@ -29,6 +29,11 @@ def openssl(*words):
     return subprocess.run(["openssl"] + list(words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, input="", text=True, timeout=30).stdout
 
 
+def held_by_core(site):
+    paths = [os.path.join(d, f) for top in (site.path("core"), site.ca) for d, _, files in os.walk(top) for f in files]
+    return b"".join(open(p, "rb").read() for p in paths if os.path.isfile(p)) + open(site.path("core.log"), "rb").read()
+
+
 def fresh(site):
     site.count = getattr(site, "count", 0) + 1
     return site.path("try%d" % site.count)
@@ -39,7 +44,7 @@ def test(site):
     for n in site.nodes:
         site.ok(os.stat(site.path("node%d" % n, "node.key")).st_mode & 0o777 == 0o600, "gateway %d: its key is 0600" % n)
     keys = {open(site.path("node%d" % n, "node.key")).read() for n in site.nodes}
-    everything = b"".join(open(os.path.join(d, f), "rb").read() for d, _, files in os.walk(site.path("core")) for f in files)
+    everything = held_by_core(site)
     site.ok(len(keys) == 3 and all(k.splitlines()[1].encode() not in everything for k in keys), "each made its own key, and the core has none of them")
     text = openssl("x509", "-in", site.path("node1", "node.crt"), "-noout", "-text")
     site.ok("URI:grey://%s/1, URI:urn:grey:role:gateway" % SITE in text and "CN = %s" % SITE in text, "the certificate says site, node and role")
@@ -47,7 +52,7 @@ def test(site):
     site.ok(all("\n%s  %d " % (SITE, n) in listed for n in site.nodes), "'greyctl enroll certificates' lists the three")
 
     token = site.token("--nodes", "1", "--ttl", "10m")
-    stored = b"".join(open(os.path.join(d, f), "rb").read() for d, _, files in os.walk(site.path("core")) for f in files if f.startswith("core.db"))
+    stored = held_by_core(site)
     site.ok(token.split(":")[2].encode() not in stored and bytes.fromhex(token.split(":")[2]) not in stored, "the core keeps no token, only its hash")
     one = fresh(site)
     first = site.enrol("4", token, one)
