@@ -37,7 +37,7 @@ struct handshake_keys {
 /* fresh: KEYS_X25519_BYTES that were drawn for this handshake alone.  False: core_key is no key. */
 bool handshake_begin(struct handshake *h, const char *site, const uint8_t core_key[KEYS_ED25519_PUBLIC_BYTES],
                      const uint8_t fresh[KEYS_X25519_BYTES]);
-/* What the gateway's key must sign: that this hello, with this certificate (or its name, below), belongs to this handshake. */
+/* What the gateway's key must sign: that this hello, with this certificate, belongs to this handshake. */
 void handshake_proof(const struct handshake *h, struct bytes hello, struct bytes cert, uint8_t proof[DIGEST_SHA256_BYTES]);
 /* Appends the content of UP_SEALED_HELLO. */
 void handshake_put_hello(struct builder *out, struct handshake *h, struct bytes hello, struct bytes cert, struct bytes signature);
@@ -50,7 +50,7 @@ enum grey_error handshake_get_welcome(struct handshake *h, struct bytes content,
 
 struct handshake_hello { /* slices lie in the scratch of handshake_get_hello */
     struct bytes hello;
-    struct bytes cert; /* DER; or the SHA-256 of one that the core has seen */
+    struct bytes cert; /* DER */
     struct bytes signature;
     uint8_t proof[DIGEST_SHA256_BYTES]; /* what the signature must be over: the caller judges that before it believes a word */
 };
