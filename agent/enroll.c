@@ -98,7 +98,10 @@ static enum grey_error read_token(struct enrolling *e, struct fault *f) {
         builder_add_str(&text, e->token);
         builder_add_byte(&text, 0);
     }
-    err = err != E_OK ? err : invite_read((const char *)text.data, &e->invite, f);
+    if (err == E_OK) {
+        err = text.err != E_OK || text.data == NULL ? fault_set(f, E_TOKEN_UNKNOWN, "a token is one short line")
+                                                    : invite_read((const char *)text.data, &e->invite, f);
+    }
     if (text.data != NULL) {
         explicit_bzero(text.data, text.size);
     }

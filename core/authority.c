@@ -18,7 +18,8 @@
 #define ROOT_DAYS 7300
 #define ISSUING_DAYS 1825
 #define SERVER_DAYS 365
-#define GATEWAY_DAYS 30 /* signed by hand */
+#define GATEWAY_DAYS 365 /* signed by hand: nobody renews it by itself */
+#define GATEWAY_DAYS_MAX 3650
 #define PEM_BYTES_MAX 65536u
 #define PATH_BYTES (LIMIT_PATH_BYTES + 32)
 
@@ -343,8 +344,8 @@ enum grey_error authority_issue(const char *dir, const char *kind, const char *h
 /* --- command line ------------------------------------------------------------------------------------------------------------------------- */
 
 /* A request that came by hand: who brings it here may read the issuing key, so names are what he says. */
-static enum grey_error sign_file(const char *dir, const char *csr, const char *site, const char *node, const char *out,
-                                 struct fault *f) {
+static enum grey_error sign_file(const char *dir, const char *csr, const char *site, const char *node, int64_t days,
+                                 const char *out, struct fault *f) {
     struct authority a;
     struct builder request, cert;
     struct csr_facts asked;
@@ -356,7 +357,7 @@ static enum grey_error sign_file(const char *dir, const char *csr, const char *s
     if (err == E_OK && (strcmp(asked.site, site) != 0 || strcmp(asked.node, node) != 0)) {
         err = fault_set(f, E_CERT, "%.100s asks for node '%s' of site '%s'", csr, asked.node, asked.site);
     }
-    err = err != E_OK ? err : authority_sign(&a, &asked, now_wall_ms() / 1000, GATEWAY_DAYS * DAY_S, &cert, f);
+    err = err != E_OK ? err : authority_sign(&a, &asked, now_wall_ms() / 1000, days * DAY_S, &cert, f);
     err = err != E_OK ? err : wholefile_write(out, builder_bytes(&cert), 0644, f);
     builder_free(&request);
     builder_free(&cert);
@@ -366,15 +367,16 @@ static enum grey_error sign_file(const char *dir, const char *csr, const char *s
 
 static const char usage[] = "usage: grey-core ca init|rotate|promote --dir DIR\n"
                             "       grey-core ca broker|core --dir DIR --out PREFIX [--host NAME]\n"
-                            "       grey-core ca sign --dir DIR --csr FILE --site S --node N --out FILE\n";
+                            "       grey-core ca sign --dir DIR --csr FILE --site S --node N --out FILE [--days N]\n";
 
 int authority_command(int argc, char **argv) {
-    const char *dir = NULL, *site = NULL, *node = NULL, *out = NULL, *host = "", *csr = NULL;
+    const char *dir = NULL, *site = NULL, *node = NULL, *out = NULL, *host = "", *csr = NULL, *days_text = NULL;
     struct fault f = {0};
     const struct {
         const char *name;
         const char **value;
-    } flags[] = {{"--dir", &dir}, {"--site", &site}, {"--node", &node}, {"--out", &out}, {"--host", &host}, {"--csr", &csr}};
+    } flags[] = {{"--dir", &dir},   {"--site", &site}, {"--node", &node},     {"--out", &out},
+                 {"--host", &host}, {"--csr", &csr},   {"--days", &days_text}};
     bool ok = argc >= 1;
     for (int i = 1; ok && i < argc; i += 2) {
         ok = false;
@@ -385,18 +387,17 @@ int authority_command(int argc, char **argv) {
             }
         }
     }
-    const char *verb = ok ? argv[0] : "";
+    int64_t days = days_text == NULL ? GATEWAY_DAYS : strtoll(days_text, NULL, 10);
+    const char *verb = ok && dir != NULL && days >= 1 && days <= GATEWAY_DAYS_MAX ? argv[0] : "";
     enum grey_error err = E_USAGE;
-    if (dir == NULL) {
-        ok = false;
-    } else if (strcmp(verb, "init") == 0) {
+    if (strcmp(verb, "init") == 0) {
         err = authority_init(dir, &f);
     } else if (strcmp(verb, "rotate") == 0) {
         err = authority_rotate(dir, &f);
     } else if (strcmp(verb, "promote") == 0) {
         err = authority_promote(dir, &f);
     } else if (strcmp(verb, "sign") == 0 && csr != NULL && site != NULL && node != NULL && out != NULL) {
-        err = sign_file(dir, csr, site, node, out, &f);
+        err = sign_file(dir, csr, site, node, days, out, &f);
     } else if ((strcmp(verb, "broker") == 0 || strcmp(verb, "core") == 0) && out != NULL) {
         err = authority_issue(dir, verb, host, out, &f);
     } else {

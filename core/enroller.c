@@ -27,6 +27,7 @@
 #define TTL_S_MAX (30 * 86400)
 #define TICK_MS 3600000u
 #define BUSY_MS 50u
+#define TELL_MS 5000u
 #define RENEW_LIST_S (10 * INT64_C(86400)) /* the list is signed anew when it is so old; it holds for AUTHORITY_LIST_DAYS */
 #define RENEW_SERVER_MS (30 * INT64_C(86400000))
 
@@ -54,6 +55,7 @@ struct enroller {
     int64_t life_ms, server_ms; /* server_ms: when its own certificate was made */
     uint32_t calls;             /* jobs under way */
     bool stopping, publishing, publish_again;
+    bool untold; /* the broker does not know of the newest list */
     char ca_dir[LIMIT_PATH_BYTES + 1], prefix[LIMIT_PATH_BYTES + 16], broker_pid[LIMIT_PATH_BYTES + 1];
     uint8_t core_key[KEYS_ED25519_PUBLIC_BYTES];
 };
@@ -159,16 +161,19 @@ static void run_publish(struct storage_job *storage, struct store *store) {
 }
 
 /* A broker of this machine reads its files again. */
-static void tell_broker(const struct enroller *e) {
+static void tell_broker(struct enroller *e) {
     struct builder text;
     struct fault f = {0};
     builder_init(&text, 64);
+    e->untold = false;
     if (e->broker_pid[0] != 0) {
         enum grey_error err = wholefile_read(e->broker_pid, &text, &f);
         long pid = err == E_OK ? strtol((const char *)text.data, NULL, 10) : 0;
         if (pid <= 1 || kill((pid_t)pid, SIGHUP) != 0) {
-            log_warn("enroll", "broker", "%s: the broker could not be told to read %s/crl.pem; send it SIGHUP", e->broker_pid,
-                     e->ca_dir);
+            e->untold = true; /* it may just be starting */
+            loop_timer_after(e->x.loop, &e->timer, TELL_MS);
+            log_limited(LOG_WARN, "enroll", "broker", "%s: the broker could not be told to read %s/crl.pem; send it SIGHUP",
+                        e->broker_pid, e->ca_dir);
         }
     }
     builder_free(&text);
@@ -620,8 +625,11 @@ static void tick(void *context) {
     struct enroller *e = context;
     struct authority fresh;
     struct fault f = {0};
+    if (e->untold) {
+        tell_broker(e);
+    }
     bool busy = e->calls > 0 || e->publishing; /* the storage thread reads the CA */
-    loop_timer_after(e->x.loop, &e->timer, busy ? BUSY_MS : TICK_MS);
+    loop_timer_after(e->x.loop, &e->timer, busy ? BUSY_MS : e->untold ? TELL_MS : TICK_MS);
     if (!busy) {
         if (authority_open(e->ca_dir, &fresh, &f) == E_OK) {
             authority_close(&e->ca);

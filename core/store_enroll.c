@@ -211,15 +211,15 @@ enum grey_error store_certificate_add(struct store *s, const struct store_enroll
 
 enum grey_error store_revoke(struct store *s, const char *site, const char *node, int64_t now_ms, uint32_t *count,
                              struct fault *f) {
-    const struct store_value in[] = {text(site), text(node), store_number(now_ms)};
+    const struct store_value in[] = {text(site), text(node), store_number(now_ms), store_number(node[0] == 0)};
     int64_t counts[2] = {0, 0}; /* that hold, of all */
     bool found = false;
-    enum grey_error err = store_row(s, STORE_CERTIFICATES_COUNT, in, 3, counts, 2, &found, f);
+    enum grey_error err = store_row(s, STORE_CERTIFICATES_COUNT, in, 4, counts, 2, &found, f);
     *count = (uint32_t)counts[0];
     if (err == E_OK && counts[1] == 0) {
         return E_NOT_FOUND;
     }
-    return err != E_OK ? err : s->ops->run(s, STORE_CERTIFICATES_REVOKE, in, 3, f);
+    return err != E_OK ? err : s->ops->run(s, STORE_CERTIFICATES_REVOKE, in, 4, f);
 }
 
 enum grey_error store_revoked(struct store *s, int64_t now_ms, struct crl_entry *out, size_t max, size_t *count, struct fault *f) {
@@ -242,10 +242,10 @@ enum grey_error store_revoked(struct store *s, int64_t now_ms, struct crl_entry 
 }
 
 enum grey_error store_certificate_list(struct store *s, const char *site, struct json_writer *w, struct fault *f) {
-    const struct store_value in[] = {text(site), store_number(LIST_MAX)};
+    const struct store_value in[] = {text(site), store_number(LIST_MAX), store_number(site[0] == 0)};
     struct store_rows *rows = NULL;
     bool row = false;
-    enum grey_error err = s->ops->ask(s, STORE_CERTIFICATES, in, 2, &rows, f);
+    enum grey_error err = s->ops->ask(s, STORE_CERTIFICATES, in, 3, &rows, f);
     json_open(w, '[');
     while (rows != NULL && err == E_OK && (err = s->ops->next(rows, &row, f)) == E_OK && row) {
         char serial[2 * CERT_SERIAL_BYTES + 1] = "";

@@ -106,10 +106,10 @@ const char *const store_sql[STORE_STATEMENTS] = {
                         " ON CONFLICT DO NOTHING",
     [STORE_TOKENS] = "SELECT hash, site, nodes, used, created_ms, expires_ms FROM token WHERE expires_ms > ?1 ORDER BY created_ms"
                      " LIMIT ?2",
-    [STORE_TOKEN] =
-        "SELECT t.nodes, t.used, t.expires_ms, CASE WHEN t.site = ?2 THEN 1 ELSE 0 END, (SELECT count(*) FROM certificate c"
-        " WHERE c.token = ?1 AND c.site = ?2 AND c.node = ?3 AND c.key <> ?4 AND c.revoked_ms = 0) FROM token t"
-        " WHERE t.hash = ?1",
+    [STORE_TOKEN] = "SELECT t.nodes, t.used, t.expires_ms, CAST(CASE WHEN t.site = ?2 THEN 1 ELSE 0 END AS bigint), (SELECT "
+                    "count(*) FROM certificate c"
+                    " WHERE c.token = ?1 AND c.site = ?2 AND c.node = ?3 AND c.key <> ?4 AND c.revoked_ms = 0) FROM token t"
+                    " WHERE t.hash = ?1",
     [STORE_TOKEN_USE] = "UPDATE token SET used = used + 1 WHERE hash = ?1",
     [STORE_TOKEN_END] = "UPDATE token SET expires_ms = ?2 WHERE hash = ?1",
     [STORE_CERTIFICATE_OF_KEY] = "SELECT site, node, token, not_after_ms, revoked_ms, pem FROM certificate WHERE key = ?1"
@@ -121,12 +121,12 @@ const char *const store_sql[STORE_STATEMENTS] = {
     [STORE_CERTIFICATE_REVOKED] = "SELECT revoked_ms FROM certificate WHERE serial = ?1 AND revoked_ms > 0",
     [STORE_CERTIFICATES_COUNT] =
         "SELECT CAST(coalesce(sum(CASE WHEN revoked_ms = 0 AND not_after_ms > ?3 THEN 1 ELSE 0 END), 0) AS bigint), count(*)"
-        " FROM certificate WHERE site = ?1 AND (?2 = '' OR node = ?2)",
+        " FROM certificate WHERE site = ?1 AND (CAST(?4 AS bigint) = 1 OR node = ?2)",
     [STORE_CERTIFICATES_REVOKE] =
-        "UPDATE certificate SET revoked_ms = ?3 WHERE site = ?1 AND (?2 = '' OR node = ?2) AND revoked_ms = 0",
+        "UPDATE certificate SET revoked_ms = ?3 WHERE site = ?1 AND (CAST(?4 AS bigint) = 1 OR node = ?2) AND revoked_ms = 0",
     [STORE_CERTIFICATES] =
         "SELECT c.site, c.node, c.serial, c.issued_ms, c.not_after_ms, c.revoked_ms FROM certificate c"
-        " WHERE (?1 = '' OR c.site = ?1) AND NOT EXISTS (SELECT 1 FROM certificate l WHERE l.site = c.site"
+        " WHERE (CAST(?3 AS bigint) = 1 OR c.site = ?1) AND NOT EXISTS (SELECT 1 FROM certificate l WHERE l.site = c.site"
         " AND l.node = c.node AND (l.issued_ms > c.issued_ms OR (l.issued_ms = c.issued_ms AND l.serial > c.serial)))"
         " ORDER BY c.site, c.node LIMIT ?2",
     [STORE_REVOKED] = "SELECT serial, revoked_ms FROM certificate WHERE revoked_ms > 0 AND not_after_ms > ?1"

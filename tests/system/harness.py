@@ -77,6 +77,8 @@ class Site:
     """links: every gateway is reached through a proxy of its own, which can be cut for a partition.  line: makes what the gateways reach the
     broker through, from the broker's port.  upstream: more lines of federation.upstream."""
 
+    tool_under = ()  # what the CA's commands run under, for example faketime
+
     def __init__(self, nodes=3, core=True, tls=True, links=False, extra="", cores=1, postgres=False, enroll=False, line=None, upstream=""):
         self.dir = tempfile.mkdtemp(prefix="grey-test-")
         self.nodes, self.with_core, self.tls, self.extra = list(range(1, nodes + 1)), core, tls, extra
@@ -121,7 +123,7 @@ class Site:
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
 
     def tool(self, *words):
-        subprocess.run([os.path.join(BUILD, "grey-core")] + list(words), check=True)
+        subprocess.run(list(self.tool_under) + [os.path.join(BUILD, "grey-core")] + list(words), check=True)
 
     def ctl(self, *words, node=1, stdin=None):
         command = [os.path.join(BUILD, "greyctl"), "--addr", "http://127.0.0.1:%d" % self.http[node], "--core",

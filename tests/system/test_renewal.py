@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
 """Renewal: certificates that are two thirds over are replaced over the link, while all goes on; one that has lapsed comes back with its key.
 The CA's issuing key is changed without anybody noticing.  If it failed, a site would stand still on the day its certificates end."""
+import glob
 from harness import *
 
-AGED = ["env", "FAKETIME_DONT_FAKE_MONOTONIC=1", "faketime", "-f", "-20d"]
+PRELOAD = (glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1") + ["libfaketimeMT.so.1 (package faketime)"])[0]
+AGED = ["env", "LD_PRELOAD=" + PRELOAD, "FAKETIME=-20d", "FAKETIME_DONT_FAKE_MONOTONIC=1"]
 
 
 class AgedSite(Site):
-    """Enrolled 20 days ago: certificates hold for 30."""
+    """Enrolled 20 days ago by a CA of 25 days ago: certificates hold for 30."""
+    tool_under = ("faketime", "-f", "-25d")
 
     def start(self):
         self.core_under = AGED
