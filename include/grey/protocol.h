@@ -60,7 +60,7 @@ enum message_kind {
     MESSAGE_UP_PART = 68,
     MESSAGE_UP_HOLDINGS = 69, /* this and the next: federation/supply.h */
     MESSAGE_UP_PULL = 70,
-    MESSAGE_UP_CERTIFY = 71, /* federation/certify.h */
+    MESSAGE_UP_CERTIFY = 71,      /* federation/certify.h */
     MESSAGE_UP_SEALED_HELLO = 79, /* federation/handshake.h, as 95 */
     MESSAGE_DOWN_WELCOME = 80,
     MESSAGE_DOWN_ACK = 81,
