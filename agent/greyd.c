@@ -393,6 +393,9 @@ static bool start_uplink(struct greyd *g, struct fault *f) {
                                .keepalive_s = (uint32_t)c->keepalive_s,
                                .window_frames = 16,
                                .bandwidth = bandwidth_of(c)};
+    o.seal = c->upstream_seal && c->upstream_tls;
+    o.cert_path = c->upstream_cert;
+    o.key_path = c->upstream_key;
     o.has_core_key = c->core_key[0] != 0;
     if (o.has_core_key && keyfile_get_public(c->core_key, o.core_key, f) != E_OK) {
         return false;

@@ -44,6 +44,7 @@ void uplink_session_end(struct uplink *u) {
     uplink_pack_end(u);
     builder_free(&u->frame);
     uplink_parts_end(u);
+    uplink_seal_end(u);
     metrics_set(&link_up, 0, 0);
 }
 
@@ -69,7 +70,8 @@ void uplink_session_hello(struct uplink *u) {
     struct builder b;
     builder_init(&b, 1024);
     sync_put_hello(&b, &h);
-    if (uplink_send_content(u, CHANNEL_CONTROL, builder_bytes(&b), FRAME_FLAG_PRIORITY)) {
+    if (u->seal.on ? uplink_seal_hello(u, builder_bytes(&b))
+                   : uplink_send_content(u, CHANNEL_CONTROL, builder_bytes(&b), FRAME_FLAG_PRIORITY)) {
         uint8_t chance;
         keys_random(&chance, sizeof chance);
         u->hello_due = false;
@@ -238,18 +240,30 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
     struct frame f;
     size_t used, need;
     enum grey_error why = E_BAD_MESSAGE;
-    struct builder scratch;
+    struct builder scratch, opened;
     struct bytes content = {0};
     struct sync_welcome w;
     struct sync_ack a;
     struct sync_route route;
     struct site_facts facts;
     builder_init(&scratch, LIMIT_FRAME_PAYLOAD_BYTES);
-    bool ok = sync_topic_parse(topic, false, &site, &c) && strcmp(site.text, u->site) == 0 && state_site(uplink_state(u), &facts) &&
+    builder_init(&opened, LIMIT_FRAME_PAYLOAD_BYTES);
+    bool is_sealed = false,
+         ok = sync_topic_parse(topic, false, &site, &c) && strcmp(site.text, u->site) == 0 && state_site(uplink_state(u), &facts) &&
               frame_read(payload, &f, &used, &need, &why) == FRAME_READY && used == payload.size &&
+              ((is_sealed = (f.flags & FRAME_FLAG_ENCRYPTED) != 0), (why = uplink_seal_get(u, c, &f, &opened)) == E_OK) &&
               (why = frame_content(&f, &scratch, &content)) == E_OK;
     enum message_kind kind = ok ? sync_kind(content) : (enum message_kind)0;
     why = ok ? E_BAD_MESSAGE : why;
+    if (ok && !is_sealed && !uplink_seal_may_be_plain(u, kind)) {
+        kind = (enum message_kind)0;
+        why = E_SEALED;
+    }
+    if (kind == MESSAGE_DOWN_SEALED_WELCOME) {
+        why = u->seal.on ? uplink_seal_welcome(u, content, &opened, &content) : E_BAD_MESSAGE;
+        kind = why == E_OK ? sync_kind(content) : (enum message_kind)0;
+        kind = kind == MESSAGE_DOWN_WELCOME ? kind : (enum message_kind)0;
+    }
     bool mine = false; /* of this incarnation and session; older ones are passed over */
     if (kind == MESSAGE_DOWN_WELCOME && (why = sync_get_welcome(content, &w)) == E_OK) {
         mine = w.incarnation == facts.incarnation && w.epoch == u->epoch;
@@ -284,6 +298,7 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
     uplink_meter_received(u, kind == MESSAGE_DOWN_ACK ? ledger_of_channel(c) : LEDGER_SESSION, payload.size);
     u->last_contact_ms = mine ? now_wall_ms() : u->last_contact_ms;
     builder_free(&scratch);
+    builder_free(&opened);
     uplink_send_pump(u);
 }
 

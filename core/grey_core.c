@@ -223,8 +223,12 @@ static bool start_enroller(struct grey_core *g, struct fault *f) {
 static bool start(struct grey_core *g, struct fault *f) {
     struct settings *s = &g->s;
     const char *endpoints[ENDPOINTS_MAX];
-    struct ingest_options o = {
-        .endpoints = endpoints, .client_id = s->client_id, .socket_dir = s->data_dir, .shared = store_is_postgres(s->store)};
+    struct ingest_options o = {.endpoints = endpoints,
+                               .client_id = s->client_id,
+                               .socket_dir = s->data_dir,
+                               .secret_key = g->sign.secret_key,
+                               .ca_path = s->tls_ca,
+                               .shared = store_is_postgres(s->store)};
     bool tls = strncmp(s->broker, "mqtts://", 8) == 0;
     if (!tls && strncmp(s->broker, "mqtt://", 7) != 0) {
         (void)fault_set(f, E_USAGE, "--broker %.80s: expected mqtts://host:port or mqtt://host:port", s->broker);

@@ -17,6 +17,9 @@ struct ingest_options {
     uint32_t endpoint_count;
     const struct conn_tls *tls;
     const char *client_id, *socket_dir;
+    const uint8_t
+        *secret_key; /* KEYS_ED25519_SECRET_BYTES; with it, and certificates of ca_path (NULL: none), sites seal what they say */
+    const char *ca_path;
     bool shared; /* several cores take turns at what the broker has (MQTT 5, 4.8.2), by shared subscription */
 };
 struct ingest *ingest_new(const struct conn_context *x, const struct ingest_options *o, struct worker *storage, struct fault *f);

@@ -54,6 +54,7 @@ static const char schema[] =
     "CREATE TABLE IF NOT EXISTS holding(site bigint, kind bigint, name text COLLATE \"C\", version bigint, issue bigint, health "
     "bigint,"
     " since_ms bigint, PRIMARY KEY(site, kind, name));"
+    "CREATE TABLE IF NOT EXISTS sealed(site text COLLATE \"C\" PRIMARY KEY, since_ms bigint);"
     "CREATE TABLE IF NOT EXISTS token(hash bytea PRIMARY KEY, site text COLLATE \"C\" NOT NULL, nodes bigint NOT NULL,"
     " used bigint NOT NULL, created_ms bigint, expires_ms bigint NOT NULL);"
     "CREATE TABLE IF NOT EXISTS certificate(serial bytea PRIMARY KEY, key bytea NOT NULL, site text COLLATE \"C\" NOT NULL,"

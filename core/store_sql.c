@@ -18,6 +18,8 @@ const char *const store_sql[STORE_STATEMENTS] = {
     [STORE_SITE_FIND] = "SELECT no FROM site WHERE id = ?1",
     [STORE_SITE_ADD] = "INSERT INTO site(id, first_ms, contact_ms) VALUES(?1, ?2, ?2) ON CONFLICT DO NOTHING",
     [STORE_SITE_TOUCH] = "UPDATE site SET contact_ms = ?2, node = coalesce(?3, node) WHERE no = ?1",
+    [STORE_SEALED_ADD] = "INSERT INTO sealed VALUES(?1, ?2) ON CONFLICT DO NOTHING",
+    [STORE_SEALED_IS] = "SELECT since_ms FROM sealed WHERE site = ?1",
     [STORE_SITE_ASKED] = "UPDATE site SET asked_ms = ?2 WHERE no = ?1",
     [STORE_NODE_TOUCH] = "INSERT INTO node VALUES(?1, ?3, ?2, ?2) ON CONFLICT(site, name) DO UPDATE SET contact_ms = ?2",
     [STORE_INC_FIND] = "SELECT no, epoch FROM incarnation WHERE site = ?1 AND number = ?2",
@@ -116,6 +118,7 @@ const char *const store_sql[STORE_STATEMENTS] = {
                               " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0)",
     [STORE_CERTIFICATES_REPLACED] =
         "UPDATE certificate SET revoked_ms = ?4 WHERE site = ?1 AND node = ?2 AND key <> ?3 AND revoked_ms = 0",
+    [STORE_CERTIFICATE_REVOKED] = "SELECT revoked_ms FROM certificate WHERE serial = ?1 AND revoked_ms > 0",
     [STORE_CERTIFICATES_COUNT] =
         "SELECT CAST(coalesce(sum(CASE WHEN revoked_ms = 0 AND not_after_ms > ?3 THEN 1 ELSE 0 END), 0) AS bigint), count(*)"
         " FROM certificate WHERE site = ?1 AND (CAST(?4 AS bigint) = 1 OR node = ?2)",

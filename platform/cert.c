@@ -372,6 +372,38 @@ enum grey_error cert_verify(const char *pem, const char *ca_pem, struct fault *f
     return err;
 }
 
+enum grey_error cert_to_der(const char *pem, struct builder *der, struct fault *f) {
+    mbedtls_x509_crt crt;
+    mbedtls_x509_crt_init(&crt);
+    enum grey_error err = parse(&crt, pem, "certificate", f);
+    if (err == E_OK) {
+        builder_add(der, bytes_of(crt.raw.p, crt.raw.len));
+        err = der->err;
+    }
+    mbedtls_x509_crt_free(&crt);
+    return err;
+}
+
+enum grey_error cert_from_der(struct bytes der, struct builder *pem, struct fault *f) {
+    builder_add_str(pem, "-----BEGIN CERTIFICATE-----\n");
+    builder_add_base64(pem, der);
+    builder_add_str(pem, "\n-----END CERTIFICATE-----\n");
+    builder_add_byte(pem, 0);
+    return pem->err == E_OK ? E_OK : fault_set(f, pem->err, "certificate");
+}
+
+enum grey_error cert_has_signed(const char *pem, const uint8_t hash[32], struct bytes signature, struct fault *f) {
+    mbedtls_x509_crt crt;
+    mbedtls_x509_crt_init(&crt);
+    enum grey_error err = parse(&crt, pem, "certificate", f);
+    if (err == E_OK && (!mbedtls_pk_can_do(&crt.pk, MBEDTLS_PK_ECDSA) ||
+                        mbedtls_pk_verify(&crt.pk, MBEDTLS_MD_SHA256, hash, 32, signature.data, signature.size) != 0)) {
+        err = fault_set(f, E_KEY, "the signature is not by the key of the certificate");
+    }
+    mbedtls_x509_crt_free(&crt);
+    return err;
+}
+
 enum grey_error cert_find_root(const char *pem, const uint8_t fingerprint[32], struct builder *root, struct fault *f) {
     static const char begin[] = "-----BEGIN CERTIFICATE-----\n", end[] = "-----END CERTIFICATE-----\n";
     mbedtls_x509_crt all;

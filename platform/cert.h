@@ -57,6 +57,12 @@ enum grey_error cert_read(const char *pem, struct cert_facts *out, struct fault 
 uint32_t cert_role_of(struct bytes uri);
 /* The first certificate of pem is signed by way of the authorities behind it, or of those in ca_pem, and is valid now, by the system's clock.  E_CERT. */
 enum grey_error cert_verify(const char *pem, const char *ca_pem, struct fault *f);
+/* The first certificate of a PEM text as DER, and back.  E_CERT, or the builder's error. */
+enum grey_error cert_to_der(const char *pem, struct builder *der, struct fault *f);
+enum grey_error cert_from_der(struct bytes der, struct builder *pem,
+                              struct fault *f); /* with a NUL behind it; der is not looked into */
+/* The holder of the first certificate's key has signed this hash (ECDSA, RFC 3279).  E_CERT; E_KEY: not so. */
+enum grey_error cert_has_signed(const char *pem, const uint8_t hash[32], struct bytes signature, struct fault *f);
 /* Appends the certificate of the self-signed authority in a PEM text whose fingerprint this is, as PEM.  E_CERT: it is not there. */
 enum grey_error cert_find_root(const char *pem, const uint8_t fingerprint[32], struct builder *root, struct fault *f);
 
