@@ -20,12 +20,12 @@ CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -DGREY_VERS
 HARDEN := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
 ALL_CFLAGS = -std=c11 $(WARN) $(HARDEN) $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
-LIBS_BASE := -lcbor -llz4 -lz -lsodium -lyaml -ljansson -lsqlite3 -lpq -lmbedtls -lmbedx509 -lmbedcrypto -lhttp_parser -pthread
+LIBS_BASE := -lcbor -llz4 -lz -lsodium -lyaml -ljansson -lsqlite3 -lpq -lmbedtls -lmbedx509 -lmbedcrypto -lhttp_parser -ltss2-esys -ltss2-mu -ltss2-tctildr -pthread
 LIBS := $(LIBS_BASE)
 
 # --- What is where.  A main program's file is not in its folder's archive. ------------------------------------------------------
 MAINS := agent/greyd.c agent/ctl/greyctl.c core/grey_core.c
-SOURCES := $(filter-out $(MAINS),$(wildcard platform/*.c federation/*.c federation/raft/*.c agent/*.c agent/ctl/*.c core/*.c))
+SOURCES := $(filter-out $(MAINS),$(wildcard platform/*.c federation/*.c federation/raft/*.c federation/attest/*.c agent/*.c agent/ctl/*.c core/*.c))
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 PLATFORM_O := $(call objects,$(filter platform/%,$(SOURCES)))
 FEDERATION_O := $(call objects,$(filter federation/%,$(SOURCES)))
@@ -41,7 +41,7 @@ WEEK_O := $(call objects,$(wildcard tests/week/*.c))
 
 # Pure modules: no system call, no clock, no allocator but platform/bytes (docs/ARCHITECTURE.md).  COMPUTE: what they may use below.
 COMPUTE := platform/bytes.c platform/fault.c platform/codec.c platform/json.c platform/yaml.c platform/compress.c platform/digest.c \
-           platform/keys.c platform/cert.c
+           platform/keys.c platform/cert.c platform/ecdsa.c platform/ekcert.c platform/credential.c
 PURE := $(filter federation/%,$(SOURCES)) \
         $(filter $(addprefix agent/,intake.c state.c kv.c outbox.c bounds.c segment.c arrivals.c loss.c stretch.c dedup.c table.c agreement.c \
           task.c cron.c dag.c due.c lanes.c quota.c placement.c scheduler.c submit.c dispatch.c work.c workrow.c ring.c),$(SOURCES))
