@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "include/grey/must.h"
+#include "platform/digest.h"
 
 #define HASH_BYTES 32u
 #define SEED_BYTES 32u
@@ -103,6 +104,26 @@ enum grey_error credential_make(const struct ekcert *ek, const uint8_t name[CRED
     mbedtls_platform_zeroize(key, sizeof key);
     mbedtls_platform_zeroize(plain, sizeof plain);
     return E_OK;
+}
+
+/* TPMT_PUBLIC of template L-1 up to the modulus: RSA, SHA-256, its attributes, policy PolicySecret(endorsement), AES-128-CFB, no scheme, 2048
+ * bits, exponent by default. */
+static const uint8_t endorsement_head[] = {0x00, 0x01, 0x00, 0x0b, 0x00, 0x03, 0x00, 0xb2, 0x00, 0x20, 0x83, 0x71, 0x97, 0x67, 0x44,
+                                           0x84, 0xb3, 0xf8, 0x1a, 0x90, 0xcc, 0x8d, 0x46, 0xa5, 0xd7, 0x24, 0xfd, 0x52, 0xd7, 0x6e,
+                                           0x06, 0x52, 0x0b, 0x64, 0xf2, 0xa1, 0xda, 0x1b, 0x33, 0x14, 0x69, 0xaa, 0x00, 0x06, 0x00,
+                                           0x80, 0x00, 0x43, 0x00, 0x10, 0x08, 0x00, 0x00, 0x00, 0x00, 0x00, 0x01, 0x00};
+
+static void name_of(struct bytes a, struct bytes b, uint8_t out[CREDENTIAL_NAME_BYTES]) {
+    bytes_put_be16(out, 0x000b);
+    digest_sha256_two(a, b, out + 2);
+}
+
+void credential_qualify(const struct ekcert *ek, const uint8_t name[CREDENTIAL_NAME_BYTES], uint8_t out[CREDENTIAL_NAME_BYTES]) {
+    static const uint8_t hierarchy[] = {0x40, 0x00, 0x00, 0x0b}; /* TPM_RH_ENDORSEMENT */
+    uint8_t own[CREDENTIAL_NAME_BYTES], parent[CREDENTIAL_NAME_BYTES];
+    name_of(bytes_of(endorsement_head, sizeof endorsement_head), bytes_of(ek->modulus, sizeof ek->modulus), own);
+    name_of(bytes_of(hierarchy, sizeof hierarchy), bytes_of(own, sizeof own), parent);
+    name_of(bytes_of(parent, sizeof parent), bytes_of(name, CREDENTIAL_NAME_BYTES), out);
 }
 
 bool credential_equal(const uint8_t a[CREDENTIAL_SECRET_BYTES], const uint8_t b[CREDENTIAL_SECRET_BYTES]) {

@@ -25,6 +25,10 @@ enum grey_error credential_make(const struct ekcert *ek, const uint8_t name[CRED
                                 const uint8_t secret[CREDENTIAL_SECRET_BYTES], const uint8_t random[CREDENTIAL_RANDOM_BYTES],
                                 struct credential *out);
 
+/* credential_qualify: the qualified name of a key that lies directly under that endorsement key: what a quote by it bears.  Source: part 1,
+ * section 16, and template L-1. */
+void credential_qualify(const struct ekcert *ek, const uint8_t name[CREDENTIAL_NAME_BYTES], uint8_t out[CREDENTIAL_NAME_BYTES]);
+
 /* credential_equal: in a time that does not depend on what differs. */
 bool credential_equal(const uint8_t a[CREDENTIAL_SECRET_BYTES], const uint8_t b[CREDENTIAL_SECRET_BYTES]);
 

@@ -37,12 +37,10 @@ static enum grey_error check_key(struct case_file *c) {
     if (memcmp(known->key.name, c->statement->key_name, sizeof known->key.name) != 0) {
         return fault_set(c->f, E_ATTEST_UNPROVEN, "the evidence names another attestation key than the proven one");
     }
-    if (!ecdsa_verify(c->evidence->quote, known->key.point, c->evidence->signature)) {
-        return fault_set(c->f, E_ATTEST_SIGNATURE, "the proven attestation key did not sign this");
-    }
     return E_OK;
 }
 
+/* What costs little comes first: the signature is looked at when all that it should cover fits. */
 static enum grey_error check_quote(struct case_file *c) {
     const struct tpmwire_quote *quote = &c->quote;
     uint8_t wanted[DIGEST_SHA256_BYTES];
@@ -54,6 +52,13 @@ static enum grey_error check_quote(struct case_file *c) {
     evidence_qualify(c->evidence->statement, wanted);
     if (!bytes_equal(quote->extra, bytes_of(wanted, sizeof wanted))) {
         return fault_set(c->f, E_ATTEST_BINDING, "the quote's extraData is not that of the statement");
+    }
+    const struct attested *known = c->q->known;
+    if (!bytes_equal(quote->signer, bytes_of(known->signer, sizeof known->signer))) {
+        return fault_set(c->f, E_ATTEST_UNPROVEN, "the key that signed does not lie under the proven endorsement key");
+    }
+    if (!ecdsa_verify(c->evidence->quote, known->key.point, c->evidence->signature)) {
+        return fault_set(c->f, E_ATTEST_SIGNATURE, "the proven attestation key did not sign this");
     }
     if (quote->pcr_mask != c->q->policy->pcr_mask || c->statement->pcr_mask != c->q->policy->pcr_mask) {
         return fault_set(c->f, E_ATTEST_SELECTION, "asked for the registers %06x, quoted are %06x, told are %06x",
@@ -230,6 +235,7 @@ static void remember(struct case_file *c) {
     struct attested *next = &c->out->next;
     const struct attested *known = c->q->known;
     memcpy(next->endorsement, known->endorsement, sizeof next->endorsement);
+    memcpy(next->signer, known->signer, sizeof next->signer);
     next->key = known->key;
     next->clock_ms = c->quote.clock_ms, next->firmware = c->quote.firmware;
     next->reset_count = c->quote.reset_count, next->restart_count = c->quote.restart_count;

@@ -7,12 +7,13 @@
 #define VERSION 1u
 
 void attested_put(struct builder *b, const struct attested *a) {
-    codec_put_array(b, a->seen ? 15 : 5);
+    codec_put_array(b, a->seen ? 16 : 6);
     codec_put_uint(b, VERSION);
     codec_put_uint(b, a->type);
     codec_put_bytes(b, bytes_of(a->endorsement, sizeof a->endorsement));
     codec_put_bytes(b, bytes_of(a->key.name, sizeof a->key.name));
     codec_put_bytes(b, bytes_of(a->key.point, sizeof a->key.point));
+    codec_put_bytes(b, bytes_of(a->signer, sizeof a->signer));
     if (!a->seen) {
         return;
     }
@@ -58,13 +59,14 @@ enum grey_error attested_get(struct bytes in, struct attested *out) {
     struct codec_reader r;
     memset(out, 0, sizeof *out);
     codec_reader_init(&r, in);
-    uint64_t fields = codec_array(&r, 15);
-    bool well = (fields == 5 || fields == 15) && codec_uint(&r, VERSION) == VERSION;
+    uint64_t fields = codec_array(&r, 16);
+    bool well = (fields == 6 || fields == 16) && codec_uint(&r, VERSION) == VERSION;
     out->type = (enum attest_type)codec_uint(&r, ATTEST_TYPES - 1);
     codec_fixed(&r, out->endorsement, sizeof out->endorsement);
     codec_fixed(&r, out->key.name, sizeof out->key.name);
     codec_fixed(&r, out->key.point, sizeof out->key.point);
-    out->seen = fields == 15;
+    codec_fixed(&r, out->signer, sizeof out->signer);
+    out->seen = fields == 16;
     well = well && (!out->seen || get_seen(&r, out));
     if (!well || codec_end(&r) != E_OK) {
         memset(out, 0, sizeof *out);

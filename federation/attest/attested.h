@@ -13,6 +13,7 @@ struct attested {
     enum attest_type type;
     uint8_t endorsement[DIGEST_SHA256_BYTES]; /* SHA-256 of the endorsement certificate */
     struct tpmwire_key key;                   /* zeros without a TPM */
+    uint8_t signer[TPMWIRE_NAME_BYTES];       /* the qualified name of the key: that it lies under the endorsement key */
     bool seen;                                /* what follows is of an accepted appraisal */
     uint64_t clock_ms, firmware, policy_serial;
     uint32_t reset_count, restart_count;

@@ -87,6 +87,7 @@ enum grey_error introduce_judge(const struct introduction *i, const struct attes
     if (err != E_OK) {
         return fault_set(f, err, "not a restricted P-256 signing key that was made in a TPM and stays there");
     }
+    credential_qualify(&ek, claimed.key.name, claimed.signer);
     err = credential_make(&ek, claimed.key.name, random, random + CREDENTIAL_SECRET_BYTES, challenge);
     if (err != E_OK) {
         return fault_set(f, err, "its endorsement key cannot encrypt");

@@ -70,7 +70,9 @@ static inline void swtpm_boot(struct swtpm *t) {
     (void)unlink(socket);
     t->pid = fork();
     if (t->pid == 0) {
-        (void)freopen("/dev/null", "w", stderr); /* it tells of each connection */
+        if (freopen("/dev/null", "w", stderr) == NULL) { /* it tells of each connection */
+            _exit(127);
+        }
         execlp("swtpm", "swtpm", "socket", "--tpm2", "--tpmstate", state, "--server", server, "--ctrl", control, "--flags",
                "not-need-init,startup-clear", (char *)NULL);
         _exit(127);
