@@ -138,7 +138,7 @@ fuzz-brief: $(FUZZERS) ## each fuzz target for FUZZ_SECONDS
 # Tests that wait for minutes by the clock (a breaker that closes, a link that is idle); of these make nightly takes care.
 SLOW_TESTS := test_core_moves test_idle_link
 SYSTEM_TESTS := $(sort $(wildcard tests/system/test_*.py))
-system: $(PROGRAMS) $(BUILD)/swarm ## end-to-end tests with real processes; one: make system TESTS=test_restarts
+system: $(PROGRAMS) $(BUILD)/swarm $(BUILD)/tests/test_appraise ## end-to-end tests with real processes; one: make system TESTS=test_restarts
 	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/script/tap.sh $(patsubst %,tests/system/%.py,$(or $(TESTS),$(filter-out $(SLOW_TESTS),$(notdir $(SYSTEM_TESTS:.py=)))))
 system-slow: $(PROGRAMS) $(BUILD)/swarm ## those that wait for minutes
 	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/script/tap.sh $(patsubst %,tests/system/%.py,$(SLOW_TESTS))
