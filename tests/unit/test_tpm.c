@@ -9,6 +9,7 @@
 
 #include "agent/prove.h"
 #include "federation/attest/verdict.h"
+#include "platform/ecdsa.h"
 #include "tests/unit/swtpm_rig.h"
 
 #define NOW_S INT64_C(1900000000)
@@ -152,8 +153,240 @@ static void genuine_evidence_becomes_a_result(void **state) {
     builder_free(&b);
 }
 
+static enum grey_error judge(const struct appraise_question *q, struct bytes evidence) {
+    struct appraisal a;
+    struct fault f = {.text = ""};
+    return appraise(q, evidence, &a, &f);
+}
+
+/* If this failed, gateways would lose their TPM to leaked objects within days, or be refused although nothing is wrong. */
+static void a_thousand_quotes_leave_nothing_behind(void **state) {
+    uint32_t objects, sessions;
+    struct builder b;
+    struct fault f;
+    (void)state;
+    builder_init(&b, ATTEST_EVIDENCE_BYTES_MAX);
+    for (uint32_t i = 0; i < 1000; i++) {
+        struct appraise_question q = question((uint8_t)i);
+        struct appraisal a;
+        answer(tpms[0], &q, &b);
+        assert_int_equal(appraise(&q, builder_bytes(&b), &a, &f), E_OK);
+        proven = a.next;
+    }
+    assert_int_equal(introduce_from(tpms[0], tpms[1], &proven), E_ATTEST_UNPROVEN); /* failures leave nothing either */
+    assert_int_equal(introduce_from(tpms[0], tpms[0], &proven), E_OK);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(tpm_count_left(tpms[i], &objects, &sessions, &f), E_OK);
+        assert_int_equal(objects, 0);
+        assert_int_equal(sessions, 0);
+    }
+    builder_free(&b);
+}
+
+/* If this failed, a recorded answer, or one to another question, would pass. */
+static void an_old_answer_is_refused(void **state) {
+    struct appraise_question q = question(9);
+    struct builder b;
+    (void)state;
+    builder_init(&b, ATTEST_EVIDENCE_BYTES_MAX);
+    answer(tpms[0], &q, &b);
+    assert_int_equal(judge(&q, builder_bytes(&b)), E_OK);
+    q.nonce[0] ^= 1;
+    assert_int_equal(judge(&q, builder_bytes(&b)), E_ATTEST_NONCE);
+    builder_free(&b);
+}
+
+/* If this failed, another gateway's TPM could answer for this one. */
+static void another_tpm_is_refused(void **state) {
+    struct appraise_question q = question(10);
+    struct builder b;
+    (void)state;
+    builder_init(&b, ATTEST_EVIDENCE_BYTES_MAX);
+    answer(tpms[1], &q, &b);
+    assert_int_equal(judge(&q, builder_bytes(&b)), E_ATTEST_UNPROVEN);
+    builder_free(&b);
+}
+
+static void run_tools(char *script) {
+    char *command =
+        swtpm_text("cd %s && export TPM2TOOLS_TCTI=%s && (%s) >tools.log 2>&1", machines[0].folder, machines[0].way, script);
+    int status = swtpm_run(command);
+    if (status != 0) {
+        (void)swtpm_run(swtpm_text("cat %s/tools.log", machines[0].folder));
+        fail_msg("tpm2-tools: status %d in: %s", status, script);
+    }
+    free(script);
+}
+
+static struct bytes read_file(const char *name, uint8_t *room, size_t size) {
+    char *path = swtpm_text("%s/%s", machines[0].folder, name);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    size_t got = fread(room, 1, size, file);
+    assert_int_equal(fclose(file), 0);
+    free(path);
+    return bytes_of(room, got);
+}
+
+static void write_file(const char *name, struct bytes b) {
+    char *path = swtpm_text("%s/%s", machines[0].folder, name);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_true(fwrite(b.data, 1, b.size, file) == b.size && fclose(file) == 0);
+    free(path);
+}
+
+/* Evidence around a statement of the first machine, with quote and signature as tpm2-tools left them in files. */
+static void wrap_tools(struct bytes statement, const char *quote, const char *signature, struct builder *out) {
+    uint8_t quote_room[TPMWIRE_QUOTE_BYTES_MAX], signature_room[256];
+    struct evidence e = {.statement = statement, .quote = read_file(quote, quote_room, sizeof quote_room)};
+    assert_int_equal(tpmwire_signature(read_file(signature, signature_room, sizeof signature_room), e.signature), E_OK);
+    ecdsa_lower(e.signature);
+    builder_reset(out);
+    evidence_put(out, &e);
+}
+
+/* If this failed, our verifier would take only our own gateways' word for what a quote is; or a forged one that the genuine key signed, as
+ * Debian 12's tpm2_checkquote does (CVE-2024-29038). */
+static void quotes_by_tpm2_tools_are_judged_alike(void **state) {
+    struct appraise_question q = question(11);
+    struct evidence ours;
+    struct builder b, forged;
+    uint8_t qualify[DIGEST_SHA256_BYTES], quote[TPMWIRE_QUOTE_BYTES_MAX];
+    char hex[2 * DIGEST_SHA256_BYTES + 1];
+    (void)state;
+    builder_init(&b, ATTEST_EVIDENCE_BYTES_MAX);
+    builder_init(&forged, ATTEST_EVIDENCE_BYTES_MAX);
+    answer(tpms[0], &q, &b);
+    assert_int_equal(evidence_get(builder_bytes(&b), &ours), E_OK);
+    evidence_qualify(ours.statement, qualify);
+    for (size_t i = 0; i < sizeof qualify; i++) {
+        (void)snprintf(hex + 2 * i, 3, "%02x", qualify[i]);
+    }
+    run_tools(swtpm_text("tpm2_quote -Q -c 0x%x -l sha256:0,1,2,3,4,5,6,7,14 -q %s -m q.msg -s q.sig -f tss", TPM_KEY_HANDLE, hex));
+    wrap_tools(ours.statement, "q.msg", "q.sig", &forged);
+    assert_int_equal(judge(&q, builder_bytes(&forged)), E_OK);
+    /* fewer registers, another bank, none */
+    run_tools(swtpm_text("tpm2_quote -Q -c 0x%x -l sha256:0,1,2,3,4,5,6,7 -q %s -m q.msg -s q.sig -f tss", TPM_KEY_HANDLE, hex));
+    wrap_tools(ours.statement, "q.msg", "q.sig", &forged);
+    assert_int_equal(judge(&q, builder_bytes(&forged)), E_ATTEST_SELECTION);
+    run_tools(swtpm_text("tpm2_quote -Q -c 0x%x -l sha256:0,1,2,3,4,5,6,7,14+sha1:0 -q %s -m q.msg -s q.sig -f tss", TPM_KEY_HANDLE,
+                         hex));
+    wrap_tools(ours.statement, "q.msg", "q.sig", &forged);
+    assert_int_equal(judge(&q, builder_bytes(&forged)), E_ATTEST_SELECTION);
+    /* the genuine restricted key signs what somebody wrote, as long as it does not begin with the TPM's mark */
+    memcpy(quote, ours.quote.data, ours.quote.size);
+    quote[3] ^= 1;
+    write_file("f.msg", bytes_of(quote, ours.quote.size));
+    run_tools(
+        swtpm_text("tpm2_hash -C e -g sha256 -t f.ticket -o f.hash f.msg && tpm2_sign -Q -c 0x%x -g sha256 -s ecdsa -d -t f.ticket "
+                   "-o f.sig f.hash",
+                   TPM_KEY_HANDLE));
+    wrap_tools(ours.statement, "f.msg", "f.sig", &forged);
+    assert_int_equal(judge(&q, builder_bytes(&forged)), E_ATTEST_QUOTE);
+    builder_free(&forged);
+    builder_free(&b);
+}
+
+/* If this failed, a key that signs anything could be enrolled as one that signs only what its TPM measured. */
+static void keys_that_sign_anything_cannot_be_proven(void **state) {
+    struct attest_identity expected = who();
+    struct introduction i;
+    struct introduce_pending pending;
+    struct credential challenge;
+    struct builder message;
+    uint8_t area[TPM_PUBLIC_BYTES_MAX], random[INTRODUCE_RANDOM_BYTES] = {1};
+    const char *const makers[ATTEST_TYPES] = {[ATTEST_TPM2] = roots};
+    struct fault f;
+    (void)state;
+    builder_init(&message, INTRODUCE_BYTES_MAX);
+    assert_int_equal(prove_introduce(tpms[0], TPM_KEY_HANDLE, ATTEST_TPM2, &expected, &message, &f), E_OK);
+    assert_int_equal(introduce_get(builder_bytes(&message), &i), E_OK);
+    static const char *const attributes[] = {"fixedtpm|fixedparent|sensitivedataorigin|userwithauth|sign",
+                                             "sensitivedataorigin|userwithauth|restricted|sign"};
+    for (size_t which = 0; which < 2; which++) {
+        run_tools(swtpm_text(
+            "tpm2_createprimary -Q -C o -c p.ctx && tpm2_create -Q -C p.ctx -G ecc256:ecdsa-sha256:null -a '%s' -u k.pub "
+            "-r k.priv && tpm2_flushcontext -t",
+            attributes[which]));
+        struct bytes all = read_file("k.pub", area, sizeof area); /* TPM2B_PUBLIC */
+        i.key = bytes_of(all.data + 2, all.size - 2);
+        assert_int_equal(introduce_judge(&i, &expected, makers, NOW_S, random, &pending, &challenge, &f), E_ATTEST_KEY);
+    }
+    expected.raft_id++;
+    assert_int_equal(introduce_judge(&i, &expected, makers, NOW_S, random, &pending, &challenge, &f), E_ATTEST_IDENTITY);
+    builder_free(&message);
+}
+
+/* If this failed, somebody who changed what runs on a gateway would not be noticed. */
+static void a_changed_register_is_found(void **state) {
+    struct appraise_question q = question(12);
+    struct appraisal a;
+    struct builder b;
+    struct fault f;
+    uint8_t digest[DIGEST_SHA256_BYTES] = {7};
+    (void)state;
+    builder_init(&b, ATTEST_EVIDENCE_BYTES_MAX);
+    answer(tpms[0], &q, &b);
+    assert_int_equal(appraise(&q, builder_bytes(&b), &a, &f), E_OK);
+    proven = a.next;
+    policy.learn = false;
+    policy.serial++;
+    assert_int_equal(judge(&q, builder_bytes(&b)), E_OK); /* as it was learnt */
+    assert_int_equal(tpm_extend(tpms[0], 4, digest, &f), E_OK);
+    answer(tpms[0], &q, &b);
+    assert_int_equal(judge(&q, builder_bytes(&b)), E_ATTEST_REFERENCE);
+    assert_int_equal(tpm_extend(tpms[0], STARTLOG_PCR, digest, &f), E_OK); /* a start that is not in the log */
+    answer(tpms[0], &q, &b);
+    assert_int_equal(judge(&q, builder_bytes(&b)), E_ATTEST_REFERENCE);
+    policy.learn = true;
+    assert_int_equal(judge(&q, builder_bytes(&b)), E_ATTEST_START_LOG);
+    builder_free(&b);
+}
+
+/* If this failed, a gateway would not be trusted any more after a power cut, or its key would be gone. */
+static void a_restart_is_survived_and_an_old_state_is_not(void **state) {
+    struct appraise_question q = question(13);
+    struct appraisal a;
+    struct builder b;
+    struct fault f;
+    (void)state;
+    builder_init(&b, ATTEST_EVIDENCE_BYTES_MAX);
+    tpm_close(tpms[0]);
+    swtpm_end(&machines[0]);
+    assert_int_equal(swtpm_run(swtpm_text("cp %s/tpm2-00.permall %s/kept", machines[0].folder, machines[0].folder)), 0);
+    for (uint32_t boot = 0; boot < 3; boot++) {
+        swtpm_boot(&machines[0]);
+        tpms[0] = tpm_open(machines[0].way, &f);
+        assert_non_null(tpms[0]);
+        start_log = bytes_of(start_log_room, 0);
+        start_agent();
+        answer(tpms[0], &q, &b);
+        if (boot < 2) {
+            assert_int_equal(appraise(&q, builder_bytes(&b), &a, &f), E_OK);
+            assert_true(a.next.reset_count > proven.reset_count);
+            proven = a.next;
+            tpm_close(tpms[0]);
+            swtpm_end(&machines[0]);
+        } else {
+            assert_int_equal(judge(&q, builder_bytes(&b)), E_ATTEST_COUNTERS);
+        }
+        if (boot == 1) { /* the TPM of two starts ago: whoever copies a virtual one's state does this */
+            assert_int_equal(swtpm_run(swtpm_text("cp %s/kept %s/tpm2-00.permall", machines[0].folder, machines[0].folder)), 0);
+        }
+    }
+    builder_free(&b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_key_is_proven_by_its_own_tpm_only),
-                                       cmocka_unit_test(genuine_evidence_becomes_a_result)};
+                                       cmocka_unit_test(genuine_evidence_becomes_a_result),
+                                       cmocka_unit_test(a_thousand_quotes_leave_nothing_behind),
+                                       cmocka_unit_test(an_old_answer_is_refused),
+                                       cmocka_unit_test(another_tpm_is_refused),
+                                       cmocka_unit_test(quotes_by_tpm2_tools_are_judged_alike),
+                                       cmocka_unit_test(keys_that_sign_anything_cannot_be_proven),
+                                       cmocka_unit_test(a_changed_register_is_found),
+                                       cmocka_unit_test(a_restart_is_survived_and_an_old_state_is_not)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
