@@ -24,7 +24,7 @@ LIBS_BASE := -lcbor -llz4 -lz -lsodium -lyaml -ljansson -lsqlite3 -lpq -lmbedtls
 LIBS := $(LIBS_BASE)
 
 # --- What is where.  A main program's file is not in its folder's archive. ------------------------------------------------------
-MAINS := agent/greyd.c agent/ctl/greyctl.c core/grey_core.c
+MAINS := agent/greyd.c agent/grey_tpm.c agent/ctl/greyctl.c core/grey_core.c
 SOURCES := $(filter-out $(MAINS),$(wildcard platform/*.c federation/*.c federation/raft/*.c federation/attest/*.c agent/*.c agent/ctl/*.c core/*.c))
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 PLATFORM_O := $(call objects,$(filter platform/%,$(SOURCES)))
@@ -34,7 +34,7 @@ AGENT_O := $(call objects,$(filter-out agent/ctl/%,$(filter agent/%,$(SOURCES)))
 CORE_O := $(call objects,$(filter core/%,$(SOURCES)))
 ARCHIVES := $(BUILD)/libctl.a $(BUILD)/libagent.a $(BUILD)/libcore.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
 PROGRAMS := $(addprefix $(BUILD)/,$(if $(wildcard agent/greyd.c),greyd) $(if $(wildcard agent/ctl/greyctl.c),greyctl) \
-            $(if $(wildcard core/grey_core.c),grey-core))
+            $(if $(wildcard core/grey_core.c),grey-core) grey-tpm)
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 SIM_O := $(call objects,$(wildcard tests/sim/*.c))
 WEEK_O := $(call objects,$(wildcard tests/week/*.c))
@@ -74,6 +74,9 @@ $(BUILD)/greyctl: $(BUILD)/obj/agent/ctl/greyctl.o $(BUILD)/libctl.a $(BUILD)/li
 $(BUILD)/grey-core: $(BUILD)/obj/core/grey_core.o $(BUILD)/libcore.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
+$(BUILD)/grey-tpm: $(BUILD)/obj/agent/grey_tpm.o $(BUILD)/libagent.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
+	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(ARCHIVES)
 	@mkdir -p $(@D)
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< $(ARCHIVES) -lcmocka $(LIBS)
@@ -105,7 +108,7 @@ pure: $(call objects,$(PURE) $(COMPUTE)) ## pure objects call nothing but pure a
 	    "$(call objects,$(COMPUTE))" >$(BUILD)/pure && chmod +x $(BUILD)/pure && tests/script/tap.sh $(BUILD)/pure
 symbols: $(PROGRAMS) ## no function of ours shadows one of a library
 	$(Q)printf '#!/bin/sh\nexec tests/script/symbols.sh %s\n' "$(PROGRAMS)" >$(BUILD)/symbols && chmod +x $(BUILD)/symbols && tests/script/tap.sh $(BUILD)/symbols
-unit: $(UNIT_TESTS) ## unit tests
+unit: $(UNIT_TESTS) $(BUILD)/grey-tpm ## unit tests
 	$(Q)tests/script/tap.sh $(UNIT_TESTS)
 ifneq ($(wildcard tests/sim/sim.c),)
 NIGHTLY_SEED ?= 1

@@ -20,6 +20,23 @@ bool attest_identity_equal(const struct attest_identity *a, const struct attest_
            memcmp(a->tls_key, b->tls_key, sizeof a->tls_key) == 0;
 }
 
+void attest_put_identity(struct builder *b, const struct attest_identity *who) {
+    codec_put_text(b, who->site);
+    codec_put_text(b, who->node);
+    codec_put_uint(b, who->raft_id);
+    codec_put_bytes(b, bytes_of(who->signing_key, sizeof who->signing_key));
+    codec_put_bytes(b, bytes_of(who->tls_key, sizeof who->tls_key));
+}
+
+bool attest_get_identity(struct codec_reader *r, struct attest_identity *out) {
+    out->site = codec_text(r, LIMIT_NAME_BYTES);
+    out->node = codec_text(r, LIMIT_NAME_BYTES);
+    out->raft_id = codec_uint(r, UINT64_MAX);
+    codec_fixed(r, out->signing_key, sizeof out->signing_key);
+    codec_fixed(r, out->tls_key, sizeof out->tls_key);
+    return r->err == E_OK && out->site.size > 0 && out->node.size > 0;
+}
+
 static bool has_tpm(enum attest_type type) {
     return type == ATTEST_TPM2 || type == ATTEST_VTPM;
 }
@@ -48,11 +65,7 @@ void evidence_put_statement(struct builder *b, const struct evidence_statement *
     codec_put_array(b, 10);
     codec_put_uint(b, VERSION);
     codec_put_uint(b, s->type);
-    codec_put_text(b, s->who.site);
-    codec_put_text(b, s->who.node);
-    codec_put_uint(b, s->who.raft_id);
-    codec_put_bytes(b, bytes_of(s->who.signing_key, sizeof s->who.signing_key));
-    codec_put_bytes(b, bytes_of(s->who.tls_key, sizeof s->who.tls_key));
+    attest_put_identity(b, &s->who);
     codec_put_bytes(b, bytes_of(s->nonce, sizeof s->nonce));
     codec_put_int(b, s->made_ms);
     if (has_tpm(s->type)) {
@@ -94,14 +107,10 @@ enum grey_error evidence_get_statement(struct bytes in, struct evidence_statemen
     codec_reader_init(&r, in);
     bool well = codec_array(&r, 10) == 10 && codec_uint(&r, VERSION) == VERSION;
     s.type = (enum attest_type)codec_uint(&r, ATTEST_TYPES - 1);
-    s.who.site = codec_text(&r, LIMIT_NAME_BYTES);
-    s.who.node = codec_text(&r, LIMIT_NAME_BYTES);
-    s.who.raft_id = codec_uint(&r, UINT64_MAX);
-    codec_fixed(&r, s.who.signing_key, sizeof s.who.signing_key);
-    codec_fixed(&r, s.who.tls_key, sizeof s.who.tls_key);
+    well = attest_get_identity(&r, &s.who) && well;
     codec_fixed(&r, s.nonce, sizeof s.nonce);
     s.made_ms = codec_int(&r);
-    if (!well || r.err != E_OK || s.who.site.size == 0 || s.who.node.size == 0) {
+    if (!well || r.err != E_OK) {
         return E_ATTEST_FORMAT;
     }
     if (has_tpm(s.type)) {

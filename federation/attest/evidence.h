@@ -33,6 +33,10 @@ struct attest_identity {
     uint8_t tls_key[DIGEST_SHA256_BYTES]; /* SHA-256 of its SubjectPublicKeyInfo */
 };
 bool attest_identity_equal(const struct attest_identity *a, const struct attest_identity *b);
+/* Its five fields, as they stand in all messages about attestation. */
+void attest_put_identity(struct builder *b, const struct attest_identity *who);
+struct codec_reader;
+bool attest_get_identity(struct codec_reader *r, struct attest_identity *out); /* false: r->err is set, or a name is empty */
 
 struct evidence_statement {
     enum attest_type type;

@@ -10,11 +10,7 @@ void introduce_put(struct builder *b, const struct introduction *i) {
     codec_put_array(b, 9);
     codec_put_uint(b, VERSION);
     codec_put_uint(b, i->type);
-    codec_put_text(b, i->who.site);
-    codec_put_text(b, i->who.node);
-    codec_put_uint(b, i->who.raft_id);
-    codec_put_bytes(b, bytes_of(i->who.signing_key, sizeof i->who.signing_key));
-    codec_put_bytes(b, bytes_of(i->who.tls_key, sizeof i->who.tls_key));
+    attest_put_identity(b, &i->who);
     codec_put_bytes(b, i->endorsement);
     codec_put_bytes(b, i->key);
 }
@@ -29,14 +25,10 @@ enum grey_error introduce_get(struct bytes in, struct introduction *out) {
     codec_reader_init(&r, in);
     bool well = codec_array(&r, 9) == 9 && codec_uint(&r, VERSION) == VERSION;
     i.type = (enum attest_type)codec_uint(&r, ATTEST_TYPES - 1);
-    i.who.site = codec_text(&r, LIMIT_NAME_BYTES);
-    i.who.node = codec_text(&r, LIMIT_NAME_BYTES);
-    i.who.raft_id = codec_uint(&r, UINT64_MAX);
-    codec_fixed(&r, i.who.signing_key, sizeof i.who.signing_key);
-    codec_fixed(&r, i.who.tls_key, sizeof i.who.tls_key);
+    well = attest_get_identity(&r, &i.who) && well;
     i.endorsement = codec_bytes(&r, EKCERT_BYTES_MAX);
     i.key = codec_bytes(&r, TPMWIRE_PUBLIC_BYTES_MAX);
-    if (!well || codec_end(&r) != E_OK || i.who.site.size == 0 || i.who.node.size == 0) {
+    if (!well || codec_end(&r) != E_OK) {
         return E_ATTEST_FORMAT;
     }
     *out = i;

@@ -83,6 +83,26 @@ enum grey_error startlog_add(struct bytes log, const struct startlog_start *s, s
     return out->err;
 }
 
+enum grey_error startlog_drop_last(struct bytes log, struct builder *out) {
+    struct startlog_reader r;
+    struct startlog_start start, last = {.version = bytes_of(NULL, 0)};
+    uint32_t count, last_count = 0;
+    enum grey_error err;
+    size_t last_at = 0;
+    startlog_open(&r, log);
+    for (size_t at = 0; startlog_next(&r, &start, &count, &err); at = log.size - r.rest.size) {
+        last_at = at, last_count = count, last = start;
+    }
+    if (err != E_OK || last_count == 0) {
+        return E_ATTEST_START_LOG;
+    }
+    builder_add(out, bytes_of(log.data, last_at));
+    if (last_count > 1) {
+        put_row(out, &last, last_count - 1);
+    }
+    return out->err;
+}
+
 enum grey_error startlog_replay(struct bytes log, uint8_t value[DIGEST_SHA256_BYTES]) {
     struct startlog_reader r;
     struct startlog_start start;

@@ -30,6 +30,9 @@ void startlog_measure(const struct startlog_start *s, uint8_t out[DIGEST_SHA256_
 /* startlog_add: log: the log so far, empty at first; out gets the log with one more start.  E_ATTEST_START_LOG: log is damaged or full. */
 enum grey_error startlog_add(struct bytes log, const struct startlog_start *s, struct builder *out);
 
+/* startlog_drop_last: out gets the log without its last start.  E_ATTEST_START_LOG: log is damaged or empty. */
+enum grey_error startlog_drop_last(struct bytes log, struct builder *out);
+
 void startlog_open(struct startlog_reader *r, struct bytes log);
 /* startlog_next: false at the end, and when the log is damaged or too long (then *err is E_ATTEST_START_LOG).  *count: how often in a row. */
 bool startlog_next(struct startlog_reader *r, struct startlog_start *out, uint32_t *count, enum grey_error *err);

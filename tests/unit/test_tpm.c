@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "agent/prove.h"
+#include "federation/attest/inquiry.h"
 #include "federation/attest/verdict.h"
 #include "platform/ecdsa.h"
 #include "tests/unit/swtpm_rig.h"
@@ -378,7 +379,132 @@ static void a_restart_is_survived_and_an_old_state_is_not(void **state) {
     builder_free(&b);
 }
 
+/* --- the program -------------------------------------------------------------------------------------------------------------------------- */
+
+static const char *grey_tpm; /* its path */
+
+static int run_program(const char *arguments) {
+    return swtpm_run(
+        swtpm_text("cd %s && '%s' --tpm %s %s 2>>program.log", machines[1].folder, grey_tpm, machines[1].way, arguments));
+}
+
+static enum grey_error judge_program(const struct appraise_question *q, struct appraisal *a) {
+    struct inquiry ask = {.pcr_mask = q->policy->pcr_mask};
+    struct inquiry_order order = {.type = ATTEST_TPM2, .who = q->who};
+    struct builder inside, b;
+    struct fault f = {.text = ""};
+    char *path = swtpm_text("%s/order", machines[1].folder);
+    memcpy(ask.nonce, q->nonce, sizeof ask.nonce);
+    builder_init(&inside, INQUIRY_BYTES_MAX);
+    builder_init(&b, ATTEST_EVIDENCE_BYTES_MAX);
+    inquiry_put(&inside, &ask);
+    order.inquiry = builder_bytes(&inside);
+    inquiry_put_order(&b, &order);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_true(fwrite(b.data, 1, b.size, file) == b.size && fclose(file) == 0);
+    free(path);
+    assert_int_equal(run_program("--boot-log none --start-log starts quote <order >evidence"), 0);
+    path = swtpm_text("%s/evidence", machines[1].folder);
+    file = fopen(path, "r");
+    assert_non_null(file);
+    builder_reset(&b);
+    uint8_t *room = builder_room(&b, 4096);
+    size_t size = fread(room, 1, 4096, file);
+    assert_int_equal(fclose(file), 0);
+    free(path);
+    enum grey_error err = appraise(q, bytes_of(room, size), a, &f);
+    builder_free(&inside);
+    builder_free(&b);
+    return err;
+}
+
+static const char measure[] =
+    "--boot-log none --start-log starts --program /bin/true --measured-config config --program-version 1.2.3 "
+    "measure -- sh -c 'echo started >>started'";
+
+/* If this failed, the agent would not start on a machine with a TPM, or its starts would not be accounted for, also after a power cut in the
+ * middle of one. */
+static void the_program_measures_starts_and_proves_them(void **state) {
+    struct appraise_question q = question(14);
+    struct attested known;
+    struct appraisal a;
+    uint8_t log[256];
+    char *path = swtpm_text("%s/starts", machines[1].folder);
+    (void)state;
+    policy.learn = true;
+    assert_int_equal(introduce_from(tpms[1], tpms[1], &known), E_OK);
+    q.known = &known;
+    assert_int_equal(run_program("status >status && grep -q '^register 23 ' status && printf 'site: {}' >config"), 0);
+    assert_int_equal(run_program(measure), 0);
+    assert_int_equal(judge_program(&q, &a), E_OK);
+    assert_int_equal(run_program(measure), 0);
+    assert_int_equal(judge_program(&q, &a), E_OK);
+    assert_int_equal(swtpm_run(swtpm_text("cd %s && test $(wc -l <started) = 2 && cp starts kept", machines[1].folder)), 0);
+    /* the power goes after the log was written and before the register is extended */
+    struct startlog_start start = {.version = bytes_str("1.2.3")};
+    struct builder longer;
+    FILE *file = fopen(path, "r+");
+    assert_non_null(file);
+    struct bytes before = bytes_of(log, fread(log, 1, sizeof log, file));
+    builder_init(&longer, STARTLOG_BYTES_MAX);
+    assert_int_equal(startlog_add(before, &start, &longer), E_OK);
+    rewind(file);
+    assert_true(fwrite(longer.data, 1, longer.size, file) == longer.size && fclose(file) == 0);
+    builder_free(&longer);
+    assert_int_equal(judge_program(&q, &a), E_ATTEST_START_LOG);
+    assert_int_equal(run_program(measure), 0);
+    assert_int_equal(judge_program(&q, &a), E_OK);
+    /* somebody takes a start off the log: it stays found out */
+    assert_int_equal(swtpm_run(swtpm_text("cd %s && cp kept starts", machines[1].folder)), 0);
+    assert_int_equal(judge_program(&q, &a), E_ATTEST_START_LOG);
+    assert_int_equal(run_program(measure), 0);
+    assert_int_equal(judge_program(&q, &a), E_ATTEST_START_LOG);
+    assert_int_equal(swtpm_run(swtpm_text("cd %s && test $(wc -l <started) = 4", machines[1].folder)), 0);
+    free(path);
+}
+
+/* If this failed, a boot would inherit the last one's log and be refused. */
+static void a_boot_begins_its_own_log(void **state) {
+    struct appraise_question q = question(15);
+    struct attested known;
+    struct appraisal a;
+    struct fault f;
+    (void)state;
+    tpm_close(tpms[1]);
+    swtpm_end(&machines[1]);
+    swtpm_boot(&machines[1]);
+    tpms[1] = tpm_open(machines[1].way, &f);
+    assert_non_null(tpms[1]);
+    assert_int_equal(introduce_from(tpms[1], tpms[1], &known), E_OK);
+    q.known = &known;
+    assert_int_equal(run_program(measure), 0);
+    assert_int_equal(judge_program(&q, &a), E_OK);
+    assert_int_equal(run_program("forget"), 0);
+    assert_int_equal(introduce_from(tpms[1], tpms[1], &known), E_OK); /* a new key */
+    assert_int_equal(judge_program(&q, &a), E_OK);
+}
+
+/* If this failed, TPMs whose maker keeps no endorsement key in them could not be used. */
+static void the_endorsement_key_is_made_when_it_is_not_kept(void **state) {
+    struct attested known;
+    uint32_t objects, sessions;
+    struct fault f;
+    (void)state;
+    run_tools(swtpm_text("tpm2_evictcontrol -C o -c 0x81010001 && tpm2_evictcontrol -C o -c 0x%x", TPM_KEY_HANDLE));
+    assert_int_equal(introduce_from(tpms[0], tpms[0], &known), E_OK);
+    assert_int_equal(tpm_count_left(tpms[0], &objects, &sessions, &f), E_OK);
+    assert_int_equal(objects + sessions, 0);
+}
+
 int main(void) {
+    char *path = realpath("/proc/self/exe", NULL);
+    assert_non_null(path);
+    char *folder_end = strstr(path, "/tests/test_tpm");
+    assert_non_null(folder_end);
+    *folder_end = 0;
+    char *program = swtpm_text("%s/grey-tpm", path);
+    grey_tpm = program;
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_key_is_proven_by_its_own_tpm_only),
                                        cmocka_unit_test(genuine_evidence_becomes_a_result),
                                        cmocka_unit_test(a_thousand_quotes_leave_nothing_behind),
@@ -387,6 +513,12 @@ int main(void) {
                                        cmocka_unit_test(quotes_by_tpm2_tools_are_judged_alike),
                                        cmocka_unit_test(keys_that_sign_anything_cannot_be_proven),
                                        cmocka_unit_test(a_changed_register_is_found),
-                                       cmocka_unit_test(a_restart_is_survived_and_an_old_state_is_not)};
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+                                       cmocka_unit_test(a_restart_is_survived_and_an_old_state_is_not),
+                                       cmocka_unit_test(the_program_measures_starts_and_proves_them),
+                                       cmocka_unit_test(a_boot_begins_its_own_log),
+                                       cmocka_unit_test(the_endorsement_key_is_made_when_it_is_not_kept)};
+    int failed = cmocka_run_group_tests(tests, set_up, tear_down);
+    free(program);
+    free(path);
+    return failed;
 }
