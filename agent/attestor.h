@@ -13,12 +13,12 @@ struct attestor;
 
 struct attestor_options { /* copied, but for texts, which are borrowed for its life */
     enum attest_type type;
-    const char *program;        /* path of grey-tpm */
-    const char *tpm;            /* its --tpm */
-    const char *start_log;      /* its --start-log; NULL: none */
-    const char *document;       /* file with the identity document, for ATTEST_INSTANCE; NULL: none */
-    const char *data_dir;       /* the result is kept here, over restarts */
-    struct attest_identity who; /* its names are borrowed too */
+    const char *program;                           /* path of grey-tpm */
+    const char *tpm;                               /* its --tpm */
+    const char *start_log;                         /* its --start-log; NULL: none */
+    const char *document;                          /* file with the identity document, for ATTEST_INSTANCE; NULL: none */
+    const char *data_dir;                          /* the result is kept here, over restarts */
+    struct attest_identity who;                    /* its names are borrowed too */
     uint8_t secret_key[KEYS_ED25519_SECRET_BYTES]; /* to who.signing_key; for types without a TPM */
     uint8_t verifier_key[KEYS_ED25519_PUBLIC_BYTES];
     uint32_t period_s;
@@ -30,15 +30,16 @@ const char *attestor_state_name(enum attestor_state s); /* as the API says it: p
 struct attestor_facts {
     enum attestor_state state;
     enum attest_type type;
-    uint8_t status;   /* of the result: enum appraise_tier */
-    int64_t until_s;  /* Unix seconds; 0: there is no result */
+    uint8_t status;      /* of the result: enum appraise_tier */
+    int64_t until_s;     /* Unix seconds; 0: there is no result */
     enum grey_error why; /* why not; E_OK */
     const char *detail;  /* lent until the next turn */
 };
 
 /* say: hands a message to the verifier: true when it is on its way.  It may be called from within attestor_hear and attestor_ask. */
 struct attestor *attestor_new(struct loop *l, const struct attestor_options *o,
-                              bool (*say)(void *context, enum exchange_word word, struct bytes body), void *context, struct fault *f);
+                              bool (*say)(void *context, enum exchange_word word, struct bytes body), void *context,
+                              struct fault *f);
 void attestor_free(struct attestor *a); /* NULL is allowed */
 void attestor_ask(struct attestor *a);  /* now, unless an answer is being made */
 void attestor_hear(struct attestor *a, enum exchange_word word, struct bytes body);

@@ -138,7 +138,9 @@ static enum grey_error hear_ask(struct hearing *h) {
                          attest_type_name(h->k.type));
     }
     if (has_tpm(o.type)) {
-        if (same && h->k.proven.size > 0) {
+        bool has_lost_its_key =
+            h->k.error_id == (uint64_t)error_id(E_ATTEST_UNPROVEN); /* a TPM that was cleared: it may prove a new one */
+        if (same && h->k.proven.size > 0 && !has_lost_its_key) {
             return inquire(h);
         }
         h->word = EXCHANGE_INTRODUCE;

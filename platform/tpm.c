@@ -388,6 +388,151 @@ enum grey_error tpm_quote(struct tpm *t, uint32_t handle, uint32_t mask, const u
     return rc != TSS2_RC_SUCCESS ? refuse(f, "quote", rc) : err != E_OK ? fault_set(f, err, "quote: no room") : E_OK;
 }
 
+/* --- sealing ------------------------------------------------------------------------------------------------------------------------------ */
+
+/* A storage key that is the same whenever it is made, so that none has to be kept (TCG provisioning guidance, SRK template H-2 in small). */
+static TSS2_RC make_storage_key(struct tpm *t, ESYS_TR *key) {
+    static const TPM2B_PUBLIC template = {
+        .publicArea = {
+            .type = TPM2_ALG_ECC,
+            .nameAlg = TPM2_ALG_SHA256,
+            .objectAttributes = TPMA_OBJECT_FIXEDTPM | TPMA_OBJECT_FIXEDPARENT | TPMA_OBJECT_SENSITIVEDATAORIGIN |
+                                TPMA_OBJECT_USERWITHAUTH | TPMA_OBJECT_NODA | TPMA_OBJECT_RESTRICTED | TPMA_OBJECT_DECRYPT,
+            .parameters.eccDetail = {.symmetric = {.algorithm = TPM2_ALG_AES, .keyBits.aes = 128, .mode.aes = TPM2_ALG_CFB},
+                                     .scheme.scheme = TPM2_ALG_NULL,
+                                     .curveID = TPM2_ECC_NIST_P256,
+                                     .kdf.scheme = TPM2_ALG_NULL}}};
+    const TPM2B_SENSITIVE_CREATE sensitive = {.size = 0};
+    const TPM2B_DATA outside = {.size = 0};
+    const TPML_PCR_SELECTION no_pcrs = {.count = 0};
+    *key = ESYS_TR_NONE;
+    TSS2_RC rc = Esys_CreatePrimary(t->esys, ESYS_TR_RH_OWNER, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, &sensitive, &template,
+                                    &outside, &no_pcrs, key, NULL, NULL, NULL, NULL);
+    if (rc != TSS2_RC_SUCCESS) {
+        *key = ESYS_TR_NONE;
+    }
+    return rc;
+}
+
+/* A session salted to the storage key, so that secrets do not go over the chip's bus in clear. */
+static TSS2_RC start_hidden_session(struct tpm *t, ESYS_TR storage, TPM2_SE type, TPMA_SESSION hides, ESYS_TR *session) {
+    const TPMT_SYM_DEF aes = {.algorithm = TPM2_ALG_AES, .keyBits.aes = 128, .mode.aes = TPM2_ALG_CFB};
+    TSS2_RC rc = Esys_StartAuthSession(t->esys, storage, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, NULL, type, &aes,
+                                       TPM2_ALG_SHA256, session);
+    if (rc != TSS2_RC_SUCCESS) {
+        *session = ESYS_TR_NONE;
+        return rc;
+    }
+    const TPMA_SESSION wanted = hides | TPMA_SESSION_CONTINUESESSION;
+    return Esys_TRSess_SetAttributes(t->esys, *session, wanted, wanted);
+}
+
+/* What the registers say now, as a policy. */
+static TSS2_RC read_policy(struct tpm *t, uint32_t mask, TPM2B_DIGEST *policy) {
+    ESYS_TR trial = ESYS_TR_NONE;
+    const TPML_PCR_SELECTION select = select_pcrs(mask);
+    TPM2B_DIGEST *digest = NULL;
+    TSS2_RC rc = start_session(t, TPM2_SE_TRIAL, &trial);
+    rc = rc != TSS2_RC_SUCCESS ? rc : Esys_PolicyPCR(t->esys, trial, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, NULL, &select);
+    rc = rc != TSS2_RC_SUCCESS ? rc : Esys_PolicyGetDigest(t->esys, trial, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &digest);
+    if (rc == TSS2_RC_SUCCESS) {
+        *policy = *digest;
+    }
+    Esys_Free(digest);
+    drop(t, &trial);
+    return rc;
+}
+
+/* The blob: mask u32, TPM2B_PUBLIC, TPM2B_PRIVATE. */
+static TSS2_RC put_blob(uint32_t mask, const TPM2B_PUBLIC *public_part, const TPM2B_PRIVATE *private_part, struct builder *blob) {
+    uint8_t room[sizeof *public_part + sizeof *private_part];
+    size_t size = 0;
+    bytes_put_be32(room, mask);
+    size = 4;
+    TSS2_RC rc = Tss2_MU_TPM2B_PUBLIC_Marshal(public_part, room, sizeof room, &size);
+    rc = rc != TSS2_RC_SUCCESS ? rc : Tss2_MU_TPM2B_PRIVATE_Marshal(private_part, room, sizeof room, &size);
+    builder_add(blob, bytes_of(room, size));
+    return rc;
+}
+
+enum grey_error tpm_seal(struct tpm *t, uint32_t mask, struct bytes secret, struct builder *blob, struct fault *f) {
+    ESYS_TR storage = ESYS_TR_NONE, session = ESYS_TR_NONE;
+    TPM2B_SENSITIVE_CREATE sensitive = {.size = 0};
+    TPM2B_PUBLIC template = {.publicArea = {.type = TPM2_ALG_KEYEDHASH,
+                                            .nameAlg = TPM2_ALG_SHA256,
+                                            .objectAttributes = TPMA_OBJECT_FIXEDTPM | TPMA_OBJECT_FIXEDPARENT | TPMA_OBJECT_NODA,
+                                            .parameters.keyedHashDetail.scheme.scheme = TPM2_ALG_NULL}};
+    const TPM2B_DATA outside = {.size = 0};
+    const TPML_PCR_SELECTION no_pcrs = {.count = 0};
+    TPM2B_PRIVATE *private_part = NULL;
+    TPM2B_PUBLIC *public_part = NULL;
+    if (secret.size == 0 || secret.size > SEALED_BYTES_MAX || mask == 0) {
+        return fault_set(f, E_TOO_LARGE, "sealing takes 1 to %u bytes and a register", SEALED_BYTES_MAX);
+    }
+    sensitive.sensitive.data.size = (UINT16)secret.size;
+    memcpy(sensitive.sensitive.data.buffer, secret.data, secret.size);
+    TSS2_RC rc = read_policy(t, mask, &template.publicArea.authPolicy);
+    rc = rc != TSS2_RC_SUCCESS ? rc : make_storage_key(t, &storage);
+    rc = rc != TSS2_RC_SUCCESS ? rc : start_hidden_session(t, storage, TPM2_SE_HMAC, TPMA_SESSION_DECRYPT, &session);
+    rc = rc != TSS2_RC_SUCCESS ? rc
+                               : Esys_Create(t->esys, storage, session, ESYS_TR_NONE, ESYS_TR_NONE, &sensitive, &template, &outside,
+                                             &no_pcrs, &private_part, &public_part, NULL, NULL, NULL);
+    rc = rc != TSS2_RC_SUCCESS ? rc : put_blob(mask, public_part, private_part, blob);
+    explicit_bzero(&sensitive, sizeof sensitive);
+    drop(t, &session);
+    drop(t, &storage);
+    Esys_Free(private_part);
+    Esys_Free(public_part);
+    return rc != TSS2_RC_SUCCESS ? refuse(f, "sealing", rc)
+           : blob->err == E_OK   ? E_OK
+                                 : fault_set(f, blob->err, "sealing: no room");
+}
+
+enum grey_error tpm_unseal(struct tpm *t, struct bytes blob, struct builder *secret, struct fault *f) {
+    ESYS_TR storage = ESYS_TR_NONE, session = ESYS_TR_NONE, object = ESYS_TR_NONE;
+    TPM2B_PUBLIC public_part = {.size = 0};
+    TPM2B_PRIVATE private_part = {.size = 0};
+    TPM2B_SENSITIVE_DATA *inside = NULL;
+    size_t at = 4;
+    if (blob.size < at || Tss2_MU_TPM2B_PUBLIC_Unmarshal(blob.data, blob.size, &at, &public_part) != TSS2_RC_SUCCESS ||
+        Tss2_MU_TPM2B_PRIVATE_Unmarshal(blob.data, blob.size, &at, &private_part) != TSS2_RC_SUCCESS || at != blob.size) {
+        return fault_set(f, E_CORRUPT, "what is sealed cannot be read");
+    }
+    const TPML_PCR_SELECTION select = select_pcrs(bytes_get_be32(blob.data));
+    enum grey_error err = E_OK;
+    TSS2_RC rc = make_storage_key(t, &storage);
+    rc = rc != TSS2_RC_SUCCESS ? rc : start_hidden_session(t, storage, TPM2_SE_POLICY, TPMA_SESSION_ENCRYPT, &session);
+    rc = rc != TSS2_RC_SUCCESS ? rc : Esys_PolicyPCR(t->esys, session, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, NULL, &select);
+    if (rc != TSS2_RC_SUCCESS) {
+        err = refuse(f, "unsealing", rc);
+        goto end;
+    }
+    rc = Esys_Load(t->esys, storage, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, &private_part, &public_part, &object);
+    if (rc != TSS2_RC_SUCCESS) {
+        object = ESYS_TR_NONE;
+        err = (rc & TSS2_RC_LAYER_MASK) == TSS2_TPM_RC_LAYER
+                  ? fault_set(f, E_CORRUPT, "it was sealed by another TPM, or is damaged")
+                  : refuse(f, "unsealing", rc);
+        goto end;
+    }
+    rc = Esys_Unseal(t->esys, object, session, ESYS_TR_NONE, ESYS_TR_NONE, &inside);
+    if (rc != TSS2_RC_SUCCESS) {
+        err = (rc & TSS2_RC_LAYER_MASK) == TSS2_TPM_RC_LAYER
+                  ? fault_set(f, E_SEAL, "the registers are others than when it was sealed")
+                  : refuse(f, "unsealing", rc);
+        goto end;
+    }
+    builder_add(secret, bytes_of(inside->buffer, inside->size));
+    explicit_bzero(inside->buffer, inside->size);
+    err = secret->err == E_OK ? E_OK : fault_set(f, secret->err, "unsealing: no room");
+end:
+    drop(t, &object);
+    drop(t, &session);
+    drop(t, &storage);
+    Esys_Free(inside);
+    return err;
+}
+
 enum grey_error tpm_count_left(struct tpm *t, uint32_t *objects, uint32_t *sessions, struct fault *f) {
     static const uint32_t ranges[2] = {TPM2_TRANSIENT_FIRST, TPM2_LOADED_SESSION_FIRST};
     uint32_t *const counts[2] = {objects, sessions};

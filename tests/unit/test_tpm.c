@@ -379,6 +379,37 @@ static void a_restart_is_survived_and_an_old_state_is_not(void **state) {
     builder_free(&b);
 }
 
+/* If this failed, a key sealed to the TPM would be lost, or given out on a machine that was tampered with or is another one. */
+static void what_is_sealed_opens_here_and_now_only(void **state) {
+    struct builder blob, secret;
+    uint32_t objects, sessions;
+    uint8_t digest[DIGEST_SHA256_BYTES] = {9};
+    struct fault f;
+    (void)state;
+    builder_init(&blob, 2048);
+    builder_init(&secret, 256);
+    assert_int_equal(tpm_seal(tpms[1], 1u << 7 | 1u << 11, bytes_str("the signing key of a gateway, 64 bytes"), &blob, &f), E_OK);
+    assert_int_equal(tpm_unseal(tpms[1], builder_bytes(&blob), &secret, &f), E_OK);
+    assert_true(bytes_equal_str(builder_bytes(&secret), "the signing key of a gateway, 64 bytes"));
+    assert_int_equal(tpm_unseal(tpms[0], builder_bytes(&blob), &secret, &f), E_CORRUPT);
+    assert_int_equal(tpm_unseal(tpms[1], bytes_of(blob.data, blob.size - 1), &secret, &f), E_CORRUPT);
+    blob.data[blob.size - 1] ^= 1;
+    assert_int_equal(tpm_unseal(tpms[1], builder_bytes(&blob), &secret, &f), E_CORRUPT);
+    blob.data[blob.size - 1] ^= 1;
+    blob.data[2] ^= 8; /* fewer registers: another policy than it was sealed with */
+    assert_int_equal(tpm_unseal(tpms[1], builder_bytes(&blob), &secret, &f), E_SEAL);
+    blob.data[2] ^= 8;
+    assert_int_equal(tpm_extend(tpms[1], 11, digest, &f), E_OK);
+    assert_int_equal(tpm_unseal(tpms[1], builder_bytes(&blob), &secret, &f), E_SEAL);
+    assert_int_equal(tpm_seal(tpms[1], 0, bytes_str("x"), &blob, &f), E_TOO_LARGE);
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(tpm_count_left(tpms[i], &objects, &sessions, &f), E_OK);
+        assert_int_equal(objects + sessions, 0);
+    }
+    builder_free(&secret);
+    builder_free(&blob);
+}
+
 /* --- the program -------------------------------------------------------------------------------------------------------------------------- */
 
 static const char *grey_tpm; /* its path */
@@ -516,6 +547,7 @@ int main(void) {
                                        cmocka_unit_test(a_restart_is_survived_and_an_old_state_is_not),
                                        cmocka_unit_test(the_program_measures_starts_and_proves_them),
                                        cmocka_unit_test(a_boot_begins_its_own_log),
+                                       cmocka_unit_test(what_is_sealed_opens_here_and_now_only),
                                        cmocka_unit_test(the_endorsement_key_is_made_when_it_is_not_kept)};
     int failed = cmocka_run_group_tests(tests, set_up, tear_down);
     free(program);
