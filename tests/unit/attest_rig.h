@@ -123,7 +123,7 @@ static inline void rig_boot(struct rig *r) {
     memset(builder_room(b, 20), 0, 20);
     rig_put(b, 16 + 8 + 4 + 8 + 1, 4, true);
     builder_add(b, bytes_of("Spec ID Event03", 16));
-    rig_put(b, 0x0200020000000000u, 8, false);
+    rig_put(b, 0x0000000000020002u, 8, false);
     rig_put(b, 2, 4, true);
     rig_put(b, 0x0004, 2, true), rig_put(b, 20, 2, true);
     rig_put(b, 0x000b, 2, true), rig_put(b, 32, 2, true);
@@ -133,7 +133,7 @@ static inline void rig_boot(struct rig *r) {
     rig_put(b, 17, 4, true);
     builder_add(b, bytes_of(locality, 17));
     for (uint32_t pcr = 0; pcr < 8; pcr++) {
-        rig_boot_event(b, pcr, 0x80000008u, (uint8_t)(0x10 + pcr), "firmware");
+        rig_boot_event(b, pcr, 1, (uint8_t)(0x10 + pcr), "firmware");
         rig_boot_event(b, pcr, 4, 0, "separator");
     }
 }

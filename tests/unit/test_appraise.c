@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -171,6 +172,25 @@ static void a_log_must_lead_to_the_registers(void **state) {
     bootlog_extend(s.pcr[4], digest);
     assert_int_equal(judge_statement(&s), E_ATTEST_REFERENCE); /* it was measured, and is not known */
     builder_free(&log);
+}
+
+/* If this failed, our reading of a boot's log would be another than that of the rest of the world. */
+static void another_program_replays_the_log_alike(void **state) {
+    char path[] = "/tmp/grey-bootlog-XXXXXX", command[256], hex[2 * 32 + 1];
+    (void)state;
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, rig.statement.boot_log.data, rig.statement.boot_log.size), rig.statement.boot_log.size);
+    assert_int_equal(close(fd), 0);
+    for (uint32_t pcr = 1; pcr < 8; pcr++) { /* in 0 it goes wrong over events that extend nothing */
+        for (size_t i = 0; i < 32; i++) {
+            (void)snprintf(hex + 2 * i, 3, "%02x", rig.statement.pcr[pcr][i]);
+        }
+        (void)snprintf(command, sizeof command, "tpm2_eventlog %s 2>/dev/null | sed -n '/^pcrs:/,$p' | grep -Eq '^ +%u *: *0x%s$'",
+                       path, pcr, hex);
+        assert_int_equal(system(command), 0); // NOLINT(cert-env33-c)
+    }
+    assert_int_equal(unlink(path), 0);
 }
 
 static enum grey_error judge_quote(struct builder *statement, struct builder *quote) {
@@ -456,6 +476,7 @@ int main(int argc, char **argv) {
                                        cmocka_unit_test(the_other_form_of_a_signature_is_refused),
                                        cmocka_unit_test(what_a_genuine_tpm_vouches_for_is_judged),
                                        cmocka_unit_test(a_log_must_lead_to_the_registers),
+                                       cmocka_unit_test(another_program_replays_the_log_alike),
                                        cmocka_unit_test(each_field_of_the_quote_counts),
                                        cmocka_unit_test(keys_that_were_not_proven_are_refused),
                                        cmocka_unit_test(the_tpm_does_not_go_back),
