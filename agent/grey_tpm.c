@@ -146,7 +146,7 @@ static enum grey_error do_quote(const struct options *o, struct tpm *t, struct f
 
 static enum grey_error hash_file(const char *path, uint8_t out[DIGEST_SHA256_BYTES], struct fault *f) {
     struct builder whole;
-    struct stat about;
+    struct stat about = {0};
     builder_init(&whole, 256u * 1024 * 1024);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     enum grey_error err = fd < 0 || fstat(fd, &about) != 0 ? fault_errno(f, E_IO, "%s", path) : read_all(fd, path, &whole, f);

@@ -61,7 +61,7 @@ enum grey_error bootlog_open(struct bootlog_reader *r, struct bytes log) {
     struct bytes signature = take(&head, sizeof SIGNATURE, &bad);
     (void)take(&head, 8, &bad);
     uint32_t count = number(&head, 4, &bad);
-    if (bad || pcr != 0 || type != EV_NO_ACTION || memcmp(signature.data, SIGNATURE, sizeof SIGNATURE) != 0 || count == 0 ||
+    if (bad || pcr != 0 || type != EV_NO_ACTION || !bytes_equal(signature, bytes_of(SIGNATURE, sizeof SIGNATURE)) || count == 0 ||
         count > ALGORITHMS_MAX) {
         return E_ATTEST_BOOT_LOG;
     }
