@@ -219,7 +219,7 @@ static void each_field_of_the_quote_counts(void **state) {
             quote.data[at] ^= (uint8_t)(1u << bit);
             enum grey_error err = judge_quote(&statement, &quote), wanted;
             uint8_t now = quote.data[at];
-            bool went_up = (now >> bit & 1u) != 0;
+            bool went_up = ((uint32_t)now >> bit & 1u) != 0;
             switch (at) { /* offsets: see TPMS_ATTEST; each names the first byte of a field */
             case 0 ... 5: /* magic, type */
             case 6 ... 7: /* sizes: the rest does not fit any more */
