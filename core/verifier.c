@@ -43,7 +43,11 @@ static enum grey_error get_kept(struct bytes in, struct kept *k) {
     k->until_ms = codec_int(&r);
     k->error_id = codec_uint(&r, ERROR_ID_MAX);
     k->detail = codec_text(&r, EXCHANGE_DETAIL_BYTES);
-    return well && codec_end(&r) == E_OK ? E_OK : E_ATTEST_FORMAT;
+    if (!well || codec_end(&r) != E_OK) {
+        memset(k, 0, sizeof *k); /* nothing of it is written again */
+        return E_ATTEST_FORMAT;
+    }
+    return E_OK;
 }
 
 static void put_kept(struct builder *b, const struct kept *k) {
