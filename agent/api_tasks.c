@@ -127,7 +127,8 @@ static bool work_offered(struct api_call *c) {
     if (s != NULL && s->placement.count > 0) {
         return true;
     }
-    api_call_error(c, E_NOT_HERE_YET, "no gateway of this site takes tasks: scheduler.enabled is off on all of them");
+    api_call_error(c, E_NOT_HERE_YET,
+                   "no gateway of this site takes tasks: no launcher answers any of them, or scheduler.enabled is off");
     return false;
 }
 

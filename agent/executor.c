@@ -11,6 +11,7 @@
 #define RETRY_MS 300u /* a report or a start that did not get through is made again */
 #define LEASE_MS 250u /* between two words on the lease */
 #define STOP_GRACE_MS 10000u
+#define ABSENT_MS 10000u        /* a launcher that was away for so long is; one that is restarted is not */
 #define UNWANTED_GRACE_MS 1000u /* it may run elsewhere already */
 #define READS_MAX 64u
 
@@ -46,7 +47,7 @@ struct executor {
     uint32_t read_count;
     uint64_t scope, next_number, generation; /* generation: of the connection, so that late answers are known as such */
     bool listed, caught_up, asking;          /* asking: whether all is applied */
-    struct loop_timer look_timer, lease_timer;
+    struct loop_timer look_timer, lease_timer, absent_timer;
 };
 
 /* What is asked of the node outlives runs: it names them by token. */
@@ -372,8 +373,15 @@ static void on_up(void *context) {
     forget_all(x, E_CONNECT);
 }
 
+static void on_absent(void *context) {
+    struct executor *x = context;
+    node_can_work(x->o.node, false);
+}
+
 static void on_down(void *context) {
-    forget_all(context, E_CONNECT);
+    struct executor *x = context;
+    forget_all(x, E_CONNECT);
+    loop_timer_after(x->o.loop, &x->absent_timer, ABSENT_MS);
 }
 
 static void part(struct executor *x, const struct launch_message *m) {
@@ -418,6 +426,8 @@ static void on_message(void *context, const struct launch_message *m) {
             count++;
         }
         x->listed = true;
+        loop_timer_cancel(x->o.loop, &x->absent_timer);
+        node_can_work(x->o.node, true);
         log_at(m->limits == LAUNCH_LIMITS_RLIMITS ? LOG_WARN : LOG_INFO, "executor", "launcher", "limits=%s adopted=%" PRIu32 "%s",
                names[m->limits], count,
                m->limits == LAUNCH_LIMITS_RLIMITS ? ": no control groups there, so processors are not bounded" : "");
@@ -461,6 +471,7 @@ struct executor *executor_new(const struct executor_options *o, struct fault *f)
     x->o = *o;
     x->look_timer = (struct loop_timer){.fire = look, .context = x};
     x->lease_timer = (struct loop_timer){.fire = on_lease, .context = x};
+    x->absent_timer = (struct loop_timer){.fire = on_absent, .context = x};
     struct launcher_options l = {.loop = o->loop, .socket_path = o->launcher_socket, .data_dir = o->data_dir};
     x->launcher = launcher_new(&l, &launcher_events, x, f);
     if (x->launcher == NULL) {
@@ -476,6 +487,7 @@ void executor_free(struct executor *x) {
     }
     loop_timer_cancel(x->o.loop, &x->look_timer);
     loop_timer_cancel(x->o.loop, &x->lease_timer);
+    loop_timer_cancel(x->o.loop, &x->absent_timer);
     forget_all(x, E_STOPPING);
     launcher_free(x->launcher);
     mem_free(x);

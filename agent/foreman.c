@@ -81,11 +81,13 @@ static void offer_self(struct node *n, const struct scheduler *s) {
     struct node_facts facts = {.id = n->self,
                                .name = bytes_str(n->name.text),
                                .capacity = {n->o.task_cpu_millicores, n->o.task_memory_bytes},
+                               .condition = n->foreman.can_work ? NODE_READY : NODE_DRAINING,
                                .gone = !n->o.offers_work};
-    bool told = known != NULL && known->condition == NODE_READY && strcmp(known->name.text, n->name.text) == 0 &&
+    bool told = known != NULL && known->condition == facts.condition && strcmp(known->name.text, n->name.text) == 0 &&
                 known->capacity.cpu_millicores == facts.capacity.cpu_millicores &&
                 known->capacity.memory_bytes == facts.capacity.memory_bytes;
-    if (n->o.offers_work ? told : known == NULL) {
+    bool silent = known == NULL && facts.condition != NODE_READY; /* it never took any, or wants no more */
+    if (n->o.offers_work ? told || silent : known == NULL) {
         return;
     }
     struct builder b;
@@ -234,6 +236,13 @@ static void on_timer(void *context) {
 }
 
 /* --- When to look --------------------------------------------------------------------------------------------------------------------------- */
+
+void node_can_work(struct node *n, bool can) {
+    if (n->foreman.can_work != can && n->o.offers_work) {
+        log_info("foreman", "work", "can=%d", can);
+    }
+    n->foreman.can_work = can; /* the duty of the next second says so */
+}
 
 void foreman_start(struct node *n) {
     n->foreman.timer = (struct loop_timer){.fire = on_timer, .context = n};

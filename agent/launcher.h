@@ -16,8 +16,8 @@ struct launcher_events {
 
 struct launcher_options {
     struct loop *loop;
-    const char
-        *socket_path; /* of a launcher that others start, as root it may be; "": one below data_dir, started from here if need be */
+    const char *
+        socket_path; /* of a launcher that others start, as root it may be; "": the one in data_dir/tasks; "own": the same, started from here if need be */
     const char *data_dir;
 };
 

@@ -30,7 +30,7 @@ struct node_options {
     uint32_t request_timeout_ms; /* without a leader, requests wait this long; then 503 */
     struct queue_limits queue;   /* proposed as ENTRY_LIMITS by a leader that finds others in force */
     uint32_t offline_hours_max;  /* an alarm when something has waited longer for the core; 0: never */
-    bool offers_work;            /* tasks may be placed here, within these bounds */
+    bool offers_work;            /* tasks may be placed here, within these bounds, once something can run them: node_can_work */
     uint64_t task_cpu_millicores, task_memory_bytes;
     uint32_t tasks_max; /* of the site at a time; proposed by a leader that finds another value in force */
 };
@@ -82,6 +82,8 @@ struct node_order {
     struct grey_name to; /* to whom; empty: the best follower */
 };
 void node_order(struct node *n, const struct node_order *o, node_done *done, void *context);
+/* Whether tasks can be run on this machine now; nobody has said so at the start.  Those that are here already stay. */
+void node_can_work(struct node *n, bool can);
 raft_id node_fenced(const struct node *n); /* leader: the member whose state differed; 0: none */
 bool node_removed(const struct node *n);   /* the site goes on without this node, for good */
 

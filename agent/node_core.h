@@ -196,6 +196,7 @@ void sealing_message(struct node *n, raft_id from, const struct seal *s);
 
 /* --- foreman.c: offers of gateways, steps of the scheduler, firings, losses ------------------------------------------------------------- */
 struct foreman {
+    bool can_work;           /* something here can run tasks */
     bool proposing, reading; /* one proposal, one order being read at a time */
     uint64_t stepped_ms;     /* when the last step was proposed */
     struct {
