@@ -188,8 +188,8 @@ class Site:
             f.write("storage: {data_dir: \"%s\"}\n" % self.path("node%d" % n, "data"))
             f.write("security:%s\n" % (tls if self.tls else " {tls: {enabled: false}}"))
             if self.with_core:
-                f.write("federation:\n  enabled: true\n  upstream:\n    endpoints: [\"localhost:%d\"]\n    tls: {ca_cert: \"%s/ca.crt\", client_cert: \"%s.crt\", client_key: \"%s.key\"}\n"
-                        % (self.broker_port, self.ca, self.path("node%d" % n, "node"), self.path("node%d" % n, "node")))
+                f.write("federation:\n  enabled: true\n  upstream:\n    endpoints: [\"localhost:%d\"]\n    core_key: \"%s/core-sign.pub\"\n    tls: {ca_cert: \"%s/ca.crt\", client_cert: \"%s.crt\", client_key: \"%s.key\"}\n"
+                        % (self.broker_port, self.ca, self.ca, self.path("node%d" % n, "node"), self.path("node%d" % n, "node")))
             f.write(self.extra)
 
     # --- processes ------------------------------------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ class Site:
             self.store = self.database("start")
         self.spawn(name, [os.path.join(BUILD, "grey-core"), "--data-dir", self.path(name), "--http-addr", "127.0.0.1:%d" % self.core_ports[number - 1],
                           "--broker", "mqtts://localhost:%d" % self.broker_port, "--tls-ca", self.ca + "/ca.crt", "--tls-cert",
-                          self.ca + "/core.crt", "--tls-key", self.ca + "/core.key"] + (["--store", self.store] if self.store else []))
+                          self.ca + "/core.crt", "--tls-key", self.ca + "/core.key", "--sign-dir", self.ca] + (["--store", self.store] if self.store else []))
 
     def start_node(self, n, bootstrap=None, under=()):
         seeds = ",".join("127.0.0.1:%d" % (self.links[m].port if self.links else self.peer[m]) for m in self.nodes if m != n)
