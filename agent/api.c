@@ -573,6 +573,7 @@ static const struct route routes[] = {
     {"GET", "/v1/tasks", api_task_list},
     {"POST", "/v1/tasks", api_task_post},
     {"GET", "/v1/tasks/*/logs", api_task_logs},
+    {"GET", "/v1/tasks/*/proof", api_task_proof},
     {"GET", "/v1/tasks/", api_task_get},
     {"DELETE", "/v1/tasks/", api_task_delete},
     {"GET", "/v1/tenants/", api_tenant_get},

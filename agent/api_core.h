@@ -65,6 +65,7 @@ void api_task_get(struct api_call *c);
 void api_task_list(struct api_call *c);
 void api_task_delete(struct api_call *c);
 void api_task_logs(struct api_call *c);
+void api_task_proof(struct api_call *c);
 void api_config_list(struct api_call *c);
 void api_config_get(struct api_call *c);
 void api_config_health(struct api_call *c);

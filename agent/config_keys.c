@@ -69,6 +69,8 @@ const struct config_key config_keys[] = {
     INERT("scheduler.cloud_offload", "tasks for the core"),
     INT("scheduler.max_concurrent_tasks", tasks_max, 1, 20000, "1000",
         "tasks of the site that have a gateway at a time; the leader's counts"),
+    INT("scheduler.proof_retention_days", proof_retention_days, 0, 3650, "30",
+        "signed proofs of runs are kept so long, at most 4000; 0: none are made; the leader's counts"),
     INERT("scheduler.priority_lanes", "lanes of the scheduler"),
     INERT("governance", "quotas"),
     INERT("observability.tracing", "traces"),

@@ -30,6 +30,8 @@ struct run { /* one assignment to this gateway, or one process that is here for 
     enum run_phase phase;
     struct launch_message state; /* KNOWN; no slices */
     bool wanted, stop_sent, running_told, end_told, telling;
+    bool proving, proved;
+    struct blob *proof; /* proved: NULL when none could be made */
 };
 
 struct output_request {
@@ -72,6 +74,11 @@ static struct run *add(struct executor *x, uint64_t scope, uint64_t token) {
         x->runs = r;
     }
     return r;
+}
+
+static void run_free(struct run *r) {
+    blob_unref(r->proof);
+    mem_free(r);
 }
 
 static void look_soon(struct executor *x, uint64_t delay_ms) {
@@ -147,13 +154,14 @@ static void told(void *context, const struct node_answer *a) {
 
 static void tell(struct executor *x, struct run *r, const struct task *t, enum task_report report, enum task_reason reason,
                  int32_t status) {
+    struct bytes proof = report == REPORT_RUNNING || r->proof == NULL ? bytes_of(NULL, 0) : blob_bytes(r->proof);
     if (r->telling || (report == REPORT_RUNNING ? r->running_told : r->end_told)) {
         return;
     }
     struct errand *e = mem_new(1, sizeof *e);
     struct builder b;
-    builder_init(&b, 512);
-    payload_task_report(&b, id_of(t), t->token, report, reason, status);
+    builder_init(&b, 512 + 2 * PROOF_BYTES_MAX);
+    payload_task_report(&b, id_of(t), t->token, report, reason, status, proof);
     struct blob *blob = e == NULL ? NULL : builder_blob(&b);
     builder_free(&b);
     if (blob == NULL) {
@@ -167,18 +175,67 @@ static void tell(struct executor *x, struct run *r, const struct task *t, enum t
     blob_unref(blob);
 }
 
-static void tell_end(struct executor *x, struct run *r, const struct task *t) {
-    const struct launch_message *s = &r->state;
-    if (s->state == LAUNCH_USED || s->end == LAUNCH_END_STOPPED) {
-        tell(x, r, t, REPORT_STOPPED, REASON_STOPPED, s->status);
-    } else if (s->end == LAUNCH_END_EXIT && s->status == 0) {
-        tell(x, r, t, REPORT_COMPLETED, REASON_NONE, 0);
-    } else {
-        static const enum task_reason reasons[LAUNCH_END_COUNT] = {
-            [LAUNCH_END_NONE] = REASON_STOPPED,  [LAUNCH_END_EXIT] = REASON_EXIT,   [LAUNCH_END_SIGNAL] = REASON_SIGNAL,
-            [LAUNCH_END_MEMORY] = REASON_MEMORY, [LAUNCH_END_START] = REASON_START, [LAUNCH_END_STOPPED] = REASON_STOPPED};
-        tell(x, r, t, REPORT_FAILED, reasons[s->end], s->status);
+static enum task_report report_of(const struct launch_message *s, enum task_reason *reason) {
+    static const enum task_reason reasons[LAUNCH_END_COUNT] = {
+        [LAUNCH_END_NONE] = REASON_STOPPED,  [LAUNCH_END_EXIT] = REASON_EXIT,   [LAUNCH_END_SIGNAL] = REASON_SIGNAL,
+        [LAUNCH_END_MEMORY] = REASON_MEMORY, [LAUNCH_END_START] = REASON_START, [LAUNCH_END_STOPPED] = REASON_STOPPED};
+    bool stopped = s->state == LAUNCH_USED || s->end == LAUNCH_END_STOPPED;
+    bool well = s->end == LAUNCH_END_EXIT && s->status == 0;
+    *reason = stopped ? REASON_STOPPED : well ? REASON_NONE : reasons[s->end];
+    return stopped ? REPORT_STOPPED : well ? REPORT_COMPLETED : REPORT_FAILED;
+}
+
+static void proof_made(void *context, struct blob *proof) {
+    struct errand *e = context;
+    struct run *r = e->generation == e->executor->generation ? find(e->executor, e->executor->scope, e->token) : NULL;
+    if (r != NULL && r->proving) {
+        r->proving = false;
+        r->proved = true;
+        r->proof = proof == NULL ? NULL : blob_ref(proof);
+        look_soon(e->executor, 0);
     }
+    mem_free(e);
+}
+
+/* The end of a run is told with its proof, where the site keeps them. */
+static void prove(struct executor *x, struct run *r, const struct task *t, enum task_report report, enum task_reason reason) {
+    static const char *const ends[REPORT_COUNT] = {"running", "completed", "failed", "stopped"};
+    const struct launch_use *u = &r->state.use;
+    struct proof p = {.token = t->token,
+                      .task = id_of(t),
+                      .steps = {[PROOF_SUBMITTED] = {.index = t->order_index},
+                                [PROOF_ASSIGNED] = {.index = t->assigned_index},
+                                [PROOF_RUNNING] = {.index = t->running_index}},
+                      .end = bytes_str(ends[report]),
+                      .reason = bytes_str(task_name(NAMES_REASON, reason)),
+                      .status = r->state.status,
+                      .cpu_us = u->cpu_us,
+                      .memory_peak_bytes = u->memory_peak_bytes,
+                      .wall_ms = u->wall_ms};
+    for (unsigned s = 0; s < LAUNCH_STREAM_COUNT; s++) {
+        p.output_bytes[s] = u->output_bytes[s];
+        memcpy(p.output_hash[s], u->output_hash[s], sizeof p.output_hash[s]);
+    }
+    struct errand *e = mem_new(1, sizeof *e);
+    r->proved = e == NULL; /* without memory there is none */
+    if (e != NULL) {
+        *e = (struct errand){.executor = x, .token = t->token, .generation = x->generation};
+        r->proving = true;
+        node_prove(x->o.node, &p, proof_made, e);
+    }
+}
+
+static void tell_end(struct executor *x, struct run *r, const struct task *t) {
+    enum task_reason reason;
+    enum task_report report = report_of(&r->state, &reason);
+    bool wanted = r->state.state == LAUNCH_ENDED && t->assigned_index > 0;
+    if (wanted && !r->proved && !r->end_told && !r->telling) { /* telling: that it runs, which the proof names */
+        if (!r->proving) {
+            prove(x, r, t, report, reason);
+        }
+        return;
+    }
+    tell(x, r, t, report, reason, report == REPORT_COMPLETED ? 0 : r->state.status);
 }
 
 /* --- Starts --------------------------------------------------------------------------------------------------------------------------------- */
@@ -291,7 +348,7 @@ static void clear_away(struct executor *x) {
                 launcher_send(x->launcher, &(struct launch_message){.kind = LAUNCH_FORGET, .scope = r->scope, .token = r->token});
             }
             *at = r->next;
-            mem_free(r);
+            run_free(r);
         } else {
             at = &r->next;
         }
@@ -356,7 +413,7 @@ static void forget_all(struct executor *x, enum grey_error why) {
     while (x->runs != NULL) {
         struct run *r = x->runs;
         x->runs = r->next;
-        mem_free(r);
+        run_free(r);
     }
     while (x->reads != NULL) {
         struct output_request *q = x->reads;

@@ -141,11 +141,12 @@ static uint64_t silent_ms(struct node *n, uint32_t place, raft_id id, bool activ
     return now_ms - n->foreman.silent[place].since_ms;
 }
 
-static void keep_limits(struct node *n, const struct scheduler *s) {
-    if (s->saved.concurrent_max != n->o.tasks_max) {
+static void keep_limits(struct node *n, const struct scheduler *s, uint32_t feature_level) {
+    uint32_t proof_s = feature_level < FEATURE_LEVEL_PROOFS ? s->saved.proof_s : n->o.proof_s;
+    if (s->saved.concurrent_max != n->o.tasks_max || s->saved.proof_s != proof_s) {
         struct builder b;
         builder_init(&b, 64);
-        payload_quota_limits(&b, s->saved.queue_max, n->o.tasks_max, s->quota.burst_ms);
+        payload_quota_limits(&b, s->saved.queue_max, n->o.tasks_max, s->quota.burst_ms, proof_s);
         propose(n, ENTRY_QUOTA, &b);
     }
 }
@@ -275,14 +276,14 @@ void foreman_duty(struct node *n) {
     if (s == NULL) {
         return;
     }
-    if (n->leader != 0) {
+    if (n->leading && !n->foreman.proposing) { /* before anybody may have tasks */
+        keep_limits(n, s, site.feature_level);
+    }
+    if (n->leader != 0 && !n->foreman.proposing) {
         offer_self(n, s);
     }
     if (!n->leading) { /* the silence of an earlier term says nothing about now */
         memset(n->foreman.silent, 0, sizeof n->foreman.silent);
-    }
-    if (n->leading && !n->foreman.proposing) {
-        keep_limits(n, s);
     }
     if (n->leading && !n->foreman.proposing) {
         watch_nodes(n, s);

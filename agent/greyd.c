@@ -316,6 +316,7 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .commit_delay_ms = (uint32_t)c->commit_delay_ms,
                              .request_timeout_ms = (uint32_t)c->provisional_after_ms,
                              .offers_work = c->scheduler && c->mode != CONFIG_MODE_WITNESS,
+                             .proof_s = (uint32_t)c->proof_retention_days * 86400u,
                              .tasks_max = (uint32_t)c->tasks_max,
                              .task_cpu_millicores = machine_part(c->cpu_limit_millicores, sysconf(_SC_NPROCESSORS_ONLN), 1000),
                              .task_memory_bytes =

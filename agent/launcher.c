@@ -82,7 +82,7 @@ static void on_message(void *context, struct bytes message) {
     struct launcher *l = context;
     struct launch_message m;
     enum grey_error err = launchwire_decode(message, &m);
-    if (err == E_OK && m.kind >= LAUNCH_STATE) {
+    if (err == E_OK && !launchwire_is_order(m.kind)) {
         l->events->message(l->context, &m);
         return;
     }

@@ -11,7 +11,7 @@ struct launcher;
 struct launcher_events {
     void (*up)(void *context); /* connected; LAUNCH_LIST is asked already */
     void (*down)(void *context);
-    void (*message)(void *context, const struct launch_message *m); /* LAUNCH_STATE to LAUNCH_PART; lent */
+    void (*message)(void *context, const struct launch_message *m); /* what launchwire_is_order is false of; lent */
 };
 
 struct launcher_options {

@@ -9,6 +9,7 @@
 #include "agent/peers.h"
 #include "agent/sitelog.h"
 #include "agent/state.h"
+#include "federation/proof.h"
 
 struct node;
 
@@ -32,6 +33,7 @@ struct node_options {
     uint32_t offline_hours_max;  /* an alarm when something has waited longer for the core; 0: never */
     bool offers_work;            /* tasks may be placed here, within these bounds, once something can run them: node_can_work */
     uint64_t task_cpu_millicores, task_memory_bytes;
+    uint32_t proof_s;   /* how long proofs of runs are kept; 0: none are made; proposed likewise */
     uint32_t tasks_max; /* of the site at a time; proposed by a leader that finds another value in force */
 };
 
@@ -82,6 +84,10 @@ struct node_order {
     struct grey_name to; /* to whom; empty: the best follower */
 };
 void node_order(struct node *n, const struct node_order *o, node_done *done, void *context);
+/* Makes and signs the proof of a run that has ended here: of facts, the task, the token, indexes of its steps, the end, output and use.
+ * done is called once, at once or later; proof (lent) is NULL when the order cannot be read any more, or there is no memory. */
+typedef void node_proved(void *context, struct blob *proof);
+void node_prove(struct node *n, const struct proof *facts, node_proved *done, void *context);
 /* Whether tasks can be run on this machine now; nobody has said so at the start.  Those that are here already stay. */
 void node_can_work(struct node *n, bool can);
 raft_id node_fenced(const struct node *n); /* leader: the member whose state differed; 0: none */

@@ -35,6 +35,8 @@ struct task {
     raft_id taken_from;          /* the idle node took it from this one; 0: no */
     uint64_t token;              /* fencing token of the last assignment, unique, rising; 0: none yet */
     raft_index order_index;      /* entry whose payload holds the order */
+    raft_index assigned_index,
+        running_index; /* entries of the last assignment and of its report; 0: none, or nobody keeps proofs */
     uint8_t order_hash[8];
     int64_t submitted_ms, ready_ms, started_ms, ended_ms; /* 0: not yet */
     int64_t firing_ms;                                    /* of a schedule: the next firing, in log time; -1: there is none */
@@ -59,11 +61,13 @@ struct scheduler_saved {
     uint64_t tokens, tickets;
     int64_t skew_ms;
     uint32_t queue_max, concurrent_max;
+    uint32_t proof_s; /* proofs are kept so long; 0: none are taken */
 };
 
 struct scheduler {
     struct scheduler_saved saved;
-    int64_t now_ms; /* scheduler time of the entry being applied, cut to the epoch */
+    int64_t now_ms;   /* scheduler time of the entry being applied, cut to the epoch */
+    raft_index index; /* of that entry */
     struct dag *dag;
     struct quota quota;
     struct lanes lanes;
@@ -86,8 +90,8 @@ void scheduler_free(struct scheduler *s);
 
 /* --- what entries say; each checks first and refuses with nothing changed, but after E_NO_MEMORY s must be made anew from its rows --------- */
 
-void scheduler_begin(struct scheduler *s, int64_t log_time_ms); /* before each of the others */
-void scheduler_clock(struct scheduler *s, int64_t leap_ms);     /* log time was corrected by so much */
+void scheduler_begin(struct scheduler *s, raft_index index, int64_t log_time_ms); /* before each of the others */
+void scheduler_clock(struct scheduler *s, int64_t leap_ms);                       /* log time was corrected by so much */
 
 enum grey_error scheduler_cancel(struct scheduler *s, struct bytes id,
                                  struct fault *f); /* E_NOT_FOUND; E_CONDITION: it has ended */
@@ -109,7 +113,7 @@ enum grey_error scheduler_node(struct scheduler *s, const struct node_facts *fac
 enum grey_error scheduler_tenant(struct scheduler *s, struct bytes tenant, struct bytes name_space, struct quota_share share,
                                  struct fault *f);
 enum grey_error scheduler_tenant_remove(struct scheduler *s, struct bytes tenant, struct bytes name_space, struct fault *f);
-void scheduler_limits(struct scheduler *s, uint32_t queue_max, uint32_t concurrent_max, uint64_t burst_ms);
+void scheduler_limits(struct scheduler *s, uint32_t queue_max, uint32_t concurrent_max, uint64_t burst_ms, uint32_t proof_s);
 
 /* --- orders: submit.c ------------------------------------------------------------------------------------------------------------ */
 

@@ -16,6 +16,7 @@ static void file_name(char out[32], const char *name, uint64_t number) {
 
 void capture_init(struct capture *c, int folder, const char *name) {
     *c = (struct capture){.folder = folder, .fd = -1};
+    digest_stream_begin(&c->digest);
     (void)snprintf(c->name, sizeof c->name, "%s", name);
 }
 
@@ -40,6 +41,8 @@ static bool next_file(struct capture *c) {
 }
 
 void capture_write(struct capture *c, struct bytes data) {
+    digest_stream_add(&c->digest, data);
+    c->seen += data.size;
     while (data.size > 0 && !c->failed) {
         size_t room = CAPTURE_FILE_BYTES - c->written % CAPTURE_FILE_BYTES;
         size_t size = data.size < room ? data.size : room;

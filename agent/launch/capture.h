@@ -4,6 +4,7 @@
 #define AGENT_LAUNCH_CAPTURE_H
 
 #include "platform/bytes.h"
+#include "platform/digest.h"
 #include "platform/fault.h"
 
 #define CAPTURE_FILE_BYTES (512u * 1024u)
@@ -11,10 +12,11 @@
 
 struct capture {
     char name[8];
-    int folder; /* borrowed */
-    int fd;     /* of the newest file; -1: none */
-    uint64_t written;
-    bool failed; /* the disk is full or broken: what comes is dropped, the run goes on */
+    int folder;                  /* borrowed */
+    int fd;                      /* of the newest file; -1: none */
+    uint64_t written, seen;      /* seen: also what was dropped */
+    struct digest_stream digest; /* of all that was seen */
+    bool failed;                 /* the disk is full or broken: what comes is dropped, the run goes on */
 };
 
 void capture_init(struct capture *c, int folder, const char *name);

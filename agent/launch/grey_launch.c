@@ -79,7 +79,7 @@ static void on_message(void *context, struct bytes message) {
     struct launcher_process *p = context;
     struct launch_message m;
     enum grey_error err = launchwire_decode(message, &m);
-    if (err != E_OK || m.kind >= LAUNCH_STATE) {
+    if (err != E_OK || !launchwire_is_order(m.kind)) {
         log_error("launch", "message", "refused, and the connection with it: GREY-%d", error_id(err != E_OK ? err : E_BAD_MESSAGE));
         launchlink_close(&p->link);
         return;
@@ -101,6 +101,9 @@ static void on_message(void *context, struct bytes message) {
         break;
     case LAUNCH_READ:
         read_run(p, &m);
+        break;
+    case LAUNCH_MEASURE:
+        runs_measure(p->runs);
         break;
     default:
         runs_tell(p->runs);

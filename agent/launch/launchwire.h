@@ -1,7 +1,7 @@
 /* launchwire.h: what greyd and grey-launch say to each other: strict CBOR, one array per message, in frames of launchlink.h.
  *
- * A run is one try of one task: scope (the site's incarnation) and token name it for ever.  greyd sends START to READ, the launcher
- * STATE to PART.  Pure but for the builder. */
+ * A run is one try of one task: scope (the site's incarnation) and token name it for ever.  launchwire_is_order tells what
+ * greyd says from what the launcher does.  Pure but for the builder. */
 #ifndef AGENT_LAUNCH_LAUNCHWIRE_H
 #define AGENT_LAUNCH_LAUNCHWIRE_H
 
@@ -26,8 +26,12 @@ enum launch_kind {
     LAUNCH_STATE = 6,
     LAUNCH_LISTED = 7,
     LAUNCH_PART = 8,
+    LAUNCH_MEASURE = 9, /* what do they use? */
+    LAUNCH_USE = 10,    /* answer to MEASURE, one for each run that goes on */
     LAUNCH_KIND_COUNT
 };
+
+bool launchwire_is_order(enum launch_kind kind); /* greyd says it to the launcher */
 
 enum launch_state {
     LAUNCH_STARTING,
@@ -56,6 +60,12 @@ struct launch_texts {
     struct bytes at[LAUNCHWIRE_TEXTS_MAX];
 };
 
+struct launch_use {                                            /* what a run has used */
+    uint64_t cpu_us, memory_bytes, memory_peak_bytes, wall_ms; /* memory_bytes: now */
+    uint64_t output_bytes[LAUNCH_STREAM_COUNT];                /* written by it, kept or not */
+    uint8_t output_hash[LAUNCH_STREAM_COUNT][32];              /* SHA-256 of that; when it has ended */
+};
+
 struct launch_message { /* slices are lent by whoever made it; fields that a kind does not have are zero */
     enum launch_kind kind;
     uint64_t scope, token;            /* START, STOP, FORGET, READ, STATE, PART */
@@ -70,6 +80,7 @@ struct launch_message { /* slices are lent by whoever made it; fields that a kin
     enum launch_state state; /* STATE */
     enum launch_end end;
     int32_t status;
+    struct launch_use use;     /* STATE of one that has ended; USE, without hashes */
     enum launch_limits limits; /* LISTED */
     uint64_t number;           /* READ, PART: the request's */
     enum launch_stream stream;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -28,7 +29,7 @@ struct run {
     char id[LIMIT_NAME_BYTES + 1];
     pid_t pid; /* 0: it was reaped */
     bool leased, stopping, killed, forgotten, caged;
-    uint64_t kill_at_ms;
+    uint64_t kill_at_ms, begun_ms;
     struct cage cage;
     int folder; /* -1: closed */
     struct loop_fd status, streams[LAUNCH_STREAM_COUNT];
@@ -132,6 +133,8 @@ static void ended(struct run *x, enum launch_end end, int32_t status) {
         drain(x, (enum launch_stream)s);
         close_watch(x->runs, &x->streams[s]); /* what its children still write is not its output any more */
         capture_close(&x->captures[s]);
+        x->state.use.output_bytes[s] = x->captures[s].seen;
+        digest_stream_end(&x->captures[s].digest, x->state.use.output_hash[s]);
     }
     if (x->folder >= 0) {
         rundir_work_done(x->folder);
@@ -162,6 +165,46 @@ static void status_ready(void *context, uint32_t events) {
     }
 }
 
+/* So far, from its groups; what they do not tell, of its first process. */
+static void measure(struct run *x, struct launch_use *u) {
+    bool told = x->caged && cage_use(&x->cage, &u->cpu_us, &u->memory_bytes, &u->memory_peak_bytes);
+    u->wall_ms = loop_now_ms(x->runs->o.loop) - x->begun_ms;
+    for (unsigned s = 0; s < LAUNCH_STREAM_COUNT; s++) {
+        u->output_bytes[s] = x->captures[s].seen;
+    }
+    if (told || x->pid == 0) {
+        return;
+    }
+    char path[48], text[512];
+    unsigned long user = 0, system = 0;
+    long pages = 0;
+    (void)snprintf(path, sizeof path, "/proc/%d/stat", (int)x->pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    close_if(fd);
+    text[size > 0 ? size : 0] = 0;
+    const char *behind = strrchr(text, ')'); /* its name may hold anything */
+    if (behind != NULL &&
+        sscanf(behind + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %*d %*d %*d %*d %*d %*d %*u %*u %ld", &user,
+               &system, &pages) == 3) {
+        u->cpu_us = (uint64_t)(user + system) * 1000000u / (uint64_t)sysconf(_SC_CLK_TCK);
+        u->memory_bytes = (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
+        u->memory_peak_bytes = u->memory_bytes;
+    }
+}
+
+/* All that it used: before its groups are gone. */
+static void measure_end(struct run *x, const struct rusage *r) {
+    struct launch_use *u = &x->state.use;
+    measure(x, u);
+    uint64_t cpu_us =
+        (uint64_t)(r->ru_utime.tv_sec + r->ru_stime.tv_sec) * 1000000u + (uint64_t)(r->ru_utime.tv_usec + r->ru_stime.tv_usec);
+    uint64_t peak = (uint64_t)r->ru_maxrss * 1024u;
+    u->cpu_us = u->cpu_us > cpu_us ? u->cpu_us : cpu_us;
+    u->memory_peak_bytes = u->memory_peak_bytes > 0 ? u->memory_peak_bytes : peak;
+    u->memory_bytes = 0;
+}
+
 static void judge(struct run *x, int status) {
     if (x->status.fd >= 0) {
         status_ready(x, 0); /* its last word may wait there */
@@ -185,10 +228,12 @@ static void judge(struct run *x, int status) {
 void runs_reap(struct runs *r) {
     int status;
     pid_t pid;
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) { /* also what a task left behind: the launcher inherits it */
+    struct rusage use;
+    while ((pid = wait4(-1, &status, WNOHANG, &use)) > 0) { /* also what a task left behind: the launcher inherits it */
         for (struct run *x = r->first; x != NULL; x = x->next) {
             if (x->pid == pid) {
                 (void)kill(-pid, SIGKILL);
+                measure_end(x, &use);
                 judge(x, status);
                 break;
             }
@@ -281,6 +326,7 @@ static struct run *run_new(struct runs *r, const struct launch_message *start) {
     x->runs = r;
     x->folder = -1;
     x->leased = start->leased;
+    x->begun_ms = loop_now_ms(r->o.loop);
     x->state =
         (struct launch_message){.kind = LAUNCH_STATE, .scope = start->scope, .token = start->token, .state = LAUNCH_STARTING};
     memcpy(x->id, start->id.data, start->id.size); /* a name, so it has room */
@@ -425,6 +471,16 @@ void runs_tell(struct runs *r) {
     for (struct run *x = r->first; x != NULL; x = x->next) {
         if (!x->forgotten) {
             tell(x);
+        }
+    }
+}
+
+void runs_measure(struct runs *r) {
+    for (struct run *x = r->first; x != NULL; x = x->next) {
+        if (x->pid > 0) {
+            struct launch_message m = {.kind = LAUNCH_USE, .scope = x->state.scope, .token = x->state.token};
+            measure(x, &m.use);
+            r->o.changed(r->o.context, &m);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 Each test file makes a Site, does things to it, and ends with finish(), which prints TAP and stops everything.  Times are generous: they
 bound a hang, they are never what is tested.  The logs of a failed run are kept and named."""
-import atexit, base64, http.client, json, os, random, shutil, signal, socket, subprocess, sys, tempfile, threading, time
+import atexit, base64, hashlib, http.client, json, os, random, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BUILD = os.environ.get("BUILD") or os.path.join(ROOT, "build", "amd64")

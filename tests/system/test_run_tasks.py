@@ -35,6 +35,26 @@ def test(site):
     site.ok(site.ctl("task", "logs", "hello", "--stream", "stderr").stdout == "bad\n", "standard error is apart")
     site.ok(call("GET", "/v1/tasks/nothing/logs").status == 404, "there is no output of a task that is not there")
 
+    # Its gateway signed what it did, and anybody can check that without the site.
+    site.ok(all(site.ctl("task", "proof", "hello", "--verify", node=n).stdout.startswith("OK: hello") for n in site.nodes), "its proof holds, asked anywhere")
+    bundle = json.loads(site.ctl("task", "proof", "hello").stdout)
+    written = hashlib.sha256(out[0].stdout.encode()).hexdigest()
+    site.ok(bundle["output"]["stdout"]["sha256"] == written and [s["state"] for s in bundle["transitions"]][:2] == ["submitted", "assigned"] and
+            all(s["hash"] for s in bundle["transitions"]) and bundle["resources"]["wall_milliseconds"] >= 0, "it names the output, and the entries that moved the task: %s" % bundle["transitions"])
+    entry = call("GET", "/v1/audit?from=%d&limit=1" % bundle["recorded"]["index"]).json()["entries"][0]
+    site.ok(entry["hash"] == bundle["recorded"]["hash"], "the log has it where the bundle says")
+
+    def checked(changed, *more):
+        path = site.path("bundle.json")
+        with open(path, "w") as f:
+            json.dump(changed, f)
+        return subprocess.run([os.path.join(BUILD, "greyctl"), "--addr", "http://127.0.0.1:1", "task", "proof", "--file", path] + list(more), stdout=subprocess.PIPE, text=True, timeout=20)
+
+    site.ok(checked(bundle).returncode == 0, "a proof that was kept is checked without the site")
+    forged = [checked(dict(bundle, exit_status=1)), checked(dict(bundle, input_sha256="00" * 32)), checked(dict(bundle, signature="00" * 64)), checked(bundle, "--key", "00" * 32)]
+    named = ["exit_status", "input_sha256", "signature", "public_key"]
+    site.ok(all(r.returncode == 3 and "BROKEN: " + word in r.stdout for r, word in zip(forged, named)), "a changed one fails and says where: %s" % [r.stdout.strip() for r in forged])
+
     # A failure is tried again, and then is one.
     submit("fails", ["/bin/sh", "-c", "exit 3"], max_retries=1)
     t = wait_state("fails", "failed")

@@ -51,7 +51,13 @@ static void test_every_kind(void **state) {
         {.kind = LAUNCH_LIST},
         {.kind = LAUNCH_LEASE, .until_ms = 123456789},
         {.kind = LAUNCH_READ, .scope = 1, .token = 2, .number = 3, .stream = LAUNCH_STDERR, .offset = 4, .size = 5},
-        {.kind = LAUNCH_STATE, .scope = 1, .token = 2, .state = LAUNCH_ENDED, .end = LAUNCH_END_MEMORY, .status = -9},
+        {.kind = LAUNCH_STATE,
+         .scope = 1,
+         .token = 2,
+         .state = LAUNCH_ENDED,
+         .end = LAUNCH_END_MEMORY,
+         .status = -9,
+         .use = {.memory_peak_bytes = 5, .output_hash = {{1}, {2}}}},
         {.kind = LAUNCH_LISTED, .limits = LAUNCH_LIMITS_CGROUP2},
         {.kind = LAUNCH_PART,
          .scope = 1,
@@ -61,6 +67,11 @@ static void test_every_kind(void **state) {
          .offset = 4,
          .end_offset = 9,
          .data = {(const uint8_t *)"x", 1}},
+        {.kind = LAUNCH_MEASURE},
+        {.kind = LAUNCH_USE,
+         .scope = 1,
+         .token = 2,
+         .use = {.cpu_us = 7, .memory_bytes = 8, .wall_ms = 9, .output_bytes = {10, 11}}},
     };
     (void)state;
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
@@ -71,6 +82,7 @@ static void test_every_kind(void **state) {
         assert_true(out.time_ms == all[i].time_ms && out.until_ms == all[i].until_ms && out.number == all[i].number);
         assert_true(out.state == all[i].state && out.end == all[i].end && out.status == all[i].status);
         assert_true(out.limits == all[i].limits && out.stream == all[i].stream && out.offset == all[i].offset);
+        assert_memory_equal(&out.use, &all[i].use, sizeof out.use);
         assert_true(out.end_offset == all[i].end_offset && out.size == all[i].size && bytes_equal(out.data, all[i].data));
         builder_free(&b);
     }

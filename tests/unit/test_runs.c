@@ -116,6 +116,26 @@ static void test_ends(void **state) {
     ends(LAUNCH_END_SIGNAL, SIGKILL);
 }
 
+/* Proofs name what a run used and what it wrote. */
+static void test_use(void **state) {
+    uint8_t zeros[100000] = {0}, hash[DIGEST_SHA256_BYTES];
+    (void)state;
+    start(1, "head -c 100000 /dev/zero; i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done", false);
+    ends(LAUNCH_END_EXIT, 0);
+    digest_sha256(bytes_of(zeros, sizeof zeros), hash);
+    assert_int_equal(rig.last.use.output_bytes[LAUNCH_STDOUT], sizeof zeros);
+    assert_memory_equal(rig.last.use.output_hash[LAUNCH_STDOUT], hash, sizeof hash);
+    digest_sha256(bytes_of(NULL, 0), hash);
+    assert_memory_equal(rig.last.use.output_hash[LAUNCH_STDERR], hash, sizeof hash);
+    assert_true(rig.last.use.cpu_us > 1000 && rig.last.use.memory_peak_bytes > 65536);
+    start(2, "while :; do :; done", false);
+    wait_for(LAUNCH_RUNNING);
+    do { /* what it uses is told while it goes on */
+        runs_measure(rig.runs);
+        assert_int_equal(rig.last.kind, LAUNCH_USE);
+    } while (rig.last.use.cpu_us == 0 || rig.last.use.memory_bytes == 0);
+}
+
 static void test_once(void **state) {
     struct builder text;
     uint64_t from, end;
@@ -238,6 +258,7 @@ int main(void) {
                                        cmocka_unit_test_setup_teardown(test_lease, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_no_rights, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_bounded_output, setup, teardown),
+                                       cmocka_unit_test_setup_teardown(test_use, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_capture, setup, teardown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
