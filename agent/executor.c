@@ -111,7 +111,7 @@ static struct bytes id_of(const struct task *t) {
 /* --- The lease ---------------------------------------------------------------------------------------------------------------------------- */
 
 static bool is_leased(const struct task *t) {
-    return t->isolation == ISOLATION_STOP || t->delivery == DELIVERY_AT_MOST_ONCE;
+    return !t->is_kept || t->delivery == DELIVERY_AT_MOST_ONCE;
 }
 
 static void say_lease(struct executor *x) {
@@ -205,7 +205,7 @@ static void prove(struct executor *x, struct run *r, const struct task *t, enum 
                       .task = id_of(t),
                       .steps = {[PROOF_SUBMITTED] = {.index = t->order_index},
                                 [PROOF_ASSIGNED] = {.index = t->assigned_index},
-                                [PROOF_RUNNING] = {.index = t->running_index}},
+                                [PROOF_RUNNING] = {.index = t->running_after > 0 ? t->assigned_index + t->running_after : 0}},
                       .end = bytes_str(ends[report]),
                       .reason = bytes_str(task_name(NAMES_REASON, reason)),
                       .status = r->state.status,

@@ -202,7 +202,7 @@ static void give(struct scheduler *s, struct task *t, struct placement_node *n) 
     t->started_ms = 0;
     t->exit_status = 0;
     t->assigned_index = noted(s);
-    t->running_index = 0;
+    t->running_after = 0;
     hold(s, t, n);
     due_set(&s->due, &t->due, s->now_ms + SCHEDULER_STEAL_MS);
     state_set(s, t, TASK_ASSIGNED, REASON_NONE);
@@ -501,7 +501,8 @@ enum grey_error scheduler_report(struct scheduler *s, struct bytes id, uint64_t 
         if (t->state == TASK_ASSIGNED) {
             due_clear(&s->due, &t->due);
             t->started_ms = s->now_ms;
-            t->running_index = noted(s);
+            uint64_t after = t->assigned_index > 0 ? s->index - t->assigned_index : 0;
+            t->running_after = after < UINT32_MAX ? (uint32_t)after : 0;
             state_set(s, t, TASK_RUNNING, REASON_NONE);
             if (t->timeout_s > 0 && t->stop == REASON_NONE) {
                 due_set(&s->due, &t->due, s->now_ms + (int64_t)t->timeout_s * 1000);

@@ -35,22 +35,26 @@ struct task {
     raft_id taken_from;          /* the idle node took it from this one; 0: no */
     uint64_t token;              /* fencing token of the last assignment, unique, rising; 0: none yet */
     raft_index order_index;      /* entry whose payload holds the order */
-    raft_index assigned_index,
-        running_index; /* entries of the last assignment and of its report; 0: none, or nobody keeps proofs */
     uint8_t order_hash[8];
     int64_t submitted_ms, ready_ms, started_ms, ended_ms; /* 0: not yet */
-    int64_t firing_ms;                                    /* of a schedule: the next firing, in log time; -1: there is none */
+    union {
+        int64_t firing_ms;         /* of a schedule, which is never assigned: its next firing, in log time; -1: there is none */
+        raft_index assigned_index; /* of others: the entry of the last assignment; 0: none, or nobody keeps proofs */
+    };
     uint64_t memory_bytes;
     uint32_t cpu_millicores, timeout_s;
     int32_t exit_status;
+    uint32_t
+        running_after; /* so many entries after the assignment its node said that it runs; 0: it did not, or nobody keeps proofs */
     uint16_t max_retries, failures, preemptions; /* failures and preemptions stop at the most they hold */
     uint16_t text_bytes;
     uint8_t space; /* place of its namespace in its tenant */
-    uint8_t state, lane, restart, delivery, isolation;
+    uint8_t state, lane, restart, delivery;
     uint8_t reason; /* why it is in this state */
     uint8_t stop;   /* enum task_reason: its node shall stop it; REASON_NONE: no */
-    bool is_schedule, is_dirty, is_gone, is_doomed;
-    uint8_t *text; /* NULL: any node will do; else CBOR: array of the preferred node and the selectors */
+    bool is_schedule : 1, is_dirty : 1, is_gone : 1, is_doomed : 1;
+    bool is_kept : 1; /* ISOLATION_KEEP: it may outlive the contact of its node with the site */
+    uint8_t *text;    /* NULL: any node will do; else CBOR: array of the preferred node and the selectors */
 };
 
 static inline struct quota_namespace *task_space(const struct task *t) {

@@ -410,7 +410,7 @@ void taskform_write(struct json_writer *w, const struct scheduler *s, const stru
     json_close(w);
     put_str(w, "restart", task_name(NAMES_RESTART, t->restart));
     put_str(w, "delivery", task_name(NAMES_DELIVERY, t->delivery));
-    put_str(w, "on_isolation", task_name(NAMES_ISOLATION, t->isolation));
+    put_str(w, "on_isolation", task_name(NAMES_ISOLATION, t->is_kept ? ISOLATION_KEEP : ISOLATION_STOP));
     put_uint(w, "failures", t->failures);
     put_uint(w, "preemptions", t->preemptions);
     if (task_ended((enum task_state)t->state)) {

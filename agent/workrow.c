@@ -36,7 +36,7 @@ static raft_id node_id(const struct placement_node *n) {
 }
 
 static void task_row(struct builder *b, const struct task *t) {
-    bool noted = t->assigned_index > 0; /* else as gateways below FEATURE_LEVEL_PROOFS write it */
+    bool noted = !t->is_schedule && t->assigned_index > 0; /* else as gateways below FEATURE_LEVEL_PROOFS write it */
     codec_put_array(b, noted ? TASK_ROW_FIELDS : TASK_ROW_FIELDS_LEAST);
     codec_put_uint(b, t->order_index);
     codec_put_bytes(b, bytes_of(t->order_hash, sizeof t->order_hash));
@@ -49,9 +49,9 @@ static void task_row(struct builder *b, const struct task *t) {
     codec_put_uint(b, t->stop);
     codec_put_uint(b, t->restart);
     codec_put_uint(b, t->delivery);
-    codec_put_uint(b, t->isolation);
+    codec_put_uint(b, t->is_kept ? ISOLATION_KEEP : ISOLATION_STOP);
     codec_put_bool(b, t->is_schedule);
-    codec_put_int(b, t->firing_ms);
+    codec_put_int(b, t->is_schedule ? t->firing_ms : -1);
     codec_put_uint(b, t->cpu_millicores);
     codec_put_uint(b, t->memory_bytes);
     codec_put_uint(b, t->timeout_s);
@@ -77,7 +77,7 @@ static void task_row(struct builder *b, const struct task *t) {
     }
     if (noted) {
         codec_put_uint(b, t->assigned_index);
-        codec_put_uint(b, t->running_index);
+        codec_put_uint(b, t->running_after);
     }
 }
 
@@ -392,9 +392,9 @@ static bool task_fields(struct scheduler *s, struct codec_reader *r, struct task
     t->stop = (uint8_t)codec_uint(r, REASON_COUNT - 1);
     t->restart = (uint8_t)codec_uint(r, RESTART_COUNT - 1);
     t->delivery = (uint8_t)codec_uint(r, DELIVERY_COUNT - 1);
-    t->isolation = (uint8_t)codec_uint(r, ISOLATION_COUNT - 1);
+    t->is_kept = codec_uint(r, ISOLATION_COUNT - 1) == ISOLATION_KEEP;
     t->is_schedule = codec_bool(r);
-    t->firing_ms = codec_int(r);
+    int64_t firing_ms = codec_int(r);
     t->cpu_millicores = (uint32_t)codec_uint(r, TASK_CPU_MILLICORES_MAX);
     t->memory_bytes = codec_uint(r, TASK_MEMORY_BYTES_MAX);
     t->timeout_s = (uint32_t)codec_uint(r, TASK_TIMEOUT_S_MAX);
@@ -421,8 +421,11 @@ static bool task_fields(struct scheduler *s, struct codec_reader *r, struct task
     }
     if (fields == TASK_ROW_FIELDS) {
         t->assigned_index = codec_uint(r, UINT64_MAX);
-        t->running_index = codec_uint(r, UINT64_MAX);
-        well = well && t->assigned_index > 0;
+        t->running_after = (uint32_t)codec_uint(r, UINT32_MAX);
+        well = well && t->assigned_index > 0 && !t->is_schedule;
+    }
+    if (t->is_schedule) {
+        t->firing_ms = firing_ms;
     }
     t->tenant = quota_find(&s->quota, tenant);
     const struct quota_namespace *n = t->tenant == NULL ? NULL : quota_namespace_find(t->tenant, name_space);
