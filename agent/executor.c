@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "agent/gauge.h"
 #include "agent/work.h"
 #include "include/grey/protocol.h"
 #include "platform/log.h"
@@ -44,6 +45,7 @@ struct output_request {
 struct executor {
     struct executor_options o;
     struct launcher *launcher;
+    struct gauge *gauge;
     struct run *runs;
     struct output_request *reads;
     uint32_t read_count;
@@ -477,6 +479,8 @@ static void on_message(void *context, const struct launch_message *m) {
         run_state(x, m);
     } else if (m->kind == LAUNCH_PART) {
         part(x, m);
+    } else if (m->kind == LAUNCH_USE) {
+        gauge_take(x->gauge, m);
     } else {
         uint32_t count = 0;
         for (const struct run *r = x->runs; r != NULL; r = r->next) {
@@ -531,7 +535,10 @@ struct executor *executor_new(const struct executor_options *o, struct fault *f)
     x->absent_timer = (struct loop_timer){.fire = on_absent, .context = x};
     struct launcher_options l = {.loop = o->loop, .socket_path = o->launcher_socket, .data_dir = o->data_dir};
     x->launcher = launcher_new(&l, &launcher_events, x, f);
-    if (x->launcher == NULL) {
+    struct gauge_options g = {.loop = o->loop, .node = o->node, .launcher = x->launcher, .usable = o->usable};
+    x->gauge = x->launcher == NULL ? NULL : gauge_new(&g);
+    if (x->gauge == NULL) {
+        launcher_free(x->launcher);
         mem_free(x);
         return NULL;
     }
@@ -546,6 +553,7 @@ void executor_free(struct executor *x) {
     loop_timer_cancel(x->o.loop, &x->lease_timer);
     loop_timer_cancel(x->o.loop, &x->absent_timer);
     forget_all(x, E_STOPPING);
+    gauge_free(x->gauge);
     launcher_free(x->launcher);
     mem_free(x);
 }

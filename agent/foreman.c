@@ -11,9 +11,11 @@
  * proposes the step that is due and the firings of schedules, says which gateways are lost, and raises the site's feature level once
  * all members speak it.  A proposal that is lost is made again by the next look. */
 
-#define STEP_MS_MIN 100u  /* between two steps that are proposed */
-#define LOST_MS_MIN 5000u /* a gateway is lost when it did not answer for so long ... */
-#define LOST_TIMEOUTS 10u /* ... and for so many election time-outs */
+#define STEP_MS_MIN 100u   /* between two steps that are proposed */
+#define LOST_MS_MIN 5000u  /* a gateway is lost when it did not answer for so long ... */
+#define HOT_TELL_MS 30000u /* a hot spot says so again, and one more task leaves */
+#define USE_STEP 50u       /* permille: smaller changes of what is measured are not told */
+#define LOST_TIMEOUTS 10u  /* ... and for so many election time-outs */
 
 struct firing {
     struct node *node;
@@ -76,20 +78,37 @@ static bool ready(const struct node *n, struct site_facts *site) {
 
 /* --- Every gateway ------------------------------------------------------------------------------------------------------------------------- */
 
-static void offer_self(struct node *n, const struct scheduler *s) {
+static bool far(uint32_t told, uint32_t now) {
+    uint32_t apart = told > now ? told - now : now - told;
+    return apart >= USE_STEP || (apart > 0 && quota_zone(told) != quota_zone(now)) || (now == 0 && told > 0);
+}
+
+static bool use_told(struct node *n, const struct placement_node *known, bool hot) {
+    bool again = hot && loop_now_ms(n->x.loop) - n->foreman.hot_told_ms >= HOT_TELL_MS;
+    return !again && !far(known->measured_cpu_permille, n->foreman.use.cpu_permille) &&
+           !far(known->measured_memory_permille, n->foreman.use.memory_permille);
+}
+
+static void offer_self(struct node *n, const struct scheduler *s, uint32_t feature_level) {
     const struct placement_node *known = placement_find(&s->placement, n->self);
+    bool hot = n->foreman.use.hot && n->foreman.can_work && feature_level >= FEATURE_LEVEL_PROOFS;
     struct node_facts facts = {.id = n->self,
                                .name = bytes_str(n->name.text),
                                .capacity = {n->o.task_cpu_millicores, n->o.task_memory_bytes},
-                               .condition = n->foreman.can_work ? NODE_READY : NODE_DRAINING,
+                               .condition = !n->foreman.can_work ? NODE_DRAINING
+                                            : hot                ? NODE_HOT
+                                                                 : NODE_READY,
+                               .measured_cpu_permille = n->foreman.use.cpu_permille,
+                               .measured_memory_permille = n->foreman.use.memory_permille,
                                .gone = !n->o.offers_work};
     bool told = known != NULL && known->condition == facts.condition && strcmp(known->name.text, n->name.text) == 0 &&
                 known->capacity.cpu_millicores == facts.capacity.cpu_millicores &&
-                known->capacity.memory_bytes == facts.capacity.memory_bytes;
+                known->capacity.memory_bytes == facts.capacity.memory_bytes && use_told(n, known, hot);
     bool silent = known == NULL && facts.condition != NODE_READY; /* it never took any, or wants no more */
     if (n->o.offers_work ? told || silent : known == NULL) {
         return;
     }
+    n->foreman.hot_told_ms = hot ? loop_now_ms(n->x.loop) : n->foreman.hot_told_ms;
     struct builder b;
     builder_init(&b, 4096);
     payload_node(&b, &facts);
@@ -245,6 +264,10 @@ void node_can_work(struct node *n, bool can) {
     n->foreman.can_work = can; /* the duty of the next second says so */
 }
 
+void node_measured(struct node *n, const struct node_use *use) {
+    n->foreman.use = *use;
+}
+
 void foreman_start(struct node *n) {
     n->foreman.timer = (struct loop_timer){.fire = on_timer, .context = n};
 }
@@ -280,7 +303,7 @@ void foreman_duty(struct node *n) {
         keep_limits(n, s, site.feature_level);
     }
     if (n->leader != 0 && !n->foreman.proposing) {
-        offer_self(n, s);
+        offer_self(n, s, site.feature_level);
     }
     if (!n->leading) { /* the silence of an earlier term says nothing about now */
         memset(n->foreman.silent, 0, sizeof n->foreman.silent);

@@ -90,6 +90,13 @@ typedef void node_proved(void *context, struct blob *proof);
 void node_prove(struct node *n, const struct proof *facts, node_proved *done, void *context);
 /* Whether tasks can be run on this machine now; nobody has said so at the start.  Those that are here already stay. */
 void node_can_work(struct node *n, bool can);
+/* What tasks use here, in permille of what they may use; hot: the machine has no room for more, whatever they asked for. */
+#define NODE_USE_PERMILLE_MAX 100000u
+struct node_use {
+    uint32_t cpu_permille, memory_permille;
+    bool hot;
+};
+void node_measured(struct node *n, const struct node_use *use);
 raft_id node_fenced(const struct node *n); /* leader: the member whose state differed; 0: none */
 bool node_removed(const struct node *n);   /* the site goes on without this node, for good */
 

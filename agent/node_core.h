@@ -196,7 +196,9 @@ void sealing_message(struct node *n, raft_id from, const struct seal *s);
 
 /* --- foreman.c: offers of gateways, steps of the scheduler, firings, losses ------------------------------------------------------------- */
 struct foreman {
-    bool can_work;           /* something here can run tasks */
+    bool can_work; /* something here can run tasks */
+    struct node_use use;
+    uint64_t hot_told_ms;    /* when the site was last told that this is a hot spot */
     bool proposing, reading; /* one proposal, one order being read at a time */
     uint64_t stepped_ms;     /* when the last step was proposed */
     struct {

@@ -16,6 +16,7 @@ enum node_condition {
     NODE_READY,    /* takes work */
     NODE_DRAINING, /* keeps what it has and takes no more */
     NODE_LOST,     /* its lease is over: what it had runs elsewhere */
+    NODE_HOT,      /* its machine cannot keep up: takes no more, and what it has moves away where there is room */
     NODE_CONDITION_COUNT
 };
 

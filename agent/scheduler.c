@@ -348,7 +348,7 @@ void scheduler_stop(struct scheduler *s, struct task *t, enum task_reason why) {
     t->stop = (uint8_t)why;
     t->node->stopping = quota_sum(t->node->stopping, scheduler_need(t));
     due_clear(&s->due, &t->due);
-    if (why == REASON_PREEMPTED || why == REASON_BURST || why == REASON_EMERGENCY) {
+    if (why == REASON_PREEMPTED || why == REASON_BURST || why == REASON_EMERGENCY || why == REASON_HOT) {
         t->preemptions = (uint16_t)(t->preemptions + (t->preemptions < UINT16_MAX));
         state_set(s, t, TASK_PREEMPTED, why);
     }

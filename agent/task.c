@@ -13,9 +13,9 @@ enum { ORDER_FIELDS = 22 };
 static const char *const lane_names[] = {"critical", "high", "normal", "low", "preempt", NULL};
 static const char *const state_names[] = {"pending", "queued",    "assigned",  "running", "completed",
                                           "failed",  "cancelled", "preempted", NULL};
-static const char *const reason_names[] = {"none",      "exit",      "signal",     "memory",    "start",
-                                           "timeout",   "node-lost", "dependency", "preempted", "burst",
-                                           "emergency", "cancelled", "stopped",    "probe",     NULL};
+static const char *const reason_names[] = {"none",      "exit",       "signal",    "memory", "start",     "timeout",
+                                           "node-lost", "dependency", "preempted", "burst",  "emergency", "cancelled",
+                                           "stopped",   "probe",      "hot-spot",  NULL};
 static const char *const restart_names[] = {"never", "on-failure", "always", NULL};
 static const char *const missed_names[] = {"skip", "run-once", "run-all", NULL};
 static const char *const delivery_names[] = {"at-least-once", "at-most-once", NULL};

@@ -51,6 +51,7 @@ enum task_reason {
     REASON_CANCELLED = 11, /* by order */
     REASON_STOPPED = 12,   /* its node stopped it: cut off from the site, or leaving */
     REASON_PROBE = 13,     /* its health probe failed */
+    REASON_HOT = 14,       /* its gateway was a hot spot, and another had room */
     REASON_COUNT
 };
 

@@ -67,6 +67,11 @@ def test(site):
     bounded = "limits=cgroup" in log
     site.ok(t["reason"] == "memory" if bounded else t["reason"] in ("exit", "signal"), "one that takes too much memory is ended at its limit: %s" % t["reason"])
 
+    # What is used is measured, not only asked for.
+    submit("busy", ["/bin/sh", "-c", "while :; do :; done"], resources={"cpu_millicores": 1000, "memory_bytes": 64 * MIB})
+    wait_until("its use to be measured", lambda: max(n["measured_cpu_percent"] for n in call("GET", "/v1/quotas").json()["nodes"]) > 5, 60)
+    site.ok(call("DELETE", "/v1/tasks/busy").status == 200, "what tasks use is measured and shown")
+
     # Cancel and time-out stop the process.
     submit("long", sleeper("mark-long"))
     wait_state("long", "running")
