@@ -13,6 +13,7 @@
 #define LEASE_MS 250u /* between two words on the lease */
 #define STOP_GRACE_MS 10000u
 #define ABSENT_MS 10000u        /* a launcher that was away for so long is; one that is restarted is not */
+#define ALONE_MS 4000u          /* without a word of the site for so long, what may outlive the contact is begun */
 #define UNWANTED_GRACE_MS 1000u /* it may run elsewhere already */
 #define READS_MAX 64u
 
@@ -31,6 +32,7 @@ struct run { /* one assignment to this gateway, or one process that is here for 
     enum run_phase phase;
     struct launch_message state; /* KNOWN; no slices */
     bool wanted, stop_sent, running_told, end_told, telling;
+    bool again; /* begun without the site, after the machine was off */
     bool proving, proved;
     struct blob *proof; /* proved: NULL when none could be made */
 };
@@ -49,6 +51,7 @@ struct executor {
     struct run *runs;
     struct output_request *reads;
     uint32_t read_count;
+    uint64_t listed_ms;                      /* when the launcher told what runs */
     uint64_t scope, next_number, generation; /* generation: of the connection, so that late answers are known as such */
     bool listed, caught_up, asking;          /* asking: whether all is applied */
     struct loop_timer look_timer, lease_timer, absent_timer;
@@ -279,7 +282,8 @@ static void order_read(void *context, struct blob *payload) {
                                .standard_input = o.standard_input,
                                .cpu_millicores = t->cpu_millicores,
                                .memory_bytes = t->memory_bytes,
-                               .leased = is_leased(t)};
+                               .leased = is_leased(t),
+                               .again = r->again};
     copy_texts(&m.command, &o.command);
     copy_texts(&m.env, &o.env);
     if (m.leased) {
@@ -366,24 +370,50 @@ static void caught_up(void *context, const struct node_answer *a) {
     }
 }
 
+/* The site has not answered since this started: the power may have failed for all of it, and nobody may come for hours.  Tasks that were
+ * here when it last did, and may outlive the contact, run on as they were (nothing of them is left: the launcher would have listed it). */
+static void begin_alone(struct executor *x) {
+    for (const struct task *t = first_task(x); t != NULL; t = t->next_on_node) {
+        bool runs_on = !is_leased(t) && t->stop == REASON_NONE && (t->state == TASK_ASSIGNED || t->state == TASK_RUNNING);
+        struct run *r = runs_on && find(x, x->scope, t->token) == NULL ? add(x, x->scope, t->token) : NULL;
+        if (r != NULL) {
+            log_warn("executor", "alone", "task=%s token=%" PRIu64 ": the site does not answer, so it goes on here", t->vertex->id,
+                     t->token);
+            r->again = true;
+            begin(x, r, t);
+        }
+    }
+}
+
+static void ask(struct executor *x) {
+    if (!x->asking) {
+        x->asking = true;
+        node_read_barrier(x->o.node, caught_up, x);
+    }
+}
+
 static void look(void *context) {
     struct executor *x = context;
     struct site_facts site;
     if (!x->listed || !launcher_up(x->launcher)) {
         return;
     }
-    if (!x->caught_up) {
-        if (!x->asking) {
-            x->asking = true;
-            node_read_barrier(x->o.node, caught_up, x);
-        }
-        return;
-    }
     if (!state_site(node_state(x->o.node), &site) || state_scheduler(node_state(x->o.node)) == NULL) {
+        ask(x);
         look_soon(x, RETRY_MS);
         return;
     }
     x->scope = site.incarnation;
+    if (!x->caught_up) {
+        uint64_t alone_ms = loop_now_ms(x->o.loop) - x->listed_ms;
+        ask(x);
+        if (alone_ms >= ALONE_MS) {
+            begin_alone(x);
+        } else {
+            look_soon(x, ALONE_MS - alone_ms);
+        }
+        return;
+    }
     for (struct run *r = x->runs; r != NULL; r = r->next) {
         r->wanted = false;
     }
@@ -487,6 +517,7 @@ static void on_message(void *context, const struct launch_message *m) {
             count++;
         }
         x->listed = true;
+        x->listed_ms = loop_now_ms(x->o.loop);
         loop_timer_cancel(x->o.loop, &x->absent_timer);
         node_can_work(x->o.node, true);
         log_at(m->limits == LAUNCH_LIMITS_RLIMITS ? LOG_WARN : LOG_INFO, "executor", "launcher", "limits=%s adopted=%" PRIu32 "%s",

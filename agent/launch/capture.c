@@ -90,6 +90,22 @@ static bool span(int folder, const char *name, uint64_t *oldest, uint64_t *newes
     return any;
 }
 
+void capture_resume(struct capture *c) {
+    uint64_t oldest = 0, newest = 0;
+    char file[32];
+    struct stat st;
+    if (!span(c->folder, c->name, &oldest, &newest)) {
+        return;
+    }
+    file_name(file, c->name, newest);
+    c->fd = openat(c->folder, file, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
+    if (c->fd >= 0 && fstat(c->fd, &st) == 0) {
+        c->written = newest * CAPTURE_FILE_BYTES + (uint64_t)st.st_size;
+    } else {
+        c->failed = true;
+    }
+}
+
 enum grey_error capture_read(int folder, const char *name, uint64_t offset, size_t size, struct builder *out, uint64_t *from,
                              uint64_t *end) {
     uint64_t oldest = 0, newest = 0;

@@ -20,6 +20,7 @@ struct capture {
 };
 
 void capture_init(struct capture *c, int folder, const char *name);
+void capture_resume(struct capture *c); /* after init: behind what is there from before */
 void capture_write(struct capture *c, struct bytes data);
 void capture_close(struct capture *c);
 /* Up to out->limit_bytes from offset on, or from the oldest kept byte.  *from: where that begins; *end: how much was written. */

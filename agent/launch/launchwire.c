@@ -6,7 +6,7 @@
 
 /* Items of each kind, the kind included. */
 static const uint8_t fields[LAUNCH_KIND_COUNT] = {
-    [LAUNCH_START] = 10, [LAUNCH_STOP] = 4,   [LAUNCH_FORGET] = 3, [LAUNCH_LIST] = 1,    [LAUNCH_LEASE] = 2, [LAUNCH_READ] = 7,
+    [LAUNCH_START] = 11, [LAUNCH_STOP] = 4,   [LAUNCH_FORGET] = 3, [LAUNCH_LIST] = 1,    [LAUNCH_LEASE] = 2, [LAUNCH_READ] = 7,
     [LAUNCH_STATE] = 7,  [LAUNCH_LISTED] = 2, [LAUNCH_PART] = 8,   [LAUNCH_MEASURE] = 1, [LAUNCH_USE] = 4};
 
 enum { USE_FIELDS = 8 };
@@ -78,6 +78,7 @@ void launchwire_encode(struct builder *out, const struct launch_message *m) {
         codec_put_uint(out, m->cpu_millicores);
         codec_put_uint(out, m->memory_bytes);
         codec_put_bool(out, m->leased);
+        codec_put_bool(out, m->again);
         break;
     case LAUNCH_STOP:
         codec_put_uint(out, m->time_ms);
@@ -123,6 +124,7 @@ static void get_start(struct codec_reader *r, struct launch_message *m) {
     m->cpu_millicores = (uint32_t)codec_uint(r, UINT32_MAX);
     m->memory_bytes = codec_uint(r, UINT64_MAX);
     m->leased = codec_bool(r);
+    m->again = codec_bool(r);
     bool well = m->command.count > 0 && m->command.at[0].size > 0 && grey_name_valid((const char *)m->id.data, m->id.size);
     for (uint32_t i = 0; i < m->env.count; i++) {
         const uint8_t *sign = m->env.at[i].size == 0 ? NULL : memchr(m->env.at[i].data, '=', m->env.at[i].size);

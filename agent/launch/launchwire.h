@@ -75,6 +75,7 @@ struct launch_message { /* slices are lent by whoever made it; fields that a kin
     uint32_t cpu_millicores; /* START; 0: no bound */
     uint64_t memory_bytes;   /* START; 0: no bound */
     bool leased;             /* START: it may run only as long as the lease says */
+    bool again;              /* START: also if it was begun before and nothing of it is left (the machine was off) */
     uint32_t time_ms;        /* STOP */
     uint64_t until_ms;       /* LEASE: by the machine's clock (now_monotonic_ms), so that what lay in a queue grants nothing */
     enum launch_state state; /* STATE */

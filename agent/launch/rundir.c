@@ -149,6 +149,16 @@ enum grey_error rundir_make(struct rundir *d, uint64_t scope, uint64_t token, in
     return *fd >= 0 && fsync(d->folder) == 0 && mkdirat(*fd, "work", 0700) == 0 ? E_OK : E_IO;
 }
 
+enum grey_error rundir_again(struct rundir *d, uint64_t scope, uint64_t token, int *fd) {
+    char name[RUNDIR_NAME_BYTES];
+    rundir_name(name, scope, token);
+    *fd = is_over(d, name) ? -1 : rundir_find(d, scope, token);
+    if (*fd < 0) {
+        return E_CONDITION;
+    }
+    return mkdirat(*fd, "work", 0700) == 0 || errno == EEXIST ? E_OK : E_IO; /* what it kept there is there still */
+}
+
 void rundir_work_done(int fd) {
     remove_tree(fd, "work", TREE_DEPTH_MAX);
 }

@@ -333,6 +333,7 @@ static struct run *run_new(struct runs *r, const struct launch_message *start) {
     x->status = (struct loop_fd){.context = x, .fd = -1};
     for (unsigned s = 0; s < LAUNCH_STREAM_COUNT; s++) {
         x->streams[s] = (struct loop_fd){.context = x, .fd = -1};
+        x->captures[s].fd = -1;
     }
     x->next = r->first;
     r->first = x;
@@ -377,6 +378,10 @@ void runs_start(struct runs *r, const struct launch_message *start) {
         return;
     }
     enum grey_error err = rundir_make(&r->folders, start->scope, start->token, &x->folder);
+    bool again = err == E_CONDITION && start->again;
+    if (again) {
+        err = rundir_again(&r->folders, start->scope, start->token, &x->folder);
+    }
     if (err == E_CONDITION) {
         run_free(r, x);
         answer(r, start, LAUNCH_USED);
@@ -384,6 +389,9 @@ void runs_start(struct runs *r, const struct launch_message *start) {
     }
     for (unsigned s = 0; s < LAUNCH_STREAM_COUNT; s++) {
         capture_init(&x->captures[s], x->folder, stream_names[s]);
+        if (again) {
+            capture_resume(&x->captures[s]);
+        }
     }
     int why = err == E_OK ? begin(x, start) : EIO;
     log_info("launch", "start", "task=%s token=%" PRIu64 " pid=%d error=%d", x->id, x->state.token, (int)x->pid, why);

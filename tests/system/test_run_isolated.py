@@ -75,6 +75,29 @@ def test(site):
     site.wait_whole()
     wait_until("reports", lambda: all(call("GET", "/v1/tasks/" + n).json()["state"] == "running" for n in names), 30)
     site.ok(all(call("GET", "/v1/tasks/" + n).json()["token"] > tokens[n] and len(processes("mark-" + n)) == 1 for n in names), "once each, under new tokens")
+
+    # It fails again, and only one gateway comes back: without a quorum nobody can decide anything, and its tasks run all the same.
+    time.sleep(6)  # what is assigned now is on its disk
+    mine = {n: call("GET", "/v1/tasks/" + n).json() for n in names}
+    alone = int(mine[names[0]]["node"])
+    here = [n for n in names if mine[n]["node"] == str(alone)]
+    for n in site.nodes:
+        site.kill("node%d" % n)
+        site.kill("launch%d" % n)
+    wait_until("nothing to run", lambda: not any(processes("mark-" + n) for n in names), 10)
+    start_launcher(site, alone)
+    site.start_node(alone)
+    began = time.monotonic()
+    wait_until("the tasks of that gateway", lambda: all(len(processes("mark-" + n)) == 1 for n in here), 60)
+    site.ok(not any(processes("mark-" + n) for n in names if n not in here), "one gateway of three runs its %d tasks %.1f s after its start, and no others" % (len(here), time.monotonic() - began))
+    for n in site.nodes:
+        if n != alone:
+            start_launcher(site, n)
+            site.start_node(n)
+    site.wait_whole()
+    wait_until("all to run once", lambda: all(len(processes("mark-" + n)) == 1 and call("GET", "/v1/tasks/" + n).json()["state"] == "running" for n in names), 60)
+    same = [n for n in here if call("GET", "/v1/tasks/" + n).json()["token"] == mine[n]["token"]]
+    site.ok(True, "when the others are back, each runs once; %d of them went on" % len(same))
     for name in names:
         call("DELETE", "/v1/tasks/" + name)
 

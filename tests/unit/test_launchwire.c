@@ -18,7 +18,8 @@ static struct launch_message start_message(void) {
                                .standard_input = bytes_str("in"),
                                .cpu_millicores = 250,
                                .memory_bytes = 64u << 20,
-                               .leased = true};
+                               .leased = true,
+                               .again = true};
     m.command = (struct launch_texts){.count = 2, .at = {bytes_str("/bin/echo"), bytes_str("hi")}};
     m.env = (struct launch_texts){.count = 1, .at = {bytes_str("A=1")}};
     return m;
@@ -36,7 +37,7 @@ static void test_start(void **state) {
     struct builder b;
     (void)state;
     assert_int_equal(round_trip(&in, &out, &b), E_OK);
-    assert_true(out.scope == in.scope && out.token == in.token && out.leased);
+    assert_true(out.scope == in.scope && out.token == in.token && out.leased && out.again);
     assert_true(bytes_equal(out.id, in.id) && bytes_equal(out.standard_input, in.standard_input));
     assert_true(out.command.count == 2 && bytes_equal_str(out.command.at[1], "hi"));
     assert_true(out.env.count == 1 && bytes_equal_str(out.env.at[0], "A=1"));

@@ -116,6 +116,39 @@ static void test_ends(void **state) {
     ends(LAUNCH_END_SIGNAL, SIGKILL);
 }
 
+/* After a power cut without a site to ask, what may go on does; what may not, or has ended, does not. */
+static void test_again(void **state) {
+    struct builder text;
+    uint64_t from, end;
+    struct launch_message m = {.kind = LAUNCH_START, .scope = 7, .token = 1, .id = bytes_str("t"), .again = true};
+    (void)state;
+    start(1, "echo first; touch left; sleep 60", false);
+    wait_for(LAUNCH_RUNNING);
+    builder_init(&text, 1024);
+    struct launch_message read = {.scope = 7, .token = 1, .size = 1024};
+    while (runs_read(rig.runs, &read, &text, &from, &end) == E_OK && end == 0) {
+        rig.until = LAUNCH_STATE_COUNT;
+        loop_timer_after(rig.loop, &rig.turn, 20);
+        loop_run(rig.loop);
+    }
+    close_runs();
+    open_runs();
+    start(1, "echo second", false);
+    wait_for(LAUNCH_USED);
+    m.command = (struct launch_texts){.count = 3, .at = {bytes_str("/bin/sh"), bytes_str("-c"), bytes_str("ls; echo second")}};
+    runs_start(rig.runs, &m);
+    ends(LAUNCH_END_EXIT, 0);
+    builder_reset(&text);
+    assert_int_equal(runs_read(rig.runs, &read, &text, &from, &end), E_OK);
+    assert_true(bytes_equal_str(builder_bytes(&text), "first\nleft\nsecond\n")); /* in its directory, behind what it wrote */
+    runs_forget(rig.runs, 7, 1);
+    close_runs();
+    open_runs();
+    runs_start(rig.runs, &m); /* the site has its end */
+    wait_for(LAUNCH_USED);
+    builder_free(&text);
+}
+
 /* Proofs name what a run used and what it wrote. */
 static void test_use(void **state) {
     uint8_t zeros[100000] = {0}, hash[DIGEST_SHA256_BYTES];
@@ -258,6 +291,7 @@ int main(void) {
                                        cmocka_unit_test_setup_teardown(test_lease, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_no_rights, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_bounded_output, setup, teardown),
+                                       cmocka_unit_test_setup_teardown(test_again, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_use, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_capture, setup, teardown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
