@@ -131,7 +131,7 @@ static const struct verb table[] = {
      1,
      "what the last run of a task wrote, from whichever node ran it",
      jobs_logs,
-     {{"stream", "S", "stdout or stderr; else stdout"}}},
+     {{"stream", "S", "stdout or stderr; else stdout"}, {"follow", NULL, "go on until the task has ended"}}},
     {"task proof",
      "[TASK]",
      0,

@@ -55,6 +55,13 @@ def test(site):
     named = ["exit_status", "input_sha256", "signature", "public_key"]
     site.ok(all(r.returncode == 3 and "BROKEN: " + word in r.stdout for r, word in zip(forged, named)), "a changed one fails and says where: %s" % [r.stdout.strip() for r in forged])
 
+    # What it writes is read while it does.
+    submit("talks", ["/bin/sh", "-c", "for i in 1 2 3 4; do echo $i; sleep 0.7; done"])
+    follower = subprocess.Popen([os.path.join(BUILD, "greyctl"), "--addr", "http://127.0.0.1:%d" % site.http[2], "task", "logs", "talks", "--follow"], stdout=subprocess.PIPE, text=True)
+    heard = follower.stdout.readline()
+    site.ok(heard == "1\n" and task("talks")["state"] == "running", "what a task writes can be followed at another gateway while it runs")
+    site.ok(follower.stdout.read() == "2\n3\n4\n" and follower.wait(60) == 0, "to its end, nothing twice and nothing lost")
+
     # A failure is tried again, and then is one.
     submit("fails", ["/bin/sh", "-c", "exit 3"], max_retries=1)
     t = wait_state("fails", "failed")
