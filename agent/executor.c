@@ -1,6 +1,7 @@
 #include "agent/executor.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "agent/gauge.h"
@@ -183,7 +184,8 @@ static void tell(struct executor *x, struct run *r, const struct task *t, enum t
 static enum task_report report_of(const struct launch_message *s, enum task_reason *reason) {
     static const enum task_reason reasons[LAUNCH_END_COUNT] = {
         [LAUNCH_END_NONE] = REASON_STOPPED,  [LAUNCH_END_EXIT] = REASON_EXIT,   [LAUNCH_END_SIGNAL] = REASON_SIGNAL,
-        [LAUNCH_END_MEMORY] = REASON_MEMORY, [LAUNCH_END_START] = REASON_START, [LAUNCH_END_STOPPED] = REASON_STOPPED};
+        [LAUNCH_END_MEMORY] = REASON_MEMORY, [LAUNCH_END_START] = REASON_START, [LAUNCH_END_STOPPED] = REASON_STOPPED,
+        [LAUNCH_END_PROBE] = REASON_PROBE,   [LAUNCH_END_DISK] = REASON_DISK};
     bool stopped = s->state == LAUNCH_USED || s->end == LAUNCH_END_STOPPED;
     bool well = s->end == LAUNCH_END_EXIT && s->status == 0;
     *reason = stopped ? REASON_STOPPED : well ? REASON_NONE : reasons[s->end];
@@ -250,6 +252,26 @@ static void copy_texts(struct launch_texts *out, const struct task_texts *in) {
     memcpy(out->at, in->at, in->count * sizeof in->at[0]);
 }
 
+/* HTTP and TCP are asked by the launcher's own program, in the task's group. */
+static void probe_of(struct launch_probe *p, const struct task_health *h, char texts[2][16]) {
+    if (h->probe == PROBE_NONE) {
+        return;
+    }
+    *p = (struct launch_probe){.delay_ms = h->delay_s * 1000u,
+                               .interval_ms = h->interval_s * 1000u,
+                               .timeout_ms = h->timeout_s * 1000u,
+                               .failures = h->failures};
+    if (h->probe == PROBE_EXEC) {
+        copy_texts(&p->command, &h->command);
+        return;
+    }
+    (void)snprintf(texts[0], sizeof texts[0], "%" PRIu32, h->port);
+    (void)snprintf(texts[1], sizeof texts[1], "%" PRIu32, h->timeout_s);
+    p->command = (struct launch_texts){.count = 5,
+                                       .at = {bytes_str(LAUNCHWIRE_SELF), bytes_str("--probe"), bytes_str(texts[0]),
+                                              bytes_str(texts[1]), h->probe == PROBE_HTTP ? h->path : bytes_str("")}};
+}
+
 static void order_read(void *context, struct blob *payload) {
     struct errand *e = context;
     struct executor *x = e->executor;
@@ -286,6 +308,9 @@ static void order_read(void *context, struct blob *payload) {
                                .again = r->again};
     copy_texts(&m.command, &o.command);
     copy_texts(&m.env, &o.env);
+    m.disk_bytes = o.disk_bytes;
+    char texts[2][16];
+    probe_of(&m.probe, &o.health, texts);
     if (m.leased) {
         say_lease(x);
         loop_timer_after(x->o.loop, &x->lease_timer, LEASE_MS);

@@ -16,6 +16,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "agent/launch/checkup.h"
 #include "agent/launch/launchlink.h"
 #include "agent/launch/runs.h"
 #include "platform/digest.h"
@@ -331,6 +332,9 @@ int main(int argc, char **argv) {
     if (argc == 2 && strcmp(argv[1], "--version") == 0) {
         (void)puts("grey-launch " GREY_VERSION);
         return 0;
+    }
+    if (argc == 5 && strcmp(argv[1], "--probe") == 0) { /* PORT SECONDS PATH: what a health probe runs, not for people */
+        return checkup((uint16_t)strtoul(argv[2], NULL, 10), (unsigned)strtoul(argv[3], NULL, 10), argv[4]) ? 0 : 1;
     }
     if (!read_options(&p, argc, argv)) {
         (void)fputs(usage, argc == 2 && strcmp(argv[1], "--help") == 0 ? stdout : stderr);

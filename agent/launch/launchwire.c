@@ -6,7 +6,7 @@
 
 /* Items of each kind, the kind included. */
 static const uint8_t fields[LAUNCH_KIND_COUNT] = {
-    [LAUNCH_START] = 11, [LAUNCH_STOP] = 4,   [LAUNCH_FORGET] = 3, [LAUNCH_LIST] = 1,    [LAUNCH_LEASE] = 2, [LAUNCH_READ] = 7,
+    [LAUNCH_START] = 17, [LAUNCH_STOP] = 4,   [LAUNCH_FORGET] = 3, [LAUNCH_LIST] = 1,    [LAUNCH_LEASE] = 2, [LAUNCH_READ] = 7,
     [LAUNCH_STATE] = 7,  [LAUNCH_LISTED] = 2, [LAUNCH_PART] = 8,   [LAUNCH_MEASURE] = 1, [LAUNCH_USE] = 4};
 
 enum { USE_FIELDS = 8 };
@@ -79,6 +79,12 @@ void launchwire_encode(struct builder *out, const struct launch_message *m) {
         codec_put_uint(out, m->memory_bytes);
         codec_put_bool(out, m->leased);
         codec_put_bool(out, m->again);
+        codec_put_uint(out, m->disk_bytes);
+        put_texts(out, &m->probe.command);
+        codec_put_uint(out, m->probe.delay_ms);
+        codec_put_uint(out, m->probe.interval_ms);
+        codec_put_uint(out, m->probe.timeout_ms);
+        codec_put_uint(out, m->probe.failures);
         break;
     case LAUNCH_STOP:
         codec_put_uint(out, m->time_ms);
@@ -125,6 +131,12 @@ static void get_start(struct codec_reader *r, struct launch_message *m) {
     m->memory_bytes = codec_uint(r, UINT64_MAX);
     m->leased = codec_bool(r);
     m->again = codec_bool(r);
+    m->disk_bytes = codec_uint(r, INT64_MAX);
+    get_texts(r, &m->probe.command);
+    m->probe.delay_ms = (uint32_t)codec_uint(r, LAUNCHWIRE_PROBE_MS_MAX);
+    m->probe.interval_ms = (uint32_t)codec_uint(r, LAUNCHWIRE_PROBE_MS_MAX);
+    m->probe.timeout_ms = (uint32_t)codec_uint(r, LAUNCHWIRE_PROBE_MS_MAX);
+    m->probe.failures = (uint32_t)codec_uint(r, UINT16_MAX);
     bool well = m->command.count > 0 && m->command.at[0].size > 0 && grey_name_valid((const char *)m->id.data, m->id.size);
     for (uint32_t i = 0; i < m->env.count; i++) {
         const uint8_t *sign = m->env.at[i].size == 0 ? NULL : memchr(m->env.at[i].data, '=', m->env.at[i].size);

@@ -26,6 +26,7 @@ enum grey_error rundir_make(struct rundir *d, uint64_t scope, uint64_t token, in
 /* For a run that may be begun again after its process is certainly gone.  E_CONDITION: the site has its end already; E_IO. */
 enum grey_error rundir_again(struct rundir *d, uint64_t scope, uint64_t token, int *fd);
 int rundir_find(const struct rundir *d, uint64_t scope, uint64_t token); /* a descriptor, the caller's; -1: there is none */
+uint64_t rundir_work_bytes(int fd);                                      /* on disk, in the working directory */
 void rundir_work_done(int fd);                                           /* removes the working directory */
 void rundir_over(struct rundir *d, uint64_t scope, uint64_t token);      /* harmless without a folder */
 

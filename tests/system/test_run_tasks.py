@@ -79,6 +79,16 @@ def test(site):
     wait_until("its use to be measured", lambda: max(n["measured_cpu_percent"] for n in call("GET", "/v1/quotas").json()["nodes"]) > 5, 60)
     site.ok(call("DELETE", "/v1/tasks/busy").status == 200, "what tasks use is measured and shown")
 
+    # One that does not answer any more is stopped as one that failed; one that does goes on.
+    submit("sick", ["/bin/sleep", "600"], health={"tcp": free_ports(1)[0], "interval_seconds": 1, "failures": 2})
+    submit("well", ["/bin/sleep", "600"], health={"http": {"port": site.http[1], "path": "/health"}, "interval_seconds": 1, "failures": 1})
+    submit("full", ["/bin/sh", "-c", "for i in 1 2 3 4 5 6; do head -c 200000 /dev/zero >f$i; done; sleep 600"], resources={"cpu_millicores": 100, "memory_bytes": 32 * MIB, "disk_bytes": 1000000})
+    t = wait_state("sick", "failed")
+    site.ok(t["reason"] == "probe" and t["health"]["failures"] == 2, "a task whose health probe fails has failed: %s" % t["reason"])
+    site.ok(wait_state("full", "failed")["reason"] == "disk", "one that fills the disk is stopped")
+    site.ok(task("well")["state"] == "running", "one that answers goes on")
+    call("DELETE", "/v1/tasks/well")
+
     # Cancel and time-out stop the process.
     submit("long", sleeper("mark-long"))
     wait_state("long", "running")

@@ -11,15 +11,19 @@
 #include "platform/codec.h"
 
 static struct launch_message start_message(void) {
-    struct launch_message m = {.kind = LAUNCH_START,
-                               .scope = 0x1122334455667788,
-                               .token = 42,
-                               .id = bytes_str("task-1"),
-                               .standard_input = bytes_str("in"),
-                               .cpu_millicores = 250,
-                               .memory_bytes = 64u << 20,
-                               .leased = true,
-                               .again = true};
+    struct launch_message m = {
+        .kind = LAUNCH_START,
+        .scope = 0x1122334455667788,
+        .token = 42,
+        .id = bytes_str("task-1"),
+        .standard_input = bytes_str("in"),
+        .cpu_millicores = 250,
+        .memory_bytes = 64u << 20,
+        .leased = true,
+        .again = true,
+        .disk_bytes = 5,
+        .probe = {
+            .command = {.count = 1, .at = {bytes_str("probe")}}, .delay_ms = 1, .interval_ms = 2, .timeout_ms = 3, .failures = 4}};
     m.command = (struct launch_texts){.count = 2, .at = {bytes_str("/bin/echo"), bytes_str("hi")}};
     m.env = (struct launch_texts){.count = 1, .at = {bytes_str("A=1")}};
     return m;
@@ -38,6 +42,8 @@ static void test_start(void **state) {
     (void)state;
     assert_int_equal(round_trip(&in, &out, &b), E_OK);
     assert_true(out.scope == in.scope && out.token == in.token && out.leased && out.again);
+    assert_true(out.disk_bytes == 5 && out.probe.command.count == 1 && bytes_equal_str(out.probe.command.at[0], "probe"));
+    assert_true(out.probe.delay_ms == 1 && out.probe.interval_ms == 2 && out.probe.timeout_ms == 3 && out.probe.failures == 4);
     assert_true(bytes_equal(out.id, in.id) && bytes_equal(out.standard_input, in.standard_input));
     assert_true(out.command.count == 2 && bytes_equal_str(out.command.at[1], "hi"));
     assert_true(out.env.count == 1 && bytes_equal_str(out.env.at[0], "A=1"));
