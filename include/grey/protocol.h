@@ -17,7 +17,7 @@
 #define FEATURE_LEVEL_TASKS 2u   /* from here on the log may hold entries of tasks, quotas and nodes */
 #define FEATURE_LEVEL_OBJECTS 3u /* from here on it may hold objects of the core */
 #define FEATURE_LEVEL_PROOFS                                                                                                       \
-    4u              /* from here on reports of tasks may hold proofs, and rows of tasks and of the scheduler more fields */
+    4u              /* from here on reports of tasks may hold proofs, orders health probes, and their rows more fields */
 #define UP_LEVEL 2u /* said in UP_HELLO; from 2 on a site reads the codings in DOWN_WELCOME, and DOWN_ROUTE */
 #define UP_LEVEL_CODINGS 2u
 #define UP_LEVEL_ROUTES 2u
