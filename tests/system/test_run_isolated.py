@@ -49,6 +49,8 @@ def test(site):
     lose("cut", site.isolate, lambda n: site.heal())
     lose("hung", lambda n: site.processes["node%d" % n].send_signal(signal.SIGSTOP), lambda n: site.processes["node%d" % n].send_signal(signal.SIGCONT))
 
+    site.ok(any("foreman suspect node=" in open(site.path("node%d.log" % n)).read() for n in site.nodes), "who falls silent is in quarantine before its tasks move")
+
     # The power fails for all three: nothing of them is left, and there is no core to ask.
     wait_until("all gateways to take tasks", ready(1), 60)
     names = ["power%d" % i for i in range(6)]
