@@ -303,8 +303,9 @@ static struct table *rows(const struct identity *i) {
     return state_table(node_state(i->node));
 }
 
-static void chunk_came(void *context, struct blob *payload) {
+static void chunk_came(void *context, enum grey_error err, const char *detail, struct blob *payload) {
     struct identity *i = context;
+    (void)err, (void)detail; /* without a payload it is tried again with the next entry */
     struct bytes content = payload == NULL ? bytes_of(NULL, 0) : holding_content(blob_bytes(payload));
     i->trust_asking = false;
     if (i->stopping) {
