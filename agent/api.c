@@ -528,7 +528,7 @@ static void not_here_yet(struct api_call *c) {
 /* --- routes ------------------------------------------------------------------------------------------------------------------------- */
 
 struct route {
-    const char *method, *path; /* a path that ends in "/" takes what follows as its argument */
+    const char *method, *path; /* a path that ends in "/" takes what follows as its argument; "*" stands for it within one */
     void (*run)(struct api_call *c);
 };
 
@@ -540,6 +540,15 @@ static const struct route routes[] = {
     {"GET", "/v1/kv", api_kv_list},
     {"POST", "/v1/events", api_events_post},
     {"GET", "/v1/events/", api_events_get},
+    {"GET", "/v1/configs", api_config_list},
+    {"GET", "/v1/configs/", api_config_get},
+    {"POST", "/v1/configs/", api_config_health},
+    {"GET", "/v1/policies", api_policy_list},
+    {"GET", "/v1/policies/", api_policy_get},
+    {"POST", "/v1/policies/", api_policy_health},
+    {"GET", "/v1/data", api_data_list},
+    {"GET", "/v1/data/", api_data_get},
+    {"POST", "/v1/data/", api_data_health},
     {"GET", "/v1/queue", api_queue_get},
     {"GET", "/health", health},
     {"GET", "/health/live", health_live},
@@ -563,6 +572,7 @@ static const struct route routes[] = {
     {"POST", "/v1/admin/rebalance", not_here_yet},
     {"GET", "/v1/tasks", api_task_list},
     {"POST", "/v1/tasks", api_task_post},
+    {"GET", "/v1/tasks/*/logs", api_task_logs},
     {"GET", "/v1/tasks/", api_task_get},
     {"DELETE", "/v1/tasks/", api_task_delete},
     {"GET", "/v1/tenants/", api_tenant_get},
@@ -575,12 +585,24 @@ static const struct route routes[] = {
 };
 
 /* Where the argument begins, 0 for an exact match, -1 for none. */
-static long match(const struct route *r, struct bytes path) {
-    size_t size = strlen(r->path);
-    if (r->path[size - 1] != '/') {
-        return bytes_equal_str(path, r->path) ? 0 : -1;
+static long match_argument(const struct route *r, struct bytes path, size_t *argument_size) {
+    const char *star = strchr(r->path, '*');
+    size_t size = star != NULL ? (size_t)(star - r->path) : strlen(r->path), tail = star != NULL ? strlen(star + 1) : 0;
+    if (path.size <= size + tail || memcmp(path.data, r->path, size) != 0 ||
+        (tail > 0 && memcmp(path.data + path.size - tail, star + 1, tail) != 0)) {
+        return -1;
     }
-    return path.size > size && memcmp(path.data, r->path, size) == 0 ? (long)size : -1;
+    *argument_size = path.size - size - tail;
+    return (long)size;
+}
+
+static long match(const struct route *r, struct bytes path, size_t *argument_size) {
+    size_t size = strlen(r->path);
+    *argument_size = 0;
+    if (strchr(r->path, '*') != NULL || r->path[size - 1] == '/') {
+        return match_argument(r, path, argument_size);
+    }
+    return bytes_equal_str(path, r->path) ? 0 : -1;
 }
 
 /* A witness has no data, but tells how it and the site are. */
@@ -607,7 +629,8 @@ void api_handle(void *context, struct http_request *q) {
     }
     bool path_known = false;
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
-        long at = match(&routes[i], path);
+        size_t argument_size;
+        long at = match(&routes[i], path, &argument_size);
         if (at < 0) {
             continue;
         }
@@ -623,7 +646,7 @@ void api_handle(void *context, struct http_request *q) {
         c->api = api;
         c->q = q;
         if (at > 0) {
-            c->arg_size = path.size - (size_t)at;
+            c->arg_size = argument_size;
             if (c->arg_size > LIMIT_KEY_BYTES) {
                 api_call_error(c, E_TOO_LARGE, "the name in the path is longer than 512 bytes");
                 return;

@@ -3,7 +3,7 @@
 # deps.sh --list GROUP: only names them; group libraries: what a build links, of each architecture.
 # Needs root or sudo, and apt.  Does nothing, quickly, when all are there.
 set -eu
-libraries="libmbedtls-dev libmosquitto-dev libcbor-dev liblz4-dev libsqlite3-dev libpq-dev libyaml-dev libjansson-dev libsodium-dev libhttp-parser-dev zlib1g-dev"
+libraries="libmbedtls-dev libmosquitto-dev libcbor-dev liblz4-dev libsqlite3-dev libpq-dev libyaml-dev libjansson-dev libsodium-dev libhttp-parser-dev libseccomp-dev zlib1g-dev"
 declare -A groups=(
     [libraries]="$libraries"
     [build]="build-essential pkg-config $libraries"
