@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "agent/api_core.h"
+#include "agent/boardwatch.h"
 #include "agent/scheduler.h"
 #include "platform/keys.h"
 #include "platform/log.h"
@@ -99,10 +100,18 @@ static enum health link_health(struct api *a, struct uplink_facts *facts) {
     return (s.role != RAFT_LEADER || facts->up) && !node_overdue(a->o.node) ? HEALTHY : DEGRADED;
 }
 
+/* What a person must see to before it becomes a loss. */
+static enum health board_health(struct api *a, struct boardwatch_facts *facts) {
+    boardwatch_facts(a->o.board, facts);
+    return facts->hot || facts->hardware.under_voltage ? DEGRADED : HEALTHY;
+}
+
 static void health(struct api_call *c) {
     struct uplink_facts facts;
+    struct boardwatch_facts board_facts;
     enum health consensus = consensus_health(c->api), link = link_health(c->api, &facts);
-    enum health worst = consensus > link ? consensus : link;
+    enum health board = board_health(c->api, &board_facts), worst = consensus > link ? consensus : link;
+    worst = worst > board ? worst : board;
     struct api_answer a;
     api_answer_begin(&a);
     json_open(&a.w, '{');
@@ -163,11 +172,37 @@ static uint64_t pending_bytes(struct api *a) {
     return bytes;
 }
 
+/* What the board does not tell is null. */
+static void put_board(struct json_writer *w, const char *status, const struct boardwatch_facts *f) {
+    json_open(w, '{');
+    put_str(w, "status", status);
+    json_key(w, "temperature_celsius");
+    if (f->hardware.has_temperature) {
+        json_milli(w, f->hardware.temperature_milli_c);
+    } else {
+        json_none(w);
+    }
+    json_key(w, "under_voltage");
+    if (f->hardware.has_voltage) {
+        json_bool(w, f->hardware.under_voltage);
+    } else {
+        json_none(w);
+    }
+    put_uint(w, "resident_bytes", f->hardware.resident_bytes);
+    put_uint(w, "memory_budget_bytes", f->budget_bytes);
+    put_uint(w, "memory_reliefs", f->reliefs);
+    json_key(w, "memory_pressure_known");
+    json_bool(w, f->pressure_known);
+    json_close(w);
+}
+
 static void health_detailed(struct api_call *c) {
     struct api *api = c->api;
     struct uplink_facts facts;
+    struct boardwatch_facts board_facts;
     enum health consensus = consensus_health(api), link = link_health(api, &facts);
-    enum health worst = consensus > link ? consensus : link;
+    enum health board = board_health(api, &board_facts), worst = consensus > link ? consensus : link;
+    worst = worst > board ? worst : board;
     struct raft_status s;
     node_raft_status(api->o.node, &s);
     struct sitelog_usage usage;
@@ -198,6 +233,8 @@ static void health_detailed(struct api_call *c) {
     put_uint(&a.w, "jobs_waiting", usage.jobs_waiting);
     put_uint(&a.w, "last_store_us", usage.store_us_last);
     json_close(&a.w);
+    json_key(&a.w, "board");
+    put_board(&a.w, health_names[board], &board_facts);
     json_key(&a.w, "scheduler");
     json_open(&a.w, '{');
     put_str(&a.w, "status", "healthy");

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "agent/api.h"
+#include "agent/boardwatch.h"
 #include "agent/config.h"
 #include "agent/executor.h"
 #include "agent/mending.h"
@@ -37,6 +38,7 @@ struct greyd {
     struct conn_tls *tls, *upstream_tls;
     struct node *node;
     struct uplink *uplink;
+    struct boardwatch *board;
     struct executor *executor; /* NULL: no tasks here */
     struct tasklog *tasklog;
     struct api *api;
@@ -398,6 +400,13 @@ static bool start_executor(struct greyd *g, struct fault *f) {
     return g->executor != NULL;
 }
 
+static bool start_boardwatch(struct greyd *g, struct fault *f) {
+    struct boardwatch_options o = {.budget_bytes = (uint64_t)g->config.memory_budget_mb * 1024u * 1024u,
+                                   .temperature_max_c = (int32_t)g->config.temperature_max_c};
+    g->board = boardwatch_new(&g->x, node_log(g->node), &o, f);
+    return g->board != NULL;
+}
+
 static bool start_api(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
     g->tasklog = tasklog_new(g->x.loop, g->node, g->executor, f);
@@ -408,6 +417,7 @@ static bool start_api(struct greyd *g, struct fault *f) {
     struct api_options o = {.loop = g->x.loop,
                             .node = g->node,
                             .uplink = g->uplink,
+                            .board = g->board,
                             .tasklog = g->tasklog,
                             .mode = modes[c->mode],
                             .data_dir = c->data_dir,
@@ -459,7 +469,7 @@ static bool start(struct greyd *g, struct fault *f) {
                  "set security.tls.enabled for anything but a trial",
                  c->peer_addr);
     }
-    return start_node(g, f) && start_uplink(g, f) && start_executor(g, f) && start_api(g, f);
+    return start_node(g, f) && start_uplink(g, f) && start_executor(g, f) && start_boardwatch(g, f) && start_api(g, f);
 }
 
 static void stop(struct greyd *g) {
@@ -468,11 +478,13 @@ static void stop(struct greyd *g) {
     uplink_free(g->uplink);
     g->uplink = NULL;
     supervise_end(&g->supervise);
+    boardwatch_stop(g->board);
     node_free(g->node); /* answers what the executor asked */
     executor_free(g->executor);
     tasklog_free(g->tasklog);
     api_free(g->api);
     worker_stop(g->x.crypto);
+    boardwatch_free(g->board);
     loop_free(g->x.loop);
     conn_tls_free(g->tls);
     conn_tls_free(g->upstream_tls);

@@ -280,6 +280,9 @@ struct sitelog_seal {
 };
 enum grey_error sitelog_seal(struct sitelog *s, struct sitelog_seal *job);
 
+/* Memory is short: caches of the databases go back to the machine, in the storage thread.  E_BUSY: that is under way. */
+enum grey_error sitelog_relieve(struct sitelog *s);
+
 struct sitelog_usage {                                          /* as of the last finished job */
     uint64_t log_bytes, state_bytes, snapshot_bytes, wal_bytes; /* file sizes */
     uint64_t syncs, written_bytes;                              /* since start; written: to the databases, as SQLite asked for */

@@ -336,8 +336,8 @@ static void the_rhythm_of_the_disk_does_not_show_in_the_state(void **context) {
         }
         uint8_t hash[DIGEST_BYTES];
         state_hash(calm.state, hash);
-        print_message("state hash %02x%02x%02x%02x%02x%02x%02x%02x\n", hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6],
-                      hash[7]); /* tests/cross/same.sh compares them */
+        print_message("state hash %02x%02x%02x%02x%02x%02x%02x%02x\n", hash[0], hash[1], hash[2], hash[3], hash[4], hash[5],
+                      hash[6], hash[7]); /* tests/cross/same.sh compares them */
         builder_free(&p);
         for (size_t i = 0; i < 2; i++) {
             builder_free(&dumps[i]);
