@@ -142,6 +142,7 @@ check-cross-now: $(BUILD)/tests/test_state $(BUILD)/tests/test_work $(BUILD)/sim
 	@echo "not emulated, for time or for want of a system call: $(CROSS_SKIPS); they run in make unit, on this machine"
 	@for arch in $(CROSS_ARCHES); do echo "-- $$arch"; $(MAKE) --no-print-directory ARCH=$$arch cross-emulated || failed=1; done; [ -z "$$failed" ]
 	$(Q)BUILD=$(BUILD) tests/script/tap.sh tests/cross/same.sh
+	$(Q)printf '#!/bin/sh\nexec tests/bench/footprint.py --check\n' >$(BUILD)/sizes && chmod +x $(BUILD)/sizes && tests/script/tap.sh $(BUILD)/sizes
 .PHONY: cross-emulated
 cross-emulated:
 	$(Q)RUNNER="$(RUNNER)" tests/script/tap.sh $(CROSS_TESTS)
@@ -248,6 +249,11 @@ bench: ## measure, beside etcd and the limits of this machine: docs/BENCHMARKS.m
 	@$(MAKE) --no-print-directory bench-now
 bench-now: all $(addprefix $(BUILD)/,load machine inflight swarm placing sim $(if $(wildcard /usr/include/raft/uv.h),raft_peer))
 	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/bench/bench.py
+.PHONY: footprint
+footprint: all ## sizes, libraries and memory of greyd on every board: docs/FOOTPRINT.md
+	$(Q)deploy/deps.sh build cross
+	@for board in $(patsubst boards/%/build.mk,%,$(wildcard boards/*/build.mk)); do $(MAKE) --no-print-directory BOARD=$$board all || exit 1; done
+	$(Q)tests/bench/footprint.py
 $(BUILD)/load $(BUILD)/machine: $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -lsqlite3 -pthread
 $(BUILD)/inflight $(BUILD)/swarm $(BUILD)/placing: $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o $(ARCHIVES)
