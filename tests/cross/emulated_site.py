@@ -21,7 +21,7 @@ def test(site):
     site.wait_same_state(120)
     site.ok(True, "the three gateways hold the same state")
     status = site.ctl("status", "-o", "json")
-    site.ok(status.returncode == 0 and len(json.loads(status.stdout)["members"]) == 3, "greyctl shows three members (%s)" % status.stderr.strip())
+    site.ok(status.returncode == 0 and len(json.loads(status.stdout)["cluster"]["members"]) == 3, "greyctl shows three members (%s)" % status.stderr.strip())
 
 
 run_test(test, extra="consensus: {election_timeout_ms: 2000}\n")
