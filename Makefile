@@ -131,9 +131,10 @@ cross: ## build for another machine: make cross BOARD=raspberrypi4, or ARCH=armh
 # Tests that take long under emulation, ask for system calls that it does not know (TCP_INFO, namespaces), or are about programs of this machine.
 CROSS_ARCHES := arm64 armhf
 CROSS_SKIPS := batch conn conn_proxy conn_wire cron db http netwatch outbox pg reconnect runs salvage sitelog snapshot storage_faults store
-CROSS_TESTS := $(filter-out $(addprefix $(BUILD)/tests/test_,$(CROSS_SKIPS)),$(UNIT_TESTS))
+CROSS_SAME := state work# run by tests/cross/same.sh
+CROSS_TESTS := $(filter-out $(addprefix $(BUILD)/tests/test_,$(CROSS_SKIPS) $(CROSS_SAME)),$(UNIT_TESTS))
 .PHONY: cross-built check-cross check-cross-now
-cross-built: $(PROGRAMS) $(CROSS_TESTS) $(BUILD)/sim
+cross-built: $(PROGRAMS) $(CROSS_TESTS) $(addprefix $(BUILD)/tests/test_,$(CROSS_SAME)) $(BUILD)/sim
 check-cross: ## cross builds under emulation: unit tests, a site of three, the same states as here
 	$(Q)deploy/deps.sh build cross
 	@$(MAKE) --no-print-directory check-cross-now
@@ -145,7 +146,7 @@ check-cross-now: $(BUILD)/tests/test_state $(BUILD)/tests/test_work $(BUILD)/sim
 	$(Q)printf '#!/bin/sh\nexec tests/bench/footprint.py --check\n' >$(BUILD)/sizes && chmod +x $(BUILD)/sizes && tests/script/tap.sh $(BUILD)/sizes
 .PHONY: cross-emulated
 cross-emulated:
-	$(Q)RUNNER="$(RUNNER)" tests/script/tap.sh $(CROSS_TESTS)
+	$(Q)TEST_JOBS=$(shell nproc) RUNNER="$(RUNNER)" tests/script/tap.sh $(CROSS_TESTS)
 	$(Q)EMULATOR="$(RUNNER)" BUILD=$(CURDIR)/$(BUILD) tests/script/tap.sh tests/cross/emulated_site.py
 
 # --- Checks ----------------------------------------------------------------------------------------------------------------------
