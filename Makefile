@@ -130,7 +130,8 @@ cross: ## build for another machine: make cross BOARD=raspberrypi4, or ARCH=armh
 
 # Tests that take long under emulation, ask for system calls that it does not know (TCP_INFO, namespaces), or are about programs of this machine.
 CROSS_ARCHES := arm64 armhf
-CROSS_SKIPS := batch conn conn_proxy conn_wire cron db http netwatch outbox pg reconnect runs salvage sitelog snapshot storage_faults store
+CROSS_SKIPS := batch conn conn_proxy conn_wire cron db http netwatch outbox pg reconnect runs salvage sitelog snapshot squeeze \
+               storage_faults store
 CROSS_SAME := state work# run by tests/cross/same.sh
 CROSS_TESTS := $(filter-out $(addprefix $(BUILD)/tests/test_,$(CROSS_SKIPS) $(CROSS_SAME)),$(UNIT_TESTS))
 .PHONY: cross-built check-cross check-cross-now
