@@ -18,7 +18,8 @@ WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-protot
 CFLAGS ?= -O2 -g
 CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -DGREY_VERSION='"$(VERSION)"'
 HARDEN := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
-ALL_CFLAGS = -std=c11 $(WARN) $(HARDEN) $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+# No path of this machine in what is built: the same sources give the same bytes anywhere.
+ALL_CFLAGS = -std=c11 $(WARN) $(HARDEN) -ffile-prefix-map=$(CURDIR)=. $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
 LIBS_BASE := -lcbor -llz4 -lz -lsodium -lyaml -ljansson -lsqlite3 -lpq -lmbedtls -lmbedx509 -lmbedcrypto -lhttp_parser -lseccomp -pthread
 LIBS := $(LIBS_BASE)
@@ -214,6 +215,18 @@ install: all ## staged install: make install DESTDIR=...
 	$(BUILD)/greyctl completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/greyctl
 	$(BUILD)/greyctl completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_greyctl
 	$(BUILD)/greyctl completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/greyctl.fish
+
+# --- Debian packages: docs/INSTALL.md says what they do, deploy/debian/build.sh how they are made. ---------------------------------
+.PHONY: deb check-deb
+DEBS := $(BUILD)/deb
+$(BUILD)/completion/%: $(BUILD)/greyctl
+	@mkdir -p $(@D)
+	$(call say,GEN,$@) $(RUNNER) $< completion $* >$@
+deb: all $(addprefix $(BUILD)/completion/,bash zsh fish) ## Debian packages in build/<arch>/deb: make deb ARCH=amd64|arm64|armhf
+	$(Q)STRIP=$(or $(STRIP),$(patsubst %,%-,$(TRIPLE))strip) deploy/debian/build.sh $(ARCH) $(BUILD) $(VERSION) $(DEBS)
+check-deb: deb ## packages: lintian, same bytes twice, install, upgrade, remove and purge in a clean Debian root (as root)
+	$(Q)deploy/deps.sh package
+	$(Q)BUILD=$(BUILD) VERSION=$(VERSION) TEST_TIMEOUT=1800 tests/script/tap.sh tests/script/packages.sh
 
 .PHONY: clean help
 clean: ## remove build/
