@@ -132,7 +132,7 @@ nightly: $(BUILD)/sim $(BUILD)/week ## 100,000 seeds of 10 minutes, 100 of a wee
 	$(BUILD)/sim --seed $(NIGHTLY_SEED) --count $(NIGHTLY_COUNT) --minutes 10 --recheck
 	$(BUILD)/sim --seed $(NIGHTLY_SEED) --count $(NIGHTLY_WEEKS) --hours 168
 	$(BUILD)/week --seed $(NIGHTLY_SEED) --count $(NIGHTLY_OFFLINE_WEEKS) --recheck --cover
-	$(Q)$(MAKE) --no-print-directory sim-mutants system-slow
+	$(Q)$(MAKE) --no-print-directory sim-mutants system-slow check-deb
 sim-brief: $(BUILD)/sim ## a few hundred seeds of it
 	$(Q)printf '#!/bin/sh\nif $(BUILD)/sim $(SIM_BRIEF); then echo "ok 1 - simulated clusters keep every law"; else echo "not ok 1 - see the seed above"; fi\n' >$(BUILD)/sim-brief && chmod +x $(BUILD)/sim-brief && tests/script/tap.sh $(BUILD)/sim-brief
 else
@@ -166,7 +166,7 @@ deps: ## install what building, running and testing need (apt)
 # Each part adds its counts to the tally; the last line is the sum.  A part that fails without a failed test, because it could not be
 # built, counts as one failure.
 CHECK_PARTS := format-check layers pure symbols docs-check unit sim-brief week-brief fuzz-brief system
-ALL_PARTS := sanitize lint
+ALL_PARTS := sanitize lint packages
 define run_parts
 	@tally=$$(mktemp) && export TALLY=$$tally && for part in $(1); do echo "== $$part"; before=$$(wc -l <$$tally); \
 	    $(MAKE) --no-print-directory $$part || awk -v before=$$before 'NR > before {f += $$2} END {exit f == 0}' $$tally || echo "0 1" >>$$tally; done; \
@@ -217,13 +217,16 @@ install: all ## staged install: make install DESTDIR=...
 	$(BUILD)/greyctl completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/greyctl.fish
 
 # --- Debian packages: docs/INSTALL.md says what they do, deploy/debian/build.sh how they are made. ---------------------------------
-.PHONY: deb check-deb
+.PHONY: deb check-deb packages
 DEBS := $(BUILD)/deb
 $(BUILD)/completion/%: $(BUILD)/greyctl
 	@mkdir -p $(@D)
 	$(call say,GEN,$@) $(RUNNER) $< completion $* >$@
 deb: all $(addprefix $(BUILD)/completion/,bash zsh fish) ## Debian packages in build/<arch>/deb: make deb ARCH=amd64|arm64|armhf
 	$(Q)STRIP=$(or $(STRIP),$(patsubst %,%-,$(TRIPLE))strip) deploy/debian/build.sh $(ARCH) $(BUILD) $(VERSION) $(DEBS)
+packages: deb ## the same over this machine's root: nothing to download, so `make check-all` can afford it
+	$(Q)deploy/deps.sh package
+	$(Q)BUILD=$(BUILD) VERSION=$(VERSION) ROOT=machine tests/script/tap.sh tests/script/packages.sh
 check-deb: deb ## packages: lintian, same bytes twice, install, upgrade, remove and purge in a clean Debian root (as root)
 	$(Q)deploy/deps.sh package
 	$(Q)BUILD=$(BUILD) VERSION=$(VERSION) TEST_TIMEOUT=1800 tests/script/tap.sh tests/script/packages.sh
@@ -234,4 +237,4 @@ clean: ## remove build/
 help: ## this list
 	@awk -F':.*## ' '/^[a-z][a-zA-Z_-]*:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
--include $(shell find build -name '*.d' 2>/dev/null)
+-include $(shell find build \( -path build/sysroot -o -path build/packages \) -prune -o -name '*.d' -type f -print 2>/dev/null)
