@@ -46,7 +46,7 @@ COMPUTE := platform/bytes.c platform/fault.c platform/codec.c platform/json.c pl
            platform/keys.c platform/cert.c
 PURE := $(filter federation/%,$(SOURCES)) \
         $(filter $(addprefix agent/,intake.c state.c kv.c outbox.c bounds.c segment.c arrivals.c loss.c stretch.c dedup.c table.c agreement.c \
-          task.c cron.c dag.c due.c lanes.c quota.c placement.c scheduler.c submit.c dispatch.c work.c workrow.c ring.c),$(SOURCES))
+          task.c cron.c dag.c due.c lanes.c quota.c placement.c scheduler.c submit.c dispatch.c work.c workrow.c holding.c ring.c),$(SOURCES))
 PURE_MAY_CALL := json_array_get json_array_size json_delete json_object_get json_object_iter json_object_iter_key \
                  json_object_iter_next json_string_length json_string_value \
                  memcpy memmove memset memcmp strlen strcmp strncmp memchr __stack_chk_fail __memcpy_chk __memset_chk __memmove_chk \
@@ -143,9 +143,11 @@ fuzz-brief: $(FUZZERS) ## each fuzz target for FUZZ_SECONDS
 	    tests/script/tap.sh $(FUZZ_BUILD)/fuzz-brief
 # Tests that wait for minutes by the clock (a breaker that closes, a link that is idle); of these make nightly takes care.
 SLOW_TESTS := test_core_moves test_idle_link
+# They wait more than they reckon: two at a time.
+SYSTEM_JOBS ?= 2
 SYSTEM_TESTS := $(sort $(wildcard tests/system/test_*.py))
 system: $(PROGRAMS) $(BUILD)/swarm ## end-to-end tests with real processes; one: make system TESTS=test_restarts
-	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/script/tap.sh $(patsubst %,tests/system/%.py,$(or $(TESTS),$(filter-out $(SLOW_TESTS),$(notdir $(SYSTEM_TESTS:.py=)))))
+	$(Q)BUILD=$(CURDIR)/$(BUILD) TEST_JOBS=$(SYSTEM_JOBS) tests/script/tap.sh $(patsubst %,tests/system/%.py,$(or $(TESTS),$(filter-out $(SLOW_TESTS),$(notdir $(SYSTEM_TESTS:.py=)))))
 system-slow: $(PROGRAMS) $(BUILD)/swarm ## those that wait for minutes
 	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/script/tap.sh $(patsubst %,tests/system/%.py,$(SLOW_TESTS))
 docs-check: $(PROGRAMS) ## generated tables in docs/ are in step with the code

@@ -13,8 +13,8 @@
 #define READ_BYTES (1024u * 1024u)
 #define TRACES_MAX 8u /* of one entry */
 
-static const char *const kind_names[ENTRY_KIND_COUNT] = {"noop", "members", "site",   "clock", "kv",    "events",
-                                                         "ack",  "limits",  "expire", "task",  "quota", "node"};
+static const char *const kind_names[ENTRY_KIND_COUNT] = {"noop",   "members", "site", "clock", "kv",   "events", "ack",
+                                                         "limits", "expire",  "task", "quota", "node", "object"};
 
 struct audit {
     struct api_call *c;

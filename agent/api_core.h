@@ -1,5 +1,5 @@
 /* api_core.h: the inside of the API, for its sources: api.c (routes, health, cluster), api_kv.c, api_events.c, api_admin.c, api_audit.c, api_link.c,
- * api_tasks.c, api_logs.c, api_quotas.c, and nobody else. */
+ * api_tasks.c, api_logs.c, api_quotas.c, api_objects.c, and nobody else. */
 #ifndef AGENT_API_CORE_H
 #define AGENT_API_CORE_H
 
@@ -65,6 +65,15 @@ void api_task_get(struct api_call *c);
 void api_task_list(struct api_call *c);
 void api_task_delete(struct api_call *c);
 void api_task_logs(struct api_call *c);
+void api_config_list(struct api_call *c);
+void api_config_get(struct api_call *c);
+void api_config_health(struct api_call *c);
+void api_policy_list(struct api_call *c);
+void api_policy_get(struct api_call *c);
+void api_policy_health(struct api_call *c);
+void api_data_list(struct api_call *c);
+void api_data_get(struct api_call *c);
+void api_data_health(struct api_call *c);
 void api_quotas_get(struct api_call *c);
 void api_tenant_get(struct api_call *c);
 void api_tenant_put(struct api_call *c);

@@ -48,7 +48,8 @@ struct config {
     char proxy[LIMIT_ADDRESS_BYTES + 1], proxy_auth[LIMIT_PATH_BYTES + 1]; /* "": none */
     bool upstream_alpn;
     bool upstream_tls;
-    char upstream_ca[LIMIT_PATH_BYTES + 1], upstream_cert[LIMIT_PATH_BYTES + 1], upstream_key[LIMIT_PATH_BYTES + 1];
+    char upstream_ca[LIMIT_PATH_BYTES + 1], upstream_cert[LIMIT_PATH_BYTES + 1], upstream_key[LIMIT_PATH_BYTES + 1],
+        core_key[LIMIT_PATH_BYTES + 1];
     int64_t keepalive_s, queue_size_mb, offline_hours_max;
     int64_t floor_percent[PRIORITY_COUNT]; /* of critical: not set */
     int64_t age_hours_max;                 /* 0: none */

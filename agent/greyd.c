@@ -19,6 +19,7 @@
 #include "agent/tasklog.h"
 #include "agent/uplink.h"
 #include "include/grey/must.h"
+#include "platform/keyfile.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
 #include "platform/now.h"
@@ -358,6 +359,10 @@ static bool start_uplink(struct greyd *g, struct fault *f) {
                                .keepalive_s = (uint32_t)c->keepalive_s,
                                .window_frames = 16,
                                .bandwidth = bandwidth_of(c)};
+    o.has_core_key = c->core_key[0] != 0;
+    if (o.has_core_key && keyfile_get_public(c->core_key, o.core_key, f) != E_OK) {
+        return false;
+    }
     g->uplink = uplink_new(&g->x, &o, g->node, f);
     return g->uplink != NULL;
 }

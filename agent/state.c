@@ -10,6 +10,7 @@
 
 #include "agent/arrivals.h"
 #include "agent/dedup.h"
+#include "agent/holding.h"
 #include "agent/kv.h"
 #include "agent/loss.h"
 #include "agent/outbox.h"
@@ -246,6 +247,8 @@ static enum grey_error dispatch(struct state *s, struct facts *next, const struc
     case ENTRY_QUOTA:
     case ENTRY_NODE:
         return work_apply(s->work, e, now_ms, &s->changes, answer, f);
+    case ENTRY_OBJECT:
+        return holding_apply(s->table, next->site.site.text, e, now_ms, &s->changes, f);
     case ENTRY_KIND_COUNT:
         break;
     }
@@ -360,6 +363,10 @@ const struct queue_limits *state_limits(const struct state *s) {
 
 int64_t state_expiry_ms(const struct state *s) {
     return outbox_expiry_ms(&s->facts.outbox, s->table);
+}
+
+struct table *state_table(struct state *s) {
+    return s->table;
 }
 
 struct scheduler *state_scheduler(struct state *s) {

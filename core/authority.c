@@ -10,6 +10,7 @@
 #include "include/grey/ids.h"
 #include "include/grey/limits.h"
 #include "platform/cert.h"
+#include "platform/keyfile.h"
 #include "platform/keys.h"
 #include "platform/now.h"
 
@@ -80,6 +81,13 @@ enum grey_error authority_init(const char *dir, struct fault *f) {
     char prefix[LIMIT_PATH_BYTES + 8], path[LIMIT_PATH_BYTES + 16];
     if (mkdir(dir, 0755) != 0 && errno != EEXIST) {
         return fault_errno(f, E_SYSTEM, "%s", dir);
+    }
+    struct keyfile sign; /* with it cores sign what they give; gateways are told its public half */
+    enum grey_error err = keyfile_open(dir, KEYFILE_CORE_SECRET, &sign, f);
+    err = err == E_OK ? keyfile_put_public(dir, KEYFILE_CORE_PUBLIC, &sign, f) : err;
+    memset(&sign, 0, sizeof sign);
+    if (err != E_OK) {
+        return err;
     }
     (void)snprintf(prefix, sizeof prefix, "%.1000s/ca", dir);
     (void)snprintf(path, sizeof path, "%s.crt", prefix);

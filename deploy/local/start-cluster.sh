@@ -50,7 +50,7 @@ fi
 # --- core ------------------------------------------------------------------------------------------------------------------------------
 if ! running core grey-core; then
     start core "$RUN/core.log" "$BUILD/grey-core" --data-dir "$RUN/core" --http-addr "127.0.0.1:$GREY_CORE_PORT" \
-        --broker "mqtts://localhost:$GREY_BROKER_PORT" --tls-ca "$CA/ca.crt" --tls-cert "$CA/core.crt" --tls-key "$CA/core.key"
+        --broker "mqtts://localhost:$GREY_BROKER_PORT" --tls-ca "$CA/ca.crt" --tls-cert "$CA/core.crt" --tls-key "$CA/core.key" --sign-dir "$CA"
     say "core       http://127.0.0.1:$GREY_CORE_PORT/"
 fi
 
@@ -83,6 +83,7 @@ federation:
   enabled: true
   upstream:
     endpoints: ["localhost:$GREY_BROKER_PORT"]
+    core_key: "$CA/core-sign.pub"
     tls:
       ca_cert: "$CA/ca.crt"
       client_cert: "$RUN/node$n/node.crt"
