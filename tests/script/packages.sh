@@ -179,21 +179,19 @@ older() {
 check "the version before installs where no systemd runs" older
 owners() {
     local said
-    said=$(inside stat -c '%U:%G %a %n' /etc/grey /etc/grey/tls /var/lib/grey /etc/grey-core/tls /var/lib/grey-core)
-    [ "$said" = "root:root 755 /etc/grey
-root:grey 750 /etc/grey/tls
-grey:grey 700 /var/lib/grey
-root:grey-core 750 /etc/grey-core/tls
+    said=$(inside stat -c '%U:%G %a %n' /var/lib/grey /var/lib/grey/identity /var/lib/grey-core)
+    [ "$said" = "grey:grey 700 /var/lib/grey
+grey:grey 700 /var/lib/grey/identity
 grey-core:grey-core 700 /var/lib/grey-core" ] || {
         echo "$said"
         return 1
     }
 }
-check "keys are read by the agent alone and data is its own" owners
+check "data and keys are read by their own user alone" owners
 nothing_runs() { # a gateway that nobody configured must not begin a life of its own
-    ! find "$root/etc/systemd" -name '*grey*' | grep . && [ -z "$(ls -A "$root/var/lib/grey")" ]
+    ! find "$root/etc/systemd" -name '*grey*' | grep . && [ "$(ls -A "$root/var/lib/grey")" = identity ] && ! inside greyd --check-config 2>/dev/null
 }
-check "nothing is enabled before it is configured" nothing_runs
+check "nothing is enabled, nor would start, before it is configured" nothing_runs
 answers() {
     local line
     for line in 'greyd --help' 'greyd --version' 'greyctl --version' 'grey-core --help' 'grey-launch --version'; do
@@ -211,15 +209,11 @@ read -r http peer < <(python3 -c 'import socket
 s = [socket.socket() for _ in range(2)]
 [x.bind(("127.0.0.1", 0)) for x in s]
 print(*[x.getsockname()[1] for x in s])')
-configure() {
-    inside sh -ec 'grey-core ca init --dir /root/ca
-        grey-core ca gateway --dir /root/ca --site plant-7 --node gw1 --out /etc/grey/tls/node
-        cp /root/ca/ca.crt /etc/grey/tls/
-        chgrp grey /etc/grey/tls/* && chmod 0640 /etc/grey/tls/*' || return 1
-    sed -e "s/127.0.0.1:8080/127.0.0.1:$http/; s/10.20.0.11:9090/127.0.0.1:$peer/; s/^mode: edge/mode: site/; /^federation:/,/limit_mbps/d; s/^#\(scheduler:\| *enabled\| *launcher\)/\1/" \
+configure() { # alone, without the links that need others
+    sed -e "s/127.0.0.1:8080/127.0.0.1:$http/; s/10.20.0.11:9090/127.0.0.1:$peer/; s/^mode: edge/mode: site/; /^security:/,/limit_mbps/d; s/^#\(scheduler:\| *enabled\| *launcher\)/\1/" \
         "$root/usr/share/doc/grey-agent/examples/greyd.yaml" >"$root/etc/grey/greyd.yaml"
     sed -i 's/^#GREY_RAFT_BOOTSTRAP/GREY_RAFT_BOOTSTRAP/' "$root/etc/default/greyd"
-    inside greyd --check-config
+    inside setpriv --reuid grey --regid grey --clear-groups touch /var/lib/grey/identity/node.key && inside greyd --check-config
 }
 command_of() { sed -n 's/^ExecStart=//p' "$root/lib/systemd/system/$1.service"; }
 rights_of() { sed -n 's/^CapabilityBoundingSet=//p' "$root/lib/systemd/system/$1.service" | tr 'A-Z' 'a-z' | sed 's/cap_/+/g; s/ /,/g'; }
@@ -287,7 +281,7 @@ check "and the data" with_gateway '[ "$(greyctl kv get colour)" = blue ]'
 inside dpkg --remove "${packages[@]}" >"$work/remove.log" 2>&1
 result $? "they are removed" "$(cat "$work/remove.log")"
 kept() {
-    ! ls "$root"/usr/bin/grey* 2>/dev/null && [ -s "$root/etc/grey/greyd.yaml" ] && [ -s "$root/etc/grey/tls/node.key" ] && [ -e "$root/var/lib/grey/state.db" ]
+    ! ls "$root"/usr/bin/grey* 2>/dev/null && [ -s "$root/etc/grey/greyd.yaml" ] && [ -e "$root/var/lib/grey/identity/node.key" ] && [ -e "$root/var/lib/grey/state.db" ]
 }
 check "which keeps configuration, keys and data" kept
 again() { install_all "$build/deb" "$version" && with_gateway '[ "$(greyctl kv get colour)" = blue ]'; }
@@ -296,7 +290,7 @@ inside dpkg --purge "${packages[@]}" >"$work/purge.log" 2>&1
 result $? "they are purged without a question" "$(cat "$work/purge.log")"
 nothing_left() {
     local more
-    rm -rf "$root/root/ca" "$root"/root/{run.sh,greyd.log,launch.log}
+    rm -f "$root"/root/{run.sh,greyd.log,launch.log}
     more=$(new_files | grep -vE '^(etc/(passwd|group|g?shadow|subuid|subgid)-?|etc/\.pwd\.lock)$')
     [ -z "$more" ] || {
         echo "$more"
