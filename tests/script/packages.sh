@@ -243,9 +243,14 @@ nothing_runs() { # a gateway that nobody configured must not begin a life of its
     ! find "$root/etc/systemd" -name '*grey*' | grep . && [ "$(ls -A "$root/var/lib/grey")" = identity ] && ! inside greyd --check-config 2>/dev/null
 }
 check "nothing is enabled, nor would start, before it is configured" nothing_runs
-verified() { # every word of the units is known, and what they start is there
-    systemd-analyze verify --man=no --root="$root" {greyd,grey-launch,grey-core}.service 2>&1 | grep -E '(greyd|grey-launch|grey-core)\.service' && return 1
-    return 0
+verified() { # every word of the units is known, and what they start is there; the clean root has no systemd and no targets
+    local said
+    said=$(systemd-analyze verify --man=no --root="$root" {greyd,grey-launch,grey-core}.service 2>&1 | grep -E '(greyd|grey-launch|grey-core)\.service' |
+        grep -v 'Unit [a-z]*\.target not found')
+    [ -z "$said" ] || {
+        echo "$said"
+        return 1
+    }
 }
 check "systemd takes the units" verified
 answers() {
