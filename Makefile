@@ -36,7 +36,8 @@ WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-protot
 CFLAGS ?= -O2 -g
 CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -DGREY_VERSION='"$(VERSION)"'
 HARDEN := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2) $(HARDEN_FLAGS) $(CPU_FLAGS)
-ALL_CFLAGS = -std=c11 $(WARN) $(HARDEN) $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+# No path of this machine in what is built: the same sources give the same bytes anywhere.
+ALL_CFLAGS = -std=c11 $(WARN) $(HARDEN) -ffile-prefix-map=$(CURDIR)=. $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
 LIBS_BASE := -lcbor -llz4 -lz -lsodium -lyaml -ljansson -lsqlite3 -lpq -lmbedtls -lmbedx509 -lmbedcrypto -lhttp_parser -lseccomp -ltss2-esys -ltss2-mu -ltss2-tctildr -pthread
 LIBS := $(LIBS_BASE)
@@ -183,7 +184,7 @@ nightly: $(BUILD)/sim $(BUILD)/week ## 100,000 seeds of 10 minutes, 100 of a wee
 	$(BUILD)/sim --seed $(NIGHTLY_SEED) --count $(NIGHTLY_COUNT) --minutes 10 --recheck
 	$(BUILD)/sim --seed $(NIGHTLY_SEED) --count $(NIGHTLY_WEEKS) --hours 168
 	$(BUILD)/week --seed $(NIGHTLY_SEED) --count $(NIGHTLY_OFFLINE_WEEKS) --recheck --cover
-	$(Q)$(MAKE) --no-print-directory sim-mutants system-slow check-vm
+	$(Q)$(MAKE) --no-print-directory sim-mutants system-slow check-vm check-deb
 sim-brief: $(BUILD)/sim ## a few hundred seeds of it
 	$(Q)printf '#!/bin/sh\nif $(BUILD)/sim $(SIM_BRIEF); then echo "ok 1 - simulated clusters keep every law"; else echo "not ok 1 - see the seed above"; fi\n' >$(BUILD)/sim-brief && chmod +x $(BUILD)/sim-brief && tests/script/tap.sh $(BUILD)/sim-brief
 else
@@ -226,7 +227,7 @@ deps: ## install what building, running and testing need (apt)
 # Each part adds its counts to the tally; the last line is the sum.  A part that fails without a failed test, because it could not be
 # built, counts as one failure.
 CHECK_PARTS := format-check layers pure symbols boards docs-check unit sim-brief week-brief fuzz-brief system
-ALL_PARTS := sanitize lint check-cross
+ALL_PARTS := sanitize lint check-cross packages
 define run_parts
 	@tally=$$(mktemp) && export TALLY=$$tally && for part in $(1); do echo "== $$part"; before=$$(wc -l <$$tally); \
 	    $(MAKE) --no-print-directory $$part || awk -v before=$$before 'NR > before {f += $$2} END {exit f == 0}' $$tally || echo "0 1" >>$$tally; done; \
@@ -281,10 +282,28 @@ install: all ## staged install: make install DESTDIR=...
 	$(BUILD)/greyctl completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_greyctl
 	$(BUILD)/greyctl completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/greyctl.fish
 
+# --- Debian packages: docs/INSTALL.md says what they do, deploy/debian/build.sh how they are made. ---------------------------------
+.PHONY: deb deb-now check-deb packages
+DEBS := $(BUILD)/deb
+$(BUILD)/completion/%: $(BUILD)/greyctl
+	@mkdir -p $(@D)
+	$(call say,GEN,$@) $(RUNNER) $< completion $* >$@
+deb: ## Debian packages in build/<arch>/deb: make deb ARCH=amd64|arm64|armhf
+	$(Q)deploy/deps.sh build $(if $(SYSROOT),cross)
+	@$(MAKE) --no-print-directory deb-now
+deb-now: all $(addprefix $(BUILD)/completion/,bash zsh fish)
+	$(Q)STRIP=$(or $(STRIP),$(patsubst %,%-,$(TRIPLE))strip) deploy/debian/build.sh $(ARCH) $(BUILD) $(VERSION) $(DEBS)
+packages: deb ## the same over this machine's root: nothing to download, so `make check-all` can afford it
+	$(Q)deploy/deps.sh package
+	$(Q)BUILD=$(BUILD) VERSION=$(VERSION) ROOT=machine tests/script/tap.sh tests/script/packages.sh
+check-deb: deb ## packages: lintian, same bytes twice, install, upgrade, remove and purge in a clean Debian root (as root)
+	$(Q)deploy/deps.sh package
+	$(Q)BUILD=$(BUILD) VERSION=$(VERSION) TEST_TIMEOUT=1800 tests/script/tap.sh tests/script/packages.sh
+
 .PHONY: clean help
 clean: ## remove build/
 	rm -rf build
 help: ## this list
 	@awk -F':.*## ' '/^[a-z][a-zA-Z_-]*:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
--include $(shell find build -path build/sysroot -prune -o -name '*.d' -type f -print 2>/dev/null)
+-include $(shell find build \( -path build/sysroot -o -path build/packages \) -prune -o -name '*.d' -type f -print 2>/dev/null)
