@@ -48,7 +48,7 @@ struct config {
     int64_t failback_s;
     char proxy[LIMIT_ADDRESS_BYTES + 1], proxy_auth[LIMIT_PATH_BYTES + 1]; /* "": none */
     bool upstream_alpn;
-    bool upstream_tls;
+    bool upstream_tls, upstream_seal;
     char upstream_ca[LIMIT_PATH_BYTES + 1], upstream_cert[LIMIT_PATH_BYTES + 1], upstream_key[LIMIT_PATH_BYTES + 1],
         core_key[LIMIT_PATH_BYTES + 1];
     int64_t keepalive_s, queue_size_mb, offline_hours_max;

@@ -107,6 +107,8 @@ const struct config_key config_keys[] = {
     TEXT("federation.upstream.tls.client_key", upstream_key, NULL, NULL, "", "its key"),
     TEXT("federation.upstream.core_key", core_key, NULL, NULL, "",
          "file with the core's public signing key (core-sign.pub); without it no configs, policies or data of the core are taken"),
+    BOOL("federation.upstream.end_to_end", upstream_seal, NULL, NULL, "true",
+         "with a core_key: all that is said to the core is sealed for it, and the broker sees sizes only"),
     INT("federation.upstream.keepalive_secs", keepalive_s, 5, 65535, "900",
         "MQTT keep-alive, at most: it is shortened where the path forgets idle connections"),
     INERT("federation.sync", "what is pushed and pulled"),

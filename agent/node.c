@@ -559,3 +559,9 @@ uint32_t node_requests_waiting(const struct node *n) {
 int64_t node_site_time_ms(const struct node *n) {
     return raft_log_time_ms(n->raft, loop_now_ms(n->x.loop));
 }
+
+void node_check_certificates(struct node *n) {
+    if (n->peers != NULL) {
+        peers_check_certificates(n->peers);
+    }
+}

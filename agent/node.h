@@ -68,6 +68,7 @@ typedef void node_done(void *context, const struct node_answer *a);
 void node_propose(struct node *n, enum entry_kind kind, struct blob *payload, bool urgent, node_done *done, void *context);
 /* Done with E_OK when this node has applied all that was committed anywhere before the call (ReadIndex). */
 void node_read_barrier(struct node *n, node_done *done, void *context);
+void node_check_certificates(struct node *n); /* lists of revoked ones were read: see peers.h */
 /* What an operator orders.  Any node takes it; the leader carries it out.  A removal is one change, joint when it concerns several
  * voters; done when it is committed.  Those invited are dialled by the leader for ten minutes and join by themselves.
  * E_NOT_FOUND, E_MEMBERSHIP, E_MEMBER_CHANGE_PENDING, and those of node_propose. */

@@ -166,9 +166,10 @@ static enum grey_error is_live(void *context, raft_index index, bool *is, struct
     return sitedisk_state_checked(d, statedb_live(d->state, index, is, f), f);
 }
 
+/* Not before somebody leads: others whose logs are damaged may need what is there, and without a majority they cannot do without it. */
 static bool sweep_open(const struct sitedisk *d) {
     const struct logdb_facts *log = logdb_facts(d->log);
-    return log->swept < log->base.index;
+    return d->grown && log->swept < log->base.index;
 }
 
 /* While entries come in, as many old payloads are judged as came in, and a few more, so that there is an end; in the same transaction
@@ -190,6 +191,7 @@ static enum grey_error store_all(struct sitedisk *d, struct sitelog_store *const
         entry_count += jobs[i]->entry_count;
     }
     d->stored_ms = now_monotonic_ms();
+    d->grown = d->grown || entry_count > 0;
     enum grey_error err = logdb_begin(d->log, f);
     if (err == E_OK) {
         err = sweep_along(d, entry_count, f);

@@ -42,6 +42,7 @@ struct sitedisk {
     } log_shrink, state_shrink; /* as of the last look */
     uint64_t chore_after_ms;    /* no clean-up before: the last one failed */
     uint64_t stored_ms;         /* when the last store was made */
+    bool grown;                 /* an entry was stored since the start: somebody leads */
     uint32_t sweep_credit;      /* payloads to judge with a coming store */
     uint64_t measured_ms;       /* when the file sizes were last looked at */
 };
