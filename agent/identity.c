@@ -303,12 +303,16 @@ static struct table *rows(const struct identity *i) {
     return state_table(node_state(i->node));
 }
 
-static void chunk_came(void *context, struct blob *payload) {
+static void chunk_came(void *context, enum grey_error err, const char *detail, struct blob *payload) {
     struct identity *i = context;
     struct bytes content = payload == NULL ? bytes_of(NULL, 0) : holding_content(blob_bytes(payload));
     i->trust_asking = false;
     if (i->stopping) {
         return;
+    }
+    if (err != E_OK && err != E_NOT_FOUND) {
+        log_limited(LOG_ERROR, "identity", "trust", "the list cannot be read: error=GREY-%d %s", error_id(err), detail);
+        i->issue = 0; /* from its first chunk the next time */
     }
     if (content.size == 0) {
         builder_free(&i->trust); /* another issue replaced it: its entry comes */
