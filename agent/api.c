@@ -604,6 +604,7 @@ static const struct route routes[] = {
     {"GET", "/v1/tasks", api_task_list},
     {"POST", "/v1/tasks", api_task_post},
     {"GET", "/v1/tasks/*/logs", api_task_logs},
+    {"GET", "/v1/tasks/*/proof", api_task_proof},
     {"GET", "/v1/tasks/", api_task_get},
     {"DELETE", "/v1/tasks/", api_task_delete},
     {"GET", "/v1/tenants/", api_tenant_get},
@@ -709,6 +710,7 @@ struct api *api_new(const struct api_options *o) {
         a->o = *o;
         a->started_ms = loop_now_ms(o->loop);
         keys_random(&a->id_seed, sizeof a->id_seed);
+        a->follow_timer = (struct loop_timer){.fire = api_logs_follow_timer, .context = a};
         a->watch_timer = (struct loop_timer){.fire = api_kv_watch_timer, .context = a};
         (void)snprintf(a->source, sizeof a->source, "grey://%s", node_site(o->node));
     }
@@ -719,6 +721,7 @@ void api_free(struct api *a) {
     if (a != NULL) {
         loop_timer_cancel(a->o.loop, &a->watch_timer);
         api_kv_watchers_free(a);
+        api_logs_free(a);
         mem_free(a);
     }
 }

@@ -25,6 +25,9 @@ struct api {
     struct api_watcher *watchers;
     uint32_t watcher_count;
     struct loop_timer watch_timer;
+    struct api_following *following; /* who waits for more of what a task writes */
+    uint32_t following_count;
+    struct loop_timer follow_timer;
     char source[2 * LIMIT_NAME_BYTES +
                 16]; /* grey://site: of events that name none; the same at every gateway, so that a repeat is known as one */
 };
@@ -65,6 +68,9 @@ void api_task_get(struct api_call *c);
 void api_task_list(struct api_call *c);
 void api_task_delete(struct api_call *c);
 void api_task_logs(struct api_call *c);
+void api_logs_follow_timer(void *context);
+void api_logs_free(struct api *a);
+void api_task_proof(struct api_call *c);
 void api_config_list(struct api_call *c);
 void api_config_get(struct api_call *c);
 void api_config_health(struct api_call *c);

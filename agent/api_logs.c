@@ -9,8 +9,14 @@
 
 #define LOG_BYTES_MAX (1024u * 1024u) /* of one answer: all that is kept of a stream */
 
+#define FOLLOW_MS 20000u /* a question that waits for more is answered after so long in any case */
+#define FOLLOW_LOOK_MS 300u
+#define FOLLOWING_MAX 64u
+
 struct reading {
     struct api_call *c;
+    bool follow;
+    uint64_t until_ms; /* follow */
     raft_id where;
     uint64_t token;
     enum launch_stream stream;
@@ -31,6 +37,71 @@ static void answer(struct reading *r, uint64_t end_offset) {
     mem_free(r);
 }
 
+/* --- Those who wait for more ------------------------------------------------------------------------------------------------------------ */
+
+struct api_following {
+    struct api_following *next;
+    struct reading *reading;
+};
+
+static void part(void *context, enum grey_error err, struct bytes data, uint64_t offset, uint64_t end_offset);
+
+static bool goes_on(const struct reading *r) {
+    const struct scheduler *all = state_scheduler(node_state(r->c->api->o.node));
+    const struct task *t = all == NULL ? NULL : scheduler_find(all, bytes_of(r->c->arg, r->c->arg_size));
+    return t != NULL && t->token == r->token && t->node != NULL;
+}
+
+static void read_more(struct reading *r) {
+    tasklog_read(r->c->api->o.tasklog, r->where, r->token, r->stream, r->offset, LAUNCHWIRE_PART_BYTES_MAX, part, r);
+}
+
+/* Asks again a little later, and a last time when the run has ended: what it wrote to the end is there then. */
+static bool wait_for_more(struct reading *r) {
+    struct api *a = r->c->api;
+    bool wanted = r->follow && r->text.size == 0 && loop_now_ms(a->o.loop) < r->until_ms && a->following_count < FOLLOWING_MAX &&
+                  !http_client_gone(r->c->q);
+    struct api_following *f = wanted ? mem_new(1, sizeof *f) : NULL;
+    if (f == NULL) {
+        return false;
+    }
+    r->follow = goes_on(r);
+    *f = (struct api_following){.next = a->following, .reading = r};
+    a->following = f;
+    a->following_count++;
+    if (a->follow_timer.place == 0) {
+        loop_timer_after(a->o.loop, &a->follow_timer, FOLLOW_LOOK_MS);
+    }
+    return true;
+}
+
+void api_logs_follow_timer(void *context) {
+    struct api *a = context;
+    struct api_following *all = a->following; /* who asks again while these are read waits for the next time */
+    a->following = NULL;
+    a->following_count = 0;
+    while (all != NULL) {
+        struct api_following *f = all;
+        all = f->next;
+        read_more(f->reading);
+        mem_free(f);
+    }
+}
+
+void api_logs_free(struct api *a) {
+    while (a->following != NULL) {
+        struct api_following *f = a->following;
+        a->following = f->next;
+        builder_free(&f->reading->text);
+        mem_free(f->reading->c);
+        mem_free(f->reading);
+        mem_free(f);
+    }
+    loop_timer_cancel(a->o.loop, &a->follow_timer);
+}
+
+/* --- Reading --------------------------------------------------------------------------------------------------------------------------------- */
+
 static void part(void *context, enum grey_error err, struct bytes data, uint64_t offset, uint64_t end_offset) {
     struct reading *r = context;
     if (err != E_OK) {
@@ -47,14 +118,17 @@ static void part(void *context, enum grey_error err, struct bytes data, uint64_t
         builder_add(&r->text, data);
     }
     if (!follows || data.size == 0 || r->offset >= end_offset || r->text.size + LAUNCHWIRE_PART_BYTES_MAX > LOG_BYTES_MAX) {
-        answer(r, end_offset);
+        if (!wait_for_more(r)) {
+            answer(r, end_offset);
+        }
         return;
     }
-    tasklog_read(r->c->api->o.tasklog, r->where, r->token, r->stream, r->offset, LAUNCHWIRE_PART_BYTES_MAX, part, r);
+    read_more(r);
 }
 
-static bool read_query(struct api_call *c, enum launch_stream *stream, uint64_t *offset) {
+static bool read_query(struct api_call *c, enum launch_stream *stream, uint64_t *offset, bool *follow) {
     char text[24];
+    *follow = http_query(c->q, "follow", text, sizeof text) && strcmp(text, "true") == 0;
     *stream = LAUNCH_STDOUT;
     *offset = 0;
     if (http_query(c->q, "stream", text, sizeof text)) {
@@ -75,6 +149,7 @@ static void find(void *context, const struct node_answer *a) {
     struct api_call *c = context;
     enum launch_stream stream;
     uint64_t offset;
+    bool follow;
     const struct scheduler *all = a->err == E_OK ? state_scheduler(node_state(c->api->o.node)) : NULL;
     const struct task *t = all == NULL ? NULL : scheduler_find(all, bytes_of(c->arg, c->arg_size));
     if (t == NULL) {
@@ -83,7 +158,7 @@ static void find(void *context, const struct node_answer *a) {
                        : all == NULL  ? E_NO_MEMORY
                                       : E_NOT_FOUND,
                        a->err != E_OK ? a->detail : "no such task");
-    } else if (!read_query(c, &stream, &offset)) {
+    } else if (!read_query(c, &stream, &offset, &follow)) {
         api_call_error(c, E_BAD_REQUEST, "stream is stdout or stderr, offset a number of bytes");
     } else if (t->token == 0) {
         api_call_error(c, E_NOT_FOUND, "it did not run yet");
@@ -93,9 +168,15 @@ static void find(void *context, const struct node_answer *a) {
             api_call_error(c, E_NO_MEMORY, "");
             return;
         }
-        *r = (struct reading){.c = c, .where = t->last_node, .token = t->token, .stream = stream, .offset = offset};
+        *r = (struct reading){.c = c,
+                              .where = t->last_node,
+                              .token = t->token,
+                              .stream = stream,
+                              .offset = offset,
+                              .follow = follow,
+                              .until_ms = loop_now_ms(c->api->o.loop) + FOLLOW_MS};
         builder_init(&r->text, LOG_BYTES_MAX);
-        tasklog_read(c->api->o.tasklog, r->where, r->token, stream, offset, LAUNCHWIRE_PART_BYTES_MAX, part, r);
+        read_more(r);
     }
 }
 

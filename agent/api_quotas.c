@@ -70,7 +70,7 @@ static void put_tenant(struct json_writer *w, const struct scheduler *s, const s
 }
 
 static void put_nodes(struct json_writer *w, const struct placement *p) {
-    static const char *const conditions[NODE_CONDITION_COUNT] = {"ready", "draining", "lost"};
+    static const char *const conditions[NODE_CONDITION_COUNT] = {"ready", "draining", "lost", "hot", "suspect"};
     json_key(w, "nodes");
     json_open(w, '[');
     for (uint32_t i = 0; i < p->count; i++) {

@@ -131,7 +131,8 @@ static bool work_offered(struct api_call *c) {
     if (s != NULL && s->placement.count > 0) {
         return true;
     }
-    api_call_error(c, E_NOT_HERE_YET, "no gateway of this site takes tasks: scheduler.enabled is off on all of them");
+    api_call_error(c, E_NOT_HERE_YET,
+                   "no gateway of this site takes tasks: no launcher answers any of them, or scheduler.enabled is off");
     return false;
 }
 
@@ -154,6 +155,13 @@ void api_task_post(struct api_call *c) {
     if (err != E_OK) {
         taskform_free(&form);
         api_call_error(c, err, f.text);
+        return;
+    }
+    struct site_facts site;
+    if (task_has_extras(&form.order) &&
+        (!state_site(node_state(c->api->o.node), &site) || site.feature_level < FEATURE_LEVEL_PROOFS)) {
+        taskform_free(&form);
+        api_call_error(c, E_NOT_HERE_YET, "a gateway of the site runs a version without health and disk_bytes; upgrade all");
         return;
     }
     struct builder payload;

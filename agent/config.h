@@ -34,6 +34,7 @@ struct config {
     int64_t default_priority;
     bool scheduler;
     char launcher[LIMIT_PATH_BYTES + 1];
+    int64_t proof_retention_days;
     int64_t tasks_max;
     int64_t cpu_limit_millicores, memory_limit_bytes; /* 0: what the machine has */
     bool peer_tls, auth;                              /* auth: greyd refuses to start with it, rather than to let everybody in */

@@ -109,6 +109,23 @@ static void end_bursts(struct scheduler *s) {
     }
 }
 
+/* A hot spot gives one task away with each of its reports, the lowest lane and the newest first, if another node has room for it. */
+static void cool_down(struct scheduler *s, struct placement_node *n) {
+    struct task *worst = NULL;
+    for (struct task *t = n->tasks; t != NULL; t = t->next_on_node) {
+        struct placement_wish w;
+        struct task_texts selectors;
+        scheduler_wish(t, &w, &selectors);
+        bool may = scheduler_may_stop(t, LANE_HIGH) && t->delivery == DELIVERY_AT_LEAST_ONCE;
+        if (may && (worst == NULL || t->lane > worst->lane) && placement_pick(&s->placement, &w) != NULL) {
+            worst = t;
+        }
+    }
+    if (worst != NULL && n->stopping.cpu_millicores == 0) { /* the last one has left */
+        scheduler_stop(s, worst, REASON_HOT);
+    }
+}
+
 /* A node that measures more than tasks may use stops its lowest, but never a critical one, until what is left should fit. */
 static void end_emergencies(struct scheduler *s) {
     for (uint32_t i = 0; i < s->placement.count; i++) {
@@ -117,6 +134,9 @@ static void end_emergencies(struct scheduler *s) {
             continue; /* what it measured has been acted upon; it measures again */
         }
         n->reported = false;
+        if (n->condition == NODE_HOT) {
+            cool_down(s, n);
+        }
         struct quota_amount usable = placement_usable(n);
         for (;;) {
             uint32_t cpu_freed = quota_usage((struct quota_amount){n->stopping.cpu_millicores, 0}, usable);

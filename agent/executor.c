@@ -1,8 +1,10 @@
 #include "agent/executor.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "agent/gauge.h"
 #include "agent/work.h"
 #include "include/grey/protocol.h"
 #include "platform/log.h"
@@ -11,6 +13,8 @@
 #define RETRY_MS 300u /* a report or a start that did not get through is made again */
 #define LEASE_MS 250u /* between two words on the lease */
 #define STOP_GRACE_MS 10000u
+#define ABSENT_MS 10000u        /* a launcher that was away for so long is; one that is restarted is not */
+#define ALONE_MS 4000u          /* without a word of the site for so long, what may outlive the contact is begun */
 #define UNWANTED_GRACE_MS 1000u /* it may run elsewhere already */
 #define READS_MAX 64u
 
@@ -29,6 +33,9 @@ struct run { /* one assignment to this gateway, or one process that is here for 
     enum run_phase phase;
     struct launch_message state; /* KNOWN; no slices */
     bool wanted, stop_sent, running_told, end_told, telling;
+    bool again; /* begun without the site, after the machine was off */
+    bool proving, proved;
+    struct blob *proof; /* proved: NULL when none could be made */
 };
 
 struct output_request {
@@ -41,12 +48,14 @@ struct output_request {
 struct executor {
     struct executor_options o;
     struct launcher *launcher;
+    struct gauge *gauge;
     struct run *runs;
     struct output_request *reads;
     uint32_t read_count;
+    uint64_t listed_ms;                      /* when the launcher told what runs */
     uint64_t scope, next_number, generation; /* generation: of the connection, so that late answers are known as such */
     bool listed, caught_up, asking;          /* asking: whether all is applied */
-    struct loop_timer look_timer, lease_timer;
+    struct loop_timer look_timer, lease_timer, absent_timer;
 };
 
 /* What is asked of the node outlives runs: it names them by token. */
@@ -71,6 +80,11 @@ static struct run *add(struct executor *x, uint64_t scope, uint64_t token) {
         x->runs = r;
     }
     return r;
+}
+
+static void run_free(struct run *r) {
+    blob_unref(r->proof);
+    mem_free(r);
 }
 
 static void look_soon(struct executor *x, uint64_t delay_ms) {
@@ -103,7 +117,7 @@ static struct bytes id_of(const struct task *t) {
 /* --- The lease ---------------------------------------------------------------------------------------------------------------------------- */
 
 static bool is_leased(const struct task *t) {
-    return t->isolation == ISOLATION_STOP || t->delivery == DELIVERY_AT_MOST_ONCE;
+    return !t->is_kept || t->delivery == DELIVERY_AT_MOST_ONCE;
 }
 
 static void say_lease(struct executor *x) {
@@ -146,13 +160,14 @@ static void told(void *context, const struct node_answer *a) {
 
 static void tell(struct executor *x, struct run *r, const struct task *t, enum task_report report, enum task_reason reason,
                  int32_t status) {
+    struct bytes proof = report == REPORT_RUNNING || r->proof == NULL ? bytes_of(NULL, 0) : blob_bytes(r->proof);
     if (r->telling || (report == REPORT_RUNNING ? r->running_told : r->end_told)) {
         return;
     }
     struct errand *e = mem_new(1, sizeof *e);
     struct builder b;
-    builder_init(&b, 512);
-    payload_task_report(&b, id_of(t), t->token, report, reason, status);
+    builder_init(&b, 512 + 2 * PROOF_BYTES_MAX);
+    payload_task_report(&b, id_of(t), t->token, report, reason, status, proof);
     struct blob *blob = e == NULL ? NULL : builder_blob(&b);
     builder_free(&b);
     if (blob == NULL) {
@@ -166,18 +181,68 @@ static void tell(struct executor *x, struct run *r, const struct task *t, enum t
     blob_unref(blob);
 }
 
-static void tell_end(struct executor *x, struct run *r, const struct task *t) {
-    const struct launch_message *s = &r->state;
-    if (s->state == LAUNCH_USED || s->end == LAUNCH_END_STOPPED) {
-        tell(x, r, t, REPORT_STOPPED, REASON_STOPPED, s->status);
-    } else if (s->end == LAUNCH_END_EXIT && s->status == 0) {
-        tell(x, r, t, REPORT_COMPLETED, REASON_NONE, 0);
-    } else {
-        static const enum task_reason reasons[LAUNCH_END_COUNT] = {
-            [LAUNCH_END_NONE] = REASON_STOPPED,  [LAUNCH_END_EXIT] = REASON_EXIT,   [LAUNCH_END_SIGNAL] = REASON_SIGNAL,
-            [LAUNCH_END_MEMORY] = REASON_MEMORY, [LAUNCH_END_START] = REASON_START, [LAUNCH_END_STOPPED] = REASON_STOPPED};
-        tell(x, r, t, REPORT_FAILED, reasons[s->end], s->status);
+static enum task_report report_of(const struct launch_message *s, enum task_reason *reason) {
+    static const enum task_reason reasons[LAUNCH_END_COUNT] = {
+        [LAUNCH_END_NONE] = REASON_STOPPED,  [LAUNCH_END_EXIT] = REASON_EXIT,   [LAUNCH_END_SIGNAL] = REASON_SIGNAL,
+        [LAUNCH_END_MEMORY] = REASON_MEMORY, [LAUNCH_END_START] = REASON_START, [LAUNCH_END_STOPPED] = REASON_STOPPED,
+        [LAUNCH_END_PROBE] = REASON_PROBE,   [LAUNCH_END_DISK] = REASON_DISK};
+    bool stopped = s->state == LAUNCH_USED || s->end == LAUNCH_END_STOPPED;
+    bool well = s->end == LAUNCH_END_EXIT && s->status == 0;
+    *reason = stopped ? REASON_STOPPED : well ? REASON_NONE : reasons[s->end];
+    return stopped ? REPORT_STOPPED : well ? REPORT_COMPLETED : REPORT_FAILED;
+}
+
+static void proof_made(void *context, struct blob *proof) {
+    struct errand *e = context;
+    struct run *r = e->generation == e->executor->generation ? find(e->executor, e->executor->scope, e->token) : NULL;
+    if (r != NULL && r->proving) {
+        r->proving = false;
+        r->proved = true;
+        r->proof = proof == NULL ? NULL : blob_ref(proof);
+        look_soon(e->executor, 0);
     }
+    mem_free(e);
+}
+
+/* The end of a run is told with its proof, where the site keeps them. */
+static void prove(struct executor *x, struct run *r, const struct task *t, enum task_report report, enum task_reason reason) {
+    static const char *const ends[REPORT_COUNT] = {"running", "completed", "failed", "stopped"};
+    const struct launch_use *u = &r->state.use;
+    struct proof p = {.token = t->token,
+                      .task = id_of(t),
+                      .steps = {[PROOF_SUBMITTED] = {.index = t->order_index},
+                                [PROOF_ASSIGNED] = {.index = t->assigned_index},
+                                [PROOF_RUNNING] = {.index = t->running_after > 0 ? t->assigned_index + t->running_after : 0}},
+                      .end = bytes_str(ends[report]),
+                      .reason = bytes_str(task_name(NAMES_REASON, reason)),
+                      .status = r->state.status,
+                      .cpu_us = u->cpu_us,
+                      .memory_peak_bytes = u->memory_peak_bytes,
+                      .wall_ms = u->wall_ms};
+    for (unsigned s = 0; s < LAUNCH_STREAM_COUNT; s++) {
+        p.output_bytes[s] = u->output_bytes[s];
+        memcpy(p.output_hash[s], u->output_hash[s], sizeof p.output_hash[s]);
+    }
+    struct errand *e = mem_new(1, sizeof *e);
+    r->proved = e == NULL; /* without memory there is none */
+    if (e != NULL) {
+        *e = (struct errand){.executor = x, .token = t->token, .generation = x->generation};
+        r->proving = true;
+        node_prove(x->o.node, &p, proof_made, e);
+    }
+}
+
+static void tell_end(struct executor *x, struct run *r, const struct task *t) {
+    enum task_reason reason;
+    enum task_report report = report_of(&r->state, &reason);
+    bool wanted = r->state.state == LAUNCH_ENDED && t->assigned_index > 0;
+    if (wanted && !r->proved && !r->end_told && !r->telling) { /* telling: that it runs, which the proof names */
+        if (!r->proving) {
+            prove(x, r, t, report, reason);
+        }
+        return;
+    }
+    tell(x, r, t, report, reason, report == REPORT_COMPLETED ? 0 : r->state.status);
 }
 
 /* --- Starts --------------------------------------------------------------------------------------------------------------------------------- */
@@ -185,6 +250,26 @@ static void tell_end(struct executor *x, struct run *r, const struct task *t) {
 static void copy_texts(struct launch_texts *out, const struct task_texts *in) {
     out->count = in->count;
     memcpy(out->at, in->at, in->count * sizeof in->at[0]);
+}
+
+/* HTTP and TCP are asked by the launcher's own program, in the task's group. */
+static void probe_of(struct launch_probe *p, const struct task_health *h, char texts[2][16]) {
+    if (h->probe == PROBE_NONE) {
+        return;
+    }
+    *p = (struct launch_probe){.delay_ms = h->delay_s * 1000u,
+                               .interval_ms = h->interval_s * 1000u,
+                               .timeout_ms = h->timeout_s * 1000u,
+                               .failures = h->failures};
+    if (h->probe == PROBE_EXEC) {
+        copy_texts(&p->command, &h->command);
+        return;
+    }
+    (void)snprintf(texts[0], sizeof texts[0], "%" PRIu32, h->port);
+    (void)snprintf(texts[1], sizeof texts[1], "%" PRIu32, h->timeout_s);
+    p->command = (struct launch_texts){.count = 5,
+                                       .at = {bytes_str(LAUNCHWIRE_SELF), bytes_str("--probe"), bytes_str(texts[0]),
+                                              bytes_str(texts[1]), h->probe == PROBE_HTTP ? h->path : bytes_str("")}};
 }
 
 static void order_read(void *context, enum grey_error err, const char *detail, struct blob *payload) {
@@ -220,9 +305,13 @@ static void order_read(void *context, enum grey_error err, const char *detail, s
                                .standard_input = o.standard_input,
                                .cpu_millicores = t->cpu_millicores,
                                .memory_bytes = t->memory_bytes,
-                               .leased = is_leased(t)};
+                               .leased = is_leased(t),
+                               .again = r->again};
     copy_texts(&m.command, &o.command);
     copy_texts(&m.env, &o.env);
+    m.disk_bytes = o.disk_bytes;
+    char texts[2][16];
+    probe_of(&m.probe, &o.health, texts);
     if (m.leased) {
         say_lease(x);
         loop_timer_after(x->o.loop, &x->lease_timer, LEASE_MS);
@@ -291,7 +380,7 @@ static void clear_away(struct executor *x) {
                 launcher_send(x->launcher, &(struct launch_message){.kind = LAUNCH_FORGET, .scope = r->scope, .token = r->token});
             }
             *at = r->next;
-            mem_free(r);
+            run_free(r);
         } else {
             at = &r->next;
         }
@@ -307,24 +396,50 @@ static void caught_up(void *context, const struct node_answer *a) {
     }
 }
 
+/* The site has not answered since this started: the power may have failed for all of it, and nobody may come for hours.  Tasks that were
+ * here when it last did, and may outlive the contact, run on as they were (nothing of them is left: the launcher would have listed it). */
+static void begin_alone(struct executor *x) {
+    for (const struct task *t = first_task(x); t != NULL; t = t->next_on_node) {
+        bool runs_on = !is_leased(t) && t->stop == REASON_NONE && (t->state == TASK_ASSIGNED || t->state == TASK_RUNNING);
+        struct run *r = runs_on && find(x, x->scope, t->token) == NULL ? add(x, x->scope, t->token) : NULL;
+        if (r != NULL) {
+            log_warn("executor", "alone", "task=%s token=%" PRIu64 ": the site does not answer, so it goes on here", t->vertex->id,
+                     t->token);
+            r->again = true;
+            begin(x, r, t);
+        }
+    }
+}
+
+static void ask(struct executor *x) {
+    if (!x->asking) {
+        x->asking = true;
+        node_read_barrier(x->o.node, caught_up, x);
+    }
+}
+
 static void look(void *context) {
     struct executor *x = context;
     struct site_facts site;
     if (!x->listed || !launcher_up(x->launcher)) {
         return;
     }
-    if (!x->caught_up) {
-        if (!x->asking) {
-            x->asking = true;
-            node_read_barrier(x->o.node, caught_up, x);
-        }
-        return;
-    }
     if (!state_site(node_state(x->o.node), &site) || state_scheduler(node_state(x->o.node)) == NULL) {
+        ask(x);
         look_soon(x, RETRY_MS);
         return;
     }
     x->scope = site.incarnation;
+    if (!x->caught_up) {
+        uint64_t alone_ms = loop_now_ms(x->o.loop) - x->listed_ms;
+        ask(x);
+        if (alone_ms >= ALONE_MS) {
+            begin_alone(x);
+        } else {
+            look_soon(x, ALONE_MS - alone_ms);
+        }
+        return;
+    }
     for (struct run *r = x->runs; r != NULL; r = r->next) {
         r->wanted = false;
     }
@@ -356,7 +471,7 @@ static void forget_all(struct executor *x, enum grey_error why) {
     while (x->runs != NULL) {
         struct run *r = x->runs;
         x->runs = r->next;
-        mem_free(r);
+        run_free(r);
     }
     while (x->reads != NULL) {
         struct output_request *q = x->reads;
@@ -373,8 +488,15 @@ static void on_up(void *context) {
     forget_all(x, E_CONNECT);
 }
 
+static void on_absent(void *context) {
+    struct executor *x = context;
+    node_can_work(x->o.node, false);
+}
+
 static void on_down(void *context) {
-    forget_all(context, E_CONNECT);
+    struct executor *x = context;
+    forget_all(x, E_CONNECT);
+    loop_timer_after(x->o.loop, &x->absent_timer, ABSENT_MS);
 }
 
 static void part(struct executor *x, const struct launch_message *m) {
@@ -413,12 +535,17 @@ static void on_message(void *context, const struct launch_message *m) {
         run_state(x, m);
     } else if (m->kind == LAUNCH_PART) {
         part(x, m);
+    } else if (m->kind == LAUNCH_USE) {
+        gauge_take(x->gauge, m);
     } else {
         uint32_t count = 0;
         for (const struct run *r = x->runs; r != NULL; r = r->next) {
             count++;
         }
         x->listed = true;
+        x->listed_ms = loop_now_ms(x->o.loop);
+        loop_timer_cancel(x->o.loop, &x->absent_timer);
+        node_can_work(x->o.node, true);
         log_at(m->limits == LAUNCH_LIMITS_RLIMITS ? LOG_WARN : LOG_INFO, "executor", "launcher", "limits=%s adopted=%" PRIu32 "%s",
                names[m->limits], count,
                m->limits == LAUNCH_LIMITS_RLIMITS ? ": no control groups there, so processors are not bounded" : "");
@@ -462,9 +589,13 @@ struct executor *executor_new(const struct executor_options *o, struct fault *f)
     x->o = *o;
     x->look_timer = (struct loop_timer){.fire = look, .context = x};
     x->lease_timer = (struct loop_timer){.fire = on_lease, .context = x};
+    x->absent_timer = (struct loop_timer){.fire = on_absent, .context = x};
     struct launcher_options l = {.loop = o->loop, .socket_path = o->launcher_socket, .data_dir = o->data_dir};
     x->launcher = launcher_new(&l, &launcher_events, x, f);
-    if (x->launcher == NULL) {
+    struct gauge_options g = {.loop = o->loop, .node = o->node, .launcher = x->launcher, .usable = o->usable};
+    x->gauge = x->launcher == NULL ? NULL : gauge_new(&g);
+    if (x->gauge == NULL) {
+        launcher_free(x->launcher);
         mem_free(x);
         return NULL;
     }
@@ -477,7 +608,9 @@ void executor_free(struct executor *x) {
     }
     loop_timer_cancel(x->o.loop, &x->look_timer);
     loop_timer_cancel(x->o.loop, &x->lease_timer);
+    loop_timer_cancel(x->o.loop, &x->absent_timer);
     forget_all(x, E_STOPPING);
+    gauge_free(x->gauge);
     launcher_free(x->launcher);
     mem_free(x);
 }

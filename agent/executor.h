@@ -9,6 +9,7 @@
 
 #include "agent/launcher.h"
 #include "agent/node.h"
+#include "agent/placement.h"
 
 struct executor;
 
@@ -16,6 +17,7 @@ struct executor_options {
     struct loop *loop;
     struct node *node; /* borrowed */
     const char *launcher_socket, *data_dir;
+    struct quota_amount usable; /* what tasks may use here */
 };
 
 struct executor *executor_new(const struct executor_options *o, struct fault *f);

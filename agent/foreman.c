@@ -11,9 +11,12 @@
  * proposes the step that is due and the firings of schedules, says which gateways are lost, and raises the site's feature level once
  * all members speak it.  A proposal that is lost is made again by the next look. */
 
-#define STEP_MS_MIN 100u  /* between two steps that are proposed */
-#define LOST_MS_MIN 5000u /* a gateway is lost when it did not answer for so long ... */
-#define LOST_TIMEOUTS 10u /* ... and for so many election time-outs */
+#define STEP_MS_MIN 100u   /* between two steps that are proposed */
+#define LOST_MS_MIN 5000u  /* a gateway is lost when it did not answer for so long ... */
+#define WELL_MS 10000u     /* in quarantine: so long in contact without a break before it takes tasks again */
+#define HOT_TELL_MS 30000u /* a hot spot says so again, and one more task leaves */
+#define USE_STEP 50u       /* permille: smaller changes of what is measured are not told */
+#define LOST_TIMEOUTS 10u  /* ... and for so many election time-outs */
 
 struct firing {
     struct node *node;
@@ -76,18 +79,54 @@ static bool ready(const struct node *n, struct site_facts *site) {
 
 /* --- Every gateway ------------------------------------------------------------------------------------------------------------------------- */
 
-static void offer_self(struct node *n, const struct scheduler *s) {
+static bool far(uint32_t told, uint32_t now) {
+    uint32_t apart = told > now ? told - now : now - told;
+    return apart >= USE_STEP || (apart > 0 && quota_zone(told) != quota_zone(now)) || (now == 0 && told > 0);
+}
+
+static bool use_told(struct node *n, const struct placement_node *known, bool hot) {
+    bool again = hot && loop_now_ms(n->x.loop) - n->foreman.hot_told_ms >= HOT_TELL_MS;
+    return !again && !far(known->measured_cpu_permille, n->foreman.use.cpu_permille) &&
+           !far(known->measured_memory_permille, n->foreman.use.memory_permille);
+}
+
+static uint64_t lost_after_ms(const struct node *n) {
+    uint64_t ms = (uint64_t)LOST_TIMEOUTS * n->o.election_timeout_ms_max;
+    return ms > LOST_MS_MIN ? ms : LOST_MS_MIN;
+}
+
+/* Its leader had not heard this gateway.  It knows best whether it is well: its launcher answers, and it has been in contact for a while. */
+static bool rests(struct node *n, const struct placement_node *known) {
+    uint64_t now_ms = loop_now_ms(n->x.loop);
+    bool contact = node_work_lease_ms(n) > lost_after_ms(n) / 4;
+    if (known == NULL || known->condition != NODE_SUSPECT || !contact) {
+        n->foreman.well_since_ms = 0;
+        return known != NULL && known->condition == NODE_SUSPECT;
+    }
+    n->foreman.well_since_ms = n->foreman.well_since_ms != 0 ? n->foreman.well_since_ms : now_ms;
+    return now_ms - n->foreman.well_since_ms < WELL_MS;
+}
+
+static void offer_self(struct node *n, const struct scheduler *s, uint32_t feature_level) {
     const struct placement_node *known = placement_find(&s->placement, n->self);
+    bool hot = n->foreman.use.hot && n->foreman.can_work && feature_level >= FEATURE_LEVEL_PROOFS;
     struct node_facts facts = {.id = n->self,
                                .name = bytes_str(n->name.text),
                                .capacity = {n->o.task_cpu_millicores, n->o.task_memory_bytes},
+                               .condition = !n->foreman.can_work ? NODE_DRAINING
+                                            : hot                ? NODE_HOT
+                                                                 : NODE_READY,
+                               .measured_cpu_permille = n->foreman.use.cpu_permille,
+                               .measured_memory_permille = n->foreman.use.memory_permille,
                                .gone = !n->o.offers_work};
-    bool told = known != NULL && known->condition == NODE_READY && strcmp(known->name.text, n->name.text) == 0 &&
+    bool told = known != NULL && known->condition == facts.condition && strcmp(known->name.text, n->name.text) == 0 &&
                 known->capacity.cpu_millicores == facts.capacity.cpu_millicores &&
-                known->capacity.memory_bytes == facts.capacity.memory_bytes;
-    if (n->o.offers_work ? told : known == NULL) {
+                known->capacity.memory_bytes == facts.capacity.memory_bytes && use_told(n, known, hot);
+    bool silent = known == NULL && facts.condition != NODE_READY; /* it never took any, or wants no more */
+    if (n->o.offers_work ? told || silent || rests(n, known) : known == NULL) {
         return;
     }
+    n->foreman.hot_told_ms = hot ? loop_now_ms(n->x.loop) : n->foreman.hot_told_ms;
     struct builder b;
     builder_init(&b, 4096);
     payload_node(&b, &facts);
@@ -113,11 +152,6 @@ static void raise_level(struct node *n, struct site_facts *site) {
     propose(n, ENTRY_SITE, &b);
 }
 
-static uint64_t lost_after_ms(const struct node *n) {
-    uint64_t ms = (uint64_t)LOST_TIMEOUTS * n->o.election_timeout_ms_max;
-    return ms > LOST_MS_MIN ? ms : LOST_MS_MIN;
-}
-
 uint32_t node_work_lease_ms(const struct node *n) {
     struct raft_status s;
     raft_status(n->raft, &s);
@@ -132,6 +166,9 @@ uint32_t node_work_lease_ms(const struct node *n) {
 /* How long the member has been silent, as this leader saw it. */
 static uint64_t silent_ms(struct node *n, uint32_t place, raft_id id, bool active) {
     uint64_t now_ms = loop_now_ms(n->x.loop);
+    if (n->foreman.silent[place].id != id) {
+        n->foreman.silent[place].phi = (struct phi){0};
+    }
     if (active || n->foreman.silent[place].id != id) {
         n->foreman.silent[place].id = id;
         n->foreman.silent[place].since_ms = now_ms;
@@ -139,16 +176,27 @@ static uint64_t silent_ms(struct node *n, uint32_t place, raft_id id, bool activ
     return now_ms - n->foreman.silent[place].since_ms;
 }
 
-static void keep_limits(struct node *n, const struct scheduler *s) {
-    if (s->saved.concurrent_max != n->o.tasks_max) {
+static void keep_limits(struct node *n, const struct scheduler *s, uint32_t feature_level) {
+    uint32_t proof_s = feature_level < FEATURE_LEVEL_PROOFS ? s->saved.proof_s : n->o.proof_s;
+    if (s->saved.concurrent_max != n->o.tasks_max || s->saved.proof_s != proof_s) {
         struct builder b;
         builder_init(&b, 64);
-        payload_quota_limits(&b, s->saved.queue_max, n->o.tasks_max, s->quota.burst_ms);
+        payload_quota_limits(&b, s->saved.queue_max, n->o.tasks_max, s->quota.burst_ms, proof_s);
         propose(n, ENTRY_QUOTA, &b);
     }
 }
 
-/* At most one change at a time: it is looked at again each second. */
+void foreman_heard(struct node *n, raft_id from) {
+    for (uint32_t i = 0; n->leading && i < LIMIT_MEMBERS; i++) {
+        if (n->foreman.silent[i].id == from) {
+            phi_heard(&n->foreman.silent[i].phi, loop_now_ms(n->x.loop));
+            return;
+        }
+    }
+}
+
+/* Who falls silent is put in quarantine first: nobody is sure, so nothing is moved.  At most one change at a time: it is looked at again
+ * each second. */
 static void watch_nodes(struct node *n, const struct scheduler *s) {
     struct raft_status status;
     raft_status(n->raft, &status);
@@ -160,13 +208,18 @@ static void watch_nodes(struct node *n, const struct scheduler *s) {
         }
         bool gone = raft_members_find(status.members, p->id) == NULL;
         bool lost = silent_ms(n, i, p->id, active) >= lost_after_ms(n) && p->condition != NODE_LOST;
-        if (gone || lost) {
-            struct node_facts facts = {
-                .id = p->id, .name = bytes_str(p->name.text), .gone = gone, .condition = NODE_LOST, .capacity = p->capacity};
+        bool doubtful = n->foreman.quarantines && p->id != n->self && (p->condition == NODE_READY || p->condition == NODE_HOT) &&
+                        phi_level(&n->foreman.silent[i].phi, loop_now_ms(n->x.loop)) == PHI_GONE;
+        if (gone || lost || doubtful) {
+            struct node_facts facts = {.id = p->id,
+                                       .name = bytes_str(p->name.text),
+                                       .gone = gone,
+                                       .condition = lost ? NODE_LOST : NODE_SUSPECT,
+                                       .capacity = p->capacity};
             for (uint32_t k = 0; k < p->label_count; k++) {
                 facts.labels.at[facts.labels.count++] = bytes_str(p->labels[k]);
             }
-            log_warn("foreman", gone ? "gone" : "lost", "node=%s tasks=%" PRIu32, p->name.text, p->task_count);
+            log_warn("foreman", gone ? "gone" : lost ? "lost" : "suspect", "node=%s tasks=%" PRIu32, p->name.text, p->task_count);
             struct builder b;
             builder_init(&b, 8192);
             payload_node(&b, &facts);
@@ -236,6 +289,17 @@ static void on_timer(void *context) {
 
 /* --- When to look --------------------------------------------------------------------------------------------------------------------------- */
 
+void node_can_work(struct node *n, bool can) {
+    if (n->foreman.can_work != can && n->o.offers_work) {
+        log_info("foreman", "work", "can=%d", can);
+    }
+    n->foreman.can_work = can; /* the duty of the next second says so */
+}
+
+void node_measured(struct node *n, const struct node_use *use) {
+    n->foreman.use = *use;
+}
+
 void foreman_start(struct node *n) {
     n->foreman.timer = (struct loop_timer){.fire = on_timer, .context = n};
 }
@@ -267,16 +331,17 @@ void foreman_duty(struct node *n) {
     if (s == NULL) {
         return;
     }
-    if (n->leader != 0) {
-        offer_self(n, s);
+    if (n->leading && !n->foreman.proposing) { /* before anybody may have tasks */
+        keep_limits(n, s, site.feature_level);
+    }
+    if (n->leader != 0 && !n->foreman.proposing) {
+        offer_self(n, s, site.feature_level);
     }
     if (!n->leading) { /* the silence of an earlier term says nothing about now */
         memset(n->foreman.silent, 0, sizeof n->foreman.silent);
     }
     if (n->leading && !n->foreman.proposing) {
-        keep_limits(n, s);
-    }
-    if (n->leading && !n->foreman.proposing) {
+        n->foreman.quarantines = site.feature_level >= FEATURE_LEVEL_PROOFS;
         watch_nodes(n, s);
         arm(n, s);
     }

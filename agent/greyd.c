@@ -297,6 +297,12 @@ static uint64_t machine_part(int64_t configured, long count, long unit) {
     return configured > 0 ? (uint64_t)configured : count > 0 && unit > 0 ? (uint64_t)count * (uint64_t)unit : 0;
 }
 
+/* What this machine has for tasks and itself. */
+static struct quota_amount capacity_of(const struct config *c) {
+    return (struct quota_amount){machine_part(c->cpu_limit_millicores, sysconf(_SC_NPROCESSORS_ONLN), 1000),
+                                 machine_part(c->memory_limit_bytes, sysconf(_SC_PHYS_PAGES), sysconf(_SC_PAGESIZE))};
+}
+
 static bool start_node(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
     bool single = c->mode == CONFIG_MODE_SINGLE;
@@ -324,10 +330,10 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .commit_delay_ms = (uint32_t)c->commit_delay_ms,
                              .request_timeout_ms = (uint32_t)c->provisional_after_ms,
                              .offers_work = c->scheduler && c->mode != CONFIG_MODE_WITNESS,
+                             .proof_s = (uint32_t)c->proof_retention_days * 86400u,
                              .tasks_max = (uint32_t)c->tasks_max,
-                             .task_cpu_millicores = machine_part(c->cpu_limit_millicores, sysconf(_SC_NPROCESSORS_ONLN), 1000),
-                             .task_memory_bytes =
-                                 machine_part(c->memory_limit_bytes, sysconf(_SC_PHYS_PAGES), sysconf(_SC_PAGESIZE)),
+                             .task_cpu_millicores = capacity_of(c).cpu_millicores,
+                             .task_memory_bytes = capacity_of(c).memory_bytes,
                              .queue = queue_limits(c),
                              .offline_hours_max = c->federation ? (uint32_t)c->offline_hours_max : 0};
     g->node = node_new(&g->x, &o, &node_events, g, f);
@@ -409,7 +415,12 @@ static bool start_executor(struct greyd *g, struct fault *f) {
     if (!c->scheduler || c->mode == CONFIG_MODE_WITNESS) {
         return true;
     }
-    struct executor_options o = {.loop = g->x.loop, .node = g->node, .launcher_socket = c->launcher, .data_dir = c->data_dir};
+    struct placement_node self = {.capacity = capacity_of(c)};
+    struct executor_options o = {.loop = g->x.loop,
+                                 .node = g->node,
+                                 .launcher_socket = c->launcher,
+                                 .data_dir = c->data_dir,
+                                 .usable = placement_usable(&self)};
     g->executor = executor_new(&o, f);
     return g->executor != NULL;
 }

@@ -305,6 +305,7 @@ static struct table *rows(const struct identity *i) {
 
 static void chunk_came(void *context, enum grey_error err, const char *detail, struct blob *payload) {
     struct identity *i = context;
+    (void)err, (void)detail; /* without a payload it is tried again with the next entry */
     struct bytes content = payload == NULL ? bytes_of(NULL, 0) : holding_content(blob_bytes(payload));
     i->trust_asking = false;
     if (i->stopping) {

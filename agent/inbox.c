@@ -56,6 +56,7 @@ static void peer_message(void *context, raft_id from, const struct message *m) {
         }
         struct raft_input in = {.kind = RAFT_IN_MESSAGE, .message = &m->u.raft};
         (void)node_step(n, &in, NULL);
+        foreman_heard(n, from);
         membership_stranger(n, from);
         return;
     }

@@ -17,6 +17,9 @@
 #include "platform/log.h"
 
 #define RETRY_MS 500u
+#define RETRY_LATER_MS 5000u /* where nobody answered RETRIES times */
+#define RETRIES 20u
+#define OWN "own"
 #define OWN_IDLE_S "60" /* one that was started from here ends so long after its last task and the last greyd */
 #define PROGRAM "grey-launch"
 
@@ -24,7 +27,9 @@ struct launcher {
     struct loop *loop;
     const struct launcher_events *events;
     void *context;
-    bool own;     /* it is started from here */
+    bool own;    /* it is started from here */
+    bool missed; /* it was said that nobody answers */
+    uint32_t failures;
     bool spawned; /* it was, and has not been met yet */
     char dir[LIMIT_PATH_BYTES + 16];
     struct sockaddr_un at;
@@ -50,8 +55,7 @@ static void spawn(struct launcher *l) {
     char *const arguments[] = {PROGRAM, "--dir", l->dir, "--idle-exit", OWN_IDLE_S, NULL};
     program_path(path);
     if (!l->spawned) {
-        log_warn("launcher", "own",
-                 "no launcher is configured (scheduler.launcher), so %s is started with this process's rights: %s", PROGRAM,
+        log_warn("launcher", "own", "scheduler.launcher is \"own\", so %s is started with this process's rights: %s", PROGRAM,
                  geteuid() == 0 ? "root's, of which tasks get none; better let it be a service of its own, and greyd no root"
                                 : "tasks run as the user of greyd itself, bounded by rlimits alone");
     }
@@ -78,7 +82,7 @@ static void on_message(void *context, struct bytes message) {
     struct launcher *l = context;
     struct launch_message m;
     enum grey_error err = launchwire_decode(message, &m);
-    if (err == E_OK && m.kind >= LAUNCH_STATE) {
+    if (err == E_OK && !launchwire_is_order(m.kind)) {
         l->events->message(l->context, &m);
         return;
     }
@@ -106,10 +110,15 @@ static void dial(void *context) {
         }
         if (l->own && (why == ENOENT || why == ECONNREFUSED)) {
             spawn(l); /* a second one ends at the lock of the first */
-        } else {
-            log_limited(LOG_WARN, "launcher", "connect", "%s: %s; tasks wait", l->at.sun_path, strerror(why));
+        } else if (!l->missed) {
+            l->missed = true;
+            log_warn("launcher", "connect",
+                     "no launcher answers at %s (%s), so this gateway takes no tasks: start grey-launch there, or set "
+                     "scheduler.launcher; scheduler.enabled: false ends this warning",
+                     l->at.sun_path, strerror(why));
         }
-        loop_timer_after(l->loop, &l->timer, RETRY_MS);
+        l->failures++;
+        loop_timer_after(l->loop, &l->timer, l->failures < RETRIES ? RETRY_MS : RETRY_LATER_MS);
         return;
     }
     if (launchlink_open(&l->link, l->loop, fd, &f) != E_OK) {
@@ -117,7 +126,8 @@ static void dial(void *context) {
         loop_timer_after(l->loop, &l->timer, RETRY_MS);
         return;
     }
-    l->spawned = false;
+    l->spawned = l->missed = false;
+    l->failures = 0;
     launcher_send(l, &(struct launch_message){.kind = LAUNCH_LIST});
     l->events->up(l->context);
 }
@@ -130,7 +140,7 @@ struct launcher *launcher_new(const struct launcher_options *o, const struct lau
         (void)fault_set(f, E_NO_MEMORY, "launcher");
         return NULL;
     }
-    *l = (struct launcher){.loop = o->loop, .events = events, .context = context, .own = o->socket_path[0] == 0};
+    *l = (struct launcher){.loop = o->loop, .events = events, .context = context, .own = strcmp(o->socket_path, OWN) == 0};
     l->link = (struct launchlink){.message = on_message, .closed = on_closed, .context = l};
     l->timer = (struct loop_timer){.fire = dial, .context = l};
     l->at.sun_family = AF_UNIX;
@@ -140,8 +150,15 @@ struct launcher *launcher_new(const struct launcher_options *o, const struct lau
         return NULL;
     }
     int size = snprintf(l->dir, sizeof l->dir, "%.1024s/tasks", dir);
-    int used = snprintf(path, sizeof path, "%s%s", l->own ? l->dir : o->socket_path, l->own ? "/launch.sock" : "");
-    if (size >= (int)sizeof l->dir || used >= (int)sizeof l->at.sun_path) {
+    bool beside = l->own || o->socket_path[0] == 0;
+    int used = snprintf(path, sizeof path, "%s%s", beside ? l->dir : o->socket_path, beside ? "/launch.sock" : "");
+    bool fits = size < (int)sizeof l->dir && used < (int)sizeof l->at.sun_path;
+    if (!fits && beside && !l->own) { /* nobody asked for it */
+        log_warn("launcher", "none",
+                 "%.150s is too long for a socket's name, so this gateway takes no tasks: set scheduler.launcher", path);
+        return l;
+    }
+    if (!fits) {
         (void)fault_set(f, E_CONFIG, "%.150s is longer than the %zu bytes that a socket's name may have; see scheduler.launcher",
                         path, sizeof l->at.sun_path - 1);
         mem_free(l);

@@ -11,13 +11,13 @@ struct launcher;
 struct launcher_events {
     void (*up)(void *context); /* connected; LAUNCH_LIST is asked already */
     void (*down)(void *context);
-    void (*message)(void *context, const struct launch_message *m); /* LAUNCH_STATE to LAUNCH_PART; lent */
+    void (*message)(void *context, const struct launch_message *m); /* what launchwire_is_order is false of; lent */
 };
 
 struct launcher_options {
     struct loop *loop;
-    const char
-        *socket_path; /* of a launcher that others start, as root it may be; "": one below data_dir, started from here if need be */
+    const char *
+        socket_path; /* of a launcher that others start, as root it may be; "": the one in data_dir/tasks; "own": the same, started from here if need be */
     const char *data_dir;
 };
 

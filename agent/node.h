@@ -9,6 +9,7 @@
 #include "agent/peers.h"
 #include "agent/sitelog.h"
 #include "agent/state.h"
+#include "federation/proof.h"
 
 struct node;
 
@@ -31,8 +32,9 @@ struct node_options {
     uint32_t request_timeout_ms; /* without a leader, requests wait this long; then 503 */
     struct queue_limits queue;   /* proposed as ENTRY_LIMITS by a leader that finds others in force */
     uint32_t offline_hours_max;  /* an alarm when something has waited longer for the core; 0: never */
-    bool offers_work;            /* tasks may be placed here, within these bounds */
+    bool offers_work;            /* tasks may be placed here, within these bounds, once something can run them: node_can_work */
     uint64_t task_cpu_millicores, task_memory_bytes;
+    uint32_t proof_s;   /* how long proofs of runs are kept; 0: none are made; proposed likewise */
     uint32_t tasks_max; /* of the site at a time; proposed by a leader that finds another value in force */
 };
 
@@ -84,6 +86,19 @@ struct node_order {
     struct grey_name to; /* to whom; empty: the best follower */
 };
 void node_order(struct node *n, const struct node_order *o, node_done *done, void *context);
+/* Makes and signs the proof of a run that has ended here: of facts, the task, the token, indexes of its steps, the end, output and use.
+ * done is called once, at once or later; proof (lent) is NULL when the order cannot be read any more, or there is no memory. */
+typedef void node_proved(void *context, struct blob *proof);
+void node_prove(struct node *n, const struct proof *facts, node_proved *done, void *context);
+/* Whether tasks can be run on this machine now; nobody has said so at the start.  Those that are here already stay. */
+void node_can_work(struct node *n, bool can);
+/* What tasks use here, in permille of what they may use; hot: the machine has no room for more, whatever they asked for. */
+#define NODE_USE_PERMILLE_MAX 100000u
+struct node_use {
+    uint32_t cpu_permille, memory_permille;
+    bool hot;
+};
+void node_measured(struct node *n, const struct node_use *use);
 raft_id node_fenced(const struct node *n); /* leader: the member whose state differed; 0: none */
 bool node_removed(const struct node *n);   /* the site goes on without this node, for good */
 

@@ -21,6 +21,7 @@
 
 #include "agent/agreement.h"
 #include "agent/node.h"
+#include "agent/phi.h"
 #include "agent/signer.h"
 
 #define REQUESTS_MAX 8192u         /* clients and forwards together; above: E_BUSY */
@@ -198,16 +199,23 @@ void sealing_message(struct node *n, raft_id from, const struct seal *s);
 
 /* --- foreman.c: offers of gateways, steps of the scheduler, firings, losses ------------------------------------------------------------- */
 struct foreman {
+    bool can_work;          /* something here can run tasks */
+    bool quarantines;       /* all members know what that is */
+    uint64_t well_since_ms; /* in quarantine: in contact without a break since then; 0: it is not */
+    struct node_use use;
+    uint64_t hot_told_ms;    /* when the site was last told that this is a hot spot */
     bool proposing, reading; /* one proposal, one order being read at a time */
     uint64_t stepped_ms;     /* when the last step was proposed */
     struct {
         raft_id id;
         uint64_t since_ms;
+        struct phi phi;      /* of what it says to this leader */
     } silent[LIMIT_MEMBERS]; /* by place among the scheduler's nodes */
     struct loop_timer timer;
 };
 
 void foreman_start(struct node *n);
+void foreman_heard(struct node *n, raft_id from); /* a word of Raft */
 void foreman_stop(struct node *n);
 void foreman_applied(struct node *n, const struct entry *e);
 void foreman_duty(struct node *n); /* each second */

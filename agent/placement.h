@@ -16,6 +16,8 @@ enum node_condition {
     NODE_READY,    /* takes work */
     NODE_DRAINING, /* keeps what it has and takes no more */
     NODE_LOST,     /* its lease is over: what it had runs elsewhere */
+    NODE_HOT,      /* its machine cannot keep up: takes no more, and what it has moves away where there is room */
+    NODE_SUSPECT, /* in quarantine: its leader hears it no more; keeps what it has, takes no more until it has been well for a while */
     NODE_CONDITION_COUNT
 };
 

@@ -191,11 +191,18 @@ void scheduler_keep(struct scheduler *s, struct task *t, struct placement_node *
     scheduler_changed(s, t);
 }
 
+/* What a proof names. */
+static raft_index noted(const struct scheduler *s) {
+    return s->saved.proof_s > 0 ? s->index : 0;
+}
+
 static void give(struct scheduler *s, struct task *t, struct placement_node *n) {
     t->token = ++s->saved.tokens;
     t->last_node = n->id;
     t->started_ms = 0;
     t->exit_status = 0;
+    t->assigned_index = noted(s);
+    t->running_after = 0;
     hold(s, t, n);
     due_set(&s->due, &t->due, s->now_ms + SCHEDULER_STEAL_MS);
     state_set(s, t, TASK_ASSIGNED, REASON_NONE);
@@ -341,7 +348,7 @@ void scheduler_stop(struct scheduler *s, struct task *t, enum task_reason why) {
     t->stop = (uint8_t)why;
     t->node->stopping = quota_sum(t->node->stopping, scheduler_need(t));
     due_clear(&s->due, &t->due);
-    if (why == REASON_PREEMPTED || why == REASON_BURST || why == REASON_EMERGENCY) {
+    if (why == REASON_PREEMPTED || why == REASON_BURST || why == REASON_EMERGENCY || why == REASON_HOT) {
         t->preemptions = (uint16_t)(t->preemptions + (t->preemptions < UINT16_MAX));
         state_set(s, t, TASK_PREEMPTED, why);
     }
@@ -378,10 +385,11 @@ void scheduler_forget_old(struct scheduler *s) {
 
 /* --- Entries ---------------------------------------------------------------------------------------------------------------------------------- */
 
-void scheduler_begin(struct scheduler *s, int64_t log_time_ms) {
+void scheduler_begin(struct scheduler *s, raft_index index, int64_t log_time_ms) {
     int64_t now_ms = log_time_ms + s->saved.skew_ms;
     now_ms -= now_ms % SCHEDULER_EPOCH_MS;
     s->now_ms = now_ms > s->quota.time_ms ? now_ms : s->quota.time_ms;
+    s->index = index;
     quota_run(&s->quota, s->now_ms);
 }
 
@@ -493,6 +501,8 @@ enum grey_error scheduler_report(struct scheduler *s, struct bytes id, uint64_t 
         if (t->state == TASK_ASSIGNED) {
             due_clear(&s->due, &t->due);
             t->started_ms = s->now_ms;
+            uint64_t after = t->assigned_index > 0 ? s->index - t->assigned_index : 0;
+            t->running_after = after < UINT32_MAX ? (uint32_t)after : 0;
             state_set(s, t, TASK_RUNNING, REASON_NONE);
             if (t->timeout_s > 0 && t->stop == REASON_NONE) {
                 due_set(&s->due, &t->due, s->now_ms + (int64_t)t->timeout_s * 1000);
@@ -621,7 +631,8 @@ enum grey_error scheduler_tenant_remove(struct scheduler *s, struct bytes tenant
     return scheduler_weigh(s);
 }
 
-void scheduler_limits(struct scheduler *s, uint32_t queue_max, uint32_t concurrent_max, uint64_t burst_ms) {
+void scheduler_limits(struct scheduler *s, uint32_t queue_max, uint32_t concurrent_max, uint64_t burst_ms, uint32_t proof_s) {
+    s->saved.proof_s = proof_s;
     s->saved.queue_max = queue_max;
     s->saved.concurrent_max = concurrent_max;
     s->quota.burst_ms = burst_ms;

@@ -37,18 +37,24 @@ struct task {
     raft_index order_index;      /* entry whose payload holds the order */
     uint8_t order_hash[8];
     int64_t submitted_ms, ready_ms, started_ms, ended_ms; /* 0: not yet */
-    int64_t firing_ms;                                    /* of a schedule: the next firing, in log time; -1: there is none */
+    union {
+        int64_t firing_ms;         /* of a schedule, which is never assigned: its next firing, in log time; -1: there is none */
+        raft_index assigned_index; /* of others: the entry of the last assignment; 0: none, or nobody keeps proofs */
+    };
     uint64_t memory_bytes;
     uint32_t cpu_millicores, timeout_s;
     int32_t exit_status;
+    uint32_t
+        running_after; /* so many entries after the assignment its node said that it runs; 0: it did not, or nobody keeps proofs */
     uint16_t max_retries, failures, preemptions; /* failures and preemptions stop at the most they hold */
     uint16_t text_bytes;
     uint8_t space; /* place of its namespace in its tenant */
-    uint8_t state, lane, restart, delivery, isolation;
+    uint8_t state, lane, restart, delivery;
     uint8_t reason; /* why it is in this state */
     uint8_t stop;   /* enum task_reason: its node shall stop it; REASON_NONE: no */
-    bool is_schedule, is_dirty, is_gone, is_doomed;
-    uint8_t *text; /* NULL: any node will do; else CBOR: array of the preferred node and the selectors */
+    bool is_schedule : 1, is_dirty : 1, is_gone : 1, is_doomed : 1;
+    bool is_kept : 1; /* ISOLATION_KEEP: it may outlive the contact of its node with the site */
+    uint8_t *text;    /* NULL: any node will do; else CBOR: array of the preferred node and the selectors */
 };
 
 static inline struct quota_namespace *task_space(const struct task *t) {
@@ -59,11 +65,13 @@ struct scheduler_saved {
     uint64_t tokens, tickets;
     int64_t skew_ms;
     uint32_t queue_max, concurrent_max;
+    uint32_t proof_s; /* proofs are kept so long; 0: none are taken */
 };
 
 struct scheduler {
     struct scheduler_saved saved;
-    int64_t now_ms; /* scheduler time of the entry being applied, cut to the epoch */
+    int64_t now_ms;   /* scheduler time of the entry being applied, cut to the epoch */
+    raft_index index; /* of that entry */
     struct dag *dag;
     struct quota quota;
     struct lanes lanes;
@@ -86,8 +94,8 @@ void scheduler_free(struct scheduler *s);
 
 /* --- what entries say; each checks first and refuses with nothing changed, but after E_NO_MEMORY s must be made anew from its rows --------- */
 
-void scheduler_begin(struct scheduler *s, int64_t log_time_ms); /* before each of the others */
-void scheduler_clock(struct scheduler *s, int64_t leap_ms);     /* log time was corrected by so much */
+void scheduler_begin(struct scheduler *s, raft_index index, int64_t log_time_ms); /* before each of the others */
+void scheduler_clock(struct scheduler *s, int64_t leap_ms);                       /* log time was corrected by so much */
 
 enum grey_error scheduler_cancel(struct scheduler *s, struct bytes id,
                                  struct fault *f); /* E_NOT_FOUND; E_CONDITION: it has ended */
@@ -109,7 +117,7 @@ enum grey_error scheduler_node(struct scheduler *s, const struct node_facts *fac
 enum grey_error scheduler_tenant(struct scheduler *s, struct bytes tenant, struct bytes name_space, struct quota_share share,
                                  struct fault *f);
 enum grey_error scheduler_tenant_remove(struct scheduler *s, struct bytes tenant, struct bytes name_space, struct fault *f);
-void scheduler_limits(struct scheduler *s, uint32_t queue_max, uint32_t concurrent_max, uint64_t burst_ms);
+void scheduler_limits(struct scheduler *s, uint32_t queue_max, uint32_t concurrent_max, uint64_t burst_ms, uint32_t proof_s);
 
 /* --- orders: submit.c ------------------------------------------------------------------------------------------------------------ */
 

@@ -120,9 +120,11 @@ enum grey_error submit_task(struct scheduler *s, const struct task_order *o, raf
     t->lane = (uint8_t)o->lane;
     t->restart = (uint8_t)o->restart;
     t->delivery = (uint8_t)o->delivery;
-    t->isolation = (uint8_t)o->isolation;
+    t->is_kept = o->isolation == ISOLATION_KEEP;
     t->is_schedule = o->schedule.size > 0;
-    t->firing_ms = t->is_schedule ? firing_ms : -1;
+    if (t->is_schedule) {
+        t->firing_ms = firing_ms;
+    }
     return scheduler_add(s, t, o->id, o->depends_on.at, o->depends_on.count);
 }
 
@@ -159,8 +161,7 @@ static enum grey_error run_add(struct scheduler *s, const struct task *schedule,
                        .lane = schedule->lane,
                        .restart = schedule->restart,
                        .delivery = schedule->delivery,
-                       .isolation = schedule->isolation,
-                       .firing_ms = -1,
+                       .is_kept = schedule->is_kept,
                        .text_bytes = schedule->text_bytes};
     memcpy(t->order_hash, schedule->order_hash, sizeof t->order_hash);
     if (schedule->text != NULL) {

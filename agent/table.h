@@ -31,8 +31,9 @@ enum table_id {
     TABLE_NODE = 9,    /* raft id be64 -> what the node has for tasks; always in memory */
     TABLE_OBJECT = 10, /* kind u8, name -> manifests in force and coming (agent/holding.h); always in memory */
     TABLE_CHUNK = 11,  /* SHA-256 of a chunk of them -> size; ref = log index whose payload has it; always in memory */
+    TABLE_PROOF = 12,  /* index be64 -> whose run the proof in that entry's payload is of; ref = index; always in memory */
 };
-#define TABLE_ID_MAX 11
+#define TABLE_ID_MAX 12
 
 /* Tables whose rows are all loaded at the start and stay in memory. */
 static inline bool table_pinned(enum table_id id) {

@@ -6,16 +6,16 @@
 #include "include/grey/must.h"
 #include "platform/codec.h"
 
-enum { ORDER_FIELDS = 22 };
+enum { ORDER_FIELDS = 22, ORDER_FIELDS_MAX = 23, EXTRA_FIELDS = 9 };
 
 /* --- Names ---------------------------------------------------------------------------------------------------------------------------- */
 
 static const char *const lane_names[] = {"critical", "high", "normal", "low", "preempt", NULL};
 static const char *const state_names[] = {"pending", "queued",    "assigned",  "running", "completed",
                                           "failed",  "cancelled", "preempted", NULL};
-static const char *const reason_names[] = {"none",      "exit",      "signal",     "memory",    "start",
-                                           "timeout",   "node-lost", "dependency", "preempted", "burst",
-                                           "emergency", "cancelled", "stopped",    "probe",     NULL};
+static const char *const reason_names[] = {"none",      "exit",       "signal",    "memory", "start",     "timeout",
+                                           "node-lost", "dependency", "preempted", "burst",  "emergency", "cancelled",
+                                           "stopped",   "probe",      "hot-spot",  "disk",   NULL};
 static const char *const restart_names[] = {"never", "on-failure", "always", NULL};
 static const char *const missed_names[] = {"skip", "run-once", "run-all", NULL};
 static const char *const delivery_names[] = {"at-least-once", "at-most-once", NULL};
@@ -101,8 +101,12 @@ static void put_texts(struct builder *out, const struct task_texts *t) {
     }
 }
 
+bool task_has_extras(const struct task_order *o) {
+    return o->health.probe != PROBE_NONE || o->disk_bytes > 0;
+}
+
 void task_encode(struct builder *out, const struct task_order *o) {
-    codec_put_array(out, ORDER_FIELDS);
+    codec_put_array(out, task_has_extras(o) ? ORDER_FIELDS_MAX : ORDER_FIELDS);
     codec_put_text(out, o->id);
     codec_put_text(out, o->tenant);
     codec_put_text(out, o->name_space);
@@ -125,6 +129,18 @@ void task_encode(struct builder *out, const struct task_order *o) {
     codec_put_uint(out, o->isolation);
     codec_put_uint(out, o->reconnect);
     codec_put_text(out, o->affinity);
+    if (task_has_extras(o)) {
+        codec_put_array(out, EXTRA_FIELDS);
+        codec_put_uint(out, o->health.probe);
+        put_texts(out, &o->health.command);
+        codec_put_uint(out, o->health.port);
+        codec_put_text(out, o->health.path);
+        codec_put_uint(out, o->health.delay_s);
+        codec_put_uint(out, o->health.interval_s);
+        codec_put_uint(out, o->health.timeout_s);
+        codec_put_uint(out, o->health.failures);
+        codec_put_uint(out, o->disk_bytes);
+    }
 }
 
 static void read_texts(struct codec_reader *r, struct task_texts *t, uint32_t count_max, size_t size_max) {
@@ -136,11 +152,27 @@ static void read_texts(struct codec_reader *r, struct task_texts *t, uint32_t co
     }
 }
 
+static void read_extras(struct codec_reader *r, struct task_order *o) {
+    uint64_t fields = codec_array(r, EXTRA_FIELDS);
+    o->health.probe = (enum task_probe)codec_uint(r, PROBE_COUNT - 1);
+    read_texts(r, &o->health.command, TASK_ARGUMENTS_MAX, TASK_TEXT_BYTES_MAX);
+    o->health.port = (uint32_t)codec_uint(r, UINT16_MAX);
+    o->health.path = codec_text(r, LIMIT_PATH_BYTES);
+    o->health.delay_s = (uint32_t)codec_uint(r, TASK_PROBE_S_MAX);
+    o->health.interval_s = (uint32_t)codec_uint(r, TASK_PROBE_S_MAX);
+    o->health.timeout_s = (uint32_t)codec_uint(r, TASK_PROBE_S_MAX);
+    o->health.failures = (uint32_t)codec_uint(r, TASK_PROBE_FAILURES_MAX);
+    o->disk_bytes = codec_uint(r, TASK_MEMORY_BYTES_MAX);
+    if (r->err == E_OK && (fields != EXTRA_FIELDS || !task_has_extras(o))) {
+        r->err = E_BAD_MESSAGE;
+    }
+}
+
 enum grey_error task_decode(struct bytes in, struct task_order *o, struct fault *f) {
     struct codec_reader r;
     *o = (struct task_order){0};
     codec_reader_init(&r, in);
-    uint64_t fields = codec_array(&r, ORDER_FIELDS);
+    uint64_t fields = codec_array(&r, ORDER_FIELDS_MAX);
     o->id = codec_text(&r, LIMIT_NAME_BYTES);
     o->tenant = codec_text(&r, LIMIT_NAME_BYTES);
     o->name_space = codec_text(&r, LIMIT_NAME_BYTES);
@@ -163,8 +195,11 @@ enum grey_error task_decode(struct bytes in, struct task_order *o, struct fault 
     o->isolation = (enum task_isolation)codec_uint(&r, ISOLATION_COUNT - 1);
     o->reconnect = (enum task_reconnect)codec_uint(&r, RECONNECT_COUNT - 1);
     o->affinity = codec_text(&r, LIMIT_NAME_BYTES);
+    if (fields == ORDER_FIELDS_MAX) {
+        read_extras(&r, o);
+    }
     enum grey_error err = codec_end(&r);
-    if (err == E_OK && fields != ORDER_FIELDS) {
+    if (err == E_OK && fields < ORDER_FIELDS) {
         err = E_BAD_MESSAGE;
     }
     if (err != E_OK) {
@@ -195,6 +230,24 @@ static enum grey_error check_texts(const struct task_texts *t, uint32_t count_ma
     return E_OK;
 }
 
+static enum grey_error check_health(const struct task_order *o, struct fault *f) {
+    const struct task_health *h = &o->health;
+    bool port = h->probe == PROBE_HTTP || h->probe == PROBE_TCP;
+    if (h->probe == PROBE_NONE) {
+        return E_OK;
+    }
+    if (h->probe == PROBE_EXEC && (h->command.count == 0 || h->command.at[0].size == 0)) {
+        return fault_set(f, E_BAD_REQUEST, "health: exec is a command with its arguments");
+    }
+    if (port != (h->port > 0) || (h->probe == PROBE_HTTP && (h->path.size == 0 || h->path.data[0] != '/' || has_zero(h->path)))) {
+        return fault_set(f, E_BAD_REQUEST, "health: http is {\"port\", \"path\"}, tcp a port");
+    }
+    if (h->interval_s == 0 || h->timeout_s == 0 || h->failures == 0) {
+        return fault_set(f, E_BAD_REQUEST, "health: interval_seconds, timeout_seconds and failures are at least 1");
+    }
+    return check_texts(&h->command, TASK_ARGUMENTS_MAX, TASK_TEXT_BYTES_MAX, "health", f);
+}
+
 /* Two names with an '=' between. */
 static bool is_label(struct bytes b) {
     const uint8_t *equals = b.size == 0 ? NULL : memchr(b.data, '=', b.size);
@@ -210,6 +263,7 @@ static enum grey_error check_lists(const struct task_order *o, struct fault *f) 
     err = err == E_OK ? check_texts(&o->env, TASK_ARGUMENTS_MAX, TASK_TEXT_BYTES_MAX, "env", f) : err;
     err = err == E_OK ? check_texts(&o->depends_on, TASK_DEPENDENCIES_MAX, LIMIT_NAME_BYTES, "depends_on", f) : err;
     err = err == E_OK ? check_texts(&o->selectors, TASK_SELECTORS_MAX, 2 * LIMIT_NAME_BYTES + 1, "node_selector", f) : err;
+    err = err == E_OK ? check_health(o, f) : err;
     if (err != E_OK) {
         return err;
     }

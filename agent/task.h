@@ -51,6 +51,8 @@ enum task_reason {
     REASON_CANCELLED = 11, /* by order */
     REASON_STOPPED = 12,   /* its node stopped it: cut off from the site, or leaving */
     REASON_PROBE = 13,     /* its health probe failed */
+    REASON_HOT = 14,       /* its gateway was a hot spot, and another had room */
+    REASON_DISK = 15,      /* its working directory grew above its bound */
     REASON_COUNT
 };
 
@@ -68,9 +70,22 @@ enum task_reason {
 #define TASK_RETRIES_MAX 1000u
 #define TASK_MISSED_MAX 100u
 
+#define TASK_PROBE_S_MAX 3600u
+#define TASK_PROBE_FAILURES_MAX 100u
+
 struct task_texts {
     uint32_t count;
     struct bytes at[TASK_ARGUMENTS_MAX];
+};
+
+/* Is it well?  Asked on its gateway, beside it: a command in its group that ends with 0, an answer below 400, or a connection. */
+enum task_probe { PROBE_NONE, PROBE_EXEC, PROBE_HTTP, PROBE_TCP, PROBE_COUNT };
+struct task_health {
+    enum task_probe probe;
+    struct task_texts command;                         /* PROBE_EXEC */
+    uint32_t port;                                     /* of 127.0.0.1 */
+    struct bytes path;                                 /* PROBE_HTTP */
+    uint32_t delay_s, interval_s, timeout_s, failures; /* in a row, after which it is stopped as one that failed */
 };
 
 struct task_order {                      /* slices are lent by whoever made it */
@@ -93,7 +108,11 @@ struct task_order {                      /* slices are lent by whoever made it *
     enum task_isolation isolation;
     enum task_reconnect reconnect;
     struct bytes affinity; /* node that it prefers; may be empty */
+    struct task_health health;
+    uint64_t disk_bytes; /* of its working directory; 0: no bound.  These two: from FEATURE_LEVEL_PROOFS on */
 };
+
+bool task_has_extras(const struct task_order *o); /* what older gateways do not know */
 
 void task_encode(struct builder *out, const struct task_order *o);
 /* task_decode: borrows from in.  E_BAD_CBOR, E_BAD_MESSAGE (f says which field). */

@@ -116,12 +116,77 @@ static enum grey_error take_resources(const struct reading *r, json_t *value, st
             o->cpu_millicores = number > UINT32_MAX ? UINT32_MAX : (uint32_t)number;
         } else if (err == E_OK && strcmp(name, "memory_bytes") == 0) {
             o->memory_bytes = number;
+        } else if (err == E_OK && strcmp(name, "disk_bytes") == 0) {
+            o->disk_bytes = number < TASK_MEMORY_BYTES_MAX ? number : TASK_MEMORY_BYTES_MAX;
         } else {
             return err != E_OK ? err
-                               : fault_set(r->f, E_BAD_REQUEST, "resources has cpu_millicores and memory_bytes, not \"%s\"", name);
+                               : fault_set(r->f, E_BAD_REQUEST,
+                                           "resources has cpu_millicores, memory_bytes and disk_bytes, not \"%s\"", name);
         }
     }
     return E_OK;
+}
+
+static enum grey_error take_http(const struct reading *r, json_t *value, struct task_health *h) {
+    uint64_t port = 0;
+    const char *name;
+    json_t *member;
+    enum grey_error err = json_is_object(value) ? E_OK : wrong(r, "health.http", "an object of port and path");
+    h->path = bytes_str("/");
+    json_object_foreach(value, name, member) {
+        if (err == E_OK && strcmp(name, "path") == 0) {
+            err = take_text(r, "health.http.path", member, &h->path);
+        } else if (err == E_OK) {
+            err = strcmp(name, "port") == 0 ? take_number(r, "health.http.port", member, UINT16_MAX, &port)
+                                            : wrong(r, "health.http", "an object of port and path");
+        }
+    }
+    h->port = (uint32_t)port;
+    return err;
+}
+
+static enum grey_error take_health(const struct reading *r, json_t *value, struct task_health *h) {
+    const char *name;
+    json_t *member;
+    uint64_t number = 0;
+    unsigned probes = 0;
+    enum grey_error err = json_is_object(value) ? E_OK : wrong(r, "health", "an object");
+    *h = (struct task_health){.interval_s = 10, .timeout_s = 5, .failures = 3};
+    const struct {
+        const char *name;
+        uint32_t *out;
+    } figures[] = {{"delay_seconds", &h->delay_s},
+                   {"interval_seconds", &h->interval_s},
+                   {"timeout_seconds", &h->timeout_s},
+                   {"failures", &h->failures}};
+    json_object_foreach(value, name, member) {
+        bool known = false;
+        for (size_t i = 0; err == E_OK && i < sizeof figures / sizeof figures[0]; i++) {
+            if (strcmp(name, figures[i].name) == 0) {
+                known = true;
+                err = take_number(r, name, member, i == 3 ? TASK_PROBE_FAILURES_MAX : TASK_PROBE_S_MAX, &number);
+                *figures[i].out = (uint32_t)number;
+            }
+        }
+        if (err != E_OK || known) {
+            continue;
+        }
+        probes++;
+        if (strcmp(name, "exec") == 0) {
+            h->probe = PROBE_EXEC;
+            err = take_texts(r, "health.exec", member, TASK_ARGUMENTS_MAX, &h->command);
+        } else if (strcmp(name, "http") == 0) {
+            h->probe = PROBE_HTTP;
+            err = take_http(r, member, h);
+        } else if (strcmp(name, "tcp") == 0) {
+            h->probe = PROBE_TCP;
+            err = take_number(r, "health.tcp", member, UINT16_MAX, &number);
+            h->port = (uint32_t)number;
+        } else {
+            err = fault_set(r->f, E_BAD_REQUEST, "health has no field \"%s\"; see docs/openapi.yaml", name);
+        }
+    }
+    return err == E_OK && probes != 1 ? fault_set(r->f, E_BAD_REQUEST, "health is one of exec, http and tcp") : err;
 }
 
 /* "image", or {"image": "..."} */
@@ -248,6 +313,9 @@ static enum grey_error take_member(struct reading *r, const char *field, json_t 
     if (strcmp(field, "resources") == 0) {
         return take_resources(r, value, o);
     }
+    if (strcmp(field, "health") == 0) {
+        return take_health(r, value, &o->health);
+    }
     if (strcmp(field, "oci") == 0) {
         return take_image(r, value, o);
     }
@@ -345,6 +413,31 @@ static void put_pairs(struct json_writer *w, const char *name, const struct task
     json_close(w);
 }
 
+static void put_health(struct json_writer *w, const struct task_health *h) {
+    if (h->probe == PROBE_NONE) {
+        return;
+    }
+    json_key(w, "health");
+    json_open(w, '{');
+    if (h->probe == PROBE_EXEC) {
+        put_texts(w, "exec", &h->command);
+    } else if (h->probe == PROBE_TCP) {
+        put_uint(w, "tcp", h->port);
+    } else {
+        json_key(w, "http");
+        json_open(w, '{');
+        put_uint(w, "port", h->port);
+        json_key(w, "path");
+        json_text(w, h->path);
+        json_close(w);
+    }
+    put_uint(w, "delay_seconds", h->delay_s);
+    put_uint(w, "interval_seconds", h->interval_s);
+    put_uint(w, "timeout_seconds", h->timeout_s);
+    put_uint(w, "failures", h->failures);
+    json_close(w);
+}
+
 static void put_order(struct json_writer *w, const struct task_order *o) {
     put_texts(w, "command", &o->command);
     if (o->oci.size > 0) {
@@ -363,6 +456,10 @@ static void put_order(struct json_writer *w, const struct task_order *o) {
     if (o->affinity.size > 0) {
         json_key(w, "affinity");
         json_text(w, o->affinity);
+    }
+    put_health(w, &o->health);
+    if (o->disk_bytes > 0) {
+        put_uint(w, "disk_bytes", o->disk_bytes);
     }
     if (o->schedule.size > 0) {
         json_key(w, "schedule");
@@ -410,7 +507,7 @@ void taskform_write(struct json_writer *w, const struct scheduler *s, const stru
     json_close(w);
     put_str(w, "restart", task_name(NAMES_RESTART, t->restart));
     put_str(w, "delivery", task_name(NAMES_DELIVERY, t->delivery));
-    put_str(w, "on_isolation", task_name(NAMES_ISOLATION, t->isolation));
+    put_str(w, "on_isolation", task_name(NAMES_ISOLATION, t->is_kept ? ISOLATION_KEEP : ISOLATION_STOP));
     put_uint(w, "failures", t->failures);
     put_uint(w, "preemptions", t->preemptions);
     if (task_ended((enum task_state)t->state)) {

@@ -4,17 +4,21 @@
 #include <string.h>
 
 #include "agent/workrow.h"
+#include "federation/proof.h"
 #include "include/grey/must.h"
 #include "platform/codec.h"
 #include "platform/digest.h"
 
 enum { OP_SUBMIT = 0, OP_CANCEL = 1, OP_REPORT = 2, OP_FIRE = 3, OP_EPOCH = 4, OP_TASK_LAST = OP_EPOCH };
 enum { OP_SET = 0, OP_REMOVE = 1, OP_LIMITS = 2, OP_QUOTA_LAST = OP_LIMITS };
-enum { NODE_FIELDS = 9 };
+enum { NODE_FIELDS = 9, REPORT_FIELDS = 6, REPORT_FIELDS_MAX = 7, LIMITS_FIELDS = 4, LIMITS_FIELDS_MAX = 5, PROOF_ROW_FIELDS = 3 };
+#define PROOFS_DROPPED 4u
+#define PROOF_KEY_BYTES 8u
 
 struct work {
     struct table *table;
     struct scheduler *scheduler; /* NULL: to be made from the rows */
+    uint32_t proofs;             /* rows, as long as there is a scheduler */
 };
 
 /* --- Payloads ---------------------------------------------------------------------------------------------------------------------------------- */
@@ -38,14 +42,30 @@ void payload_task_cancel(struct builder *out, struct bytes id) {
 }
 
 void payload_task_report(struct builder *out, struct bytes id, uint64_t token, enum task_report report, enum task_reason reason,
-                         int32_t exit_status) {
-    codec_put_array(out, 6);
+                         int32_t exit_status, struct bytes proof) {
+    codec_put_array(out, proof.size > 0 ? REPORT_FIELDS_MAX : REPORT_FIELDS);
     codec_put_uint(out, OP_REPORT);
     codec_put_text(out, id);
     codec_put_uint(out, token);
     codec_put_uint(out, report);
     codec_put_uint(out, reason);
     codec_put_int(out, exit_status);
+    if (proof.size > 0) {
+        codec_put_bytes(out, proof);
+    }
+}
+
+bool payload_task_proof(struct bytes payload, struct bytes *proof) {
+    struct codec_reader r;
+    codec_reader_init(&r, payload);
+    uint64_t fields = codec_array(&r, REPORT_FIELDS_MAX), op = codec_uint(&r, OP_TASK_LAST);
+    (void)codec_text(&r, LIMIT_NAME_BYTES);
+    for (unsigned i = 0; i < 3; i++) {
+        (void)codec_uint(&r, UINT64_MAX);
+    }
+    (void)codec_int(&r);
+    *proof = codec_bytes(&r, 2 * PROOF_BYTES_MAX);
+    return codec_end(&r) == E_OK && fields == REPORT_FIELDS_MAX && op == OP_REPORT;
 }
 
 void payload_task_fire(struct builder *out, struct bytes id, int64_t due_ms, const int64_t *firings, size_t count,
@@ -82,12 +102,15 @@ void payload_quota_remove(struct builder *out, struct bytes tenant, struct bytes
     codec_put_text(out, name_space);
 }
 
-void payload_quota_limits(struct builder *out, uint32_t queue_max, uint32_t concurrent_max, uint64_t burst_ms) {
-    codec_put_array(out, 4);
+void payload_quota_limits(struct builder *out, uint32_t queue_max, uint32_t concurrent_max, uint64_t burst_ms, uint32_t proof_s) {
+    codec_put_array(out, proof_s > 0 ? LIMITS_FIELDS_MAX : LIMITS_FIELDS);
     codec_put_uint(out, OP_LIMITS);
     codec_put_uint(out, queue_max);
     codec_put_uint(out, concurrent_max);
     codec_put_uint(out, burst_ms);
+    if (proof_s > 0) {
+        codec_put_uint(out, proof_s);
+    }
 }
 
 void payload_node(struct builder *out, const struct node_facts *facts) {
@@ -123,14 +146,19 @@ bool answer_task(struct bytes answer, bool *duplicate, enum task_state *state) {
     return codec_end(&r) == E_OK && fields == 2;
 }
 
-enum grey_error payload_task_order(struct bytes payload, struct task_order *o, struct fault *f) {
+struct bytes payload_task_order_bytes(struct bytes payload) {
     struct codec_reader r;
     codec_reader_init(&r, payload);
     uint64_t fields = codec_array(&r, 3);
     (void)codec_uint(&r, OP_SUBMIT);
     struct bytes order = codec_bytes(&r, TASK_ORDER_BYTES_MAX);
     (void)codec_int(&r);
-    if (codec_end(&r) != E_OK || fields != 3) {
+    return codec_end(&r) == E_OK && fields == 3 ? order : bytes_of(NULL, 0);
+}
+
+enum grey_error payload_task_order(struct bytes payload, struct task_order *o, struct fault *f) {
+    struct bytes order = payload_task_order_bytes(payload);
+    if (order.size == 0) {
         *o = (struct task_order){0};
         return fault_set(f, E_BAD_MESSAGE, "the payload submits no task");
     }
@@ -173,10 +201,11 @@ static enum grey_error fire_apply(struct scheduler *s, struct codec_reader *r, s
 }
 
 static enum grey_error task_apply(struct scheduler *s, const struct entry *e, struct bytes *id, struct codec_reader *r,
-                                  struct fault *f) {
-    static const uint64_t field_counts[] = {3, 2, 6, 5, 1};
-    uint64_t fields = codec_array(r, 6), op = codec_uint(r, OP_TASK_LAST);
-    if (r->err != E_OK || fields != field_counts[op]) {
+                                  struct bytes *proof, struct fault *f) {
+    static const uint64_t field_counts[] = {3, 2, REPORT_FIELDS, 5, 1};
+    uint64_t fields = codec_array(r, REPORT_FIELDS_MAX), op = codec_uint(r, OP_TASK_LAST);
+    bool has_proof = op == OP_REPORT && fields == REPORT_FIELDS_MAX;
+    if (r->err != E_OK || (fields != field_counts[op] && !has_proof)) {
         return bad(f);
     }
     switch (op) {
@@ -191,6 +220,7 @@ static enum grey_error task_apply(struct scheduler *s, const struct entry *e, st
         enum task_report report = (enum task_report)codec_uint(r, REPORT_COUNT - 1);
         enum task_reason reason = (enum task_reason)codec_uint(r, REASON_COUNT - 1);
         int64_t status = codec_int(r);
+        *proof = has_proof ? codec_bytes(r, 2 * PROOF_BYTES_MAX) : bytes_of(NULL, 0);
         if (codec_end(r) != E_OK || status < INT32_MIN || status > INT32_MAX) {
             return bad(f);
         }
@@ -204,19 +234,20 @@ static enum grey_error task_apply(struct scheduler *s, const struct entry *e, st
 }
 
 static enum grey_error quota_apply(struct scheduler *s, struct codec_reader *r, struct fault *f) {
-    static const uint64_t field_counts[] = {5, 3, 4};
+    static const uint64_t field_counts[] = {5, 3, LIMITS_FIELDS};
     uint64_t fields = codec_array(r, 5), op = codec_uint(r, OP_QUOTA_LAST);
-    if (r->err != E_OK || fields != field_counts[op]) {
+    if (r->err != E_OK || (fields != field_counts[op] && (op != OP_LIMITS || fields != LIMITS_FIELDS_MAX))) {
         return bad(f);
     }
     if (op == OP_LIMITS) {
         uint32_t queue_max = (uint32_t)codec_uint(r, SCHEDULER_TASKS_MAX);
         uint32_t concurrent_max = (uint32_t)codec_uint(r, SCHEDULER_TASKS_MAX);
         uint64_t burst_ms = codec_uint(r, WORK_BURST_MS_MAX);
+        uint32_t proof_s = fields == LIMITS_FIELDS_MAX ? (uint32_t)codec_uint(r, WORK_PROOF_S_MAX) : 0;
         if (codec_end(r) != E_OK || concurrent_max == 0) {
             return bad(f);
         }
-        scheduler_limits(s, queue_max, concurrent_max, burst_ms);
+        scheduler_limits(s, queue_max, concurrent_max, burst_ms, proof_s);
         return E_OK;
     }
     struct bytes tenant = codec_text(r, LIMIT_NAME_BYTES), name_space = codec_text(r, LIMIT_NAME_BYTES);
@@ -253,6 +284,68 @@ static enum grey_error node_apply(struct scheduler *s, struct codec_reader *r, s
     return scheduler_node(s, &facts, f);
 }
 
+/* --- Proofs ------------------------------------------------------------------------------------------------------------------------------------ */
+
+bool work_proof_row(struct bytes key, struct bytes value, struct work_proof *p) {
+    struct codec_reader r;
+    *p = (struct work_proof){.index = key.size == PROOF_KEY_BYTES ? bytes_get_be64(key.data) : 0};
+    codec_reader_init(&r, value);
+    uint64_t fields = codec_array(&r, PROOF_ROW_FIELDS);
+    p->task = codec_text(&r, LIMIT_NAME_BYTES);
+    p->time_ms = codec_int(&r);
+    codec_fixed(&r, p->hash, sizeof p->hash);
+    return codec_end(&r) == E_OK && fields == PROOF_ROW_FIELDS && p->index > 0;
+}
+
+/* The proof is the node's; the site keeps it with the place that it has in the log. */
+static void keep_proof(struct work *w, const struct entry *e, struct bytes id, struct builder *changes) {
+    uint8_t key[PROOF_KEY_BYTES];
+    struct builder row;
+    builder_init(&row, 256);
+    bytes_put_be64(key, e->index);
+    codec_put_array(&row, PROOF_ROW_FIELDS);
+    codec_put_text(&row, id);
+    codec_put_int(&row, e->time_ms);
+    codec_put_bytes(&row, bytes_of(e->hash, sizeof e->hash));
+    if (row.err == E_OK) {
+        table_change_put(changes, TABLE_PROOF, bytes_of(key, sizeof key), builder_bytes(&row), e->index);
+        w->proofs++;
+    } else {
+        changes->err = changes->err == E_OK ? row.err : changes->err;
+    }
+    builder_free(&row);
+}
+
+/* Those whose time is over leave, and the oldest when there are too many; a few at each entry, so that no entry does much. */
+static void drop_proofs(struct work *w, int64_t now_ms, struct builder *changes) {
+    struct bytes from = bytes_of(NULL, 0), key, value;
+    raft_index ref;
+    uint8_t after[PROOF_KEY_BYTES + 1] = {0};
+    for (unsigned i = 0; i < PROOFS_DROPPED && table_next(w->table, TABLE_PROOF, from, &key, &value, &ref); i++) {
+        struct work_proof p;
+        bool well = work_proof_row(key, value, &p);
+        if (well && w->proofs <= WORK_PROOFS_MAX && now_ms - p.time_ms <= (int64_t)w->scheduler->saved.proof_s * 1000) {
+            return;
+        }
+        memcpy(after, key.data, PROOF_KEY_BYTES);
+        from = bytes_of(after, sizeof after);
+        table_change_delete(changes, TABLE_PROOF, bytes_of(after, PROOF_KEY_BYTES));
+        w->proofs--;
+    }
+}
+
+static void count_proofs(struct work *w) {
+    struct bytes from = bytes_of(NULL, 0), key, value;
+    raft_index ref;
+    uint8_t after[PROOF_KEY_BYTES + 1] = {0};
+    for (w->proofs = 0; table_next(w->table, TABLE_PROOF, from, &key, &value, &ref); w->proofs++) {
+        memcpy(after, key.data, PROOF_KEY_BYTES);
+        from = bytes_of(after, sizeof after);
+    }
+}
+
+/* --- One entry --------------------------------------------------------------------------------------------------------------------------------- */
+
 enum grey_error work_apply(struct work *w, const struct entry *e, int64_t now_ms, struct builder *changes, struct builder *answer,
                            struct fault *f) {
     enum grey_error err = w->scheduler == NULL ? work_load(w, f) : E_OK;
@@ -261,13 +354,13 @@ enum grey_error work_apply(struct work *w, const struct entry *e, int64_t now_ms
     }
     struct scheduler *s = w->scheduler;
     struct codec_reader r;
-    struct bytes id = bytes_of(NULL, 0);
+    struct bytes id = bytes_of(NULL, 0), proof = bytes_of(NULL, 0);
     codec_reader_init(&r, blob_bytes(e->payload));
-    scheduler_begin(s, now_ms);
+    scheduler_begin(s, e->index, now_ms);
     uint64_t tickets = s->saved.tickets;
     switch ((enum entry_kind)e->kind) {
     case ENTRY_TASK:
-        err = task_apply(s, e, &id, &r, f);
+        err = task_apply(s, e, &id, &r, &proof, f);
         break;
     case ENTRY_QUOTA:
         err = quota_apply(s, &r, f);
@@ -286,6 +379,10 @@ enum grey_error work_apply(struct work *w, const struct entry *e, int64_t now_ms
         answer_add(answer, duplicate, scheduler_find(s, id));
     }
     workrow_put_all(s, w->table, changes);
+    if (proof.size > 0 && s->saved.proof_s > 0) {
+        keep_proof(w, e, id, changes);
+    }
+    drop_proofs(w, now_ms, changes);
     return changes->err;
 }
 
@@ -296,7 +393,7 @@ enum grey_error work_clock(struct work *w, int64_t before_ms, int64_t after_ms, 
     }
     enum grey_error err = w->scheduler == NULL ? work_load(w, f) : E_OK;
     if (err == E_OK) {
-        scheduler_begin(w->scheduler, before_ms); /* what ran on during entries that were refused is in no row yet */
+        scheduler_begin(w->scheduler, 0, before_ms); /* what ran on during entries that were refused is in no row yet */
         scheduler_clock(w->scheduler, after_ms - before_ms);
         workrow_put_all(w->scheduler, w->table, changes);
         err = changes->err;
@@ -335,6 +432,7 @@ enum grey_error work_load(struct work *w, struct fault *f) {
         return err;
     }
     w->scheduler = s;
+    count_proofs(w);
     return E_OK;
 }
 

@@ -28,6 +28,15 @@ enum grey_error work_clock(struct work *w, int64_t before_ms, int64_t after_ms, 
 /* The scheduler as it is, for reading; lent until the next entry.  NULL: no memory to make it. */
 struct scheduler *work_scheduler(struct work *w);
 
+#define WORK_PROOFS_MAX 4000u /* some 0.7 MB of rows; above, the oldest leave before their time */
+struct work_proof {
+    raft_index index;           /* of the entry that holds it: the end of the run */
+    struct bytes task;          /* borrows from the row */
+    int64_t time_ms;            /* log time */
+    uint8_t hash[DIGEST_BYTES]; /* of the entry */
+};
+bool work_proof_row(struct bytes key, struct bytes value, struct work_proof *p); /* a row of TABLE_PROOF; false: damaged */
+
 /* --- payloads (docs/FORMATS.md) ---------------------------------------------------------------------------------------------------------------- */
 
 #define WORK_FIRINGS_MAX TASK_MISSED_MAX
@@ -35,14 +44,16 @@ struct scheduler *work_scheduler(struct work *w);
 void payload_task_submit(struct builder *out, const struct task_order *o, int64_t firing_ms); /* firing_ms -1: it has no schedule */
 void payload_task_cancel(struct builder *out, struct bytes id);
 void payload_task_report(struct builder *out, struct bytes id, uint64_t token, enum task_report report, enum task_reason reason,
-                         int32_t exit_status);
+                         int32_t exit_status, struct bytes proof);  /* proof: may be empty */
+bool payload_task_proof(struct bytes payload, struct bytes *proof); /* of a report that has one; borrows from payload */
 void payload_task_fire(struct builder *out, struct bytes id, int64_t due_ms, const int64_t *firings, size_t count, int64_t next_ms);
 void payload_task_epoch(struct builder *out); /* a step that is due */
 void payload_quota_set(struct builder *out, struct bytes tenant, struct bytes name_space, struct quota_share share);
 void payload_quota_remove(struct builder *out, struct bytes tenant, struct bytes name_space);
-void payload_quota_limits(struct builder *out, uint32_t queue_max, uint32_t concurrent_max, uint64_t burst_ms);
+void payload_quota_limits(struct builder *out, uint32_t queue_max, uint32_t concurrent_max, uint64_t burst_ms, uint32_t proof_s);
 void payload_node(struct builder *out, const struct node_facts *facts);
 /* The order in the payload of entry task.order_index.  Borrows from payload. */
+struct bytes payload_task_order_bytes(struct bytes payload); /* its encoding, of one that can be read */
 enum grey_error payload_task_order(struct bytes payload, struct task_order *o, struct fault *f);
 
 /* Answer to a submit or a cancel: the task was here before; its state now. */

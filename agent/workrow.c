@@ -5,7 +5,14 @@
 #include "include/grey/must.h"
 #include "platform/codec.h"
 
-enum { TASK_ROW_FIELDS = 31, NODE_ROW_FIELDS = 7, TENANT_ROW_FIELDS = 9, META_FIELDS = 7 };
+enum {
+    TASK_ROW_FIELDS = 33,
+    TASK_ROW_FIELDS_LEAST = 31,
+    NODE_ROW_FIELDS = 7,
+    TENANT_ROW_FIELDS = 9,
+    META_FIELDS = 8,
+    META_FIELDS_LEAST = 7
+};
 enum { ROW_BYTES_MAX = 8192, TENANT_KEY_BYTES = 2 * LIMIT_NAME_BYTES + 1 };
 
 struct bytes workrow_meta_key(void) {
@@ -29,7 +36,8 @@ static raft_id node_id(const struct placement_node *n) {
 }
 
 static void task_row(struct builder *b, const struct task *t) {
-    codec_put_array(b, TASK_ROW_FIELDS);
+    bool noted = !t->is_schedule && t->assigned_index > 0; /* else as gateways below FEATURE_LEVEL_PROOFS write it */
+    codec_put_array(b, noted ? TASK_ROW_FIELDS : TASK_ROW_FIELDS_LEAST);
     codec_put_uint(b, t->order_index);
     codec_put_bytes(b, bytes_of(t->order_hash, sizeof t->order_hash));
     codec_put_uint(b, t->item.ticket);
@@ -41,9 +49,9 @@ static void task_row(struct builder *b, const struct task *t) {
     codec_put_uint(b, t->stop);
     codec_put_uint(b, t->restart);
     codec_put_uint(b, t->delivery);
-    codec_put_uint(b, t->isolation);
+    codec_put_uint(b, t->is_kept ? ISOLATION_KEEP : ISOLATION_STOP);
     codec_put_bool(b, t->is_schedule);
-    codec_put_int(b, t->firing_ms);
+    codec_put_int(b, t->is_schedule ? t->firing_ms : -1);
     codec_put_uint(b, t->cpu_millicores);
     codec_put_uint(b, t->memory_bytes);
     codec_put_uint(b, t->timeout_s);
@@ -66,6 +74,10 @@ static void task_row(struct builder *b, const struct task *t) {
     codec_put_array(b, t->vertex->unmet);
     for (uint32_t i = 0; i < t->vertex->unmet; i++) {
         codec_put_text(b, bytes_str(dag_waits_for(t->vertex, i)));
+    }
+    if (noted) {
+        codec_put_uint(b, t->assigned_index);
+        codec_put_uint(b, t->running_after);
     }
 }
 
@@ -239,7 +251,7 @@ void workrow_put_all(struct scheduler *s, struct table *t, struct builder *chang
     }
     put_nodes(s, t, &row, changes);
     builder_reset(&row);
-    codec_put_array(&row, META_FIELDS);
+    codec_put_array(&row, s->saved.proof_s > 0 ? META_FIELDS : META_FIELDS_LEAST);
     codec_put_uint(&row, s->saved.tokens);
     codec_put_uint(&row, s->saved.tickets);
     codec_put_int(&row, s->saved.skew_ms);
@@ -252,6 +264,9 @@ void workrow_put_all(struct scheduler *s, struct table *t, struct builder *chang
     for (unsigned lane = 0; lane < LANE_COUNT; lane++) {
         codec_put_text(&row, bytes_str(s->lanes.turns[lane].flow.text));
         codec_put_bool(&row, s->lanes.turns[lane].granted);
+    }
+    if (s->saved.proof_s > 0) {
+        codec_put_uint(&row, s->saved.proof_s);
     }
     put_if_changed(t, changes, TABLE_META, workrow_meta_key(), &row, 0);
     builder_free(&row);
@@ -266,7 +281,8 @@ static enum grey_error damaged(struct fault *f, const char *what, struct bytes k
 static enum grey_error meta_load(struct scheduler *s, struct bytes value, struct fault *f) {
     struct codec_reader r;
     codec_reader_init(&r, value);
-    bool well = codec_array(&r, META_FIELDS) == META_FIELDS;
+    uint64_t fields = codec_array(&r, META_FIELDS);
+    bool well = fields >= META_FIELDS_LEAST;
     s->saved.tokens = codec_uint(&r, UINT64_MAX);
     s->saved.tickets = codec_uint(&r, UINT64_MAX);
     s->saved.skew_ms = codec_int(&r);
@@ -283,6 +299,7 @@ static enum grey_error meta_load(struct scheduler *s, struct bytes value, struct
         }
         s->lanes.turns[lane].granted = codec_bool(&r);
     }
+    s->saved.proof_s = fields == META_FIELDS ? (uint32_t)codec_uint(&r, WORK_PROOF_S_MAX) : 0;
     s->now_ms = s->quota.time_ms;
     return codec_end(&r) == E_OK && well ? E_OK : damaged(f, "the state", workrow_meta_key());
 }
@@ -363,7 +380,8 @@ static bool text_well(struct bytes text) {
 
 /* Fields of a row into t and l; false: the row is damaged. */
 static bool task_fields(struct scheduler *s, struct codec_reader *r, struct task *t, struct task_loading *l, struct bytes *text) {
-    bool well = codec_array(r, TASK_ROW_FIELDS) == TASK_ROW_FIELDS;
+    uint64_t fields = codec_array(r, TASK_ROW_FIELDS);
+    bool well = fields == TASK_ROW_FIELDS || fields == TASK_ROW_FIELDS_LEAST;
     t->order_index = codec_uint(r, UINT64_MAX);
     codec_fixed(r, t->order_hash, sizeof t->order_hash);
     t->item.ticket = codec_uint(r, s->saved.tickets);
@@ -374,9 +392,9 @@ static bool task_fields(struct scheduler *s, struct codec_reader *r, struct task
     t->stop = (uint8_t)codec_uint(r, REASON_COUNT - 1);
     t->restart = (uint8_t)codec_uint(r, RESTART_COUNT - 1);
     t->delivery = (uint8_t)codec_uint(r, DELIVERY_COUNT - 1);
-    t->isolation = (uint8_t)codec_uint(r, ISOLATION_COUNT - 1);
+    t->is_kept = codec_uint(r, ISOLATION_COUNT - 1) == ISOLATION_KEEP;
     t->is_schedule = codec_bool(r);
-    t->firing_ms = codec_int(r);
+    int64_t firing_ms = codec_int(r);
     t->cpu_millicores = (uint32_t)codec_uint(r, TASK_CPU_MILLICORES_MAX);
     t->memory_bytes = codec_uint(r, TASK_MEMORY_BYTES_MAX);
     t->timeout_s = (uint32_t)codec_uint(r, TASK_TIMEOUT_S_MAX);
@@ -400,6 +418,14 @@ static bool task_fields(struct scheduler *s, struct codec_reader *r, struct task
     for (; r->err == E_OK && l->unmet.count < unmet; l->unmet.count++) {
         l->unmet.at[l->unmet.count] = codec_text(r, LIMIT_NAME_BYTES);
         well = well && l->unmet.at[l->unmet.count].size > 0;
+    }
+    if (fields == TASK_ROW_FIELDS) {
+        t->assigned_index = codec_uint(r, UINT64_MAX);
+        t->running_after = (uint32_t)codec_uint(r, UINT32_MAX);
+        well = well && t->assigned_index > 0 && !t->is_schedule;
+    }
+    if (t->is_schedule) {
+        t->firing_ms = firing_ms;
     }
     t->tenant = quota_find(&s->quota, tenant);
     const struct quota_namespace *n = t->tenant == NULL ? NULL : quota_namespace_find(t->tenant, name_space);

@@ -6,6 +6,7 @@
 #include "agent/table.h"
 
 #define WORK_BURST_MS_MAX (24u * 3600u * 1000u)
+#define WORK_PROOF_S_MAX (10u * 366u * 24u * 3600u)
 #define WORK_MEASURED_MAX 100000u /* permille: a hundred times what tasks may use */
 
 struct bytes workrow_meta_key(void);

@@ -29,6 +29,25 @@ void digest_sha256(struct bytes in, uint8_t out[DIGEST_SHA256_BYTES]) {
     digest_sha256_two(in, bytes_of(NULL, 0), out);
 }
 
+/* A context has no memory of its own, so it may lie in room that is copied and forgotten. */
+static mbedtls_sha256_context *context_of(struct digest_stream *s) {
+    _Static_assert(sizeof(mbedtls_sha256_context) <= sizeof s->room, "a context has room");
+    return (mbedtls_sha256_context *)(void *)s->room;
+}
+
+void digest_stream_begin(struct digest_stream *s) {
+    mbedtls_sha256_init(context_of(s));
+    must(mbedtls_sha256_starts_ret(context_of(s), 0) == 0);
+}
+
+void digest_stream_add(struct digest_stream *s, struct bytes in) {
+    must(in.size == 0 || mbedtls_sha256_update_ret(context_of(s), in.data, in.size) == 0);
+}
+
+void digest_stream_end(struct digest_stream *s, uint8_t out[DIGEST_SHA256_BYTES]) {
+    must(mbedtls_sha256_finish_ret(context_of(s), out) == 0);
+}
+
 uint32_t digest_crc32(uint32_t crc, struct bytes in) {
     return in.size == 0 ? crc : (uint32_t)crc32_z(crc, in.data, in.size);
 }

@@ -141,7 +141,9 @@ static int on_value(http_parser *p, const char *at, size_t size) {
         size_t room;
     } kept[] = {{"content-type", r->answer->content_type, sizeof r->answer->content_type},
                 {"etag", r->answer->etag, sizeof r->answer->etag},
-                {"x-grey-leader", r->answer->leader, sizeof r->answer->leader}};
+                {"x-grey-leader", r->answer->leader, sizeof r->answer->leader},
+                {"x-grey-end", r->answer->end, sizeof r->answer->end},
+                {"x-grey-token", r->answer->token, sizeof r->answer->token}};
     for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++) {
         if (strlen(kept[i].name) == r->field_size && strncasecmp(kept[i].name, r->field, r->field_size) == 0 &&
             size < kept[i].room) {

@@ -19,6 +19,7 @@ struct http_fetch {
 struct http_answer {
     int status;
     char content_type[96], etag[64], leader[80]; /* leader: X-Grey-Leader */
+    char end[24], token[24];                     /* X-Grey-End, X-Grey-Token */
     struct builder body;                         /* the caller frees */
 };
 /* E_FINGERPRINT, E_TLS, E_CONNECT, E_TIMEOUT, E_BAD_HTTP, E_TOO_LARGE; any HTTP status is E_OK. */

@@ -3,11 +3,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "agent/ctl/input.h"
 #include "agent/ctl/verbs.h"
 #include "include/grey/limits.h"
 
+#define LOGS_TIMEOUT_MS 40000u /* above the time that a question waits for more */
 #define ORDER_BYTES_MAX (1024u * 1024u)
 
 static bool one_path(const char *prefix, const char *name, const char *more, struct builder *path) {
@@ -199,23 +201,69 @@ int jobs_show(struct call *c) {
     return verbs_print(&out);
 }
 
-int jobs_logs(struct call *c) {
-    const char *stream = verbs_option(c, "stream");
+/* One answer, printed; *offset goes behind it, *token becomes the run's. */
+static int logs_round(struct call *c, const char *more, uint64_t *offset, uint64_t *token) {
     struct builder path;
     struct http_answer a;
-    char more[64];
-    (void)snprintf(more, sizeof more, "/logs?stream=%.16s", stream == NULL ? "stdout" : stream);
     if (!one_path("/v1/tasks/", c->args[0], more, &path)) {
         return CTL_USAGE;
     }
-    struct client_request q = {.method = "GET", .path = (const char *)path.data};
+    struct client_request q = {.method = "GET", .path = (const char *)path.data, .timeout_ms = LOGS_TIMEOUT_MS};
     int code = client_call(&c->client, &q, &a, &c->problem);
     builder_free(&path);
     if (code != CTL_OK) {
         builder_free(&a.body);
-        return client_complain(&c->problem);
+        return code;
     }
-    return verbs_print(&a.body);
+    uint64_t of = strtoull(a.token, NULL, 10);
+    *offset = of == *token || *token == 0 ? strtoull(a.end, NULL, 10) : 0; /* another run begins at its own beginning */
+    bool other = *token != 0 && of != *token;
+    *token = of;
+    if (other) {
+        builder_free(&a.body);
+        return CTL_OK;
+    }
+    code = verbs_print(&a.body);
+    (void)fflush(stdout);
+    return code;
+}
+
+static bool task_goes_on(struct call *c) {
+    struct builder path;
+    json_t *doc = NULL;
+    bool on = false;
+    if (one_path("/v1/tasks/", c->args[0], "", &path)) {
+        if (client_get(&c->client, CLIENT_NODE, (const char *)path.data, &doc, NULL, &c->problem) == CTL_OK) {
+            const char *state = verbs_text(doc, "state");
+            on = strcmp(state, "completed") != 0 && strcmp(state, "failed") != 0 && strcmp(state, "cancelled") != 0;
+        }
+        json_decref(doc);
+        builder_free(&path);
+    }
+    return on;
+}
+
+/* With --follow until the task has ended: what it writes meanwhile, and what its next run does if it is tried again. */
+int jobs_logs(struct call *c) {
+    const char *stream = verbs_option(c, "stream");
+    static const struct timespec pause = {.tv_nsec = 300000000};
+    bool follow = verbs_option(c, "follow") != NULL, on;
+    uint64_t offset = 0, token = 0, before;
+    int code;
+    do {
+        char more[96];
+        on = follow && task_goes_on(c); /* asked first: what was written before it ended is read after */
+        (void)snprintf(more, sizeof more, "/logs?stream=%.16s&offset=%" PRIu64 "%s", stream == NULL ? "stdout" : stream, offset,
+                       on ? "&follow=true" : "");
+        before = offset;
+        c->problem.http_status = 0;
+        code = logs_round(c, more, &offset, &token);
+        if (code != CTL_OK && on && c->problem.http_status == 404) { /* it has not begun yet */
+            (void)nanosleep(&pause, NULL);
+            code = CTL_OK;
+        }
+    } while (code == CTL_OK && follow && (on || offset != before));
+    return code != CTL_OK && c->problem.title[0] != 0 ? (int)client_complain(&c->problem) : code;
 }
 
 /* --- tenants ------------------------------------------------------------------------------------------------------------------------------ */

@@ -126,21 +126,6 @@ static void find_broken(struct verdict *v, const char *format, ...) {
     v->broken = true;
 }
 
-static bool unhex(const json_t *object, const char *name, uint8_t *out, size_t size) {
-    const char *text = verbs_text(object, name);
-    if (strlen(text) != 2 * size) {
-        return false;
-    }
-    for (size_t i = 0; i < size; i++) {
-        char digits[3] = {text[2 * i], text[2 * i + 1], 0}, *end;
-        out[i] = (uint8_t)strtoul(digits, &end, 16);
-        if (*end != 0 || digits[0] == ' ' || digits[0] == '+' || digits[0] == '-') {
-            return false;
-        }
-    }
-    return true;
-}
-
 static uint64_t id_of(const json_t *object, const char *name) {
     return strtoull(verbs_text(object, name), NULL, 16);
 }
@@ -161,9 +146,9 @@ static void check_seal(struct verdict *v, const json_t *page, const json_t *obje
     uint8_t key[KEYS_ED25519_PUBLIC_BYTES];
     const json_t *signer = signer_of(page, s.signer);
     const char *node = verbs_text(signer, "node");
-    if (!unhex(object, "hash", s.hash, sizeof s.hash) || !unhex(object, "signature", s.signature, sizeof s.signature)) {
+    if (!verbs_hex(object, "hash", s.hash, sizeof s.hash) || !verbs_hex(object, "signature", s.signature, sizeof s.signature)) {
         find_broken(v, "the seal of entry %" PRIu64 " cannot be read", s.index);
-    } else if (signer == NULL || !unhex(signer, "public_key", key, sizeof key)) {
+    } else if (signer == NULL || !verbs_hex(signer, "public_key", key, sizeof key)) {
         find_broken(v, "the key of the seal of entry %" PRIu64 " is missing", s.index);
     } else if (!seal_verify(&s, v->cluster_id, key)) {
         find_broken(v, "the seal of entry %" PRIu64 " was not made with the key of %.64s: forged, or of another cluster", s.index,
@@ -190,7 +175,7 @@ static void check_entry(struct verdict *v, const json_t *object) {
                       .schema = (uint16_t)verbs_uint(object, "schema"),
                       .stripped_bytes = (uint32_t)verbs_uint(object, "size")};
     uint8_t said[DIGEST_BYTES];
-    if (!unhex(object, "digest", e.digest, sizeof e.digest) || !unhex(object, "hash", said, sizeof said)) {
+    if (!verbs_hex(object, "digest", e.digest, sizeof e.digest) || !verbs_hex(object, "hash", said, sizeof said)) {
         find_broken(v, "entry %" PRIu64 " cannot be read", e.index);
         return;
     }
@@ -216,7 +201,7 @@ static void check_page(struct verdict *v, const json_t *page) {
         v->cluster_id = id_of(page, "cluster_id");
         v->first = verbs_uint(json_array_get(entries, 0), "index");
         v->last = v->first - 1;
-        if (v->first == 0 || !unhex(page, "previous_hash", v->hash, sizeof v->hash)) {
+        if (v->first == 0 || !verbs_hex(page, "previous_hash", v->hash, sizeof v->hash)) {
             find_broken(v, "the answer of the node holds no entries");
         }
     }

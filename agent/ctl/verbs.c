@@ -131,7 +131,16 @@ static const struct verb table[] = {
      1,
      "what the last run of a task wrote, from whichever node ran it",
      jobs_logs,
-     {{"stream", "S", "stdout or stderr; else stdout"}}},
+     {{"stream", "S", "stdout or stderr; else stdout"}, {"follow", NULL, "go on until the task has ended"}}},
+    {"task proof",
+     "[TASK]",
+     0,
+     1,
+     "the signed record of a task's last run, or check one",
+     proofs_show,
+     {{"verify", NULL, "check it here: is it what its node signed?"},
+      {"file", "FILE", "check one that was kept, without any of the site; '-' reads stdin"},
+      {"key", "HEX", "the node's public key, from elsewhere; else the one that the site knew"}}},
     {"task cancel", "TASK", 1, 1, "end a task, or a schedule", jobs_cancel, NONE},
     {"tenant list", "", 0, 0, "tenants, their shares and what they use", jobs_tenants, NONE},
     {"tenant show", "TENANT", 1, 1, "one tenant with its namespaces", jobs_tenant, NONE},
@@ -264,7 +273,6 @@ static const struct verb table[] = {
     {"completion", "bash|zsh|fish", 1, 1, "a completion script for the shell", local_completion, NONE},
     {"help", "[VERB]", 0, 2, "this list, or one verb", local_help, NONE},
     {"version", "", 0, 0, "the version of greyctl and its maturity", local_version, NONE},
-    LATER("task proof", "TASK", "the signed record of a task"),
     LATER("replay", "FILE", "run a recorded log again"),
     LATER("site recover", "--force-single", "go on with one node after the others are lost"),
     LATER("federation agree", "", "agreements among sites"),
@@ -381,6 +389,21 @@ bool verbs_get(struct call *c, enum client_side side, const char *path, json_t *
 const char *verbs_text(const json_t *object, const char *name) {
     const char *text = json_string_value(json_object_get(object, name));
     return text == NULL ? "" : text;
+}
+
+bool verbs_hex(const json_t *object, const char *name, uint8_t *out, size_t size) {
+    const char *text = verbs_text(object, name);
+    if (strlen(text) != 2 * size) {
+        return false;
+    }
+    for (size_t i = 0; i < size; i++) {
+        char digits[3] = {text[2 * i], text[2 * i + 1], 0}, *end;
+        out[i] = (uint8_t)strtoul(digits, &end, 16);
+        if (*end != 0 || digits[0] == ' ' || digits[0] == '+' || digits[0] == '-') {
+            return false;
+        }
+    }
+    return true;
 }
 
 uint64_t verbs_uint(const json_t *object, const char *name) {

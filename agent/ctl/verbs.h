@@ -66,6 +66,7 @@ enum grey_error help_completion(const char *shell, struct builder *out); /* E_US
 /* Small readers for answers; safe on NULL. */
 const char *verbs_text(const json_t *object, const char *name); /* "" when absent or no text */
 uint64_t verbs_uint(const json_t *object, const char *name);
+bool verbs_hex(const json_t *object, const char *name, uint8_t *out, size_t size); /* false: not so many hexadecimal digits */
 double verbs_real(const json_t *object, const char *name, double fallback);
 
 verb_run members_add, members_remove, members_leave, members_transfer;
@@ -75,7 +76,8 @@ verb_run pairs_get, pairs_put, pairs_del, pairs_list, pairs_watch;
 verb_run admit_token, admit_list, admit_end, admit_certificates, admit_revoke;
 verb_run events_send, events_tail;
 verb_run trail_list, trail_verify;
-verb_run jobs_submit, jobs_list, jobs_show, jobs_cancel, jobs_logs, jobs_tenants, jobs_tenant, jobs_tenant_set, jobs_tenant_remove;
+verb_run jobs_submit, jobs_list, jobs_show, jobs_cancel, jobs_logs, jobs_tenants, jobs_tenant, jobs_tenant_set, jobs_tenant_remove,
+    proofs_show;
 verb_run fleet_list, fleet_show, fleet_events;
 verb_run given_config_set, given_config_get, given_policy_set, given_policy_get, given_rollout, given_label;
 verb_run local_explain, local_config_show, local_config_check, local_completion, local_help, local_version;

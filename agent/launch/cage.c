@@ -286,3 +286,33 @@ bool cage_hit_memory(const struct cage *g) {
     const char *count = read_text(file, text, sizeof text) ? strstr(text, "oom_kill ") : NULL;
     return count != NULL && strtoul(count + strlen("oom_kill "), NULL, 10) > 0;
 }
+
+/* The number behind `key` in a file of the group, or the first one of all; false: there is none. */
+static bool number_in(const struct cage *g, unsigned controller, const char *file, const char *key, uint64_t *out) {
+    char path[PATH_BYTES], name[PATH_BYTES + 40], text[4096];
+    if (!path_of(g->all, g->name, controller, path)) {
+        return false;
+    }
+    (void)snprintf(name, sizeof name, "%s/%s", path, file);
+    const char *at = read_text(name, text, sizeof text) ? strstr(text, key) : NULL;
+    if (at == NULL || at[strlen(key)] < '0' || at[strlen(key)] > '9') {
+        return false;
+    }
+    *out = strtoull(at + strlen(key), NULL, 10);
+    return true;
+}
+
+bool cage_use(const struct cage *g, uint64_t *cpu_us, uint64_t *memory_bytes, uint64_t *memory_peak_bytes) {
+    *cpu_us = *memory_bytes = *memory_peak_bytes = 0;
+    if (g->all->kind == LAUNCH_LIMITS_CGROUP2) {
+        (void)number_in(g, CAGE_MEMORY, "memory.current", "", memory_bytes);
+        (void)number_in(g, CAGE_MEMORY, "memory.peak", "", memory_peak_bytes); /* since Linux 5.19 */
+        return number_in(g, CAGE_CPU, "cpu.stat", "usage_usec ", cpu_us);
+    }
+    uint64_t cpu_ns = 0;
+    (void)number_in(g, CAGE_MEMORY, "memory.usage_in_bytes", "", memory_bytes);
+    (void)number_in(g, CAGE_MEMORY, "memory.max_usage_in_bytes", "", memory_peak_bytes);
+    bool told = g->all->kind == LAUNCH_LIMITS_CGROUP1 && number_in(g, CAGE_CPU, "cpuacct.usage", "", &cpu_ns); /* cpu,cpuacct */
+    *cpu_us = cpu_ns / 1000u;
+    return told;
+}

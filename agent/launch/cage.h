@@ -29,9 +29,11 @@ struct cage {
 };
 enum grey_error cage_make(struct cage *g, const struct cages *c, uint64_t scope, uint64_t token, uint32_t cpu_millicores,
                           uint64_t memory_bytes, struct fault *f);
-bool cage_enter(const struct cage *g);      /* the calling process, between fork and exec */
-void cage_kill(const struct cage *g);       /* every process in it */
-bool cage_remove(const struct cage *g);     /* false: processes are still leaving it; try again */
+bool cage_enter(const struct cage *g);  /* the calling process, between fork and exec */
+void cage_kill(const struct cage *g);   /* every process in it */
+bool cage_remove(const struct cage *g); /* false: processes are still leaving it; try again */
+/* What its processes have used together; false: the groups do not tell (the rest then is 0). */
+bool cage_use(const struct cage *g, uint64_t *cpu_us, uint64_t *memory_bytes, uint64_t *memory_peak_bytes);
 bool cage_hit_memory(const struct cage *g); /* the kernel killed in it for want of memory */
 
 #endif

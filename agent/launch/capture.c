@@ -16,6 +16,7 @@ static void file_name(char out[32], const char *name, uint64_t number) {
 
 void capture_init(struct capture *c, int folder, const char *name) {
     *c = (struct capture){.folder = folder, .fd = -1};
+    digest_stream_begin(&c->digest);
     (void)snprintf(c->name, sizeof c->name, "%s", name);
 }
 
@@ -40,6 +41,8 @@ static bool next_file(struct capture *c) {
 }
 
 void capture_write(struct capture *c, struct bytes data) {
+    digest_stream_add(&c->digest, data);
+    c->seen += data.size;
     while (data.size > 0 && !c->failed) {
         size_t room = CAPTURE_FILE_BYTES - c->written % CAPTURE_FILE_BYTES;
         size_t size = data.size < room ? data.size : room;
@@ -85,6 +88,22 @@ static bool span(int folder, const char *name, uint64_t *oldest, uint64_t *newes
         (void)closedir(d);
     }
     return any;
+}
+
+void capture_resume(struct capture *c) {
+    uint64_t oldest = 0, newest = 0;
+    char file[32];
+    struct stat st;
+    if (!span(c->folder, c->name, &oldest, &newest)) {
+        return;
+    }
+    file_name(file, c->name, newest);
+    c->fd = openat(c->folder, file, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
+    if (c->fd >= 0 && fstat(c->fd, &st) == 0) {
+        c->written = newest * CAPTURE_FILE_BYTES + (uint64_t)st.st_size;
+    } else {
+        c->failed = true;
+    }
 }
 
 enum grey_error capture_read(int folder, const char *name, uint64_t offset, size_t size, struct builder *out, uint64_t *from,

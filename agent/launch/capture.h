@@ -4,6 +4,7 @@
 #define AGENT_LAUNCH_CAPTURE_H
 
 #include "platform/bytes.h"
+#include "platform/digest.h"
 #include "platform/fault.h"
 
 #define CAPTURE_FILE_BYTES (512u * 1024u)
@@ -11,13 +12,15 @@
 
 struct capture {
     char name[8];
-    int folder; /* borrowed */
-    int fd;     /* of the newest file; -1: none */
-    uint64_t written;
-    bool failed; /* the disk is full or broken: what comes is dropped, the run goes on */
+    int folder;                  /* borrowed */
+    int fd;                      /* of the newest file; -1: none */
+    uint64_t written, seen;      /* seen: also what was dropped */
+    struct digest_stream digest; /* of all that was seen */
+    bool failed;                 /* the disk is full or broken: what comes is dropped, the run goes on */
 };
 
 void capture_init(struct capture *c, int folder, const char *name);
+void capture_resume(struct capture *c); /* after init: behind what is there from before */
 void capture_write(struct capture *c, struct bytes data);
 void capture_close(struct capture *c);
 /* Up to out->limit_bytes from offset on, or from the oldest kept byte.  *from: where that begins; *end: how much was written. */

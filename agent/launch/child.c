@@ -127,8 +127,12 @@ static void become(const struct child_plan *p, pid_t parent) {
     for (int number = 1; number < NSIG; number++) {
         (void)signal(number, SIG_DFL);
     }
+    if (p->start->command.count > 0 && p->self_path != NULL && strcmp(arguments[0], LAUNCHWIRE_SELF) == 0) {
+        arguments[0] = p->self_path; /* not through folders that a task may not enter */
+    }
     bool well = setsid() >= 0 && (p->cage == NULL || cage_enter(p->cage)) && place_descriptors(p) && fchdir(p->work_folder) == 0;
     well = well && limit(RLIMIT_CORE, 0) && limit(RLIMIT_NOFILE, OPEN_FILES_MAX);
+    well = well && (p->start->disk_bytes == 0 || limit(RLIMIT_FSIZE, p->start->disk_bytes));
     if (bare && p->start->memory_bytes > 0) {
         well = well && limit(RLIMIT_AS, p->start->memory_bytes);
     }

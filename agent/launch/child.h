@@ -21,6 +21,7 @@ struct child_plan {
     int work_folder;           /* becomes its working directory */
     const char *work_path;     /* its $HOME */
     int input, output, errors; /* become 0, 1, 2 */
+    char *self_path;           /* runs in place of LAUNCHWIRE_SELF; NULL: nothing does */
 };
 
 /* Starts it as the leader of a session and process group of its own.  *status_fd: a pipe that ends without a word when the program has

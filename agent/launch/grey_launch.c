@@ -16,6 +16,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "agent/launch/checkup.h"
 #include "agent/launch/launchlink.h"
 #include "agent/launch/runs.h"
 #include "platform/digest.h"
@@ -79,7 +80,7 @@ static void on_message(void *context, struct bytes message) {
     struct launcher_process *p = context;
     struct launch_message m;
     enum grey_error err = launchwire_decode(message, &m);
-    if (err != E_OK || m.kind >= LAUNCH_STATE) {
+    if (err != E_OK || !launchwire_is_order(m.kind)) {
         log_error("launch", "message", "refused, and the connection with it: GREY-%d", error_id(err != E_OK ? err : E_BAD_MESSAGE));
         launchlink_close(&p->link);
         return;
@@ -101,6 +102,9 @@ static void on_message(void *context, struct bytes message) {
         break;
     case LAUNCH_READ:
         read_run(p, &m);
+        break;
+    case LAUNCH_MEASURE:
+        runs_measure(p->runs);
         break;
     default:
         runs_tell(p->runs);
@@ -328,6 +332,9 @@ int main(int argc, char **argv) {
     if (argc == 2 && strcmp(argv[1], "--version") == 0) {
         (void)puts("grey-launch " GREY_VERSION);
         return 0;
+    }
+    if (argc == 5 && strcmp(argv[1], "--probe") == 0) { /* PORT SECONDS PATH: what a health probe runs, not for people */
+        return checkup((uint16_t)strtoul(argv[2], NULL, 10), (unsigned)strtoul(argv[3], NULL, 10), argv[4]) ? 0 : 1;
     }
     if (!read_options(&p, argc, argv)) {
         (void)fputs(usage, argc == 2 && strcmp(argv[1], "--help") == 0 ? stdout : stderr);

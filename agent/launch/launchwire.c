@@ -6,11 +6,42 @@
 
 /* Items of each kind, the kind included. */
 static const uint8_t fields[LAUNCH_KIND_COUNT] = {
-    [LAUNCH_START] = 10, [LAUNCH_STOP] = 4,  [LAUNCH_FORGET] = 3, [LAUNCH_LIST] = 1, [LAUNCH_LEASE] = 2,
-    [LAUNCH_READ] = 7,   [LAUNCH_STATE] = 6, [LAUNCH_LISTED] = 2, [LAUNCH_PART] = 8};
+    [LAUNCH_START] = 17, [LAUNCH_STOP] = 4,   [LAUNCH_FORGET] = 3, [LAUNCH_LIST] = 1,    [LAUNCH_LEASE] = 2, [LAUNCH_READ] = 7,
+    [LAUNCH_STATE] = 7,  [LAUNCH_LISTED] = 2, [LAUNCH_PART] = 8,   [LAUNCH_MEASURE] = 1, [LAUNCH_USE] = 4};
+
+enum { USE_FIELDS = 8 };
+
+bool launchwire_is_order(enum launch_kind kind) {
+    return kind < LAUNCH_STATE || kind == LAUNCH_MEASURE;
+}
 
 static bool has_run(enum launch_kind kind) {
-    return kind != LAUNCH_LIST && kind != LAUNCH_LEASE && kind != LAUNCH_LISTED;
+    return kind != LAUNCH_LIST && kind != LAUNCH_LEASE && kind != LAUNCH_LISTED && kind != LAUNCH_MEASURE;
+}
+
+static void put_use(struct builder *out, const struct launch_use *u) {
+    codec_put_array(out, USE_FIELDS);
+    codec_put_uint(out, u->cpu_us);
+    codec_put_uint(out, u->memory_bytes);
+    codec_put_uint(out, u->memory_peak_bytes);
+    codec_put_uint(out, u->wall_ms);
+    for (unsigned s = 0; s < LAUNCH_STREAM_COUNT; s++) {
+        codec_put_uint(out, u->output_bytes[s]);
+        codec_put_bytes(out, bytes_of(u->output_hash[s], sizeof u->output_hash[s]));
+    }
+}
+
+static void get_use(struct codec_reader *r, struct launch_use *u) {
+    uint64_t count = codec_array(r, USE_FIELDS);
+    u->cpu_us = codec_uint(r, INT64_MAX);
+    u->memory_bytes = codec_uint(r, INT64_MAX);
+    u->memory_peak_bytes = codec_uint(r, INT64_MAX);
+    u->wall_ms = codec_uint(r, INT64_MAX);
+    for (unsigned s = 0; s < LAUNCH_STREAM_COUNT; s++) {
+        u->output_bytes[s] = codec_uint(r, INT64_MAX);
+        codec_fixed(r, u->output_hash[s], sizeof u->output_hash[s]);
+    }
+    r->err = r->err == E_OK && count != USE_FIELDS ? E_BAD_MESSAGE : r->err;
 }
 
 static void put_texts(struct builder *out, const struct launch_texts *t) {
@@ -47,6 +78,13 @@ void launchwire_encode(struct builder *out, const struct launch_message *m) {
         codec_put_uint(out, m->cpu_millicores);
         codec_put_uint(out, m->memory_bytes);
         codec_put_bool(out, m->leased);
+        codec_put_bool(out, m->again);
+        codec_put_uint(out, m->disk_bytes);
+        put_texts(out, &m->probe.command);
+        codec_put_uint(out, m->probe.delay_ms);
+        codec_put_uint(out, m->probe.interval_ms);
+        codec_put_uint(out, m->probe.timeout_ms);
+        codec_put_uint(out, m->probe.failures);
         break;
     case LAUNCH_STOP:
         codec_put_uint(out, m->time_ms);
@@ -64,6 +102,10 @@ void launchwire_encode(struct builder *out, const struct launch_message *m) {
         codec_put_uint(out, m->state);
         codec_put_uint(out, m->end);
         codec_put_int(out, m->status);
+        put_use(out, &m->use);
+        break;
+    case LAUNCH_USE:
+        put_use(out, &m->use);
         break;
     case LAUNCH_LISTED:
         codec_put_uint(out, m->limits);
@@ -88,6 +130,13 @@ static void get_start(struct codec_reader *r, struct launch_message *m) {
     m->cpu_millicores = (uint32_t)codec_uint(r, UINT32_MAX);
     m->memory_bytes = codec_uint(r, UINT64_MAX);
     m->leased = codec_bool(r);
+    m->again = codec_bool(r);
+    m->disk_bytes = codec_uint(r, INT64_MAX);
+    get_texts(r, &m->probe.command);
+    m->probe.delay_ms = (uint32_t)codec_uint(r, LAUNCHWIRE_PROBE_MS_MAX);
+    m->probe.interval_ms = (uint32_t)codec_uint(r, LAUNCHWIRE_PROBE_MS_MAX);
+    m->probe.timeout_ms = (uint32_t)codec_uint(r, LAUNCHWIRE_PROBE_MS_MAX);
+    m->probe.failures = (uint32_t)codec_uint(r, UINT16_MAX);
     bool well = m->command.count > 0 && m->command.at[0].size > 0 && grey_name_valid((const char *)m->id.data, m->id.size);
     for (uint32_t i = 0; i < m->env.count; i++) {
         const uint8_t *sign = m->env.at[i].size == 0 ? NULL : memchr(m->env.at[i].data, '=', m->env.at[i].size);
@@ -138,6 +187,10 @@ enum grey_error launchwire_decode(struct bytes in, struct launch_message *m) {
         m->state = (enum launch_state)codec_uint(&r, LAUNCH_STATE_COUNT - 1);
         m->end = (enum launch_end)codec_uint(&r, LAUNCH_END_COUNT - 1);
         m->status = get_status(&r);
+        get_use(&r, &m->use);
+        break;
+    case LAUNCH_USE:
+        get_use(&r, &m->use);
         break;
     case LAUNCH_LISTED:
         m->limits = (enum launch_limits)codec_uint(&r, LAUNCH_LIMITS_COUNT - 1);

@@ -1,7 +1,7 @@
 /* launchwire.h: what greyd and grey-launch say to each other: strict CBOR, one array per message, in frames of launchlink.h.
  *
- * A run is one try of one task: scope (the site's incarnation) and token name it for ever.  greyd sends START to READ, the launcher
- * STATE to PART.  Pure but for the builder. */
+ * A run is one try of one task: scope (the site's incarnation) and token name it for ever.  launchwire_is_order tells what
+ * greyd says from what the launcher does.  Pure but for the builder. */
 #ifndef AGENT_LAUNCH_LAUNCHWIRE_H
 #define AGENT_LAUNCH_LAUNCHWIRE_H
 
@@ -26,8 +26,12 @@ enum launch_kind {
     LAUNCH_STATE = 6,
     LAUNCH_LISTED = 7,
     LAUNCH_PART = 8,
+    LAUNCH_MEASURE = 9, /* what do they use? */
+    LAUNCH_USE = 10,    /* answer to MEASURE, one for each run that goes on */
     LAUNCH_KIND_COUNT
 };
+
+bool launchwire_is_order(enum launch_kind kind); /* greyd says it to the launcher */
 
 enum launch_state {
     LAUNCH_STARTING,
@@ -45,6 +49,8 @@ enum launch_end {
     LAUNCH_END_MEMORY,  /* killed at its memory limit */
     LAUNCH_END_START,   /* it could not be started; status: errno */
     LAUNCH_END_STOPPED, /* by order, or because its lease was over */
+    LAUNCH_END_PROBE,   /* it was not well, and was stopped for that */
+    LAUNCH_END_DISK,    /* its working directory grew above its bound */
     LAUNCH_END_COUNT
 };
 
@@ -56,20 +62,37 @@ struct launch_texts {
     struct bytes at[LAUNCHWIRE_TEXTS_MAX];
 };
 
+struct launch_use {                                            /* what a run has used */
+    uint64_t cpu_us, memory_bytes, memory_peak_bytes, wall_ms; /* memory_bytes: now */
+    uint64_t output_bytes[LAUNCH_STREAM_COUNT];                /* written by it, kept or not */
+    uint8_t output_hash[LAUNCH_STREAM_COUNT][32];              /* SHA-256 of that; when it has ended */
+};
+
+#define LAUNCHWIRE_SELF "grey-launch" /* as the first word of a probe: the launcher's own program */
+#define LAUNCHWIRE_PROBE_MS_MAX 3600000u
+struct launch_probe { /* a command beside it, in its group: is it well?  count 0: nobody asks */
+    struct launch_texts command;
+    uint32_t delay_ms, interval_ms, timeout_ms, failures;
+};
+
 struct launch_message { /* slices are lent by whoever made it; fields that a kind does not have are zero */
     enum launch_kind kind;
     uint64_t scope, token;            /* START, STOP, FORGET, READ, STATE, PART */
     struct bytes id;                  /* START: the task's, for the log and its environment */
     struct launch_texts command, env; /* START; env: NAME=VALUE */
     struct bytes standard_input;
-    uint32_t cpu_millicores; /* START; 0: no bound */
-    uint64_t memory_bytes;   /* START; 0: no bound */
-    bool leased;             /* START: it may run only as long as the lease says */
-    uint32_t time_ms;        /* STOP */
-    uint64_t until_ms;       /* LEASE: by the machine's clock (now_monotonic_ms), so that what lay in a queue grants nothing */
-    enum launch_state state; /* STATE */
+    uint32_t cpu_millicores;   /* START; 0: no bound */
+    uint64_t memory_bytes;     /* START; 0: no bound */
+    bool leased;               /* START: it may run only as long as the lease says */
+    bool again;                /* START: also if it was begun before and nothing of it is left (the machine was off) */
+    struct launch_probe probe; /* START */
+    uint64_t disk_bytes;       /* START; 0: no bound */
+    uint32_t time_ms;          /* STOP */
+    uint64_t until_ms;         /* LEASE: by the machine's clock (now_monotonic_ms), so that what lay in a queue grants nothing */
+    enum launch_state state;   /* STATE */
     enum launch_end end;
     int32_t status;
+    struct launch_use use;     /* STATE of one that has ended; USE, without hashes */
     enum launch_limits limits; /* LISTED */
     uint64_t number;           /* READ, PART: the request's */
     enum launch_stream stream;

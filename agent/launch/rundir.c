@@ -149,6 +149,42 @@ enum grey_error rundir_make(struct rundir *d, uint64_t scope, uint64_t token, in
     return *fd >= 0 && fsync(d->folder) == 0 && mkdirat(*fd, "work", 0700) == 0 ? E_OK : E_IO;
 }
 
+enum grey_error rundir_again(struct rundir *d, uint64_t scope, uint64_t token, int *fd) {
+    char name[RUNDIR_NAME_BYTES];
+    rundir_name(name, scope, token);
+    *fd = is_over(d, name) ? -1 : rundir_find(d, scope, token);
+    if (*fd < 0) {
+        return E_CONDITION;
+    }
+    return mkdirat(*fd, "work", 0700) == 0 || errno == EEXIST ? E_OK : E_IO; /* what it kept there is there still */
+}
+
+static uint64_t tree_bytes(int folder, const char *name, unsigned depth) {
+    int fd = openat(folder, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    DIR *list = fd < 0 ? NULL : fdopendir(fd);
+    uint64_t sum = 0;
+    struct stat st;
+    if (list == NULL) {
+        close_if(fd);
+    }
+    for (struct dirent *e = list == NULL ? NULL : readdir(list); e != NULL; e = readdir(list)) {
+        bool self = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
+        if (self || fstatat(dirfd(list), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+            continue;
+        }
+        sum += (uint64_t)st.st_blocks * 512u;
+        sum += S_ISDIR(st.st_mode) && depth > 0 ? tree_bytes(dirfd(list), e->d_name, depth - 1) : 0;
+    }
+    if (list != NULL) {
+        (void)closedir(list);
+    }
+    return sum;
+}
+
+uint64_t rundir_work_bytes(int fd) {
+    return tree_bytes(fd, "work", TREE_DEPTH_MAX);
+}
+
 void rundir_work_done(int fd) {
     remove_tree(fd, "work", TREE_DEPTH_MAX);
 }

@@ -23,7 +23,10 @@ void rundir_close(struct rundir *d);                                            
 void rundir_name(char out[RUNDIR_NAME_BYTES], uint64_t scope, uint64_t token);
 /* *fd: of the new folder, the caller's.  E_CONDITION: the run was begun before; E_IO. */
 enum grey_error rundir_make(struct rundir *d, uint64_t scope, uint64_t token, int *fd);
+/* For a run that may be begun again after its process is certainly gone.  E_CONDITION: the site has its end already; E_IO. */
+enum grey_error rundir_again(struct rundir *d, uint64_t scope, uint64_t token, int *fd);
 int rundir_find(const struct rundir *d, uint64_t scope, uint64_t token); /* a descriptor, the caller's; -1: there is none */
+uint64_t rundir_work_bytes(int fd);                                      /* on disk, in the working directory */
 void rundir_work_done(int fd);                                           /* removes the working directory */
 void rundir_over(struct rundir *d, uint64_t scope, uint64_t token);      /* harmless without a folder */
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -17,6 +18,8 @@
 #include "platform/log.h"
 
 #define LOOK_MS 100u         /* while something is to be killed or removed */
+#define DISK_MS 2000u        /* between two looks at the working directory of a run that has a bound on it */
+#define SICK_GRACE_MS 5000u  /* between TERM and KILL of one that is not well, or holds too much */
 #define LEASE_GRACE_MS 1000u /* between TERM and KILL when the lease is over */
 
 static const char *const stream_names[LAUNCH_STREAM_COUNT] = {[LAUNCH_STDOUT] = "out", [LAUNCH_STDERR] = "err"};
@@ -28,7 +31,14 @@ struct run {
     char id[LIMIT_NAME_BYTES + 1];
     pid_t pid; /* 0: it was reaped */
     bool leased, stopping, killed, forgotten, caged;
-    uint64_t kill_at_ms;
+    uint64_t kill_at_ms, begun_ms;
+    enum launch_end sick; /* why it is being stopped, if not by order; NONE: by order */
+    uint64_t disk_bytes, disk_at_ms;
+    struct builder order;      /* the START, for its probe */
+    struct launch_probe probe; /* its command is in the order; count 0: none */
+    pid_t probe_pid;
+    uint64_t probe_at_ms; /* the next one; while one runs: until when it may */
+    uint32_t probes_failed;
     struct cage cage;
     int folder; /* -1: closed */
     struct loop_fd status, streams[LAUNCH_STREAM_COUNT];
@@ -63,7 +73,7 @@ static void close_if(int fd) {
 /* --- Life of one ------------------------------------------------------------------------------------------------------------------------- */
 
 static void look_soon(struct runs *r) {
-    if (r->timer.place == 0) {
+    if (r->timer.place == 0 || r->timer.deadline_ms > loop_now_ms(r->o.loop) + LOOK_MS) {
         loop_timer_after(r->o.loop, &r->timer, LOOK_MS);
     }
 }
@@ -132,6 +142,8 @@ static void ended(struct run *x, enum launch_end end, int32_t status) {
         drain(x, (enum launch_stream)s);
         close_watch(x->runs, &x->streams[s]); /* what its children still write is not its output any more */
         capture_close(&x->captures[s]);
+        x->state.use.output_bytes[s] = x->captures[s].seen;
+        digest_stream_end(&x->captures[s].digest, x->state.use.output_hash[s]);
     }
     if (x->folder >= 0) {
         rundir_work_done(x->folder);
@@ -158,8 +170,49 @@ static void status_ready(void *context, uint32_t events) {
         x->state.status = why;
     } else if (x->state.state == LAUNCH_STARTING) {
         x->state.state = LAUNCH_RUNNING;
+        look_soon(x->runs); /* at what it is watched for */
         tell(x);
     }
+}
+
+/* So far, from its groups; what they do not tell, of its first process. */
+static void measure(struct run *x, struct launch_use *u) {
+    bool told = x->caged && cage_use(&x->cage, &u->cpu_us, &u->memory_bytes, &u->memory_peak_bytes);
+    u->wall_ms = loop_now_ms(x->runs->o.loop) - x->begun_ms;
+    for (unsigned s = 0; s < LAUNCH_STREAM_COUNT; s++) {
+        u->output_bytes[s] = x->captures[s].seen;
+    }
+    if (told || x->pid == 0) {
+        return;
+    }
+    char path[48], text[512];
+    unsigned long user = 0, system = 0;
+    long pages = 0;
+    (void)snprintf(path, sizeof path, "/proc/%d/stat", (int)x->pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    close_if(fd);
+    text[size > 0 ? size : 0] = 0;
+    const char *behind = strrchr(text, ')'); /* its name may hold anything */
+    if (behind != NULL &&
+        sscanf(behind + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %*d %*d %*d %*d %*d %*d %*u %*u %ld", &user,
+               &system, &pages) == 3) {
+        u->cpu_us = (uint64_t)(user + system) * 1000000u / (uint64_t)sysconf(_SC_CLK_TCK);
+        u->memory_bytes = (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
+        u->memory_peak_bytes = u->memory_bytes;
+    }
+}
+
+/* All that it used: before its groups are gone. */
+static void measure_end(struct run *x, const struct rusage *r) {
+    struct launch_use *u = &x->state.use;
+    measure(x, u);
+    uint64_t cpu_us =
+        (uint64_t)(r->ru_utime.tv_sec + r->ru_stime.tv_sec) * 1000000u + (uint64_t)(r->ru_utime.tv_usec + r->ru_stime.tv_usec);
+    uint64_t peak = (uint64_t)r->ru_maxrss * 1024u;
+    u->cpu_us = u->cpu_us > cpu_us ? u->cpu_us : cpu_us;
+    u->memory_peak_bytes = u->memory_peak_bytes > 0 ? u->memory_peak_bytes : peak;
+    u->memory_bytes = 0;
 }
 
 static void judge(struct run *x, int status) {
@@ -176,19 +229,46 @@ static void judge(struct run *x, int status) {
     if (x->state.end == LAUNCH_END_START) {
         ended(x, LAUNCH_END_START, x->state.status);
     } else if (x->stopping) {
-        ended(x, LAUNCH_END_STOPPED, number);
+        ended(x, x->sick != LAUNCH_END_NONE ? x->sick : LAUNCH_END_STOPPED, number);
     } else {
         ended(x, memory ? LAUNCH_END_MEMORY : by_signal ? LAUNCH_END_SIGNAL : LAUNCH_END_EXIT, number);
     }
 }
 
+static void stop(struct run *x, uint32_t grace_ms);
+
+static void give_up(struct run *x, enum launch_end why) {
+    x->sick = x->stopping ? x->sick : why; /* an order to stop came before */
+    stop(x, SICK_GRACE_MS);
+}
+
+static void probe_ended(struct run *x, bool well) {
+    x->probe_pid = 0;
+    x->probe_at_ms = loop_now_ms(x->runs->o.loop) + x->probe.interval_ms;
+    x->probes_failed = well ? 0 : x->probes_failed + 1;
+    if (!well) {
+        log_info("launch", "probe", "task=%s token=%" PRIu64 " failed=%" PRIu32 " of=%" PRIu32, x->id, x->state.token,
+                 x->probes_failed, x->probe.failures);
+    }
+    if (x->probes_failed >= x->probe.failures && x->pid > 0) {
+        give_up(x, LAUNCH_END_PROBE);
+    }
+    look_soon(x->runs);
+}
+
 void runs_reap(struct runs *r) {
     int status;
     pid_t pid;
-    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) { /* also what a task left behind: the launcher inherits it */
+    struct rusage use;
+    while ((pid = wait4(-1, &status, WNOHANG, &use)) > 0) { /* also what a task left behind: the launcher inherits it */
         for (struct run *x = r->first; x != NULL; x = x->next) {
+            if (x->probe_pid == pid) {
+                probe_ended(x, WIFEXITED(status) && WEXITSTATUS(status) == 0);
+                break;
+            }
             if (x->pid == pid) {
                 (void)kill(-pid, SIGKILL);
+                measure_end(x, &use);
                 judge(x, status);
                 break;
             }
@@ -273,6 +353,83 @@ static int begin(struct run *x, const struct launch_message *start) {
     return why;
 }
 
+/* Beside the run, in its group and with its rights; what it says goes nowhere. */
+static void begin_probe(struct run *x) {
+    static char self[] = "/proc/self/exe";
+    struct runs *r = x->runs;
+    struct launch_message start;
+    char work[CAGE_PATH_BYTES + 2 * RUNDIR_NAME_BYTES], name[RUNDIR_NAME_BYTES];
+    int status_fd = -1, null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    int folder = openat(x->folder, "work", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    bool readable = launchwire_decode(builder_bytes(&x->order), &start) == E_OK;
+    rundir_name(name, x->state.scope, x->state.token);
+    (void)snprintf(work, sizeof work, "%s/runs/%s/work", r->dir, name);
+    start.command = start.probe.command;
+    struct child_plan p = {.start = &start,
+                           .cage = x->caged ? &x->cage : NULL,
+                           .sieve = r->sieve,
+                           .user = &r->o.user,
+                           .work_folder = folder,
+                           .work_path = work,
+                           .input = null,
+                           .output = null,
+                           .errors = null,
+                           .self_path = self};
+    pid_t pid = readable && null >= 0 && folder >= 0 ? child_start(&p, &status_fd) : -1;
+    close_if(status_fd);
+    close_if(null);
+    close_if(folder);
+    x->probe_pid = pid > 0 ? pid : 0;
+    x->probe_at_ms = loop_now_ms(r->o.loop) + x->probe.timeout_ms;
+    if (pid <= 0) {
+        probe_ended(x, false);
+    }
+}
+
+/* Until when nothing is to be done for what this run is watched for. */
+static uint64_t watch_run(struct run *x, uint64_t now_ms) {
+    uint64_t next_ms = UINT64_MAX;
+    if (x->pid == 0 || x->stopping || x->state.state != LAUNCH_RUNNING) {
+        return next_ms;
+    }
+    if (x->disk_bytes > 0) {
+        if (now_ms >= x->disk_at_ms) {
+            x->disk_at_ms = now_ms + DISK_MS;
+            if (rundir_work_bytes(x->folder) > x->disk_bytes) {
+                log_warn("launch", "disk", "task=%s token=%" PRIu64 ": its working directory is above its bound", x->id,
+                         x->state.token);
+                give_up(x, LAUNCH_END_DISK);
+            }
+        }
+        next_ms = x->disk_at_ms;
+    }
+    if (x->probe.command.count > 0) {
+        if (now_ms >= x->probe_at_ms && x->probe_pid > 0) {
+            (void)kill(-x->probe_pid, SIGKILL);
+            (void)kill(x->probe_pid, SIGKILL);
+            x->probe_at_ms = now_ms + x->probe.timeout_ms; /* its end is seen before */
+        } else if (now_ms >= x->probe_at_ms) {
+            begin_probe(x);
+        }
+        next_ms = x->probe_at_ms < next_ms ? x->probe_at_ms : next_ms;
+    }
+    return next_ms;
+}
+
+/* Keeps of the order what the run is watched for.  False: no memory. */
+static bool take_watch(struct run *x, const struct launch_message *start) {
+    x->disk_bytes = start->disk_bytes;
+    x->probe = start->probe;
+    x->probe_at_ms = x->begun_ms + start->probe.delay_ms;
+    builder_init(&x->order, LAUNCHWIRE_BYTES_MAX);
+    if (x->probe.command.count > 0) {
+        struct launch_message m = *start;
+        m.standard_input = bytes_of(NULL, 0);
+        launchwire_encode(&x->order, &m);
+    }
+    return x->order.err == E_OK;
+}
+
 static struct run *run_new(struct runs *r, const struct launch_message *start) {
     struct run *x = mem_new(1, sizeof *x);
     if (x == NULL) {
@@ -281,12 +438,14 @@ static struct run *run_new(struct runs *r, const struct launch_message *start) {
     x->runs = r;
     x->folder = -1;
     x->leased = start->leased;
+    x->begun_ms = loop_now_ms(r->o.loop);
     x->state =
         (struct launch_message){.kind = LAUNCH_STATE, .scope = start->scope, .token = start->token, .state = LAUNCH_STARTING};
     memcpy(x->id, start->id.data, start->id.size); /* a name, so it has room */
     x->status = (struct loop_fd){.context = x, .fd = -1};
     for (unsigned s = 0; s < LAUNCH_STREAM_COUNT; s++) {
         x->streams[s] = (struct loop_fd){.context = x, .fd = -1};
+        x->captures[s].fd = -1;
     }
     x->next = r->first;
     r->first = x;
@@ -307,6 +466,7 @@ static void run_free(struct runs *r, struct run *x) {
         capture_close(&x->captures[s]);
     }
     close_if(x->folder);
+    builder_free(&x->order);
     mem_free(x);
 }
 
@@ -331,18 +491,28 @@ void runs_start(struct runs *r, const struct launch_message *start) {
         return;
     }
     enum grey_error err = rundir_make(&r->folders, start->scope, start->token, &x->folder);
+    bool again = err == E_CONDITION && start->again;
+    if (again) {
+        err = rundir_again(&r->folders, start->scope, start->token, &x->folder);
+    }
     if (err == E_CONDITION) {
         run_free(r, x);
         answer(r, start, LAUNCH_USED);
         return;
     }
+    bool watched = take_watch(x, start);
     for (unsigned s = 0; s < LAUNCH_STREAM_COUNT; s++) {
         capture_init(&x->captures[s], x->folder, stream_names[s]);
+        if (again) {
+            capture_resume(&x->captures[s]);
+        }
     }
-    int why = err == E_OK ? begin(x, start) : EIO;
+    int why = err != E_OK ? EIO : watched ? begin(x, start) : ENOMEM;
     log_info("launch", "start", "task=%s token=%" PRIu64 " pid=%d error=%d", x->id, x->state.token, (int)x->pid, why);
     if (why != 0) {
         ended(x, LAUNCH_END_START, why);
+    } else if (x->disk_bytes > 0 || x->probe.command.count > 0) {
+        look_soon(r);
     }
 }
 
@@ -384,6 +554,7 @@ void runs_lease(struct runs *r, uint64_t until_ms) {
 static void look(void *context) {
     struct runs *r = context;
     uint64_t now_ms = loop_now_ms(r->o.loop);
+    uint64_t next_ms = UINT64_MAX;
     bool again = false;
     for (struct run *x = r->first, *next; x != NULL; x = next) {
         next = x->next;
@@ -394,17 +565,25 @@ static void look(void *context) {
         if (x->pid > 0 && x->stopping && now_ms >= x->kill_at_ms) {
             signal_run(x, SIGKILL);
         }
+        uint64_t at_ms = watch_run(x, now_ms);
+        next_ms = at_ms < next_ms ? at_ms : next_ms;
+        if (x->pid == 0 && x->probe_pid > 0) {
+            (void)kill(x->probe_pid, SIGKILL);
+        }
         if (x->pid == 0 && x->caged) {
             cage_kill(&x->cage);
             x->caged = !cage_remove(&x->cage);
         }
         again = again || x->caged || (x->pid > 0 && (x->stopping || x->leased));
-        if (x->forgotten && x->pid == 0 && !x->caged) {
+        again = again || (x->pid == 0 && x->probe_pid > 0);
+        if (x->forgotten && x->pid == 0 && x->probe_pid == 0 && !x->caged) {
             run_free(r, x);
         }
     }
     if (again) {
         loop_timer_after(r->o.loop, &r->timer, LOOK_MS);
+    } else if (next_ms != UINT64_MAX) {
+        loop_timer_set(r->o.loop, &r->timer, next_ms);
     }
 }
 
@@ -425,6 +604,16 @@ void runs_tell(struct runs *r) {
     for (struct run *x = r->first; x != NULL; x = x->next) {
         if (!x->forgotten) {
             tell(x);
+        }
+    }
+}
+
+void runs_measure(struct runs *r) {
+    for (struct run *x = r->first; x != NULL; x = x->next) {
+        if (x->pid > 0) {
+            struct launch_message m = {.kind = LAUNCH_USE, .scope = x->state.scope, .token = x->state.token};
+            measure(x, &m.use);
+            r->o.changed(r->o.context, &m);
         }
     }
 }

@@ -16,7 +16,7 @@ struct runs_options {
     const char *dir;
     const struct cages *cages;
     struct child_user user;
-    void (*changed)(void *context, const struct launch_message *state); /* a LAUNCH_STATE */
+    void (*changed)(void *context, const struct launch_message *state); /* a LAUNCH_STATE, or a LAUNCH_USE */
     void *context;
 };
 
@@ -29,6 +29,7 @@ void runs_stop_all(struct runs *r, uint32_t grace_ms);
 void runs_forget(struct runs *r, uint64_t scope, uint64_t token);
 void runs_lease(struct runs *r, uint64_t until_ms); /* by loop_now_ms; what was granted is not taken back */
 void runs_tell(struct runs *r);                     /* `changed` for each */
+void runs_measure(struct runs *r);                  /* `changed` for each that goes on, with a LAUNCH_USE */
 uint32_t runs_live(const struct runs *r);
 void runs_reap(struct runs *r); /* at SIGCHLD */
 enum grey_error runs_read(struct runs *r, const struct launch_message *read, struct builder *data, uint64_t *from, uint64_t *end);

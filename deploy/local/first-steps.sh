@@ -43,7 +43,7 @@ What to try next:
   $greyctl event send --type door.opened --priority high --data '{"door":7}'
   $fleet site events $GREY_SITE
   $greyctl kv get greeting
-  $greyctl task submit --id hello -- /bin/echo hello; sleep 1; $greyctl task logs hello; $greyctl task list
+  $greyctl task submit --id hello -- /bin/echo hello; sleep 1; $greyctl task logs hello; $greyctl task proof hello --verify; $greyctl task list
   kill -9 \$(cat $run/node1.pid); sleep 1; $other --addr unix:$run/node2/greyd.sock status; make up
   make down      stops all of it, keeps the data
 EOF

@@ -9,6 +9,7 @@ from history import bench_history, ready
 from ingest import EVENTS, SITES, bench_ingest
 from link import report as report_link
 from measure import *
+from starting import bench_starting, report as report_starting
 
 VALUE = 256
 ONE, MANY, COUNTED = 2000, 40000, 10000  # requests with 1 client, with 64, and with 64 under perf
@@ -331,6 +332,7 @@ def main():
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     report(limits, flights, rafts, raft_processes, etcd, bench_grey(), bench_whole(), bench_history(), bench_simulator(), bench_ingest(), bench_placing())
+    report_starting(put, bench_starting())
     report_link(put, bench_link())
     head = ("figure", "value", "unit", "aim (at most)", "beside", "ratio")
     width = [max(len(r[i]) for r in rows + [head]) for i in range(6)]

@@ -63,7 +63,7 @@ int main(void) {
         payload_quota_set(&w.payload, bytes_str(tenant), bytes_of(NULL, 0), (struct quota_share){9, 9});
         entry(&w, ENTRY_QUOTA);
     }
-    payload_quota_limits(&w.payload, SCHEDULER_TASKS_MAX, SCHEDULER_TASKS_MAX, QUOTA_BURST_MS);
+    payload_quota_limits(&w.payload, SCHEDULER_TASKS_MAX, SCHEDULER_TASKS_MAX, QUOTA_BURST_MS, 3600);
     entry(&w, ENTRY_QUOTA);
     size_t before = mallinfo2().uordblks;
     for (unsigned i = 0; i < TASKS; i++) {
@@ -85,7 +85,8 @@ int main(void) {
     for (unsigned i = 0; i < ENTRIES; i++) { /* one ends, one comes and has its place */
         char id[16];
         (void)snprintf(id, sizeof id, "task-%06u", i);
-        payload_task_report(&w.payload, bytes_str(id), scheduler_find(s, bytes_str(id))->token, REPORT_COMPLETED, REASON_NONE, 0);
+        payload_task_report(&w.payload, bytes_str(id), scheduler_find(s, bytes_str(id))->token, REPORT_COMPLETED, REASON_NONE, 0,
+                            bytes_of(NULL, 0));
         entry(&w, ENTRY_TASK);
         w.now_ms++;
         submit(&w, TASKS + i);

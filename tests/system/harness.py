@@ -2,7 +2,7 @@
 
 Each test file makes a Site, does things to it, and ends with finish(), which prints TAP and stops everything.  Times are generous: they
 bound a hang, they are never what is tested.  The logs of a failed run are kept and named."""
-import atexit, base64, fcntl, http.client, json, os, random, shutil, signal, socket, subprocess, sys, tempfile, threading, time
+import atexit, base64, fcntl, hashlib, http.client, json, os, random, shutil, signal, socket, subprocess, sys, tempfile, threading, time
 
 from relay import Link, Relay, end
 

@@ -28,6 +28,10 @@ def test(site):
 
     site.ok(call("GET", "/health").json()["status"] == "healthy", "health")
     site.ok(set(call("GET", "/health/detailed").json()["checks"]) >= {"consensus", "storage", "scheduler", "network", "federation", "clock", "attestation"}, "detailed health")
+    wait_until("the site to know tasks", lambda: call("GET", "/v1/quotas").status == 200)
+    t = call("POST", "/v1/tasks", json.dumps({"command": ["/bin/true"]}))
+    site.ok(t.status == 501 and "no launcher answers" in t.body.decode(), "where no launcher answers, tasks are refused: %s" % t.body.decode().strip())
+    site.ok("this gateway takes no tasks" in open(site.path("node1.log")).read(), "and the log says why")
     m = call("GET", "/metrics").body.decode()
     site.ok(all("\n%s" % n in m for n in ("grey_consensus_leader_changes_total", "grey_consensus_commits_total", "grey_storage_disk_usage_ratio",
                                           "grey_federation_queue_bytes", "grey_process_resident_memory_bytes", "grey_consensus_commit_latency_seconds_bucket")), "metrics")

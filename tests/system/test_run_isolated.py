@@ -49,34 +49,7 @@ def test(site):
     lose("cut", site.isolate, lambda n: site.heal())
     lose("hung", lambda n: site.processes["node%d" % n].send_signal(signal.SIGSTOP), lambda n: site.processes["node%d" % n].send_signal(signal.SIGCONT))
 
-    # The power fails for all three: nothing of them is left, and there is no core to ask.
-    wait_until("all gateways to take tasks", ready(1), 60)
-    names = ["power%d" % i for i in range(6)]
-    for name in names:
-        assert call("POST", "/v1/tasks", {"id": name, "command": sleeper("mark-" + name), "restart": "always", "max_retries": 0,
-                                          "resources": {"cpu_millicores": 200, "memory_bytes": 32 * MIB}}).status == 201
-    tokens = {n: wait_until("it to run", lambda: (lambda t: t["state"] == "running" and t)(call("GET", "/v1/tasks/" + n).json()), 30)["token"] for n in names}
-    for n in site.nodes:
-        site.kill("node%d" % n)
-        site.kill("launch%d" % n)
-    wait_until("nothing to run", lambda: not any(processes("mark-" + n) for n in names), 10)
-    for n in site.nodes:
-        start_launcher(site, n)
-        site.start_node(n)
-    began, first = time.monotonic(), None
-    while time.monotonic() - began < 60:
-        up = sum(len(processes("mark-" + n)) for n in names)
-        first = time.monotonic() - began if up and first is None else first
-        if up == len(names):
-            break
-        time.sleep(0.1)
-    whole = time.monotonic() - began
-    site.ok(first is not None and first < 10 and whole < 30, "after a power cut of all three the first runs after %.1f s, all after %.1f s" % (first or -1, whole))
-    site.wait_whole()
-    wait_until("reports", lambda: all(call("GET", "/v1/tasks/" + n).json()["state"] == "running" for n in names), 30)
-    site.ok(all(call("GET", "/v1/tasks/" + n).json()["token"] > tokens[n] and len(processes("mark-" + n)) == 1 for n in names), "once each, under new tokens")
-    for name in names:
-        call("DELETE", "/v1/tasks/" + name)
+    site.ok(any("foreman suspect node=" in open(site.path("node%d.log" % n)).read() for n in site.nodes), "who falls silent is in quarantine before its tasks move")
 
     # Many at a time, and a gateway dies under them.
     many = ["many%d" % i for i in range(60)]

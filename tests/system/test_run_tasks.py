@@ -35,6 +35,33 @@ def test(site):
     site.ok(site.ctl("task", "logs", "hello", "--stream", "stderr").stdout == "bad\n", "standard error is apart")
     site.ok(call("GET", "/v1/tasks/nothing/logs").status == 404, "there is no output of a task that is not there")
 
+    # Its gateway signed what it did, and anybody can check that without the site.
+    site.ok(all(site.ctl("task", "proof", "hello", "--verify", node=n).stdout.startswith("OK: hello") for n in site.nodes), "its proof holds, asked anywhere")
+    bundle = json.loads(site.ctl("task", "proof", "hello").stdout)
+    written = hashlib.sha256(out[0].stdout.encode()).hexdigest()
+    site.ok(bundle["output"]["stdout"]["sha256"] == written and [s["state"] for s in bundle["transitions"]][:2] == ["submitted", "assigned"] and
+            all(s["hash"] for s in bundle["transitions"]) and bundle["resources"]["wall_milliseconds"] >= 0, "it names the output, and the entries that moved the task: %s" % bundle["transitions"])
+    entry = call("GET", "/v1/audit?from=%d&limit=1" % bundle["recorded"]["index"]).json()["entries"][0]
+    site.ok(entry["hash"] == bundle["recorded"]["hash"], "the log has it where the bundle says")
+
+    def checked(changed, *more):
+        path = site.path("bundle.json")
+        with open(path, "w") as f:
+            json.dump(changed, f)
+        return subprocess.run([os.path.join(BUILD, "greyctl"), "--addr", "http://127.0.0.1:1", "task", "proof", "--file", path] + list(more), stdout=subprocess.PIPE, text=True, timeout=20)
+
+    site.ok(checked(bundle).returncode == 0, "a proof that was kept is checked without the site")
+    forged = [checked(dict(bundle, exit_status=1)), checked(dict(bundle, input_sha256="00" * 32)), checked(dict(bundle, signature="00" * 64)), checked(bundle, "--key", "00" * 32)]
+    named = ["exit_status", "input_sha256", "signature", "public_key"]
+    site.ok(all(r.returncode == 3 and "BROKEN: " + word in r.stdout for r, word in zip(forged, named)), "a changed one fails and says where: %s" % [r.stdout.strip() for r in forged])
+
+    # What it writes is read while it does.
+    submit("talks", ["/bin/sh", "-c", "for i in 1 2 3 4; do echo $i; sleep 0.7; done"])
+    follower = subprocess.Popen([os.path.join(BUILD, "greyctl"), "--addr", "http://127.0.0.1:%d" % site.http[2], "task", "logs", "talks", "--follow"], stdout=subprocess.PIPE, text=True)
+    heard = follower.stdout.readline()
+    site.ok(heard == "1\n" and task("talks")["state"] == "running", "what a task writes can be followed at another gateway while it runs")
+    site.ok(follower.stdout.read() == "2\n3\n4\n" and follower.wait(60) == 0, "to its end, nothing twice and nothing lost")
+
     # A failure is tried again, and then is one.
     submit("fails", ["/bin/sh", "-c", "exit 3"], max_retries=1)
     t = wait_state("fails", "failed")
@@ -46,6 +73,21 @@ def test(site):
     log = open(site.path("launch1.log")).read()
     bounded = "limits=cgroup" in log
     site.ok(t["reason"] == "memory" if bounded else t["reason"] in ("exit", "signal"), "one that takes too much memory is ended at its limit: %s" % t["reason"])
+
+    # What is used is measured, not only asked for.
+    submit("busy", ["/bin/sh", "-c", "while :; do :; done"], resources={"cpu_millicores": 1000, "memory_bytes": 64 * MIB})
+    wait_until("its use to be measured", lambda: max(n["measured_cpu_percent"] for n in call("GET", "/v1/quotas").json()["nodes"]) > 5, 60)
+    site.ok(call("DELETE", "/v1/tasks/busy").status == 200, "what tasks use is measured and shown")
+
+    # One that does not answer any more is stopped as one that failed; one that does goes on.
+    submit("sick", ["/bin/sleep", "600"], health={"tcp": free_ports(1)[0], "interval_seconds": 1, "failures": 2})
+    submit("well", ["/bin/sleep", "600"], health={"http": {"port": site.http[1], "path": "/health"}, "interval_seconds": 1, "failures": 1})
+    submit("full", ["/bin/sh", "-c", "for i in 1 2 3 4 5 6; do head -c 200000 /dev/zero >f$i; done; sleep 600"], resources={"cpu_millicores": 100, "memory_bytes": 32 * MIB, "disk_bytes": 1000000})
+    t = wait_state("sick", "failed")
+    site.ok(t["reason"] == "probe" and t["health"]["failures"] == 2, "a task whose health probe fails has failed: %s" % t["reason"])
+    site.ok(wait_state("full", "failed")["reason"] == "disk", "one that fills the disk is stopped")
+    site.ok(task("well")["state"] == "running", "one that answers goes on")
+    call("DELETE", "/v1/tasks/well")
 
     # Cancel and time-out stop the process.
     submit("long", sleeper("mark-long"))

@@ -148,6 +148,33 @@ static void an_emergency_stops_the_lowest_lane_first(void **context) {
     rig_free(r);
 }
 
+/* Else a gateway that cannot keep up would keep all it has while others are idle, or would lose all of it at once. */
+static void a_hot_spot_gives_away_one_task_at_a_time(void **context) {
+    (void)context;
+    struct rig *r = site_of(1, 10);
+    assert_int_equal(rig_simple(r, "first", LANE_NORMAL), E_OK);
+    assert_int_equal(rig_simple(r, "second", LANE_NORMAL), E_OK);
+    assert_int_equal(rig_simple(r, "critical", LANE_CRITICAL), E_OK);
+    struct node_facts hot = rig_node_facts(10, "n1", 10, 100), other = rig_node_facts(11, "n2", 10, 100);
+    hot.condition = NODE_HOT;
+    assert_int_equal(rig_node(r, &hot), E_OK); /* nobody else has room */
+    assert_int_equal(rig_state(r, "second"), TASK_ASSIGNED);
+    assert_int_equal(rig_node(r, &other), E_OK);
+    assert_int_equal(rig_node(r, &hot), E_OK);
+    assert_int_equal(rig_state(r, "second"), TASK_PREEMPTED);
+    assert_int_equal(rig_task(r, "second")->reason, REASON_HOT);
+    assert_int_equal(rig_node(r, &hot), E_OK); /* that one has not left yet */
+    assert_int_equal(rig_state(r, "first"), TASK_ASSIGNED);
+    assert_int_equal(rig_report(r, "second", REPORT_STOPPED), E_OK);
+    assert_string_equal(rig_place(r, "second"), "n2");
+    assert_int_equal(rig_node(r, &hot), E_OK);
+    assert_int_equal(rig_report(r, "first", REPORT_STOPPED), E_OK);
+    assert_string_equal(rig_place(r, "first"), "n2");
+    assert_int_equal(rig_node(r, &hot), E_OK);
+    assert_int_equal(rig_state(r, "critical"), TASK_ASSIGNED);
+    rig_free(r);
+}
+
 static void submit_for(struct rig *r, const char *tenant, unsigned *number) {
     char id[16];
     (void)snprintf(id, sizeof id, "t%u", (*number)++);
@@ -163,7 +190,7 @@ static void tenants_get_places_by_their_shares(void **context) {
     static const char *const nodes[] = {"n1", "n2", "n3"};
     struct rig *r = rig_new();
     unsigned number = 0, given[3] = {0}, total = 0;
-    payload_quota_limits(&r->payload, 1000, 1000, 0); /* no bursts */
+    payload_quota_limits(&r->payload, 1000, 1000, 0, 0); /* no bursts */
     assert_int_equal(rig_entry(r, ENTRY_QUOTA), E_OK);
     for (unsigned i = 0; i < 3; i++) {
         assert_int_equal(rig_tenant(r, names[i], "", shares[i], shares[i]), E_OK);
@@ -567,6 +594,7 @@ int main(void) {
         cmocka_unit_test(lane_4_gives_way_and_is_queued_again),
         cmocka_unit_test(zones_delay_hold_and_refuse),
         cmocka_unit_test(an_emergency_stops_the_lowest_lane_first),
+        cmocka_unit_test(a_hot_spot_gives_away_one_task_at_a_time),
         cmocka_unit_test(tenants_get_places_by_their_shares),
         cmocka_unit_test(a_burst_ends_by_stopping_what_is_above_the_share),
         cmocka_unit_test(dependencies_run_in_order_and_fail_together),

@@ -11,14 +11,19 @@
 #include "platform/codec.h"
 
 static struct launch_message start_message(void) {
-    struct launch_message m = {.kind = LAUNCH_START,
-                               .scope = 0x1122334455667788,
-                               .token = 42,
-                               .id = bytes_str("task-1"),
-                               .standard_input = bytes_str("in"),
-                               .cpu_millicores = 250,
-                               .memory_bytes = 64u << 20,
-                               .leased = true};
+    struct launch_message m = {
+        .kind = LAUNCH_START,
+        .scope = 0x1122334455667788,
+        .token = 42,
+        .id = bytes_str("task-1"),
+        .standard_input = bytes_str("in"),
+        .cpu_millicores = 250,
+        .memory_bytes = 64u << 20,
+        .leased = true,
+        .again = true,
+        .disk_bytes = 5,
+        .probe = {
+            .command = {.count = 1, .at = {bytes_str("probe")}}, .delay_ms = 1, .interval_ms = 2, .timeout_ms = 3, .failures = 4}};
     m.command = (struct launch_texts){.count = 2, .at = {bytes_str("/bin/echo"), bytes_str("hi")}};
     m.env = (struct launch_texts){.count = 1, .at = {bytes_str("A=1")}};
     return m;
@@ -36,7 +41,9 @@ static void test_start(void **state) {
     struct builder b;
     (void)state;
     assert_int_equal(round_trip(&in, &out, &b), E_OK);
-    assert_true(out.scope == in.scope && out.token == in.token && out.leased);
+    assert_true(out.scope == in.scope && out.token == in.token && out.leased && out.again);
+    assert_true(out.disk_bytes == 5 && out.probe.command.count == 1 && bytes_equal_str(out.probe.command.at[0], "probe"));
+    assert_true(out.probe.delay_ms == 1 && out.probe.interval_ms == 2 && out.probe.timeout_ms == 3 && out.probe.failures == 4);
     assert_true(bytes_equal(out.id, in.id) && bytes_equal(out.standard_input, in.standard_input));
     assert_true(out.command.count == 2 && bytes_equal_str(out.command.at[1], "hi"));
     assert_true(out.env.count == 1 && bytes_equal_str(out.env.at[0], "A=1"));
@@ -51,7 +58,13 @@ static void test_every_kind(void **state) {
         {.kind = LAUNCH_LIST},
         {.kind = LAUNCH_LEASE, .until_ms = 123456789},
         {.kind = LAUNCH_READ, .scope = 1, .token = 2, .number = 3, .stream = LAUNCH_STDERR, .offset = 4, .size = 5},
-        {.kind = LAUNCH_STATE, .scope = 1, .token = 2, .state = LAUNCH_ENDED, .end = LAUNCH_END_MEMORY, .status = -9},
+        {.kind = LAUNCH_STATE,
+         .scope = 1,
+         .token = 2,
+         .state = LAUNCH_ENDED,
+         .end = LAUNCH_END_MEMORY,
+         .status = -9,
+         .use = {.memory_peak_bytes = 5, .output_hash = {{1}, {2}}}},
         {.kind = LAUNCH_LISTED, .limits = LAUNCH_LIMITS_CGROUP2},
         {.kind = LAUNCH_PART,
          .scope = 1,
@@ -61,6 +74,11 @@ static void test_every_kind(void **state) {
          .offset = 4,
          .end_offset = 9,
          .data = {(const uint8_t *)"x", 1}},
+        {.kind = LAUNCH_MEASURE},
+        {.kind = LAUNCH_USE,
+         .scope = 1,
+         .token = 2,
+         .use = {.cpu_us = 7, .memory_bytes = 8, .wall_ms = 9, .output_bytes = {10, 11}}},
     };
     (void)state;
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
@@ -71,6 +89,7 @@ static void test_every_kind(void **state) {
         assert_true(out.time_ms == all[i].time_ms && out.until_ms == all[i].until_ms && out.number == all[i].number);
         assert_true(out.state == all[i].state && out.end == all[i].end && out.status == all[i].status);
         assert_true(out.limits == all[i].limits && out.stream == all[i].stream && out.offset == all[i].offset);
+        assert_memory_equal(&out.use, &all[i].use, sizeof out.use);
         assert_true(out.end_offset == all[i].end_offset && out.size == all[i].size && bytes_equal(out.data, all[i].data));
         builder_free(&b);
     }

@@ -116,6 +116,85 @@ static void test_ends(void **state) {
     ends(LAUNCH_END_SIGNAL, SIGKILL);
 }
 
+/* After a power cut without a site to ask, what may go on does; what may not, or has ended, does not. */
+static void test_again(void **state) {
+    struct builder text;
+    uint64_t from, end;
+    struct launch_message m = {.kind = LAUNCH_START, .scope = 7, .token = 1, .id = bytes_str("t"), .again = true};
+    (void)state;
+    start(1, "touch left; echo first; sleep 60", false);
+    wait_for(LAUNCH_RUNNING);
+    builder_init(&text, 1024);
+    struct launch_message read = {.scope = 7, .token = 1, .size = 1024};
+    while (runs_read(rig.runs, &read, &text, &from, &end) == E_OK && end == 0) {
+        rig.until = LAUNCH_STATE_COUNT;
+        loop_timer_after(rig.loop, &rig.turn, 20);
+        loop_run(rig.loop);
+    }
+    close_runs();
+    open_runs();
+    start(1, "echo second", false);
+    wait_for(LAUNCH_USED);
+    m.command = (struct launch_texts){.count = 3, .at = {bytes_str("/bin/sh"), bytes_str("-c"), bytes_str("ls; echo second")}};
+    runs_start(rig.runs, &m);
+    ends(LAUNCH_END_EXIT, 0);
+    builder_reset(&text);
+    assert_int_equal(runs_read(rig.runs, &read, &text, &from, &end), E_OK);
+    assert_true(bytes_equal_str(builder_bytes(&text), "first\nleft\nsecond\n")); /* in its directory, behind what it wrote */
+    runs_forget(rig.runs, 7, 1);
+    close_runs();
+    open_runs();
+    runs_start(rig.runs, &m); /* the site has its end */
+    wait_for(LAUNCH_USED);
+    builder_free(&text);
+}
+
+static void start_watched(uint64_t token, const char *script, const char *probe, uint64_t disk_bytes) {
+    struct launch_message m = {.kind = LAUNCH_START, .scope = 7, .token = token, .id = bytes_str("t"), .disk_bytes = disk_bytes};
+    m.command = (struct launch_texts){.count = 3, .at = {bytes_str("/bin/sh"), bytes_str("-c"), bytes_str(script)}};
+    m.probe = (struct launch_probe){.interval_ms = 100, .timeout_ms = 300, .failures = 2};
+    m.probe.command = (struct launch_texts){.count = probe == NULL ? 0 : 3,
+                                            .at = {bytes_str("/bin/sh"), bytes_str("-c"), bytes_str(probe == NULL ? "" : probe)}};
+    rig.last = (struct launch_message){.kind = LAUNCH_KIND_COUNT};
+    runs_start(rig.runs, &m);
+}
+
+/* One that answers nobody any more, or fills the disk, must not go on as if it did its work. */
+static void test_watched(void **state) {
+    (void)state;
+    start_watched(1, "touch well; sleep 1; rm well; sleep 60", "[ -e well ]", 0); /* it asks in the directory of the run */
+    ends(LAUNCH_END_PROBE, SIGTERM);
+    assert_true(rig.last.use.wall_ms >= 1000);
+    start_watched(2, "sleep 60", "sleep 60", 0); /* no answer is none */
+    ends(LAUNCH_END_PROBE, SIGTERM);
+    start_watched(3, "sleep 1; exit 5", "exit 0", 0);
+    ends(LAUNCH_END_EXIT, 5);
+    start_watched(4, "for i in 1 2 3 4; do head -c 40000 /dev/zero >f$i; done; sleep 60", NULL, 100000);
+    ends(LAUNCH_END_DISK, SIGTERM);
+    start_watched(5, "head -c 200000 /dev/zero >f; ls -l f | grep -q ' 100000 '", NULL, 100000); /* one file is cut at once */
+    ends(LAUNCH_END_EXIT, 0);
+}
+
+/* Proofs name what a run used and what it wrote. */
+static void test_use(void **state) {
+    uint8_t zeros[100000] = {0}, hash[DIGEST_SHA256_BYTES];
+    (void)state;
+    start(1, "head -c 100000 /dev/zero; i=0; while [ $i -lt 30000 ]; do i=$((i+1)); done", false);
+    ends(LAUNCH_END_EXIT, 0);
+    digest_sha256(bytes_of(zeros, sizeof zeros), hash);
+    assert_int_equal(rig.last.use.output_bytes[LAUNCH_STDOUT], sizeof zeros);
+    assert_memory_equal(rig.last.use.output_hash[LAUNCH_STDOUT], hash, sizeof hash);
+    digest_sha256(bytes_of(NULL, 0), hash);
+    assert_memory_equal(rig.last.use.output_hash[LAUNCH_STDERR], hash, sizeof hash);
+    assert_true(rig.last.use.cpu_us > 1000 && rig.last.use.memory_peak_bytes > 65536);
+    start(2, "while :; do :; done", false);
+    wait_for(LAUNCH_RUNNING);
+    do { /* what it uses is told while it goes on */
+        runs_measure(rig.runs);
+        assert_int_equal(rig.last.kind, LAUNCH_USE);
+    } while (rig.last.use.cpu_us == 0 || rig.last.use.memory_bytes == 0);
+}
+
 static void test_once(void **state) {
     struct builder text;
     uint64_t from, end;
@@ -238,6 +317,9 @@ int main(void) {
                                        cmocka_unit_test_setup_teardown(test_lease, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_no_rights, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_bounded_output, setup, teardown),
+                                       cmocka_unit_test_setup_teardown(test_watched, setup, teardown),
+                                       cmocka_unit_test_setup_teardown(test_again, setup, teardown),
+                                       cmocka_unit_test_setup_teardown(test_use, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_capture, setup, teardown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -72,7 +72,7 @@ static void fill_task(struct builder *p) {
 }
 
 static void fill_report(struct builder *p) {
-    payload_task_report(p, bytes_str("t"), 1, REPORT_COMPLETED, REASON_NONE, 0);
+    payload_task_report(p, bytes_str("t"), 1, REPORT_COMPLETED, REASON_NONE, 0, bytes_of(NULL, 0));
 }
 
 /* A gateway short of memory may be slow, but half an entry would part its state from the others' for ever. */

@@ -14,7 +14,8 @@ static const char full[] =
     "\"oci\":{\"image\":\"press:1\"},\"env\":{\"A\":\"1\",\"B\":\"x=y\"},\"stdin\":\"go\","
     "\"resources\":{\"cpu_millicores\":250,\"memory_bytes\":1048576},\"depends_on\":[\"a\",\"b\"],"
     "\"timeout_seconds\":60,\"restart\":\"on-failure\",\"max_retries\":3,\"node_selector\":{\"disk\":\"large\"},"
-    "\"on_isolation\":\"keep\",\"on_reconnect\":\"best-score\",\"affinity\":\"n2\"}";
+    "\"on_isolation\":\"keep\",\"on_reconnect\":\"best-score\",\"affinity\":\"n2\","
+    "\"health\":{\"http\":{\"port\":8080,\"path\":\"/up\"},\"interval_seconds\":2,\"failures\":4}}";
 
 static enum grey_error read(struct taskform *form, const char *text, struct fault *f) {
     return taskform_read(form, bytes_str(text), LANE_NORMAL, 0xabc, f);
@@ -45,6 +46,8 @@ static void an_order_survives_its_way(void **context) {
     assert_true(back.timeout_s == 60 && back.restart == RESTART_ON_FAILURE && back.max_retries == 3);
     assert_true(back.selectors.count == 1 && bytes_equal_str(back.selectors.at[0], "disk=large"));
     assert_true(back.isolation == ISOLATION_KEEP && back.reconnect == RECONNECT_BEST_SCORE && bytes_equal_str(back.affinity, "n2"));
+    assert_true(back.health.probe == PROBE_HTTP && back.health.port == 8080 && bytes_equal_str(back.health.path, "/up"));
+    assert_true(back.health.interval_s == 2 && back.health.timeout_s == 5 && back.health.failures == 4 && back.health.delay_s == 0);
     struct builder again;
     builder_init(&again, TASK_ORDER_BYTES_MAX);
     task_encode(&again, &back);
@@ -91,6 +94,11 @@ static void what_is_no_task_is_refused_with_its_field(void **context) {
         {"[]", "object"},
         {"{}", "command"},
         {"{\"command\":\"x\"}", "command"},
+        {"{\"command\":[\"x\"],\"health\":{}}", "health"},
+        {"{\"command\":[\"x\"],\"health\":{\"tcp\":0}}", "health"},
+        {"{\"command\":[\"x\"],\"health\":{\"tcp\":1,\"exec\":[\"y\"]}}", "health"},
+        {"{\"command\":[\"x\"],\"health\":{\"http\":{\"port\":1,\"path\":\"up\"}}}", "health"},
+        {"{\"command\":[\"x\"],\"health\":{\"tcp\":1,\"interval_seconds\":0}}", "interval"},
         {"{\"command\":[1]}", "command"},
         {"{\"command\":[\"a\\u0001\"],\"lane\":\"fast\"}", "lane"},
         {"{\"command\":[\"x\"],\"lane\":\"low\",\"priority\":1}", "priority"},

@@ -83,12 +83,13 @@ static void draw_report(struct scheduler *s, struct builder *out) {
         }
     }
     if (found == NULL) {
-        payload_task_report(out, bytes_str("t1"), draw(50), REPORT_RUNNING, REASON_NONE, 0);
+        payload_task_report(out, bytes_str("t1"), draw(50), REPORT_RUNNING, REASON_NONE, 0, bytes_of(NULL, 0));
         return;
     }
     enum task_report what = found->stop != REASON_NONE && draw(2) == 0 ? REPORT_STOPPED : (enum task_report)draw(REPORT_COUNT);
     payload_task_report(out, bytes_str(found->vertex->id), found->token - (draw(10) == 0), what,
-                        what == REPORT_FAILED ? REASON_SIGNAL : REASON_NONE, (int32_t)draw(9) - 4);
+                        what == REPORT_FAILED ? REASON_SIGNAL : REASON_NONE, (int32_t)draw(9) - 4,
+                        what != REPORT_RUNNING && draw(2) == 0 ? bytes_str("a proof") : bytes_of(NULL, 0));
 }
 
 static enum entry_kind draw_entry(struct scheduler *s, struct builder *out, int64_t *now_ms) {
@@ -125,7 +126,7 @@ static enum entry_kind draw_entry(struct scheduler *s, struct builder *out, int6
         }
         return ENTRY_QUOTA;
     } else if (what == 98) {
-        payload_quota_limits(out, (uint32_t)draw(30), 1 + (uint32_t)draw(40), draw(90000));
+        payload_quota_limits(out, (uint32_t)draw(30), 1 + (uint32_t)draw(40), draw(90000), (uint32_t)draw(2) * (uint32_t)draw(500));
         return ENTRY_QUOTA;
     } else {
         *now_ms += (int64_t)draw(1000000) - 500000;
@@ -265,6 +266,53 @@ static void a_restart_changes_no_decision(void **context) {
     assert_true(placed > 5000 && refused > 2500 && stopped > 2500 && stolen > 50); /* the rounds are not empty */
 }
 
+static unsigned proofs(struct rig *r) {
+    struct bytes from = bytes_of(NULL, 0), key, value;
+    raft_index ref;
+    uint8_t after[9] = {0};
+    unsigned count = 0;
+    struct work_proof p;
+    for (; table_next(r->g.rows, TABLE_PROOF, from, &key, &value, &ref); count++) {
+        assert_true(work_proof_row(key, value, &p) && p.index == ref && bytes_equal_str(p.task, "t"));
+        memcpy(after, key.data, key.size);
+        from = bytes_of(after, sizeof after);
+    }
+    return count;
+}
+
+/* A proof that left too early could not be shown to anybody; one that stayed would fill the log for ever. */
+static void proofs_stay_as_long_as_they_should(void **context) {
+    (void)context;
+    struct rig *r = rig_new();
+    struct node_facts facts = rig_node_facts(1, "n1", 8, 8);
+    assert_int_equal(rig_node(r, &facts), E_OK);
+    for (unsigned keeps = 0; keeps < 2; keeps++) {
+        struct task_order o = rig_order("t", "default", LANE_NORMAL);
+        o.restart = RESTART_ALWAYS;
+        assert_int_equal(rig_submit(r, &o), E_OK);
+        for (unsigned i = 0; i < 3; i++) { /* three runs, a minute after each other */
+            rig_pass(r, 60000);
+            const struct task *t = rig_task(r, "t");
+            assert_true((t->assigned_index > 0) == (keeps > 0) || t->state != TASK_ASSIGNED);
+            payload_task_report(&r->payload, bytes_str("t"), t->token, REPORT_COMPLETED, REASON_NONE, 0, bytes_str("a proof"));
+            assert_int_equal(rig_entry(r, ENTRY_TASK), E_OK);
+        }
+        assert_int_equal(proofs(r), 3 * keeps); /* without a time to keep them, none is kept */
+        payload_quota_limits(&r->payload, 1000, 1000, 0, 180);
+        assert_int_equal(rig_entry(r, ENTRY_QUOTA), E_OK);
+    }
+    rig_restart(r);
+    assert_int_equal(proofs(r), 3);
+    rig_pass(r, 60000); /* the first is three minutes old */
+    assert_int_equal(proofs(r), 3);
+    rig_pass(r, 1);
+    assert_int_equal(proofs(r), 2);
+    rig_restart(r);
+    rig_pass(r, 3600000);
+    assert_int_equal(proofs(r), 0);
+    rig_free(r);
+}
+
 /* Bytes from a faulty leader must be refused alike by all, without harm. */
 static void malformed_payloads_are_refused(void **context) {
     (void)context;
@@ -327,6 +375,7 @@ int main(void) {
         cmocka_unit_test(a_restart_changes_no_decision),
         cmocka_unit_test(malformed_payloads_are_refused),
         cmocka_unit_test(damaged_rows_are_found),
+        cmocka_unit_test(proofs_stay_as_long_as_they_should),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

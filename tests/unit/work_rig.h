@@ -109,7 +109,7 @@ static inline const char *rig_place(struct rig *r, const char *id) {
 
 static inline enum grey_error rig_report_token(struct rig *r, const char *id, uint64_t token, enum task_report what,
                                                enum task_reason why) {
-    payload_task_report(&r->payload, bytes_str(id), token, what, why, what == REPORT_FAILED ? 1 : 0);
+    payload_task_report(&r->payload, bytes_str(id), token, what, why, what == REPORT_FAILED ? 1 : 0, bytes_of(NULL, 0));
     return rig_entry(r, ENTRY_TASK);
 }
 
