@@ -1,14 +1,32 @@
-# Grey Edge.  `make help` lists the targets; `make V=1` shows the commands; `make CC=clang`; `make SAN=address,undefined`.
-# One build, not recursive, out of tree in build/<arch>[-variant]/.
+# Grey Edge.  `make help` lists the targets; `make V=1` shows the commands; `make CC=clang`; `make SAN=address,undefined`;
+# `make cross BOARD=raspberrypi4` or `make cross ARCH=arm64`: for another machine.  One build, not recursive, out of tree in
+# build/<arch>[-variant]/.
 
 CC ?= gcc
 ifeq ($(origin CC),default)
 CC := gcc
 endif
 VERSION := 0.1.0
-ARCH := $(patsubst x86_64%,amd64,$(patsubst aarch64%,arm64,$(patsubst arm-%,armhf,$(shell $(CC) -dumpmachine 2>/dev/null))))
 comma := ,
-VARIANT := $(if $(findstring clang,$(CC)),-clang)$(if $(SAN),-$(subst $(comma),-,$(SAN)))
+# --- For which machine.  A board is data (boards/README.md); an architecture without a board means the board that runs on all of it. ---
+MACHINE := $(patsubst x86_64%,amd64,$(patsubst aarch64%,arm64,$(patsubst arm-%,armhf,$(shell $(CC) -dumpmachine 2>/dev/null))))
+ifneq ($(origin ARCH),command line)
+ARCH := $(MACHINE)
+endif
+BASELINE_amd64 := generic-amd64
+BASELINE_arm64 := qemu-arm64
+BASELINE_armhf := qemu-armhf
+ifneq ($(origin BOARD),command line)
+BOARD := $(BASELINE_$(ARCH))
+endif
+-include $(if $(BOARD),boards/$(BOARD)/build.mk)
+ifneq ($(ARCH),$(MACHINE))
+SYSROOT := build/sysroot/$(ARCH)
+override CC := $(if $(findstring clang,$(CC)),clang --target=$(TRIPLE),$(TRIPLE)-gcc) --sysroot=$(CURDIR)/$(SYSROOT)
+AR := $(TRIPLE)-ar
+RUNNER := qemu-$(firstword $(subst -, ,$(TRIPLE)))-static -L $(CURDIR)/$(SYSROOT)
+endif
+VARIANT := $(if $(CPU_FLAGS),-$(BOARD))$(if $(findstring clang,$(CC)),-clang)$(if $(SAN),-$(subst $(comma),-,$(SAN)))
 BUILD ?= build/$(ARCH)$(VARIANT)
 V ?= 0
 Q := $(if $(filter 1,$(V)),,@)
@@ -17,7 +35,7 @@ say = $(if $(filter 1,$(V)),,@printf '  %-7s %s\n' $(1) $(2);)
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Werror
 CFLAGS ?= -O2 -g
 CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -DGREY_VERSION='"$(VERSION)"'
-HARDEN := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
+HARDEN := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2) $(HARDEN_FLAGS) $(CPU_FLAGS)
 ALL_CFLAGS = -std=c11 $(WARN) $(HARDEN) $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
 LIBS_BASE := -lcbor -llz4 -lz -lsodium -lyaml -ljansson -lsqlite3 -lpq -lmbedtls -lmbedx509 -lmbedcrypto -lhttp_parser -lseccomp -ltss2-esys -ltss2-mu -ltss2-tctildr -pthread
@@ -55,9 +73,12 @@ PURE_MAY_CALL := json_array_get json_array_size json_delete json_object_get json
 .PHONY: all
 all: $(PROGRAMS) $(ARCHIVES) ## build greyd, greyctl, grey-core and grey-launch
 
-$(BUILD)/obj/%.o: %.c Makefile
+$(BUILD)/obj/%.o: %.c Makefile | $(addsuffix .packages,$(SYSROOT))
 	@mkdir -p $(@D)
 	$(call say,CC,$<) $(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+
+build/sysroot/%.packages: deploy/deps.sh deploy/cross/sysroot.sh
+	$(Q)deploy/cross/sysroot.sh $* build/sysroot/$* && touch $@
 
 $(BUILD)/libplatform.a: $(PLATFORM_O)
 $(BUILD)/libfederation.a: $(FEDERATION_O)
@@ -104,8 +125,36 @@ $(FUZZ_BUILD)/libfuzzed.a: $(FUZZ_O)
 $(FUZZ_BUILD)/fuzz_%: $(FUZZ_BUILD)/obj/tests/fuzz/fuzz_%.o $(FUZZ_BUILD)/libfuzzed.a
 	$(call say,LD,$@) clang -fsanitize=fuzzer,address,undefined -o $@ $^ -Wl,--as-needed $(LIBS)
 
+# --- For other machines: the same rules with BOARD or ARCH set (see the top); the sysroot comes with the first object. ------------------
+.PHONY: cross
+cross: ## build for another machine: make cross BOARD=raspberrypi4, or ARCH=armhf
+	$(Q)deploy/deps.sh build cross
+	@$(MAKE) --no-print-directory all
+
+# Tests that take long under emulation, ask for system calls that it does not know (TCP_INFO, namespaces), or are about programs of this machine.
+CROSS_ARCHES := arm64 armhf
+CROSS_SKIPS := batch conn conn_proxy conn_wire cron db http netwatch outbox pg reconnect runs salvage sitelog snapshot squeeze \
+               storage_faults store
+CROSS_SAME := state work# run by tests/cross/same.sh
+CROSS_TESTS := $(filter-out $(addprefix $(BUILD)/tests/test_,$(CROSS_SKIPS) $(CROSS_SAME)),$(UNIT_TESTS))
+.PHONY: cross-built check-cross check-cross-now
+cross-built: $(PROGRAMS) $(CROSS_TESTS) $(addprefix $(BUILD)/tests/test_,$(CROSS_SAME)) $(BUILD)/sim
+check-cross: ## cross builds under emulation: unit tests, a site of three, the same states as here
+	$(Q)deploy/deps.sh build cross
+	@$(MAKE) --no-print-directory check-cross-now
+check-cross-now: $(BUILD)/tests/test_state $(BUILD)/tests/test_work $(BUILD)/sim
+	@for arch in $(CROSS_ARCHES); do $(MAKE) --no-print-directory ARCH=$$arch cross-built || exit 1; done
+	@echo "not emulated, for time or for want of a system call: $(CROSS_SKIPS); they run in make unit, on this machine"
+	@for arch in $(CROSS_ARCHES); do echo "-- $$arch"; $(MAKE) --no-print-directory ARCH=$$arch cross-emulated || failed=1; done; [ -z "$$failed" ]
+	$(Q)BUILD=$(BUILD) tests/script/tap.sh tests/cross/same.sh
+	$(Q)printf '#!/bin/sh\nexec tests/bench/footprint.py --check\n' >$(BUILD)/sizes && chmod +x $(BUILD)/sizes && tests/script/tap.sh $(BUILD)/sizes
+.PHONY: cross-emulated
+cross-emulated:
+	$(Q)TEST_JOBS=$(shell nproc) RUNNER="$(RUNNER)" tests/script/tap.sh $(CROSS_TESTS)
+	$(Q)EMULATOR="$(RUNNER)" BUILD=$(CURDIR)/$(BUILD) tests/script/tap.sh tests/cross/emulated_site.py
+
 # --- Checks ----------------------------------------------------------------------------------------------------------------------
-.PHONY: layers pure symbols unit sim-brief sim week week-brief sim-mutants nightly fuzz-brief system system-slow format format-check lint docs-check check check-now check-all check-all-now sanitize deps
+.PHONY: layers pure symbols boards unit sim-brief sim week week-brief sim-mutants nightly fuzz-brief system system-slow format format-check lint docs-check check check-now check-all check-all-now sanitize deps
 layers: ## every include line keeps to docs/ARCHITECTURE.md
 	$(Q)tests/script/tap.sh tests/script/layers.sh
 pure: $(call objects,$(PURE) $(COMPUTE)) ## pure objects call nothing but pure and computing ones
@@ -157,6 +206,8 @@ system-slow: $(PROGRAMS) $(BUILD)/swarm ## those that wait for minutes
 check-vm: $(PROGRAMS) $(BUILD)/tests/test_cage ## tasks under cgroup v2, in an emulated machine (qemu)
 	$(Q)deploy/deps.sh vm
 	$(Q)printf '#!/bin/sh\nexec tests/vm/run.sh $(BUILD)\n' >$(BUILD)/check-vm && chmod +x $(BUILD)/check-vm && TEST_TIMEOUT=1200 tests/script/tap.sh $(BUILD)/check-vm
+boards: $(BUILD)/greyd ## each folder of boards/ is whole, and greyd takes its profile
+	$(Q)printf '#!/bin/sh\nexec tests/script/boards.sh $(BUILD)\n' >$(BUILD)/boards && chmod +x $(BUILD)/boards && tests/script/tap.sh $(BUILD)/boards
 docs-check: $(PROGRAMS) ## generated tables in docs/ are in step with the code
 	$(Q)printf '#!/bin/sh\nexec tests/script/docs.sh $(BUILD)\n' >$(BUILD)/docs-check && chmod +x $(BUILD)/docs-check && tests/script/tap.sh $(BUILD)/docs-check
 sanitize:
@@ -174,8 +225,8 @@ deps: ## install what building, running and testing need (apt)
 
 # Each part adds its counts to the tally; the last line is the sum.  A part that fails without a failed test, because it could not be
 # built, counts as one failure.
-CHECK_PARTS := format-check layers pure symbols docs-check unit sim-brief week-brief fuzz-brief system
-ALL_PARTS := sanitize lint
+CHECK_PARTS := format-check layers pure symbols boards docs-check unit sim-brief week-brief fuzz-brief system
+ALL_PARTS := sanitize lint check-cross
 define run_parts
 	@tally=$$(mktemp) && export TALLY=$$tally && for part in $(1); do echo "== $$part"; before=$$(wc -l <$$tally); \
 	    $(MAKE) --no-print-directory $$part || awk -v before=$$before 'NR > before {f += $$2} END {exit f == 0}' $$tally || echo "0 1" >>$$tally; done; \
@@ -208,6 +259,11 @@ bench: ## measure, beside etcd and the limits of this machine: docs/BENCHMARKS.m
 	@$(MAKE) --no-print-directory bench-now
 bench-now: all $(addprefix $(BUILD)/,load machine inflight swarm placing sim $(if $(wildcard /usr/include/raft/uv.h),raft_peer))
 	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/bench/bench.py
+.PHONY: footprint
+footprint: all ## sizes, libraries and memory of greyd on every board: docs/FOOTPRINT.md
+	$(Q)deploy/deps.sh build cross
+	@for board in $(patsubst boards/%/build.mk,%,$(wildcard boards/*/build.mk)); do $(MAKE) --no-print-directory BOARD=$$board all || exit 1; done
+	$(Q)tests/bench/footprint.py
 $(BUILD)/load $(BUILD)/machine: $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $< -lsqlite3 -pthread
 $(BUILD)/inflight $(BUILD)/swarm $(BUILD)/placing: $(BUILD)/%: $(BUILD)/obj/tests/bench/%.o $(ARCHIVES)
@@ -231,4 +287,4 @@ clean: ## remove build/
 help: ## this list
 	@awk -F':.*## ' '/^[a-z][a-zA-Z_-]*:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
--include $(shell find build -name '*.d' 2>/dev/null)
+-include $(shell find build -path build/sysroot -prune -o -name '*.d' -type f -print 2>/dev/null)

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -548,6 +549,13 @@ static enum grey_error forget_slice(struct sitedisk *d, struct fault *f) {
         statedb_forgotten(d->state);
     }
     return err;
+}
+
+void sitedisk_relieve(struct sitedisk *d) {
+    (void)db_release(logdb_db(d->log));
+    uint64_t left_bytes = db_release(statedb_db(d->state));
+    bool smaller = malloc_trim(0) == 1;
+    log_debug("sitelog", "relieved", "sqlite_bytes=%" PRIu64 " heap=%s", left_bytes, smaller ? "smaller" : "as before");
 }
 
 void sitedisk_chore(struct sitedisk *d) {

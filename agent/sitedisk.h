@@ -88,6 +88,7 @@ enum grey_error sitedisk_rebuild_state(struct sitedisk *d, struct fault *f);
 bool sitedisk_has_chore(struct sitedisk *d);
 bool sitedisk_has_later(const struct sitedisk *d); /* there will be one when no store has come for a while */
 void sitedisk_chore(struct sitedisk *d);
+void sitedisk_relieve(struct sitedisk *d); /* caches and free heap go back to the machine */
 
 void sitedisk_measure(struct sitedisk *d); /* brings usage up to date */
 /* For parts of the disk layer: what an error of a write means from now on.  Returns err. */

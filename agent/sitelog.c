@@ -26,8 +26,8 @@ struct sitelog {
     uint32_t stores_waiting;
     uint64_t store_since_ms; /* a store ended then, or the first that waits was given */
     uint64_t failures_known; /* of store jobs, as their owner heard */
-    struct worker_job chore;
-    bool chore_given, stopping;
+    struct worker_job chore, relief;
+    bool chore_given, relief_given, stopping;
     struct loop_timer retry, telling;
     void (*damaged)(void *context, enum sitelog_damage what, const char *detail);
     void *context;
@@ -78,6 +78,11 @@ static void seal_work(struct worker_job *job) {
 static void chore_work(struct worker_job *job) {
     struct sitelog *s = (struct sitelog *)((char *)job - offsetof(struct sitelog, chore));
     sitedisk_chore(s->disk);
+}
+
+static void relief_work(struct worker_job *job) {
+    struct sitelog *s = (struct sitelog *)((char *)job - offsetof(struct sitelog, relief));
+    sitedisk_relieve(s->disk);
 }
 
 static uint64_t store_bytes(const struct sitelog_store *store) {
@@ -176,6 +181,20 @@ static void telling_fire(void *context) {
     s->damage.found = false;
     pthread_mutex_unlock(&s->lock);
     s->damaged(s->context, damage.what, damage.text);
+}
+
+static void relief_done(struct worker_job *job) {
+    struct sitelog *s = (struct sitelog *)((char *)job - offsetof(struct sitelog, relief));
+    s->relief_given = false;
+}
+
+enum grey_error sitelog_relieve(struct sitelog *s) {
+    if (s->relief_given || s->stopping) {
+        return E_BUSY;
+    }
+    enum grey_error err = worker_submit(s->worker, &s->relief);
+    s->relief_given = err == E_OK;
+    return err;
 }
 
 static void chore_done(struct worker_job *job) {
@@ -354,6 +373,7 @@ void sitelog_usage(const struct sitelog *s, struct sitelog_usage *u) {
     *u = s->usage;
     pthread_mutex_unlock(lock);
     u->jobs_waiting = s->waiting;
+    u->waits_ms = worker_waits_ms(s->worker);
     u->store_waits_ms = s->stores_waiting == 0 ? 0 : loop_now_ms(s->loop) - s->store_since_ms;
 }
 
@@ -375,6 +395,7 @@ struct sitelog *sitelog_open(struct loop *loop, const struct sitelog_options *o,
     }
     s->loop = loop;
     s->chore = (struct worker_job){.work = chore_work, .done = chore_done};
+    s->relief = (struct worker_job){.work = relief_work, .done = relief_done};
     s->retry = (struct loop_timer){.fire = retry_fire, .context = s};
     s->telling = (struct loop_timer){.fire = telling_fire, .context = s};
     s->damaged = o->damaged;
@@ -383,7 +404,7 @@ struct sitelog *sitelog_open(struct loop *loop, const struct sitelog_options *o,
     if (sitedisk_open(o, t, start, &s->disk, f) == E_OK) {
         s->usage = s->disk->usage;
         s->snapshot_count = sitedisk_snapshots(s->disk, s->snapshots, SNAPSHOTS_LISTED);
-        s->worker = worker_new(loop, "storage", SITELOG_JOBS_MAX + 1, batch, s, f);
+        s->worker = worker_new(loop, "storage", SITELOG_JOBS_MAX + 2, batch, s, f);
         if (s->worker != NULL) {
             return s;
         }

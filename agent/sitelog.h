@@ -292,12 +292,16 @@ struct sitelog_seal {
 };
 enum grey_error sitelog_seal(struct sitelog *s, struct sitelog_seal *job);
 
+/* Memory is short: caches of the databases go back to the machine, in the storage thread.  E_BUSY: that is under way. */
+enum grey_error sitelog_relieve(struct sitelog *s);
+
 struct sitelog_usage {                                          /* as of the last finished job */
     uint64_t log_bytes, state_bytes, snapshot_bytes, wal_bytes; /* file sizes */
     uint64_t syncs, written_bytes;                              /* since start; written: to the databases, as SQLite asked for */
     uint64_t store_us_last, store_us_max;                       /* duration of store transactions */
     uint64_t stores;                                            /* store transactions */
     uint64_t store_waits_ms;                                    /* how long no store has ended while some wait; 0: none waits */
+    uint64_t waits_ms;                                          /* the same for jobs of any kind */
     uint32_t jobs_waiting;
     bool disk_full; /* the reserve is given up; ends by itself when there is room for it again */
 };

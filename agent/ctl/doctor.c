@@ -158,6 +158,20 @@ static void check_data(struct doctor *d, const json_t *health) {
     }
 }
 
+/* Nothing is said of what the board does not tell. */
+static void check_board(struct doctor *d, const json_t *health) {
+    const json_t *board = json_object_get(json_object_get(health, "checks"), "board"),
+                 *temperature = json_object_get(board, "temperature_celsius"), *low = json_object_get(board, "under_voltage");
+    bool fine = strcmp(verbs_text(board, "status"), "healthy") == 0;
+    if (json_is_true(low)) {
+        say(d, LOOK, "supply", "a better adapter, a shorter cable: a board that browns out loses writes", "the voltage is too low");
+    }
+    if (json_is_number(temperature)) {
+        say(d, fine || json_is_true(low) ? FINE : LOOK, "heat", "see to air around it; it slows down and then switches off",
+            "%.0f degrees", json_number_value(temperature));
+    }
+}
+
 /* The value of an unlabelled metric; negative when it is not there. */
 static double metric(struct bytes text, const char *name) {
     size_t size = strlen(name);
@@ -205,6 +219,7 @@ static void check_node(struct doctor *d) {
     if (health != NULL) {
         check_data(d, health);
         check_clock(d, health);
+        check_board(d, health);
     }
     if (client_get(client, CLIENT_NODE, "/v1/queue", &queue, NULL, p) == CTL_OK) {
         check_queue(d, queue);

@@ -319,7 +319,7 @@ static void node_store(struct world *w, struct node *n, const struct raft_output
         n->proposal_count = 0;
     }
     if (out->store_last >= out->store_first) {
-        u->entries = world_alloc(out->store_last - out->store_first + 1, sizeof *u->entries);
+        u->entries = world_alloc((size_t)(out->store_last - out->store_first + 1), sizeof *u->entries);
         for (raft_index i = out->store_first; i <= out->store_last; i++) {
             const struct entry *e = raft_entry(n->raft, i);
             if (e == NULL) {

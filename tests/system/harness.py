@@ -8,7 +8,13 @@ from relay import Link, Relay, end
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BUILD = os.environ.get("BUILD") or os.path.join(ROOT, "build", "amd64")
+EMULATOR = os.environ.get("EMULATOR", "").split()  # what runs programs that were built for another machine
 SITE = "test-site"
+
+
+def program(name):
+    """How one of ours is started."""
+    return EMULATOR + [os.path.join(BUILD, name)]
 
 
 def free_ports(count):
@@ -123,10 +129,10 @@ class Site:
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
 
     def tool(self, *words):
-        subprocess.run(list(self.tool_under) + [os.path.join(BUILD, "grey-core")] + list(words), check=True)
+        subprocess.run(list(self.tool_under) + program("grey-core") + list(words), check=True)
 
     def ctl(self, *words, node=1, stdin=None):
-        command = [os.path.join(BUILD, "greyctl"), "--addr", "http://127.0.0.1:%d" % self.http[node], "--core",
+        command = program("greyctl") + ["--addr", "http://127.0.0.1:%d" % self.http[node], "--core",
                    "http://127.0.0.1:%d" % self.core_port] + list(words)
         return subprocess.run(command, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
 
@@ -178,7 +184,7 @@ class Site:
         name = "core" if number == 1 else "core%d" % number
         if self.postgres and self.store is None:
             self.store = self.database("start")
-        self.spawn(name, self.core_under + [os.path.join(BUILD, "grey-core"), "--data-dir", self.path(name), "--http-addr", "127.0.0.1:%d" % self.core_ports[number - 1],
+        self.spawn(name, self.core_under + program("grey-core") + ["--data-dir", self.path(name), "--http-addr", "127.0.0.1:%d" % self.core_ports[number - 1],
                           "--broker", "mqtts://localhost:%d" % self.broker_port, "--tls-ca", self.ca + "/ca.crt", "--tls-cert",
                           self.ca + "/core.crt", "--tls-key", self.ca + "/core.key", "--sign-dir", self.ca] + (["--store", self.store] if self.store else [])
                    + (["--ca-dir", self.ca, "--enroll-addr", "127.0.0.1:%d" % self.enroll_port, "--broker-pid", self.path("mosquitto.pid")] if self.enroll and number == 1 else [])
@@ -186,7 +192,7 @@ class Site:
 
     def start_node(self, n, bootstrap=None, under=()):
         seeds = ",".join("127.0.0.1:%d" % (self.links[m].port if self.links else self.peer[m]) for m in self.nodes if m != n)
-        command = list(under) + [os.path.join(BUILD, "greyd"), "--config", self.path("node%d" % n, "greyd.yaml")]
+        command = list(under) + program("greyd") + ["--config", self.path("node%d" % n, "greyd.yaml")]
         command += ["--join", seeds] if seeds else []
         if bootstrap if bootstrap is not None else n == 1:
             command.append("--bootstrap")
