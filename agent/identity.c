@@ -311,6 +311,10 @@ static void chunk_came(void *context, enum grey_error err, const char *detail, s
     if (i->stopping) {
         return;
     }
+    if (err != E_OK && err != E_NOT_FOUND) {
+        log_limited(LOG_ERROR, "identity", "trust", "the list cannot be read: error=GREY-%d %s", error_id(err), detail);
+        i->issue = 0; /* from its first chunk the next time */
+    }
     if (content.size == 0) {
         builder_free(&i->trust); /* another issue replaced it: its entry comes */
         return;
