@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "agent/api_core.h"
+#include "agent/boardwatch.h"
 #include "agent/scheduler.h"
 #include "platform/keys.h"
 #include "platform/log.h"
@@ -99,10 +100,29 @@ static enum health link_health(struct api *a, struct uplink_facts *facts) {
     return (s.role != RAFT_LEADER || facts->up) && !node_overdue(a->o.node) ? HEALTHY : DEGRADED;
 }
 
+static enum health storage_health(struct api *a, struct disk_facts *facts) {
+    node_disk_facts(a->o.node, facts);
+    return facts->damage != NULL ? DEGRADED : HEALTHY;
+}
+
+static enum health worst_of(enum health a, enum health b) {
+    return a > b ? a : b;
+}
+
+/* What a person must see to before it becomes a loss. */
+static enum health board_health(struct api *a, struct boardwatch_facts *facts) {
+    boardwatch_facts(a->o.board, facts);
+    return facts->hot || facts->hardware.under_voltage ? DEGRADED : HEALTHY;
+}
+
 static void health(struct api_call *c) {
     struct uplink_facts facts;
+    struct boardwatch_facts board_facts;
     enum health consensus = consensus_health(c->api), link = link_health(c->api, &facts);
-    enum health worst = consensus > link ? consensus : link;
+    struct disk_facts disk;
+    enum health storage = storage_health(c->api, &disk);
+    enum health board = board_health(c->api, &board_facts);
+    enum health worst = worst_of(worst_of(consensus, board), worst_of(storage, link));
     struct api_answer a;
     api_answer_begin(&a);
     json_open(&a.w, '{');
@@ -163,11 +183,56 @@ static uint64_t pending_bytes(struct api *a) {
     return bytes;
 }
 
+/* What is damaged and waits to be mended, and how far the databases have been read through to find such. */
+static void put_storage_check(struct json_writer *w, const struct disk_facts *disk) {
+    json_key(w, "damage");
+    if (disk->damage == NULL) {
+        json_none(w);
+    } else {
+        json_str(w, disk->damage);
+    }
+    put_uint(w, "checked_percent", disk->checked_percent);
+    json_key(w, "checked_seconds_ago");
+    if (disk->round_ended_unix_ms == 0) {
+        json_none(w);
+    } else {
+        json_milli(w, now_wall_ms() - disk->round_ended_unix_ms);
+    }
+}
+
+/* What the board does not tell is null. */
+static void put_board(struct json_writer *w, const char *status, const struct boardwatch_facts *f) {
+    json_open(w, '{');
+    put_str(w, "status", status);
+    json_key(w, "temperature_celsius");
+    if (f->hardware.has_temperature) {
+        json_milli(w, f->hardware.temperature_milli_c);
+    } else {
+        json_none(w);
+    }
+    json_key(w, "under_voltage");
+    if (f->hardware.has_voltage) {
+        json_bool(w, f->hardware.under_voltage);
+    } else {
+        json_none(w);
+    }
+    put_uint(w, "resident_bytes", f->hardware.resident_bytes);
+    put_uint(w, "memory_budget_bytes", f->budget_bytes);
+    put_uint(w, "memory_reliefs", f->reliefs);
+    json_key(w, "memory_pressure_known");
+    json_bool(w, f->pressure_known);
+    json_close(w);
+}
+
 static void health_detailed(struct api_call *c) {
     struct api *api = c->api;
     struct uplink_facts facts;
+    struct boardwatch_facts board_facts;
     enum health consensus = consensus_health(api), link = link_health(api, &facts);
-    enum health worst = consensus > link ? consensus : link;
+    struct disk_facts disk;
+    enum health storage = storage_health(api, &disk);
+    enum health board = board_health(api, &board_facts);
+    enum health worst = worst_of(worst_of(consensus, board), worst_of(storage, link));
     struct raft_status s;
     node_raft_status(api->o.node, &s);
     struct sitelog_usage usage;
@@ -192,12 +257,15 @@ static void health_detailed(struct api_call *c) {
     json_close(&a.w);
     json_key(&a.w, "storage");
     json_open(&a.w, '{');
-    put_str(&a.w, "status", "healthy");
+    put_str(&a.w, "status", health_names[storage]);
     put_uint(&a.w, "used_bytes", usage.log_bytes + usage.state_bytes + usage.wal_bytes + usage.snapshot_bytes);
     put_uint(&a.w, "log_bytes", usage.log_bytes + usage.wal_bytes);
     put_uint(&a.w, "jobs_waiting", usage.jobs_waiting);
     put_uint(&a.w, "last_store_us", usage.store_us_last);
+    put_storage_check(&a.w, &disk);
     json_close(&a.w);
+    json_key(&a.w, "board");
+    put_board(&a.w, health_names[board], &board_facts);
     json_key(&a.w, "scheduler");
     json_open(&a.w, '{');
     put_str(&a.w, "status", "healthy");

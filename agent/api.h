@@ -14,6 +14,7 @@ struct api_options {
     struct loop *loop;
     struct node *node;
     struct uplink *uplink; /* NULL: no core configured */
+    struct boardwatch *board;
     struct tasklog *tasklog;
     const char *mode; /* "single", "site" or "edge" */
     const char *data_dir;

@@ -93,7 +93,7 @@ static void put_member_key(struct json_writer *w, const struct node *n, raft_id 
     put_hash(w, "member_public_key", m == NULL ? NULL : m->sign_key, m != NULL);
 }
 
-static void send_proof(void *context, struct blob *payload) {
+static void send_proof(void *context, enum grey_error err, const char *detail, struct blob *payload) {
     struct asking *q = context;
     struct api_call *c = q->c;
     struct work_proof row = q->row;
@@ -101,6 +101,10 @@ static void send_proof(void *context, struct blob *payload) {
     struct proof p;
     char time_text[32];
     mem_free(q);
+    if (err != E_OK && err != E_NOT_FOUND) {
+        api_call_error(c, err, detail);
+        return;
+    }
     if (payload == NULL || !payload_task_proof(blob_bytes(payload), &proof) || proof_read(proof, &p, &body, &signature) != E_OK) {
         api_call_error(c, E_NOT_FOUND, "the proof cannot be read on this gateway; ask another");
         return;

@@ -11,23 +11,29 @@
 #include <unistd.h>
 
 #include "agent/api.h"
+#include "agent/boardwatch.h"
 #include "agent/config.h"
+#include "agent/enroll.h"
 #include "agent/executor.h"
+#include "agent/identity.h"
 #include "agent/mending.h"
 #include "agent/node.h"
 #include "agent/salvage.h"
 #include "agent/tasklog.h"
 #include "agent/uplink.h"
 #include "include/grey/must.h"
+#include "platform/db.h"
 #include "platform/keyfile.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
 #include "platform/now.h"
+#include "platform/supervise.h"
 
 #define EXIT_FAILED 1
 #define EXIT_USAGE 2
 #define CRYPTO_QUEUE 64u
 #define LEAVE_MS 3000u /* for handing leadership on */
+#define LARGE_BLOCK_BYTES (64 * 1024)
 
 struct greyd {
     struct config config;
@@ -35,10 +41,13 @@ struct greyd {
     struct conn_tls *tls, *upstream_tls;
     struct node *node;
     struct uplink *uplink;
+    struct identity *identity;
+    struct boardwatch *board;
     struct executor *executor; /* NULL: no tasks here */
     struct tasklog *tasklog;
     struct api *api;
     struct http_server *http;
+    struct supervise supervise;
     struct loop_timer leave_timer;
     uint64_t leave_deadline_ms;
     bool stopping, failed;
@@ -120,6 +129,9 @@ static void on_applied(void *context, const struct entry *e) {
     if (g->executor != NULL) {
         executor_applied(g->executor, e);
     }
+    if (g->identity != NULL) {
+        identity_applied(g->identity, e);
+    }
     if (g->uplink != NULL && (e->kind == ENTRY_EVENTS || e->kind == ENTRY_ACK || e->kind == ENTRY_SITE)) {
         uplink_wake(g->uplink);
     }
@@ -168,6 +180,7 @@ static void on_terminate(void *context, int signal_number) {
     }
     g->stopping = true;
     log_info("greyd", "stop", "signal=%d", signal_number);
+    supervise_stopping(&g->supervise);
     if (g->node == NULL) { /* still mending its log */
         leave_now(g);
         return;
@@ -191,19 +204,35 @@ static struct uplink_bandwidth bandwidth_of(const struct config *c) {
     return b;
 }
 
+/* Both files anew, the profile first. */
+static enum grey_error reread(const struct config *running, struct config *fresh, struct fault *f) {
+    struct builder profile, text;
+    enum grey_error err = E_OK;
+    builder_init(&profile, 256u * 1024u);
+    builder_init(&text, 256u * 1024u);
+    config_defaults(fresh);
+    if (running->profile[0] != 0 && (err = read_file(running->profile, &profile, f)) == E_OK) {
+        err = config_read_profile(fresh, builder_bytes(&profile), running->profile, f);
+    }
+    if (err == E_OK && running->file[0] != 0 && (err = read_file(running->file, &text, f)) == E_OK) {
+        err = config_read(fresh, builder_bytes(&text), running->file, f);
+    }
+    builder_free(&profile);
+    builder_free(&text);
+    return err;
+}
+
 static void on_reload(void *context, int signal_number) {
     struct greyd *g = context;
     (void)signal_number;
     struct config fresh;
     struct fault f = {0};
-    struct builder text;
     enum log_level level;
-    if (g->config.file[0] == 0) {
+    if (g->config.file[0] == 0 && g->config.profile[0] == 0) {
         return;
     }
-    builder_init(&text, 256u * 1024u);
-    config_defaults(&fresh);
-    if (read_file(g->config.file, &text, &f) != E_OK || config_read(&fresh, builder_bytes(&text), g->config.file, &f) != E_OK) {
+    supervise_reloading(&g->supervise);
+    if (reread(&g->config, &fresh, &f) != E_OK) {
         log_error("greyd", "reload", "refused, the running configuration stays: %s", f.text);
     } else if (log_level_parse(fresh.log_level, &level)) {
         log_configure(level, strcmp(fresh.log_format, "json") == 0 ? LOG_JSON : LOG_PRETTY);
@@ -214,7 +243,7 @@ static void on_reload(void *context, int signal_number) {
         log_info("greyd", "reload", "log level %s, and the limits, windows and budgets of the link; all else takes a restart",
                  fresh.log_level);
     }
-    builder_free(&text);
+    supervise_ready(&g->supervise, "");
 }
 
 /* --- wiring ----------------------------------------------------------------------------------------------------------------------------------- */
@@ -319,6 +348,7 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .snapshot_threshold_entries = (uint32_t)c->snapshot_threshold,
                              .snapshot_interval_s = (uint32_t)c->snapshot_interval_s,
                              .snapshots_kept = (uint32_t)c->snapshots_kept,
+                             .check_interval_s = (uint32_t)c->check_interval_s,
                              .commit_delay_ms = (uint32_t)c->commit_delay_ms,
                              .request_timeout_ms = (uint32_t)c->provisional_after_ms,
                              .offers_work = c->scheduler && c->mode != CONFIG_MODE_WITNESS,
@@ -328,11 +358,38 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .task_memory_bytes = capacity_of(c).memory_bytes,
                              .queue = queue_limits(c),
                              .offline_hours_max = c->federation ? (uint32_t)c->offline_hours_max : 0};
+    db_set_cache((uint32_t)c->cache_kb * 1024u);
     g->node = node_new(&g->x, &o, &node_events, g, f);
     if (g->node == NULL && f->code == E_CORRUPT && salvage_marked(c->wal_dir) && mend_log(g, &o, f)) {
         g->node = node_new(&g->x, &o, &node_events, g, f);
     }
     return g->node != NULL;
+}
+
+/* With what the core said of trust, as far as it reached this gateway. */
+static struct conn_tls *read_certificates(const struct greyd *g, const char *ca, const char *cert, const char *key,
+                                          struct fault *f) {
+    char trust[LIMIT_PATH_BYTES + 32];
+    (void)snprintf(trust, sizeof trust, "%.1000s/" IDENTITY_TRUST_FILE, g->config.data_dir);
+    return conn_tls_open(&(struct conn_tls_files){.ca_path = ca, .cert_path = cert, .key_path = key, .trust_path = trust}, f);
+}
+
+static bool start_identity(struct greyd *g, struct fault *f) {
+    const struct config *c = &g->config;
+    struct identity_options o = {.site = c->site_id,
+                                 .node = c->node_id,
+                                 .data_dir = c->data_dir,
+                                 .ca_path = g->tls != NULL ? c->tls_ca : c->upstream_ca,
+                                 .cert_path = g->tls != NULL ? c->tls_cert : c->upstream_cert,
+                                 .key_path = g->tls != NULL ? c->tls_key : c->upstream_key,
+                                 .tls = g->tls,
+                                 .upstream_tls = g->upstream_tls};
+    if ((g->tls == NULL && g->upstream_tls == NULL) || c->mode == CONFIG_MODE_WITNESS) {
+        return true;
+    }
+    identity_register();
+    g->identity = identity_new(&g->x, &o, g->node, g->uplink, f);
+    return g->identity != NULL;
 }
 
 static bool start_uplink(struct greyd *g, struct fault *f) {
@@ -341,7 +398,7 @@ static bool start_uplink(struct greyd *g, struct fault *f) {
         return true;
     }
     if (c->upstream_tls) {
-        g->upstream_tls = conn_tls_new(c->upstream_ca, c->upstream_cert, c->upstream_key, f);
+        g->upstream_tls = read_certificates(g, c->upstream_ca, c->upstream_cert, c->upstream_key, f);
         if (g->upstream_tls == NULL || (c->upstream_alpn && conn_tls_offer(g->upstream_tls, "mqtt", f) != E_OK)) {
             return false;
         }
@@ -365,6 +422,9 @@ static bool start_uplink(struct greyd *g, struct fault *f) {
                                .keepalive_s = (uint32_t)c->keepalive_s,
                                .window_frames = 16,
                                .bandwidth = bandwidth_of(c)};
+    o.seal = c->upstream_seal && c->upstream_tls;
+    o.cert_path = c->upstream_cert;
+    o.key_path = c->upstream_key;
     o.has_core_key = c->core_key[0] != 0;
     if (o.has_core_key && keyfile_get_public(c->core_key, o.core_key, f) != E_OK) {
         return false;
@@ -388,6 +448,13 @@ static bool start_executor(struct greyd *g, struct fault *f) {
     return g->executor != NULL;
 }
 
+static bool start_boardwatch(struct greyd *g, struct fault *f) {
+    struct boardwatch_options o = {.budget_bytes = (uint64_t)g->config.memory_budget_mb * 1024u * 1024u,
+                                   .temperature_max_c = (int32_t)g->config.temperature_max_c};
+    g->board = boardwatch_new(&g->x, node_log(g->node), &o, f);
+    return g->board != NULL;
+}
+
 static bool start_api(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
     g->tasklog = tasklog_new(g->x.loop, g->node, g->executor, f);
@@ -398,6 +465,7 @@ static bool start_api(struct greyd *g, struct fault *f) {
     struct api_options o = {.loop = g->x.loop,
                             .node = g->node,
                             .uplink = g->uplink,
+                            .board = g->board,
                             .tasklog = g->tasklog,
                             .mode = modes[c->mode],
                             .data_dir = c->data_dir,
@@ -411,10 +479,27 @@ static bool start_api(struct greyd *g, struct fault *f) {
     return listen_http(g, api_handle, g->api, f);
 }
 
+/* The loop lives when it asks this; the storage thread must have finished something of late, if it has anything to do. */
+static bool gets_on(void *context, char *why, size_t size) {
+    const struct greyd *g = context;
+    struct sitelog_usage usage;
+    sitelog_usage(node_log(g->node), &usage);
+    (void)snprintf(why, size, "the disk has finished nothing for %" PRIu64 " s", usage.waits_ms / 1000);
+    return usage.waits_ms < (uint64_t)g->config.storage_stall_s * 1000;
+}
+
 static bool start(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
+    struct supervise_options supervise = {.socket = getenv("NOTIFY_SOCKET"),
+                                          .watchdog_usec = getenv("WATCHDOG_USEC"),
+                                          .watchdog_pid = getenv("WATCHDOG_PID"),
+                                          .alive = gets_on,
+                                          .context = g};
     g->x.loop = loop_new(f);
-    g->x.crypto = g->x.loop == NULL ? NULL : worker_new(g->x.loop, "crypto", CRYPTO_QUEUE, NULL, NULL, f);
+    if (g->x.loop == NULL || supervise_begin(&g->supervise, g->x.loop, &supervise, f) != E_OK) {
+        return false;
+    }
+    g->x.crypto = worker_new(g->x.loop, "crypto", CRYPTO_QUEUE, NULL, NULL, f);
     if (g->x.crypto == NULL) {
         return false;
     }
@@ -422,7 +507,7 @@ static bool start(struct greyd *g, struct fault *f) {
     loop_signal(g->x.loop, SIGINT, on_terminate, g);
     loop_signal(g->x.loop, SIGHUP, on_reload, g);
     if (c->mode != CONFIG_MODE_SINGLE && c->peer_tls) {
-        g->tls = conn_tls_new(c->tls_ca, c->tls_cert, c->tls_key, f);
+        g->tls = read_certificates(g, c->tls_ca, c->tls_cert, c->tls_key, f);
         if (g->tls == NULL) {
             return false;
         }
@@ -432,19 +517,25 @@ static bool start(struct greyd *g, struct fault *f) {
                  "set security.tls.enabled for anything but a trial",
                  c->peer_addr);
     }
-    return start_node(g, f) && start_uplink(g, f) && start_executor(g, f) && start_api(g, f);
+    return start_node(g, f) && start_uplink(g, f) && start_identity(g, f) && start_executor(g, f) && start_boardwatch(g, f) &&
+           start_api(g, f);
 }
 
 static void stop(struct greyd *g) {
     http_server_free(g->http);
     g->http = NULL;
+    identity_stop(g->identity);
     uplink_free(g->uplink);
     g->uplink = NULL;
+    supervise_end(&g->supervise);
+    boardwatch_stop(g->board);
     node_free(g->node); /* answers what the executor asked */
     executor_free(g->executor);
     tasklog_free(g->tasklog);
     api_free(g->api);
     worker_stop(g->x.crypto);
+    identity_free(g->identity);
+    boardwatch_free(g->board);
     loop_free(g->x.loop);
     conn_tls_free(g->tls);
     conn_tls_free(g->upstream_tls);
@@ -457,7 +548,10 @@ static int check(const struct config *c) {
         config_print(c, &b);
     }
     config_list_inert(c, &b);
-    builder_addf(&b, "%s: acceptable\n", c->file[0] != 0 ? c->file : "configuration");
+    builder_addf(&b, "%s%s%s: acceptable\n", c->profile, c->profile[0] != 0 && c->file[0] != 0 ? " and " : "",
+                 c->file[0] != 0      ? c->file
+                 : c->profile[0] != 0 ? ""
+                                      : "configuration");
     print_text(&b);
     return 0;
 }
@@ -469,6 +563,10 @@ int main(int argc, char **argv) {
     enum log_level level;
     if (argc > 1 && strcmp(argv[1], "restore") == 0) {
         return restore(argc, argv);
+    }
+    if (argc > 1 && strcmp(argv[1], "enroll") == 0) {
+        (void)umask(077);
+        return enroll_command(argc - 2, argv + 2);
     }
     if (argc > 1 && strcmp(argv[1], "--config-keys") == 0) { /* for docs/CONFIGURATION.md */
         builder_init(&b, 256u * 1024u);
@@ -500,6 +598,10 @@ int main(int argc, char **argv) {
         return complain(&f);
     }
     (void)mallopt(M_ARENA_MAX, 1); /* three threads share one arena: an arena each costs memory that is never given back */
+    /* What is large, bodies and batches, goes back when it is freed.  By itself the library raises this bound with each large block that is
+     * freed, up to 32 MiB, and between small blocks that live on they leave holes that stay. */
+    (void)mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES);
+    (void)mallopt(M_TRIM_THRESHOLD, 2 * LARGE_BLOCK_BYTES);
     (void)signal(SIGPIPE, SIG_IGN);
     (void)umask(027);
     if (!now_set_zone(g.config.time_zone)) {
@@ -517,6 +619,7 @@ int main(int argc, char **argv) {
         stop(&g);
         return g.stopping ? 0 : complain(&f);
     }
+    supervise_ready(&g.supervise, "takes part in its site");
     log_info("greyd", "ready", "version=%s http=%s site=%s node=%s", GREY_VERSION, g.config.http_addr, g.config.site_id,
              g.config.node_id);
     loop_run(g.x.loop);

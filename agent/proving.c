@@ -71,11 +71,12 @@ static void next_step(struct proving *p) {
     finish(p, true);
 }
 
-static void order_read(void *context, struct blob *payload) {
+static void order_read(void *context, enum grey_error err, const char *detail, struct blob *payload) {
     struct proving *p = context;
+    (void)err;
     struct task_order ignored;
     if (payload == NULL || payload_task_order(blob_bytes(payload), &ignored, NULL) != E_OK) {
-        log_limited(LOG_WARN, "proof", "order", "task=%s: its order cannot be read, so its run has no proof", p->task);
+        log_limited(LOG_WARN, "proof", "order", "task=%s: its order cannot be read, so its run has no proof: %s", p->task, detail);
         finish(p, false);
         return;
     }

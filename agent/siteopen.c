@@ -16,7 +16,8 @@
 #define LOG_WAL_BYTES_MAX 1048576u    /* 1 MiB: then it is checkpointed */
 #define WITNESS_WAL_BYTES_MAX 262144u /* 256 KiB, either: all files of a witness stay below 2 MiB */
 #define STATE_WAL_BYTES_MAX 4194304u  /* 4 MiB: longer: flushes touch the same pages again and again */
-#define SOFT_HEAP_BYTES 2097152u      /* 2 MiB: of both databases: caches, statements, the index of their logs */
+#define CACHE_BYTES 262144u           /* 256 KiB: of pages, each database */
+#define SOFT_HEAP_BYTES 1572864u      /* 1.5 MiB: the rest of both: statements, the index of their logs */
 
 static enum grey_error name_paths(struct sitedisk *d, const struct sitelog_options *o, struct fault *f) {
     const char *wal_dir = o->wal_dir == NULL || o->wal_dir[0] == '\0' ? o->data_dir : o->wal_dir;
@@ -149,7 +150,8 @@ static enum grey_error load_table(struct sitedisk *d, struct table *t, enum tabl
     return err == E_NO_MEMORY ? fault_set(f, err, "loading the state") : err;
 }
 
-static enum grey_error load_start(struct sitedisk *d, uint32_t window_entries, struct sitelog_start *start, struct fault *f) {
+static enum grey_error load_start(struct sitedisk *d, const struct sitelog_options *o, struct sitelog_start *start,
+                                  struct fault *f) {
     const struct logdb_facts *log = logdb_facts(d->log);
     const struct statedb_facts *state = statedb_facts(d->state);
     struct raft_start *r = &start->raft;
@@ -176,8 +178,11 @@ static enum grey_error load_start(struct sitedisk *d, uint32_t window_entries, s
             err = fault_set(f, E_CORRUPT, "state.db: the stored membership is damaged");
         }
     }
-    raft_index from = state->applied.index > window_entries ? state->applied.index - window_entries : 0;
+    raft_index from = state->applied.index > o->window_entries ? state->applied.index - o->window_entries : 0;
     from = from > log->base.index ? from : log->base.index;
+    if (err == E_OK && from < state->applied.index) {
+        err = logdb_last_fitting(d->log, from + 1, state->applied.index, o->window_bytes, &from, f);
+    }
     if (err == E_OK) {
         err = logdb_point(d->log, from, &r->window_base, f);
     }
@@ -218,7 +223,7 @@ static enum grey_error open_both(struct sitedisk *d, const struct sitelog_option
     if (err == E_OK) {
         err = open_state(d, f);
     }
-    return err == E_OK ? load_start(d, o->window_entries, start, f) : err;
+    return err == E_OK ? load_start(d, o, start, f) : err;
 }
 
 static void close_both(struct sitedisk *d) {
@@ -341,7 +346,7 @@ enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, 
         log_warn("sitelog", "no_reserve", "%s", f->text);
     }
     d->rejoins = o->rejoins;
-    db_soft_limit(SOFT_HEAP_BYTES);
+    db_soft_limit(SOFT_HEAP_BYTES + 2ull * db_cache_bytes(CACHE_BYTES));
     if (err == E_OK) {
         err = open_or_mend(d, o, t, start, f);
     }
@@ -350,6 +355,7 @@ enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, 
         sitedisk_close(d);
         return err;
     }
+    d->damage.found = false; /* what the start met it has mended */
     sitedisk_measure(d);
     *out = d;
     return E_OK;

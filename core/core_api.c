@@ -260,7 +260,7 @@ void core_api_handle(void *context, struct http_request *q) {
     struct core_api *api = context;
     struct bytes path = http_path(q);
     metrics_add(&requests, 0, 1);
-    if (core_objects_handle(api, q) || core_rollouts_handle(api, q)) {
+    if (core_objects_handle(api, q) || core_rollouts_handle(api, q) || enroller_handle(api->enroller, q)) {
         return;
     }
     if (strcmp(http_method(q), "GET") != 0 && strcmp(http_method(q), "HEAD") != 0) {

@@ -2,6 +2,7 @@
 #ifndef CORE_CORE_API_H
 #define CORE_CORE_API_H
 
+#include "core/enroller.h"
 #include "core/giver.h"
 #include "platform/http.h"
 
@@ -10,6 +11,7 @@ struct core_api {
     struct worker *storage;
     struct ingest *ingest;
     struct giver *giver;
+    struct enroller *enroller; /* NULL: this core has no CA */
 };
 
 void core_api_register(void);

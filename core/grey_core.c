@@ -17,13 +17,16 @@
 #include "platform/keyfile.h"
 #include "platform/keys.h"
 #include "platform/log.h"
+#include "platform/supervise.h"
 #include "platform/yaml.h"
 
 #define ENDPOINTS_MAX 8u
+#define STORAGE_STALL_MS 60000u /* a disk that has finished nothing for so long starves the watchdog */
 
 struct settings {
     char data_dir[LIMIT_PATH_BYTES + 1], http_addr[LIMIT_ADDRESS_BYTES + 1], broker[1024], store[LIMIT_PATH_BYTES + 16];
-    char sign_dir[LIMIT_PATH_BYTES + 1];
+    char sign_dir[LIMIT_PATH_BYTES + 1], ca_dir[LIMIT_PATH_BYTES + 1], enroll_addr[LIMIT_ADDRESS_BYTES + 1], cert_hours[8];
+    char broker_pid[LIMIT_PATH_BYTES + 1];
     char tls_ca[LIMIT_PATH_BYTES + 1], tls_cert[LIMIT_PATH_BYTES + 1], tls_key[LIMIT_PATH_BYTES + 1];
     char log_level[16], log_format[16], client_id[LIMIT_NAME_BYTES + 1], config[LIMIT_PATH_BYTES + 1];
 };
@@ -45,6 +48,13 @@ static const struct setting {
     SETTING(tls_key, "tls-key", "GREY_CORE_TLS_KEY", "", "its key"),
     SETTING(sign_dir, "sign-dir", "GREY_CORE_SIGN_DIR", "",
             "where core-sign.key and core-sign.pub are, with which it signs what it gives; without it the data directory"),
+    SETTING(ca_dir, "ca-dir", "GREY_CORE_CA_DIR", "",
+            "the CA ('grey-core ca init'), with which it takes gateways in; without it none"),
+    SETTING(enroll_addr, "enroll-addr", "GREY_CORE_ENROLL_ADDR", "",
+            "address with TLS where gateways enrol, for example 0.0.0.0:8443; without it none"),
+    SETTING(cert_hours, "cert-hours", "GREY_CORE_CERT_HOURS", "720", "hours for which a gateway's certificate holds, 1 to 8760"),
+    SETTING(broker_pid, "broker-pid", "GREY_CORE_BROKER_PID", "",
+            "pid file of a broker of this machine, which is told (SIGHUP) when certificates were revoked"),
     SETTING(client_id, "client-id", "GREY_CORE_CLIENT_ID", "",
             "MQTT client id; without it grey-core, and with PostgreSQL a number behind it"),
     SETTING(log_level, "log-level", "GREY_LOG_LEVEL", "info", "trace, debug, info, warn or error"),
@@ -60,9 +70,11 @@ struct grey_core {
     struct worker *storage;
     struct ingest *ingest;
     struct giver *giver;
+    struct enroller *enroller;
     struct keyfile sign;
     struct core_api api;
     struct http_server *http;
+    struct supervise supervise;
 };
 
 static int complain(const struct fault *f) {
@@ -165,7 +177,7 @@ static enum grey_error load(struct settings *s, int argc, char **argv, struct fa
 
 static void help(void) {
     (void)printf("grey-core: the central service that Grey Edge sites sync to\n\nusage: grey-core [flags]\n       grey-core ca "
-                 "init|broker|core|gateway ...\n\n");
+                 "init|rotate|promote|broker|core|sign ...\n\n");
     for (size_t i = 0; i < SETTING_COUNT; i++) {
         char left[40];
         (void)snprintf(left, sizeof left, "--%s TEXT", table[i].name);
@@ -178,14 +190,57 @@ static void help(void) {
 static void on_terminate(void *context, int signal_number) {
     struct grey_core *g = context;
     log_info("grey-core", "stop", "signal=%d", signal_number);
+    supervise_stopping(&g->supervise);
     loop_stop(g->x.loop);
+}
+
+static void on_reload(void *context, int signal_number) {
+    struct grey_core *g = context;
+    (void)signal_number;
+    log_info("grey-core", "reload", "the files of the CA; all else takes a restart");
+    enroller_reload(g->enroller);
+}
+
+static bool start_enroller(struct grey_core *g, struct fault *f) {
+    const struct settings *s = &g->s;
+    char *end;
+    unsigned long hours = strtoul(s->cert_hours, &end, 10);
+    if (s->cert_hours[0] < '0' || s->cert_hours[0] > '9' || *end != 0 || hours < 1 || hours > 8760) {
+        (void)fault_set(f, E_USAGE, "--cert-hours %s: expected 1 to 8760", s->cert_hours);
+        return false;
+    }
+    if (s->ca_dir[0] == 0) {
+        return true;
+    }
+    struct enroller_options o = {.ca_dir = s->ca_dir,
+                                 .data_dir = s->data_dir,
+                                 .address = s->enroll_addr,
+                                 .broker_pid = s->broker_pid,
+                                 .life_hours = (uint32_t)hours,
+                                 .core_key = g->sign.public_key};
+    enroller_register();
+    g->enroller = enroller_new(&g->x, &o, g->storage, g->ingest, g->giver, f);
+    g->api.enroller = g->enroller;
+    return g->enroller != NULL;
+}
+
+/* The loop lives when it asks this.  A PostgreSQL server that is away is waited for; no restart of the core would bring it back. */
+static bool gets_on(void *context, char *why, size_t size) {
+    const struct grey_core *g = context;
+    uint64_t waits_ms = store_is_postgres(g->s.store) ? 0 : worker_waits_ms(g->storage);
+    (void)snprintf(why, size, "the disk has finished nothing for %" PRIu64 " s", waits_ms / 1000);
+    return waits_ms < STORAGE_STALL_MS;
 }
 
 static bool start(struct grey_core *g, struct fault *f) {
     struct settings *s = &g->s;
     const char *endpoints[ENDPOINTS_MAX];
-    struct ingest_options o = {
-        .endpoints = endpoints, .client_id = s->client_id, .socket_dir = s->data_dir, .shared = store_is_postgres(s->store)};
+    struct ingest_options o = {.endpoints = endpoints,
+                               .client_id = s->client_id,
+                               .socket_dir = s->data_dir,
+                               .secret_key = g->sign.secret_key,
+                               .ca_path = s->tls_ca,
+                               .shared = store_is_postgres(s->store)};
     bool tls = strncmp(s->broker, "mqtts://", 8) == 0;
     if (!tls && strncmp(s->broker, "mqtt://", 7) != 0) {
         (void)fault_set(f, E_USAGE, "--broker %.80s: expected mqtts://host:port or mqtt://host:port", s->broker);
@@ -213,8 +268,16 @@ static bool start(struct grey_core *g, struct fault *f) {
         keyfile_put_public(sign_dir, KEYFILE_CORE_PUBLIC, &g->sign, f) != E_OK) {
         return false;
     }
+    struct supervise_options supervise = {.socket = getenv("NOTIFY_SOCKET"),
+                                          .watchdog_usec = getenv("WATCHDOG_USEC"),
+                                          .watchdog_pid = getenv("WATCHDOG_PID"),
+                                          .alive = gets_on,
+                                          .context = g};
     g->x.loop = loop_new(f);
-    g->x.crypto = g->x.loop == NULL ? NULL : worker_new(g->x.loop, "crypto", 64, NULL, NULL, f);
+    if (g->x.loop == NULL || supervise_begin(&g->supervise, g->x.loop, &supervise, f) != E_OK) {
+        return false;
+    }
+    g->x.crypto = worker_new(g->x.loop, "crypto", 64, NULL, NULL, f);
     g->store = g->x.crypto == NULL ? NULL : store_open(s->store, &(struct store_options){.shared = o.shared}, f);
     g->storage = g->store == NULL ? NULL : worker_new(g->x.loop, "storage", BATCH_JOBS_MAX, batch_run, g->store, f);
     if (g->storage == NULL) {
@@ -229,6 +292,7 @@ static bool start(struct grey_core *g, struct fault *f) {
     }
     loop_signal(g->x.loop, SIGTERM, on_terminate, g);
     loop_signal(g->x.loop, SIGINT, on_terminate, g);
+    loop_signal(g->x.loop, SIGHUP, on_reload, g);
     struct http_limits limits = {.connections_max = LIMIT_HTTP_CONNECTIONS,
                                  .body_bytes_max = OBJECT_BYTES_MAX,
                                  .idle_timeout_ms = 120000,
@@ -241,14 +305,17 @@ static bool start(struct grey_core *g, struct fault *f) {
     g->ingest = ingest_new(&g->x, &o, g->storage, f);
     g->giver = g->ingest == NULL ? NULL : giver_new(g->x.loop, g->storage, g->ingest, g->sign.secret_key, f);
     g->api = (struct core_api){.loop = g->x.loop, .storage = g->storage, .ingest = g->ingest, .giver = g->giver};
-    return g->giver != NULL;
+    return g->giver != NULL && start_enroller(g, f);
 }
 
 static void stop(struct grey_core *g) {
+    supervise_end(&g->supervise);
     http_server_free(g->http);
+    enroller_stop(g->enroller);
     giver_stop(g->giver);
     ingest_stop(g->ingest);
     worker_stop(g->storage);
+    enroller_free(g->enroller);
     giver_free(g->giver);
     ingest_free(g->ingest);
     store_close(g->store);
@@ -292,6 +359,7 @@ int main(int argc, char **argv) {
                  g.s.http_addr);
     }
     log_info("grey-core", "ready", "version=%s http=%s store=%s", GREY_VERSION, g.s.http_addr, store_name(g.store));
+    supervise_ready(&g.supervise, "takes what sites send");
     loop_run(g.x.loop);
     stop(&g);
     log_info("grey-core", "stopped", "version=%s", GREY_VERSION);

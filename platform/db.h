@@ -58,6 +58,8 @@ uint64_t db_file_bytes(struct db *d);      /* pages of the database times their 
 uint64_t db_free_bytes(struct db *d);      /* of these, unused */
 enum grey_error db_shrink(struct db *d, uint32_t pages_max,
                           struct fault *f); /* gives unused pages back; a transaction of its own */
+/* Writes anew what is used, and gives back all else; a transaction of its own, which holds what is used in memory: for little. */
+enum grey_error db_rewrite(struct db *d, struct fault *f);
 
 /* For the whole process, since start: what went to the disk below SQLite. */
 struct db_counts {
@@ -65,6 +67,11 @@ struct db_counts {
 };
 void db_count(struct db_counts *c);
 void db_soft_limit(uint64_t bytes); /* SQLite gives caches back above this */
+/* What the operator gives each database for its pages, in place of what its module would take; 0: that.  Before the first is opened. */
+void db_set_cache(uint32_t bytes);
+uint32_t db_cache_bytes(uint32_t otherwise);
+/* Gives back pages that are not in use; tells the memory that SQLite still holds, for all databases. */
+uint64_t db_release(struct db *d);
 
 /* Tests: `ask` sees each call before it happens, on the calling thread, and what it returns other than E_OK is done instead of it
  * (E_IO, E_DISK_FULL; E_CORRUPT for a read that finds a damaged sector).  `synced` is called after a successful sync.  NULL: none. */

@@ -495,6 +495,10 @@ bool http_peer_uid(const struct http_request *q, uint32_t *uid) {
     return q->has_uid;
 }
 
+const char *http_peer_address(const struct http_request *q) {
+    return q->session == NULL ? "" : conn_peer_address(q->session->conn);
+}
+
 bool http_client_gone(const struct http_request *q) {
     return q->session == NULL;
 }

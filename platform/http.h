@@ -35,6 +35,7 @@ bool http_query(const struct http_request *q, const char *name, char *value,
 struct bytes http_header(const struct http_request *q, const char *name); /* case-insensitive; empty when absent */
 struct bytes http_body(const struct http_request *q);
 bool http_peer_uid(const struct http_request *q, uint32_t *uid); /* true on a unix socket */
+const char *http_peer_address(const struct http_request *q);     /* "" when the client has gone */
 bool http_client_gone(const struct http_request *q);
 uint64_t http_received_us(const struct http_request *q); /* monotonic */
 

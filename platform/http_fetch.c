@@ -14,6 +14,13 @@
 
 #include "platform/address.h"
 #include "platform/now.h"
+#include "platform/pinned.h"
+
+/* Plain, or TLS to a server that is known by its CA. */
+struct stream {
+    int fd;
+    struct pinned *tls; /* NULL: plain */
+};
 
 struct reading {
     struct http_answer *answer;
@@ -21,6 +28,14 @@ struct reading {
     size_t field_size;
     bool done, head;
 };
+
+static ssize_t stream_send(const struct stream *s, struct bytes out) {
+    return s->tls != NULL ? pinned_send(s->tls, out) : send(s->fd, out.data, out.size, MSG_NOSIGNAL);
+}
+
+static ssize_t stream_receive(const struct stream *s, void *room, size_t size) {
+    return s->tls != NULL ? pinned_receive(s->tls, room, size) : recv(s->fd, room, size, 0);
+}
 
 static bool wait_for(int fd, short events, uint64_t deadline_ms) {
     uint64_t now_ms = now_monotonic_ms();
@@ -58,16 +73,19 @@ static int open_stream(const struct http_fetch *q, uint64_t deadline_ms, struct 
         }
         memcpy(u.sun_path, q->address + 5, strlen(q->address + 5) + 1);
         fd = dial((const struct sockaddr *)&u, sizeof u, deadline_ms);
-    } else if (strncmp(q->address, "http://", 7) == 0) {
+    } else if (strncmp(q->address, "http://", 7) == 0 || strncmp(q->address, "https://", 8) == 0) {
+        bool tls = q->address[4] == 's';
+        const char *name = q->address + (tls ? 8 : 7);
         char host[256] = "", port[8] = "80";
-        size_t size = strcspn(q->address + 7, "/");
-        const char *colon = memrchr(q->address + 7, ':', size);
-        size_t host_size = colon == NULL ? size : (size_t)(colon - q->address - 7);
+        size_t size = strcspn(name, "/");
+        const char *colon = memrchr(name, ':', size);
+        size_t host_size = colon == NULL ? size : (size_t)(colon - name);
+        (void)snprintf(port, sizeof port, "%s", tls ? "443" : "80");
         if (host_size >= sizeof host || (colon != NULL && size - host_size - 1 >= sizeof port)) {
-            (void)fault_set(f, E_USAGE, "'%.100s' is not http://host:port", q->address);
+            (void)fault_set(f, E_USAGE, "'%.100s' is not http://host:port or https://host:port", q->address);
             return -1;
         }
-        memcpy(host, q->address + 7, host_size);
+        memcpy(host, name, host_size);
         if (colon != NULL) {
             memcpy(port, colon + 1, size - host_size - 1);
             port[size - host_size - 1] = 0;
@@ -83,7 +101,7 @@ static int open_stream(const struct http_fetch *q, uint64_t deadline_ms, struct 
         }
         freeaddrinfo(list);
     } else {
-        (void)fault_set(f, E_USAGE, "'%.100s': expected http://host:port or unix:/path", q->address);
+        (void)fault_set(f, E_USAGE, "'%.100s': expected http://host:port, https://host:port or unix:/path", q->address);
         return -1;
     }
     if (fd < 0) {
@@ -92,14 +110,14 @@ static int open_stream(const struct http_fetch *q, uint64_t deadline_ms, struct 
     return fd;
 }
 
-static enum grey_error send_all(int fd, struct bytes out, uint64_t deadline_ms, struct fault *f) {
+static enum grey_error send_all(const struct stream *s, struct bytes out, uint64_t deadline_ms, struct fault *f) {
     while (out.size > 0) {
-        ssize_t sent = send(fd, out.data, out.size, MSG_NOSIGNAL);
+        ssize_t sent = stream_send(s, out);
         if (sent > 0) {
             out = bytes_of(out.data + sent, out.size - (size_t)sent);
         } else if (errno != EAGAIN && errno != EINTR) {
             return fault_errno(f, E_CONNECT, "sending the request");
-        } else if (!wait_for(fd, POLLOUT, deadline_ms)) {
+        } else if (!wait_for(s->fd, POLLOUT, deadline_ms)) {
             return fault_set(f, E_TIMEOUT, "the request could not be sent in time");
         }
     }
@@ -154,7 +172,7 @@ static int on_complete(http_parser *p) {
     return 0;
 }
 
-static enum grey_error receive(int fd, struct reading *r, uint64_t deadline_ms, struct fault *f) {
+static enum grey_error receive(const struct stream *s, struct reading *r, uint64_t deadline_ms, struct fault *f) {
     static const http_parser_settings settings = {.on_header_field = on_field,
                                                   .on_header_value = on_value,
                                                   .on_headers_complete = on_headers,
@@ -165,9 +183,9 @@ static enum grey_error receive(int fd, struct reading *r, uint64_t deadline_ms, 
     http_parser_init(&parser, HTTP_RESPONSE);
     parser.data = r;
     while (!r->done) {
-        ssize_t got = recv(fd, room, sizeof room, 0);
+        ssize_t got = stream_receive(s, room, sizeof room);
         if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
-            if (!wait_for(fd, POLLIN, deadline_ms)) {
+            if (!wait_for(s->fd, POLLIN, deadline_ms)) {
                 return fault_set(f, E_TIMEOUT, "no answer in time");
             }
             continue;
@@ -192,9 +210,20 @@ enum grey_error http_fetch(const struct http_fetch *q, struct http_answer *a, st
     f = f == NULL ? &own : f;
     memset(a, 0, sizeof *a);
     builder_init(&a->body, q->answer_bytes_max);
+    if (strncmp(q->address, "https://", 8) == 0 && q->pin == NULL) {
+        return fault_set(f, E_USAGE, "'%.100s': this program speaks TLS only to a server whose CA it was told", q->address);
+    }
     int fd = open_stream(q, deadline_ms, f);
     if (fd < 0) {
         return f->code;
+    }
+    struct stream stream = {.fd = fd};
+    if (strncmp(q->address, "https://", 8) == 0) {
+        stream.tls = pinned_open(fd, q->pin, deadline_ms, f);
+        if (stream.tls == NULL) {
+            (void)close(fd);
+            return f->code;
+        }
     }
     struct builder head;
     builder_init(&head, 64u * 1024u);
@@ -209,17 +238,18 @@ enum grey_error http_fetch(const struct http_fetch *q, struct http_answer *a, st
         builder_addf(&head, "%s\r\n", q->headers[i]);
     }
     builder_add_str(&head, "\r\n");
-    enum grey_error err =
-        head.err != E_OK ? fault_set(f, head.err, "the request is too large") : send_all(fd, builder_bytes(&head), deadline_ms, f);
+    enum grey_error err = head.err != E_OK ? fault_set(f, head.err, "the request is too large")
+                                           : send_all(&stream, builder_bytes(&head), deadline_ms, f);
     struct fault sending = {0};
     if (err == E_OK && q->body.size > 0) {
-        (void)send_all(fd, q->body, deadline_ms, &sending); /* a server that refuses early still says why */
+        (void)send_all(&stream, q->body, deadline_ms, &sending); /* a server that refuses early still says why */
     }
     builder_free(&head);
     if (err == E_OK) {
         struct reading r = {.answer = a, .head = strcmp(q->method, "HEAD") == 0};
-        err = receive(fd, &r, deadline_ms, f);
+        err = receive(&stream, &r, deadline_ms, f);
     }
+    pinned_close(stream.tls);
     (void)close(fd);
     return err;
 }

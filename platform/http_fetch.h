@@ -6,7 +6,9 @@
 #include "platform/fault.h"
 
 struct http_fetch {
-    const char *address;        /* "http://host:port", "https://..." or "unix:/path" */
+    const char *address; /* "http://host:port", "https://host:port" or "unix:/path" */
+    const uint8_t *pin;  /* https: SHA-256 of the CA certificate that the server must show and that must vouch for it as a core
+                                   (platform/pinned.h); names are not looked at.  NULL: https is refused */
     const char *method, *path;  /* path with its query, percent-encoded by the caller */
     const char *const *headers; /* NULL or a NULL-terminated list of "Name: value" */
     struct bytes body;
@@ -20,7 +22,7 @@ struct http_answer {
     char end[24], token[24];                     /* X-Grey-End, X-Grey-Token */
     struct builder body;                         /* the caller frees */
 };
-/* E_CONNECT, E_TIMEOUT, E_BAD_HTTP, E_TOO_LARGE; any HTTP status is E_OK. */
+/* E_FINGERPRINT, E_TLS, E_CONNECT, E_TIMEOUT, E_BAD_HTTP, E_TOO_LARGE; any HTTP status is E_OK. */
 enum grey_error http_fetch(const struct http_fetch *q, struct http_answer *a, struct fault *f);
 
 #endif

@@ -48,6 +48,39 @@
     X(E_CERT, 3002, 0, "a certificate is not acceptable", "check issuer, names and validity with 'openssl x509 -text'") \
     X(E_KEY, 3003, 0, "a key cannot be read or used", "check the file, its owner and its mode") \
     X(E_SEAL, 3004, 0, "a seal over the log does not hold", "'greyctl audit verify' names the place; start greyd again: it takes the log from the other gateways anew") \
+    X(E_TOKEN_UNKNOWN, 3011, 403, "there is no such enrolment token", "make one at the core: 'greyctl enroll token --site S'; or the text was cut while copying") \
+    X(E_TOKEN_USED, 3012, 403, "the enrolment token is used up", "make a new one at the core for the gateways that are left") \
+    X(E_TOKEN_EXPIRED, 3013, 403, "the enrolment token has expired", "make a new one at the core; --ttl says how long it holds") \
+    X(E_TOKEN_SITE, 3014, 403, "the enrolment token is for another site", "use this site's token, or set site.id right") \
+    X(E_TOKEN_NODE, 3015, 409, "another gateway was enrolled under this name", "give each gateway its own node.id; a gateway that lost its key takes a new token") \
+    X(E_CSR, 3016, 400, "the certificate request is not acceptable", "correct what the answer names; 'greyd enroll' makes a good one") \
+    X(E_FINGERPRINT, 3017, 0, "the server is not the core that the token names", "check the URL; if it is right, somebody answers in the core's place: do not go on") \
+    X(E_REVOKED, 3018, 403, "the certificate of this key is revoked", "enrol the gateway with a new key and a new token, if it may come back") \
+    X(E_SEALED, 3101, 0, "an encrypted message does not hold", "somebody between the site and the core changes messages, or one of them has another key; see federation.upstream.core_key") \
+    X(E_REPEATED, 3102, 0, "an encrypted message came a second time", "nothing, now and then; often: somebody between the site and the core repeats messages") \
+    /* attestation */ \
+    X(E_ATTEST_FORMAT, 3201, 400, "the evidence is malformed or too large", "the gateway is of another version, or somebody tries; see the log") \
+    X(E_ATTEST_TYPE, 3202, 403, "this kind of evidence is not accepted here", "name the kind in the attestation policy, or give the board a TPM") \
+    X(E_ATTEST_NONCE, 3203, 403, "the evidence does not answer the question that was asked", "nothing: the gateway is asked again; if it repeats, somebody replays old evidence") \
+    X(E_ATTEST_IDENTITY, 3204, 403, "the evidence speaks for another gateway", "look at the gateway: its disk or its TPM was moved, or it was cloned") \
+    X(E_ATTEST_EK, 3205, 403, "the TPM's endorsement certificate is not acceptable", "add the manufacturer's certificates to the roots, if you trust that maker") \
+    X(E_ATTEST_KEY, 3206, 403, "the attestation key is none: it could sign what its TPM did not make", "enrol the gateway anew with 'greyd enroll'") \
+    X(E_ATTEST_UNPROVEN, 3207, 403, "the attestation key was not proven to live in that TPM", "enrol the gateway anew with 'greyd enroll'") \
+    X(E_ATTEST_SIGNATURE, 3208, 403, "the signature over the evidence does not hold", "look at the gateway; if it was replaced, enrol it anew") \
+    X(E_ATTEST_QUOTE, 3209, 403, "what was signed is not a quote made by a TPM", "look at the gateway: somebody forged evidence on it") \
+    X(E_ATTEST_BINDING, 3210, 403, "the quote was made for other evidence", "look at the gateway and at the way to it: evidence was changed") \
+    X(E_ATTEST_SELECTION, 3211, 403, "the quote covers other registers than were asked for", "look at the gateway: somebody hides a register") \
+    X(E_ATTEST_PCR, 3212, 403, "the register values are not those that the TPM signed", "look at the gateway and at the way to it: evidence was changed") \
+    X(E_ATTEST_COUNTERS, 3213, 403, "the TPM's clock or counters went back", "look at the gateway: an old state of its TPM was put back, or it was cleared") \
+    X(E_ATTEST_FIRMWARE, 3214, 403, "the TPM's firmware is not the accepted one", "add the version to the policy after you have updated it yourself") \
+    X(E_ATTEST_BOOT_LOG, 3215, 403, "the boot's event log does not lead to the register values", "look at the gateway: its boot or its log was tampered with") \
+    X(E_ATTEST_START_LOG, 3216, 403, "the log of the agent's starts does not lead to the register value", "look at the gateway: something else was started or measured on it") \
+    X(E_ATTEST_REFERENCE, 3217, 403, "something was measured that the policy does not accept", "announce the new version in the policy; if there is none, look at the gateway") \
+    X(E_ATTEST_DOCUMENT, 3218, 403, "the instance's identity document is not acceptable", "check its signer, its names and its dates") \
+    X(E_ATTEST_RESULT, 3219, 403, "the attestation result is not acceptable", "attest the gateway anew with 'greyctl attest now'") \
+    X(E_ATTEST_EXPIRED, 3220, 403, "the attestation result has expired", "bring the link to the core back; the gateway is attested anew by itself") \
+    X(E_ATTEST_POLICY, 3221, 0, "the attestation policy is not acceptable", "correct the named field, or use a serial number above the last one") \
+    X(E_TPM, 3222, 0, "the TPM refused or is not there", "see the detail; is the user in the group tss, is the TPM enabled in the firmware?") \
     /* machine */ \
     X(E_NO_MEMORY, 4001, 503, "no memory is left", "raise the memory limit of the service") \
     X(E_IO, 4002, 503, "the storage device answered with an error", "see the log; replace the device if it repeats") \

@@ -12,7 +12,7 @@ void world_propose(struct world *w, struct node *n) {
     struct raft_proposal proposals[4];
     uint32_t count = world_quiet ? 1 : (uint32_t)world_between(w, 1, 4);
     for (uint32_t i = 0; i < count; i++) {
-        size_t size = !world_quiet && world_chance(w, 20) ? 4096 : 8 + world_draw(w, 64);
+        size_t size = (size_t)(!world_quiet && world_chance(w, 20) ? 4096 : 8 + world_draw(w, 64));
         struct blob *payload = blob_new(size);
         must(payload != NULL);
         memset(payload->data, (int)w->value, size);

@@ -43,7 +43,7 @@ void digest_sha256_two(struct bytes a, struct bytes b, uint8_t out[DIGEST_SHA256
     add(&s, a);
     s.count = 0;
     add(&s, b);
-    end(&s, a.size + (b.size << 32), out);
+    end(&s, a.size + ((uint64_t)b.size << 32), out);
 }
 
 uint32_t digest_crc32(uint32_t crc, struct bytes in) {
