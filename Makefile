@@ -44,7 +44,7 @@ COMPUTE := platform/bytes.c platform/fault.c platform/codec.c platform/json.c pl
            platform/keys.c platform/cert.c
 PURE := $(filter federation/%,$(SOURCES)) \
         $(filter $(addprefix agent/,intake.c state.c kv.c outbox.c bounds.c segment.c arrivals.c loss.c stretch.c dedup.c table.c agreement.c \
-          task.c cron.c dag.c due.c lanes.c quota.c placement.c scheduler.c submit.c dispatch.c work.c workrow.c ring.c),$(SOURCES))
+          task.c cron.c dag.c due.c lanes.c quota.c placement.c scheduler.c submit.c dispatch.c work.c workrow.c ring.c grants.c),$(SOURCES))
 PURE_MAY_CALL := json_array_get json_array_size json_delete json_object_get json_object_iter json_object_iter_key \
                  json_object_iter_next json_string_length json_string_value \
                  memcpy memmove memset memcmp strlen strcmp strncmp memchr __stack_chk_fail __memcpy_chk __memset_chk __memmove_chk \

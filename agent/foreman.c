@@ -245,10 +245,10 @@ void foreman_duty(struct node *n) {
     if (n->o.witness || !ready(n, &site)) {
         return;
     }
+    if (site.feature_level < FEATURE_LEVEL && n->leading) {
+        raise_level(n, &site);
+    }
     if (site.feature_level < FEATURE_LEVEL_TASKS) {
-        if (n->leading) {
-            raise_level(n, &site);
-        }
         return;
     }
     struct scheduler *s = state_scheduler(n->state);

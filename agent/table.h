@@ -29,8 +29,9 @@ enum table_id {
         7, /* id -> what the scheduler knows of the task; ref = log index whose payload holds the order; always in memory */
     TABLE_TENANT = 8, /* tenant, or tenant/namespace -> share; always in memory */
     TABLE_NODE = 9,   /* raft id be64 -> what the node has for tasks; always in memory */
+    TABLE_TOKEN = 10, /* id -> what is kept of a token of the API; always in memory */
 };
-#define TABLE_ID_MAX 9
+#define TABLE_ID_MAX 10
 
 /* Tables whose rows are all loaded at the start and stay in memory. */
 static inline bool table_pinned(enum table_id id) {

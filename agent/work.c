@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agent/workrow.h"
+#include "federation/origin.h"
 #include "include/grey/must.h"
 #include "platform/codec.h"
 #include "platform/digest.h"
@@ -125,7 +126,7 @@ bool answer_task(struct bytes answer, bool *duplicate, enum task_state *state) {
 
 enum grey_error payload_task_order(struct bytes payload, struct task_order *o, struct fault *f) {
     struct codec_reader r;
-    codec_reader_init(&r, payload);
+    codec_reader_init(&r, origin_skip(payload, NULL));
     uint64_t fields = codec_array(&r, 3);
     (void)codec_uint(&r, OP_SUBMIT);
     struct bytes order = codec_bytes(&r, TASK_ORDER_BYTES_MAX);
@@ -262,7 +263,7 @@ enum grey_error work_apply(struct work *w, const struct entry *e, int64_t now_ms
     struct scheduler *s = w->scheduler;
     struct codec_reader r;
     struct bytes id = bytes_of(NULL, 0);
-    codec_reader_init(&r, blob_bytes(e->payload));
+    codec_reader_init(&r, origin_skip(blob_bytes(e->payload), NULL));
     scheduler_begin(s, now_ms);
     uint64_t tickets = s->saved.tickets;
     switch ((enum entry_kind)e->kind) {

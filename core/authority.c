@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "federation/access.h"
 #include "include/grey/ids.h"
 #include "include/grey/limits.h"
 #include "platform/cert.h"
@@ -99,8 +100,13 @@ enum grey_error authority_issue(const char *dir, const char *kind, const char *s
     if (gateway && (!grey_name_valid(site, strlen(site)) || !grey_name_valid(node, strlen(node)))) {
         return fault_set(f, E_USAGE, "a gateway's certificate wants --site and --node: 1 to 64 letters, digits, '.', '_' or '-'");
     }
-    if (!gateway && strcmp(kind, "broker") != 0 && strcmp(kind, "core") != 0) {
-        return fault_set(f, E_USAGE, "'%.40s' is not broker, core or gateway", kind);
+    bool user = strcmp(kind, "user") == 0;
+    enum access_role role;
+    if (user && (!grey_name_valid(site, strlen(site)) || !access_role_parse(bytes_str(node), &role))) {
+        return fault_set(f, E_USAGE, "a user's certificate wants --name, and --role viewer, operator or admin");
+    }
+    if (!gateway && !user && strcmp(kind, "broker") != 0 && strcmp(kind, "core") != 0) {
+        return fault_set(f, E_USAGE, "'%.40s' is not broker, core, gateway or user", kind);
     }
     struct builder ca_cert, ca_key;
     builder_init(&ca_cert, PEM_BYTES_MAX);
@@ -111,18 +117,27 @@ enum grey_error authority_issue(const char *dir, const char *kind, const char *s
     err = err != E_OK ? err : read_file(path, &ca_key, f);
     if (err == E_OK) {
         int64_t now_s = now_wall_ms() / 1000;
-        (void)snprintf(subject, sizeof subject, "CN=%s", gateway ? site : strcmp(kind, "core") == 0 ? "grey-core" : "grey-broker");
+        (void)snprintf(subject, sizeof subject, "CN=%s%s", user ? "user:" : "", /* no site can be of that name: a broker gives a CN its topics */
+                       gateway || user                ? site
+                       : strcmp(kind, "core") == 0 ? "grey-core"
+                                                   : "grey-broker");
         struct cert_request q = {.subject = subject,
                                  .issuer_pem = (const char *)ca_cert.data,
                                  .issuer_key_pem = (const char *)ca_key.data,
-                                 .server = strcmp(kind, "core") != 0,
+                                 .server = !user && strcmp(kind, "core") != 0,
                                  .client = strcmp(kind, "broker") != 0,
                                  .not_before_s = now_s - DAY_S,
                                  .not_after_s = now_s + (int64_t)CERT_DAYS * DAY_S};
-        q.names[q.name_count++] = (struct cert_name){CERT_NAME_DNS, "localhost"};
-        q.names[q.name_count++] = (struct cert_name){CERT_NAME_IP, "127.0.0.1"};
+        if (!user) {
+            q.names[q.name_count++] = (struct cert_name){CERT_NAME_DNS, "localhost"};
+            q.names[q.name_count++] = (struct cert_name){CERT_NAME_IP, "127.0.0.1"};
+        }
         if (gateway) {
             (void)snprintf(uri, sizeof uri, "grey://%s/%s", site, node);
+            q.names[q.name_count++] = (struct cert_name){CERT_NAME_URI, uri};
+        }
+        if (user) { /* a person or a program that uses the API: federation/access.h */
+            (void)snprintf(uri, sizeof uri, "grey-role:%s", node);
             q.names[q.name_count++] = (struct cert_name){CERT_NAME_URI, uri};
         }
         err = make_pair(&q, prefix, f);
@@ -138,7 +153,8 @@ enum grey_error authority_issue(const char *dir, const char *kind, const char *s
 int authority_command(int argc, char **argv) {
     static const char usage[] = "usage: grey-core ca init --dir DIR\n"
                                 "       grey-core ca broker|core --dir DIR --out PREFIX\n"
-                                "       grey-core ca gateway --dir DIR --site S --node N --out PREFIX\n";
+                                "       grey-core ca gateway --dir DIR --site S --node N --out PREFIX\n"
+                                "       grey-core ca user --dir DIR --name NAME --role viewer|operator|admin --out PREFIX\n";
     const char *dir = NULL, *site = "", *node = "", *out = NULL;
     struct fault f = {0};
     bool ok = argc >= 1;
@@ -146,7 +162,7 @@ int authority_command(int argc, char **argv) {
         const struct {
             const char *name;
             const char **value;
-        } flags[] = {{"--dir", &dir}, {"--site", &site}, {"--node", &node}, {"--out", &out}};
+        } flags[] = {{"--dir", &dir}, {"--site", &site}, {"--node", &node}, {"--name", &site}, {"--role", &node}, {"--out", &out}};
         ok = false;
         for (size_t k = 0; k < sizeof flags / sizeof flags[0] && i + 1 < argc; k++) {
             if (strcmp(argv[i], flags[k].name) == 0) {

@@ -10,7 +10,8 @@ int authority_command(int argc, char **argv);
 
 enum grey_error authority_init(const char *dir, struct fault *f); /* makes the CA when there is none */
 /* kind "broker", "core" or "gateway" (with site and node): writes PREFIX.crt and PREFIX.key.
- * gateway: CN = site, URI grey://site/node; all: DNS localhost, IP 127.0.0.1. */
+ * gateway: CN = site, URI grey://site/node; all of these: DNS localhost, IP 127.0.0.1.
+ * kind "user": site is a name and node a role of the APIs; CN = user:name, URI grey-role:role. */
 enum grey_error authority_issue(const char *dir, const char *kind, const char *site, const char *node, const char *prefix,
                                 struct fault *f);
 

@@ -63,6 +63,7 @@ struct conn_options {
     const struct conn_proxy *proxy; /* NULL: none; borrowed until the conn is open */
     struct conn_session *session;   /* TLS client; NULL: each handshake is a full one; borrowed until the conn is closed */
     bool offer;                     /* TLS client: ALPN, see conn_tls_offer */
+    bool guests;                    /* TLS server: who shows no certificate is let in, without names; a bad one is still refused */
     const struct conn_events *events;
     void *context;
 };
@@ -94,8 +95,10 @@ void conn_finish(struct conn *c);
 
 const char *conn_peer_uri(const struct conn *c);  /* "grey://site/node" from the certificate's SAN; "" when there is none */
 const char *conn_peer_name(const struct conn *c); /* subject CN; "" when there is none */
+const char *conn_peer_role(const struct conn *c); /* "operator" of a SAN URI "grey-role:operator"; "" when there is none */
 const char *conn_peer_address(const struct conn *c);
 bool conn_peer_uid(const struct conn *c, uint32_t *uid); /* unix sockets: SO_PEERCRED */
+bool conn_peer_in_group(const struct conn *c, uint32_t gid); /* unix sockets: one of the groups the other side had when it connected */
 bool conn_is_tls(const struct conn *c);
 struct conn_count {
     uint64_t in_bytes, out_bytes; /* on the socket: TLS records and handshakes included, TCP/IP headers not */

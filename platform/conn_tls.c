@@ -14,10 +14,12 @@
 #include "platform/keys.h"
 
 #define SESSION_MS_MAX 86400000u /* then the server shows its certificate again */
+#define ROLE_URI "grey-role:"
 #define SESSION_TRIES_MAX 2u     /* that came to nothing: perhaps the server does not like it and does not say so */
 
 struct conn_tls {
-    mbedtls_ssl_config client, server, offering; /* offering: as client, with ALPN; only with protocols[0] set */
+    mbedtls_ssl_config client, server, guests, offering; /* guests: as server, a certificate is not asked of everybody; offering: as
+                                                            client, with ALPN; only with protocols[0] set */
     const char *protocols[2];
     mbedtls_x509_crt ca, own;
     mbedtls_pk_context key;
@@ -64,6 +66,7 @@ struct conn_tls *conn_tls_new(const char *ca_path, const char *cert_path, const 
     }
     mbedtls_ssl_config_init(&t->client);
     mbedtls_ssl_config_init(&t->server);
+    mbedtls_ssl_config_init(&t->guests);
     mbedtls_ssl_config_init(&t->offering);
     mbedtls_x509_crt_init(&t->ca);
     mbedtls_x509_crt_init(&t->own);
@@ -78,13 +81,15 @@ struct conn_tls *conn_tls_new(const char *ca_path, const char *cert_path, const 
     } else if ((code = mbedtls_pk_check_pair(&t->own.pk, &t->key)) != 0) {
         (void)fault_set(f, E_KEY, "%s does not belong to %s", key_path, cert_path);
     } else if ((code = configure(t, &t->client, MBEDTLS_SSL_IS_CLIENT)) != 0 ||
-               (code = configure(t, &t->server, MBEDTLS_SSL_IS_SERVER)) != 0) {
+               (code = configure(t, &t->server, MBEDTLS_SSL_IS_SERVER)) != 0 ||
+               (code = configure(t, &t->guests, MBEDTLS_SSL_IS_SERVER)) != 0) {
         (void)fault_set(f, E_TLS, "%s", conn_tls_text(code, text));
     }
     if (code != 0) {
         conn_tls_free(t);
         return NULL;
     }
+    mbedtls_ssl_conf_authmode(&t->guests, MBEDTLS_SSL_VERIFY_OPTIONAL);
     return t;
 }
 
@@ -92,6 +97,7 @@ void conn_tls_free(struct conn_tls *t) {
     if (t != NULL) {
         mbedtls_ssl_config_free(&t->client);
         mbedtls_ssl_config_free(&t->server);
+        mbedtls_ssl_config_free(&t->guests);
         mbedtls_ssl_config_free(&t->offering);
         mbedtls_x509_crt_free(&t->ca);
         mbedtls_x509_crt_free(&t->own);
@@ -205,10 +211,15 @@ static void read_peer(struct conn *c) {
         }
     }
     for (const mbedtls_x509_sequence *s = &crt->subject_alt_names; s != NULL; s = s->next) {
-        if (s->buf.tag == (MBEDTLS_ASN1_CONTEXT_SPECIFIC | MBEDTLS_X509_SAN_UNIFORM_RESOURCE_IDENTIFIER) &&
-            s->buf.len < sizeof c->names->uri) {
+        if (s->buf.tag != (MBEDTLS_ASN1_CONTEXT_SPECIFIC | MBEDTLS_X509_SAN_UNIFORM_RESOURCE_IDENTIFIER)) {
+            continue;
+        }
+        size_t head = sizeof ROLE_URI - 1;
+        bool is_role = s->buf.len > head && memcmp(s->buf.p, ROLE_URI, head) == 0;
+        if (is_role && c->names->role[0] == 0) {
+            copy_slice(c->names->role, sizeof c->names->role, s->buf.p + head, s->buf.len - head);
+        } else if (!is_role && c->names->uri[0] == 0 && s->buf.len < sizeof c->names->uri) {
             copy_slice(c->names->uri, sizeof c->names->uri, s->buf.p, s->buf.len);
-            return;
         }
     }
 }
@@ -329,6 +340,12 @@ static void handshake_work(struct worker_job *job) {
     c->job_result = mbedtls_ssl_handshake(c->ssl);
 }
 
+/* A guest's certificate that is not good does not end the handshake by itself. */
+static uint32_t guest_refused(const struct conn *c) {
+    uint32_t flags = c->client || !c->o.guests ? 0 : mbedtls_ssl_get_verify_result(c->ssl);
+    return flags == MBEDTLS_X509_BADCERT_MISSING || flags == MBEDTLS_X509_BADCERT_SKIP_VERIFY ? 0 : flags;
+}
+
 static void handshake_done(struct worker_job *job) {
     struct conn *c = (struct conn *)(void *)((char *)job - offsetof(struct conn, job));
     c->job_runs = false;
@@ -344,7 +361,7 @@ static void handshake_done(struct worker_job *job) {
         (void)conn_watch(c, EPOLLIN | EPOLLRDHUP);
     } else if (c->job_result == MBEDTLS_ERR_SSL_WANT_WRITE) {
         (void)conn_watch(c, EPOLLOUT | EPOLLRDHUP);
-    } else if (c->job_result != 0) {
+    } else if (c->job_result != 0 || guest_refused(c) != 0) {
         if (c->o.session != NULL && c->client && c->job_result != MBEDTLS_ERR_SSL_CONN_EOF) {
             forget_session(c->o.session); /* perhaps it was that: the next handshake is a full one */
         }
@@ -391,7 +408,7 @@ void conn_tls_start(struct conn *c) {
     }
     mbedtls_ssl_init(c->ssl);
     bool offers = c->o.offer && c->o.tls->protocols[0] != NULL;
-    int code = mbedtls_ssl_setup(c->ssl, !c->client ? &c->o.tls->server : offers ? &c->o.tls->offering : &c->o.tls->client);
+    int code = mbedtls_ssl_setup(c->ssl, !c->client ? (c->o.guests ? &c->o.tls->guests : &c->o.tls->server) : offers ? &c->o.tls->offering : &c->o.tls->client);
     if (code == 0 && c->client) { /* NULL is said as well: later versions refuse a client that has not said which name it means */
         code = mbedtls_ssl_set_hostname(c->ssl, c->o.expected_host);
     }

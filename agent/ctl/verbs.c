@@ -165,7 +165,7 @@ static const struct verb table[] = {
      trail_list,
      {{"from", "INDEX", "from this entry on; else the last 20"},
       {"to", "INDEX", "up to this entry"},
-      {"type", "T", "only noop, members, site, clock, kv, events, ack, limits, task, quota or node"},
+      {"type", "T", "only noop, members, site, clock, kv, events, ack, limits, task, quota, node, token or note"},
       {"limit", "N", "at most so many; else 100"}}},
     {"audit verify",
      "",
