@@ -13,6 +13,8 @@
 #include <unistd.h>
 
 #include "platform/address.h"
+#include "platform/fetch_tls.h"
+#include "platform/keys.h"
 #include "platform/now.h"
 
 struct reading {
@@ -20,6 +22,12 @@ struct reading {
     char field[32];
     size_t field_size;
     bool done, head;
+};
+
+/* What bytes go through: the socket, or TLS over it. */
+struct stream {
+    int fd;
+    struct fetch_tls *tls; /* NULL: plain */
 };
 
 static bool wait_for(int fd, short events, uint64_t deadline_ms) {
@@ -58,16 +66,19 @@ static int open_stream(const struct http_fetch *q, uint64_t deadline_ms, struct 
         }
         memcpy(u.sun_path, q->address + 5, strlen(q->address + 5) + 1);
         fd = dial((const struct sockaddr *)&u, sizeof u, deadline_ms);
-    } else if (strncmp(q->address, "http://", 7) == 0) {
-        char host[256] = "", port[8] = "80";
-        size_t size = strcspn(q->address + 7, "/");
-        const char *colon = memrchr(q->address + 7, ':', size);
-        size_t host_size = colon == NULL ? size : (size_t)(colon - q->address - 7);
+    } else if (strncmp(q->address, "http://", 7) == 0 || (strncmp(q->address, "https://", 8) == 0 && q->tls != NULL)) {
+        bool tls = q->address[4] == 's';
+        char host[256] = "", port[8] = "";
+        const char *start = q->address + (tls ? 8 : 7);
+        size_t size = strcspn(start, "/");
+        const char *colon = memrchr(start, ':', size);
+        size_t host_size = colon == NULL ? size : (size_t)(colon - start);
+        memcpy(port, tls ? "443" : "80", tls ? 4 : 3);
         if (host_size >= sizeof host || (colon != NULL && size - host_size - 1 >= sizeof port)) {
             (void)fault_set(f, E_USAGE, "'%.100s' is not http://host:port", q->address);
             return -1;
         }
-        memcpy(host, q->address + 7, host_size);
+        memcpy(host, start, host_size);
         if (colon != NULL) {
             memcpy(port, colon + 1, size - host_size - 1);
             port[size - host_size - 1] = 0;
@@ -83,7 +94,8 @@ static int open_stream(const struct http_fetch *q, uint64_t deadline_ms, struct 
         }
         freeaddrinfo(list);
     } else {
-        (void)fault_set(f, E_USAGE, "'%.100s': expected http://host:port or unix:/path", q->address);
+        (void)fault_set(f, E_USAGE, "'%.100s': expected http://host:port, unix:/path, or https://host:port with a profile that names a ca",
+                        q->address);
         return -1;
     }
     if (fd < 0) {
@@ -92,14 +104,14 @@ static int open_stream(const struct http_fetch *q, uint64_t deadline_ms, struct 
     return fd;
 }
 
-static enum grey_error send_all(int fd, struct bytes out, uint64_t deadline_ms, struct fault *f) {
+static enum grey_error send_all(const struct stream *s, struct bytes out, uint64_t deadline_ms, struct fault *f) {
     while (out.size > 0) {
-        ssize_t sent = send(fd, out.data, out.size, MSG_NOSIGNAL);
+        ssize_t sent = s->tls != NULL ? fetch_tls_send(s->tls, out) : send(s->fd, out.data, out.size, MSG_NOSIGNAL);
         if (sent > 0) {
             out = bytes_of(out.data + sent, out.size - (size_t)sent);
         } else if (errno != EAGAIN && errno != EINTR) {
             return fault_errno(f, E_CONNECT, "sending the request");
-        } else if (!wait_for(fd, POLLOUT, deadline_ms)) {
+        } else if (!wait_for(s->fd, POLLOUT, deadline_ms)) {
             return fault_set(f, E_TIMEOUT, "the request could not be sent in time");
         }
     }
@@ -152,7 +164,7 @@ static int on_complete(http_parser *p) {
     return 0;
 }
 
-static enum grey_error receive(int fd, struct reading *r, uint64_t deadline_ms, struct fault *f) {
+static enum grey_error receive(const struct stream *s, struct reading *r, uint64_t deadline_ms, struct fault *f) {
     static const http_parser_settings settings = {.on_header_field = on_field,
                                                   .on_header_value = on_value,
                                                   .on_headers_complete = on_headers,
@@ -163,9 +175,9 @@ static enum grey_error receive(int fd, struct reading *r, uint64_t deadline_ms, 
     http_parser_init(&parser, HTTP_RESPONSE);
     parser.data = r;
     while (!r->done) {
-        ssize_t got = recv(fd, room, sizeof room, 0);
+        ssize_t got = s->tls != NULL ? fetch_tls_receive(s->tls, room, sizeof room) : recv(s->fd, room, sizeof room, 0);
         if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
-            if (!wait_for(fd, POLLIN, deadline_ms)) {
+            if (!wait_for(s->fd, POLLIN, deadline_ms)) {
                 return fault_set(f, E_TIMEOUT, "no answer in time");
             }
             continue;
@@ -190,9 +202,16 @@ enum grey_error http_fetch(const struct http_fetch *q, struct http_answer *a, st
     f = f == NULL ? &own : f;
     memset(a, 0, sizeof *a);
     builder_init(&a->body, q->answer_bytes_max);
-    int fd = open_stream(q, deadline_ms, f);
-    if (fd < 0) {
+    struct stream s = {.fd = open_stream(q, deadline_ms, f)};
+    if (s.fd < 0) {
         return f->code;
+    }
+    if (strncmp(q->address, "https://", 8) == 0) {
+        s.tls = fetch_tls_open(q->tls, s.fd, deadline_ms, f);
+        if (s.tls == NULL) {
+            (void)close(s.fd);
+            return f->code;
+        }
     }
     struct builder head;
     builder_init(&head, 64u * 1024u);
@@ -208,16 +227,18 @@ enum grey_error http_fetch(const struct http_fetch *q, struct http_answer *a, st
     }
     builder_add_str(&head, "\r\n");
     enum grey_error err =
-        head.err != E_OK ? fault_set(f, head.err, "the request is too large") : send_all(fd, builder_bytes(&head), deadline_ms, f);
+        head.err != E_OK ? fault_set(f, head.err, "the request is too large") : send_all(&s, builder_bytes(&head), deadline_ms, f);
     struct fault sending = {0};
     if (err == E_OK && q->body.size > 0) {
-        (void)send_all(fd, q->body, deadline_ms, &sending); /* a server that refuses early still says why */
+        (void)send_all(&s, q->body, deadline_ms, &sending); /* a server that refuses early still says why */
     }
+    keys_wipe(head.data, head.size); /* a token stands in it */
     builder_free(&head);
     if (err == E_OK) {
         struct reading r = {.answer = a, .head = strcmp(q->method, "HEAD") == 0};
-        err = receive(fd, &r, deadline_ms, f);
+        err = receive(&s, &r, deadline_ms, f);
     }
-    (void)close(fd);
+    fetch_tls_close(s.tls);
+    (void)close(s.fd);
     return err;
 }

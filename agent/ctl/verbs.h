@@ -77,6 +77,7 @@ verb_run trail_list, trail_verify;
 verb_run jobs_submit, jobs_list, jobs_show, jobs_cancel, jobs_tenants, jobs_tenant, jobs_tenant_set, jobs_tenant_remove;
 verb_run fleet_list, fleet_show, fleet_events;
 verb_run local_explain, local_config_show, local_config_check, local_completion, local_help, local_version;
+verb_run tokens_create, tokens_list, tokens_revoke;
 verb_run doctor_run;
 verb_run link_status, link_try;
 verb_run cost_budget, cost_probe;
