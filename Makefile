@@ -20,21 +20,22 @@ CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -DGREY_VERS
 HARDEN := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
 ALL_CFLAGS = -std=c11 $(WARN) $(HARDEN) $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
-LIBS_BASE := -lcbor -llz4 -lz -lsodium -lyaml -ljansson -lsqlite3 -lpq -lmbedtls -lmbedx509 -lmbedcrypto -lhttp_parser -pthread
+LIBS_BASE := -lcbor -llz4 -lz -lsodium -lyaml -ljansson -lsqlite3 -lpq -lmbedtls -lmbedx509 -lmbedcrypto -lhttp_parser -lseccomp -pthread
 LIBS := $(LIBS_BASE)
 
 # --- What is where.  A main program's file is not in its folder's archive. ------------------------------------------------------
-MAINS := agent/greyd.c agent/ctl/greyctl.c core/grey_core.c
-SOURCES := $(filter-out $(MAINS),$(wildcard platform/*.c federation/*.c federation/raft/*.c agent/*.c agent/ctl/*.c core/*.c))
+MAINS := agent/greyd.c agent/ctl/greyctl.c agent/launch/grey_launch.c core/grey_core.c
+SOURCES := $(filter-out $(MAINS),$(wildcard platform/*.c federation/*.c federation/raft/*.c agent/*.c agent/ctl/*.c agent/launch/*.c core/*.c))
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 PLATFORM_O := $(call objects,$(filter platform/%,$(SOURCES)))
 FEDERATION_O := $(call objects,$(filter federation/%,$(SOURCES)))
 CTL_O := $(call objects,$(filter agent/ctl/%,$(SOURCES)))
-AGENT_O := $(call objects,$(filter-out agent/ctl/%,$(filter agent/%,$(SOURCES))))
+LAUNCH_O := $(call objects,$(filter agent/launch/%,$(SOURCES)))
+AGENT_O := $(call objects,$(filter-out agent/ctl/% agent/launch/%,$(filter agent/%,$(SOURCES))))
 CORE_O := $(call objects,$(filter core/%,$(SOURCES)))
-ARCHIVES := $(BUILD)/libctl.a $(BUILD)/libagent.a $(BUILD)/libcore.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
+ARCHIVES := $(BUILD)/libctl.a $(BUILD)/libagent.a $(BUILD)/liblaunch.a $(BUILD)/libcore.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
 PROGRAMS := $(addprefix $(BUILD)/,$(if $(wildcard agent/greyd.c),greyd) $(if $(wildcard agent/ctl/greyctl.c),greyctl) \
-            $(if $(wildcard core/grey_core.c),grey-core))
+            $(if $(wildcard core/grey_core.c),grey-core) $(if $(wildcard agent/launch/grey_launch.c),grey-launch))
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 SIM_O := $(call objects,$(wildcard tests/sim/*.c))
 WEEK_O := $(call objects,$(wildcard tests/week/*.c))
@@ -44,7 +45,7 @@ COMPUTE := platform/bytes.c platform/fault.c platform/codec.c platform/json.c pl
            platform/keys.c platform/cert.c
 PURE := $(filter federation/%,$(SOURCES)) \
         $(filter $(addprefix agent/,intake.c state.c kv.c outbox.c bounds.c segment.c arrivals.c loss.c stretch.c dedup.c table.c agreement.c \
-          task.c cron.c dag.c due.c lanes.c quota.c placement.c scheduler.c submit.c dispatch.c work.c workrow.c ring.c grants.c),$(SOURCES))
+          task.c cron.c dag.c due.c lanes.c quota.c placement.c scheduler.c submit.c dispatch.c work.c workrow.c holding.c ring.c grants.c),$(SOURCES))
 PURE_MAY_CALL := json_array_get json_array_size json_delete json_object_get json_object_iter json_object_iter_key \
                  json_object_iter_next json_string_length json_string_value \
                  memcpy memmove memset memcmp strlen strcmp strncmp memchr __stack_chk_fail __memcpy_chk __memset_chk __memmove_chk \
@@ -52,7 +53,7 @@ PURE_MAY_CALL := json_array_get json_array_size json_delete json_object_get json
 
 .SECONDARY:
 .PHONY: all
-all: $(PROGRAMS) $(ARCHIVES) ## build greyd, greyctl and grey-core
+all: $(PROGRAMS) $(ARCHIVES) ## build greyd, greyctl, grey-core and grey-launch
 
 $(BUILD)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)
@@ -61,17 +62,21 @@ $(BUILD)/obj/%.o: %.c Makefile
 $(BUILD)/libplatform.a: $(PLATFORM_O)
 $(BUILD)/libfederation.a: $(FEDERATION_O)
 $(BUILD)/libagent.a: $(AGENT_O)
+$(BUILD)/liblaunch.a: $(LAUNCH_O)
 $(BUILD)/libcore.a: $(CORE_O)
 $(BUILD)/libctl.a: $(CTL_O)
 $(BUILD)/lib%.a:
 	@mkdir -p $(@D)
 	$(call say,AR,$@) rm -f $@ && $(AR) rcs $@ $(filter %.o,$^)
 
-$(BUILD)/greyd: $(BUILD)/obj/agent/greyd.o $(BUILD)/libagent.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
+$(BUILD)/greyd: $(BUILD)/obj/agent/greyd.o $(BUILD)/libagent.a $(BUILD)/liblaunch.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 $(BUILD)/greyctl: $(BUILD)/obj/agent/ctl/greyctl.o $(BUILD)/libctl.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 $(BUILD)/grey-core: $(BUILD)/obj/core/grey_core.o $(BUILD)/libcore.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
+	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+$(BUILD)/grey-launch: $(BUILD)/obj/agent/launch/grey_launch.o $(BUILD)/liblaunch.a $(BUILD)/libplatform.a
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(ARCHIVES)

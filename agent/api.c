@@ -528,7 +528,7 @@ static void not_here_yet(struct api_call *c) {
 /* --- routes ------------------------------------------------------------------------------------------------------------------------- */
 
 struct route {
-    const char *method, *path; /* a path that ends in "/" takes what follows as its argument */
+    const char *method, *path; /* a path that ends in "/" takes what follows as its argument; "*" stands for it within one */
     void (*run)(struct api_call *c);
     enum access_role least; /* who may; docs/openapi.yaml says the same, and make docs-check compares */
 };
@@ -541,6 +541,15 @@ static const struct route routes[] = {
     {"GET", "/v1/kv", api_kv_list, ROLE_VIEWER},
     {"POST", "/v1/events", api_events_post, ROLE_OPERATOR},
     {"GET", "/v1/events/", api_events_get, ROLE_VIEWER},
+    {"GET", "/v1/configs", api_config_list, ROLE_VIEWER},
+    {"GET", "/v1/configs/", api_config_get, ROLE_VIEWER},
+    {"POST", "/v1/configs/", api_config_health, ROLE_OPERATOR},
+    {"GET", "/v1/policies", api_policy_list, ROLE_VIEWER},
+    {"GET", "/v1/policies/", api_policy_get, ROLE_VIEWER},
+    {"POST", "/v1/policies/", api_policy_health, ROLE_OPERATOR},
+    {"GET", "/v1/data", api_data_list, ROLE_VIEWER},
+    {"GET", "/v1/data/", api_data_get, ROLE_VIEWER},
+    {"POST", "/v1/data/", api_data_health, ROLE_OPERATOR},
     {"GET", "/v1/queue", api_queue_get, ROLE_VIEWER},
     {"GET", "/health", health, ROLE_NONE},
     {"GET", "/health/live", health_live, ROLE_NONE},
@@ -564,6 +573,7 @@ static const struct route routes[] = {
     {"POST", "/v1/admin/rebalance", not_here_yet, ROLE_OPERATOR},
     {"GET", "/v1/tasks", api_task_list, ROLE_VIEWER},
     {"POST", "/v1/tasks", api_task_post, ROLE_OPERATOR},
+    {"GET", "/v1/tasks/*/logs", api_task_logs, ROLE_VIEWER},
     {"GET", "/v1/tasks/", api_task_get, ROLE_VIEWER},
     {"DELETE", "/v1/tasks/", api_task_delete, ROLE_OPERATOR},
     {"GET", "/v1/tenants/", api_tenant_get, ROLE_VIEWER},
@@ -597,7 +607,8 @@ void api_handle(void *context, struct http_request *q) {
     struct api_caller caller;
     bool path_known = false;
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
-        long at = access_path_match(routes[i].path, path);
+        size_t argument_size;
+        long at = access_path_match(routes[i].path, path, &argument_size);
         if (at < 0) {
             continue;
         }
@@ -618,7 +629,7 @@ void api_handle(void *context, struct http_request *q) {
         c->q = q;
         c->caller = caller;
         if (at > 0) {
-            c->arg_size = path.size - (size_t)at;
+            c->arg_size = argument_size;
             if (c->arg_size > LIMIT_KEY_BYTES) {
                 api_call_error(c, E_TOO_LARGE, "the name in the path is longer than 512 bytes");
                 return;

@@ -4,6 +4,7 @@
 #define AGENT_API_H
 
 #include "agent/node.h"
+#include "agent/tasklog.h"
 #include "agent/uplink.h"
 #include "platform/http.h"
 
@@ -13,12 +14,13 @@ struct api_options {
     struct loop *loop;
     struct node *node;
     struct uplink *uplink; /* NULL: no core configured */
-    const char *mode;      /* "single", "site" or "edge" */
+    struct tasklog *tasklog;
+    const char *mode; /* "single", "site" or "edge" */
     const char *data_dir;
     enum event_priority default_priority;
     uint32_t task_priority; /* 0 to 100: of tasks that name neither lane nor priority */
     uint32_t storage_max_gb;
-    bool auth;                 /* also plain callers of this machine must say who they are */
+    bool auth; /* also plain callers of this machine must say who they are */
     bool has_socket_group;
     uint32_t socket_group;     /* its members are operators on the socket */
     uint32_t calls_per_second; /* of one caller that had to say who it is; 0: no limit */

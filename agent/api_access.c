@@ -56,7 +56,9 @@ bool api_access(struct api *a, struct http_request *q, enum access_role least, s
     http_peer(q, &peer);
     struct bytes authorization = http_header(q, "Authorization");
     struct access_call call = {
-        .door = local ? DOOR_SOCKET : peer.tls || a->o.auth ? DOOR_GUARDED : DOOR_OPEN,
+        .door = local                   ? DOOR_SOCKET
+                : peer.tls || a->o.auth ? DOOR_GUARDED
+                                        : DOOR_OPEN,
         .is_owner = local && (uid == 0 || uid == geteuid()),
         .in_group = local && a->o.has_socket_group && http_peer_in_group(q, a->o.socket_group),
         .site = node_site(a->o.node),
@@ -114,8 +116,8 @@ void api_origin_put(const struct api_call *c, struct builder *payload) {
 static void noted(void *context, const struct node_answer *a) {
     (void)context;
     if (a->err != E_OK) { /* what was ordered may be the way out of just that */
-        log_limited(LOG_WARN, "api", "unnoted", "error=GREY-%d %s: an order could not be written to the audit trail", error_id(a->err),
-                    error_sentence(a->err));
+        log_limited(LOG_WARN, "api", "unnoted", "error=GREY-%d %s: an order could not be written to the audit trail",
+                    error_id(a->err), error_sentence(a->err));
     }
 }
 

@@ -14,8 +14,8 @@
 #define READ_BYTES (1024u * 1024u)
 #define TRACES_MAX 8u /* of one entry */
 
-static const char *const kind_names[ENTRY_KIND_COUNT] = {"noop", "members", "site",   "clock", "kv",    "events",
-                                                         "ack",  "limits",  "expire", "task",  "quota", "node", "token", "note"};
+static const char *const kind_names[ENTRY_KIND_COUNT] = {"noop",   "members", "site",  "clock", "kv",     "events", "ack", "limits",
+                                                         "expire", "task",    "quota", "node",  "object", "token",  "note"};
 
 struct audit {
     struct api_call *c;
@@ -331,7 +331,9 @@ static bool kind_asked(struct api_call *c, int *kind) {
             return true;
         }
     }
-    api_call_error(c, E_BAD_REQUEST, "type: noop, members, site, clock, kv, events, ack, limits, expire, task, quota, node, token or note is expected");
+    api_call_error(
+        c, E_BAD_REQUEST,
+        "type: noop, members, site, clock, kv, events, ack, limits, expire, task, quota, node, token or note is expected");
     return false;
 }
 

@@ -1,5 +1,5 @@
 /* api_core.h: the inside of the API, for its sources: api.c (routes, health, cluster), api_kv.c, api_events.c, api_admin.c, api_audit.c, api_link.c,
- * api_tasks.c, api_quotas.c, api_access.c, api_tokens.c, and nobody else. */
+ * api_tasks.c, api_logs.c, api_quotas.c, api_objects.c, api_access.c, api_tokens.c, and nobody else. */
 #ifndef AGENT_API_CORE_H
 #define AGENT_API_CORE_H
 
@@ -56,7 +56,8 @@ bool api_level(const struct api_call *c, uint32_t level); /* all gateways of the
 /* Begins the payload of an entry with who asked for it and from where (federation/origin.h). */
 void api_origin_put(const struct api_call *c, struct builder *payload);
 #define API_ORIGIN_BYTES_MAX 512u
-void api_note(const struct api_call *c); /* an order that makes no entry in the caller's name: said in the log of the site and of this gateway */
+void api_note(const struct api_call
+                  *c); /* an order that makes no entry in the caller's name: said in the log of the site and of this gateway */
 
 /* Routes; each takes c. */
 void api_kv_get(struct api_call *c);
@@ -83,6 +84,16 @@ void api_task_post(struct api_call *c);
 void api_task_get(struct api_call *c);
 void api_task_list(struct api_call *c);
 void api_task_delete(struct api_call *c);
+void api_task_logs(struct api_call *c);
+void api_config_list(struct api_call *c);
+void api_config_get(struct api_call *c);
+void api_config_health(struct api_call *c);
+void api_policy_list(struct api_call *c);
+void api_policy_get(struct api_call *c);
+void api_policy_health(struct api_call *c);
+void api_data_list(struct api_call *c);
+void api_data_get(struct api_call *c);
+void api_data_health(struct api_call *c);
 void api_quotas_get(struct api_call *c);
 void api_tenant_get(struct api_call *c);
 void api_tenant_put(struct api_call *c);

@@ -32,6 +32,7 @@ struct config {
     int64_t commit_delay_ms, provisional_after_ms;
     int64_t default_priority;
     bool scheduler;
+    char launcher[LIMIT_PATH_BYTES + 1];
     int64_t tasks_max;
     int64_t cpu_limit_millicores, memory_limit_bytes; /* 0: what the machine has */
     bool peer_tls, auth;                              /* auth: plain callers of this machine need a token */
@@ -49,7 +50,8 @@ struct config {
     char proxy[LIMIT_ADDRESS_BYTES + 1], proxy_auth[LIMIT_PATH_BYTES + 1]; /* "": none */
     bool upstream_alpn;
     bool upstream_tls;
-    char upstream_ca[LIMIT_PATH_BYTES + 1], upstream_cert[LIMIT_PATH_BYTES + 1], upstream_key[LIMIT_PATH_BYTES + 1];
+    char upstream_ca[LIMIT_PATH_BYTES + 1], upstream_cert[LIMIT_PATH_BYTES + 1], upstream_key[LIMIT_PATH_BYTES + 1],
+        core_key[LIMIT_PATH_BYTES + 1];
     int64_t keepalive_s, queue_size_mb, offline_hours_max;
     int64_t floor_percent[PRIORITY_COUNT]; /* of critical: not set */
     int64_t age_hours_max;                 /* 0: none */

@@ -118,6 +118,17 @@ static uint64_t lost_after_ms(const struct node *n) {
     return ms > LOST_MS_MIN ? ms : LOST_MS_MIN;
 }
 
+uint32_t node_work_lease_ms(const struct node *n) {
+    struct raft_status s;
+    raft_status(n->raft, &s);
+    uint64_t now_ms = loop_now_ms(n->x.loop), most_ms = lost_after_ms(n) / 2;
+    if (s.role == RAFT_LEADER && s.peer_count == 0) {
+        return (uint32_t)most_ms; /* nobody else could begin them */
+    }
+    uint64_t silent_ms = now_ms > s.quorum_contact_ms ? now_ms - s.quorum_contact_ms : 0;
+    return s.leader == 0 || s.quorum_contact_ms == 0 || silent_ms >= most_ms ? 0 : (uint32_t)(most_ms - silent_ms);
+}
+
 /* How long the member has been silent, as this leader saw it. */
 static uint64_t silent_ms(struct node *n, uint32_t place, raft_id id, bool active) {
     uint64_t now_ms = loop_now_ms(n->x.loop);
@@ -245,7 +256,7 @@ void foreman_duty(struct node *n) {
     if (n->o.witness || !ready(n, &site)) {
         return;
     }
-    if (site.feature_level < FEATURE_LEVEL && n->leading) {
+    if (site.feature_level < FEATURE_LEVEL && n->leading && !n->foreman.proposing) {
         raise_level(n, &site);
     }
     if (site.feature_level < FEATURE_LEVEL_TASKS) {
@@ -257,6 +268,9 @@ void foreman_duty(struct node *n) {
     }
     if (n->leader != 0) {
         offer_self(n, s);
+    }
+    if (!n->leading) { /* the silence of an earlier term says nothing about now */
+        memset(n->foreman.silent, 0, sizeof n->foreman.silent);
     }
     if (n->leading && !n->foreman.proposing) {
         keep_limits(n, s);

@@ -13,11 +13,14 @@
 
 #include "agent/api.h"
 #include "agent/config.h"
+#include "agent/executor.h"
 #include "agent/mending.h"
 #include "agent/node.h"
 #include "agent/salvage.h"
+#include "agent/tasklog.h"
 #include "agent/uplink.h"
 #include "include/grey/must.h"
+#include "platform/keyfile.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
 #include "platform/now.h"
@@ -33,6 +36,8 @@ struct greyd {
     struct conn_tls *tls, *upstream_tls;
     struct node *node;
     struct uplink *uplink;
+    struct executor *executor; /* NULL: no tasks here */
+    struct tasklog *tasklog;
     struct api *api;
     struct http_server *http;
     struct loop_timer leave_timer;
@@ -113,6 +118,9 @@ static void on_applied(void *context, const struct entry *e) {
     if (g->api != NULL) {
         api_applied(g->api, e);
     }
+    if (g->executor != NULL) {
+        executor_applied(g->executor, e);
+    }
     if (g->uplink != NULL && (e->kind == ENTRY_EVENTS || e->kind == ENTRY_ACK || e->kind == ENTRY_SITE)) {
         uplink_wake(g->uplink);
     }
@@ -125,7 +133,15 @@ static void on_failed(void *context, enum grey_error err, const char *detail) {
     loop_stop(g->x.loop);
 }
 
-static const struct node_events node_events = {.leading = on_leading, .applied = on_applied, .failed = on_failed};
+static void on_output(void *context, raft_id from, const struct message *m) {
+    struct greyd *g = context;
+    if (g->tasklog != NULL) {
+        tasklog_message(g->tasklog, from, m);
+    }
+}
+
+static const struct node_events node_events = {
+    .leading = on_leading, .applied = on_applied, .output = on_output, .failed = on_failed};
 
 /* --- signals -------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -345,6 +361,10 @@ static bool start_uplink(struct greyd *g, struct fault *f) {
                                .keepalive_s = (uint32_t)c->keepalive_s,
                                .window_frames = 16,
                                .bandwidth = bandwidth_of(c)};
+    o.has_core_key = c->core_key[0] != 0;
+    if (o.has_core_key && keyfile_get_public(c->core_key, o.core_key, f) != E_OK) {
+        return false;
+    }
     g->uplink = uplink_new(&g->x, &o, g->node, f);
     return g->uplink != NULL;
 }
@@ -372,12 +392,27 @@ static bool give_socket(const char *path, gid_t group, struct fault *f) {
     return true;
 }
 
+static bool start_executor(struct greyd *g, struct fault *f) {
+    const struct config *c = &g->config;
+    if (!c->scheduler || c->mode == CONFIG_MODE_WITNESS) {
+        return true;
+    }
+    struct executor_options o = {.loop = g->x.loop, .node = g->node, .launcher_socket = c->launcher, .data_dir = c->data_dir};
+    g->executor = executor_new(&o, f);
+    return g->executor != NULL;
+}
+
 static bool start_api(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
+    g->tasklog = tasklog_new(g->x.loop, g->node, g->executor, f);
+    if (g->tasklog == NULL) {
+        return false;
+    }
     static const char *const modes[] = {"single", "site", "edge", "witness"};
     struct api_options o = {.loop = g->x.loop,
                             .node = g->node,
                             .uplink = g->uplink,
+                            .tasklog = g->tasklog,
                             .mode = modes[c->mode],
                             .data_dir = c->data_dir,
                             .default_priority = priority_of(c->default_priority),
@@ -416,7 +451,7 @@ static bool start(struct greyd *g, struct fault *f) {
                  "set security.tls.enabled for anything but a trial",
                  c->peer_addr);
     }
-    return start_node(g, f) && start_uplink(g, f) && start_api(g, f);
+    return start_node(g, f) && start_uplink(g, f) && start_executor(g, f) && start_api(g, f);
 }
 
 static void stop(struct greyd *g) {
@@ -424,7 +459,9 @@ static void stop(struct greyd *g) {
     g->http = NULL;
     uplink_free(g->uplink);
     g->uplink = NULL;
-    node_free(g->node);
+    node_free(g->node); /* answers what the executor asked */
+    executor_free(g->executor);
+    tasklog_free(g->tasklog);
     api_free(g->api);
     worker_stop(g->x.crypto);
     loop_free(g->x.loop);

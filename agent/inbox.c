@@ -102,6 +102,12 @@ static void peer_message(void *context, raft_id from, const struct message *m) {
     case MESSAGE_PAYLOADS:
         catchup_payloads(n, from, &m->u.payloads);
         return;
+    case MESSAGE_OUTPUT_FETCH:
+    case MESSAGE_OUTPUT:
+        if (node_member(n, from) != NULL && n->events->output != NULL) {
+            n->events->output(n->context, from, m);
+        }
+        return;
     case MESSAGE_MEND_FETCH:
         catchup_mend_fetch(n, from, &m->u.mend_fetch);
         return;

@@ -39,6 +39,7 @@ struct node_events {
     void (*leading)(void *context, bool leads,
                     grey_epoch epoch); /* this node became or ceased to be a leader that has applied an entry of its term */
     void (*applied)(void *context, const struct entry *e);                  /* after each entry; may be NULL */
+    void (*output)(void *context, raft_id from, const struct message *m);   /* MESSAGE_OUTPUT_FETCH or MESSAGE_OUTPUT of a member */
     void (*failed)(void *context, enum grey_error err, const char *detail); /* the node must stop: disk, damage, unknown entry */
 };
 
@@ -134,5 +135,8 @@ void node_core_time(struct node *n, int64_t time_ms); /* the core's wall time, a
 void sealing_status(const struct node *n, struct seal *newest, struct sealdb_signer *signer);
 bool node_overdue(const struct node *n);         /* something has waited longer than offline_hours_max */
 int64_t node_site_time_ms(const struct node *n); /* log time now, as far as this node knows */
+/* How long tasks that may not outlive the contact with the site may still run here, if no more is heard: half the time after which the
+ * others take this node for lost and begin them elsewhere.  0: no contact. */
+uint32_t node_work_lease_ms(const struct node *n);
 
 #endif

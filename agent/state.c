@@ -11,6 +11,7 @@
 #include "agent/arrivals.h"
 #include "agent/dedup.h"
 #include "agent/grants.h"
+#include "agent/holding.h"
 #include "agent/kv.h"
 #include "agent/loss.h"
 #include "agent/outbox.h"
@@ -251,6 +252,8 @@ static enum grey_error dispatch(struct state *s, struct facts *next, const struc
         return grants_apply(s->table, e, now_ms, &s->changes, f);
     case ENTRY_NOTE: /* for those who read the log */
         return E_OK;
+    case ENTRY_OBJECT:
+        return holding_apply(s->table, next->site.site.text, e, now_ms, &s->changes, f);
     case ENTRY_KIND_COUNT:
         break;
     }
@@ -365,6 +368,10 @@ const struct queue_limits *state_limits(const struct state *s) {
 
 int64_t state_expiry_ms(const struct state *s) {
     return outbox_expiry_ms(&s->facts.outbox, s->table);
+}
+
+struct table *state_table(struct state *s) {
+    return s->table;
 }
 
 struct scheduler *state_scheduler(struct state *s) {

@@ -97,6 +97,7 @@ enum grey_error state_kv_row(struct bytes value, struct kv_row *out);           
 /* Tasks, tenants and nodes (agent/scheduler.h), for reading; lent until the next entry.  NULL: no memory to make it. */
 struct scheduler;
 struct scheduler *state_scheduler(struct state *s);
+struct table *state_table(struct state *s); /* for those who ask for rows of pinned tables (agent/holding.h) */
 
 struct channel_facts {
     grey_seq next_seq, acked_seq;

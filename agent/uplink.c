@@ -40,10 +40,11 @@ static void on_timer(void *context) {
     uplink_meter_look(u);
     uplink_session_look(u, now_ms);
     uplink_ack_look(u, now_ms);
+    uplink_supply_look(u, now_ms);
     uplink_session_hello(u);
     uplink_ack_propose(u);
     uplink_send_pump(u);
-    bool busy = !u->welcomed;
+    bool busy = !u->welcomed || uplink_supply_busy(u);
     for (int i = 0; i < CHANNEL_COUNT; i++) {
         busy = busy || u->streams[i].out.frames > 0;
     }
@@ -61,6 +62,7 @@ struct uplink *uplink_new(const struct conn_context *x, const struct uplink_opti
     }
     uplink_session_register();
     uplink_send_register();
+    uplink_supply_register();
     uplink_meter_register();
     struct uplink *u = mem_new(1, sizeof *u);
     if (u == NULL) {

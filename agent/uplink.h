@@ -10,6 +10,7 @@
 #include "federation/ledger.h"
 #include "federation/window.h"
 #include "platform/conn.h"
+#include "platform/keys.h"
 
 struct uplink;
 
@@ -36,6 +37,8 @@ struct uplink_options {
     uint32_t keepalive_s;   /* at most; shorter where the path forgets idle links */
     uint32_t window_frames; /* frames not acknowledged by the core */
     struct uplink_bandwidth bandwidth;
+    bool has_core_key; /* else nothing that the core gives is taken */
+    uint8_t core_key[KEYS_ED25519_PUBLIC_BYTES];
 };
 
 /* node: borrowed for the life of the uplink.  Starts idle. */

@@ -6,6 +6,7 @@
  *   uplink_pack.c     events become a frame: squeezed where the core takes that
  *   uplink_parts.c    large frames go in parts, so that what is urgent can go between
  *   uplink_ack.c      the core's acknowledgements become entries of the log
+ *   uplink_supply.c   configs, policies and data of the core become entries of the log
  *   uplink_gate.c     how many bytes may leave now
  *   uplink_meter.c    what they cost: ledger, windows, budgets */
 #ifndef AGENT_UPLINK_CORE_H
@@ -19,6 +20,7 @@
 #include "federation/reconnect.h"
 #include "federation/shaper.h"
 #include "federation/squeeze.h"
+#include "federation/supply.h"
 #include "platform/mqtt.h"
 #include "platform/netwatch.h"
 #include "platform/probe.h"
@@ -86,6 +88,20 @@ struct uplink_parcel {
     grey_seq to;
 };
 
+/* What the core gives in this session. */
+struct uplink_supply {
+    bool takes;         /* the core has something, and this site would take it */
+    uint64_t said;      /* number of the last UP_HOLDINGS; 0: none yet */
+    uint32_t proposals; /* of offers and chunks that the node has not answered */
+    uint64_t asked_ms, wait_ms;
+    uint32_t asked_count, asked_bytes;
+    struct {
+        uint8_t hash[OBJECT_HASH_BYTES];
+        uint32_t bytes;
+        bool in_log; /* it came */
+    } asked[SUPPLY_PULLS_MAX];
+};
+
 struct uplink {
     struct conn_context x;
     struct uplink_options o;
@@ -98,7 +114,7 @@ struct uplink {
     char site[LIMIT_NAME_BYTES + 1], name[LIMIT_NAME_BYTES + 1];
     bool leads, welcomed, hello_due, pumping, stopped;
     bool sized_gaps;    /* the core that welcomed this session takes the bytes of gaps */
-    uint32_t proposals; /* acknowledgements that the node has not answered */
+    uint32_t proposals; /* acknowledgements, offers, chunks that the node has not answered */
     grey_epoch epoch;
     uint64_t session, gather_session, message_id;
     uint64_t hello_ms, hello_wait_ms, patience_ms, acks_proposed_ms;
@@ -114,6 +130,7 @@ struct uplink {
     struct builder frame; /* built and not yet taken by the MQTT client */
     enum event_channel frame_channel;
     grey_seq frame_to;
+    struct uplink_supply supply;
     struct reconnect reconnect;
     struct uplink_endpoint endpoints[UPLINK_ENDPOINTS_MAX];
     char proxy_address[LIMIT_ADDRESS_BYTES + 1], proxy_auth[LIMIT_PATH_BYTES + 1];
@@ -191,6 +208,15 @@ void uplink_ack_propose(struct uplink *u); /* one on its way for each channel, t
 void uplink_ack_timer(void *uplink);
 void uplink_ack_look(struct uplink *u, uint64_t now_ms); /* does the core acknowledge nothing? */
 void uplink_ack_release(struct uplink *u);               /* frees u when it was stopped and the node holds nothing of it any more */
+
+/* --- uplink_supply.c ------------------------------------------------------------------------------------------------------------------ */
+void uplink_supply_register(void);
+void uplink_supply_begin(struct uplink *u, uint32_t codings); /* the core has welcomed this session */
+void uplink_supply_offer(struct uplink *u, const struct supply_offer *o);
+void uplink_supply_chunk(struct uplink *u, struct bytes content);
+void uplink_supply_pump(struct uplink *u); /* says what is in force when that changed, asks for what is missing */
+void uplink_supply_look(struct uplink *u, uint64_t now_ms);
+bool uplink_supply_busy(const struct uplink *u);
 
 /* --- uplink_gate.c -------------------------------------------------------------------------------------------------------------------- */
 void uplink_gate_begin(struct uplink *u);

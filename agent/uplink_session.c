@@ -153,6 +153,25 @@ static void take_welcome(struct uplink *u, const struct sync_welcome *w) {
             uplink_ack_propose(u);
         }
     }
+    uplink_supply_begin(u, w->codings);
+}
+
+/* False: it is not mine to take, or cannot be read (*why). */
+static bool take_supply(struct uplink *u, enum message_kind kind, struct bytes content, uint64_t incarnation,
+                        enum grey_error *why) {
+    struct supply_offer o;
+    struct supply_chunk k;
+    if (kind == MESSAGE_DOWN_OFFER && (*why = supply_get_offer(content, &o)) == E_OK && o.incarnation == incarnation &&
+        o.epoch == u->epoch && u->welcomed) {
+        uplink_supply_offer(u, &o);
+        return true;
+    }
+    if (kind == MESSAGE_DOWN_CHUNK && (*why = supply_get_chunk(content, &k)) == E_OK && k.incarnation == incarnation &&
+        k.epoch == u->epoch && u->welcomed) {
+        uplink_supply_chunk(u, k.content);
+        return true;
+    }
+    return false;
 }
 
 void uplink_session_unheard(struct uplink *u) {
@@ -209,7 +228,10 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
             u->credit_bytes = a.credit_bytes;
             uplink_ack_take(u, a.channel, a.acked_seq);
         }
-    } else {
+    } else if (kind == MESSAGE_DOWN_OFFER || kind == MESSAGE_DOWN_CHUNK) {
+        mine = take_supply(u, kind, content, facts.incarnation, &why);
+    }
+    if (why != E_OK) {
         uplink_session_refused();
         log_limited(LOG_WARN, "uplink", "refuse", "topic=%.100s error=GREY-%d %s", topic, error_id(why), error_sentence(why));
     }
@@ -222,6 +244,7 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
 static void on_writable(void *context) {
     struct uplink *u = context;
     uplink_session_hello(u);
+    uplink_supply_pump(u);
     uplink_send_pump(u);
 }
 

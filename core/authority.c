@@ -11,6 +11,7 @@
 #include "include/grey/ids.h"
 #include "include/grey/limits.h"
 #include "platform/cert.h"
+#include "platform/keyfile.h"
 #include "platform/keys.h"
 #include "platform/now.h"
 
@@ -82,6 +83,13 @@ enum grey_error authority_init(const char *dir, struct fault *f) {
     if (mkdir(dir, 0755) != 0 && errno != EEXIST) {
         return fault_errno(f, E_SYSTEM, "%s", dir);
     }
+    struct keyfile sign; /* with it cores sign what they give; gateways are told its public half */
+    enum grey_error err = keyfile_open(dir, KEYFILE_CORE_SECRET, &sign, f);
+    err = err == E_OK ? keyfile_put_public(dir, KEYFILE_CORE_PUBLIC, &sign, f) : err;
+    memset(&sign, 0, sizeof sign);
+    if (err != E_OK) {
+        return err;
+    }
     (void)snprintf(prefix, sizeof prefix, "%.1000s/ca", dir);
     (void)snprintf(path, sizeof path, "%s.crt", prefix);
     if (access(path, F_OK) == 0) {
@@ -117,8 +125,9 @@ enum grey_error authority_issue(const char *dir, const char *kind, const char *s
     err = err != E_OK ? err : read_file(path, &ca_key, f);
     if (err == E_OK) {
         int64_t now_s = now_wall_ms() / 1000;
-        (void)snprintf(subject, sizeof subject, "CN=%s%s", user ? "user:" : "", /* no site can be of that name: a broker gives a CN its topics */
-                       gateway || user                ? site
+        (void)snprintf(subject, sizeof subject, "CN=%s%s",
+                       user ? "user:" : "", /* no site can be of that name: a broker gives a CN its topics */
+                       gateway || user             ? site
                        : strcmp(kind, "core") == 0 ? "grey-core"
                                                    : "grey-broker");
         struct cert_request q = {.subject = subject,

@@ -5,7 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/core_objects.h"
+#include "core/core_rollouts.h"
 #include "core/store_answers.h"
+#include "core/store_objects.h"
 #include "include/grey/limits.h"
 #include "platform/metrics.h"
 
@@ -27,7 +30,7 @@ struct question {
     struct store_query query;
     struct builder out;
     struct json_writer w;
-    enum { ASK_SITES, ASK_SITE, ASK_EVENTS, ASK_GAPS, ASK_PAGE } what;
+    enum { ASK_SITES, ASK_SITE, ASK_EVENTS, ASK_GAPS, ASK_OBJECTS, ASK_PAGE } what;
 };
 
 /* --- the page --------------------------------------------------------------------------------------------------------------------------------- */
@@ -135,6 +138,9 @@ static void run_question(struct storage_job *storage, struct store *store) {
     case ASK_EVENTS:
         storage->err = store_answers_events(store, a->site, &a->query, &a->w, &storage->fault);
         return;
+    case ASK_OBJECTS:
+        storage->err = store_site_objects(store, a->site, &a->w, &storage->fault);
+        return;
     case ASK_GAPS:
         storage->err = store_answers_gaps(store, a->site, &a->query, &a->w, &storage->fault);
         return;
@@ -184,7 +190,7 @@ static bool read_query(struct question *a, const char **wrong) {
     return true;
 }
 
-/* "/v1/sites/{id}[/events|/gaps]" -> a->site and a->what. */
+/* "/v1/sites/{id}[/events|/gaps|/objects]" -> a->site and a->what. */
 static bool parse_site_path(struct question *a, struct bytes path) {
     const uint8_t *slash = memchr(path.data, '/', path.size);
     size_t size = slash == NULL ? path.size : (size_t)(slash - path.data);
@@ -193,8 +199,11 @@ static bool parse_site_path(struct question *a, struct bytes path) {
     }
     memcpy(a->site, path.data, size);
     struct bytes rest = bytes_of(path.data + size, path.size - size);
-    a->what = rest.size == 0 ? ASK_SITE : bytes_equal_str(rest, "/events") ? ASK_EVENTS : ASK_GAPS;
-    return rest.size == 0 || bytes_equal_str(rest, "/events") || bytes_equal_str(rest, "/gaps");
+    a->what = rest.size == 0                      ? ASK_SITE
+              : bytes_equal_str(rest, "/events")  ? ASK_EVENTS
+              : bytes_equal_str(rest, "/objects") ? ASK_OBJECTS
+                                                  : ASK_GAPS;
+    return rest.size == 0 || a->what != ASK_GAPS || bytes_equal_str(rest, "/gaps");
 }
 
 static void ask(struct core_api *api, struct http_request *q, struct bytes path) {
@@ -251,8 +260,11 @@ void core_api_handle(void *context, struct http_request *q) {
     struct core_api *api = context;
     struct bytes path = http_path(q);
     metrics_add(&requests, 0, 1);
+    if (core_objects_handle(api, q) || core_rollouts_handle(api, q)) {
+        return;
+    }
     if (strcmp(http_method(q), "GET") != 0 && strcmp(http_method(q), "HEAD") != 0) {
-        http_reply_error(q, E_METHOD, "this version of the core is asked with GET");
+        http_reply_error(q, E_METHOD, "sites are asked with GET");
     } else if (bytes_equal_str(path, "/health/live")) {
         http_reply(q, 200, "application/json", bytes_str("{\"status\":\"live\"}\n"), NULL, 0);
     } else if (bytes_equal_str(path, "/health") || bytes_equal_str(path, "/health/ready")) {

@@ -2,13 +2,14 @@
 #ifndef CORE_CORE_API_H
 #define CORE_CORE_API_H
 
-#include "core/ingest.h"
+#include "core/giver.h"
 #include "platform/http.h"
 
 struct core_api {
     struct loop *loop;
     struct worker *storage;
     struct ingest *ingest;
+    struct giver *giver;
 };
 
 void core_api_register(void);

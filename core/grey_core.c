@@ -10,8 +10,11 @@
 
 #include "core/authority.h"
 #include "core/core_api.h"
+#include "core/giver.h"
 #include "core/ingest.h"
+#include "federation/object.h"
 #include "include/grey/limits.h"
+#include "platform/keyfile.h"
 #include "platform/keys.h"
 #include "platform/log.h"
 #include "platform/yaml.h"
@@ -20,6 +23,7 @@
 
 struct settings {
     char data_dir[LIMIT_PATH_BYTES + 1], http_addr[LIMIT_ADDRESS_BYTES + 1], broker[1024], store[LIMIT_PATH_BYTES + 16];
+    char sign_dir[LIMIT_PATH_BYTES + 1];
     char tls_ca[LIMIT_PATH_BYTES + 1], tls_cert[LIMIT_PATH_BYTES + 1], tls_key[LIMIT_PATH_BYTES + 1];
     char log_level[16], log_format[16], client_id[LIMIT_NAME_BYTES + 1], config[LIMIT_PATH_BYTES + 1];
 };
@@ -39,6 +43,8 @@ static const struct setting {
     SETTING(tls_ca, "tls-ca", "GREY_CORE_TLS_CA", "", "CA certificate for the broker"),
     SETTING(tls_cert, "tls-cert", "GREY_CORE_TLS_CERT", "", "certificate shown to the broker"),
     SETTING(tls_key, "tls-key", "GREY_CORE_TLS_KEY", "", "its key"),
+    SETTING(sign_dir, "sign-dir", "GREY_CORE_SIGN_DIR", "",
+            "where core-sign.key and core-sign.pub are, with which it signs what it gives; without it the data directory"),
     SETTING(client_id, "client-id", "GREY_CORE_CLIENT_ID", "",
             "MQTT client id; without it grey-core, and with PostgreSQL a number behind it"),
     SETTING(log_level, "log-level", "GREY_LOG_LEVEL", "info", "trace, debug, info, warn or error"),
@@ -53,6 +59,8 @@ struct grey_core {
     struct store *store;
     struct worker *storage;
     struct ingest *ingest;
+    struct giver *giver;
+    struct keyfile sign;
     struct core_api api;
     struct http_server *http;
 };
@@ -200,6 +208,11 @@ static bool start(struct grey_core *g, struct fault *f) {
         (void)fault_errno(f, E_SYSTEM, "%s", s->data_dir);
         return false;
     }
+    const char *sign_dir = s->sign_dir[0] != 0 ? s->sign_dir : s->data_dir;
+    if (keyfile_open(sign_dir, KEYFILE_CORE_SECRET, &g->sign, f) != E_OK ||
+        keyfile_put_public(sign_dir, KEYFILE_CORE_PUBLIC, &g->sign, f) != E_OK) {
+        return false;
+    }
     g->x.loop = loop_new(f);
     g->x.crypto = g->x.loop == NULL ? NULL : worker_new(g->x.loop, "crypto", 64, NULL, NULL, f);
     g->store = g->x.crypto == NULL ? NULL : store_open(s->store, &(struct store_options){.shared = o.shared}, f);
@@ -217,7 +230,7 @@ static bool start(struct grey_core *g, struct fault *f) {
     loop_signal(g->x.loop, SIGTERM, on_terminate, g);
     loop_signal(g->x.loop, SIGINT, on_terminate, g);
     struct http_limits limits = {.connections_max = LIMIT_HTTP_CONNECTIONS,
-                                 .body_bytes_max = 64u * 1024u,
+                                 .body_bytes_max = OBJECT_BYTES_MAX,
                                  .idle_timeout_ms = 120000,
                                  .request_timeout_ms = 15000};
     core_api_register();
@@ -226,14 +239,17 @@ static bool start(struct grey_core *g, struct fault *f) {
         return false;
     }
     g->ingest = ingest_new(&g->x, &o, g->storage, f);
-    g->api = (struct core_api){.loop = g->x.loop, .storage = g->storage, .ingest = g->ingest};
-    return g->ingest != NULL;
+    g->giver = g->ingest == NULL ? NULL : giver_new(g->x.loop, g->storage, g->ingest, g->sign.secret_key, f);
+    g->api = (struct core_api){.loop = g->x.loop, .storage = g->storage, .ingest = g->ingest, .giver = g->giver};
+    return g->giver != NULL;
 }
 
 static void stop(struct grey_core *g) {
     http_server_free(g->http);
+    giver_stop(g->giver);
     ingest_stop(g->ingest);
     worker_stop(g->storage);
+    giver_free(g->giver);
     ingest_free(g->ingest);
     store_close(g->store);
     worker_stop(g->x.crypto);

@@ -73,7 +73,10 @@ struct ingest {
     struct hole *holes; /* a ring of HOLES_MAX, in order of their times, nearly */
     uint32_t hole_first, hole_count;
     char route[ROUTE_BYTES_MAX + 1]; /* this process, where several share the work */
-    struct resync *resync;           /* being told to all known sites; NULL: done */
+    ingest_supply *supply;           /* NULL: nothing to give */
+    void *supply_context;
+    bool told_full;        /* the MQTT client took no more, last time */
+    struct resync *resync; /* being told to all known sites; NULL: done */
 };
 
 /* One page of sites at a time, as the broker takes them. */
@@ -175,12 +178,21 @@ static void resync_next(struct ingest *g);
 
 /* --- answers -------------------------------------------------------------------------------------------------------------------------------- */
 
-static enum grey_error send_reply(struct ingest *g, const struct reply *r) {
-    struct builder content, frame;
+static enum grey_error publish(struct ingest *g, const struct grey_name *site, enum event_channel c, struct bytes content) {
+    struct builder frame;
     char topic[TOPIC_BYTES_MAX];
     int id;
+    builder_init(&frame, content.size + FRAME_OVERHEAD_BYTES);
+    frame_write(&frame, FRAME_FLAG_PRIORITY | FRAME_FLAG_IDEMPOTENT, ++g->message_id, (uint64_t)now_wall_ms() * 1000000u, content);
+    sync_topic(topic, site->text, false, c);
+    enum grey_error err = frame.err != E_OK ? frame.err : mqtt_publish(g->mqtt, topic, builder_bytes(&frame), &id);
+    builder_free(&frame);
+    return err;
+}
+
+static enum grey_error send_reply(struct ingest *g, const struct reply *r) {
+    struct builder content;
     builder_init(&content, 1024);
-    builder_init(&frame, 2048);
     if (r->kind == MESSAGE_DOWN_WELCOME) {
         sync_put_welcome(&content, &r->welcome);
     } else if (r->kind == MESSAGE_DOWN_RESYNC) {
@@ -192,12 +204,8 @@ static enum grey_error send_reply(struct ingest *g, const struct reply *r) {
     } else {
         sync_put_ack(&content, &r->ack);
     }
-    frame_write(&frame, FRAME_FLAG_PRIORITY | FRAME_FLAG_IDEMPOTENT, ++g->message_id, (uint64_t)now_wall_ms() * 1000000u,
-                builder_bytes(&content));
-    sync_topic(topic, r->site.text, false, r->channel);
-    enum grey_error err = mqtt_publish(g->mqtt, topic, builder_bytes(&frame), &id);
+    enum grey_error err = publish(g, &r->site, r->channel, builder_bytes(&content));
     builder_free(&content);
-    builder_free(&frame);
     return err;
 }
 
@@ -423,7 +431,9 @@ static void intake_done(struct worker_job *worker_job) {
             }
             bool may = job->feature_level >= UP_LEVEL_CODINGS && unpack_admit(g->unpack, job->site.text, loop_now_ms(g->x.loop));
             job->reply.welcome.codings =
-                (job->feature_level >= UP_LEVEL_CODINGS ? CODING_GAP_BYTES | CODING_PARTS : 0) | (may ? CODING_SQUEEZE : 0);
+                (job->feature_level >= UP_LEVEL_CODINGS ? CODING_GAP_BYTES | CODING_PARTS | (g->supply != NULL ? CODING_OBJECTS : 0)
+                                                        : 0) |
+                (may ? CODING_SQUEEZE : 0);
             assemble_forget(g->assembler, job->site.text);
             log_info("ingest", "hello", "site=%s epoch=%" PRIu64, job->site.text, job->reply.welcome.epoch);
             if (job->rolled_back) {
@@ -572,6 +582,8 @@ static void take_frame(struct ingest *g, const char *topic, const struct grey_na
         submit(g, topic, site, channel, kind, content);
     } else if (kind == MESSAGE_UP_PART && !is_assembled) {
         take_part(g, topic, site, channel, content);
+    } else if ((kind == MESSAGE_UP_HOLDINGS || kind == MESSAGE_UP_PULL) && g->supply != NULL) {
+        g->supply(g->supply_context, site, kind, content);
     } else if (kind != MESSAGE_UP_SQUEEZED) {
         refuse(why != E_OK ? REFUSED_FRAME : REFUSED_MESSAGE, topic, why != E_OK ? why : E_BAD_MESSAGE);
     } else if (unsqueeze(g, topic, site, channel, content, &plain)) {
@@ -710,6 +722,25 @@ void ingest_free(struct ingest *g) {
         loop_timer_cancel(g->x.loop, &g->pace_timer);
         free_all(g);
     }
+}
+
+void ingest_on_supply(struct ingest *g, ingest_supply *hear, void *context) {
+    g->supply = hear;
+    g->supply_context = context;
+}
+
+enum grey_error ingest_tell(struct ingest *g, const struct grey_name *site, struct bytes content) {
+    enum grey_error err = g->reply_count > 0 ? E_BUSY : publish(g, site, CHANNEL_CONTROL, content); /* answers go first */
+    g->told_full = err == E_BUSY;
+    return err;
+}
+
+bool ingest_may_tell(const struct ingest *g) {
+    return !g->told_full;
+}
+
+uint64_t ingest_pace_us(struct ingest *g, const char *site, size_t bytes) {
+    return downpace_wait_us(g->downpace, site, bytes + FRAME_OVERHEAD_BYTES, now_monotonic_us());
 }
 
 bool ingest_stores(const struct ingest *g) {

@@ -22,6 +22,15 @@ struct ingest_options {
 struct ingest *ingest_new(const struct conn_context *x, const struct ingest_options *o, struct worker *storage, struct fault *f);
 void ingest_stop(struct ingest *g); /* takes and says nothing more; before the storage thread is stopped.  NULL is allowed */
 void ingest_free(struct ingest *g); /* after it was */
+/* Messages of a site about objects (federation/supply.h) go to hear, which reads them; NULL: there are none to give, and no
+ * site is told that there are. */
+typedef void ingest_supply(void *context, const struct grey_name *site, enum message_kind kind, struct bytes content);
+void ingest_on_supply(struct ingest *g, ingest_supply *hear, void *context);
+/* Sends a message to a site, on its control channel.  E_BUSY: not now; others: the connection is gone. */
+enum grey_error ingest_tell(struct ingest *g, const struct grey_name *site, struct bytes content);
+bool ingest_may_tell(const struct ingest *g); /* false: for the next moment ingest_tell says E_BUSY, whatever the site */
+/* 0: the site's link may carry so many bytes now, and they are debited; else not before so many microseconds. */
+uint64_t ingest_pace_us(struct ingest *g, const char *site, size_t bytes);
 bool ingest_connected(const struct ingest *g);
 bool ingest_stores(const struct ingest *g); /* the last transaction was written */
 

@@ -39,6 +39,33 @@ enum store_statement {
     STORE_INCS,
     STORE_EVENTS,
     STORE_GAPS,
+    /* what is given to sites: store_objects.c */
+    STORE_OBJECT,
+    STORE_OBJECT_ADD,
+    STORE_ISSUE_LAST,
+    STORE_ISSUE_RAISE,
+    STORE_AIM_SET,
+    STORE_CHUNK,
+    STORE_CHUNK_ADD,
+    STORE_SESSION,
+    STORE_SUPPLIED_SET,
+    STORE_HOLDING_SET,
+    STORE_OFFERS,
+    STORE_SUPPLIED,
+    STORE_OBJECTS,
+    STORE_SITE_OBJECTS,
+    /* and in which stages: store_rollouts.c */
+    STORE_STAGES_CLEAR,
+    STORE_STAGE_ADD,
+    STORE_STAGES,
+    STORE_AIM,
+    STORE_AIMS_RUNNING,
+    STORE_AIM_STEP,
+    STORE_AIM_TALLY,
+    STORE_REISSUE,
+    STORE_LABELS_CLEAR,
+    STORE_LABEL_ADD,
+    STORE_LABELS,
     STORE_STATEMENTS
 };
 

@@ -41,6 +41,19 @@ static const char schema[] =
     " bytes bigint NOT NULL DEFAULT 0, PRIMARY KEY(inc, channel, from_seq));"
     "CREATE TABLE IF NOT EXISTS ahead(inc bigint, channel bigint, from_seq bigint, to_seq bigint, received_ms bigint, size bigint,"
     " content bytea NOT NULL, PRIMARY KEY(inc, channel, from_seq));"
+    "CREATE TABLE IF NOT EXISTS object(kind bigint, name text COLLATE \"C\", version bigint, issue bigint NOT NULL, created_ms "
+    "bigint,"
+    " cut bytea NOT NULL, PRIMARY KEY(kind, name, version));"
+    "CREATE TABLE IF NOT EXISTS chunk(hash bytea PRIMARY KEY, content bytea NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS aim(kind bigint, name text COLLATE \"C\", target bigint NOT NULL, former bigint, stage bigint,"
+    " state bigint, since_ms bigint, PRIMARY KEY(kind, name));"
+    "CREATE TABLE IF NOT EXISTS stage(kind bigint, name text COLLATE \"C\", no bigint, label text COLLATE \"C\", soak_s bigint,"
+    " PRIMARY KEY(kind, name, no));"
+    "CREATE TABLE IF NOT EXISTS label(site bigint, label text COLLATE \"C\", PRIMARY KEY(site, label));"
+    "CREATE TABLE IF NOT EXISTS supplied(site bigint PRIMARY KEY, said_ms bigint);"
+    "CREATE TABLE IF NOT EXISTS holding(site bigint, kind bigint, name text COLLATE \"C\", version bigint, issue bigint, health "
+    "bigint,"
+    " since_ms bigint, PRIMARY KEY(site, kind, name));"
     "COMMIT";
 
 enum { EVENTS_ADD = STORE_STATEMENTS, SITES_LOCK, STATEMENTS };

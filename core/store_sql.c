@@ -9,6 +9,11 @@
     " WHERE g.inc IN (SELECT no FROM incarnation WHERE site = s.no))"                                                              \
     " FROM site s" STORE_LATEST_SQL STORE_POSITIONS_SQL
 
+/* Does site s get the newest version of aim a already? */
+#define REACHED                                                                                                                    \
+    "(a.state = 0 OR (a.state = 1 AND EXISTS (SELECT 1 FROM stage g JOIN label l ON l.label = g.label WHERE l.site = s.no AND"     \
+    " g.kind = a.kind AND g.name = a.name AND g.no <= a.stage)))"
+
 const char *const store_sql[STORE_STATEMENTS] = {
     [STORE_SITE_FIND] = "SELECT no FROM site WHERE id = ?1",
     [STORE_SITE_ADD] = "INSERT INTO site(id, first_ms, contact_ms) VALUES(?1, ?2, ?2) ON CONFLICT DO NOTHING",
@@ -45,4 +50,54 @@ const char *const store_sql[STORE_STATEMENTS] = {
                      " AND seq > ?3 ORDER BY seq LIMIT ?4",
     [STORE_GAPS] = "SELECT inc, channel, from_seq, to_seq, reason, received_ms, bytes FROM gap WHERE inc = ?1 AND channel = ?2"
                    " AND from_seq > ?3 ORDER BY from_seq LIMIT ?4",
+    [STORE_OBJECT] = "SELECT version, issue, created_ms, cut FROM object WHERE kind = ?1 AND name = ?2 AND (version = ?3 OR ?3 = 0)"
+                     " ORDER BY version DESC LIMIT 1",
+    [STORE_OBJECT_ADD] = "INSERT INTO object(kind, name, version, issue, created_ms, cut) VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+    [STORE_ISSUE_LAST] = "SELECT coalesce(max(issue), 0) FROM object",
+    [STORE_ISSUE_RAISE] = "UPDATE object SET issue = ?3 + 1 WHERE kind = ?1 AND name = ?2 AND issue < ?3 AND version IN"
+                          " (SELECT CASE WHEN a.state = 2 THEN a.former ELSE a.target END FROM aim a"
+                          " WHERE a.kind = ?1 AND a.name = ?2)"
+                          " AND NOT EXISTS (SELECT 1 FROM object o WHERE o.kind = ?1 AND o.name = ?2 AND o.issue = ?3)",
+    [STORE_AIM_SET] = "INSERT INTO aim(kind, name, target, former, stage, state, since_ms) VALUES(?1, ?2, ?3, 0, 0, ?4, ?5)"
+                      " ON CONFLICT(kind, name) DO UPDATE SET former = CASE WHEN aim.state = 0 THEN aim.target ELSE aim.former END,"
+                      " target = ?3, stage = 0, state = ?4, since_ms = ?5",
+    [STORE_STAGES_CLEAR] = "DELETE FROM stage WHERE kind = ?1 AND name = ?2",
+    [STORE_STAGE_ADD] = "INSERT INTO stage(kind, name, no, label, soak_s) VALUES(?1, ?2, ?3, ?4, ?5)",
+    [STORE_STAGES] = "SELECT label, soak_s FROM stage WHERE kind = ?1 AND name = ?2 ORDER BY no",
+    [STORE_AIM] = "SELECT target, former, stage, state, since_ms FROM aim WHERE kind = ?1 AND name = ?2",
+    [STORE_AIMS_RUNNING] = "SELECT kind, name FROM aim WHERE state = 1 AND (kind > ?1 OR (kind = ?1 AND name > ?2))"
+                           " ORDER BY kind, name LIMIT 1",
+    [STORE_AIM_STEP] =
+        "UPDATE aim SET stage = ?4, state = ?5, since_ms = ?6 WHERE kind = ?1 AND name = ?2 AND stage = ?3 AND state = 1",
+    [STORE_AIM_TALLY] =
+        "SELECT count(*), CAST(coalesce(sum(CASE WHEN h.version = a.target AND h.health <> 2 AND h.since_ms <= ?3 THEN 1 ELSE 0 "
+        "END), 0)"
+        " AS bigint), CAST(coalesce(sum(CASE WHEN h.version = a.target AND h.health = 2 THEN 1 ELSE 0 END), 0) AS bigint)"
+        " FROM aim a CROSS JOIN site s JOIN supplied u ON u.site = s.no"
+        " LEFT JOIN holding h ON h.site = s.no AND h.kind = a.kind AND h.name = a.name"
+        " WHERE a.kind = ?1 AND a.name = ?2 AND " REACHED,
+    [STORE_REISSUE] = "UPDATE object SET issue = ?4 WHERE kind = ?1 AND name = ?2 AND version = ?3",
+    [STORE_LABELS_CLEAR] = "DELETE FROM label WHERE site = ?1",
+    [STORE_LABEL_ADD] = "INSERT INTO label(site, label) VALUES(?1, ?2) ON CONFLICT DO NOTHING",
+    [STORE_LABELS] = "SELECT l.label FROM label l JOIN site s ON s.no = l.site WHERE s.id = ?1 ORDER BY l.label",
+    [STORE_CHUNK] = "SELECT content FROM chunk WHERE hash = ?1",
+    [STORE_CHUNK_ADD] = "INSERT INTO chunk(hash, content) VALUES(?1, ?2) ON CONFLICT DO NOTHING",
+    [STORE_SESSION] = "SELECT s.no, i.epoch FROM site s JOIN incarnation i ON i.site = s.no AND i.number = ?2 WHERE s.id = ?1",
+    [STORE_SUPPLIED_SET] = "INSERT INTO supplied(site, said_ms) VALUES(?1, ?2) ON CONFLICT(site) DO UPDATE SET said_ms = ?2",
+    [STORE_HOLDING_SET] =
+        "INSERT INTO holding(site, kind, name, version, issue, health, since_ms) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)"
+        " ON CONFLICT(site, kind, name) DO UPDATE SET since_ms = CASE WHEN holding.issue = ?5 THEN holding.since_ms ELSE ?7 END,"
+        " version = ?4, issue = ?5, health = ?6",
+    [STORE_OFFERS] = "SELECT o.kind, o.name, o.version, o.issue, o.cut FROM site s CROSS JOIN aim a"
+                     " JOIN object o ON o.kind = a.kind AND o.name = a.name AND o.version ="
+                     " CASE WHEN " REACHED " THEN a.target ELSE a.former END"
+                     " LEFT JOIN holding h ON h.site = s.no AND h.kind = a.kind AND h.name = a.name"
+                     " WHERE s.id = ?1 AND o.issue > coalesce(h.issue, 0) ORDER BY o.kind, o.issue",
+    [STORE_SUPPLIED] = "SELECT s.id, i.number, i.epoch FROM site s JOIN supplied u ON u.site = s.no" STORE_LATEST_SQL
+                       " WHERE s.id > ?1 ORDER BY s.id LIMIT ?2",
+    [STORE_OBJECTS] = "SELECT a.name, a.target, o.issue, o.created_ms, (SELECT count(*) FROM holding h WHERE h.kind = a.kind AND"
+                      " h.name = a.name AND h.version = a.target) FROM aim a JOIN object o ON o.kind = a.kind AND o.name = a.name"
+                      " AND o.version = a.target WHERE a.kind = ?1 ORDER BY a.name",
+    [STORE_SITE_OBJECTS] = "SELECT h.kind, h.name, h.version, h.issue, h.health, h.since_ms FROM holding h"
+                           " JOIN site s ON s.no = h.site WHERE s.id = ?1 ORDER BY h.kind, h.name",
 };

@@ -29,7 +29,18 @@ static const char schema_added[] = /* what a core.db of format 1 may lack */
     " PRIMARY KEY(site, name)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS ahead(inc INTEGER, channel INTEGER, from_seq INTEGER, to_seq INTEGER, received_ms INTEGER, size "
     "INTEGER,"
-    " content BLOB NOT NULL, PRIMARY KEY(inc, channel, from_seq)) WITHOUT ROWID;";
+    " content BLOB NOT NULL, PRIMARY KEY(inc, channel, from_seq)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS object(kind INTEGER, name TEXT, version INTEGER, issue INTEGER NOT NULL, created_ms INTEGER,"
+    " cut BLOB NOT NULL, PRIMARY KEY(kind, name, version)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS chunk(hash BLOB PRIMARY KEY, content BLOB NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS aim(kind INTEGER, name TEXT, target INTEGER NOT NULL, former INTEGER, stage INTEGER,"
+    " state INTEGER, since_ms INTEGER, PRIMARY KEY(kind, name)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS stage(kind INTEGER, name TEXT, no INTEGER, label TEXT, soak_s INTEGER,"
+    " PRIMARY KEY(kind, name, no)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS label(site INTEGER, label TEXT, PRIMARY KEY(site, label)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS supplied(site INTEGER PRIMARY KEY, said_ms INTEGER);"
+    "CREATE TABLE IF NOT EXISTS holding(site INTEGER, kind INTEGER, name TEXT, version INTEGER, issue INTEGER, health INTEGER,"
+    " since_ms INTEGER, PRIMARY KEY(site, kind, name)) WITHOUT ROWID;";
 static const struct {
     const char *there, *add;
 } columns_added[] = {

@@ -3,7 +3,7 @@
 # Needs root or sudo, and apt.  Does nothing, quickly, when all are there.
 set -eu
 declare -A groups=(
-    [build]="build-essential pkg-config libmbedtls-dev libmosquitto-dev libcbor-dev liblz4-dev libsqlite3-dev libpq-dev libyaml-dev libjansson-dev libsodium-dev libhttp-parser-dev zlib1g-dev"
+    [build]="build-essential pkg-config libmbedtls-dev libmosquitto-dev libcbor-dev liblz4-dev libsqlite3-dev libpq-dev libyaml-dev libjansson-dev libsodium-dev libhttp-parser-dev libseccomp-dev zlib1g-dev"
     [run]="mosquitto curl iproute2"
     [test]="libcmocka-dev clang libclang-rt-14-dev clang-format clang-tidy cppcheck openssl mosquitto mosquitto-clients curl iproute2 python3 faketime postgresql"
     [bench]="etcd-server libraft-dev libuv1-dev iproute2 linux-perf python3 mosquitto-clients postgresql"

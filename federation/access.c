@@ -19,12 +19,22 @@ bool access_role_parse(struct bytes text, enum access_role *out) {
     return false;
 }
 
-long access_path_match(const char *route, struct bytes path) {
-    size_t size = strlen(route);
-    if (size < 2 || route[size - 1] != '/') {
+long access_path_match(const char *route, struct bytes path, size_t *argument_size) {
+    size_t size = strlen(route), head = 0, tail = 0;
+    *argument_size = 0;
+    while (head < size && route[head] != '*') {
+        head++;
+    }
+    tail = head < size ? size - head - 1 : 0;
+    if (head == size && (size < 2 || route[size - 1] != '/')) {
         return bytes_equal_str(path, route) ? 0 : -1;
     }
-    return path.size > size && memcmp(path.data, route, size) == 0 ? (long)size : -1;
+    if (path.size <= head + tail || memcmp(path.data, route, head) != 0 ||
+        (tail > 0 && memcmp(path.data + path.size - tail, route + head + 1, tail) != 0)) {
+        return -1;
+    }
+    *argument_size = path.size - head - tail;
+    return (long)head;
 }
 
 /* Texts one behind the other, as far as there is room. */
@@ -102,8 +112,8 @@ void access_judge(const struct access_call *c, enum access_role least, struct ac
     } else if (c->door == DOOR_SOCKET) {
         know(v, c->is_owner ? ROLE_ADMIN : c->in_group ? ROLE_OPERATOR : ROLE_NONE, "socket", "", "");
         if (v->role == ROLE_NONE) {
-            refuse(v, E_DENIED, false, "this socket is for root, for the user of the daemon and for the group of security.auth.socket_group",
-                   "");
+            refuse(v, E_DENIED, false,
+                   "this socket is for root, for the user of the daemon and for the group of security.auth.socket_group", "");
         }
     } else if (certified) {
         judge_certificate(c, v);

@@ -18,8 +18,9 @@ const char *access_role_name(enum access_role role); /* "viewer"; "none" for ROL
 /* False: not viewer, operator or admin. */
 bool access_role_parse(struct bytes text, enum access_role *out);
 
-/* A path that ends in "/" stands for what follows it.  Where it begins, 0 for an exact match, -1 for none. */
-long access_path_match(const char *route, struct bytes path);
+/* A path that ends in "/" takes what follows as its argument; "*" stands for it within one.  Where the argument begins, 0 for an exact
+ * match, -1 for none. */
+long access_path_match(const char *route, struct bytes path, size_t *argument_size);
 
 /* The way by which the call came. */
 enum access_door {
@@ -43,11 +44,11 @@ struct access_call {
 };
 
 struct access_verdict {
-    enum grey_error err;         /* E_OK, E_UNKNOWN_CALLER (401), E_DENIED (403) */
-    bool guessed;                /* a credential was shown that is not good: counts against the address */
-    enum access_role role;       /* of the caller, also when it is too low */
-    char who[ACCESS_WHO_BYTES];  /* "token 1f2e3d4c maria", "certificate edge-1/2", "user 1000", "anyone" */
-    char detail[160];            /* for the answer; names no secret */
+    enum grey_error err;        /* E_OK, E_UNKNOWN_CALLER (401), E_DENIED (403) */
+    bool guessed;               /* a credential was shown that is not good: counts against the address */
+    enum access_role role;      /* of the caller, also when it is too low */
+    char who[ACCESS_WHO_BYTES]; /* "token 1f2e3d4c maria", "certificate edge-1/2", "user 1000", "anyone" */
+    char detail[160];           /* for the answer; names no secret */
 };
 
 /* least: of the route; ROLE_NONE lets anybody in, without looking at what he shows. */

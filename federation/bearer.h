@@ -18,7 +18,7 @@ struct bearer {
     char id[BEARER_ID_BYTES + 1];
     unsigned role; /* enum access_role */
     uint8_t hash[DIGEST_SHA256_BYTES];
-    int64_t created_ms, expires_ms; /* Unix */
+    int64_t created_ms, expires_ms;   /* Unix */
     char name[BEARER_NAME_BYTES + 1]; /* for people; printable ASCII */
 };
 

@@ -235,6 +235,26 @@ void message_encode(const struct message *m, struct builder *out) {
         }
         return;
     }
+    case MESSAGE_OUTPUT_FETCH: {
+        const struct message_output_fetch *f = &m->u.output_fetch;
+        head(out, m->kind, 5);
+        codec_put_uint(out, f->request);
+        codec_put_uint(out, f->token);
+        codec_put_uint(out, f->stream);
+        codec_put_uint(out, f->offset);
+        codec_put_uint(out, f->bytes_max);
+        return;
+    }
+    case MESSAGE_OUTPUT: {
+        const struct message_output *o = &m->u.output;
+        head(out, m->kind, 5);
+        codec_put_uint(out, o->request);
+        codec_put_uint(out, (uint64_t)o->err);
+        codec_put_uint(out, o->offset);
+        codec_put_uint(out, o->end_offset);
+        codec_put_bytes(out, o->data);
+        return;
+    }
     case MESSAGE_MEND_FETCH: {
         const struct message_mend_fetch *f = &m->u.mend_fetch;
         head(out, m->kind, 5);
@@ -421,7 +441,8 @@ static const uint8_t field_counts[] = {
     [MESSAGE_HELLO] = 8,         [MESSAGE_RAFT] = 11,      [MESSAGE_FORWARD] = 5,        [MESSAGE_FORWARD_REPLY] = 6,
     [MESSAGE_JOIN] = 6,          [MESSAGE_JOIN_REPLY] = 4, [MESSAGE_SNAPSHOT_FETCH] = 3, [MESSAGE_SNAPSHOT_CHUNK] = 5,
     [MESSAGE_PAYLOAD_FETCH] = 3, [MESSAGE_PAYLOADS] = 4,   [MESSAGE_CLOCK] = 2,          [MESSAGE_STATE_HASH] = 2,
-    [MESSAGE_SEAL] = 5,          [MESSAGE_MEND_FETCH] = 5, [MESSAGE_MEND_ROWS] = 6,
+    [MESSAGE_SEAL] = 5,          [MESSAGE_MEND_FETCH] = 5, [MESSAGE_MEND_ROWS] = 6,      [MESSAGE_OUTPUT_FETCH] = 5,
+    [MESSAGE_OUTPUT] = 5,
 };
 
 static void read_exactly(struct codec_reader *r, uint8_t *out, size_t size) {
@@ -530,6 +551,24 @@ static void decode_fields(struct codec_reader *r, struct message *m) {
     case MESSAGE_PAYLOADS:
         decode_payloads(r, m);
         return;
+    case MESSAGE_OUTPUT_FETCH: {
+        struct message_output_fetch *f = &m->u.output_fetch;
+        f->request = codec_uint(r, UINT64_MAX);
+        f->token = codec_uint(r, UINT64_MAX);
+        f->stream = (uint32_t)codec_uint(r, 1);
+        f->offset = codec_uint(r, INT64_MAX);
+        f->bytes_max = (uint32_t)codec_uint(r, LIMIT_FRAME_PAYLOAD_BYTES);
+        return;
+    }
+    case MESSAGE_OUTPUT: {
+        struct message_output *o = &m->u.output;
+        o->request = codec_uint(r, UINT64_MAX);
+        o->err = read_error(r);
+        o->offset = codec_uint(r, INT64_MAX);
+        o->end_offset = codec_uint(r, INT64_MAX);
+        o->data = codec_bytes(r, LIMIT_FRAME_PAYLOAD_BYTES);
+        return;
+    }
     case MESSAGE_MEND_FETCH: {
         struct message_mend_fetch *f = &m->u.mend_fetch;
         f->from = codec_uint(r, INT64_MAX);

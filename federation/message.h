@@ -81,6 +81,17 @@ struct message_payloads {
     uint32_t entry_count;
 };
 
+/* What did that run of a task write?  stream: 0 its standard output, 1 its standard error. */
+struct message_output_fetch {
+    uint64_t request, token, offset;
+    uint32_t stream, bytes_max;
+};
+struct message_output {
+    uint64_t request, offset, end_offset; /* where data begins, and how much was written so far */
+    enum grey_error err;
+    struct bytes data;
+};
+
 /* A gateway whose log is damaged asks for entries and payloads that it lost.  anchor: it has an entry of that term there, which tells whether
  * its log and the other's are the same up to there; 0: what it asks for is committed for sure. */
 struct message_mend_fetch {
@@ -114,6 +125,8 @@ struct message {
         struct message_snapshot_chunk snapshot_chunk;
         struct message_payload_fetch payload_fetch;
         struct message_payloads payloads;
+        struct message_output_fetch output_fetch;
+        struct message_output output;
         struct message_mend_fetch mend_fetch;
         struct message_mend_rows mend_rows;
     } u;

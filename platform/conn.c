@@ -7,7 +7,7 @@
 
 #include "include/grey/must.h"
 
-#define PEER_GROUPS_MAX 256u /* who has more is known by his first group only */
+#define PEER_GROUPS_MAX 256u           /* who has more is known by his first group only */
 #define READ_TURN_BYTES (256u * 1024u) /* then the others get their turn */
 #define OPEN_TIMEOUT_MS 10000u
 #define LINGER_MS 2000u  /* after the last byte: until the other side has read it and closes */

@@ -98,7 +98,8 @@ const char *conn_peer_name(const struct conn *c); /* subject CN; "" when there i
 const char *conn_peer_role(const struct conn *c); /* "operator" of a SAN URI "grey-role:operator"; "" when there is none */
 const char *conn_peer_address(const struct conn *c);
 bool conn_peer_uid(const struct conn *c, uint32_t *uid); /* unix sockets: SO_PEERCRED */
-bool conn_peer_in_group(const struct conn *c, uint32_t gid); /* unix sockets: one of the groups the other side had when it connected */
+bool conn_peer_in_group(const struct conn *c,
+                        uint32_t gid); /* unix sockets: one of the groups the other side had when it connected */
 bool conn_is_tls(const struct conn *c);
 struct conn_count {
     uint64_t in_bytes, out_bytes; /* on the socket: TLS records and handshakes included, TCP/IP headers not */

@@ -15,7 +15,7 @@
 
 #define SESSION_MS_MAX 86400000u /* then the server shows its certificate again */
 #define ROLE_URI "grey-role:"
-#define SESSION_TRIES_MAX 2u     /* that came to nothing: perhaps the server does not like it and does not say so */
+#define SESSION_TRIES_MAX 2u /* that came to nothing: perhaps the server does not like it and does not say so */
 
 struct conn_tls {
     mbedtls_ssl_config client, server, guests, offering; /* guests: as server, a certificate is not asked of everybody; offering: as
@@ -408,7 +408,9 @@ void conn_tls_start(struct conn *c) {
     }
     mbedtls_ssl_init(c->ssl);
     bool offers = c->o.offer && c->o.tls->protocols[0] != NULL;
-    int code = mbedtls_ssl_setup(c->ssl, !c->client ? (c->o.guests ? &c->o.tls->guests : &c->o.tls->server) : offers ? &c->o.tls->offering : &c->o.tls->client);
+    int code = mbedtls_ssl_setup(c->ssl, !c->client ? (c->o.guests ? &c->o.tls->guests : &c->o.tls->server)
+                                         : offers   ? &c->o.tls->offering
+                                                    : &c->o.tls->client);
     if (code == 0 && c->client) { /* NULL is said as well: later versions refuse a client that has not said which name it means */
         code = mbedtls_ssl_set_hostname(c->ssl, c->o.expected_host);
     }

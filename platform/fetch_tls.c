@@ -35,7 +35,8 @@ static enum grey_error load(struct fetch_tls *t, const struct http_fetch_tls *fr
     if (from->cert_path != NULL && (code = mbedtls_x509_crt_parse_file(&t->own, from->cert_path)) != 0) {
         return failed(f, E_CERT, from->cert_path, code);
     }
-    if (from->cert_path != NULL && from->key_path != NULL && (code = mbedtls_pk_parse_keyfile(&t->key, from->key_path, NULL)) != 0) {
+    if (from->cert_path != NULL && from->key_path != NULL &&
+        (code = mbedtls_pk_parse_keyfile(&t->key, from->key_path, NULL)) != 0) {
         return failed(f, E_KEY, from->key_path, code);
     }
     code = mbedtls_ssl_config_defaults(&t->config, MBEDTLS_SSL_IS_CLIENT, MBEDTLS_SSL_TRANSPORT_STREAM, MBEDTLS_SSL_PRESET_DEFAULT);
@@ -87,7 +88,8 @@ static enum grey_error shake_hands(struct fetch_tls *t, const char *site, uint64
         return failed(f, E_TLS, "the handshake", code);
     }
     if (!is_gateway(mbedtls_ssl_get_peer_cert(&t->ssl), site)) {
-        return fault_set(f, E_CERT, "the certificate of the other side is not that of a gateway of %s", site == NULL ? "any site" : site);
+        return fault_set(f, E_CERT, "the certificate of the other side is not that of a gateway of %s",
+                         site == NULL ? "any site" : site);
     }
     return E_OK;
 }

@@ -36,7 +36,7 @@ bool http_query(const struct http_request *q, const char *name, char *value,
                 size_t value_size);                                       /* decoded; false: absent or too long */
 struct bytes http_header(const struct http_request *q, const char *name); /* case-insensitive; empty when absent */
 struct bytes http_body(const struct http_request *q);
-bool http_peer_uid(const struct http_request *q, uint32_t *uid); /* true on a unix socket */
+bool http_peer_uid(const struct http_request *q, uint32_t *uid);     /* true on a unix socket */
 bool http_peer_in_group(const struct http_request *q, uint32_t gid); /* false on any other */
 struct http_peer {
     const char *address;           /* "10.0.0.7:4711", "local" on a unix socket */
@@ -56,6 +56,7 @@ void http_reply(struct http_request *q, int status, const char *content_type, st
 /* Takes q.  application/problem+json (RFC 9457) with type "/errors/GREY-nnnn", the error's title and status, the detail and remedy;
  * 503 and 429 carry Retry-After: 1; 401 asks for a bearer token (RFC 6750, 3). */
 void http_reply_error(struct http_request *q, enum grey_error err, const char *detail);
-void http_reply_wait(struct http_request *q, enum grey_error err, const char *detail, uint64_t wait_ms); /* the same, with that time */
+void http_reply_wait(struct http_request *q, enum grey_error err, const char *detail,
+                     uint64_t wait_ms); /* the same, with that time */
 
 #endif

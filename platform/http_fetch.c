@@ -94,7 +94,8 @@ static int open_stream(const struct http_fetch *q, uint64_t deadline_ms, struct 
         }
         freeaddrinfo(list);
     } else {
-        (void)fault_set(f, E_USAGE, "'%.100s': expected http://host:port, unix:/path, or https://host:port with a profile that names a ca",
+        (void)fault_set(f, E_USAGE,
+                        "'%.100s': expected http://host:port, unix:/path, or https://host:port with a profile that names a ca",
                         q->address);
         return -1;
     }

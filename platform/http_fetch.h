@@ -7,9 +7,9 @@
 
 /* For "https://": whom to believe, and who we are.  The other side must be a gateway of that CA (SAN URI grey://site/node). */
 struct http_fetch_tls {
-    const char *ca_path;             /* wanted */
+    const char *ca_path;              /* wanted */
     const char *cert_path, *key_path; /* NULL: none */
-    const char *site;                /* NULL: any */
+    const char *site;                 /* NULL: any */
 };
 
 struct http_fetch {
@@ -17,7 +17,7 @@ struct http_fetch {
     const char *method, *path;  /* path with its query, percent-encoded by the caller */
     const char *const *headers; /* NULL or a NULL-terminated list of "Name: value" */
     struct bytes body;
-    const char *body_type; /* Content-Type; NULL: none */
+    const char *body_type;            /* Content-Type; NULL: none */
     const struct http_fetch_tls *tls; /* NULL: https is refused */
     uint32_t timeout_ms;
     size_t answer_bytes_max;

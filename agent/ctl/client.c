@@ -178,7 +178,8 @@ int client_call(struct client *c, const struct client_request *q, struct http_an
     }
     if (token[0] != 0 && !may_carry_token(address)) {
         return client_problem_set(p, CTL_USAGE, "the token is not sent in clear over a network",
-                                  "use https:// with a ca in the profile, or a tunnel to an address of this machine", "%s", address);
+                                  "use https:// with a ca in the profile, or a tunnel to an address of this machine", "%s",
+                                  address);
     }
     char authorization[sizeof c->profile.token + 32];
     const char *headers[HEADERS_MAX + 2];

@@ -1,6 +1,5 @@
 /* greyctl doctor: checks that work without link and, where they can, without a running agent; each finding names its remedy.
  * Exit code 0: fine; 1: something to look at; 2: something is broken. */
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,11 +9,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/ctl/input.h"
 #include "agent/ctl/verbs.h"
 #include "platform/cert.h"
 #include "platform/yaml.h"
 
 #define DISK_LOOK 0.85
+#define DOCUMENT_BYTES_MAX (256u * 1024u) /* a certificate, a configuration */
 #define DISK_BROKEN 0.95
 #define QUEUE_LOOK 0.8
 #define DAY_S 86400
@@ -203,26 +204,13 @@ static void check_node(struct doctor *d) {
 
 /* --- this machine --------------------------------------------------------------------------------------------------------------------------- */
 
-static bool read_file(const char *path, struct builder *out) {
-    uint8_t room[4096];
-    ssize_t got = -1;
-    builder_init(out, 256u * 1024u);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    while (fd >= 0 && (got = read(fd, room, sizeof room)) > 0) {
-        builder_add(out, bytes_of(room, (size_t)got));
-    }
-    if (fd >= 0) {
-        (void)close(fd);
-    }
-    return got == 0 && out->err == E_OK;
-}
-
 static void check_certificate(struct doctor *d, const char *key, const char *path) {
     struct builder pem;
     struct cert_facts facts;
     struct fault f = {0};
     char span[RENDER_SHORT];
-    if (!read_file(path, &pem)) {
+    builder_init(&pem, DOCUMENT_BYTES_MAX);
+    if (!input_read(path, NULL, &pem)) {
         say(d, BROKEN, "certificate", "put it there, or correct the key; greyd will not start without it", "%s: %s cannot be read",
             key, path);
     } else {
@@ -302,7 +290,8 @@ static void check_config(struct doctor *d) {
     }
     struct builder text;
     struct fault f = {0};
-    if (!read_file(file, &text)) {
+    builder_init(&text, DOCUMENT_BYTES_MAX);
+    if (!input_read(file, NULL, &text)) {
         say(d, BROKEN, "configuration", "check its owner and mode; use sudo", "%s cannot be read", file);
     } else {
         struct yaml_doc *doc = yaml_read(builder_bytes(&text), &f);

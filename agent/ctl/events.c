@@ -7,24 +7,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/ctl/input.h"
 #include "agent/ctl/verbs.h"
 #include "include/grey/event.h"
 
 #define TAIL_PAUSE_S 2
 
 /* --- send -------------------------------------------------------------------------------------------------------------------------------- */
-
-static bool read_stdin(struct builder *out) {
-    uint8_t room[16384];
-    ssize_t got;
-    while ((got = read(STDIN_FILENO, room, sizeof room)) > 0) {
-        builder_add(out, bytes_of(room, (size_t)got));
-    }
-    if (got != 0 || out->err != E_OK) {
-        (void)fprintf(stderr, "greyctl: stdin holds more than %u bytes, or cannot be read\n", LIMIT_BATCH_BYTES);
-    }
-    return got == 0 && out->err == E_OK;
-}
 
 static void put_text(struct json_writer *w, const char *name, const char *text) {
     if (text != NULL) {
@@ -59,7 +48,7 @@ static bool compose(struct call *c, char id[40], struct builder *body) {
     builder_init(&text, LIMIT_BATCH_BYTES);
     bool good = true;
     if (data != NULL && strcmp(data, "-") == 0) {
-        good = read_stdin(&text);
+        good = input_read("-", "what is sent", &text);
     } else if (data != NULL) {
         builder_add_str(&text, data);
     }
@@ -132,7 +121,7 @@ int events_send(struct call *c) {
         (void)fputs("greyctl: give the whole event as JSON, or its parts as options, not both\n", stderr);
         good = false;
     } else if (whole && strcmp(c->args[0], "-") == 0) {
-        good = read_stdin(&body);
+        good = input_read("-", "what is sent", &body);
     } else if (whole) {
         builder_add_str(&body, c->args[0]);
         good = true;

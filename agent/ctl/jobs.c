@@ -1,11 +1,10 @@
 /* Verbs for tasks and tenants. */
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "agent/ctl/input.h"
 #include "agent/ctl/verbs.h"
 #include "include/grey/limits.h"
 
@@ -57,20 +56,6 @@ static void say_task(struct builder *out, const json_t *doc) {
                  json_is_true(json_object_get(doc, "duplicate")) ? "  (it was submitted before)" : "");
 }
 
-static bool read_fd(int fd, const char *name, struct builder *out) {
-    uint8_t room[16384];
-    ssize_t got;
-    while ((got = read(fd, room, sizeof room)) > 0) {
-        builder_add(out, bytes_of(room, (size_t)got));
-    }
-    if (got < 0) {
-        perror(name);
-    } else if (out->err != E_OK) {
-        (void)fprintf(stderr, "greyctl: a task is at most %u bytes of JSON\n", ORDER_BYTES_MAX);
-    }
-    return got == 0 && out->err == E_OK;
-}
-
 /* From the options and what stands behind the verb: the command. */
 static bool put_order(struct call *c, struct builder *out) {
     static const char *const texts[] = {"id", "tenant", "namespace", "lane", "schedule", "delivery", "restart"};
@@ -104,14 +89,7 @@ int jobs_submit(struct call *c) {
     } else if (file == NULL) {
         well = put_order(c, &body);
     } else {
-        int fd = strcmp(file, "-") == 0 ? STDIN_FILENO : open(file, O_RDONLY | O_CLOEXEC);
-        if (fd < 0) {
-            perror(file);
-        }
-        well = fd >= 0 && read_fd(fd, file, &body);
-        if (fd > STDIN_FILENO) {
-            (void)close(fd);
-        }
+        well = input_read(file, "a task", &body);
     }
     int code = well ? change(c, "POST", "/v1/tasks", builder_bytes(&body), say_task) : CTL_USAGE;
     builder_free(&body);
@@ -219,6 +197,25 @@ int jobs_show(struct call *c) {
     }
     json_decref(doc);
     return verbs_print(&out);
+}
+
+int jobs_logs(struct call *c) {
+    const char *stream = verbs_option(c, "stream");
+    struct builder path;
+    struct http_answer a;
+    char more[64];
+    (void)snprintf(more, sizeof more, "/logs?stream=%.16s", stream == NULL ? "stdout" : stream);
+    if (!one_path("/v1/tasks/", c->args[0], more, &path)) {
+        return CTL_USAGE;
+    }
+    struct client_request q = {.method = "GET", .path = (const char *)path.data};
+    int code = client_call(&c->client, &q, &a, &c->problem);
+    builder_free(&path);
+    if (code != CTL_OK) {
+        builder_free(&a.body);
+        return client_complain(&c->problem);
+    }
+    return verbs_print(&a.body);
 }
 
 /* --- tenants ------------------------------------------------------------------------------------------------------------------------------ */

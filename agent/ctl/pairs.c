@@ -1,11 +1,11 @@
 /* Verbs for keys and their values. */
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/ctl/input.h"
 #include "agent/ctl/verbs.h"
 #include "include/grey/limits.h"
 
@@ -56,20 +56,6 @@ int pairs_get(struct call *c) {
 
 /* --- put and del ---------------------------------------------------------------------------------------------------------------------- */
 
-static bool read_all(int fd, const char *name, struct builder *value) {
-    uint8_t room[16384];
-    ssize_t got;
-    while ((got = read(fd, room, sizeof room)) > 0) {
-        builder_add(value, bytes_of(room, (size_t)got));
-    }
-    if (got < 0) {
-        perror(name);
-    } else if (value->err != E_OK) {
-        (void)fprintf(stderr, "greyctl: a value is at most %u bytes\n", LIMIT_VALUE_BYTES);
-    }
-    return got == 0 && value->err == E_OK;
-}
-
 static bool read_value(struct call *c, struct builder *value) {
     const char *file = verbs_option(c, "file"), *text = c->arg_count > 1 ? c->args[1] : NULL;
     if ((file == NULL) == (text == NULL)) {
@@ -80,16 +66,7 @@ static bool read_value(struct call *c, struct builder *value) {
         builder_add_str(value, text);
         return true;
     }
-    int fd = file == NULL ? STDIN_FILENO : open(file, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) {
-        perror(file);
-        return false;
-    }
-    bool read_well = read_all(fd, file == NULL ? "stdin" : file, value);
-    if (file != NULL) {
-        (void)close(fd);
-    }
-    return read_well;
+    return input_read(file == NULL ? "-" : file, "a value", value);
 }
 
 /* Fills `header` from --if-version and --if-absent; "" for none. */

@@ -40,7 +40,8 @@ static enum grey_error check_owner(int fd, const char *path, struct fault *f) {
         return fault_set(f, E_CONFIG, "%.200s is not a file", path);
     }
     if (s.st_uid != geteuid() && s.st_uid != 0) {
-        return fault_set(f, E_CONFIG, "%.160s belongs to user %u, who could change it: make one of your own", path, (unsigned)s.st_uid);
+        return fault_set(f, E_CONFIG, "%.160s belongs to user %u, who could change it: make one of your own", path,
+                         (unsigned)s.st_uid);
     }
     if ((s.st_mode & 077) != 0) {
         return fault_set(f, E_CONFIG, "%.100s may be read by others (mode %04o), and holds a token: chmod 600 %.100s", path,

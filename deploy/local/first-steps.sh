@@ -11,6 +11,18 @@ if [ ! -e "$RUN/first-steps" ]; then # once: to start again changes nothing
     done
     "${ctl[@]}" event send --type log.line --priority low --data '"shift begins"' >/dev/null
     "${ctl[@]}" kv put greeting 'hello from the factory' >/dev/null
+    if grep -q '^scheduler:' "$RUN/node1/greyd.yaml"; then # two tenants share the gateways
+        for _ in $(seq 1 60); do # each offers what it has once it is a member
+            [ "$("${ctl[@]}" -o json tenant list | grep -o '"condition":"ready"' | wc -l)" = 3 ] && break
+            sleep 0.25
+        done
+        for tenant in press paint; do
+            "${ctl[@]}" tenant set $tenant --cpu 40 --memory 40 >/dev/null
+            for i in 1 2 3; do
+                "${ctl[@]}" task submit --id "$tenant-$i" --tenant $tenant -- /bin/sh -c 'echo "$GREY_TASK ran on $(uname -n)"' >/dev/null
+            done
+        done
+    fi
     touch "$RUN/first-steps"
     for _ in $(seq 1 60); do
         "${ctl[@]}" -o json queue | grep -q '"pending":[1-9]' || break
@@ -31,6 +43,7 @@ What to try next:
   $greyctl event send --type door.opened --priority high --data '{"door":7}'
   $fleet site events $GREY_SITE
   $greyctl kv get greeting
+  $greyctl task submit --id hello -- /bin/echo hello; sleep 1; $greyctl task logs hello; $greyctl task list
   kill -9 \$(cat $run/node1.pid); sleep 1; $other --addr unix:$run/node2/greyd.sock status; make up
   make down      stops all of it, keeps the data
 EOF

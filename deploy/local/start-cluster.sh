@@ -8,7 +8,7 @@ fail() {
     say "start-cluster: $*" >&2
     exit 1
 }
-for program in greyd greyctl grey-core; do
+for program in greyd greyctl grey-core grey-launch; do
     [ -x "${BUILD:-/nonexistent}/$program" ] || fail "$program is not built yet: say 'make'"
 done
 broker=$(PATH=$PATH:/usr/sbin command -v mosquitto) || fail "mosquitto is not installed: say 'deploy/deps.sh run'"
@@ -50,7 +50,7 @@ fi
 # --- core ------------------------------------------------------------------------------------------------------------------------------
 if ! running core grey-core; then
     start core "$RUN/core.log" "$BUILD/grey-core" --data-dir "$RUN/core" --http-addr "127.0.0.1:$GREY_CORE_PORT" \
-        --broker "mqtts://localhost:$GREY_BROKER_PORT" --tls-ca "$CA/ca.crt" --tls-cert "$CA/core.crt" --tls-key "$CA/core.key"
+        --broker "mqtts://localhost:$GREY_BROKER_PORT" --tls-ca "$CA/ca.crt" --tls-cert "$CA/core.crt" --tls-key "$CA/core.key" --sign-dir "$CA"
     say "core       http://127.0.0.1:$GREY_CORE_PORT/"
 fi
 
@@ -83,12 +83,22 @@ federation:
   enabled: true
   upstream:
     endpoints: ["localhost:$GREY_BROKER_PORT"]
+    core_key: "$CA/core-sign.pub"
     tls:
       ca_cert: "$CA/ca.crt"
       client_cert: "$RUN/node$n/node.crt"
       client_key: "$RUN/node$n/node.key"
 EOF
+    # Tasks, where the name of the launcher's socket is short enough for the kernel.
+    [ ${#RUN} -gt 80 ] || cat >>"$RUN/node$n/greyd.yaml.new" <<EOF
+scheduler:
+  enabled: true
+  launcher: "$RUN/launch$n/launch.sock"
+EOF
     [ -f "$RUN/node$n/greyd.yaml" ] && rm "$RUN/node$n/greyd.yaml.new" || mv "$RUN/node$n/greyd.yaml.new" "$RUN/node$n/greyd.yaml"
+    if grep -qF "$RUN/launch$n/launch.sock" "$RUN/node$n/greyd.yaml" && ! running "launch$n" grey-launch; then
+        start "launch$n" "$RUN/launch$n.log" "$BUILD/grey-launch" --dir "$RUN/launch$n"
+    fi
     if ! running "node$n" greyd; then
         first=()
         [ $n = 1 ] && first=(--bootstrap)

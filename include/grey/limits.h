@@ -23,6 +23,10 @@
 #define LIMIT_QUEUE_TTLS 8u /* patterns of types with a time to live: each event is matched against all */
 #define LIMIT_TYPE_PATTERN_BYTES 64u
 
+/* What the core gives: configs, policies, reference data (federation/object.h) */
+#define LIMIT_OBJECTS 64u         /* of a site */
+#define LIMIT_OBJECT_CHUNKS 4096u /* of all its objects, in force and coming: 100 bytes each in memory; the bytes are on disk */
+
 /* The log */
 #define LIMIT_PAYLOAD_BYTES (LIMIT_BATCH_BYTES + 512u * 1024u) /* a full batch and its framing */
 #define LIMIT_MEMBERS 16u                                      /* voters, learners and witnesses of one site, old and new */

@@ -13,15 +13,18 @@
 #define FRAME_FLAG_IDEMPOTENT 0x0008u
 #define FRAME_FLAGS_KNOWN 0x000fu
 
-#define FEATURE_LEVEL 3u       /* said in the hello; raised in the log only when all members have it */
-#define FEATURE_LEVEL_TASKS 2u /* from here on the log may hold entries of tasks, quotas and nodes */
-#define FEATURE_LEVEL_ORIGIN 3u /* from here on it may hold tokens and notes, and say who asked for an entry (federation/origin.h) */
-#define UP_LEVEL 2u            /* said in UP_HELLO; from 2 on a site reads the codings in DOWN_WELCOME, and DOWN_ROUTE */
+#define FEATURE_LEVEL 4u         /* said in the hello; raised in the log only when all members have it */
+#define FEATURE_LEVEL_TASKS 2u   /* from here on the log may hold entries of tasks, quotas and nodes */
+#define FEATURE_LEVEL_OBJECTS 3u /* from here on it may hold objects of the core */
+#define FEATURE_LEVEL_ORIGIN                                                                                                       \
+    4u              /* from here on it may hold tokens and notes, and say who asked for an entry (federation/origin.h) */
+#define UP_LEVEL 2u /* said in UP_HELLO; from 2 on a site reads the codings in DOWN_WELCOME, and DOWN_ROUTE */
 #define UP_LEVEL_CODINGS 2u
 #define UP_LEVEL_ROUTES 2u
 #define CODING_SQUEEZE 1u   /* codings of DOWN_WELCOME, bits: the core takes UP_SQUEEZED */
 #define CODING_GAP_BYTES 2u /* ... and gaps with their bytes */
 #define CODING_PARTS 4u     /* ... and UP_PART: large frames in parts, so that what is urgent can go between */
+#define CODING_OBJECTS 8u   /* ... and UP_HOLDINGS, UP_PULL: it has configs, policies and data to give */
 
 /* Topics: grey/v2/{site}/up/{channel} and grey/v2/{site}/down/{channel}, channel as event_channel_name. */
 #define TOPIC_PREFIX "grey/v2/"
@@ -48,16 +51,22 @@ enum message_kind {
     MESSAGE_SEAL = 15,
     MESSAGE_MEND_FETCH = 16,
     MESSAGE_MEND_ROWS = 17,
+    MESSAGE_OUTPUT_FETCH = 18,
+    MESSAGE_OUTPUT = 19,
     /* between site and core: federation/sync.h */
     MESSAGE_UP_HELLO = 64,
     MESSAGE_UP_EVENTS = 65,
     MESSAGE_UP_BYE = 66,
     MESSAGE_UP_SQUEEZED = 67,
     MESSAGE_UP_PART = 68,
+    MESSAGE_UP_HOLDINGS = 69, /* this and the next: federation/supply.h */
+    MESSAGE_UP_PULL = 70,
     MESSAGE_DOWN_WELCOME = 80,
     MESSAGE_DOWN_ACK = 81,
     MESSAGE_DOWN_RESYNC = 82,
     MESSAGE_DOWN_ROUTE = 83,
+    MESSAGE_DOWN_OFFER = 84, /* this and the next: federation/supply.h */
+    MESSAGE_DOWN_CHUNK = 85,
 };
 
 #endif

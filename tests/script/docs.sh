@@ -56,6 +56,7 @@ known() { # name, page; words on stdin
     fi
 }
 known "flags of greyd in its manual" docs/man/greyd.8 < <("$build/greyd" --help | grep -oE '^  --[a-z-]+' | tr -d ' ')
+known "flags of grey-launch in its manual" docs/man/grey-launch.8 < <("$build/grey-launch" --help | grep -oE '^  --[a-z-]+' | tr -d ' ' | grep -v -- --version)
 known "flags of grey-core in its manual" docs/man/grey-core.8 < <("$build/grey-core" --help | grep -oE '^  --[a-z-]+' | tr -d ' ')
 known "verbs of greyctl in its manual" docs/man/greyctl.1 < <("$build/greyctl" --help | sed -n '/^verbs/,/^options/p' |
     sed -nE 's/^  ([a-z]+( [a-z]+)?)( [A-Z[].*| bash.*|  .*)?$/\1/p' | sed 's/ *$//')

@@ -39,12 +39,13 @@ done <"$scratch/own" >"$scratch/root"
 report "own headers are included by their path from the root" "$scratch/root"
 
 awk -v computing="$computing" '
-    function layer(path) { return path ~ /^agent\/ctl\// ? "agent/ctl" : path ~ /^include\/grey\// ? "include/grey" : substr(path, 1, index(path, "/") - 1) }
+    function layer(path) { return path ~ /^agent\/(ctl|launch)\// ? substr(path, 1, index(path, "/") + index(substr(path, index(path, "/") + 1), "/") - 1) : path ~ /^include\/grey\// ? "include/grey" : substr(path, 1, index(path, "/") - 1) }
     BEGIN {
         may["include/grey"] = " include/grey "
         may["platform"] = " include/grey platform "
         may["federation"] = " include/grey platform federation "
-        may["agent"] = " include/grey platform federation agent "
+        may["agent"] = " include/grey platform federation agent agent/launch "
+        may["agent/launch"] = " include/grey platform agent/launch "
         may["agent/ctl"] = " include/grey platform federation agent/ctl "
         may["core"] = " include/grey platform federation core "
         count = split(computing, names, " ")

@@ -188,8 +188,8 @@ class Site:
             f.write("storage: {data_dir: \"%s\"}\n" % self.path("node%d" % n, "data"))
             f.write("security:%s\n" % (tls if self.tls else " {tls: {enabled: false}}"))
             if self.with_core:
-                f.write("federation:\n  enabled: true\n  upstream:\n    endpoints: [\"localhost:%d\"]\n    tls: {ca_cert: \"%s/ca.crt\", client_cert: \"%s.crt\", client_key: \"%s.key\"}\n"
-                        % (self.broker_port, self.ca, self.path("node%d" % n, "node"), self.path("node%d" % n, "node")))
+                f.write("federation:\n  enabled: true\n  upstream:\n    endpoints: [\"localhost:%d\"]\n    core_key: \"%s/core-sign.pub\"\n    tls: {ca_cert: \"%s/ca.crt\", client_cert: \"%s.crt\", client_key: \"%s.key\"}\n"
+                        % (self.broker_port, self.ca, self.ca, self.path("node%d" % n, "node"), self.path("node%d" % n, "node")))
             f.write(self.extra)
 
     # --- processes ------------------------------------------------------------------------------------------------------------------
@@ -222,7 +222,7 @@ class Site:
             self.store = self.database("start")
         self.spawn(name, [os.path.join(BUILD, "grey-core"), "--data-dir", self.path(name), "--http-addr", "127.0.0.1:%d" % self.core_ports[number - 1],
                           "--broker", "mqtts://localhost:%d" % self.broker_port, "--tls-ca", self.ca + "/ca.crt", "--tls-cert",
-                          self.ca + "/core.crt", "--tls-key", self.ca + "/core.key"] + (["--store", self.store] if self.store else []))
+                          self.ca + "/core.crt", "--tls-key", self.ca + "/core.key", "--sign-dir", self.ca] + (["--store", self.store] if self.store else []))
 
     def start_node(self, n, bootstrap=None, under=()):
         seeds = ",".join("127.0.0.1:%d" % (self.links[m].port if self.links else self.peer[m]) for m in self.nodes if m != n)
@@ -343,6 +343,12 @@ class Site:
         for name, p in self.processes.items():
             if p.poll() is None:
                 p.send_signal(signal.SIGCONT)
+                if name.startswith("launch"):  # it takes its control groups with it
+                    p.terminate()
+                    try:
+                        p.wait(10)
+                    except subprocess.TimeoutExpired:
+                        pass
                 p.kill()
                 p.wait()
         if self.store is not None:
@@ -431,9 +437,9 @@ class Ledger:
         site.ok(all(e["data"]["number"] == int(e["id"][1:]) for e in mine), "each with its own data")
 
 
-def run_test(function, **options):
+def run_test(function, site_class=Site, **options):
     """Builds a site, runs function(site), prints TAP, stops everything; an exception is one failed test."""
-    site = Site(**options)
+    site = site_class(**options)
     try:
         site.start()
         function(site)

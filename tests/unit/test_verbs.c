@@ -49,12 +49,13 @@ static void verbs_of_the_contract_are_known(void **state) {
         {"config", "show"},      {"config", "check"},      {"completion", NULL},   {"site", "list"},
         {"site", "show"},        {"site", "events"},       {"audit", NULL},        {"audit", "verify"},
         {"task", "submit"},      {"task", "list"},         {"task", "show"},       {"task", "cancel"},
-        {"tenant", "list"},      {"tenant", "show"},       {"tenant", "set"},      {"link", "status"},
-        {"link", "try"},         {"link", "test"},         {"link", "budget"}};
+        {"task", "logs"},        {"tenant", "list"},       {"tenant", "show"},     {"tenant", "set"},
+        {"link", "status"},      {"link", "try"},          {"link", "test"},       {"link", "budget"},
+        {"site", "label"},       {"config", "set"},        {"config", "get"},      {"config", "rollout"},
+        {"policy", "set"},       {"policy", "get"}};
     static const char *const later[][2] = {
-        {"task", "logs"},        {"task", "proof"},        {"replay", NULL},     {"site", "recover"},      {"site", "label"},
-        {"federation", "agree"}, {"federation", "revoke"}, {"attest", "status"}, {"support-bundle", NULL}, {"top", NULL},
-        {"enroll", "token"},     {"config", "set"},        {"config", "get"},    {"config", "rollout"},    {"policy", "set"}};
+        {"task", "proof"},    {"replay", NULL},         {"site", "recover"}, {"federation", "agree"}, {"federation", "revoke"},
+        {"attest", "status"}, {"support-bundle", NULL}, {"top", NULL},       {"enroll", "token"}};
     unsigned used;
     for (size_t i = 0; i < sizeof now / sizeof now[0]; i++) {
         const struct verb *v = find(now[i][0], now[i][1], &used);

@@ -1,0 +1,168 @@
+#include "agent/launch/child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <linux/close_range.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "platform/bytes.h"
+
+#define OPEN_FILES_MAX 1024u
+#define OWN_VARIABLES 4u
+#define PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+static char *text_of(const char *head, struct bytes tail) {
+    size_t size = strlen(head) + tail.size + 1;
+    char *text = mem_new(size, 1);
+    if (text != NULL) {
+        (void)snprintf(text, size, "%s%.*s", head, (int)tail.size,
+                       tail.size > 0 ? (const char *)tail.data : ""); /* no NUL inside */
+    }
+    return text;
+}
+
+/* NULL-terminated, first what the launcher says; what is allocated here ends with exec or exit.  NULL: no memory. */
+static char **vector_of(const struct launch_texts *t, char *const *own, size_t own_count) {
+    char **v = mem_new(own_count + t->count + 1, sizeof *v);
+    for (size_t i = 0; v != NULL && i < own_count; i++) {
+        v[i] = own[i];
+    }
+    for (uint32_t i = 0; v != NULL && i < t->count; i++) {
+        v[own_count + i] = text_of("", t->at[i]);
+        if (v[own_count + i] == NULL) {
+            return NULL;
+        }
+    }
+    return v;
+}
+
+static char **environment_of(const struct child_plan *p) {
+    char token[24];
+    (void)snprintf(token, sizeof token, "%" PRIu64, p->start->token);
+    char *own[OWN_VARIABLES] = {text_of("PATH=", bytes_str(PATH_DEFAULT)), text_of("HOME=", bytes_str(p->work_path)),
+                                text_of("GREY_TASK=", p->start->id), text_of("GREY_TOKEN=", bytes_str(token))};
+    bool given[OWN_VARIABLES] = {false};
+    char *kept[OWN_VARIABLES];
+    size_t count = 0;
+    for (size_t k = 0; k < OWN_VARIABLES; k++) { /* the task's own value comes instead */
+        size_t size = own[k] == NULL ? 0 : (size_t)(strchr(own[k], '=') - own[k]) + 1;
+        for (uint32_t i = 0; i < p->start->env.count; i++) {
+            struct bytes e = p->start->env.at[i];
+            given[k] = given[k] || (e.size >= size && size > 0 && memcmp(e.data, own[k], size) == 0);
+        }
+        if (own[k] == NULL) {
+            return NULL;
+        }
+        if (!given[k]) {
+            kept[count++] = own[k];
+        }
+    }
+    return vector_of(&p->start->env, kept, count);
+}
+
+static bool limit(int resource, uint64_t most) {
+    struct rlimit old;
+    if (getrlimit((__rlimit_resource_t)resource, &old) != 0) {
+        return false;
+    }
+    rlim_t value = old.rlim_max != RLIM_INFINITY && old.rlim_max < most ? old.rlim_max : (rlim_t)most;
+    struct rlimit fresh = {value, value};
+    return setrlimit((__rlimit_resource_t)resource, &fresh) == 0;
+}
+
+static bool give_up_rights(const struct child_user *u) {
+    if (u->change &&
+        (setgroups(0, NULL) != 0 || setresgid(u->gid, u->gid, u->gid) != 0 || setresuid(u->uid, u->uid, u->uid) != 0)) {
+        return false;
+    }
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
+}
+
+/* Descriptors 0 to 2 may stand among those that are to take their places, so all go above first. */
+static bool place_descriptors(const struct child_plan *p) {
+    int fds[3] = {p->input, p->output, p->errors};
+    for (int i = 0; i < 3; i++) {
+        fds[i] = fcntl(fds[i], F_DUPFD_CLOEXEC, 3);
+        if (fds[i] < 0) {
+            return false;
+        }
+    }
+    for (int i = 0; i < 3; i++) {
+        if (dup2(fds[i], i) < 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Nothing that the launcher holds, or was given by whoever started it, is the task's. */
+static void close_others(void) {
+    if (close_range(3, UINT_MAX, CLOSE_RANGE_CLOEXEC) != 0) { /* before Linux 5.11 */
+        for (int fd = 3; fd < (int)sysconf(_SC_OPEN_MAX); fd++) {
+            (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
+        }
+    }
+}
+
+static void become(const struct child_plan *p, pid_t parent) {
+    bool bare = p->cage == NULL || p->cage->all->kind == LAUNCH_LIMITS_RLIMITS;
+    char **arguments = vector_of(&p->start->command, NULL, 0), **variables = environment_of(p);
+    sigset_t none;
+    (void)sigemptyset(&none);
+    if (arguments == NULL || variables == NULL) {
+        errno = ENOMEM;
+        return;
+    }
+    (void)umask(027);
+    for (int number = 1; number < NSIG; number++) {
+        (void)signal(number, SIG_DFL);
+    }
+    bool well = setsid() >= 0 && (p->cage == NULL || cage_enter(p->cage)) && place_descriptors(p) && fchdir(p->work_folder) == 0;
+    well = well && limit(RLIMIT_CORE, 0) && limit(RLIMIT_NOFILE, OPEN_FILES_MAX);
+    if (bare && p->start->memory_bytes > 0) {
+        well = well && limit(RLIMIT_AS, p->start->memory_bytes);
+    }
+    well = well && give_up_rights(p->user);
+    /* After the change of user, which would clear it.  When the launcher dies, nothing goes on that nobody watches. */
+    well = well && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == 0 && sigprocmask(SIG_SETMASK, &none, NULL) == 0;
+    well = well && sieve_load(p->sieve);
+    if (well && getppid() == parent) {
+        close_others();
+        environ = variables;
+        (void)execvp(arguments[0], arguments);
+    }
+}
+
+pid_t child_start(const struct child_plan *p, int *status_fd) {
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) {
+        return -1;
+    }
+    pid_t parent = getpid(), pid = fork();
+    if (pid == 0) {
+        int high = fcntl(ends[1], F_DUPFD_CLOEXEC, 3);
+        become(p, parent);
+        int why = errno;
+        (void)!write(high >= 0 ? high : ends[1], &why, sizeof why);
+        _exit(127);
+    }
+    int why = errno;
+    (void)close(ends[1]);
+    if (pid < 0) {
+        (void)close(ends[0]);
+        errno = why;
+        return -1;
+    }
+    *status_fd = ends[0];
+    return pid;
+}

@@ -1,0 +1,172 @@
+#include "agent/launch/rundir.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "platform/log.h"
+
+#define TREE_DEPTH_MAX 64u
+
+void rundir_name(char out[RUNDIR_NAME_BYTES], uint64_t scope, uint64_t token) {
+    (void)snprintf(out, RUNDIR_NAME_BYTES, "%016" PRIx64 "-%" PRIu64, scope, token);
+}
+
+static void close_if(int fd) {
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+}
+
+/* Removes what a task left, which may be anything but is never followed. */
+static void remove_tree(int at, const char *name, unsigned depth) {
+    if (unlinkat(at, name, 0) == 0 || errno == ENOENT || depth == 0) {
+        return;
+    }
+    int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    DIR *d = fd < 0 ? NULL : fdopendir(fd);
+    if (d == NULL) {
+        if (fd >= 0) {
+            (void)close(fd);
+        }
+        return;
+    }
+    for (struct dirent *e = readdir(d); e != NULL; e = readdir(d)) {
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) {
+            remove_tree(dirfd(d), e->d_name, depth - 1);
+        }
+    }
+    (void)closedir(d);
+    (void)unlinkat(at, name, AT_REMOVEDIR);
+}
+
+/* What lies in a folder itself: what the run wrote. */
+static uint64_t folder_bytes(const struct rundir *d, const char *name) {
+    int fd = openat(d->folder, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    DIR *list = fd < 0 ? NULL : fdopendir(fd);
+    uint64_t sum = 0;
+    struct stat st;
+    for (struct dirent *e = list == NULL ? NULL : readdir(list); e != NULL; e = readdir(list)) {
+        bool is_file = fstatat(dirfd(list), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
+        sum += is_file ? (uint64_t)st.st_size : 0;
+    }
+    if (list != NULL) {
+        (void)closedir(list);
+    } else {
+        close_if(fd);
+    }
+    return sum;
+}
+
+/* The site has its end: its token will not be asked for again, so the folder may go. */
+static bool is_over(const struct rundir *d, const char *name) {
+    char path[RUNDIR_NAME_BYTES + 8];
+    (void)snprintf(path, sizeof path, "%s/over", name);
+    return faccessat(d->folder, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+/* Looks through all folders that may go: how many, and which was begun first. */
+static uint32_t look_through(struct rundir *d, char oldest[RUNDIR_NAME_BYTES], uint64_t *bytes) { /* bytes NULL: not asked for */
+    struct timespec first = {0};
+    uint32_t count = 0;
+    int fd = openat(d->folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *list = fd < 0 ? NULL : fdopendir(fd);
+    oldest[0] = 0;
+    for (struct dirent *e = list == NULL ? NULL : readdir(list); e != NULL; e = readdir(list)) {
+        uint64_t scope, token;
+        struct stat st;
+        if (strlen(e->d_name) >= RUNDIR_NAME_BYTES || sscanf(e->d_name, "%16" SCNx64 "-%" SCNu64, &scope, &token) != 2 ||
+            !is_over(d, e->d_name) || fstatat(d->folder, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+            continue;
+        }
+        count++;
+        if (bytes != NULL) {
+            *bytes += folder_bytes(d, e->d_name);
+        }
+        bool older = oldest[0] == 0 || st.st_mtim.tv_sec < first.tv_sec ||
+                     (st.st_mtim.tv_sec == first.tv_sec && st.st_mtim.tv_nsec < first.tv_nsec);
+        if (older) {
+            first = st.st_mtim;
+            (void)snprintf(oldest, RUNDIR_NAME_BYTES, "%s", e->d_name);
+        }
+    }
+    if (list != NULL) {
+        (void)closedir(list);
+    } else {
+        close_if(fd);
+    }
+    return count;
+}
+
+/* What was forgotten leaves, the oldest first, until the rest is within its bounds. */
+static void prune(struct rundir *d) {
+    char oldest[RUNDIR_NAME_BYTES];
+    while (look_through(d, oldest, NULL) > RUNDIR_KEPT_MAX || (d->kept_bytes > RUNDIR_KEPT_BYTES_MAX && oldest[0] != 0)) {
+        uint64_t bytes = folder_bytes(d, oldest);
+        remove_tree(d->folder, oldest, TREE_DEPTH_MAX);
+        d->kept_bytes -= bytes < d->kept_bytes ? bytes : d->kept_bytes;
+        if (faccessat(d->folder, oldest, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
+            log_limited(LOG_WARN, "launch", "prune", "%s cannot be removed", oldest);
+            return;
+        }
+    }
+}
+
+void rundir_over(struct rundir *d, uint64_t scope, uint64_t token) {
+    char name[RUNDIR_NAME_BYTES], path[RUNDIR_NAME_BYTES + 8];
+    rundir_name(name, scope, token);
+    if (is_over(d, name)) {
+        return;
+    }
+    (void)snprintf(path, sizeof path, "%s/over", name);
+    int fd = openat(d->folder, path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd >= 0) {
+        (void)close(fd);
+        d->kept_bytes += folder_bytes(d, name);
+        prune(d);
+    }
+}
+
+int rundir_find(const struct rundir *d, uint64_t scope, uint64_t token) {
+    char name[RUNDIR_NAME_BYTES];
+    rundir_name(name, scope, token);
+    return openat(d->folder, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+}
+
+enum grey_error rundir_make(struct rundir *d, uint64_t scope, uint64_t token, int *fd) {
+    char name[RUNDIR_NAME_BYTES];
+    rundir_name(name, scope, token);
+    if (mkdirat(d->folder, name, 0711) != 0) {
+        *fd = -1;
+        return errno == EEXIST ? E_CONDITION : E_IO;
+    }
+    *fd = rundir_find(d, scope, token);
+    return *fd >= 0 && fsync(d->folder) == 0 && mkdirat(*fd, "work", 0700) == 0 ? E_OK : E_IO;
+}
+
+void rundir_work_done(int fd) {
+    remove_tree(fd, "work", TREE_DEPTH_MAX);
+}
+
+enum grey_error rundir_open(struct rundir *d, const char *parent, struct fault *f) {
+    char path[1024], oldest[RUNDIR_NAME_BYTES];
+    *d = (struct rundir){.folder = -1};
+    int size = snprintf(path, sizeof path, "%s/runs", parent);
+    if (size >= (int)sizeof path || (mkdir(path, 0711) != 0 && errno != EEXIST) ||
+        (d->folder = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) {
+        return fault_errno(f, E_IO, "%s", path);
+    }
+    (void)look_through(d, oldest, &d->kept_bytes);
+    prune(d);
+    return E_OK;
+}
+
+void rundir_close(struct rundir *d) {
+    close_if(d->folder);
+    d->folder = -1;
+}

@@ -1,0 +1,30 @@
+/* rundir.h: a folder for each run, runs/SCOPE-TOKEN: the mark that its token was used, what it wrote, and its working directory.
+ *
+ * It is made and synced before its process is, and what has a folder is never begun again.  When the site has the end of a run its
+ * folder is `over` and may leave: the oldest first, when there are too many or they hold too much. */
+#ifndef AGENT_LAUNCH_RUNDIR_H
+#define AGENT_LAUNCH_RUNDIR_H
+
+#include <stdint.h>
+
+#include "platform/fault.h"
+
+#define RUNDIR_KEPT_MAX 1000u                       /* folders that are over */
+#define RUNDIR_KEPT_BYTES_MAX (64u * 1024u * 1024u) /* and what was written there */
+#define RUNDIR_NAME_BYTES 48u
+
+struct rundir {
+    int folder; /* -1: closed */
+    uint64_t kept_bytes;
+};
+
+enum grey_error rundir_open(struct rundir *d, const char *parent, struct fault *f); /* makes parent/runs */
+void rundir_close(struct rundir *d);                                                /* harmless when closed */
+void rundir_name(char out[RUNDIR_NAME_BYTES], uint64_t scope, uint64_t token);
+/* *fd: of the new folder, the caller's.  E_CONDITION: the run was begun before; E_IO. */
+enum grey_error rundir_make(struct rundir *d, uint64_t scope, uint64_t token, int *fd);
+int rundir_find(const struct rundir *d, uint64_t scope, uint64_t token); /* a descriptor, the caller's; -1: there is none */
+void rundir_work_done(int fd);                                           /* removes the working directory */
+void rundir_over(struct rundir *d, uint64_t scope, uint64_t token);      /* harmless without a folder */
+
+#endif

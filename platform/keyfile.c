@@ -1,0 +1,137 @@
+#include "platform/keyfile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "include/grey/limits.h"
+
+#define PREFIX "grey-ed25519-secret 1 "
+#define PREFIX_BYTES (sizeof PREFIX - 1)
+#define PUBLIC "grey-ed25519-public 1 "
+#define PUBLIC_BYTES (sizeof PUBLIC - 1 + 2 * KEYS_ED25519_PUBLIC_BYTES + 1)
+#define FILE_BYTES (PREFIX_BYTES + 2 * KEYS_ED25519_SECRET_BYTES + 1)
+
+static int hex_digit(char c) {
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static bool parse(const char *text, size_t size, struct keyfile *s) {
+    if (size != FILE_BYTES || memcmp(text, PREFIX, PREFIX_BYTES) != 0 || text[FILE_BYTES - 1] != '\n') {
+        return false;
+    }
+    for (size_t i = 0; i < KEYS_ED25519_SECRET_BYTES; i++) {
+        int high = hex_digit(text[PREFIX_BYTES + 2 * i]), low = hex_digit(text[PREFIX_BYTES + 2 * i + 1]);
+        if (high < 0 || low < 0) {
+            return false;
+        }
+        s->secret_key[i] = (uint8_t)(high << 4 | low);
+    }
+    memcpy(s->public_key, s->secret_key + KEYS_ED25519_SECRET_BYTES - KEYS_ED25519_PUBLIC_BYTES, KEYS_ED25519_PUBLIC_BYTES);
+    /* a key whose halves do not belong together would sign what nobody can verify */
+    uint8_t signature[KEYS_ED25519_SIGNATURE_BYTES];
+    keys_sign_ed25519(bytes_str(PREFIX), s->secret_key, signature);
+    return keys_verify_ed25519(bytes_str(PREFIX), s->public_key, signature);
+}
+
+static enum grey_error load(int fd, const char *path, struct keyfile *s, struct fault *f) {
+    char text[FILE_BYTES + 1];
+    struct stat st;
+    if (fstat(fd, &st) != 0) {
+        return fault_errno(f, E_SYSTEM, "%s", path);
+    }
+    if ((st.st_mode & 077) != 0) {
+        return fault_set(f, E_KEY,
+                         "%s may be read by others: they could sign in its owner's name.  Delete it (a new one is made), or set "
+                         "its mode to 0600",
+                         path);
+    }
+    ssize_t size = read(fd, text, sizeof text);
+    bool ok = size >= 0 && parse(text, (size_t)size, s);
+    memset(text, 0, sizeof text);
+    return ok ? E_OK : fault_set(f, E_KEY, "%s holds no key; delete it, and a new one is made", path);
+}
+
+static enum grey_error sync_dir(const char *dir, struct fault *f) {
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    enum grey_error err = fd >= 0 && fsync(fd) == 0 ? E_OK : fault_errno(f, E_IO, "syncing %s", dir);
+    if (fd >= 0) {
+        close(fd);
+    }
+    return err;
+}
+
+/* text: of size bytes, becomes dir/name whole or not at all. */
+static enum grey_error put_file(const char *dir, const char *path, const char *text, size_t size, mode_t mode, struct fault *f) {
+    char part[LIMIT_PATH_BYTES + 64];
+    (void)snprintf(part, sizeof part, "%s.part", path);
+    (void)unlink(part);
+    int fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
+    enum grey_error err = fd < 0 ? fault_errno(f, E_SYSTEM, "making %s", part) : E_OK;
+    if (err == E_OK && (write(fd, text, size) != (ssize_t)size || fsync(fd) != 0)) {
+        err = fault_errno(f, errno == ENOSPC ? E_DISK_FULL : E_IO, "writing %s", part);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (err == E_OK && rename(part, path) != 0) {
+        err = fault_errno(f, E_SYSTEM, "making %s", path);
+    }
+    return err == E_OK ? sync_dir(dir, f) : err;
+}
+
+static enum grey_error make(const char *dir, const char *path, struct keyfile *s, struct fault *f) {
+    char text[FILE_BYTES + 1];
+    keys_new_ed25519(s->public_key, s->secret_key);
+    memcpy(text, PREFIX, sizeof PREFIX);
+    for (size_t i = 0; i < KEYS_ED25519_SECRET_BYTES; i++) {
+        (void)snprintf(text + PREFIX_BYTES + 2 * i, 3, "%02x", s->secret_key[i]);
+    }
+    text[FILE_BYTES - 1] = '\n';
+    enum grey_error err = put_file(dir, path, text, FILE_BYTES, 0600, f);
+    memset(text, 0, sizeof text);
+    return err;
+}
+
+enum grey_error keyfile_open(const char *dir, const char *name, struct keyfile *s, struct fault *f) {
+    char path[LIMIT_PATH_BYTES + 48];
+    (void)snprintf(path, sizeof path, "%s/%.32s", dir, name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) {
+        return errno == ENOENT ? make(dir, path, s, f) : fault_errno(f, E_KEY, "reading %s", path);
+    }
+    enum grey_error err = load(fd, path, s, f);
+    close(fd);
+    return err;
+}
+
+enum grey_error keyfile_put_public(const char *dir, const char *name, const struct keyfile *s, struct fault *f) {
+    char path[LIMIT_PATH_BYTES + 48], text[PUBLIC_BYTES + 1];
+    (void)snprintf(path, sizeof path, "%s/%.32s", dir, name);
+    memcpy(text, PUBLIC, sizeof PUBLIC);
+    for (size_t i = 0; i < KEYS_ED25519_PUBLIC_BYTES; i++) {
+        (void)snprintf(text + sizeof PUBLIC - 1 + 2 * i, 3, "%02x", s->public_key[i]);
+    }
+    text[PUBLIC_BYTES - 1] = '\n';
+    return put_file(dir, path, text, PUBLIC_BYTES, 0644, f);
+}
+
+enum grey_error keyfile_get_public(const char *path, uint8_t public_key[KEYS_ED25519_PUBLIC_BYTES], struct fault *f) {
+    char text[PUBLIC_BYTES + 1];
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return fault_errno(f, E_KEY, "reading %s", path);
+    }
+    ssize_t size = read(fd, text, sizeof text);
+    close(fd);
+    bool good = size == (ssize_t)PUBLIC_BYTES && memcmp(text, PUBLIC, sizeof PUBLIC - 1) == 0 && text[PUBLIC_BYTES - 1] == '\n';
+    for (size_t i = 0; i < KEYS_ED25519_PUBLIC_BYTES && good; i++) {
+        int high = hex_digit(text[sizeof PUBLIC - 1 + 2 * i]), low = hex_digit(text[sizeof PUBLIC + 2 * i]);
+        good = high >= 0 && low >= 0;
+        public_key[i] = (uint8_t)((unsigned)(high & 15) << 4 | (unsigned)(low & 15));
+    }
+    return good ? E_OK : fault_set(f, E_KEY, "%s holds no public key (one line: " PUBLIC "and 64 hexadecimal digits)", path);
+}
