@@ -2,6 +2,7 @@
 #ifndef CORE_CORE_API_H
 #define CORE_CORE_API_H
 
+#include "core/core_access.h"
 #include "core/giver.h"
 #include "platform/http.h"
 
@@ -10,6 +11,7 @@ struct core_api {
     struct worker *storage;
     struct ingest *ingest;
     struct giver *giver;
+    struct core_access access;
 };
 
 void core_api_register(void);
