@@ -17,9 +17,12 @@ say = $(if $(filter 1,$(V)),,@printf '  %-7s %s\n' $(1) $(2);)
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Werror
 CFLAGS ?= -O2 -g
 CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -DGREY_VERSION='"$(VERSION)"'
-HARDEN := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
+# What this compiler knows for this processor.
+takes = $(shell $(CC) -Werror $(1) -c -x c /dev/null -o /dev/null 2>/dev/null && echo $(1))
+HARDEN := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2 $(call takes,-fstack-clash-protection) $(call takes,-fcf-protection) \
+          $(call takes,-mbranch-protection=standard))
 ALL_CFLAGS = -std=c11 $(WARN) $(HARDEN) $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
-ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
+ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
 LIBS_BASE := -lcbor -llz4 -lz -lsodium -lyaml -ljansson -lsqlite3 -lpq -lmbedtls -lmbedx509 -lmbedcrypto -lhttp_parser -lseccomp -pthread
 LIBS := $(LIBS_BASE)
 
@@ -102,7 +105,7 @@ $(FUZZ_BUILD)/fuzz_%: $(FUZZ_BUILD)/obj/tests/fuzz/fuzz_%.o $(FUZZ_BUILD)/libfuz
 	$(call say,LD,$@) clang -fsanitize=fuzzer,address,undefined -o $@ $^ -Wl,--as-needed $(LIBS)
 
 # --- Checks ----------------------------------------------------------------------------------------------------------------------
-.PHONY: layers pure symbols unit sim-brief sim week week-brief sim-mutants nightly fuzz-brief system system-slow format format-check lint docs-check check check-now check-all check-all-now sanitize deps
+.PHONY: layers pure symbols hardened unit sim-brief sim week week-brief sim-mutants nightly fuzz-brief system system-slow format format-check lint docs-check check check-now check-all check-all-now sanitize deps
 layers: ## every include line keeps to docs/ARCHITECTURE.md
 	$(Q)tests/script/tap.sh tests/script/layers.sh
 pure: $(call objects,$(PURE) $(COMPUTE)) ## pure objects call nothing but pure and computing ones
@@ -110,6 +113,8 @@ pure: $(call objects,$(PURE) $(COMPUTE)) ## pure objects call nothing but pure a
 	    "$(call objects,$(COMPUTE))" >$(BUILD)/pure && chmod +x $(BUILD)/pure && tests/script/tap.sh $(BUILD)/pure
 symbols: $(PROGRAMS) ## no function of ours shadows one of a library
 	$(Q)printf '#!/bin/sh\nexec tests/script/symbols.sh %s\n' "$(PROGRAMS)" >$(BUILD)/symbols && chmod +x $(BUILD)/symbols && tests/script/tap.sh $(BUILD)/symbols
+hardened: $(PROGRAMS) ## what stands against intruders is in the programs
+	$(Q)printf '#!/bin/sh\nexec tests/script/hardened.sh %s\n' "$(PROGRAMS)" >$(BUILD)/hardened && chmod +x $(BUILD)/hardened && tests/script/tap.sh $(BUILD)/hardened
 unit: $(UNIT_TESTS) ## unit tests
 	$(Q)tests/script/tap.sh $(UNIT_TESTS)
 ifneq ($(wildcard tests/sim/sim.c),)
@@ -164,7 +169,7 @@ deps: ## install what building, running and testing need (apt)
 
 # Each part adds its counts to the tally; the last line is the sum.  A part that fails without a failed test, because it could not be
 # built, counts as one failure.
-CHECK_PARTS := format-check layers pure symbols docs-check unit sim-brief week-brief fuzz-brief system
+CHECK_PARTS := format-check layers pure symbols hardened docs-check unit sim-brief week-brief fuzz-brief system
 ALL_PARTS := sanitize lint
 define run_parts
 	@tally=$$(mktemp) && export TALLY=$$tally && for part in $(1); do echo "== $$part"; before=$$(wc -l <$$tally); \

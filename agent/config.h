@@ -38,6 +38,7 @@ struct config {
     bool peer_tls, auth;                              /* auth: plain callers of this machine need a token */
     char socket_group[LIMIT_NAME_BYTES + 1];
     int64_t calls_per_second;
+    bool seccomp;
     char tls_ca[LIMIT_PATH_BYTES + 1], tls_cert[LIMIT_PATH_BYTES + 1], tls_key[LIMIT_PATH_BYTES + 1], tls_min_version[8];
     bool metrics_enabled;
     int64_t metrics_port; /* 0: off */

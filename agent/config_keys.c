@@ -93,6 +93,8 @@ const struct config_key config_keys[] = {
     INT("security.auth.requests_per_second", calls_per_second, 0, 1000000, "1000",
         "of one caller that has to show a token or certificate; above: 429; 0: no limit"),
     INERT("security.auth.method", "how they say it"),
+    BOOL("security.seccomp", seccomp, NULL, "seccomp", "true",
+         "the agent takes from itself the system calls that it does not need; not where it starts grey-launch itself"),
     BOOL("federation.enabled", federation, NULL, NULL, "false", "sync with a core"),
     INERT("federation.role", "leaf, intermediate or core"),
     {"federation.upstream.endpoints", KIND_LIST, 0, 0, 0, 0, NULL, NULL, NULL, "", "addresses of the brokers, best first"},

@@ -14,6 +14,7 @@
 #include "agent/api.h"
 #include "agent/config.h"
 #include "agent/executor.h"
+#include "agent/jail.h"
 #include "agent/mending.h"
 #include "agent/node.h"
 #include "agent/salvage.h"
@@ -430,8 +431,21 @@ static bool start_api(struct greyd *g, struct fault *f) {
     return listen_http(g, api_handle, g->api, f) && (!o.has_socket_group || give_socket(c->socket_path, o.socket_group, f));
 }
 
+/* What starts grey-launch would take the jail along to the tasks. */
+static void go_to_jail(const struct config *c) {
+    struct fault f = {0};
+    bool launches = c->scheduler && c->mode != CONFIG_MODE_WITNESS && c->launcher[0] == 0;
+    if (!c->seccomp || launches) {
+        log_info("greyd", "jail", "all system calls stay allowed: %s",
+                 launches ? "scheduler.launcher is not set" : "security.seccomp is off");
+    } else if (jail_enter(&f) != E_OK) {
+        log_warn("greyd", "jail", "all system calls stay allowed: %s", f.text);
+    }
+}
+
 static bool start(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
+    go_to_jail(c);
     g->x.loop = loop_new(f);
     g->x.crypto = g->x.loop == NULL ? NULL : worker_new(g->x.loop, "crypto", CRYPTO_QUEUE, NULL, NULL, f);
     if (g->x.crypto == NULL) {
