@@ -147,9 +147,11 @@ fuzz-brief: $(FUZZERS) ## each fuzz target for FUZZ_SECONDS
 	    tests/script/tap.sh $(FUZZ_BUILD)/fuzz-brief
 # Tests that wait for minutes by the clock (a breaker that closes, a link that is idle); of these make nightly takes care.
 SLOW_TESTS := test_core_moves test_idle_link
+# They wait more than they reckon: two at a time.
+SYSTEM_JOBS ?= 2
 SYSTEM_TESTS := $(sort $(wildcard tests/system/test_*.py))
 system: $(PROGRAMS) $(BUILD)/swarm ## end-to-end tests with real processes; one: make system TESTS=test_restarts
-	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/script/tap.sh $(patsubst %,tests/system/%.py,$(or $(TESTS),$(filter-out $(SLOW_TESTS),$(notdir $(SYSTEM_TESTS:.py=)))))
+	$(Q)BUILD=$(CURDIR)/$(BUILD) TEST_JOBS=$(SYSTEM_JOBS) tests/script/tap.sh $(patsubst %,tests/system/%.py,$(or $(TESTS),$(filter-out $(SLOW_TESTS),$(notdir $(SYSTEM_TESTS:.py=)))))
 system-slow: $(PROGRAMS) $(BUILD)/swarm ## those that wait for minutes
 	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/script/tap.sh $(patsubst %,tests/system/%.py,$(SLOW_TESTS))
 docs-check: $(PROGRAMS) ## generated tables in docs/ are in step with the code

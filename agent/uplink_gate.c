@@ -34,7 +34,10 @@ void uplink_gate_settle(struct uplink *u, const struct conn_wire *w) {
     g->path.header_bytes = w->header_bytes > 0 ? w->header_bytes : HEADER_BYTES_GUESS;
     uint64_t really = w->out_bytes + shaper_wire_bytes(&g->path, w->unsent_bytes);
     if (really > g->charged_bytes) {
-        shaper_debit(&g->shaper, now_monotonic_us(), really - g->charged_bytes);
+        uint64_t more = really - g->charged_bytes, again = w->resent_bytes - u->meter.seen.resent_bytes;
+        again = again < more ? again : more;
+        shaper_debit(&g->shaper, now_monotonic_us(), more - again);
+        shaper_debit_resent(&g->shaper, now_monotonic_us(), again);
     }
     g->charged_bytes = really;
 }

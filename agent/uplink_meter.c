@@ -58,8 +58,8 @@ void uplink_meter_settle(struct uplink *u) {
     mqtt_wired(u->mqtt, &w);
     uint64_t up = w.out_bytes - m->seen.out_bytes, down = w.in_bytes - m->seen.in_bytes, now_ms = loop_now_ms(u->x.loop);
     uint64_t resent = w.resent_bytes - m->seen.resent_bytes;
+    uplink_gate_settle(u, &w); /* compares with what was seen before */
     m->seen = w;
-    uplink_gate_settle(u, &w);
     settle_probes(u);
     if (up == 0 && down == 0) {
         return;

@@ -8,6 +8,7 @@
 #define RESERVE_DIV 8u     /* of the burst */
 #define RESERVE_BYTES 160u /* two acknowledgements over IPv6 */
 #define DEBT_S_MAX 60u     /* more cannot be meant */
+#define CAREFUL_S 10u      /* after a loss, and what one packet is kept free for */
 
 uint64_t shaper_wire_bytes(const struct shaper_path *path, uint64_t payload_bytes) {
     uint64_t segment = path->segment_bytes > 0 ? path->segment_bytes : 1;
@@ -36,15 +37,19 @@ static int64_t full_us(const struct shaper *s) {
     return (int64_t)(s->burst_bytes * US_PER_S);
 }
 
+static uint64_t rate_now(const struct shaper *s) {
+    return s->at_us < s->careful_until_us ? s->rate_bytes_per_s - SHAPER_MTU_BYTES / CAREFUL_S : s->rate_bytes_per_s;
+}
+
 static void refill(struct shaper *s, uint64_t now_us) {
     uint64_t passed_us = now_us > s->at_us ? now_us - s->at_us : 0;
-    uint64_t room_us = (uint64_t)(full_us(s) - s->tokens_us);
+    uint64_t room_us = (uint64_t)(full_us(s) - s->tokens_us), rate = rate_now(s);
     s->at_us = now_us > s->at_us ? now_us : s->at_us;
     /* rate * passed is bounded first: after a long silence the bucket is simply full */
-    if (passed_us > room_us / s->rate_bytes_per_s) {
+    if (passed_us > room_us / rate) {
         s->tokens_us = full_us(s);
     } else {
-        s->tokens_us += (int64_t)(s->rate_bytes_per_s * passed_us);
+        s->tokens_us += (int64_t)(rate * passed_us);
     }
 }
 
@@ -121,6 +126,13 @@ void shaper_debit(struct shaper *s, uint64_t now_us, uint64_t wire_bytes) {
     s->tokens_us = s->tokens_us < debt_us ? debt_us : s->tokens_us;
 }
 
+void shaper_debit_resent(struct shaper *s, uint64_t now_us, uint64_t wire_bytes) {
+    shaper_debit(s, now_us, wire_bytes);
+    if (wire_bytes > 0) {
+        s->careful_until_us = now_us + CAREFUL_S * US_PER_S;
+    }
+}
+
 void shaper_stall(struct shaper *s, uint64_t now_us) {
     if (s->limit_bytes_per_s > 0) {
         refill(s, now_us);
@@ -136,5 +148,5 @@ uint64_t shaper_wait_us(const struct shaper *s, const struct shaper_path *path, 
     if (need_us <= s->tokens_us) {
         return 0;
     }
-    return (uint64_t)(need_us - s->tokens_us) / s->rate_bytes_per_s + 1;
+    return (uint64_t)(need_us - s->tokens_us) / rate_now(s) + 1;
 }

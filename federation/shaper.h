@@ -6,7 +6,10 @@
  *
  * The promise: as long as debits without asking are at most shaper_reserve_bytes ahead of the tokens, what leaves in any second is at
  * most the limit and SHAPER_MTU_BYTES.  A fast link gets more than one packet at a time, or timers of a millisecond would hold it
- * back, and pays for it with a rate that is less by as much a second (3.1% at the most).  Pure: time is given. */
+ * back, and pays for it with a rate that is less by as much a second (3.1% at the most).
+ *
+ * A packet that the network lost goes a second time before anybody knows; on a network that loses some, one packet in ten seconds stays
+ * free for the next.  Pure: time is given. */
 #ifndef FEDERATION_SHAPER_H
 #define FEDERATION_SHAPER_H
 
@@ -25,7 +28,7 @@ struct shaper {
     uint64_t limit_bytes_per_s; /* 0: none */
     uint64_t rate_bytes_per_s, burst_bytes;
     int64_t tokens_us; /* bytes * 1,000,000, so that slow rates lose nothing to rounding; negative: debts */
-    uint64_t at_us;
+    uint64_t at_us, careful_until_us; /* the second: packets were lost lately */
 };
 
 /* payload_bytes that are written at once, on the wire. */
@@ -42,6 +45,8 @@ size_t shaper_grant(struct shaper *s, const struct shaper_path *path, uint64_t n
 void shaper_give_back(struct shaper *s, const struct shaper_path *path, size_t granted, size_t written);
 /* Bytes on the wire that did not ask. */
 void shaper_debit(struct shaper *s, uint64_t now_us, uint64_t wire_bytes);
+/* The same of what was sent again. */
+void shaper_debit_resent(struct shaper *s, uint64_t now_us, uint64_t wire_bytes);
 /* More than shaper_unsent_bytes of what was granted waits in the socket still, and will leave later than it was debited: until then
  * nothing is saved up. */
 uint64_t shaper_unsent_bytes(const struct shaper *s);

@@ -45,7 +45,7 @@ def queue(site):
 def ended(site):
     site.finished = True
     site.cleanup()
-    site.link.close()
+    site.line.close()
 
 
 def use(packets, limit):
@@ -69,10 +69,10 @@ def drain(limit, lines, round_trip_s):
         site.kill("core")
         post(site, lines)
         time.sleep(2.5)  # the site's last hello is too old then to answer the core's question
-        before = [len(way) for way in site.link.sent]
+        before = [len(way) for way in site.line.sent]
         site.restart("core")
         site.wait_drained(150)
-        up, down = (way[n:] for way, n in zip(site.link.sent, before))
+        up, down = (way[n:] for way, n in zip(site.line.sent, before))
         used, pause = use(up, limit)
         return {"used": used, "pause_ms": pause * 1000, "most_10s": badlink.most_in(up, 10) / (10 * limit),
                 "bytes_per_event": (sum(z for _, z in up) + sum(z for _, z in down)) / len(lines)}
@@ -80,24 +80,14 @@ def drain(limit, lines, round_trip_s):
         ended(site)
 
 
-class IdleSite(badlink.BadSite):
-    def write_config(self, n):
-        super().write_config(n)
-        path = self.path("node%d" % n, "greyd.yaml")
-        with open(path) as f:
-            text = f.read()
-        with open(path, "w") as f:
-            f.write(text.replace('["localhost:%d"]' % self.broker_port, '["localhost:%d"]\n    keepalive_secs: %d' % (self.broker_port, PING_S)))
-
-
 def idle():
     """Bytes of an idle day: of pings that come more often than in life, each with all its packets, as many as the default makes in a day."""
-    site = IdleSite({"bytes_per_second": FAST, "delay_s": 0, "loss": 0, "seed": 1}, nodes=3)
+    site = badlink.BadSite({"bytes_per_second": FAST, "delay_s": 0, "loss": 0, "seed": 1}, nodes=3, upstream="keepalive_secs: %d" % PING_S)
     try:
         site.start()
         site.wait_drained()
         time.sleep(10)
-        count = lambda: sum(z for way in site.link.sent for _, z in way)
+        count = lambda: sum(z for way in site.line.sent for _, z in way)
         before = count()
         time.sleep(IDLE_S)
         return (count() - before) / (IDLE_S / PING_S) * DAY_S / KEEPALIVE_S

@@ -1,26 +1,43 @@
 #!/bin/bash
-# tap.sh PROGRAM...: runs test programs that print TAP, shows what failed, and ends with "N passed, N failed".
+# tap.sh PROGRAM...: runs test programs that print TAP, TEST_JOBS (1) at a time, shows what failed, and ends with "N passed, N failed".
 # A program that dies, or prints no test at all, counts as one failure.  Counts are added to $TALLY when that file is named.
 set -u
-passed=0 failed=0
-for program in "$@"; do
+counts=$(mktemp)
+trap 'rm -f "$counts"' EXIT
+trap 'trap - TERM; kill -TERM 0; wait; exit 130' INT TERM # what runs in the background does not hear of an interrupt
+run() {
+    local program=$1 name output status ok bad start
     name=$(basename "$program")
     start=$(date +%s%N)
-    output=$(CMOCKA_MESSAGE_OUTPUT=TAP timeout "${TEST_TIMEOUT:-600}" "$program" 2>&1)
+    output=$(CMOCKA_MESSAGE_OUTPUT=TAP timeout --foreground "${TEST_TIMEOUT:-600}" "$program" 2>&1)
     status=$?
     ok=$(grep -c '^ok ' <<<"$output")
     bad=$(grep '^not ok ' <<<"$output" | grep -vc '# SKIP') # cmocka says so of a test that skips itself, with its reason before
     if [ "$bad" -eq 0 ] && { [ "$status" -ne 0 ] || [ "$ok" -eq 0 ]; }; then
         bad=1
     fi
-    printf '  %-28s %3d passed, %d failed  (%d ms)\n' "$name" "$ok" "$bad" $((($(date +%s%N) - start) / 1000000))
-    grep '# SKIP' <<<"$output" | grep -v '^not ok '
-    if [ "$bad" -gt 0 ]; then
-        printf '%s\n' "$output" | tail -n "${TEST_TAIL:-60}" | sed 's/^/    | /'
-        printf '    | exit status %d\n' "$status"
+    { # in one piece, and locked: others may be at the end too
+        flock 9
+        printf '  %-28s %3d passed, %d failed  (%d ms)\n' "$name" "$ok" "$bad" $((($(date +%s%N) - start) / 1000000))
+        grep '# SKIP' <<<"$output" | grep -v '^not ok '
+        if [ "$bad" -gt 0 ]; then
+            printf '%s\n' "$output" | tail -n "${TEST_TAIL:-60}" | sed 's/^/    | /'
+            printf '    | exit status %d\n' "$status"
+        fi
+        printf '%d %d\n' "$ok" "$bad" >&9
+    } 9>>"$counts"
+}
+running=0
+for program in "$@"; do
+    if [ "$running" -ge "${TEST_JOBS:-1}" ]; then
+        wait -n
+        running=$((running - 1))
     fi
-    passed=$((passed + ok)) failed=$((failed + bad))
+    run "$program" &
+    running=$((running + 1))
 done
+wait
+read -r passed failed <<<"$(awk '{p += $1; f += $2} END {print p + 0, f + 0}' "$counts")"
 if [ -n "${TALLY:-}" ]; then
     printf '%d %d\n' "$passed" "$failed" >>"$TALLY"
 else

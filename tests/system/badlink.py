@@ -7,7 +7,7 @@ just a listening socket stands, and what comes to it is passed on to the broker 
 network is touched, and all of it ends with the process."""
 import collections, ctypes, fcntl, heapq, os, random, select, socket, struct, subprocess, tempfile, threading, time
 
-from harness import Site
+from harness import Relay, Site
 
 NEAR, FAR = "10.99.0.1", "10.99.0.2"
 CLONE_NEWNET, TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x40000000, 0x400454CA, 1, 0x1000
@@ -43,28 +43,31 @@ def tun(name, address):
     return fd
 
 
-class BadLink:
+class BadLink(Relay):
     """bytes_per_second each way, delay_s each way, share `loss` of the packets lost; `up` is False while nothing passes at all."""
 
     def __init__(self, target_port, bytes_per_second, delay_s, loss, seed):
-        self.target_port, self.rate, self.delay, self.loss, self.random, self.up = target_port, bytes_per_second, delay_s, loss, random.Random(seed), True
+        self.rate, self.delay, self.loss, self.random, self.up = bytes_per_second, delay_s, loss, random.Random(seed), True
         self.sent = ([], [])  # (time, bytes) of each packet that went up and down, lost or not
         self.lost, self.overflowed, self.closed = [0, 0], [0, 0], False
+        super().__init__(target_port)
+
+    def listen(self):
         home = os.open("/proc/self/ns/net", os.O_RDONLY)
         near = tun("near", NEAR)
         checked(libc.unshare(CLONE_NEWNET))
         try:
             far = tun("far", FAR)
-            self.server = socket.create_server((FAR, 0))
+            server = socket.create_server((FAR, 0))
         finally:
             checked(libc.setns(home, CLONE_NEWNET))
             os.close(home)
-        self.port, self.ends = self.server.getsockname()[1], (near, far)
-        self.thread = threading.Thread(target=self.relay, daemon=True)
+        self.ends = near, far
+        self.thread = threading.Thread(target=self.ferry, daemon=True)
         self.thread.start()
-        threading.Thread(target=self.accept, daemon=True).start()
+        return server
 
-    def relay(self):
+    def ferry(self):
         free, flying, number = [0.0, 0.0], [], 0  # when each way's modem is free; (arrival, number, way, packet)
         while not self.closed:
             wait = max(0, flying[0][0] - time.monotonic()) if flying else 1
@@ -95,33 +98,10 @@ class BadLink:
         for fd in self.ends:
             os.close(fd)
 
-    def accept(self):
-        while True:
-            near, _ = self.server.accept()
-            try:
-                far = socket.create_connection(("127.0.0.1", self.target_port))
-            except OSError:
-                near.close()
-                continue
-            for a, b in ((near, far), (far, near)):
-                # as the broker does, by set_tcp_nodelay: its answers must not wait for one another's round trip
-                a.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                threading.Thread(target=self.copy, args=(a, b), daemon=True).start()
-
-    def copy(self, a, b):
-        try:
-            while True:
-                data = a.recv(65536)
-                if not data:
-                    b.shutdown(socket.SHUT_WR)
-                    return
-                b.sendall(data)
-        except OSError:
-            for s in (a, b):
-                try:
-                    s.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
+    def carry(self, a, b, way, pair):
+        # as the broker does, by set_tcp_nodelay: its answers must not wait for one another's round trip
+        b.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().carry(a, b, way, pair)
 
 
 def most_in(packets, span_s):
@@ -141,12 +121,7 @@ class BadSite(Site):
     its far end, which the broker's certificate names."""
 
     def __init__(self, link_options, **options):
-        super().__init__(**options)
-        self.link = BadLink(self.broker_port, **link_options)
-        real, self.broker_port = self.broker_port, self.link.port
-        for n in self.nodes:
-            self.write_config(n)
-        self.broker_port = real
+        super().__init__(line=lambda port: BadLink(port, **link_options), **options)
         with open(self.path("hosts"), "w") as f:
             f.write("%s localhost\n" % FAR)
 

@@ -2,7 +2,9 @@
 
 Each test file makes a Site, does things to it, and ends with finish(), which prints TAP and stops everything.  Times are generous: they
 bound a hang, they are never what is tested.  The logs of a failed run are kept and named."""
-import atexit, base64, http.client, json, os, random, shutil, signal, socket, subprocess, sys, tempfile, threading, time
+import atexit, base64, fcntl, http.client, json, os, random, shutil, signal, socket, subprocess, sys, tempfile, threading, time
+
+from relay import Link, Relay, end
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 BUILD = os.environ.get("BUILD") or os.path.join(ROOT, "build", "amd64")
@@ -10,106 +12,33 @@ SITE = "test-site"
 
 
 def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for s in sockets:
-        s.bind(("127.0.0.1", 0))
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
-
-
-def owner_of_port(port):
-    """The process that holds this end of a loopback connection; None when it is gone."""
-    inode = None
-    with open("/proc/net/tcp") as f:
-        for line in f:
-            fields = line.split()
-            if fields[1].endswith(":%04X" % port) and fields[3] == "01":
-                inode = "socket:[%s]" % fields[9]
-    for process in os.listdir("/proc") if inode else []:
+    """Ports below those that the kernel gives to whoever dials, each locked for as long as this process lives: tests run side by side."""
+    ports = []
+    for port in random.SystemRandom().sample(range(11000, 32000), 4000):
+        lock = open(os.path.join(tempfile.gettempdir(), "grey-port-%d" % port), "a")
         try:
-            fds = os.listdir("/proc/%s/fd" % process) if process.isdigit() else []
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as s:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                s.bind(("127.0.0.1", port))
         except OSError:
+            lock.close()
             continue
-        for fd in fds:
-            try:
-                if os.readlink("/proc/%s/fd/%s" % (process, fd)) == inode:
-                    return int(process)
-            except OSError:  # this one was just closed
-                pass
-    return None
+        locks.append(lock)
+        ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise AssertionError("no %d free ports" % count)
 
 
-class Link:
-    """A TCP proxy in front of one gateway.  It can be cut for all, or for one process that dials through it; and it can hold back what goes
-    one way, without a word, as a link does that lost one direction."""
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and so to what is registered for the end: no process may stay
+locks = []  # of ports; a file each, unlinked at the end
 
-    def __init__(self, target_port):
-        self.target_port, self.up, self.blocked, self.held, self.pairs = target_port, True, set(), set(), []
-        self.server = socket.socket()
-        self.server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.server.bind(("127.0.0.1", 0))
-        self.server.listen(32)
-        self.port = self.server.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
 
-    def accept(self):
-        while True:
-            try:
-                near, source = self.server.accept()
-            except OSError:
-                return
-            owner = owner_of_port(source[1])
-            if not self.up or owner in self.blocked or (owner is None and self.blocked):
-                near.close()
-                continue
-            try:
-                far = socket.create_connection(("127.0.0.1", self.target_port), 2)
-                far.settimeout(None)
-            except OSError:
-                near.close()
-                continue
-            self.pairs.append((near, far, owner))
-            for a, b, way in ((near, far, "in"), (far, near, "out")):
-                threading.Thread(target=self.copy, args=(a, b, owner, way), daemon=True).start()
-
-    def copy(self, a, b, owner, way):
-        try:
-            while True:
-                data = a.recv(65536)
-                if not data:
-                    break
-                while (owner, way) in self.held or (None, way) in self.held:
-                    time.sleep(0.02)
-                b.sendall(data)
-        except OSError:
-            pass
-        self.close(a, b)
-
-    def close(self, *sockets):
-        for s in sockets:
-            try:
-                s.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    def cut(self, owner=None):
-        """Ends and refuses the connections of one process, or of all."""
-        if owner is None:
-            self.up = False
-        else:
-            self.blocked.add(owner)
-        for near, far, who in list(self.pairs):
-            if owner is None or who == owner:
-                self.close(near, far)
-
-    def hold(self, way, owner=None):
-        """Keeps what goes "in" to the gateway or "out" of it, on the connections of one process or on all, until the link is mended."""
-        self.held.add((owner, way))
-
-    def mend(self):
-        self.up, self.blocked, self.held = True, set(), set()
+@atexit.register
+def unlock():
+    for lock in locks:
+        os.unlink(lock.name)
 
 
 class Answer:
@@ -145,7 +74,10 @@ def wait_until(what, condition, seconds=60):
 
 
 class Site:
-    def __init__(self, nodes=3, core=True, tls=True, links=False, extra="", cores=1, postgres=False):
+    """links: every gateway is reached through a proxy of its own, which can be cut for a partition.  line: makes what the gateways reach the
+    broker through, from the broker's port.  upstream: more lines of federation.upstream."""
+
+    def __init__(self, nodes=3, core=True, tls=True, links=False, extra="", cores=1, postgres=False, line=None, upstream=""):
         self.dir = tempfile.mkdtemp(prefix="grey-test-")
         self.nodes, self.with_core, self.tls, self.extra = list(range(1, nodes + 1)), core, tls, extra
         ports = free_ports(2 * nodes + 1 + cores)
@@ -154,7 +86,7 @@ class Site:
         self.broker_port, self.core_ports = ports[2 * nodes], ports[2 * nodes + 1:]
         self.core_port = self.core_ports[0]  # who is asked
         self.postgres, self.store = postgres, None
-        # With links every gateway is reached through a proxy of its own, which can be cut for a partition.
+        self.line, self.upstream = line(self.broker_port) if line else None, upstream
         self.links = {n: Link(self.peer[n]) for n in self.nodes} if links else {}
         self.processes, self.results, self.failed, self.finished = {}, [], False, False
         atexit.register(self.cleanup)
@@ -178,6 +110,10 @@ class Site:
                    "http://127.0.0.1:%d" % self.core_port] + list(words)
         return subprocess.run(command, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
 
+    def endpoints(self):
+        """The ports at which the gateways look for the broker, in their order."""
+        return [self.line.port if self.line else self.broker_port]
+
     def write_config(self, n):
         tls = """
   tls: {enabled: true, ca_cert: "%s/ca.crt", cert: "%s.crt", key: "%s.key"}""" % (self.ca, self.path("node%d" % n, "node"), self.path("node%d" % n, "node"))
@@ -188,8 +124,9 @@ class Site:
             f.write("storage: {data_dir: \"%s\"}\n" % self.path("node%d" % n, "data"))
             f.write("security:%s\n" % (tls if self.tls else " {tls: {enabled: false}}"))
             if self.with_core:
-                f.write("federation:\n  enabled: true\n  upstream:\n    endpoints: [\"localhost:%d\"]\n    core_key: \"%s/core-sign.pub\"\n    tls: {ca_cert: \"%s/ca.crt\", client_cert: \"%s.crt\", client_key: \"%s.key\"}\n"
-                        % (self.broker_port, self.ca, self.ca, self.path("node%d" % n, "node"), self.path("node%d" % n, "node")))
+                f.write("federation:\n  enabled: true\n  upstream:\n    endpoints: [%s]\n    core_key: \"%s/core-sign.pub\"\n    tls: {ca_cert: \"%s/ca.crt\", client_cert: \"%s.crt\", client_key: \"%s.key\"}\n"
+                        % (", ".join('"localhost:%d"' % port for port in self.endpoints()), self.ca, self.ca, self.path("node%d" % n, "node"), self.path("node%d" % n, "node")))
+                f.write("".join("    %s\n" % line for line in self.upstream.splitlines()))
             f.write(self.extra)
 
     # --- processes ------------------------------------------------------------------------------------------------------------------
@@ -302,6 +239,10 @@ class Site:
         wait_until("%d healthy voters" % len(self.nodes), whole, seconds)
         if self.with_core:
             wait_until("the core to know the site", lambda: any(s["id"] == SITE for s in request(self.core_port, "GET", "/v1/sites").json()), seconds)
+
+    def link(self, n=1):
+        """The link to the core as gateway n tells it."""
+        return request(self.http[n], "GET", "/v1/federation/status").json()["link"]
 
     def queue(self, n):
         return request(self.http[n], "GET", "/v1/queue").json()["channels"]

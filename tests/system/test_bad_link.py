@@ -81,7 +81,7 @@ class Arrivals:
 
 def fill(site, sender):
     """Offline: bulk, and cheap events until the queue is full and the oldest of them leave."""
-    site.link.up = False
+    site.line.up = False
     for i in range(0, BULK, 10):
         sender.send("bulk", "normal", [noise(i + k, BULK_BYTES) for k in range(10)])
     sender.send("alarm", "critical", ["offline"] * 3)
@@ -102,8 +102,8 @@ def drain(site, sender):
     for at, what, number in sorted(events, key=lambda e: e[0]):
         time.sleep(max(0, began + at - time.monotonic()))
         if what in ("up", "down"):
-            site.link.up = what == "up"
-            ups += [time.monotonic()] if site.link.up else []
+            site.line.up = what == "up"
+            ups += [time.monotonic()] if site.line.up else []
         elif what == "kill":
             dead = site.leader()
             site.ok(queue(site)["data"]["pending"] > 0, "the leader dies amid the backlog")
@@ -162,10 +162,10 @@ def test(site):
     took = time.monotonic() - began
     judge_alarms(site, alarms, ups, arrivals)
     judge_events(site, sender)
-    link, (up, down) = site.link, site.link.sent
+    line, (up, down) = site.line, site.line.sent
     print("# %d bytes up, %d down in %.0f s; packets lost %s, crowded out %s" %
-          (sum(z for t, z in up if t >= began), sum(z for t, z in down if t >= began), took, link.lost, link.overflowed))
-    site.ok(sum(link.lost) > 20, "packets were lost: %d up, %d down" % tuple(link.lost))
+          (sum(z for t, z in up if t >= began), sum(z for t, z in down if t >= began), took, line.lost, line.overflowed))
+    site.ok(sum(line.lost) > 20, "packets were lost: %d up, %d down" % tuple(line.lost))
     within_limit(site, up, 0.3, "the bad link")
     better_link(site, sender)
 
@@ -177,12 +177,12 @@ def within_limit(site, packets, used, what):
 
 def better_link(site, sender):
     """Here the limit is what holds bytes back, and what is lost and sent again must not come on top of it."""
-    site.link.rate, site.link.delay = BETTER["rate"], BETTER["delay"]
-    before = len(site.link.sent[0])
+    site.line.rate, site.line.delay = BETTER["rate"], BETTER["delay"]
+    before = len(site.line.sent[0])
     for i in range(0, BULK, 10):
         sender.send("bulk", "normal", [noise(i + k, BULK_BYTES) for k in range(10)])
     site.wait_drained(90)
-    within_limit(site, site.link.sent[0][before:], 0.9, "a better link")
+    within_limit(site, site.line.sent[0][before:], 0.9, "a better link")
 
 
 if __name__ == "__main__":

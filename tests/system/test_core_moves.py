@@ -7,16 +7,11 @@ from harness import *
 class SharedBrokers(Site):
     def __init__(self):
         self.second = free_ports(1)[0]
-        super().__init__(nodes=1)
+        super().__init__(nodes=1, upstream="failback_secs: 90")
         self.first = self.broker_port
 
-    def write_config(self, n):
-        super().write_config(n)
-        path = self.path("node%d" % n, "greyd.yaml")
-        with open(path) as f:
-            text = f.read()
-        with open(path, "w") as f:
-            f.write(text.replace('["localhost:%d"]' % self.broker_port, '["localhost:%d", "localhost:%d"]\n    failback_secs: 90' % (self.broker_port, self.second)))
+    def endpoints(self):
+        return [self.broker_port, self.second]
 
     def start_other(self):
         """The second broker, as the first but for its port."""
@@ -35,9 +30,6 @@ class SharedBrokers(Site):
     def core_at(self):
         with open(self.path("core.log")) as f:
             return [int(l.rsplit(":", 1)[1]) for l in f if " connected broker=" in l][-1]
-
-    def link(self):
-        return request(self.http[1], "GET", "/v1/federation/status").json()["link"]
 
     def wait_at(self, port, seconds):
         began = time.monotonic()

@@ -6,83 +6,39 @@ from harness import *
 FULL, RESUMED = range(60, 3400, 140), range(40, 4000, 95)  # bytes both ways after which it is cut
 
 
-class Cutter:
-    """A TCP proxy in front of the broker that ends each connection after so many bytes; None: never."""
+class Cutter(Relay):
+    """Ends each connection after so many bytes, both ways together; None: never."""
 
     def __init__(self, target_port):
-        self.target_port, self.after, self.cuts, self.pairs = target_port, None, 0, []
-        self.server = socket.socket()
-        self.server.bind(("127.0.0.1", 0))
-        self.server.listen(8)
-        self.port = self.server.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
+        self.after, self.cuts = None, 0
+        super().__init__(target_port)
 
-    def accept(self):
-        while True:
-            near, _ = self.server.accept()
-            try:
-                far = socket.create_connection(("127.0.0.1", self.target_port))
-            except OSError:
-                near.close()
-                continue
-            state = {"left": self.after, "lock": threading.Lock()}
-            self.pairs.append((near, far))
-            for a, b in ((near, far), (far, near)):
-                threading.Thread(target=self.copy, args=(a, b, state), daemon=True).start()
+    def admit(self, pair, source):
+        pair.left, pair.lock = self.after, threading.Lock()
+        return True
 
-    def copy(self, a, b, state):
+    def carry(self, a, b, way, pair):
         while True:
-            try:
-                data = a.recv(512)
-            except OSError:
-                data = b""
-            with state["lock"]:
-                if state["left"] is not None:
-                    data = data[:state["left"]]
-                    state["left"] -= len(data)
-                    if state["left"] == 0 and data:
-                        self.cuts += 1
-                try:
-                    if data:
-                        b.sendall(data)
-                except OSError:
-                    data = b""
-                if not data or state["left"] == 0:
-                    self.end(a, b)
+            data = a.recv(512)
+            with pair.lock:
+                if pair.left is not None:
+                    data = data[:pair.left]
+                    pair.left -= len(data)
+                    self.cuts += 1 if pair.left == 0 and data else 0
+                if data:
+                    b.sendall(data)
+                if not data or pair.left == 0:
+                    end(a, b)
                     return
-
-    def end(self, *sockets):
-        for s in sockets:
-            try:
-                s.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    def end_all(self):
-        for near, far in self.pairs:
-            self.end(near, far)
-        self.pairs = []
 
 
 class CutSite(Site):
-    def write_config(self, n):
-        super().write_config(n)
-        self.cutter = Cutter(self.broker_port)
-        path = self.path("node%d" % n, "greyd.yaml")
-        with open(path) as f:
-            text = f.read()
-        with open(path, "w") as f:
-            f.write(text.replace("localhost:%d" % self.broker_port, "localhost:%d" % self.cutter.port))
-
-    def link(self):
-        return request(self.http[1], "GET", "/v1/federation/status").json()["link"]
-
     def cut_after(self, size):
         """One more connection, which ends after so many bytes."""
-        before = self.cutter.cuts
-        self.cutter.after = size
-        self.cutter.end_all()
-        wait_until("the end after %d bytes" % size, lambda: self.ctl("link", "try") and self.cutter.cuts > before, 30)
+        before = self.line.cuts
+        self.line.after = size
+        self.line.end_all()
+        wait_until("the end after %d bytes" % size, lambda: self.ctl("link", "try") and self.line.cuts > before, 30)
 
 
 def test(site):
@@ -99,14 +55,14 @@ def test(site):
         wait_until("the broker to listen", lambda: socket.create_connection(("127.0.0.1", site.broker_port), 1), 10)
         site.cut_after(size)
     site.ok(True, "and with full handshakes after %d to %d bytes, in %d steps" % (FULL.start, FULL[-1], len(FULL)))
-    site.cutter.after = None
-    site.cutter.end_all()
+    site.line.after = None
+    site.line.end_all()
     wait_until("the link for good", lambda: site.link()["up"] or not site.ctl("link", "try"), 60)
     ledger.join()
     ledger.judge()
 
 
-run = CutSite(nodes=1)
+run = CutSite(nodes=1, line=Cutter)
 try:
     run.start()
     test(run)

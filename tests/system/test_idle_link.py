@@ -12,26 +12,13 @@ PING_S, PINGS = 15, 8
 
 
 class IdleSite(Site):
-    def write_config(self, n):
-        super().write_config(n)
-        if not hasattr(self, "relay"):
-            self.relay, self.keepalive = Link(self.broker_port), ""
-        path = self.path("node%d" % n, "greyd.yaml")
-        with open(path) as f:
-            text = f.read()
-        with open(path, "w") as f:
-            f.write(text.replace('["localhost:%d"]' % self.broker_port, '["localhost:%d"]%s' % (self.relay.port, self.keepalive)))
-
-    def link(self):
-        return request(self.http[1], "GET", "/v1/federation/status").json()["link"]
-
     def wait_up(self):
         return wait_until("the link", lambda: self.link()["up"] and self.link(), 30)
 
     def moved(self):
         """Bytes on the socket, and segments, both ways."""
         link = self.link()
-        text = subprocess.run(["ss", "-tinH", "dport", "=", ":%d" % self.relay.port], stdout=subprocess.PIPE, text=True).stdout
+        text = subprocess.run(["ss", "-tinH", "dport", "=", ":%d" % self.line.port], stdout=subprocess.PIPE, text=True).stdout
         segments = [int(re.search(r"segs_%s:(\d+)" % way, text).group(1)) for way in ("out", "in")]
         return link["sent_bytes"] + link["received_bytes"], sum(segments)
 
@@ -44,9 +31,9 @@ def test(site):
     # The line flaps: the session goes on.
     short = []
     for i in range(3):
-        site.relay.cut()
+        site.line.cut()
         wait_until("the loss to be seen", lambda: not site.link()["up"], 30)
-        site.relay.mend()
+        site.line.mend()
         site.ctl("link", "try")
         link = site.wait_up()
         short.append((link["tls_resumed"], link["handshake_bytes"]))
@@ -69,7 +56,7 @@ def test(site):
     site.ok(after == before, "an idle link is silent between pings: %d bytes and %d segments in 40 s" % (after[0] - before[0], after[1] - before[1]))
 
     # Pings, more often than in life.
-    site.keepalive = "\n    keepalive_secs: %d" % PING_S
+    site.upstream = "keepalive_secs: %d" % PING_S
     site.write_config(1)
     site.restart("node1")
     link = site.wait_up()
@@ -88,7 +75,7 @@ def test(site):
 
 
 if __name__ == "__main__":
-    s = IdleSite(nodes=1)
+    s = IdleSite(nodes=1, line=Link)
     try:
         s.start()
         test(s)

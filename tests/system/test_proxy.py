@@ -84,9 +84,6 @@ class ProxiedSite(Site):
         with open(path, "w") as f:
             f.write(text)
 
-    def link(self):
-        return request(self.http[1], "GET", "/v1/federation/status").json()["link"]
-
     def refused(self, manner, words):
         """The proxy behaves so: the link says these words."""
         self.proxy.manner = manner

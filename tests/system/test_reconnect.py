@@ -19,16 +19,10 @@ class TwoBrokers(Site):
 
     def __init__(self):
         self.first, self.second = free_ports(2)
-        super().__init__(nodes=1, extra="")
+        super().__init__(nodes=1, upstream="failback_secs: 4")
 
-    def write_config(self, n):
-        super().write_config(n)
-        path = self.path("node%d" % n, "greyd.yaml")
-        with open(path) as f:
-            text = f.read()
-        text = text.replace('["localhost:%d"]' % self.broker_port, '["localhost:%d", "localhost:%d"]\n    failback_secs: 4' % (self.first, self.second))
-        with open(path, "w") as f:
-            f.write(text)
+    def endpoints(self):
+        return [self.first, self.second]
 
     def start_broker(self):
         with open(self.path("mosquitto.conf"), "w") as f:
@@ -58,9 +52,6 @@ class TwoBrokers(Site):
         shutil.copy(os.path.join(ROOT, "deploy/local/broker.acl"), self.path(name, "broker.acl"))
         os.chmod(self.path(name, "broker.acl"), 0o600)
         self.spawn(name, [self.mosquitto(), "-c", self.path(name, "mosquitto.conf")])
-
-    def link(self):
-        return request(self.http[1], "GET", "/v1/federation/status").json()["link"]
 
     def wait_up(self, port, seconds):
         began = time.monotonic()

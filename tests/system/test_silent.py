@@ -12,81 +12,58 @@ STAGES = {  # what the relay lets through, how long finding it may take, and a w
 SLACK_S = 12  # chance before the next try, and a machine that has other things to do
 
 
-class Relay:
-    """A TCP proxy in front of the broker that stops at a stage: it keeps the connection, and hands on no byte any more."""
+class Silent(Relay):
+    """Stops at a stage: it keeps the connection, and hands on no byte any more."""
 
     def __init__(self, target_port, stage):
-        self.target_port, self.stage = target_port, stage
-        self.server = socket.socket()
-        self.server.bind(("127.0.0.1", 0))
-        self.server.listen(0 if stage == "tcp" else 8)
-        self.port = self.server.getsockname()[1]
-        self.kept = []
-        if stage == "tcp":  # a full queue of connections swallows what else comes
-            for i in range(4):
-                s = socket.socket()
-                s.setblocking(False)
-                s.connect_ex(("127.0.0.1", self.port))
-                self.kept.append(s)
-        else:
-            threading.Thread(target=self.accept, daemon=True).start()
+        self.stage, self.kept = stage, []
+        super().__init__(target_port)
+
+    def listen(self):
+        if self.stage != "tcp":
+            return super().listen()
+        server = socket.create_server(("127.0.0.1", 0), backlog=0)
+        for i in range(4):  # a full queue of connections swallows what else comes
+            s = socket.socket()
+            s.setblocking(False)
+            s.connect_ex(server.getsockname())
+            self.kept.append(s)
+        return server
 
     def accept(self):
-        while True:
-            near, _ = self.server.accept()
-            self.kept.append(near)
-            if self.stage == "tls":
-                continue
-            far = socket.create_connection(("127.0.0.1", self.target_port))
-            self.kept.append(far)
-            state = {"silent": False}
-            threading.Thread(target=self.up, args=(near, far, state), daemon=True).start()
-            threading.Thread(target=self.down, args=(far, near, state), daemon=True).start()
+        if self.stage != "tcp":
+            super().accept()
 
-    def up(self, near, far, state):
+    def admit(self, pair, source):
+        pair.silent = self.stage == "tls"
+        return True
+
+    def carry(self, a, b, way, pair):
         """Records of TLS: kind, version, length.  Kind 23 carries MQTT; the first of them is CONNECT."""
         buffer, carried, most = b"", 0, 1 if self.stage == "hello" else 0
         while True:
-            data = near.recv(65536)
+            data = a.recv(65536)
             if not data:
-                return
+                threading.Event().wait()  # nobody hears of it
             buffer += data
             while len(buffer) >= 5 and len(buffer) >= 5 + int.from_bytes(buffer[3:5], "big"):
                 size = 5 + int.from_bytes(buffer[3:5], "big")
                 record, buffer = buffer[:size], buffer[size:]
-                if record[0] == 23:
+                if way == 0 and record[0] == 23:
                     carried += 1
-                    state["silent"] = carried > most
-                if not state["silent"]:
-                    far.sendall(record)
-
-    def down(self, far, near, state):
-        while True:
-            data = far.recv(65536)
-            if not data:
-                return
-            if not state["silent"]:
-                near.sendall(data)
+                    pair.silent = carried > most
+                if not pair.silent:
+                    b.sendall(record)
 
 
 class SilentSite(Site):
-    """Its first endpoint is a relay that goes silent, its second the broker itself."""
+    """Its first endpoint goes silent, its second is the broker itself."""
 
     def __init__(self, stage):
-        self.stage, self.relay = stage, None
-        super().__init__(nodes=1)
+        super().__init__(nodes=1, line=lambda port: Silent(port, stage))
 
-    def write_config(self, n):
-        super().write_config(n)
-        self.relay = Relay(self.broker_port, self.stage)
-        path = self.path("node%d" % n, "greyd.yaml")
-        with open(path) as f:
-            text = f.read()
-        with open(path, "w") as f:
-            f.write(text.replace('["localhost:%d"]' % self.broker_port, '["localhost:%d", "localhost:%d"]' % (self.relay.port, self.broker_port)))
-
-    def link(self):
-        return request(self.http[1], "GET", "/v1/federation/status").json()["link"]
+    def endpoints(self):
+        return [self.line.port, self.broker_port]
 
 
 def run(site, found):

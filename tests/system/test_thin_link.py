@@ -7,28 +7,24 @@ from harness import *
 RATE, DELAY = 8000, 0.3  # bytes a second each way, seconds each way
 
 
-class ThinLink:
-    """A TCP proxy in front of the broker that carries RATE bytes a second each way, each DELAY late, and counts them."""
+class ThinLink(Relay):
+    """Carries RATE bytes a second each way, each DELAY late, and counts them."""
 
     def __init__(self, target_port):
-        self.target_port, self.carried, self.silent = target_port, [0, 0], False
-        self.server = socket.socket()
-        self.server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        self.server.bind(("127.0.0.1", 0))
-        self.server.listen(8)
-        self.port = self.server.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
+        self.carried, self.silent = [0, 0], False
+        super().__init__(target_port)
 
-    def accept(self):
-        while True:
-            near, _ = self.server.accept()
-            far = socket.create_connection(("127.0.0.1", self.target_port))
-            for way, (a, b) in enumerate(((near, far), (far, near))):
-                line = collections.deque()
-                threading.Thread(target=self.take, args=(a, line, way), daemon=True).start()
-                threading.Thread(target=self.give, args=(b, line), daemon=True).start()
+    def listen(self):
+        server = socket.socket()
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        server.bind(("127.0.0.1", 0))
+        server.listen(8)
+        return server
 
-    def take(self, a, line, way):
+    def carry(self, a, b, way, pair):
+        line = collections.deque()
+        giver = threading.Thread(target=self.give, args=(b, line), daemon=True)
+        giver.start()
         data = b"x"
         while data:
             try:
@@ -40,6 +36,7 @@ class ThinLink:
                 time.sleep(0.05)
             self.carried[way] += len(data)
             line.append((time.monotonic() + DELAY, data))
+        giver.join()
 
     def give(self, b, line):
         while True:
@@ -52,21 +49,6 @@ class ThinLink:
                 return
             if not data:
                 return
-
-
-class ThinSite(Site):
-    def start(self):
-        self.start_broker()
-        self.start_core()
-        self.link = ThinLink(self.broker_port)
-        real, self.broker_port = self.broker_port, self.link.port
-        for n in self.nodes:
-            self.write_config(n)
-        self.broker_port = real
-        for n in self.nodes:
-            self.start_node(n)
-        self.wait_whole()
-        return self
 
 
 def noise(number, size):  # what does not compress
@@ -103,26 +85,26 @@ def test(site):
     site.ok(waits[len(waits) // 2] < 3 and waits[-1] < 6, "alarms overtake it: %s s at the core" % " ".join("%.1f" % w for w in waits))
     site.wait_drained(300)
     size = backlog * 6400 // 2  # hexadecimal digits carry half
-    site.ok(site.link.carried[0] < 2.6 * size + 30000, "the backlog crosses once: %d bytes for %d of records" % (site.link.carried[0], 2 * size))
+    site.ok(site.line.carried[0] < 2.6 * size + 30000, "the backlog crosses once: %d bytes for %d of records" % (site.line.carried[0], 2 * size))
     site.ok(metric(site, "grey_federation_connects_total") == 1, "over one connection")
     events = site.core_events()
     site.ok(len(events) == backlog + 5 and len({(e["channel"], e["seq"]) for e in events}) == backlog + 5, "everything is at the core once")
 
     # The path dies without a word (a router that has forgotten us), in the middle of traffic.
-    site.link.silent = True
+    site.line.silent = True
     for i in range(3):
         request(port, "POST", "/v1/events", json.dumps({"type": "bulk", "priority": "high", "data": noise(i, 640)}))
     time.sleep(1)
     began = time.monotonic()
     wait_until("the loss to be seen", lambda: metric(site, "grey_federation_link_up") == 0, 60)
     site.ok(True, "a dead path is noticed after %.0f s" % (time.monotonic() - began))
-    site.link.silent = False
+    site.line.silent = False
     site.wait_drained(120)
     site.ok(len(site.core_events()) == backlog + 8, "and all is delivered once over the next one")
 
 
 if __name__ == "__main__":
-    s = ThinSite(nodes=1)
+    s = Site(line=ThinLink, nodes=1)
     try:
         s.start()
         test(s)

@@ -9,79 +9,39 @@ SEGMENT_BYTES, HEADER_BYTES = 1448, 52  # of TCP over IPv4 with time stamps, on 
 BYTES_AN_EVENT = 40  # the promise; all that is sent both ways while the events go
 
 
-class Counter:
-    """A relay in front of the broker that reads the headers of TLS records as they pass."""
+class Counter(Relay):
+    """Reads the headers of TLS records as they pass."""
 
     def __init__(self, target_port):
-        self.target_port, self.lock, self.up = target_port, threading.Lock(), True
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.port = self.server.getsockname()[1]
-        self.pairs = []
+        self.count = threading.Lock()
         self.begin()
-        threading.Thread(target=self.accept, daemon=True).start()
+        super().__init__(target_port)
 
     def begin(self):
-        with self.lock:
+        with self.count:
             self.bytes, self.records, self.segments = [0, 0], [0, 0], [0, 0]
 
-    def accept(self):
-        while True:
-            near, _ = self.server.accept()
-            far = socket.create_connection(("127.0.0.1", self.target_port))
-            self.pairs.append((near, far))
-            for way, (a, b) in enumerate(((near, far), (far, near))):
-                threading.Thread(target=self.copy, args=(a, b, way), daemon=True).start()
-
-    def copy(self, a, b, way):
+    def carry(self, a, b, way, pair):
         held = b""
-        try:
-            while True:
-                data = a.recv(65536)
-                if not data:
-                    break
-                b.sendall(data)
-                held += data
-                while len(held) >= 5 and len(held) >= 5 + int.from_bytes(held[3:5], "big"):
-                    size = 5 + int.from_bytes(held[3:5], "big")
-                    held = held[size:]
-                    with self.lock:
-                        self.bytes[way] += size
-                        self.records[way] += 1
-                        self.segments[way] += math.ceil(size / SEGMENT_BYTES)
-        except OSError:
-            pass
-        for s in (a, b):
-            try:
-                s.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    def cut(self):
-        for near, far in self.pairs:
-            near.close()
-            far.close()
-        self.pairs = []
+        while True:
+            data = a.recv(65536)
+            if not data:
+                return
+            b.sendall(data)
+            held += data
+            while len(held) >= 5 and len(held) >= 5 + int.from_bytes(held[3:5], "big"):
+                size = 5 + int.from_bytes(held[3:5], "big")
+                held = held[size:]
+                with self.count:
+                    self.bytes[way] += size
+                    self.records[way] += 1
+                    self.segments[way] += math.ceil(size / SEGMENT_BYTES)
 
     def cost(self):
         """Bytes each way, a TCP segment for each part of a record and a bare acknowledgement for each second segment of the other way."""
-        with self.lock:
+        with self.count:
             headers = [self.segments[w] + self.segments[1 - w] // 2 for w in (0, 1)]
             return [self.bytes[w] + HEADER_BYTES * headers[w] for w in (0, 1)]
-
-
-class CountedSite(Site):
-    def start(self):
-        self.start_broker()
-        self.start_core()
-        self.link = Counter(self.broker_port)
-        real, self.broker_port = self.broker_port, self.link.port
-        for n in self.nodes:
-            self.write_config(n)
-        self.broker_port = real
-        for n in self.nodes:
-            self.start_node(n)
-        self.wait_whole()
-        return self
 
 
 def metric(port, name):
@@ -119,18 +79,18 @@ def without_core(site, lines):
 
 
 def drain(site, what, events):
-    site.link.begin()
+    site.line.begin()
     before, processor = counted(site), processor_seconds(site, "node1")
     began = time.monotonic()
     site.restart("core")
     site.wait_drained(120)
     took = time.monotonic() - began
     sent, received = (a - b for a, b in zip(counted(site), before))
-    cost = site.link.cost()
+    cost = site.line.cost()
     each = sum(cost) / events
     print("# %s: %.2f bytes an event, TCP/IP included (up %d, down %d bytes in %d and %d TLS records; the uplink counts %d and %d without TCP/IP), %.1f s, %.0f us of greyd an event, %d KiB"
-          % (what, each, cost[0], cost[1], site.link.records[0], site.link.records[1], sent, received, took, (processor_seconds(site, "node1") - processor) * 1e6 / events, resident_kib(site, "node1")))
-    site.ok(abs(sent - site.link.bytes[0]) < 64 and abs(received - site.link.bytes[1]) < 64, "%s: the uplink counts what passes" % what)
+          % (what, each, cost[0], cost[1], site.line.records[0], site.line.records[1], sent, received, took, (processor_seconds(site, "node1") - processor) * 1e6 / events, resident_kib(site, "node1")))
+    site.ok(abs(sent - site.line.bytes[0]) < 64 and abs(received - site.line.bytes[1]) < 64, "%s: the uplink counts what passes" % what)
     site.ok(each <= BYTES_AN_EVENT, "%s: at most %d bytes an event on the wire, all included" % (what, BYTES_AN_EVENT))
 
 
@@ -166,24 +126,24 @@ def test(site):
     wait_until("the backlog to move", lambda: pending() < 1900, 60)
     site.restart("core")
     wait_until("the backlog to move again", lambda: pending() < 1200, 90)
-    site.link.cut()
+    site.line.end_all()
     site.wait_drained(120)
     at_core_as_sent(site, lines, "core and connection restarted in the middle")
     # Long texts with long repeats are what squeezing knows nothing of: they go as LZ4, and the session goes on beside them.
     texts = ["".join(hashlib.sha256(b"%d %d" % (i, k)).hexdigest() for k in range(32)) * 8 for i in range(6)]
     long = ['{"id":"long-%d","type":"log","source":"plant","data":"%s"}' % (i, t) for i, t in enumerate(texts)]
     mixed = [l.replace('"press-4-', '"again-') for l in lines[:60]]
-    site.link.begin()
+    site.line.begin()
     for i, l in enumerate(long):
         post(site, mixed[10 * i : 10 * i + 10] + [l])
     site.wait_drained(60)
-    site.ok(site.link.bytes[0] < 0.4 * sum(map(len, long)), "repeats of long texts cost little: %d bytes for %d" % (site.link.bytes[0], sum(map(len, long))))
+    site.ok(site.line.bytes[0] < 0.4 * sum(map(len, long)), "repeats of long texts cost little: %d bytes for %d" % (site.line.bytes[0], sum(map(len, long))))
     at_core_as_sent(site, lines + mixed + long, "mixed")
     site.ok(resident_kib(site, "node1") < 12 * 1024, "greyd stays below 12 MiB (%d KiB)" % resident_kib(site, "node1"))
 
 
 if __name__ == "__main__":
-    s = CountedSite(nodes=1, extra="  bandwidth: {limit_mbps: 0.064}\n")
+    s = Site(line=Counter, nodes=1, extra="  bandwidth: {limit_mbps: 0.064}\n")
     try:
         s.start()
         test(s)

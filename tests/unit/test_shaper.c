@@ -185,12 +185,13 @@ static void ten_seconds_hold_with_loss(void **state) {
                 now_us += shaper_wait_us(&s, &ETHERNET, 30000) + 1000;
             }
             if (now_us >= seen_us + 100000) {
-                shaper_debit(&s, now_us, resent);
+                shaper_debit_resent(&s, now_us, resent);
                 resent = 0;
                 seen_us = now_us;
             }
         }
-        assert_in_range(most_in(10 * (uint64_t)S), limits[l] * 9, limits[l] * 102 / 10 + 2 * SHAPER_MTU_BYTES);
+        assert_in_range(most_in(10 * (uint64_t)S), limits[l] * 9,
+                        limits[l] * 102 / 10 + (limits[l] < 8000 ? SHAPER_MTU_BYTES : 0)); /* below, one packet is more than 2% */
     }
 }
 
