@@ -54,6 +54,10 @@ PURE_MAY_CALL := json_array_get json_array_size json_delete json_object_get json
                  memcpy memmove memset memcmp strlen strcmp strncmp memchr __stack_chk_fail __memcpy_chk __memset_chk __memmove_chk \
                  must_failed _GLOBAL_OFFSET_TABLE_
 
+# The earliest time that a clock may show: of the commit, for the same source gives the same program, unless this machine's is earlier.
+BUILD_S := $(shell now=$$(date +%s); s=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo $$now)}; [ "$$s" -lt "$$now" ] && echo $$s || echo $$now)
+$(BUILD)/obj/platform/now.o build/$(ARCH)-fuzz/obj/platform/now.o: CPPFLAGS += -DGREY_BUILD_S=$(BUILD_S)
+
 .SECONDARY:
 .PHONY: all
 all: $(PROGRAMS) $(ARCHIVES) ## build greyd, greyctl, grey-core and grey-launch

@@ -225,7 +225,7 @@ static void health_detailed(struct api_call *c) {
     json_key(&a.w, "clock");
     json_open(&a.w, '{');
     int64_t site_ms = node_site_time_ms(api->o.node);
-    int64_t off_ms = now_wall_ms() - site_ms;
+    int64_t off_ms = now_machine_ms() - site_ms;
     if (s.role != RAFT_LEADER && off_ms > 0) {
         off_ms = 0; /* a follower knows the time of the last entry only, and the site may be idle since */
     }
@@ -233,6 +233,7 @@ static void health_detailed(struct api_call *c) {
     put_str(&a.w, "status", unsure ? "degraded" : "healthy");
     json_key(&a.w, "offset_from_site_seconds");
     json_milli(&a.w, site_ms > 0 ? off_ms : 0);
+    put_str(&a.w, "source", node_clock_source(api->o.node));
     json_close(&a.w);
     json_key(&a.w, "attestation");
     json_open(&a.w, '{');

@@ -18,6 +18,7 @@
 #include "platform/keyfile.h"
 #include "platform/keys.h"
 #include "platform/log.h"
+#include "platform/now.h"
 #include "platform/yaml.h"
 
 #define CALLS_PER_SECOND 1000u /* of one caller with a token */
@@ -289,6 +290,7 @@ int main(int argc, char **argv) {
         return complain(&f);
     }
     (void)signal(SIGPIPE, SIG_IGN);
+    now_set_floor_ms(now_build_ms());
     (void)umask(027);
     if (!log_level_parse(g.s.log_level, &level)) {
         (void)fault_set(&f, E_USAGE, "--log-level '%.20s' is not trace, debug, info, warn or error", g.s.log_level);

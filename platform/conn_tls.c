@@ -12,6 +12,7 @@
 
 #include "include/grey/must.h"
 #include "platform/keys.h"
+#include "platform/now.h"
 
 #define SESSION_MS_MAX 86400000u /* then the server shows its certificate again */
 #define ROLE_URI "grey-role:"
@@ -36,6 +37,23 @@ const char *conn_tls_text(int code, char text[128]) {
     return text;
 }
 
+/* Days since 1970 of a date of the Gregorian calendar (Howard Hinnant, "chrono-compatible low-level date algorithms"). */
+static int64_t date_ms(const mbedtls_x509_time *t) {
+    int64_t year = t->mon <= 2 ? t->year - 1 : t->year, era = (year >= 0 ? year : year - 399) / 400;
+    int64_t of_era = year - era * 400, of_year = (153 * (t->mon + (t->mon > 2 ? -3 : 9)) + 2) / 5 + t->day - 1;
+    int64_t days = era * 146097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719468;
+    return (((days * 24 + t->hour) * 60 + t->min) * 60 + t->sec) * 1000;
+}
+
+/* The dates of a certificate are judged by what is known of the time, not by the machine's clock alone. */
+static int judge_dates(void *context, mbedtls_x509_crt *crt, int depth, uint32_t *flags) {
+    (void)context, (void)depth;
+    enum now_validity v = now_valid(date_ms(&crt->valid_from), date_ms(&crt->valid_to) + 999);
+    *flags &= ~(uint32_t)(MBEDTLS_X509_BADCERT_EXPIRED | MBEDTLS_X509_BADCERT_FUTURE);
+    *flags |= v == NOW_EXPIRED ? MBEDTLS_X509_BADCERT_EXPIRED : v == NOW_NOT_YET ? MBEDTLS_X509_BADCERT_FUTURE : 0u;
+    return 0;
+}
+
 static int configure(struct conn_tls *t, mbedtls_ssl_config *c, int endpoint) {
     static const int suites[] = {MBEDTLS_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
                                  MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
@@ -52,6 +70,7 @@ static int configure(struct conn_tls *t, mbedtls_ssl_config *c, int endpoint) {
     mbedtls_ssl_conf_session_tickets(c, endpoint == MBEDTLS_SSL_IS_CLIENT ? MBEDTLS_SSL_SESSION_TICKETS_ENABLED
                                                                           : MBEDTLS_SSL_SESSION_TICKETS_DISABLED);
     mbedtls_ssl_conf_authmode(c, MBEDTLS_SSL_VERIFY_REQUIRED);
+    mbedtls_ssl_conf_verify(c, judge_dates, NULL);
     mbedtls_ssl_conf_rng(c, keys_rng, NULL); /* no generator state is shared between loop and crypto worker */
     mbedtls_ssl_conf_ca_chain(c, &t->ca, NULL);
     return mbedtls_ssl_conf_own_cert(c, &t->own, &t->key);

@@ -8,27 +8,6 @@ import ssl
 from harness import *
 
 
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("localhost", timeout=15)
-        self.path = path
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(15)
-        self.sock.connect(self.path)
-
-
-def talk(connection, method, path, body=None, token=None):
-    headers = {"Authorization": "Bearer " + token} if token else {}
-    try:
-        connection.request(method, path, body, headers)
-        r = connection.getresponse()
-        return Answer(r.status, {k.lower(): v for k, v in r.getheaders()}, r.read())
-    finally:
-        connection.close()
-
-
 class Guarded(Site):
     """Gateway 1 is open to its machine, 2 asks its machine for tokens, 3 is reached by others, with TLS."""
 
@@ -217,9 +196,9 @@ def test_core(site):
     wait_until("no token to be taken from a file that others may write", lambda: call("GET", "/v1/sites", admin).status == 401)
 
 
-if __name__ == "__main__":
-    guarded = Guarded(nodes=3, core=False)
-    guarded.start()
-    test(guarded)
-    test_core(guarded)
-    guarded.finish()
+def both(site):
+    test(site)
+    test_core(site)
+
+
+run_test(both, site_class=Guarded, nodes=3, core=False)
