@@ -65,6 +65,8 @@ bool api_access(struct api *a, struct http_request *q, enum access_role least, s
         .uri = peer.uri,
         .name = peer.name,
         .role = peer.role,
+        .origin = http_header(q, "Origin"),
+        .host = http_header(q, "Host"),
         .authorization = authorization,
         .bearer = authorization.size > 0 && token_of(a, authorization, &bearer) ? &bearer : NULL,
         .now_ms = time_now_ms(a->o.node),

@@ -177,6 +177,8 @@ bool core_access_check(struct core_access *a, struct http_request *q, enum acces
                                .uri = peer.uri,
                                .name = peer.name,
                                .role = peer.role,
+                               .origin = http_header(q, "Origin"),
+                               .host = http_header(q, "Host"),
                                .authorization = a->path == NULL ? bytes_of(NULL, 0) : http_header(q, "Authorization"),
                                .now_ms = now_wall_ms()};
     call.bearer = token_of(a, call.authorization);

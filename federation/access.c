@@ -100,6 +100,21 @@ static void judge_token(const struct access_call *c, struct access_verdict *v) {
     }
 }
 
+/* A page from elsewhere, in a browser on this machine, could reach an open door with the user knowing nothing of it.  Its own page may. */
+static bool is_foreign_page(const struct access_call *c) {
+    static const char *const own[] = {"http://127.0.0.1", "http://localhost", "http://[::1]"};
+    size_t scheme = strlen("http://");
+    for (size_t i = 0; i < sizeof own / sizeof own[0]; i++) {
+        size_t size = strlen(own[i]);
+        if (c->origin.size >= size && memcmp(c->origin.data, own[i], size) == 0 &&
+            (c->origin.size == size || c->origin.data[size] == ':') &&
+            bytes_equal(c->host, bytes_of(c->origin.data + scheme, c->origin.size - scheme))) {
+            return false;
+        }
+    }
+    return c->origin.size > 0;
+}
+
 void access_judge(const struct access_call *c, enum access_role least, struct access_verdict *v) {
     bool certified = c->uri[0] != 0 || c->name[0] != 0 || c->role[0] != 0;
     *v = (struct access_verdict){.err = E_OK};
@@ -117,6 +132,8 @@ void access_judge(const struct access_call *c, enum access_role least, struct ac
         }
     } else if (certified) {
         judge_certificate(c, v);
+    } else if (c->door == DOOR_OPEN && least > ROLE_VIEWER && is_foreign_page(c)) {
+        refuse(v, E_DENIED, false, "a web page from elsewhere may not do that through a browser on this machine", "");
     } else if (c->door == DOOR_OPEN) {
         know(v, ROLE_ADMIN, "anyone", "", "");
     } else {

@@ -38,6 +38,7 @@ struct access_call {
     const char *site;            /* of this gateway; NULL at the core, where any site's is a stranger's */
     const char *uri, *name;      /* of the certificate: SAN URI grey://site/node, subject CN; "" each when there is none */
     const char *role;            /* of the certificate: what follows grey-role: in another SAN URI; "" */
+    struct bytes origin, host;   /* these headers: a browser says which page makes it call */
     struct bytes authorization;  /* the header; empty: none */
     const struct bearer *bearer; /* what is kept of the token that it names; NULL: no such token */
     int64_t now_ms;              /* to judge its expiry */

@@ -70,6 +70,31 @@ static void test_who_is_let_in(void **state) {
     assert_int_equal(judge(&c, ROLE_ADMIN), E_OK);
 }
 
+static void test_pages_from_elsewhere(void **state) {
+    (void)state;
+    static const struct {
+        const char *origin, *host;
+        enum grey_error err;
+    } cases[] = {
+        {"", "127.0.0.1:8081", E_OK}, /* no browser */
+        {"http://127.0.0.1:8081", "127.0.0.1:8081", E_OK},
+        {"http://localhost:8081", "localhost:8081", E_OK},
+        {"http://[::1]:8081", "[::1]:8081", E_OK},
+        {"https://evil.example", "127.0.0.1:8081", E_DENIED},
+        {"http://127.0.0.1:9999", "127.0.0.1:8081", E_DENIED},
+        {"http://evil.example:8081", "evil.example:8081", E_DENIED}, /* a name that was made to lead here */
+        {"http://127.0.0.1.evil.example:8081", "127.0.0.1.evil.example:8081", E_DENIED},
+        {"null", "127.0.0.1:8081", E_DENIED},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct access_call c = nobody(DOOR_OPEN);
+        c.origin = bytes_str(cases[i].origin);
+        c.host = bytes_str(cases[i].host);
+        assert_int_equal(judge(&c, ROLE_OPERATOR), cases[i].err);
+        assert_int_equal(judge(&c, ROLE_VIEWER), E_OK);
+    }
+}
+
 static void test_certificates(void **state) {
     (void)state;
     static const struct {
@@ -215,6 +240,7 @@ int main(void) {
         cmocka_unit_test(test_who_is_let_in),
         cmocka_unit_test(test_certificates),
         cmocka_unit_test(test_bad_tokens),
+        cmocka_unit_test(test_pages_from_elsewhere),
         cmocka_unit_test(test_paths),
         cmocka_unit_test(test_throttle),
         cmocka_unit_test(test_throttle_under_a_flood),
