@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/answers.h"
 #include "core/assemble.h"
 #include "core/dialler.h"
 #include "core/downpace.h"
@@ -16,24 +17,12 @@
 #include "platform/metrics.h"
 #include "platform/now.h"
 
-#define REPLIES_MAX 4096u
-#define PACED_MAX 4096u
-#define FRAME_BYTES 100u                 /* of an answer, about */
 #define HOLD_BYTES (32u * 1024u * 1024u) /* waiting for the storage thread: above it nothing is read, until half of it is written */
 #define HOLD_JOBS (BATCH_JOBS_MAX * 3u / 4u)
 #define RESYNC_PAGE 64u
 #define RESYNC_PAUSE_MS 250u /* between pages: 256 sites a second are asked, and say hello */
 #define KEEPALIVE_S 60u
 #define HOLES_MAX 4096u /* being watched; of more, sites find out by themselves */
-
-/* An answer that the MQTT client could not take yet: a later one for the same site and channel replaces it. */
-struct reply {
-    struct grey_name site;
-    enum event_channel channel;
-    enum message_kind kind;
-    struct sync_ack ack;
-    struct sync_welcome welcome;
-};
 
 /* A site has sent something beyond a hole: is it still there after a while? */
 struct hole {
@@ -59,12 +48,8 @@ struct ingest {
     struct unpack *unpack;
     struct assembler *assembler;
     struct credit credit;
-    struct reply *replies;
-    uint32_t reply_count;
+    struct answers *answers;
     struct downpace *downpace;
-    struct reply *paced; /* wait until their sites' links may carry them */
-    uint32_t paced_count;
-    struct loop_timer pace_timer;
     uint64_t message_id;
     uint32_t jobs;
     size_t waiting_bytes;
@@ -96,7 +81,7 @@ struct intake_job { /* one message of a site */
     enum event_channel channel;
     struct blob *content;
     enum message_kind kind;
-    struct reply reply;
+    struct answer answer;
     struct store_taken taken;
     bool rolled_back;
     uint64_t down_bytes_per_s; /* of a hello */
@@ -145,10 +130,10 @@ static void run_hello(struct storage_job *storage, struct store *store) {
         return;
     }
     job->feature_level = h.feature_level;
-    job->reply.welcome = (struct sync_welcome){.incarnation = h.incarnation, .epoch = h.epoch, .time_ms = now_wall_ms()};
+    job->answer.welcome = (struct sync_welcome){.incarnation = h.incarnation, .epoch = h.epoch, .time_ms = now_wall_ms()};
     job->down_bytes_per_s = h.down_bytes_per_s;
     storage->err =
-        store_hello(store, job->site.text, &h, now_wall_ms(), job->reply.welcome.position, &job->rolled_back, &storage->fault);
+        store_hello(store, job->site.text, &h, now_wall_ms(), job->answer.welcome.position, &job->rolled_back, &storage->fault);
 }
 
 static void run_events(struct storage_job *storage, struct store *store) {
@@ -164,13 +149,13 @@ static void run_events(struct storage_job *storage, struct store *store) {
         return;
     }
     storage->err = store_events(store, job->site.text, &e, now_wall_ms(), &job->taken, &storage->fault);
-    job->reply.ack =
+    job->answer.ack =
         (struct sync_ack){.incarnation = e.incarnation, .epoch = e.epoch, .channel = e.channel, .acked_seq = job->taken.position};
-    job->reply.kind = MESSAGE_DOWN_ACK;
+    job->answer.kind = MESSAGE_DOWN_ACK;
     if (job->taken.ask_again) { /* something was lost on the way: the site begins again from where the core stands */
-        job->reply.kind = MESSAGE_DOWN_RESYNC;
-        job->reply.welcome = (struct sync_welcome){.incarnation = e.incarnation, .epoch = e.epoch, .time_ms = now_wall_ms()};
-        job->reply.welcome.position[e.channel] = job->taken.position;
+        job->answer.kind = MESSAGE_DOWN_RESYNC;
+        job->answer.welcome = (struct sync_welcome){.incarnation = e.incarnation, .epoch = e.epoch, .time_ms = now_wall_ms()};
+        job->answer.welcome.position[e.channel] = job->taken.position;
     }
 }
 
@@ -190,7 +175,8 @@ static enum grey_error publish(struct ingest *g, const struct grey_name *site, e
     return err;
 }
 
-static enum grey_error send_reply(struct ingest *g, const struct reply *r) {
+static enum grey_error say(void *context, const struct answer *r) {
+    struct ingest *g = context;
     struct builder content;
     builder_init(&content, 1024);
     if (r->kind == MESSAGE_DOWN_WELCOME) {
@@ -209,74 +195,9 @@ static enum grey_error send_reply(struct ingest *g, const struct reply *r) {
     return err;
 }
 
-static void reply(struct ingest *g, const struct reply *r) {
-    if (g->reply_count == 0 && send_reply(g, r) != E_BUSY) {
-        return; /* sent; or the connection is gone, and the site will ask again */
-    }
-    for (uint32_t i = 0; i < g->reply_count; i++) {
-        struct reply *old = &g->replies[i];
-        if (old->channel == r->channel && old->kind == r->kind && strcmp(old->site.text, r->site.text) == 0) {
-            *old = *r;
-            return;
-        }
-    }
-    if (g->reply_count < REPLIES_MAX) {
-        g->replies[g->reply_count++] = *r;
-    }
-}
-
-static bool same_answer(const struct reply *a, const struct reply *b) {
-    return a->channel == b->channel && a->kind == b->kind && strcmp(a->site.text, b->site.text) == 0;
-}
-
-/* Tells the site as soon as its link may carry it.  Of what waits for that, the newest acknowledgement of a channel replaces those before. */
-static void answer(struct ingest *g, const struct reply *r) {
-    for (uint32_t i = 0; i < g->paced_count; i++) {
-        if (same_answer(&g->paced[i], r)) {
-            g->paced[i] = *r;
-            return;
-        }
-    }
-    uint64_t wait_us = downpace_wait_us(g->downpace, r->site.text, FRAME_BYTES, now_monotonic_us());
-    if (wait_us == 0 || g->paced_count == PACED_MAX) {
-        reply(g, r);
-        return;
-    }
-    g->paced[g->paced_count++] = *r;
-    uint64_t at_ms = loop_now_ms(g->x.loop) + wait_us / 1000 + 1;
-    if (g->pace_timer.place == 0 || g->pace_timer.deadline_ms > at_ms) {
-        loop_timer_set(g->x.loop, &g->pace_timer, at_ms);
-    }
-}
-
-static void on_pace_timer(void *context) {
-    struct ingest *g = context;
-    uint32_t kept = 0;
-    uint64_t next_us = UINT64_MAX;
-    for (uint32_t i = 0; i < g->paced_count; i++) {
-        uint64_t wait_us = downpace_wait_us(g->downpace, g->paced[i].site.text, FRAME_BYTES, now_monotonic_us());
-        if (wait_us == 0) {
-            reply(g, &g->paced[i]);
-        } else {
-            next_us = wait_us < next_us ? wait_us : next_us;
-            g->paced[kept++] = g->paced[i];
-        }
-    }
-    g->paced_count = kept;
-    if (kept > 0) {
-        loop_timer_after(g->x.loop, &g->pace_timer, next_us / 1000 + 1);
-    }
-}
-
 static void on_writable(void *context) {
     struct ingest *g = context;
-    uint32_t sent = 0;
-    while (sent < g->reply_count && send_reply(g, &g->replies[sent]) == E_OK) {
-        sent++;
-    }
-    g->reply_count -= sent;
-    memmove(g->replies, g->replies + sent, g->reply_count * sizeof *g->replies);
-    if (g->reply_count == 0 && g->resync_timer.place == 0) {
+    if (answers_go_on(g->answers) && g->resync_timer.place == 0) {
         resync_next(g);
     }
 }
@@ -294,9 +215,9 @@ static void resync_done(struct worker_job *worker_job) {
     r->running = false;
     g->jobs--;
     for (size_t i = 0; i < r->count && r->storage.err == E_OK; i++) {
-        struct reply one = {
+        struct answer one = {
             .site = r->stands[i].site, .channel = CHANNEL_CONTROL, .kind = MESSAGE_DOWN_RESYNC, .welcome = r->stands[i].at};
-        answer(g, &one);
+        answers_give(g->answers, &one);
     }
     if (r->count < RESYNC_PAGE || r->storage.err != E_OK) {
         mem_free(r);
@@ -311,7 +232,7 @@ static void resync_done(struct worker_job *worker_job) {
 
 static void on_resync_timer(void *context) {
     struct ingest *g = context;
-    if (g->reply_count == 0) {
+    if (!answers_wait(g->answers)) {
         resync_next(g);
     } /* otherwise when the broker has taken the answers */
 }
@@ -366,10 +287,10 @@ static void hole_done(struct worker_job *worker_job) {
     const struct hole *h = &job->hole;
     g->jobs--;
     if (job->storage.err == E_OK && job->taken.ask_again) {
-        struct reply one = {.site = h->site, .channel = h->channel, .kind = MESSAGE_DOWN_RESYNC};
+        struct answer one = {.site = h->site, .channel = h->channel, .kind = MESSAGE_DOWN_RESYNC};
         one.welcome = (struct sync_welcome){.incarnation = h->incarnation, .epoch = h->epoch, .time_ms = now_wall_ms()};
         one.welcome.position[h->channel] = job->taken.position;
-        reply(g, &one);
+        answers_give_now(g->answers, &one);
     }
     if (job->storage.err == E_OK && job->wait_ms > 0) {
         watch_hole(g, h, job->wait_ms);
@@ -430,12 +351,12 @@ static void intake_done(struct worker_job *worker_job) {
                             job->site.text);
             }
             bool may = job->feature_level >= UP_LEVEL_CODINGS && unpack_admit(g->unpack, job->site.text, loop_now_ms(g->x.loop));
-            job->reply.welcome.codings =
+            job->answer.welcome.codings =
                 (job->feature_level >= UP_LEVEL_CODINGS ? CODING_GAP_BYTES | CODING_PARTS | (g->supply != NULL ? CODING_OBJECTS : 0)
                                                         : 0) |
                 (may ? CODING_SQUEEZE : 0);
             assemble_forget(g->assembler, job->site.text);
-            log_info("ingest", "hello", "site=%s epoch=%" PRIu64, job->site.text, job->reply.welcome.epoch);
+            log_info("ingest", "hello", "site=%s epoch=%" PRIu64, job->site.text, job->answer.welcome.epoch);
             if (job->rolled_back) {
                 metrics_add(&rolled_back, 0, 1);
                 log_error("ingest", "rolled-back", "site=%s has forgotten events that are here: restore it from a snapshot",
@@ -450,21 +371,21 @@ static void intake_done(struct worker_job *worker_job) {
         }
         if (job->taken.first_ahead) {
             struct hole h = {.site = job->site,
-                             .incarnation = job->reply.ack.incarnation,
-                             .epoch = job->reply.ack.epoch,
+                             .incarnation = job->answer.ack.incarnation,
+                             .epoch = job->answer.ack.epoch,
                              .channel = job->channel};
             watch_hole(g, &h, STORE_HOLE_MS);
         }
-        job->reply.ack.credit_bytes = credit_grant(&g->credit, g->waiting_bytes, HOLD_BYTES / 2);
-        metrics_set(&credit_bytes, 0, job->reply.ack.credit_bytes);
+        job->answer.ack.credit_bytes = credit_grant(&g->credit, g->waiting_bytes, HOLD_BYTES / 2);
+        metrics_set(&credit_bytes, 0, job->answer.ack.credit_bytes);
         if (job->kind == MESSAGE_UP_HELLO && g->shared &&
             job->feature_level >= UP_LEVEL_ROUTES) { /* before the welcome, which starts the stream */
-            struct reply route = job->reply;
+            struct answer route = job->answer;
             route.kind = MESSAGE_DOWN_ROUTE;
-            answer(g, &route);
+            answers_give(g->answers, &route);
         }
         if (!job->taken.beyond_hole || job->taken.ask_again) { /* of a frame kept ahead the site hears when the hole has closed */
-            answer(g, &job->reply);
+            answers_give(g->answers, &job->answer);
         }
     } else if (err != E_OK) {
         metrics_add(&refused, reason, 1);
@@ -503,11 +424,11 @@ static bool unsqueeze(struct ingest *g, const char *topic, const struct grey_nam
         metrics_add(&refused, REFUSED_SESSION, 1);
     }
     if (verdict == UNPACK_AGAIN) { /* as after a hole: the site begins again from where the core stands */
-        struct reply one = {.site = *site, .channel = channel, .kind = MESSAGE_DOWN_RESYNC};
+        struct answer one = {.site = *site, .channel = channel, .kind = MESSAGE_DOWN_RESYNC};
         one.welcome = (struct sync_welcome){.incarnation = q.incarnation, .epoch = q.epoch, .time_ms = now_wall_ms()};
         log_limited(LOG_WARN, "ingest", "session", "site=%s serial=%" PRIu32 " does not follow: asked to begin again", site->text,
                     q.serial);
-        reply(g, &one);
+        answers_give_now(g->answers, &one);
     }
     return verdict == UNPACK_TAKEN;
 }
@@ -526,7 +447,7 @@ static void submit(struct ingest *g, const char *topic, const struct grey_name *
     job->channel = channel;
     job->kind = kind;
     job->content = blob_copy(content);
-    job->reply = (struct reply){.site = *site, .channel = channel, .kind = hello ? MESSAGE_DOWN_WELCOME : MESSAGE_DOWN_ACK};
+    job->answer = (struct answer){.site = *site, .channel = channel, .kind = hello ? MESSAGE_DOWN_WELCOME : MESSAGE_DOWN_ACK};
     g->jobs++;
     g->waiting_bytes += blob_bytes(job->content).size;
     if (job->content == NULL || worker_submit(g->storage, &job->storage.job) != E_OK) {
@@ -628,7 +549,7 @@ static void on_closed(void *context, const char *why) {
     struct ingest *g = context;
     dialler_closed(&g->dialler);
     metrics_set(&broker_up, 0, 0);
-    g->reply_count = g->paced_count = 0; /* sites ask again with their next hello */
+    answers_drop(g->answers); /* sites ask again with their next hello */
     log_limited(LOG_WARN, "ingest", "closed", "broker=%s %s", mqtt_address(g->mqtt), why);
 }
 
@@ -654,10 +575,9 @@ static const struct mqtt_events mqtt_events = {.stage = on_stage,
 static void free_all(struct ingest *g) {
     if (g != NULL) {
         mem_free(g->resync);
+        answers_free(g->answers);
         downpace_free(g->downpace);
         assemble_free(g->assembler);
-        mem_free(g->paced);
-        mem_free(g->replies);
         mem_free(g->holes);
         unpack_free(g->unpack);
         mem_free(g);
@@ -673,21 +593,18 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
     batch_register();
     struct ingest *g = mem_new(1, sizeof *g);
     if (g != NULL) {
-        g->replies = mem_new(REPLIES_MAX, sizeof *g->replies);
-        g->paced = mem_new(PACED_MAX, sizeof *g->paced);
         g->downpace = downpace_new();
+        g->answers = g->downpace == NULL ? NULL : answers_new(x->loop, g->downpace, say, g);
         g->assembler = assemble_new(ASSEMBLE_BYTES_MAX);
         g->holes = mem_new(HOLES_MAX, sizeof *g->holes);
         g->unpack = unpack_new(UNPACK_SITES_MAX);
     }
-    if (g == NULL || g->replies == NULL || g->holes == NULL || g->paced == NULL || g->downpace == NULL || g->assembler == NULL ||
-        g->unpack == NULL) {
+    if (g == NULL || g->answers == NULL || g->holes == NULL || g->assembler == NULL || g->unpack == NULL) {
         free_all(g);
         (void)fault_set(f, E_NO_MEMORY, "ingest");
         return NULL;
     }
     g->x = *x;
-    g->pace_timer = (struct loop_timer){.fire = on_pace_timer, .context = g};
     g->storage = storage;
     g->shared = o->shared;
     uint32_t number;
@@ -719,7 +636,6 @@ void ingest_free(struct ingest *g) {
     if (g != NULL) {
         must(g->jobs == 0); /* the storage thread was stopped before */
         mqtt_free(g->mqtt);
-        loop_timer_cancel(g->x.loop, &g->pace_timer);
         free_all(g);
     }
 }
@@ -730,7 +646,7 @@ void ingest_on_supply(struct ingest *g, ingest_supply *hear, void *context) {
 }
 
 enum grey_error ingest_tell(struct ingest *g, const struct grey_name *site, struct bytes content) {
-    enum grey_error err = g->reply_count > 0 ? E_BUSY : publish(g, site, CHANNEL_CONTROL, content); /* answers go first */
+    enum grey_error err = answers_wait(g->answers) ? E_BUSY : publish(g, site, CHANNEL_CONTROL, content); /* answers go first */
     g->told_full = err == E_BUSY;
     return err;
 }

@@ -64,21 +64,27 @@ static enum grey_error sync_dir(const char *dir, struct fault *f) {
     return err;
 }
 
-/* text: of size bytes, becomes dir/name whole or not at all. */
-static enum grey_error put_file(const char *dir, const char *path, const char *text, size_t size, mode_t mode, struct fault *f) {
+/* text: of size bytes, becomes dir/name whole or not at all.  first: only where there is no such file yet, else E_CONDITION: of two processes
+ * that make a key at once, both go on with the same. */
+static enum grey_error put_file(const char *dir, const char *path, const char *text, size_t size, mode_t mode, bool first,
+                                struct fault *f) {
     char part[LIMIT_PATH_BYTES + 64];
-    (void)snprintf(part, sizeof part, "%s.part", path);
-    (void)unlink(part);
+    uint64_t chance;
+    keys_random(&chance, sizeof chance);
+    (void)snprintf(part, sizeof part, "%s.%08x", path, (unsigned)chance);
     int fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
-    enum grey_error err = fd < 0 ? fault_errno(f, E_SYSTEM, "making %s", part) : E_OK;
-    if (err == E_OK && (write(fd, text, size) != (ssize_t)size || fsync(fd) != 0)) {
+    if (fd < 0) {
+        return fault_errno(f, E_SYSTEM, "making %s", part);
+    }
+    enum grey_error err = E_OK;
+    if (write(fd, text, size) != (ssize_t)size || fsync(fd) != 0) {
         err = fault_errno(f, errno == ENOSPC ? E_DISK_FULL : E_IO, "writing %s", part);
+    } else if ((first ? link(part, path) : rename(part, path)) != 0) {
+        err = first && errno == EEXIST ? E_CONDITION : fault_errno(f, E_SYSTEM, "making %s", path);
     }
-    if (fd >= 0) {
-        close(fd);
-    }
-    if (err == E_OK && rename(part, path) != 0) {
-        err = fault_errno(f, E_SYSTEM, "making %s", path);
+    close(fd);
+    if (first || err != E_OK) {
+        (void)unlink(part);
     }
     return err == E_OK ? sync_dir(dir, f) : err;
 }
@@ -91,7 +97,7 @@ static enum grey_error make(const char *dir, const char *path, struct keyfile *s
         (void)snprintf(text + PREFIX_BYTES + 2 * i, 3, "%02x", s->secret_key[i]);
     }
     text[FILE_BYTES - 1] = '\n';
-    enum grey_error err = put_file(dir, path, text, FILE_BYTES, 0600, f);
+    enum grey_error err = put_file(dir, path, text, FILE_BYTES, 0600, true, f);
     memset(text, 0, sizeof text);
     return err;
 }
@@ -100,10 +106,14 @@ enum grey_error keyfile_open(const char *dir, const char *name, struct keyfile *
     char path[LIMIT_PATH_BYTES + 48];
     (void)snprintf(path, sizeof path, "%s/%.32s", dir, name);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0) {
-        return errno == ENOENT ? make(dir, path, s, f) : fault_errno(f, E_KEY, "reading %s", path);
+    enum grey_error err = E_CONDITION;
+    if (fd < 0 && errno == ENOENT && (err = make(dir, path, s, f)) == E_CONDITION) { /* somebody else was first */
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     }
-    enum grey_error err = load(fd, path, s, f);
+    if (fd < 0) {
+        return err != E_CONDITION ? err : fault_errno(f, E_KEY, "reading %s", path);
+    }
+    err = load(fd, path, s, f);
     close(fd);
     return err;
 }
@@ -116,7 +126,7 @@ enum grey_error keyfile_put_public(const char *dir, const char *name, const stru
         (void)snprintf(text + sizeof PUBLIC - 1 + 2 * i, 3, "%02x", s->public_key[i]);
     }
     text[PUBLIC_BYTES - 1] = '\n';
-    return put_file(dir, path, text, PUBLIC_BYTES, 0644, f);
+    return put_file(dir, path, text, PUBLIC_BYTES, 0644, false, f);
 }
 
 enum grey_error keyfile_get_public(const char *path, uint8_t public_key[KEYS_ED25519_PUBLIC_BYTES], struct fault *f) {
