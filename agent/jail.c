@@ -107,6 +107,13 @@ static const int allowed[] = {
     __NR_symlinkat,
     __NR_utimensat,
     __NR_readv,
+    __NR_preadv,
+    __NR_pwritev,
+    __NR_sendfile,
+    __NR_copy_file_range,
+    __NR_msync,
+    __NR_fchdir,
+    __NR_chdir,
     __NR_writev,
     __NR_umask,
     __NR_ioctl, /* FIONREAD, terminals */
@@ -153,6 +160,7 @@ static const int allowed[] = {
     __NR_rt_sigprocmask,
     __NR_rt_sigreturn,
     __NR_rt_sigpending,
+    __NR_rt_sigtimedwait,
     __NR_sigaltstack,
     __NR_tgkill, /* abort() */
     __NR_nanosleep,
@@ -207,12 +215,26 @@ static const int allowed[] = {
     __NR_rmdir,
     __NR_rename,
     __NR_readlink,
+    __NR_link,
+    __NR_symlink,
+    __NR_creat,
+    __NR_lchown,
+    __NR_getdents,
     __NR_chmod,
     __NR_chown,
     __NR_dup2,
     __NR_pipe,
     __NR_epoll_create,
     __NR_eventfd,
+#endif
+#ifdef __NR_faccessat2
+    __NR_faccessat2,
+#endif
+#ifdef __NR_epoll_pwait2
+    __NR_epoll_pwait2,
+#endif
+#ifdef __NR_close_range
+    __NR_close_range,
 #endif
 #ifdef __NR_select
     __NR_select,

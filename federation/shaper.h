@@ -27,7 +27,7 @@ struct shaper_path {        /* how a connection makes packets out of bytes */
 struct shaper {
     uint64_t limit_bytes_per_s; /* 0: none */
     uint64_t rate_bytes_per_s, burst_bytes;
-    int64_t tokens_us; /* bytes * 1,000,000, so that slow rates lose nothing to rounding; negative: debts */
+    int64_t tokens_us;                /* bytes * 1,000,000, so that slow rates lose nothing to rounding; negative: debts */
     uint64_t at_us, careful_until_us; /* the second: packets were lost lately */
 };
 
