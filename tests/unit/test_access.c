@@ -11,6 +11,7 @@
 #include "federation/access.h"
 #include "federation/origin.h"
 #include "federation/throttle.h"
+#include "platform/address.h"
 #include "platform/codec.h"
 
 #define NOW_MS 1700000000000
@@ -234,6 +235,27 @@ static void test_origin(void **state) {
     builder_free(&b);
 }
 
+/* Who has a whole network of addresses must not have as many guesses. */
+static void test_sources(void **state) {
+    (void)state;
+    static const struct {
+        const char *described, *source;
+    } cases[] = {
+        {"10.0.0.7:4711", "10.0.0.7"},
+        {"[2001:db8:1:2:3:4:5:6]:80", "2001:db8:1:2::/64"},
+        {"[2001:db8:1:2:ffff::1]:81", "2001:db8:1:2::/64"},
+        {"[::ffff:10.0.0.7]:80", "10.0.0.7"},
+        {"[::1]:80", "::1"},
+        {"local", "local"},
+        {"?", "?"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char out[ACCESS_ADDRESS_BYTES];
+        address_source(cases[i].described, out, sizeof out);
+        assert_string_equal(out, cases[i].source);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_roles_include_those_below),
@@ -245,6 +267,7 @@ int main(void) {
         cmocka_unit_test(test_throttle),
         cmocka_unit_test(test_throttle_under_a_flood),
         cmocka_unit_test(test_origin),
+        cmocka_unit_test(test_sources),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
