@@ -45,9 +45,9 @@ WEEK_O := $(call objects,$(wildcard tests/week/*.c))
 
 # Pure modules: no system call, no clock, no allocator but platform/bytes (docs/ARCHITECTURE.md).  COMPUTE: what they may use below.
 COMPUTE := platform/bytes.c platform/fault.c platform/codec.c platform/json.c platform/yaml.c platform/compress.c platform/digest.c \
-           platform/keys.c platform/cert.c
+           platform/keys.c platform/cert.c platform/cipher.c
 PURE := $(filter federation/%,$(SOURCES)) \
-        $(filter $(addprefix agent/,intake.c state.c kv.c outbox.c bounds.c segment.c arrivals.c loss.c stretch.c dedup.c table.c agreement.c \
+        $(filter $(addprefix agent/,intake.c state.c kv.c outbox.c bounds.c segment.c arrivals.c loss.c stretch.c dedup.c table.c agreement.c mendplan.c mendask.c \
           task.c cron.c dag.c due.c lanes.c quota.c placement.c scheduler.c submit.c dispatch.c work.c workrow.c holding.c ring.c grants.c),$(SOURCES))
 PURE_MAY_CALL := json_array_get json_array_size json_delete json_object_get json_object_iter json_object_iter_key \
                  json_object_iter_next json_string_length json_string_value \

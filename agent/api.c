@@ -99,10 +99,21 @@ static enum health link_health(struct api *a, struct uplink_facts *facts) {
     return (s.role != RAFT_LEADER || facts->up) && !node_overdue(a->o.node) ? HEALTHY : DEGRADED;
 }
 
+static enum health storage_health(struct api *a, struct disk_facts *facts) {
+    node_disk_facts(a->o.node, facts);
+    return facts->damage != NULL ? DEGRADED : HEALTHY;
+}
+
+static enum health worst_of(enum health a, enum health b) {
+    return a > b ? a : b;
+}
+
 static void health(struct api_call *c) {
     struct uplink_facts facts;
     enum health consensus = consensus_health(c->api), link = link_health(c->api, &facts);
-    enum health worst = consensus > link ? consensus : link;
+    struct disk_facts disk;
+    enum health storage = storage_health(c->api, &disk);
+    enum health worst = worst_of(consensus, worst_of(storage, link));
     struct api_answer a;
     api_answer_begin(&a);
     json_open(&a.w, '{');
@@ -163,11 +174,30 @@ static uint64_t pending_bytes(struct api *a) {
     return bytes;
 }
 
+/* What is damaged and waits to be mended, and how far the databases have been read through to find such. */
+static void put_storage_check(struct json_writer *w, const struct disk_facts *disk) {
+    json_key(w, "damage");
+    if (disk->damage == NULL) {
+        json_none(w);
+    } else {
+        json_str(w, disk->damage);
+    }
+    put_uint(w, "checked_percent", disk->checked_percent);
+    json_key(w, "checked_seconds_ago");
+    if (disk->round_ended_unix_ms == 0) {
+        json_none(w);
+    } else {
+        json_milli(w, now_wall_ms() - disk->round_ended_unix_ms);
+    }
+}
+
 static void health_detailed(struct api_call *c) {
     struct api *api = c->api;
     struct uplink_facts facts;
     enum health consensus = consensus_health(api), link = link_health(api, &facts);
-    enum health worst = consensus > link ? consensus : link;
+    struct disk_facts disk;
+    enum health storage = storage_health(api, &disk);
+    enum health worst = worst_of(consensus, worst_of(storage, link));
     struct raft_status s;
     node_raft_status(api->o.node, &s);
     struct sitelog_usage usage;
@@ -192,11 +222,12 @@ static void health_detailed(struct api_call *c) {
     json_close(&a.w);
     json_key(&a.w, "storage");
     json_open(&a.w, '{');
-    put_str(&a.w, "status", "healthy");
+    put_str(&a.w, "status", health_names[storage]);
     put_uint(&a.w, "used_bytes", usage.log_bytes + usage.state_bytes + usage.wal_bytes + usage.snapshot_bytes);
     put_uint(&a.w, "log_bytes", usage.log_bytes + usage.wal_bytes);
     put_uint(&a.w, "jobs_waiting", usage.jobs_waiting);
     put_uint(&a.w, "last_store_us", usage.store_us_last);
+    put_storage_check(&a.w, &disk);
     json_close(&a.w);
     json_key(&a.w, "scheduler");
     json_open(&a.w, '{');

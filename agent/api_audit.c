@@ -275,9 +275,6 @@ static void entries_read(void *context, struct sitelog_read *read) {
     struct audit *q = context;
     if (read->err != E_OK) {
         api_call_error(q->c, read->err, read->fault.text);
-        if (read->err == E_CORRUPT) {
-            node_log_damaged(q->c->api->o.node, read->fault.text);
-        }
     } else {
         answer(q, read);
     }

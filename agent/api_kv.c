@@ -121,13 +121,18 @@ struct get {
     raft_index version;
 };
 
-static void send_value(void *context, struct blob *payload) {
+static void send_value(void *context, enum grey_error err, const char *detail, struct blob *payload) {
     struct get *g = context;
     struct api_call *c = g->c;
     struct bytes type, value;
-    if (payload == NULL || !payload_kv_value(blob_bytes(payload), &type, &value)) {
-        /* The key may have been written or deleted while its value was fetched; the client's next read is right again. */
-        api_call_error(c, E_BUSY, "the key changed while it was read; repeat");
+    if (err == E_OK && !payload_kv_value(blob_bytes(payload), &type, &value)) {
+        err = E_CORRUPT;
+        detail = "the value is not one";
+    }
+    if (err != E_OK) {
+        bool changed =
+            err == E_NOT_FOUND; /* written or deleted while its value was fetched; the client's next read is right again */
+        api_call_error(c, changed ? E_BUSY : err, changed ? "the key changed while it was read; repeat" : detail);
         mem_free(g);
         return;
     }

@@ -13,6 +13,8 @@ void api_link_put(struct json_writer *w, const struct uplink_facts *f) {
     }
     json_key(w, "keepalive_seconds");
     json_uint(w, f->keepalive_s);
+    json_key(w, "end_to_end");
+    json_bool(w, f->sealed);
     json_key(w, "tls_resumed");
     json_bool(w, f->resumed);
     json_key(w, "handshake_bytes");

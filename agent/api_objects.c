@@ -13,6 +13,7 @@ struct read {
     uint64_t issue;
     uint32_t next;           /* chunk */
     bool asking, came, lost; /* the one before it */
+    struct fault fault;      /* why that one could not be read */
     struct builder out;
 };
 
@@ -50,12 +51,13 @@ static void send_object(struct read *r, const struct holding *h) {
 
 static void read_on(struct read *r);
 
-static void chunk_read(void *context, struct blob *payload) {
+static void chunk_read(void *context, enum grey_error err, const char *detail, struct blob *payload) {
     struct read *r = context;
     struct bytes content = payload == NULL ? bytes_of(NULL, 0) : holding_content(blob_bytes(payload));
     builder_add(&r->out, content);
     r->came = true;
     r->lost = content.size == 0;
+    (void)fault_set(&r->fault, err == E_NOT_FOUND ? E_OK : err, "%s", detail);
     if (!r->asking) {
         read_on(r);
     }
@@ -68,6 +70,10 @@ static void read_on(struct read *r) {
     while (r->came) {
         if (!holding_find(rows(c), r->kind, call_name(c), &h) || h.force.version == 0) {
             give_up(r, E_NOT_FOUND, "the core has not given this to the site");
+            return;
+        }
+        if (r->fault.code != E_OK) {
+            give_up(r, r->fault.code, r->fault.text);
             return;
         }
         if (r->lost || (r->issue != 0 && r->issue != h.force.issue)) {

@@ -50,7 +50,7 @@ struct one {
     raft_index order_index;
 };
 
-static void send_one(void *context, struct blob *payload) {
+static void send_one(void *context, enum grey_error err, const char *detail, struct blob *payload) {
     struct one *o = context;
     struct api_call *c = o->c;
     const struct scheduler *s = scheduler_of(c);
@@ -59,6 +59,10 @@ static void send_one(void *context, struct blob *payload) {
     mem_free(o);
     if (t == NULL) {
         api_call_error(c, s == NULL ? E_NO_MEMORY : E_NOT_FOUND, "the task was forgotten while it was read");
+        return;
+    }
+    if (err != E_OK && err != E_NOT_FOUND) {
+        api_call_error(c, err, detail);
         return;
     }
     bool has_order = payload != NULL && payload_task_order(blob_bytes(payload), &order, NULL) == E_OK;

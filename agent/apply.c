@@ -105,6 +105,7 @@ static bool apply_one(struct node *n, const struct entry *e) {
     }
     metrics_add(&commits, 0, 1);
     statehash_applied(n);
+    n->upkeep.applied_bytes += blob_bytes(e->payload).size;
     n->applied_point = (struct raft_point){.index = e->index, .term = e->term, .time_ms = e->time_ms};
     memcpy(n->applied_point.hash, e->hash, DIGEST_BYTES);
     if (e->kind == ENTRY_CONFIG) {

@@ -360,7 +360,7 @@ static void lost_read(void *context, struct sitelog_read *job) {
 }
 
 void catchup_mend_fetch(struct node *n, raft_id from, const struct message_mend_fetch *m) {
-    if (n->o.witness || m->from == 0 || m->to < m->from || m->to - m->from >= SALVAGE_ASK_MAX) {
+    if (n->o.witness || m->from == 0 || m->to < m->from || m->to - m->from >= MENDPLAN_ASK_MAX) {
         return;
     }
     struct serve_lost *s = mem_new(1, sizeof *s);

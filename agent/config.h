@@ -29,6 +29,7 @@ struct config {
     int64_t clock_drift_percent;
     int64_t seal_interval_ms;
     int64_t snapshot_threshold, snapshot_interval_s, snapshots_kept;
+    int64_t check_interval_s;
     int64_t commit_delay_ms, provisional_after_ms;
     int64_t default_priority;
     bool scheduler;
@@ -50,7 +51,7 @@ struct config {
     int64_t failback_s;
     char proxy[LIMIT_ADDRESS_BYTES + 1], proxy_auth[LIMIT_PATH_BYTES + 1]; /* "": none */
     bool upstream_alpn;
-    bool upstream_tls;
+    bool upstream_tls, upstream_seal;
     char upstream_ca[LIMIT_PATH_BYTES + 1], upstream_cert[LIMIT_PATH_BYTES + 1], upstream_key[LIMIT_PATH_BYTES + 1],
         core_key[LIMIT_PATH_BYTES + 1];
     int64_t keepalive_s, queue_size_mb, offline_hours_max;

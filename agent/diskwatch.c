@@ -118,7 +118,7 @@ void diskwatch_told(struct node *n, raft_id from, const struct message_join_repl
     }
     (void)snprintf(why, sizeof why, "node %s says of this gateway's disk: %.*s", m->node.text,
                    (int)(r->detail.size < 120 ? r->detail.size : 120), (const char *)r->detail.data);
-    if (sitelog_distrust(n->log, why, &f) != E_OK) {
+    if (sitelog_mark(n->log, SITELOG_DAMAGE_HISTORY, why, &f) != E_OK) {
         log_error("diskwatch", "mark", "%s", f.text);
     }
     node_fail(n, E_ROLLED_BACK, why); /* started again it joins anew */

@@ -187,7 +187,7 @@ static void copy_texts(struct launch_texts *out, const struct task_texts *in) {
     memcpy(out->at, in->at, in->count * sizeof in->at[0]);
 }
 
-static void order_read(void *context, struct blob *payload) {
+static void order_read(void *context, enum grey_error err, const char *detail, struct blob *payload) {
     struct errand *e = context;
     struct executor *x = e->executor;
     struct run *r = e->generation == x->generation ? find(x, x->scope, e->token) : NULL;
@@ -203,7 +203,8 @@ static void order_read(void *context, struct blob *payload) {
         return;
     }
     if (payload == NULL || payload_task_order(blob_bytes(payload), &o, NULL) != E_OK) {
-        log_limited(LOG_WARN, "executor", "order", "task=%s: its order cannot be read yet", t->vertex->id);
+        log_limited(LOG_WARN, "executor", "order", "task=%s: its order cannot be read yet: error=%s %s", t->vertex->id,
+                    error_name(err), detail);
         look_soon(x, RETRY_MS);
         return;
     }

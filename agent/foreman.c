@@ -176,7 +176,7 @@ static void watch_nodes(struct node *n, const struct scheduler *s) {
     }
 }
 
-static void fire(void *context, struct blob *payload) {
+static void fire(void *context, enum grey_error err, const char *detail, struct blob *payload) {
     struct firing *x = context;
     struct node *n = x->node;
     struct site_facts site;
@@ -194,7 +194,8 @@ static void fire(void *context, struct blob *payload) {
         log_info("foreman", "fire", "task=%s runs=%zu", x->id.text, count);
         propose(n, ENTRY_TASK, &b);
     } else if (!readable) {
-        log_limited(LOG_WARN, "foreman", "fire", "task=%s: its order cannot be read", x->id.text);
+        log_limited(LOG_WARN, "foreman", "fire", "task=%s: its order cannot be read: error=%s %s", x->id.text, error_name(err),
+                    detail);
     }
     mem_free(x);
 }

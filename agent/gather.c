@@ -138,7 +138,7 @@ static void note_unreadable(struct gather *g, unsigned list, grey_seq seq, raft_
         g->unreadable = seq;
         if (g->unreadable_times >= UNREADABLE_MAX) {
             (void)snprintf(text, sizeof text, "the payload of entry %" PRIu64 " cannot be read from log.db", index);
-            node_log_damaged(g->node, text);
+            node_damaged(g->node, SITELOG_DAMAGE_LOG, text);
         }
     }
 }

@@ -13,7 +13,9 @@
 
 #include "agent/api.h"
 #include "agent/config.h"
+#include "agent/enroll.h"
 #include "agent/executor.h"
+#include "agent/identity.h"
 #include "agent/jail.h"
 #include "agent/mending.h"
 #include "agent/node.h"
@@ -30,6 +32,7 @@
 #define EXIT_USAGE 2
 #define CRYPTO_QUEUE 64u
 #define LEAVE_MS 3000u /* for handing leadership on */
+#define LARGE_BLOCK_BYTES (64 * 1024)
 
 struct greyd {
     struct config config;
@@ -37,6 +40,7 @@ struct greyd {
     struct conn_tls *tls, *upstream_tls;
     struct node *node;
     struct uplink *uplink;
+    struct identity *identity;
     struct executor *executor; /* NULL: no tasks here */
     struct tasklog *tasklog;
     struct api *api;
@@ -121,6 +125,9 @@ static void on_applied(void *context, const struct entry *e) {
     }
     if (g->executor != NULL) {
         executor_applied(g->executor, e);
+    }
+    if (g->identity != NULL) {
+        identity_applied(g->identity, e);
     }
     if (g->uplink != NULL && (e->kind == ENTRY_EVENTS || e->kind == ENTRY_ACK || e->kind == ENTRY_SITE)) {
         uplink_wake(g->uplink);
@@ -316,6 +323,7 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .snapshot_threshold_entries = (uint32_t)c->snapshot_threshold,
                              .snapshot_interval_s = (uint32_t)c->snapshot_interval_s,
                              .snapshots_kept = (uint32_t)c->snapshots_kept,
+                             .check_interval_s = (uint32_t)c->check_interval_s,
                              .commit_delay_ms = (uint32_t)c->commit_delay_ms,
                              .request_timeout_ms = (uint32_t)c->provisional_after_ms,
                              .offers_work = c->scheduler && c->mode != CONFIG_MODE_WITNESS,
@@ -332,13 +340,39 @@ static bool start_node(struct greyd *g, struct fault *f) {
     return g->node != NULL;
 }
 
+/* With what the core said of trust, as far as it reached this gateway. */
+static struct conn_tls *read_certificates(const struct greyd *g, const char *ca, const char *cert, const char *key,
+                                          struct fault *f) {
+    char trust[LIMIT_PATH_BYTES + 32];
+    (void)snprintf(trust, sizeof trust, "%.1000s/" IDENTITY_TRUST_FILE, g->config.data_dir);
+    return conn_tls_open(&(struct conn_tls_files){.ca_path = ca, .cert_path = cert, .key_path = key, .trust_path = trust}, f);
+}
+
+static bool start_identity(struct greyd *g, struct fault *f) {
+    const struct config *c = &g->config;
+    struct identity_options o = {.site = c->site_id,
+                                 .node = c->node_id,
+                                 .data_dir = c->data_dir,
+                                 .ca_path = g->tls != NULL ? c->tls_ca : c->upstream_ca,
+                                 .cert_path = g->tls != NULL ? c->tls_cert : c->upstream_cert,
+                                 .key_path = g->tls != NULL ? c->tls_key : c->upstream_key,
+                                 .tls = g->tls,
+                                 .upstream_tls = g->upstream_tls};
+    if ((g->tls == NULL && g->upstream_tls == NULL) || c->mode == CONFIG_MODE_WITNESS) {
+        return true;
+    }
+    identity_register();
+    g->identity = identity_new(&g->x, &o, g->node, g->uplink, f);
+    return g->identity != NULL;
+}
+
 static bool start_uplink(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
     if (!c->federation || c->mode == CONFIG_MODE_WITNESS) {
         return true;
     }
     if (c->upstream_tls) {
-        g->upstream_tls = conn_tls_new(c->upstream_ca, c->upstream_cert, c->upstream_key, f);
+        g->upstream_tls = read_certificates(g, c->upstream_ca, c->upstream_cert, c->upstream_key, f);
         if (g->upstream_tls == NULL || (c->upstream_alpn && conn_tls_offer(g->upstream_tls, "mqtt", f) != E_OK)) {
             return false;
         }
@@ -362,6 +396,9 @@ static bool start_uplink(struct greyd *g, struct fault *f) {
                                .keepalive_s = (uint32_t)c->keepalive_s,
                                .window_frames = 16,
                                .bandwidth = bandwidth_of(c)};
+    o.seal = c->upstream_seal && c->upstream_tls;
+    o.cert_path = c->upstream_cert;
+    o.key_path = c->upstream_key;
     o.has_core_key = c->core_key[0] != 0;
     if (o.has_core_key && keyfile_get_public(c->core_key, o.core_key, f) != E_OK) {
         return false;
@@ -455,7 +492,7 @@ static bool start(struct greyd *g, struct fault *f) {
     loop_signal(g->x.loop, SIGINT, on_terminate, g);
     loop_signal(g->x.loop, SIGHUP, on_reload, g);
     if (c->mode != CONFIG_MODE_SINGLE && c->peer_tls) {
-        g->tls = conn_tls_new(c->tls_ca, c->tls_cert, c->tls_key, f);
+        g->tls = read_certificates(g, c->tls_ca, c->tls_cert, c->tls_key, f);
         if (g->tls == NULL) {
             return false;
         }
@@ -465,12 +502,13 @@ static bool start(struct greyd *g, struct fault *f) {
                  "set security.tls.enabled for anything but a trial",
                  c->peer_addr);
     }
-    return start_node(g, f) && start_uplink(g, f) && start_executor(g, f) && start_api(g, f);
+    return start_node(g, f) && start_uplink(g, f) && start_identity(g, f) && start_executor(g, f) && start_api(g, f);
 }
 
 static void stop(struct greyd *g) {
     http_server_free(g->http);
     g->http = NULL;
+    identity_stop(g->identity);
     uplink_free(g->uplink);
     g->uplink = NULL;
     node_free(g->node); /* answers what the executor asked */
@@ -478,6 +516,7 @@ static void stop(struct greyd *g) {
     tasklog_free(g->tasklog);
     api_free(g->api);
     worker_stop(g->x.crypto);
+    identity_free(g->identity);
     loop_free(g->x.loop);
     conn_tls_free(g->tls);
     conn_tls_free(g->upstream_tls);
@@ -503,6 +542,10 @@ int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], "restore") == 0) {
         return restore(argc, argv);
     }
+    if (argc > 1 && strcmp(argv[1], "enroll") == 0) {
+        (void)umask(077);
+        return enroll_command(argc - 2, argv + 2);
+    }
     if (argc > 1 && strcmp(argv[1], "--config-keys") == 0) { /* for docs/CONFIGURATION.md */
         builder_init(&b, 256u * 1024u);
         config_document(&b);
@@ -527,6 +570,10 @@ int main(int argc, char **argv) {
         return check(&g.config);
     }
     (void)mallopt(M_ARENA_MAX, 1); /* three threads share one arena: an arena each costs memory that is never given back */
+    /* What is large, bodies and batches, goes back when it is freed.  By itself the library raises this bound with each large block that is
+     * freed, up to 32 MiB, and between small blocks that live on they leave holes that stay. */
+    (void)mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES);
+    (void)mallopt(M_TRIM_THRESHOLD, 2 * LARGE_BLOCK_BYTES);
     (void)signal(SIGPIPE, SIG_IGN);
     (void)umask(027);
     if (!now_set_zone(g.config.time_zone)) {

@@ -77,7 +77,7 @@ struct bytes holding_content(struct bytes payload) {
 
 static struct bytes row_key(uint8_t out[KEY_BYTES_MAX], enum object_kind kind, struct bytes name) {
     out[0] = (uint8_t)kind;
-    if (name.size > 0) {
+    if (name.size > 0) { /* NULL when it is empty */
         memcpy(out + 1, name.data, name.size);
     }
     return bytes_of(out, 1 + name.size);

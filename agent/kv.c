@@ -61,6 +61,11 @@ bool payload_kv_value(struct bytes payload, struct bytes *content_type, struct b
     return ok;
 }
 
+struct bytes payload_kv_key(struct bytes payload) {
+    struct request q;
+    return request_decode(payload, &q) == E_OK ? q.key : bytes_of(NULL, 0);
+}
+
 bool payload_kv_deletes(const struct entry *e, struct bytes key) {
     struct request q;
     return e->kind == ENTRY_KV && request_decode(blob_bytes(e->payload), &q) == E_OK && q.is_delete && bytes_equal(q.key, key);

@@ -24,7 +24,13 @@ struct logdb {
     struct db *db;
     struct logdb_facts facts, before; /* before: as of the start of the transaction */
     bool facts_changed;
-    struct db_statement *insert, *truncate, *save, *entries, *payload, *remove, *remove_range, *keys_up, *keys_down, *has;
+    struct db_statement *insert, *truncate, *save, *entries, *payload, *remove, *remove_range, *keys_up, *keys_down, *has,
+        *sizes_down, *kept;
+    struct {
+        bool begun;
+        int64_t key;          /* of the last row that was verified, */
+        struct raft_point at; /* and the entry there when it is above base */
+    } check;                  /* where logdb_check stands */
 };
 
 static const char schema[] =
@@ -127,6 +133,9 @@ static enum grey_error prepare(struct logdb *l, struct fault *f) {
         {&l->keys_up, "SELECT idx FROM entry WHERE idx > ?1 AND idx <= ?2 ORDER BY idx LIMIT ?3"},
         {&l->keys_down, "SELECT -idx FROM entry WHERE idx < -?1 AND idx >= -?2 ORDER BY idx DESC LIMIT ?3"},
         {&l->has, "SELECT 1 FROM entry WHERE idx = ?1"},
+        {&l->sizes_down,
+         "SELECT idx, length(head) + ifnull(length(data), 0) FROM entry WHERE idx > ?1 AND idx <= ?2 ORDER BY idx DESC"},
+        {&l->kept, "SELECT idx, head, data FROM entry WHERE idx > ?1 AND idx <= ?2 ORDER BY idx"},
     };
     enum grey_error err = E_OK;
     for (size_t i = 0; i < sizeof all / sizeof all[0] && err == E_OK; i++) {
@@ -233,6 +242,7 @@ enum grey_error logdb_become(struct logdb *l, const struct logdb_facts *facts, s
     (void)f;
     l->facts = *facts;
     l->facts_changed = true;
+    l->check.begun = false;
     return E_OK;
 }
 
@@ -247,6 +257,7 @@ enum grey_error logdb_claim(struct logdb *l, const struct grey_name *node, const
 enum grey_error logdb_truncate(struct logdb *l, raft_index from, struct fault *f) {
     must(from > l->facts.base.index);
     db_bind_int(l->truncate, 1, (int64_t)from);
+    l->check.begun = false; /* other entries may come in the places of those that it went on from */
     enum grey_error err = db_run(l->truncate, f);
     db_reset(l->truncate);
     if (err == E_OK && from <= l->facts.last) {
@@ -298,6 +309,7 @@ enum grey_error logdb_compact(struct logdb *l, const struct raft_point *point, s
 
 enum grey_error logdb_replace(struct logdb *l, const struct raft_point *point, raft_index certain, struct fault *f) {
     db_bind_int(l->truncate, 1, (int64_t)(certain + 1));
+    l->check.begun = false;
     enum grey_error err = db_run(l->truncate, f);
     db_reset(l->truncate);
     if (err == E_OK) {
@@ -534,6 +546,25 @@ enum grey_error logdb_entries(struct logdb *l, raft_index from, raft_index to, u
     return E_OK;
 }
 
+enum grey_error logdb_last_fitting(struct logdb *l, raft_index from, raft_index to, uint64_t bytes_max, raft_index *below,
+                                   struct fault *f) {
+    uint64_t bytes = 0;
+    bool row = true;
+    enum grey_error err = E_OK;
+    *below = to;
+    db_bind_int(l->sizes_down, 1, (int64_t)from - 1);
+    db_bind_int(l->sizes_down, 2, (int64_t)to);
+    while ((err = db_step(l->sizes_down, &row, f)) == E_OK && row) {
+        bytes += (uint64_t)db_int(l->sizes_down, 1);
+        if (bytes > bytes_max) {
+            break;
+        }
+        *below = (raft_index)db_int(l->sizes_down, 0) - 1;
+    }
+    db_reset(l->sizes_down);
+    return err;
+}
+
 void logdb_entries_free(struct entry *entries, uint32_t count) {
     for (uint32_t i = 0; i < count; i++) {
         blob_unref(entries[i].payload);
@@ -570,10 +601,13 @@ enum grey_error logdb_readable(struct logdb *l, raft_index from, raft_index to, 
     }
     while (err == E_OK && *looked_to < to && (*count == 0 || bytes < bytes_max)) {
         struct entry e = {0};
-        err = logdb_payload(l, ++*looked_to, &e, f);
+        struct fault why = {0};
+        err = logdb_payload(l, ++*looked_to, &e, &why);
         if (err == E_OK) {
             bytes += blob_bytes(e.payload).size + ENTRY_HEADER_BYTES;
             list[(*count)++] = e;
+        } else if (err != E_NOT_FOUND && f != NULL) {
+            *f = why;
         }
         err = err == E_NOT_FOUND || err == E_CORRUPT ? E_OK : err;
     }
@@ -584,6 +618,64 @@ enum grey_error logdb_readable(struct logdb *l, raft_index from, raft_index to, 
     }
     *entries = list;
     return E_OK;
+}
+
+/* --- the background check ---------------------------------------------------------------------------------------------------------- */
+static enum grey_error check_kept(struct logdb *l, uint64_t bytes_max, uint64_t *bytes, struct fault *f) {
+    bool row = true;
+    enum grey_error err = E_OK;
+    db_bind_int(l->kept, 1, l->check.key);
+    db_bind_int(l->kept, 2, (int64_t)l->facts.base.index);
+    while (err == E_OK && *bytes < bytes_max && (err = db_step(l->kept, &row, f)) == E_OK && row) {
+        struct entry e = {0};
+        int64_t key = db_int(l->kept, 0);
+        err = logrow_read((raft_index)(key < 0 ? -key : key), db_bytes(l->kept, 1), db_bytes(l->kept, 2), &e, f);
+        *bytes += blob_bytes(e.payload).size + ENTRY_HEADER_BYTES;
+        blob_unref(e.payload);
+        l->check.key = key;
+    }
+    db_reset(l->kept);
+    if (err == E_OK && !row) {
+        l->check.key = (int64_t)l->facts.base.index;
+        l->check.at = l->facts.base;
+    }
+    return err;
+}
+
+static enum grey_error check_entries(struct logdb *l, uint64_t bytes_max, uint64_t *bytes, struct fault *f) {
+    struct walk w = {.l = l, .at = l->check.at, .to = l->facts.last};
+    enum grey_error err = E_OK;
+    db_bind_int(l->entries, 1, (int64_t)w.at.index);
+    db_bind_int(l->entries, 2, (int64_t)w.to);
+    while (err == E_OK && *bytes < bytes_max && w.at.index < w.to) {
+        struct entry e = {0};
+        if ((err = walk_next(&w, &e, f)) == E_OK) {
+            *bytes += blob_bytes(e.payload).size + ENTRY_HEADER_BYTES;
+            blob_unref(e.payload);
+        }
+    }
+    db_reset(l->entries);
+    l->check.at = w.at;
+    l->check.key = (int64_t)w.at.index;
+    return err;
+}
+
+enum grey_error logdb_check(struct logdb *l, uint64_t bytes_max, uint64_t *bytes, bool *end, struct fault *f) {
+    enum grey_error err = E_OK;
+    if (!l->check.begun) {
+        l->check.begun = true;
+        l->check.key = INT64_MIN;
+    }
+    *bytes = 0;
+    if (l->check.key < (int64_t)l->facts.base.index || l->check.key == INT64_MIN) { /* also when base has passed it since */
+        err = check_kept(l, bytes_max, bytes, f);
+    }
+    if (err == E_OK && l->check.key >= (int64_t)l->facts.base.index) {
+        err = check_entries(l, bytes_max, bytes, f);
+    }
+    *end = err != E_OK || l->check.key >= (int64_t)l->facts.last;
+    l->check.begun = !*end;
+    return err;
 }
 
 bool logdb_has_term(struct logdb *l, raft_index index, raft_term term) {

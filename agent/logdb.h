@@ -66,13 +66,21 @@ enum grey_error logdb_sweep(struct logdb *l, uint32_t rows_max,
 enum grey_error logdb_entries(struct logdb *l, raft_index from, raft_index to, uint64_t bytes_max, struct entry **entries,
                               uint32_t *count, struct fault *f);
 void logdb_entries_free(struct entry *entries, uint32_t count);
+/* Of the entries from .. to (base.index < from), as many of the last as bytes_max of headers and payload hold: those after *below, which is
+ * `to` when not even the last fits.  Their payloads are not read. */
+enum grey_error logdb_last_fitting(struct logdb *l, raft_index from, raft_index to, uint64_t bytes_max, raft_index *below,
+                                   struct fault *f);
 /* term, time and chain hash at index, base.index <= index <= last.  E_NOT_FOUND, E_CORRUPT. */
 enum grey_error logdb_point(struct logdb *l, raft_index index, struct raft_point *point, struct fault *f);
 /* Header fields without hash, digest verified, payload (a reference) of any index, also a compacted one.  E_NOT_FOUND, E_CORRUPT. */
 enum grey_error logdb_payload(struct logdb *l, raft_index index, struct entry *e, struct fault *f);
-/* What is there and readable of from .. to (few): header fields without hash, payload.  Stops after about bytes_max; *looked_to: where. */
+/* What is there and readable of from .. to (few): header fields without hash, payload.  Stops after about bytes_max; *looked_to: where.
+ * What is damaged is left out: E_OK, and f says so (E_CORRUPT). */
 enum grey_error logdb_readable(struct logdb *l, raft_index from, raft_index to, uint64_t bytes_max, struct entry **entries,
                                uint32_t *count, raft_index *looked_to, struct fault *f);
+/* Verifies the rows behind those of the last call, about bytes_max of them, at least one: payloads at and below base by their digests, entries
+ * above by the chain as well.  *bytes: how many.  *end: that were the last ones; the next call begins anew, also after an error. */
+enum grey_error logdb_check(struct logdb *l, uint64_t bytes_max, uint64_t *bytes, bool *end, struct fault *f);
 bool logdb_has_term(struct logdb *l, raft_index index, raft_term term); /* base, or an entry whose row is there, is of that term */
 
 #endif

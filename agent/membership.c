@@ -334,6 +334,7 @@ static void on_duty(void *context) {
     }
     diskwatch_duty(n);
     clockset_keep(n);
+    diskcheck_duty(n);
     foreman_duty(n);
     if (n->role == RAFT_LEADER) {
         dial_invited(n);

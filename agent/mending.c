@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "agent/datadir.h"
+#include "agent/mendask.h"
 #include "agent/peers.h"
 #include "agent/salvage.h"
 #include "agent/setaside.h"
@@ -13,15 +14,8 @@
 #include "platform/log.h"
 
 #define TICK_MS 50u
-#define ANSWER_MS 3000u     /* then another gateway is asked */
-#define FORGO_MS 60000u     /* then it does without what its state stands for */
 #define TELL_MS 10000u      /* how often it says what it waits for */
 #define FETCH_BYTES 262144u /* 256 KiB in one answer */
-
-struct asked { /* another member, and whether it could help with what is missing now */
-    raft_id id;
-    bool gateway, fruitless, whole;
-};
 
 struct mending {
     const struct conn_context *x;
@@ -29,10 +23,8 @@ struct mending {
     struct peers *peers;
     struct loop_timer timer;
     struct raft_members members;
-    struct asked asked[LIMIT_MEMBERS];
-    uint32_t asked_count, next, needed; /* needed: whole ones among the others for a majority */
-    raft_id waiting_for;                /* 0: nobody */
-    uint64_t asked_ms, told_ms, begun_ms;
+    struct mendask asked;
+    uint64_t told_ms;
     uint32_t fetched;
     enum grey_error err;
     struct fault *fault;
@@ -46,93 +38,66 @@ static void end(struct mending *m, enum grey_error err) {
 }
 
 /* --- asking ------------------------------------------------------------------------------------------------------------------------ */
-static void tell(struct mending *m, const struct salvage_need *need) {
+static void tell(struct mending *m, const struct mendplan_need *need) {
     uint64_t now_ms = loop_now_ms(m->x->loop);
-    uint32_t up = 0, whole = 0;
     if (now_ms - m->told_ms < TELL_MS) {
         return;
     }
     m->told_ms = now_ms;
-    for (uint32_t i = 0; i < m->asked_count; i++) {
-        up += peers_up(m->peers, m->asked[i].id);
-        whole += m->asked[i].whole;
-    }
     log_warn("mending", "waits",
              "missing=%" PRIu32 " first=%" PRIu64 " links=%" PRIu32 " whole=%" PRIu32
              "; this gateway takes no part until it has them",
-             salvage_missing(m->salvage), need->from, up, whole);
+             salvage_missing(m->salvage), need->from, mendask_links(&m->asked), mendask_whole(&m->asked));
 }
 
-/* The others are a majority that is well without this node. */
-static bool others_whole(const struct mending *m) {
-    uint32_t whole = 0;
-    for (uint32_t i = 0; i < m->asked_count; i++) {
-        whole += m->asked[i].gateway ? m->asked[i].whole : peers_up(m->peers, m->asked[i].id);
-    }
-    return whole >= m->needed;
-}
-
-static bool all_fruitless(const struct mending *m) {
-    bool fruitless = true;
-    for (uint32_t i = 0; i < m->asked_count; i++) {
-        fruitless = fruitless && (m->asked[i].fruitless || !m->asked[i].gateway);
-    }
-    return fruitless;
-}
-
-/* Nobody has what is missing: then what is not needed is given up; true: something else may be asked for. */
 static bool forgo(struct mending *m) {
-    bool late = loop_now_ms(m->x->loop) - m->begun_ms >= FORGO_MS;
-    if (!salvage_may_forgo(m->salvage) || !(late || all_fruitless(m))) {
-        return false;
-    }
     enum grey_error err = salvage_forgo(m->salvage, m->fault);
     if (err != E_OK) {
         end(m, err);
     }
-    for (uint32_t i = 0; i < m->asked_count; i++) {
-        m->asked[i].fruitless = false;
-    }
+    mendask_forgone(&m->asked);
     return err == E_OK;
 }
 
+static void fetch_from(struct mending *m, raft_id to, const struct mendplan_need *need) {
+    struct message message = {.kind = MESSAGE_MEND_FETCH,
+                              .u.mend_fetch = {.from = need->from,
+                                               .to = need->to,
+                                               .anchor = need->anchor,
+                                               .anchor_term = need->anchor_term,
+                                               .bytes_max = FETCH_BYTES}};
+    if (to != 0 && peers_send(m->peers, to, &message)) {
+        mendask_sent(&m->asked, to, loop_now_ms(m->x->loop));
+    }
+}
+
 static void ask(struct mending *m) {
-    struct salvage_need need;
-    uint64_t now_ms = loop_now_ms(m->x->loop);
-    if (!salvage_need(m->salvage, &need)) {
-        enum grey_error err = salvage_finish(m->salvage, m->fault);
-        m->hopeless = err == E_CORRUPT && others_whole(m);
-        end(m, err);
-        return;
-    }
-    if (m->waiting_for != 0 && now_ms - m->asked_ms < ANSWER_MS) {
-        return;
-    }
-    m->waiting_for = 0;
-    if (forgo(m)) {
-        ask(m);
-        return;
-    }
-    if (m->done) {
-        return;
-    }
-    if (all_fruitless(m) && others_whole(m)) {
-        m->hopeless = true;
-        end(m, fault_set(m->fault, E_CORRUPT, "entry %" PRIu64 " is damaged, and no other gateway has it any more", need.from));
-        return;
-    }
-    struct message message = {
-        .kind = MESSAGE_MEND_FETCH,
-        .u.mend_fetch = {
-            .from = need.from, .to = need.to, .anchor = need.anchor, .anchor_term = need.anchor_term, .bytes_max = FETCH_BYTES}};
-    for (uint32_t i = 0; i < m->asked_count && m->waiting_for == 0; i++) {
-        const struct asked *a = &m->asked[m->next++ % m->asked_count];
-        if (a->gateway && peers_send(m->peers, a->id, &message)) {
-            m->waiting_for = a->id;
-            m->asked_ms = now_ms;
+    struct mendplan_need need;
+    while (!m->done) {
+        if (!salvage_need(m->salvage, &need)) {
+            enum grey_error err = salvage_finish(m->salvage, m->fault);
+            m->hopeless = err == E_CORRUPT && mendask_others_whole(&m->asked);
+            end(m, err);
+            return;
+        }
+        switch (mendask_next(&m->asked, salvage_may_forgo(m->salvage), loop_now_ms(m->x->loop))) {
+        case MENDASK_FORGO:
+            if (!forgo(m)) {
+                return;
+            }
+            break;
+        case MENDASK_HOPELESS:
+            m->hopeless = true;
+            end(m, fault_set(m->fault, E_CORRUPT, "entry %" PRIu64 " is damaged, and no other gateway has it any more", need.from));
+            return;
+        case MENDASK_ASK:
+            fetch_from(m, mendask_whom(&m->asked), &need);
+            tell(m, &need);
+            return;
+        case MENDASK_WAIT:
+            return;
         }
     }
-    tell(m, &need);
 }
 
 static void on_timer(void *context) {
@@ -145,37 +110,30 @@ static void on_timer(void *context) {
 }
 
 static void take(struct mending *m, raft_id from, const struct message_mend_rows *rows) {
-    struct salvage_offer offer = {.from = rows->from,
-                                  .to = rows->to,
-                                  .certain = rows->certain,
-                                  .anchor = rows->anchor,
-                                  .same = rows->same,
-                                  .whole = rows->whole,
-                                  .entries = rows->entries,
-                                  .entry_count = rows->entry_count};
+    struct mendplan_offer offer = {.from = rows->from,
+                                   .to = rows->to,
+                                   .certain = rows->certain,
+                                   .anchor = rows->anchor,
+                                   .same = rows->same,
+                                   .whole = rows->whole,
+                                   .entries = rows->entries,
+                                   .entry_count = rows->entry_count};
     uint32_t taken = 0;
-    enum grey_error err = salvage_take(m->salvage, &offer, &taken, m->fault);
+    bool to_this = false;
+    enum grey_error err = salvage_take(m->salvage, &offer, &taken, &to_this, m->fault);
     if (err != E_OK) {
         end(m, err);
         return;
     }
     m->fetched += taken;
-    for (uint32_t i = 0; i < m->asked_count; i++) {
-        struct asked *a = &m->asked[i];
-        a->fruitless = taken == 0 && (a->fruitless || a->id == from);
-        a->whole = a->id == from ? rows->whole : a->whole;
-    }
-    if (m->waiting_for == from) {
-        m->waiting_for = 0;
-        m->next = taken > 0 ? m->next + m->asked_count - 1 : m->next; /* who could help is asked again */
-    }
+    mendask_answered(&m->asked, from, rows->whole, to_this, taken);
     if (taken > 0) {
         ask(m);
     }
 }
 
 static void answer(struct mending *m, raft_id to, const struct message_mend_fetch *f) {
-    if (f->from == 0 || f->to < f->from || f->to - f->from >= SALVAGE_ASK_MAX) {
+    if (f->from == 0 || f->to < f->from || f->to - f->from >= MENDPLAN_ASK_MAX) {
         return;
     }
     struct message_mend_rows rows = {.from = f->from,
@@ -203,18 +161,14 @@ static void on_message(void *context, raft_id from, const struct message *messag
 
 static void on_up(void *context, raft_id id, uint64_t start_count) {
     struct mending *m = context;
-    (void)id, (void)start_count;
+    (void)start_count;
+    mendask_link(&m->asked, id, true);
     loop_timer_after(m->x->loop, &m->timer, 0);
 }
 
 static void on_down(void *context, raft_id id) {
     struct mending *m = context;
-    m->waiting_for = m->waiting_for == id ? 0 : m->waiting_for;
-    for (uint32_t i = 0; i < m->asked_count; i++) {
-        if (m->asked[i].id == id) {
-            m->asked[i].fruitless = m->asked[i].whole = false;
-        }
-    }
+    mendask_link(&m->asked, id, false);
 }
 
 static void on_cluster(void *context, uint64_t cluster_id) {
@@ -225,20 +179,8 @@ static void on_cluster(void *context, uint64_t cluster_id) {
 /* Others that are members.  False: there are none. */
 static bool know_others(struct mending *m, const char *node) {
     const struct statedb_facts *state = salvage_state(m->salvage);
-    raft_id self = salvage_facts(m->salvage)->self;
-    uint32_t voters = 0;
-    if (state->members == NULL || raft_members_decode(blob_bytes(state->members), &m->members) != E_OK) {
-        return false;
-    }
-    for (uint32_t i = 0; i < m->members.count; i++) {
-        const struct raft_member *member = &m->members.at[i];
-        voters += member->voter;
-        if (member->id != self && strcmp(member->node.text, node) != 0) {
-            m->asked[m->asked_count++] = (struct asked){.id = member->id, .gateway = !member->witness};
-        }
-    }
-    m->needed = voters / 2 + 1;
-    return m->asked_count > 0;
+    return state->members != NULL && raft_members_decode(blob_bytes(state->members), &m->members) == E_OK &&
+           mendask_begin(&m->asked, &m->members, salvage_facts(m->salvage)->self, node, loop_now_ms(m->x->loop));
 }
 
 static enum grey_error fetch(struct mending *m, const struct mending_options *o) {
@@ -286,10 +228,11 @@ static enum grey_error mend(struct mending *m, const struct mending_options *o) 
     }
     const struct logdb_facts *log = salvage_facts(m->salvage);
     uint32_t missing = salvage_missing(m->salvage);
-    m->begun_ms = m->told_ms = loop_now_ms(m->x->loop);
+    m->told_ms = loop_now_ms(m->x->loop);
     log_warn("mending", "start", "log=%" PRIu64 "..%" PRIu64 " state=%" PRIu64 " missing=%" PRIu32, log->base.index, log->last,
              salvage_state(m->salvage)->applied.index, missing);
     enum grey_error err = missing > 0 ? fetch(m, o) : salvage_finish(m->salvage, m->fault);
+    m->hopeless |= missing == 0 && err == E_CORRUPT; /* others have the right history */
     if (err == E_OK) {
         log_warn("mending", "done", "missing=%" PRIu32 " fetched=%" PRIu32 "; this gateway stays who it was", missing, m->fetched);
     }
@@ -300,9 +243,8 @@ static enum grey_error mend(struct mending *m, const struct mending_options *o) 
 
 void mending_answer(void *context, struct http_request *q) {
     const struct mending *m = context;
-    struct salvage_need need;
+    struct mendplan_need need;
     char detail[200];
-    uint32_t up = 0;
     if (bytes_equal(http_path(q), bytes_str("/health/live"))) {
         http_reply(q, 200, "application/json", bytes_str("{\"status\":\"alive\"}"), NULL, 0);
         return;
@@ -310,13 +252,10 @@ void mending_answer(void *context, struct http_request *q) {
     if (m->peers == NULL || !salvage_need(m->salvage, &need)) {
         (void)snprintf(detail, sizeof detail, "this gateway's log was damaged and is being mended");
     } else {
-        for (uint32_t i = 0; i < m->asked_count; i++) {
-            up += peers_up(m->peers, m->asked[i].id);
-        }
         (void)snprintf(detail, sizeof detail,
                        "this gateway's log was damaged: %" PRIu32 " entries are missing, entry %" PRIu64 " first; %" PRIu32
                        " of %" PRIu32 " other members are linked and asked for them",
-                       salvage_missing(m->salvage), need.from, up, m->asked_count);
+                       salvage_missing(m->salvage), need.from, mendask_links(&m->asked), m->asked.count);
     }
     http_reply_error(q, E_CORRUPT, detail);
 }

@@ -40,29 +40,6 @@ void node_fail(struct node *n, enum grey_error err, const char *detail) {
     }
 }
 
-void node_log_damaged(struct node *n, const char *detail) {
-    struct raft_status s;
-    struct fault f = {0};
-    raft_status(n->raft, &s);
-    uint32_t voters = 0, active = 0;
-    for (uint32_t i = 0; i < s.members->count; i++) {
-        voters += s.members->at[i].voter && s.members->at[i].id != n->self;
-    }
-    for (uint32_t i = 0; i < s.peer_count; i++) {
-        const struct raft_member *m = raft_members_find(s.members, s.peers[i].id);
-        active += m != NULL && m->voter && s.peers[i].id != n->self && s.peers[i].active;
-    }
-    bool spared = s.role == RAFT_LEADER ? active == voters && voters >= 2 : n->leader != 0 && voters >= 2;
-    if (n->peers == NULL || !spared) {
-        log_limited(LOG_ERROR, "node", "damage", "error=GREY-%d %s; the site cannot spare this node now", error_id(E_CORRUPT),
-                    detail);
-        return;
-    }
-    if (sitelog_damaged(n->log, detail, &f) == E_OK) {
-        node_fail(n, E_CORRUPT, detail);
-    }
-}
-
 /* --- outputs ----------------------------------------------------------------------------------------------------------------------- */
 
 static void leading_ends(struct node *n) {
@@ -271,8 +248,11 @@ static bool open_disk(struct node *n, struct sitelog_start *start, struct fault 
                                 .wal_dir = n->o.wal_dir,
                                 .reserve_bytes = n->o.witness ? 0 : RESERVE_BYTES,
                                 .window_entries = n->o.witness ? WITNESS_WINDOW_ENTRIES : WINDOW_ENTRIES,
+                                .window_bytes = WINDOW_BYTES,
                                 .witness = n->o.witness,
                                 .rejoins = n->o.peer_listen_address != NULL,
+                                .damaged = diskcheck_met,
+                                .context = n,
                                 .node = n->name.text,
                                 .snapshots_kept = n->o.snapshots_kept};
     n->log = sitelog_open(n->x.loop, &o, n->table, start, f);
@@ -378,6 +358,7 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     inbox_start();
     apply_start();
     diskwatch_start();
+    diskcheck_start();
     struct sitelog_start start = {0};
     struct node *n = mem_new(1, sizeof *n);
     if (n == NULL) {
@@ -578,4 +559,10 @@ uint32_t node_requests_waiting(const struct node *n) {
 
 int64_t node_site_time_ms(const struct node *n) {
     return raft_log_time_ms(n->raft, loop_now_ms(n->x.loop));
+}
+
+void node_check_certificates(struct node *n) {
+    if (n->peers != NULL) {
+        peers_check_certificates(n->peers);
+    }
 }

@@ -25,6 +25,7 @@ struct node_options {
     bool lease_reads; /* as leader, answer reads without asking while a majority has promised to follow (federation/raft/read.c) */
     uint32_t clock_drift_percent;
     uint32_t snapshot_threshold_entries, snapshot_interval_s, snapshots_kept;
+    uint32_t check_interval_s;   /* all that is on disk is verified once in so long; 0: never */
     uint32_t commit_delay_ms;    /* events below critical may wait this long to share a commit */
     uint32_t seal_interval_ms;   /* the leader signs what is committed this often, when there is something new */
     uint32_t request_timeout_ms; /* without a leader, requests wait this long; then 503 */
@@ -67,6 +68,7 @@ typedef void node_done(void *context, const struct node_answer *a);
 void node_propose(struct node *n, enum entry_kind kind, struct blob *payload, bool urgent, node_done *done, void *context);
 /* Done with E_OK when this node has applied all that was committed anywhere before the call (ReadIndex). */
 void node_read_barrier(struct node *n, node_done *done, void *context);
+void node_check_certificates(struct node *n); /* lists of revoked ones were read: see peers.h */
 /* What an operator orders.  Any node takes it; the leader carries it out.  A removal is one change, joint when it concerns several
  * voters; done when it is committed.  Those invited are dialled by the leader for ten minutes and join by themselves.
  * E_NOT_FOUND, E_MEMBERSHIP, E_MEMBER_CHANGE_PENDING, and those of node_propose. */
@@ -88,9 +90,17 @@ bool node_removed(const struct node *n);   /* the site goes on without this node
 /* Events that this gateway keeps until the site has a leader again (agent/provisional.c).  receipt 0: it keeps no such event. */
 void node_provisional_find(struct node *n, struct bytes source, struct bytes id,
                            void (*done)(void *context, uint64_t receipt, uint32_t element), void *context);
-/* Something of the log on this disk cannot be read.  Where the site can spare this node it stops, to be mended from the others at the
- * next start; else it goes on as well as it can. */
-void node_log_damaged(struct node *n, const char *detail);
+/* Something on this disk is not what was written to it.  As soon as the site can spare this node it stops, to be mended at the next start
+ * (from the others, where it takes them); until then it goes on as well as it can.  What reading meets comes here by itself; call it for what
+ * only shows when things are compared. */
+void node_damaged(struct node *n, enum sitelog_damage what, const char *detail);
+struct disk_facts {
+    const char *damage;          /* what waits to be mended; lent; NULL: nothing */
+    uint32_t checked_percent;    /* of the databases, in this round */
+    uint64_t rounds;             /* since the start */
+    int64_t round_ended_unix_ms; /* 0: none has */
+};
+void node_disk_facts(const struct node *n, struct disk_facts *out);
 void node_provisional_facts(const struct node *n, uint64_t *events, uint64_t *bytes);
 
 /* Makes rows of the state readable by state_*: done when they are in memory.  wants: see sitelog_want; taken. */
@@ -103,8 +113,10 @@ struct node_row {
 void node_scan(struct node *n, enum table_id id, struct bytes low, struct bytes high, uint32_t rows_max,
                void (*done)(void *context, enum grey_error err, const struct node_row *rows, size_t count, bool more),
                void *context);
-/* The payload of a committed entry, from memory or disk; payload NULL when it is gone. */
-void node_payload(struct node *n, raft_index index, void (*done)(void *context, struct blob *payload), void *context);
+/* The payload of a committed entry, from memory or disk.  E_NOT_FOUND: it is gone, nothing refers to it any more; E_CORRUPT, E_NO_MEMORY,
+ * E_BUSY.  payload: lent during done; NULL unless E_OK. */
+typedef void node_payload_done(void *context, enum grey_error err, const char *detail, struct blob *payload);
+void node_payload(struct node *n, raft_index index, node_payload_done *done, void *context);
 struct blob *node_payload_in_memory(struct node *n, raft_index index); /* lends for this turn; NULL: not in memory */
 
 /* Writes a snapshot now; self_contained: one that `greyd restore` can use. */

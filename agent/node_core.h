@@ -14,6 +14,7 @@
  *   foreman.c   what the scheduler of tasks needs from outside: offers, steps, firings, losses
  *   sealing.c   signatures over what is committed
  *   diskwatch.c disks that forgot, disks that are slow
+ *   diskcheck.c disks that are damaged
  *   rows.c      rows and payloads that may be on disk only */
 #ifndef AGENT_NODE_CORE_H
 #define AGENT_NODE_CORE_H
@@ -108,6 +109,7 @@ struct upkeep {
     struct sitelog_compact compact;
     bool flushing, snapshotting, compacting, snapshot_due, snapshot_self_contained;
     uint64_t dirty_since_ms, snapshot_ms;
+    uint64_t applied_bytes; /* of entries since the last flush */
     raft_index flushed_index;
     uint64_t log_bytes_at_snapshot;
     struct raft_point snapshot_point; /* the newest image */
@@ -254,6 +256,22 @@ bool diskwatch_refuses(struct node *n, raft_id from,
 void diskwatch_told(struct node *n, raft_id from, const struct message_join_reply *r); /* that our disk is an older one */
 void diskwatch_duty(struct node *n);                                                   /* each second */
 
+/* --- diskcheck.c ------------------------------------------------------------------------------------------------------------------ */
+struct diskcheck {
+    struct sitelog_read read; /* of a slice */
+    bool reading;
+    int64_t allowance; /* bytes that may be read now; below 0 after a large row */
+    uint64_t round_bytes, all_bytes, rounds;
+    int64_t round_ended_unix_ms; /* 0: none has */
+    bool damaged;                /* and the site could not spare this node so far */
+    enum sitelog_damage what;
+    char detail[sizeof((struct fault *)0)->text];
+};
+
+void diskcheck_start(void);
+void diskcheck_met(void *node, enum sitelog_damage what, const char *detail); /* of struct sitelog_options */
+void diskcheck_duty(struct node *n);                                          /* each second */
+
 /* --- orders.c: what operators order: members, leadership -------------------------------------------------------------------------- */
 /* At the leader.  *index: of the entry to wait for, 0: none. */
 enum grey_error orders_run(struct node *n, struct bytes payload, raft_index *index, const char **detail);
@@ -335,6 +353,7 @@ struct node {
     struct upkeep upkeep;
     struct witness witness;
     struct diskwatch diskwatch;
+    struct diskcheck diskcheck;
     struct raft_point applied_point; /* of the entry that was last applied here */
     struct clockset clockset;
     struct ageing ageing;

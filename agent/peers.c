@@ -274,3 +274,12 @@ size_t peers_links(const struct peers *p, struct peers_link *out, size_t max) {
     }
     return count;
 }
+
+void peers_check_certificates(struct peers *p) {
+    for (uint32_t i = 0; i < LINKS_MAX; i++) {
+        struct link *k = &p->links[i];
+        if (k->conn != NULL && conn_peer_revoked(k->conn)) {
+            peers_link_revoked(k);
+        }
+    }
+}

@@ -48,6 +48,8 @@ bool peers_up(const struct peers *p, raft_id to);
 uint32_t peers_feature_level(const struct peers *p, raft_id id);      /* what it said in its hello; 0: no link is up */
 size_t peers_up_ids(const struct peers *p, raft_id *out, size_t max); /* all links that are up, also to strangers */
 
+void peers_check_certificates(struct peers *p); /* revoked ones became known: ends the links of those who have them */
+
 struct peers_link {
     raft_id id;
     struct grey_name node;

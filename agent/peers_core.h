@@ -65,6 +65,7 @@ bool peers_link_accept(void *context, struct conn_options *o);
 /* Forgets the link; the conn itself is closed by the caller or has closed by itself.  Calls down() when it was up. */
 void peers_link_drop(struct link *k);
 /* Closes a link that has not said hello within twice the time for it. */
+void peers_link_revoked(struct link *k); /* its certificate is: the link ends */
 void peers_link_expire(struct link *k, uint64_t now_ms);
 /* The link to id that is up, or NULL. */
 struct link *peers_link_find(const struct peers *p, raft_id id);

@@ -5,6 +5,7 @@
 
 #include "federation/frame.h"
 #include "include/grey/must.h"
+#include "platform/cert.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
 #include "platform/now.h"
@@ -182,6 +183,10 @@ static bool accept_hello(struct link *k, const struct message_hello *h) {
             (void)snprintf(detail, sizeof detail, "certificate is for '%.80s', the node says it is '%.80s'", conn_peer_uri(k->conn),
                            uri);
             refuse(k, REFUSED_IDENTITY, E_CERT, detail);
+            return false;
+        }
+        if ((conn_peer_roles(k->conn) & CERT_ROLE_GATEWAY) == 0) {
+            refuse(k, REFUSED_IDENTITY, E_CERT, "its certificate does not have the role of a gateway");
             return false;
         }
     }
@@ -418,4 +423,8 @@ void peers_link_expire(struct link *k, uint64_t now_ms) {
     if (k->conn != NULL && !k->up && now_ms > k->opened_ms + 2 * HELLO_TIMEOUT_MS) {
         refuse(k, REFUSED_IDENTITY, E_TIMEOUT, "no hello came");
     }
+}
+
+void peers_link_revoked(struct link *k) {
+    refuse(k, REFUSED_IDENTITY, E_REVOKED, "its certificate was revoked by the core");
 }

@@ -166,9 +166,6 @@ static void load_done(void *context, struct sitelog_read *read) {
         log_limited(LOG_ERROR, "node", "load", "from=%" PRIu64 " error=GREY-%d %s: %s", read->from, error_id(read->err),
                     error_sentence(read->err), read->fault.text);
     }
-    if (read->err == E_CORRUPT) {
-        node_log_damaged(n, read->fault.text);
-    }
     struct raft_input in = {.kind = RAFT_IN_LOADED,
                             .peer = job->peer,
                             .load_index = read->from,

@@ -143,13 +143,14 @@ void node_scan(struct node *n, enum table_id id, struct bytes low, struct bytes 
 
 struct payload_job {
     struct sitelog_read read;
-    void (*done)(void *context, struct blob *payload);
+    node_payload_done *done;
     void *context;
 };
 
 static void payload_read(void *context, struct sitelog_read *read) {
     struct payload_job *j = context;
-    j->done(j->context, read->err == E_OK && read->payloads != NULL ? read->payloads[0] : NULL);
+    struct blob *payload = read->err == E_OK && read->payloads != NULL ? read->payloads[0] : NULL;
+    j->done(j->context, read->err == E_OK && payload == NULL ? E_NOT_FOUND : read->err, read->fault.text, payload);
     mem_free(j);
 }
 
@@ -158,10 +159,10 @@ struct blob *node_payload_in_memory(struct node *n, raft_index index) {
     return e == NULL ? NULL : e->payload;
 }
 
-void node_payload(struct node *n, raft_index index, void (*done)(void *context, struct blob *payload), void *context) {
+void node_payload(struct node *n, raft_index index, node_payload_done *done, void *context) {
     struct blob *held = node_payload_in_memory(n, index);
     if (held != NULL) {
-        done(context, held);
+        done(context, E_OK, "", held);
         return;
     }
     struct payload_job *j = mem_new(1, sizeof *j);
@@ -178,6 +179,6 @@ void node_payload(struct node *n, raft_index index, void (*done)(void *context, 
     if (err != E_OK) {
         mem_free(j);
         mem_free(indexes);
-        done(context, NULL);
+        done(context, err, "the payload cannot be read now", NULL);
     }
 }

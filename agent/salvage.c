@@ -22,22 +22,15 @@
 #define BATCH_ROWS 512u
 #define BATCH_BYTES 1048576u /* 1 MiB */
 
-struct list { /* indexes, ascending */
-    raft_index *at;
-    uint32_t count, capacity;
-};
-
 struct salvage {
     char data_dir[LIMIT_PATH_BYTES + 1], wal_dir[LIMIT_PATH_BYTES + 1];
     struct logdb *damaged, *copy;
     struct statedb *state;
     struct db_statement *heads, *data;                           /* of damaged */
     struct db_statement *put, *give, *chain, *head, *has, *drop; /* of copy */
-    struct list live, lost; /* below the base: payloads that rows refer to; above it: entries */
-    uint32_t rows;          /* in the present transaction of the copy */
-    uint64_t bytes;         /* and their size */
-    raft_index want;        /* the entry that should come next */
-    bool forgo;             /* of what the state stands for, more is missing than can be asked for */
+    struct mendplan plan;
+    uint32_t rows;  /* in the present transaction of the copy */
+    uint64_t bytes; /* and their size */
     bool mended;
 };
 
@@ -84,35 +77,6 @@ enum grey_error salvage_resume(const char *data_dir, const char *wal_dir, struct
     return err;
 }
 
-/* --- lists ----------------------------------------------------------------------------------------------------------------------- */
-static enum grey_error list_add(struct list *l, raft_index index, struct fault *f) {
-    if (l->count == SALVAGE_MISSING_MAX) {
-        return fault_set(f, E_CORRUPT, "log.db: more than %u entries are damaged", SALVAGE_MISSING_MAX);
-    }
-    if (l->count == l->capacity) {
-        uint32_t capacity = l->capacity == 0 ? 64 : l->capacity * 2;
-        raft_index *grown = mem_grow(l->at, capacity, sizeof *grown);
-        if (grown == NULL) {
-            return fault_set(f, E_NO_MEMORY, "listing damaged entries");
-        }
-        l->at = grown;
-        l->capacity = capacity;
-    }
-    l->at[l->count++] = index;
-    return E_OK;
-}
-
-static bool list_remove(struct list *l, raft_index index) {
-    for (uint32_t i = 0; i < l->count && l->at[i] <= index; i++) {
-        if (l->at[i] == index) {
-            memmove(&l->at[i], &l->at[i + 1], (l->count - i - 1) * sizeof l->at[0]);
-            l->count--;
-            return true;
-        }
-    }
-    return false;
-}
-
 /* --- copying --------------------------------------------------------------------------------------------------------------------- */
 /* The copy grows in transactions of a bounded size: it may hold a gigabyte of waiting payloads. */
 static enum grey_error copy_batch(struct salvage *s, size_t bytes, struct fault *f) {
@@ -149,20 +113,6 @@ static bool unreadable(enum grey_error err) {
     return err == E_CORRUPT || err == E_IO;
 }
 
-static enum grey_error miss(struct salvage *s, raft_index from, raft_index to, struct fault *f) {
-    raft_index applied = statedb_facts(s->state)->applied.index;
-    enum grey_error err = E_OK;
-    for (; from <= to && err == E_OK; from++) {
-        if (from <= applied && s->lost.count == SALVAGE_MISSING_MAX / 2) {
-            s->forgo = true;
-            from = to < applied ? to : applied;
-        } else {
-            err = list_add(&s->lost, from, f);
-        }
-    }
-    return err;
-}
-
 /* A row whose head is readable.  A payload that is not leaves a hollow row, if the entry is one of the log's. */
 static enum grey_error copy_row(struct salvage *s, int64_t key, struct bytes head, struct bytes chain, struct fault *f) {
     struct entry e = {0};
@@ -178,8 +128,7 @@ static enum grey_error copy_row(struct salvage *s, int64_t key, struct bytes hea
     if (err == E_OK || unreadable(err)) {
         err = E_OK;
         if (of_log) {
-            err = miss(s, s->want, holds ? (raft_index)key - 1 : (raft_index)key, f);
-            s->want = (raft_index)key + 1;
+            err = mendplan_row(&s->plan, (raft_index)key, holds, f);
         }
         if (err == E_OK && (holds || of_log)) {
             struct bytes data = holds ? db_bytes(s->data, 0) : bytes_of(NULL, 0);
@@ -250,8 +199,7 @@ static enum grey_error copy_entries(struct salvage *s, struct fault *f) {
             return err;
         }
     }
-    raft_index last = logdb_facts(s->damaged)->last;
-    return s->want == last + 1 ? E_OK : fault_set(f, E_CORRUPT, "log.db: its end, entry %" PRIu64 ", cannot be read", last);
+    return mendplan_looked(&s->plan, f);
 }
 
 /* Seals vouch for what is there without them.  Those on damaged pages are left out, and without their signers all are. */
@@ -304,7 +252,7 @@ static enum grey_error find_live(struct salvage *s, raft_index from, raft_index 
         if (err != E_OK || at == 0 || at > to) {
             return err;
         }
-        if ((err = copy_has(s, at, &has, f)) != E_OK || (!has && (err = list_add(&s->live, at, f)) != E_OK)) {
+        if ((err = copy_has(s, at, &has, f)) != E_OK || (!has && (err = mendplan_live(&s->plan, at, f)) != E_OK)) {
             return err;
         }
     }
@@ -314,22 +262,21 @@ static enum grey_error find_live(struct salvage *s, raft_index from, raft_index 
 static enum grey_error move_base(struct salvage *s, struct fault *f) {
     struct logdb_facts facts = *logdb_facts(s->copy);
     raft_index from = facts.base.index + 1;
-    uint32_t below = 0;
+    const struct mendplan_list *lost = &s->plan.lost;
     enum grey_error err = E_OK;
     facts.base = statedb_facts(s->state)->applied;
-    while (below < s->lost.count && s->lost.at[below] <= facts.base.index && err == E_OK) {
-        db_bind_int(s->drop, 1, (int64_t)s->lost.at[below++]); /* hollow, or not there */
+    for (uint32_t i = 0; i < lost->count && lost->at[i] <= facts.base.index && err == E_OK; i++) {
+        db_bind_int(s->drop, 1, (int64_t)lost->at[i]); /* hollow, or not there */
         err = db_run(s->drop, f);
         db_reset(s->drop);
     }
-    memmove(s->lost.at, s->lost.at + below, (s->lost.count - below) * sizeof s->lost.at[0]);
-    s->lost.count -= below;
+    mendplan_forgo(&s->plan);
     err = err == E_OK ? logdb_become(s->copy, &facts, f) : err;
     return err == E_OK ? find_live(s, from, facts.base.index, f) : err;
 }
 
 bool salvage_may_forgo(const struct salvage *s) {
-    return s->lost.count > 0 && s->lost.at[0] <= statedb_facts(s->state)->applied.index;
+    return mendplan_may_forgo(&s->plan);
 }
 
 enum grey_error salvage_forgo(struct salvage *s, struct fault *f) {
@@ -344,13 +291,12 @@ static enum grey_error settle(struct salvage *s, struct fault *f) {
     const struct logdb_facts *facts = logdb_facts(s->damaged);
     enum grey_error err = logdb_become(s->copy, facts, f);
     err = err == E_OK ? find_live(s, 1, facts->base.index, f) : err;
-    return err == E_OK && s->forgo ? move_base(s, f) : err;
+    return err == E_OK && s->plan.forgo ? move_base(s, f) : err;
 }
 
-static enum grey_error judge(const struct salvage *s, bool *anything, struct fault *f) {
+static enum grey_error judge(const struct salvage *s, struct fault *f) {
     const struct logdb_facts *log = logdb_facts(s->damaged);
     raft_index applied = statedb_facts(s->state)->applied.index;
-    *anything = s->forgo || salvage_missing(s) > 0;
     if (log->installing || applied < log->base.index || applied > log->last || log->node.text[0] == '\0') {
         return fault_set(f, E_CORRUPT, "log.db %" PRIu64 "..%" PRIu64 " and state.db %" PRIu64 " do not fit together",
                          log->base.index, log->last, applied);
@@ -379,6 +325,27 @@ static enum grey_error prepare(struct salvage *s, struct fault *f) {
     return err;
 }
 
+/* What the copy says of an entry of the log, with its hash where that is stored (chained); false: its row is missing. */
+static bool head_of(const struct salvage *s, raft_index index, struct entry *e, bool *chained) {
+    bool row = false;
+    db_bind_int(s->head, 1, (int64_t)index);
+    bool there = db_step(s->head, &row, NULL) == E_OK && row && logrow_head_read(db_bytes(s->head, 0), e);
+    struct bytes chain = there ? db_bytes(s->head, 1) : bytes_of(NULL, 0);
+    *chained = chain.size == DIGEST_BYTES;
+    if (*chained) {
+        memcpy(e->hash, chain.data, DIGEST_BYTES);
+    }
+    db_reset(s->head);
+    return there;
+}
+
+static bool term_of(void *context, raft_index index, raft_term *term) {
+    struct entry e = {0};
+    bool chained, there = head_of(context, index, &e, &chained);
+    *term = e.term;
+    return there;
+}
+
 static enum grey_error copy_all(struct salvage *s, struct fault *f) {
     for (int i = 0; i < 2; i++) {
         struct sealdb *seals = sealdb_open(i == 0 ? s->damaged : s->copy, f); /* makes its tables where there are none */
@@ -387,17 +354,17 @@ static enum grey_error copy_all(struct salvage *s, struct fault *f) {
         }
         sealdb_close(seals);
     }
-    bool anything = false;
     enum grey_error err = prepare(s, f);
-    s->want = logdb_facts(s->damaged)->base.index + 1;
-    if (err == E_OK && (err = judge(s, &anything, f)) == E_OK) {
+    const struct logdb_facts *log = logdb_facts(s->damaged);
+    mendplan_begin(&s->plan, (struct mendplan_log){term_of, s}, log->base, log->last, statedb_facts(s->state)->applied);
+    if (err == E_OK && (err = judge(s, f)) == E_OK) {
         err = logdb_begin(s->copy, f);
     }
     if (err == E_OK && (err = copy_entries(s, f)) == E_OK && (err = copy_seals(s, f)) == E_OK) {
         err = settle(s, f);
     }
-    if (err == E_OK && (err = logdb_commit(s->copy, f)) == E_OK && (err = judge(s, &anything, f)) == E_OK && !anything) {
-        err = fault_set(f, E_CORRUPT, "log.db: every row can be read, but they do not make one history");
+    if (err == E_OK && (err = logdb_commit(s->copy, f)) == E_OK) {
+        err = judge(s, f);
     }
     return err;
 }
@@ -439,8 +406,7 @@ void salvage_close(struct salvage *s) {
     if (!s->mended) {
         remove_copy(s->wal_dir);
     }
-    mem_free(s->live.at);
-    mem_free(s->lost.at);
+    mendplan_end(&s->plan);
     mem_free(s);
 }
 
@@ -454,65 +420,23 @@ const struct statedb_facts *salvage_state(const struct salvage *s) {
 
 /* --- asking and taking ------------------------------------------------------------------------------------------------------------ */
 uint32_t salvage_missing(const struct salvage *s) {
-    return s->live.count + s->lost.count;
+    return mendplan_missing(&s->plan);
 }
 
-/* What the copy says of an entry of the log, with its hash where that is stored (chained); false: its row is missing. */
-static bool head_of(const struct salvage *s, raft_index index, struct entry *e, bool *chained) {
-    bool row = false;
-    db_bind_int(s->head, 1, (int64_t)index);
-    bool there = db_step(s->head, &row, NULL) == E_OK && row && logrow_head_read(db_bytes(s->head, 0), e);
-    struct bytes chain = there ? db_bytes(s->head, 1) : bytes_of(NULL, 0);
-    *chained = chain.size == DIGEST_BYTES;
-    if (*chained) {
-        memcpy(e->hash, chain.data, DIGEST_BYTES);
-    }
-    db_reset(s->head);
-    return there;
+bool salvage_need(struct salvage *s, struct mendplan_need *need) {
+    return mendplan_need(&s->plan, need);
 }
 
-bool salvage_need(const struct salvage *s, struct salvage_need *need) {
-    const struct list *l = s->live.count > 0 ? &s->live : &s->lost;
-    if (l->count == 0) {
-        return false;
-    }
-    *need = (struct salvage_need){.from = l->at[0], .to = l->at[0]};
-    for (uint32_t i = 1; i < l->count && l->at[i] == need->to + 1 && i < SALVAGE_ASK_MAX; i++) {
-        need->to++;
-    }
-    if (l == &s->lost) { /* the last entry's head is readable, so there is an end */
-        struct entry e = {0};
-        bool chained;
-        need->anchor = need->from;
-        while (!head_of(s, need->anchor, &e, &chained)) {
-            must(++need->anchor <= logdb_facts(s->copy)->last);
-        }
-        need->anchor_term = e.term;
-        need->to = need->anchor < need->to ? need->anchor : need->to;
-    }
-    return true;
-}
-
-static enum grey_error take_one(struct salvage *s, const struct salvage_offer *o, const struct entry *given, uint32_t *taken,
+static enum grey_error take_one(struct salvage *s, const struct mendplan_offer *o, const struct entry *given, uint32_t *taken,
                                 struct fault *f) {
     struct entry e = *given, here = {0};
-    struct logdb_facts facts = *logdb_facts(s->copy);
     uint8_t head[LOGROW_HEAD_BYTES_MAX];
-    bool chained, live = e.index <= facts.base.index;
-    bool certain = e.index <= statedb_facts(s->state)->applied.index && e.index <= o->certain;
-    bool same = o->same && e.index <= o->anchor;
-    if (!(certain || same) || e.index < o->from || e.index > o->to || e.stripped_bytes > 0) {
+    bool chained, there = head_of(s, e.index, &here, &chained);
+    digest_sha256(blob_bytes(e.payload), e.digest);
+    if (!mendplan_take(&s->plan, o, &e, there ? &here : NULL)) {
         return E_OK;
     }
-    digest_sha256(blob_bytes(e.payload), e.digest);
     size_t head_size = logrow_head_write(&e, head);
-    bool there = head_of(s, e.index, &here, &chained);
-    if (there && (here.term != e.term || memcmp(here.digest, e.digest, DIGEST_BYTES) != 0)) {
-        return E_OK; /* another entry than was here */
-    }
-    if (!list_remove(live ? &s->live : &s->lost, e.index)) {
-        return E_OK; /* not asked for */
-    }
     ++*taken;
     if (!there) {
         return copy_put(s, (int64_t)e.index, bytes_of(head, head_size), bytes_of(NULL, 0), blob_bytes(e.payload), f);
@@ -524,7 +448,7 @@ static enum grey_error take_one(struct salvage *s, const struct salvage_offer *o
     return err;
 }
 
-enum grey_error salvage_take(struct salvage *s, const struct salvage_offer *o, uint32_t *taken, struct fault *f) {
+enum grey_error salvage_take(struct salvage *s, const struct mendplan_offer *o, uint32_t *taken, bool *to_this, struct fault *f) {
     *taken = 0;
     enum grey_error err = logdb_begin(s->copy, f);
     for (uint32_t i = 0; i < o->entry_count && err == E_OK; i++) {
@@ -535,15 +459,8 @@ enum grey_error salvage_take(struct salvage *s, const struct salvage_offer *o, u
     } else {
         logdb_rollback(s->copy);
     }
-    for (uint32_t i = 0; o->whole && i < s->live.count && err == E_OK;) {
-        raft_index index = s->live.at[i];
-        if (index >= o->from && index <= o->to && index <= o->certain) { /* an entry to come removes the row */
-            (void)list_remove(&s->live, index);
-            ++*taken;
-        } else {
-            i++;
-        }
-    }
+    *taken += err == E_OK ? mendplan_freed(&s->plan, o) : 0;
+    *to_this = mendplan_answered(&s->plan, o, *taken);
     return err;
 }
 
@@ -557,12 +474,20 @@ bool salvage_same(struct salvage *s, raft_index index, raft_term term) {
 }
 
 /* --- the end --------------------------------------------------------------------------------------------------------------------- */
-/* Every entry above the base, each bound to the one before; stored hashes that were lost are put in again. */
+/* Every entry above the base, each bound to the one before, and at its place the one that the state stands for; stored hashes that were lost
+ * are put in again. */
 static enum grey_error verify(struct salvage *s, struct fault *f) {
     const struct logdb_facts *log = logdb_facts(s->copy);
+    const struct raft_point *applied = &statedb_facts(s->state)->applied;
     struct raft_point at = log->base;
     enum grey_error err = logdb_begin(s->copy, f);
-    while (err == E_OK && at.index < log->last) {
+    while (err == E_OK) {
+        if (at.index == applied->index && memcmp(at.hash, applied->hash, DIGEST_BYTES) != 0) {
+            err = fault_set(f, E_CORRUPT, "log.db: its rows can be read, but are not the history that state.db stands for");
+        }
+        if (err != E_OK || at.index == log->last) {
+            break;
+        }
         struct entry e = {0}, head = {0};
         bool chained, step = (at.index + 1) % LOGROW_CHAIN_STEP == 0;
         if ((err = logdb_payload(s->copy, at.index + 1, &e, f)) != E_OK) {

@@ -126,7 +126,7 @@ static void judge(struct node *n, const struct seal *s, const uint8_t hash[DIGES
     (void)snprintf(why, sizeof why, "entry %" PRIu64 " or one before it is not what %s sealed in epoch %" PRIu64, s->index,
                    m == NULL ? "?" : m->node.text, s->epoch);
     log_error("seal", "differs", "error=GREY-%d %s", error_id(E_SEAL), why);
-    node_log_damaged(n, why);
+    node_damaged(n, SITELOG_DAMAGE_HISTORY, why);
 }
 
 struct look_up {
@@ -141,8 +141,6 @@ static void looked_up(void *context, struct sitelog_read *read) {
     n->sealing.looking = false;
     if (read->err == E_OK && read->entry_count > 0 && read->entries[0].index == job->seal.index) {
         judge(n, &job->seal, read->entries[0].hash);
-    } else if (read->err == E_CORRUPT) {
-        node_log_damaged(n, read->fault.text);
     }
     mem_free(job);
 }

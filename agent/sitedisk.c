@@ -8,17 +8,23 @@
 
 #include "agent/datadir.h"
 #include "agent/salvage.h"
+#include "agent/setaside.h"
 #include "include/grey/must.h"
 #include "platform/db.h"
 #include "platform/log.h"
 #include "platform/now.h"
 
-#define SWEEP_ROWS 256u      /* a slice of about 2 ms on a slow card */
-#define FREED_WITH_STORE 32u /* freed payloads that a store transaction takes along */
-#define SWEEP_WITH_STORE 32u /* payloads judged together with a store, at least: fewer would write their pages twice */
-#define QUIET_MS 1000u       /* without a store: then clean-up goes on by itself */
-#define SHRINK_PAGES 64u
-#define SHRINK_FREE_BYTES 1048576u /* 1 MiB */
+#define SWEEP_ROWS 256u             /* a slice of about 2 ms on a slow card */
+#define FREED_WITH_STORE 32u        /* freed payloads that a store transaction takes along */
+#define SWEEP_WITH_STORE 32u        /* payloads judged together with a store, at least: fewer would write their pages twice */
+#define QUIET_MS 1000u              /* without a store: then clean-up goes on by itself */
+#define SHRINK_FREE_BYTES 1048576u  /* 1 MiB: less is not given back */
+#define SHRINK_LIVE_BYTES 2097152u  /* 2 MiB: so little is written anew as a whole; it is in memory meanwhile */
+#define SHRINK_LIST_BYTES 33554432u /* 32 MiB of free pages can be looked for one by one */
+#define SHRINK_QUIET_MS 10000u      /* without a store */
+#define SHRINK_PAGES_MIN 16u        /* of a slice, which takes SLICE_US or so */
+#define SHRINK_PAGES_MAX 4096u
+#define SLICE_US 10000u
 #define MEASURE_EVERY_MS 1000u
 #define CHORE_PAUSE_MS 1000u
 
@@ -45,27 +51,65 @@ void sitedisk_mark_path(const struct sitedisk *d, char *out, size_t size) {
     (void)snprintf(out, size, "%s/state.damaged", d->data_dir);
 }
 
+static enum grey_error mark_state(const struct sitedisk *d, struct fault *f) {
+    char mark[sizeof d->data_dir + 16];
+    sitedisk_mark_path(d, mark, sizeof mark);
+    int fd = open(mark, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        return fault_errno(f, E_IO, "opening %s", mark);
+    }
+    close(fd);
+    return datadir_sync(d->data_dir, f);
+}
+
+enum grey_error sitedisk_mark(struct sitedisk *d, enum sitelog_damage what, const char *reason, struct fault *f) {
+    switch (what) {
+    case SITELOG_DAMAGE_STATE:
+        return mark_state(d, f);
+    case SITELOG_DAMAGE_LOG:
+        if (!d->witness) {
+            return salvage_mark(d->wal_dir, reason, f);
+        }
+        break; /* a witness has little to mend, and takes it anew */
+    case SITELOG_DAMAGE_HISTORY:
+        break;
+    }
+    return setaside_mark(d->wal_dir, reason, f);
+}
+
+static void note_damage(struct sitedisk *d, enum sitelog_damage what, const struct fault *f) {
+    if (!d->damage.found) {
+        d->damage.found = true;
+        d->damage.what = what;
+        (void)snprintf(d->damage.text, sizeof d->damage.text, "%s", f->text);
+    }
+}
+
 enum grey_error sitedisk_state_checked(struct sitedisk *d, enum grey_error err, const struct fault *f) {
     if (err == E_CORRUPT) {
-        d->state_damaged = true;
-        char mark[sizeof d->data_dir + 16];
-        sitedisk_mark_path(d, mark, sizeof mark);
-        int fd = open(mark, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-        if (fd >= 0) {
-            close(fd);
+        note_damage(d, SITELOG_DAMAGE_STATE, f);
+        if (!d->state_damaged) { /* at once: it may also be what stops the node */
+            (void)mark_state(d, NULL);
+            log_error("sitelog", "state_damaged", "%s", f->text);
         }
-        (void)datadir_sync(d->data_dir, NULL);
-        log_error("sitelog", "state_damaged", "%s", f->text);
+        d->state_damaged = true;
     }
     return err;
 }
 
-/* Damage that a write meets is final: the node stops, and its next start mends the log.  What a read meets, the node judges
- * (node_log_damaged). */
-static enum grey_error log_checked(struct sitedisk *d, enum grey_error err, const struct fault *f) {
+enum grey_error sitedisk_log_checked(struct sitedisk *d, enum grey_error err, const struct fault *f) {
+    if (err == E_CORRUPT) {
+        note_damage(d, SITELOG_DAMAGE_LOG, f);
+    }
+    return err;
+}
+
+/* Damage that a store meets is final: the node stops, and its next start mends the log.  What anything else meets, the node judges
+ * (agent/diskcheck.c). */
+static enum grey_error store_checked(struct sitedisk *d, enum grey_error err, const struct fault *f) {
     if (err == E_CORRUPT && !d->state_damaged && d->failed == E_OK && d->rejoins) {
         log_error("sitelog", "log_damaged", "error=GREY-%d %s", error_id(err), f->text);
-        (void)salvage_mark(d->wal_dir, f->text, NULL);
+        (void)sitedisk_mark(d, SITELOG_DAMAGE_LOG, f->text, NULL);
         d->failed = err;
     }
     return err;
@@ -122,9 +166,10 @@ static enum grey_error is_live(void *context, raft_index index, bool *is, struct
     return sitedisk_state_checked(d, statedb_live(d->state, index, is, f), f);
 }
 
+/* Not before somebody leads: others whose logs are damaged may need what is there, and without a majority they cannot do without it. */
 static bool sweep_open(const struct sitedisk *d) {
     const struct logdb_facts *log = logdb_facts(d->log);
-    return log->swept < log->base.index;
+    return d->grown && log->swept < log->base.index;
 }
 
 /* While entries come in, as many old payloads are judged as came in, and a few more, so that there is an end; in the same transaction
@@ -146,6 +191,7 @@ static enum grey_error store_all(struct sitedisk *d, struct sitelog_store *const
         entry_count += jobs[i]->entry_count;
     }
     d->stored_ms = now_monotonic_ms();
+    d->grown = d->grown || entry_count > 0;
     enum grey_error err = logdb_begin(d->log, f);
     if (err == E_OK) {
         err = sweep_along(d, entry_count, f);
@@ -220,7 +266,7 @@ void sitedisk_store(struct sitedisk *d, struct sitelog_store *const *jobs, uint3
             db_wal_bytes(logdb_db(d->log)) > d->log_wal_bytes_max) { /* what is left is not for a growing log */
             err = checkpoint(d, logdb_db(d->log), &fault);
         }
-        err = sitedisk_write_failed(d, log_checked(d, err == E_OK ? store_all(d, jobs, count, &fault) : err, &fault));
+        err = sitedisk_write_failed(d, store_checked(d, err == E_OK ? store_all(d, jobs, count, &fault) : err, &fault));
         d->usage.store_us_last = now_monotonic_us() - start_us;
         d->usage.store_us_max = d->usage.store_us_max > d->usage.store_us_last ? d->usage.store_us_max : d->usage.store_us_last;
         d->usage.stores++;
@@ -269,7 +315,7 @@ static enum grey_error read_payloads(struct sitedisk *d, struct sitelog_read *jo
     }
     for (uint32_t i = 0; i < job->index_count; i++) {
         struct entry e;
-        enum grey_error err = logdb_payload(d->log, job->indexes[i], &e, &job->fault);
+        enum grey_error err = sitedisk_log_checked(d, logdb_payload(d->log, job->indexes[i], &e, &job->fault), &job->fault);
         if (err == E_OK) {
             job->payloads[i] = e.payload;
         } else if (err != E_NOT_FOUND) {
@@ -303,7 +349,7 @@ static enum grey_error read_live(struct sitedisk *d, struct sitelog_read *job) {
         }
         if ((err = logdb_payload(d->log, at, &job->entries[job->entry_count], &job->fault)) != E_OK) {
             if (err != E_NOT_FOUND) {
-                return err;
+                return sitedisk_log_checked(d, err, &job->fault);
             }
             /* Not given with a snapshot, because the giver had freed it by then: an entry to come removes the row. */
             job->fault = (struct fault){0};
@@ -313,6 +359,18 @@ static enum grey_error read_live(struct sitedisk *d, struct sitelog_read *job) {
         bytes += blob_bytes(job->entries[job->entry_count++].payload).size;
         at++;
     }
+}
+
+/* First log.db, then state.db. */
+static enum grey_error check(struct sitedisk *d, struct sitelog_read *job) {
+    struct fault *f = &job->fault;
+    bool end = false;
+    enum grey_error err = d->checking_state
+                              ? sitedisk_state_checked(d, statedb_check(d->state, job->bytes_max, &job->checked_bytes, &end, f), f)
+                              : sitedisk_log_checked(d, logdb_check(d->log, job->bytes_max, &job->checked_bytes, &end, f), f);
+    job->more = !(end && d->checking_state);
+    d->checking_state = d->checking_state != end;
+    return err;
 }
 
 void sitedisk_keep(struct sitedisk *d, struct sitelog_keep *job) {
@@ -374,7 +432,8 @@ void sitedisk_read(struct sitedisk *d, struct sitelog_read *job) {
         (void)sitedisk_state_checked(d, job->err, f);
         break;
     case SITELOG_ENTRIES:
-        job->err = logdb_entries(d->log, job->from, job->to, job->bytes_max, &job->entries, &job->entry_count, f);
+        job->err = sitedisk_log_checked(
+            d, logdb_entries(d->log, job->from, job->to, job->bytes_max, &job->entries, &job->entry_count, f), f);
         break;
     case SITELOG_PAYLOADS:
         job->err = read_payloads(d, job);
@@ -385,6 +444,10 @@ void sitedisk_read(struct sitedisk *d, struct sitelog_read *job) {
     case SITELOG_READABLE:
         job->same = job->anchor > 0 && logdb_has_term(d->log, job->anchor, job->anchor_term);
         job->err = logdb_readable(d->log, job->from, job->to, job->bytes_max, &job->entries, &job->entry_count, &job->looked_to, f);
+        (void)sitedisk_log_checked(d, f->code, f); /* also when it gave what is left */
+        break;
+    case SITELOG_CHECK:
+        job->err = check(d, job);
         break;
     }
     if (job->err == E_BUG) { /* only wrong SQL or a malformed list */
@@ -413,6 +476,11 @@ static enum grey_error sweep(struct sitedisk *d, const struct raft_point *point,
     return logdb_commit(d->log, f);
 }
 
+/* What clean-up meets of damage was rolled back, and the node may be needed as it is. */
+static enum grey_error cleaned(struct sitedisk *d, enum grey_error err, const struct fault *f) {
+    return err == E_CORRUPT ? sitedisk_log_checked(d, err, f) : sitedisk_write_failed(d, err);
+}
+
 void sitedisk_compact(struct sitedisk *d, struct sitelog_compact *job) {
     job->slot.again = false;
     if (d->failed != E_OK) {
@@ -423,31 +491,47 @@ void sitedisk_compact(struct sitedisk *d, struct sitelog_compact *job) {
         job->err = fault_set(&job->fault, E_BUG, "compaction to %" PRIu64 " beyond the flushed state", job->point.index);
         return;
     }
-    job->err = sitedisk_write_failed(d, sweep(d, &job->point, &job->fault));
+    job->err = cleaned(d, sweep(d, &job->point, &job->fault), &job->fault);
     job->slot.again = job->err == E_OK && sweep_open(d) && quiet(d);
     d->measured_ms = 0;
 }
 
-static bool shrinks(struct db *db) {
-    uint64_t free_bytes = db_free_bytes(db);
-    return free_bytes > SHRINK_FREE_BYTES && free_bytes > db_file_bytes(db) / 4;
+/* A queue is freed from its oldest end, and what is still needed lies at the end of the file.  To cut that, SQLite moves each page of it to the
+ * front, and for each looks through the list of free pages: seconds for a MiB when most of 1 GiB is free.  So a long list is given back all at
+ * once, when so little is left that it can be written anew (agent/upkeep.c sees to it); until then new entries use it.  A short one is
+ * given back page by page, and while stores come, which will use it again, only when there is little else in the file. */
+static void look_for_free(const struct sitedisk *d, struct db *db, struct sitedisk_shrink *s) {
+    uint64_t free_bytes = db_free_bytes(db), file_bytes = db_file_bytes(db);
+    bool quiet_for_long = now_monotonic_ms() - d->stored_ms >= SHRINK_QUIET_MS;
+    s->whole = file_bytes - free_bytes <= SHRINK_LIVE_BYTES;
+    s->later = free_bytes > SHRINK_FREE_BYTES && free_bytes > file_bytes / 4 && (s->whole || free_bytes <= SHRINK_LIST_BYTES);
+    s->now = s->later && (quiet_for_long || free_bytes > file_bytes / 8 * 7);
 }
 
-/* Free pages leave the end of the file; it is cut when that has come through the checkpoint. */
-static enum grey_error shrink(struct sitedisk *d, struct db *db, bool *goes_on, struct fault *f) {
-    enum grey_error err = db_shrink(db, SHRINK_PAGES, f);
-    *goes_on = shrinks(db);
-    return err != E_OK || *goes_on ? err : checkpoint(d, db, f);
+/* Free pages leave the end of the file, or what is live is written anew; it is cut when that has come through the checkpoint. */
+static enum grey_error shrink(struct sitedisk *d, struct db *db, struct sitedisk_shrink *s, struct fault *f) {
+    uint64_t start_us = now_monotonic_us();
+    s->pages = s->pages < SHRINK_PAGES_MIN ? SHRINK_PAGES_MIN : s->pages;
+    enum grey_error err = s->whole ? db_rewrite(db, f) : db_shrink(db, s->pages, f);
+    uint64_t took_us = now_monotonic_us() - start_us;
+    if (!s->whole && took_us > 2 * SLICE_US && s->pages > SHRINK_PAGES_MIN) {
+        s->pages /= 2;
+    } else if (!s->whole && took_us < SLICE_US / 2 && s->pages < SHRINK_PAGES_MAX) {
+        s->pages *= 2;
+    }
+    look_for_free(d, db, s);
+    return err != E_OK || s->now ? err : checkpoint(d, db, f);
 }
 
 bool sitedisk_has_chore(struct sitedisk *d) {
     return d->failed == E_OK && now_monotonic_ms() >= d->chore_after_ms &&
            (db_wal_bytes(logdb_db(d->log)) > d->log_wal_bytes_max || db_wal_bytes(statedb_db(d->state)) > d->state_wal_bytes_max ||
-            (sweep_open(d) && quiet(d)) || statedb_freed_count(d->state) > FREED_WITH_STORE || d->log_shrinks || d->state_shrinks);
+            (sweep_open(d) && quiet(d)) || statedb_freed_count(d->state) > FREED_WITH_STORE || d->log_shrink.now ||
+            d->state_shrink.now);
 }
 
 bool sitedisk_has_later(const struct sitedisk *d) {
-    return d->failed == E_OK && sweep_open(d);
+    return d->failed == E_OK && (sweep_open(d) || d->log_shrink.later || d->state_shrink.later);
 }
 
 static enum grey_error forget_slice(struct sitedisk *d, struct fault *f) {
@@ -480,21 +564,21 @@ void sitedisk_chore(struct sitedisk *d) {
     if (db_wal_bytes(log) > d->log_wal_bytes_max) {
         err = checkpoint(d, log, &fault);
     } else if (db_wal_bytes(state) > d->state_wal_bytes_max) {
-        err = checkpoint(d, state, &fault);
+        err = sitedisk_state_checked(d, checkpoint(d, state, &fault), &fault);
     } else if (sweep_open(d) && quiet(d)) {
         err = sweep(d, NULL, &fault);
     } else if (statedb_freed_count(d->state) > FREED_WITH_STORE) {
         err = forget_slice(d, &fault);
-    } else if (d->log_shrinks) {
-        err = shrink(d, log, &d->log_shrinks, &fault);
-    } else if (d->state_shrinks) {
-        err = shrink(d, state, &d->state_shrinks, &fault);
+    } else if (d->log_shrink.now) {
+        err = shrink(d, log, &d->log_shrink, &fault);
+    } else if (d->state_shrink.now) {
+        err = sitedisk_state_checked(d, shrink(d, state, &d->state_shrink, &fault), &fault);
     }
     d->measured_ms = 0; /* on a quiet node no other job would come to see what became free */
     /* What could not be done now is not tried again at once. */
     bool stuck = err != E_OK || db_wal_bytes(log) / 2 > d->log_wal_bytes_max;
     d->chore_after_ms = stuck ? now_monotonic_ms() + CHORE_PAUSE_MS : 0;
-    if (sitedisk_write_failed(d, err) != E_OK) {
+    if (cleaned(d, err, &fault) != E_OK) {
         log_limited(LOG_ERROR, "sitelog", "clean_up", "error=%s %s", error_name(err), fault.text);
     }
 }
@@ -513,8 +597,8 @@ void sitedisk_measure(struct sitedisk *d) {
         d->measured_ms = now_ms;
         d->usage.log_bytes = db_file_bytes(logdb_db(d->log));
         d->usage.state_bytes = db_file_bytes(statedb_db(d->state));
-        d->log_shrinks = shrinks(logdb_db(d->log));
-        d->state_shrinks = shrinks(statedb_db(d->state));
+        look_for_free(d, logdb_db(d->log), &d->log_shrink);
+        look_for_free(d, statedb_db(d->state), &d->state_shrink);
         d->usage.snapshot_bytes = 0;
         for (size_t i = 0; i < d->snapshots.count; i++) {
             d->usage.snapshot_bytes += d->snapshots.at[i].file_bytes;

@@ -16,6 +16,12 @@ struct sitedisk {
     bool witness;
     bool rejoins; /* a damaged log is set aside at the next start */
     bool state_damaged;
+    bool checking_state; /* SITELOG_CHECK has been through log.db */
+    struct sitedisk_damage {
+        bool found;
+        enum sitelog_damage what;
+        char text[sizeof((struct fault *)0)->text];
+    } damage;         /* the first that was met since it was last taken */
     bool two_devices; /* wal_dir has a reserve of its own */
     int lock_fd;
     struct logdb *log;
@@ -25,15 +31,20 @@ struct sitedisk {
     char keep_path[LIMIT_PATH_BYTES + 16];
     char snapshot_dir[LIMIT_PATH_BYTES + 16];
     struct snapshot_list snapshots;
-    char verified[64];               /* name of the image that was last read through */
-    enum grey_error failed;          /* E_OK, or why no further store or flush is taken */
-    uint64_t failures;               /* store transactions that failed */
-    struct sitelog_usage usage;      /* all but jobs_waiting */
-    bool log_shrinks, state_shrinks; /* more pages are unused than is good; as of the last look */
-    uint64_t chore_after_ms;         /* no clean-up before: the last one failed */
-    uint64_t stored_ms;              /* when the last store was made */
-    uint32_t sweep_credit;           /* payloads to judge with a coming store */
-    uint64_t measured_ms;            /* when the file sizes were last looked at */
+    char verified[64];          /* name of the image that was last read through */
+    enum grey_error failed;     /* E_OK, or why no further store or flush is taken */
+    uint64_t failures;          /* store transactions that failed */
+    struct sitelog_usage usage; /* all but jobs_waiting */
+    struct sitedisk_shrink {
+        bool now, later;        /* more pages are unused than is good; or will be when it is quiet */
+        bool whole;             /* so few are used that they are written anew */
+        uint32_t pages;         /* of the next slice */
+    } log_shrink, state_shrink; /* as of the last look */
+    uint64_t chore_after_ms;    /* no clean-up before: the last one failed */
+    uint64_t stored_ms;         /* when the last store was made */
+    bool grown;                 /* an entry was stored since the start: somebody leads */
+    uint32_t sweep_credit;      /* payloads to judge with a coming store */
+    uint64_t measured_ms;       /* when the file sizes were last looked at */
 };
 
 enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, struct sitelog_start *start, struct sitedisk **out,
@@ -47,8 +58,10 @@ enum grey_error sitedisk_rebase(struct sitedisk *d, const struct sitelog_store *
                                 struct fault *f); /* a witness's new base, first half */
 enum grey_error sitedisk_rebase_finish(struct sitedisk *d, struct fault *f);
 void sitedisk_mark_path(const struct sitedisk *d, char *out, size_t size); /* of the note that state.db was found damaged */
-enum grey_error sitedisk_state_checked(struct sitedisk *d, enum grey_error err,
-                                       const struct fault *f); /* err, noted if it is damage */
+/* Each result of reading a database passes here, whatever the job does about it: err, noted if it is damage. */
+enum grey_error sitedisk_state_checked(struct sitedisk *d, enum grey_error err, const struct fault *f);
+enum grey_error sitedisk_log_checked(struct sitedisk *d, enum grey_error err, const struct fault *f);
+enum grey_error sitedisk_mark(struct sitedisk *d, enum sitelog_damage what, const char *reason, struct fault *f); /* sitelog_mark */
 
 /* Each sets the job's err and fault. */
 void sitedisk_store(struct sitedisk *d, struct sitelog_store *const *jobs,

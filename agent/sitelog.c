@@ -9,8 +9,6 @@
 #include <string.h>
 
 #include "agent/rowset.h"
-#include "agent/salvage.h"
-#include "agent/setaside.h"
 #include "agent/sitedisk.h"
 #include "include/grey/must.h"
 
@@ -30,8 +28,11 @@ struct sitelog {
     uint64_t failures_known; /* of store jobs, as their owner heard */
     struct worker_job chore;
     bool chore_given, stopping;
-    struct loop_timer retry;
+    struct loop_timer retry, telling;
+    void (*damaged)(void *context, enum sitelog_damage what, const char *detail);
+    void *context;
     pthread_mutex_t lock; /* for what follows: written by the storage thread */
+    struct sitedisk_damage damage;
     struct sitelog_usage usage;
     bool has_chore, has_later;
     struct sitelog_snapshot_info snapshots[SNAPSHOTS_LISTED];
@@ -128,6 +129,10 @@ static struct worker_job *batch(void *context, struct worker_job *list) {
     s->has_chore = has_chore;
     s->has_later = has_later;
     s->snapshot_count = sitedisk_snapshots(s->disk, s->snapshots, SNAPSHOTS_LISTED);
+    if (s->disk->damage.found && !s->damage.found) {
+        s->damage = s->disk->damage;
+        s->disk->damage.found = false;
+    }
     pthread_mutex_unlock(&s->lock);
     return rest; /* stores are answered before a flush behind them begins */
 }
@@ -154,10 +159,30 @@ static void retry_fire(void *context) {
     }
 }
 
+/* What the jobs that are done met.  A turn later, so that who asked has been answered when the node stops for it. */
+static void damage_tell(struct sitelog *s) {
+    pthread_mutex_lock(&s->lock);
+    bool found = s->damage.found;
+    pthread_mutex_unlock(&s->lock);
+    if (found && !s->stopping && s->damaged != NULL && s->telling.place == 0) {
+        loop_timer_after(s->loop, &s->telling, 0);
+    }
+}
+
+static void telling_fire(void *context) {
+    struct sitelog *s = context;
+    pthread_mutex_lock(&s->lock);
+    struct sitedisk_damage damage = s->damage;
+    s->damage.found = false;
+    pthread_mutex_unlock(&s->lock);
+    s->damaged(s->context, damage.what, damage.text);
+}
+
 static void chore_done(struct worker_job *job) {
     struct sitelog *s = (struct sitelog *)((char *)job - offsetof(struct sitelog, chore));
     s->chore_given = false;
     chore_give(s);
+    damage_tell(s);
 }
 
 static enum grey_error give(struct sitelog *s, struct worker_job *job, struct sitelog_slot *slot,
@@ -190,6 +215,7 @@ static void one_done(struct sitelog *s) {
     must(s->waiting > 0);
     s->waiting--;
     chore_give(s);
+    damage_tell(s);
 }
 
 /* In each done function: after the owner's done, the job may be gone. */
@@ -336,12 +362,8 @@ enum grey_error sitelog_claim(struct sitelog *s, const struct grey_name *node, c
     return sitedisk_claim(s->disk, node, site, f);
 }
 
-enum grey_error sitelog_distrust(struct sitelog *s, const char *reason, struct fault *f) {
-    return setaside_mark(s->disk->wal_dir, reason, f);
-}
-
-enum grey_error sitelog_damaged(struct sitelog *s, const char *reason, struct fault *f) {
-    return salvage_mark(s->disk->wal_dir, reason, f);
+enum grey_error sitelog_mark(struct sitelog *s, enum sitelog_damage what, const char *reason, struct fault *f) {
+    return sitedisk_mark(s->disk, what, reason, f);
 }
 
 struct sitelog *sitelog_open(struct loop *loop, const struct sitelog_options *o, struct table *t, struct sitelog_start *start,
@@ -354,6 +376,9 @@ struct sitelog *sitelog_open(struct loop *loop, const struct sitelog_options *o,
     s->loop = loop;
     s->chore = (struct worker_job){.work = chore_work, .done = chore_done};
     s->retry = (struct loop_timer){.fire = retry_fire, .context = s};
+    s->telling = (struct loop_timer){.fire = telling_fire, .context = s};
+    s->damaged = o->damaged;
+    s->context = o->context;
     pthread_mutex_init(&s->lock, NULL);
     if (sitedisk_open(o, t, start, &s->disk, f) == E_OK) {
         s->usage = s->disk->usage;
@@ -375,6 +400,7 @@ void sitelog_close(struct sitelog *s) {
     s->stopping = true;
     if (s->worker != NULL) {
         loop_timer_cancel(s->loop, &s->retry);
+        loop_timer_cancel(s->loop, &s->telling);
         worker_stop(s->worker);
     }
     sitedisk_close(s->disk);

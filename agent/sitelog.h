@@ -26,15 +26,26 @@
 
 struct sitelog;
 
+/* What of the disk is not what was written to it. */
+enum sitelog_damage {
+    SITELOG_DAMAGE_LOG,     /* a row of log.db is lost: the next start mends the log with the help of others */
+    SITELOG_DAMAGE_STATE,   /* a page of state.db: the next start builds it anew from an image and the log */
+    SITELOG_DAMAGE_HISTORY, /* all of log.db can be read, but it is not the site's log: the next start sets it aside */
+};
+
 struct sitelog_options {
     const char *data_dir, *wal_dir; /* made when absent, 0700; copied */
     uint32_t reserve_bytes;         /* size of data_dir/reserve, and of the one in wal_dir when that is another device; 0: none */
-    uint32_t window_entries;        /* at most this many entries are loaded at start beyond those not applied */
+    uint32_t window_entries;        /* at most this many entries are loaded at start beyond those not applied, */
+    uint32_t window_bytes;          /* and so many bytes of them */
     uint32_t snapshots_kept;        /* 3 */
     bool witness;                   /* entries come stripped; there is no state but position and membership; keep files small */
     bool rejoins;                   /* there are other gateways: a damaged log is set aside and the node comes back as a new one
                                        (agent/setaside.h); else it is refused */
     const char *node;               /* own name, to tell the others in the membership; NULL: unknown */
+    /* A job met damage, of whatever kind it was and whether or not it failed.  On the loop, a turn after the job's done; may be NULL. */
+    void (*damaged)(void *context, enum sitelog_damage what, const char *detail);
+    void *context;
 };
 
 /* What the disk says, read and verified (hash chain) at open.  Lent until sitelog_start_free. */
@@ -60,10 +71,9 @@ struct sitelog_start {
  * E_LOCKED, E_DISK_VERSION, E_DISK_FULL, E_IO. */
 struct sitelog *sitelog_open(struct loop *loop, const struct sitelog_options *o, struct table *t, struct sitelog_start *start,
                              struct fault *f);
-/* The log was found damaged while it ran: it is mended at the next start.  Blocks briefly; any thread. */
-enum grey_error sitelog_damaged(struct sitelog *s, const char *reason, struct fault *f);
-/* A peer remembers more of this node than its disk does, say: at the next start the log is set aside.  Blocks briefly; any thread. */
-enum grey_error sitelog_distrust(struct sitelog *s, const char *reason, struct fault *f);
+/* What the next start is to do about damage found while it ran.  HISTORY also: a peer remembers more of this node than its disk does.
+ * Durable before it returns; blocks briefly; any thread. */
+enum grey_error sitelog_mark(struct sitelog *s, enum sitelog_damage what, const char *reason, struct fault *f);
 void sitelog_start_free(struct sitelog_start *start);
 void sitelog_close(struct sitelog *s); /* finishes all jobs, checkpoints, closes */
 
@@ -135,7 +145,7 @@ struct sitelog_flush {
 };
 enum grey_error sitelog_flush(struct sitelog *s, struct sitelog_flush *job);
 
-/* Read things.  One kind of job, the fields say what. */
+/* Read things.  One kind of job, the fields say what.  What they meet of damage is told to options.damaged as well. */
 enum sitelog_read_kind {
     SITELOG_ROWS,     /* `wants` */
     SITELOG_SCAN,     /* table, low <= key < high (high empty: no end), up to rows_max; rows on disk only; *more tells */
@@ -143,6 +153,7 @@ enum sitelog_read_kind {
     SITELOG_PAYLOADS, /* payloads of `indexes` (any entries, also compacted ones that rows keep alive); a missing one is empty */
     SITELOG_LIVE, /* live payloads from index `from` up to `to`, in order, about bytes_max: for a follower that installs a snapshot */
     SITELOG_READABLE, /* what is there of from .. to, stripped or not; for a gateway that lost it.  same: the entry at anchor has anchor_term */
+    SITELOG_CHECK, /* nothing is wanted: the next bytes_max of both databases are read and verified; more: this round has not ended */
 };
 struct sitelog_read {
     struct worker_job job;
@@ -165,8 +176,9 @@ struct sitelog_read {
     uint32_t entry_count;
     struct blob **payloads; /* PAYLOADS: index_count of them */
     bool more;
-    bool same;            /* READABLE */
-    raft_index looked_to; /* READABLE: of from .. to */
+    bool same;              /* READABLE */
+    raft_index looked_to;   /* READABLE: of from .. to */
+    uint64_t checked_bytes; /* CHECK */
     enum grey_error err;
     struct fault fault;
     void (*done)(void *context, struct sitelog_read *job);

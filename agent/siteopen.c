@@ -149,7 +149,8 @@ static enum grey_error load_table(struct sitedisk *d, struct table *t, enum tabl
     return err == E_NO_MEMORY ? fault_set(f, err, "loading the state") : err;
 }
 
-static enum grey_error load_start(struct sitedisk *d, uint32_t window_entries, struct sitelog_start *start, struct fault *f) {
+static enum grey_error load_start(struct sitedisk *d, const struct sitelog_options *o, struct sitelog_start *start,
+                                  struct fault *f) {
     const struct logdb_facts *log = logdb_facts(d->log);
     const struct statedb_facts *state = statedb_facts(d->state);
     struct raft_start *r = &start->raft;
@@ -176,8 +177,11 @@ static enum grey_error load_start(struct sitedisk *d, uint32_t window_entries, s
             err = fault_set(f, E_CORRUPT, "state.db: the stored membership is damaged");
         }
     }
-    raft_index from = state->applied.index > window_entries ? state->applied.index - window_entries : 0;
+    raft_index from = state->applied.index > o->window_entries ? state->applied.index - o->window_entries : 0;
     from = from > log->base.index ? from : log->base.index;
+    if (err == E_OK && from < state->applied.index) {
+        err = logdb_last_fitting(d->log, from + 1, state->applied.index, o->window_bytes, &from, f);
+    }
     if (err == E_OK) {
         err = logdb_point(d->log, from, &r->window_base, f);
     }
@@ -218,7 +222,7 @@ static enum grey_error open_both(struct sitedisk *d, const struct sitelog_option
     if (err == E_OK) {
         err = open_state(d, f);
     }
-    return err == E_OK ? load_start(d, o->window_entries, start, f) : err;
+    return err == E_OK ? load_start(d, o, start, f) : err;
 }
 
 static void close_both(struct sitedisk *d) {
@@ -350,6 +354,7 @@ enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, 
         sitedisk_close(d);
         return err;
     }
+    d->damage.found = false; /* what the start met it has mended */
     sitedisk_measure(d);
     *out = d;
     return E_OK;

@@ -15,7 +15,10 @@ static enum grey_error list(struct sitedisk *d, struct sitelog_seal *job) {
     if (err == E_OK) {
         err = sealdb_list(d->seals, job->from, job->to, job->seals, &job->seal_count, &job->fault);
     }
-    return err == E_OK ? sealdb_signers(d->seals, job->signers, SIGNERS_MAX, &job->signer_count, &job->fault) : err;
+    if (err == E_OK) {
+        err = sealdb_signers(d->seals, job->signers, SIGNERS_MAX, &job->signer_count, &job->fault);
+    }
+    return sitedisk_log_checked(d, err, &job->fault);
 }
 
 /* On a full disk it waits on. */

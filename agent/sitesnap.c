@@ -102,12 +102,13 @@ static enum grey_error write_payloads(struct sitedisk *d, struct sitelog_snapsho
     for (uint32_t i = 0; i < PAYLOADS_PER_SLICE && s->next_payload != 0; i++) {
         raft_index at = 0;
         struct entry e;
-        enum grey_error err = statedb_live_next(d->state, s->next_payload, &at, &job->fault);
+        enum grey_error err =
+            sitedisk_state_checked(d, statedb_live_next(d->state, s->next_payload, &at, &job->fault), &job->fault);
         if (err != E_OK || at == 0) {
             s->next_payload = 0;
             return err;
         }
-        if ((err = logdb_payload(d->log, at, &e, &job->fault)) == E_OK) {
+        if ((err = sitedisk_log_checked(d, logdb_payload(d->log, at, &e, &job->fault), &job->fault)) == E_OK) {
             err = snapshot_put_payload(s->writer, &e, &job->fault);
             blob_unref(e.payload);
         }

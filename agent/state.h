@@ -145,6 +145,7 @@ void payload_kv(struct builder *out, bool is_delete, struct bytes key, enum kv_c
                 struct bytes content_type, struct bytes value);
 bool payload_kv_value(struct bytes payload, struct bytes *content_type,
                       struct bytes *value);                       /* of an entry that a kv row refers to */
+struct bytes payload_kv_key(struct bytes payload);                /* lends; empty: not the payload of an ENTRY_KV */
 bool payload_kv_deletes(const struct entry *e, struct bytes key); /* e is an ENTRY_KV that deletes key */
 void payload_ack(struct builder *out, uint64_t incarnation, enum event_channel c, grey_seq acked_seq);
 /* The same, and what the link has cost so far (federation/budget.h): it rides along, so that counting makes no entries of its own. */

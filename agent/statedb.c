@@ -12,19 +12,27 @@
 #define STATE_FORMAT 3
 #define STATE_PAGE_BYTES 1024u    /* most flushed rows lie far apart (hashes): small pages write less */
 #define STATE_CACHE_BYTES 262144u /* 256 KiB */
+#define ROW_BYTES 16u             /* that a row costs beside its key and value */
 
 struct statedb {
     struct db *db;
     struct statedb_facts facts;
     struct db_statement *get, *put, *remove, *remove_range, *refs, *scan, *scan_open, *walk, *live_get, *live_put, *live_remove,
         *live_next;
-    struct db_statement *freed_put, *freed_get, *freed_erase, *save, *save_members;
+    struct db_statement *freed_put, *freed_get, *freed_erase, *save, *save_members, *live_walk;
     int64_t freed_read, freed_forgotten; /* notes up to here were handed out; are gone from log.db */
     uint64_t freed_count, freed_new;     /* notes that are not forgotten; noted by the flush under way */
     uint32_t freed_handed;               /* notes of the last statedb_freed */
     raft_index base;                     /* of the flush under way */
     raft_index pending_index;            /* changes of one live row, gathered while they concern the same entry */
     int64_t pending_delta;
+    struct {
+        bool rows_done;
+        enum table_id id; /* of the last row that was read */
+        uint8_t key[LIMIT_KEY_BYTES];
+        size_t key_size;
+        int64_t live; /* the last live payload, after the rows */
+    } check;          /* where statedb_check stands */
 };
 
 static const char schema[] =
@@ -58,6 +66,7 @@ static enum grey_error prepare(struct statedb *s, struct fault *f) {
         {&s->freed_erase, "DELETE FROM freed WHERE idx <= ?1"},
         {&s->save, "REPLACE INTO meta VALUES(1, 3, ?1, ?2, ?3, ?4, ?5)"},
         {&s->save_members, "REPLACE INTO members VALUES(1, ?1, ?2)"},
+        {&s->live_walk, "SELECT idx FROM live WHERE idx > ?1 ORDER BY idx"},
     };
     enum grey_error err = E_OK;
     for (size_t i = 0; i < sizeof all / sizeof all[0] && err == E_OK; i++) {
@@ -412,7 +421,7 @@ static enum grey_error row_add(struct db_statement *st, struct sitelog_row_set *
                               .value = db_bytes(st, 2),
                               .ref = (raft_index)db_int(st, 3),
                               .found = true};
-    *bytes += row.key.size + row.value.size + 16;
+    *bytes += row.key.size + row.value.size + ROW_BYTES;
     return rowset_add(set, &row);
 }
 
@@ -456,6 +465,60 @@ enum grey_error statedb_walk(struct statedb *s, enum table_id id, struct bytes k
         err = row_add(s->walk, set, &bytes);
     }
     db_reset(s->walk);
+    return err;
+}
+
+/* --- the background check -------------------------------------------------------------------------------------------------------------- */
+static enum grey_error check_rows(struct statedb *s, uint64_t bytes_max, uint64_t *bytes, struct fault *f) {
+    bool row = true;
+    enum grey_error err = E_OK;
+    struct bytes key = bytes_of(NULL, 0);
+    db_bind_int(s->walk, 1, s->check.id);
+    db_bind_bytes(s->walk, 2, bytes_of(s->check.key, s->check.key_size));
+    while (err == E_OK && *bytes < bytes_max && (err = db_step(s->walk, &row, f)) == E_OK && row) {
+        key = db_bytes(s->walk, 1);
+        *bytes += key.size + db_bytes(s->walk, 2).size + ROW_BYTES;
+        if (key.size > sizeof s->check.key) {
+            err = fault_set(f, E_CORRUPT, "state.db: a key of %zu bytes", key.size);
+        }
+    }
+    if (err == E_OK && row && key.size > 0) { /* before the reset, which takes the row away */
+        s->check.id = (enum table_id)db_int(s->walk, 0);
+        memcpy(s->check.key, key.data, key.size);
+        s->check.key_size = key.size;
+    }
+    db_reset(s->walk);
+    s->check.rows_done = err == E_OK && !row;
+    return err;
+}
+
+static enum grey_error check_live(struct statedb *s, uint64_t bytes_max, uint64_t *bytes, bool *end, struct fault *f) {
+    bool row = true;
+    enum grey_error err = E_OK;
+    db_bind_int(s->live_walk, 1, s->check.live);
+    while (*bytes < bytes_max && (err = db_step(s->live_walk, &row, f)) == E_OK && row) {
+        s->check.live = db_int(s->live_walk, 0);
+        *bytes += ROW_BYTES;
+    }
+    db_reset(s->live_walk);
+    *end = !row;
+    return err;
+}
+
+enum grey_error statedb_check(struct statedb *s, uint64_t bytes_max, uint64_t *bytes, bool *end, struct fault *f) {
+    enum grey_error err = E_OK;
+    *bytes = 0;
+    *end = false;
+    if (!s->check.rows_done) {
+        err = check_rows(s, bytes_max, bytes, f);
+    }
+    if (err == E_OK && s->check.rows_done) {
+        err = check_live(s, bytes_max, bytes, end, f);
+    }
+    *end |= err != E_OK;
+    if (*end) {
+        memset(&s->check, 0, sizeof s->check);
+    }
     return err;
 }
 

@@ -38,6 +38,9 @@ enum grey_error statedb_scan(struct statedb *s, enum table_id id, struct bytes l
 /* Rows of all tables in order, after (id, key); up to about bytes_max. */
 enum grey_error statedb_walk(struct statedb *s, enum table_id id, struct bytes key, size_t bytes_max, struct sitelog_row_set *set,
                              bool *more, struct fault *f);
+/* Reads the rows behind those of the last call, about bytes_max of them, at least one, so that each page proves its sum.  *bytes: how many.
+ * *end: that were the last ones; the next call begins anew, also after an error. */
+enum grey_error statedb_check(struct statedb *s, uint64_t bytes_max, uint64_t *bytes, bool *end, struct fault *f);
 enum grey_error statedb_live(struct statedb *s, raft_index index, bool *is, struct fault *f); /* do rows refer to this payload? */
 enum grey_error statedb_live_next(struct statedb *s, raft_index from, raft_index *index,
                                   struct fault *f); /* 0: none from there on */

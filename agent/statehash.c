@@ -24,7 +24,7 @@ void statehash_told(struct node *n, raft_id from, const char *detail) {
         return;
     }
     (void)snprintf(why, sizeof why, "%s: %.140s", m->node.text, detail);
-    if (sitelog_distrust(n->log, why, &f) != E_OK) {
+    if (sitelog_mark(n->log, SITELOG_DAMAGE_HISTORY, why, &f) != E_OK) {
         log_error("statehash", "mark", "%s", f.text);
     }
     node_fail(n, E_STATE_DIFFERS, why); /* started again it joins anew */

@@ -14,13 +14,15 @@
 #define FLUSH_ENTRIES 8000u
 #define FLUSH_MS 5000u
 #define FLUSH_BYTES (1024u * 1024u)
+#define FLUSH_LOG_BYTES (4u * 1024 * 1024)       /* applied since: a start has them all in memory */
 #define SNAPSHOT_LOG_BYTES (64ull * 1024 * 1024) /* the log grew by so much since the last image, however few entries it took */
 
-/* After a drain the log holds payloads that nothing refers to any more, up to SNAPSHOT_LOG_BYTES of them, and on a quiet site no image would
- * come that lets them go. */
-#define TIDY_LOG_BYTES (8ull * 1024 * 1024) /* worth two images */
-#define TIDY_QUIET_MS 30000u                /* no event came for so long */
-#define TIDY_PAUSE_MS 60000u                /* until what was freed shows in the size of the file */
+/* After a drain the log holds payloads that nothing refers to any more, up to SNAPSHOT_LOG_BYTES of them, and for some time no image would
+ * come that lets them go; only when they are gone the file is cut (agent/sitedisk.c). */
+#define TIDY_LOG_BYTES (8ull * 1024 * 1024)    /* worth two images */
+#define TIDY_MUCH_BYTES (128ull * 1024 * 1024) /* worth them also while events come */
+#define TIDY_QUIET_MS 30000u                   /* no event came for so long */
+#define TIDY_PAUSE_MS 60000u                   /* until what was freed shows in the size of the file */
 
 static struct metric flushes = METRIC_COUNTER("grey_storage_flushes_total", "Transactions that wrote changed rows of the state.");
 static struct metric snapshots = METRIC_COUNTER("grey_storage_snapshots_total", "State images written.");
@@ -78,7 +80,7 @@ static void flush(struct node *n) {
     job->members_index = n->members_index;
     job->done = flushed;
     job->context = n;
-    u->dirty_since_ms = 0;
+    u->dirty_since_ms = u->applied_bytes = 0;
     u->flushing = true;
     if (sitelog_flush(n->log, job) != E_OK) {
         u->flushing = false;
@@ -198,7 +200,8 @@ void upkeep_turn(struct node *n) {
         }
         /* a membership at once: a node whose log is damaged learns from there whom to ask */
         bool due = n->members_index > u->flushed_index || applied - u->flushed_index >= FLUSH_ENTRIES ||
-                   now_ms - u->dirty_since_ms >= FLUSH_MS || table_dirty_bytes(n->table) >= FLUSH_BYTES;
+                   now_ms - u->dirty_since_ms >= FLUSH_MS || table_dirty_bytes(n->table) >= FLUSH_BYTES ||
+                   u->applied_bytes >= FLUSH_LOG_BYTES;
         if (due || u->snapshot_due) {
             flush(n);
         }
@@ -230,15 +233,14 @@ void upkeep_duty(struct node *n) {
     if (numbers != u->numbers_given) {
         u->numbers_given = numbers;
         u->quiet_since_ms = now_ms;
-        u->tidying = u->tidying == TIDY_DONE ? TIDY_DONE : TIDY_REST;
     }
     struct sitelog_usage usage;
     sitelog_usage(n->log, &usage);
     bool image_there = u->snapshot_point.index >= u->tidy_index && upkeep_idle(n) && !u->snapshot_due;
     switch (u->tidying) {
     case TIDY_REST:
-        if (now_ms >= u->quiet_since_ms + TIDY_QUIET_MS && usage.log_bytes >= TIDY_LOG_BYTES &&
-            usage.log_bytes / 2 >= u->tidied_log_bytes && bytes <= usage.log_bytes / 16) {
+        if ((now_ms >= u->quiet_since_ms + TIDY_QUIET_MS || usage.log_bytes >= TIDY_MUCH_BYTES) &&
+            usage.log_bytes >= TIDY_LOG_BYTES && usage.log_bytes / 2 >= u->tidied_log_bytes && bytes <= usage.log_bytes / 16) {
             u->tidy_index = state_applied(n->state);
             u->snapshot_due = u->snapshot_point.index < u->tidy_index;
             u->tidying = TIDY_FIRST;

@@ -80,6 +80,7 @@ struct uplink *uplink_new(const struct conn_context *x, const struct uplink_opti
     for (int i = 0; i < CHANNEL_COUNT; i++) {
         u->streams[i].owner = u;
     }
+    uplink_seal_begin(u);
     uplink_gate_begin(u);
     struct mqtt_options m = {.client_id = u->site,
                              .socket_dir = o->data_dir,
@@ -109,6 +110,7 @@ void uplink_free(struct uplink *u) {
     uplink_gate_end(u);
     builder_free(&u->frame);
     uplink_parts_end(u);
+    uplink_seal_free(u);
     u->stopped = true;
     uplink_ack_release(u); /* the node still answers what was proposed */
 }
@@ -158,8 +160,11 @@ void uplink_set_bandwidth(struct uplink *u, const struct uplink_bandwidth *b) {
 
 void uplink_facts(const struct uplink *u, struct uplink_facts *out) {
     struct conn_count c = mqtt_counted(u->mqtt);
-    *out = (struct uplink_facts){
-        .up = u->welcomed, .last_contact_unix_ms = u->last_contact_ms, .sent_bytes = c.out_bytes, .received_bytes = c.in_bytes};
+    *out = (struct uplink_facts){.up = u->welcomed,
+                                 .sealed = u->welcomed && u->seal.ready,
+                                 .last_contact_unix_ms = u->last_contact_ms,
+                                 .sent_bytes = c.out_bytes,
+                                 .received_bytes = c.in_bytes};
     uplink_link_facts(u, out);
     uplink_meter_facts(u, out);
     memcpy(out->last_error, u->last_error, sizeof out->last_error);

@@ -37,6 +37,9 @@ struct uplink_options {
     uint32_t keepalive_s;   /* at most; shorter where the path forgets idle links */
     uint32_t window_frames; /* frames not acknowledged by the core */
     struct uplink_bandwidth bandwidth;
+    bool
+        seal; /* end to end, where there is a core_key; with cert_path and key_path: PEM of this gateway, read at each hello, copied */
+    const char *cert_path, *key_path;
     bool has_core_key; /* else nothing that the core gives is taken */
     uint8_t core_key[KEYS_ED25519_PUBLIC_BYTES];
 };
@@ -68,6 +71,7 @@ struct uplink_facts {
     int64_t stage_ms;                    /* in it for so long */
     int64_t next_try_ms;                 /* from now; -1: none is planned */
     uint32_t keepalive_s;                /* in force; 0: not connected */
+    bool sealed;                         /* this session is, end to end */
     bool resumed;                        /* the TLS session of this connection went on with one before */
     uint32_t handshake_bytes;
     const char *proxy; /* "": none */
@@ -84,6 +88,10 @@ struct uplink_facts {
     bool held[CHANNEL_COUNT]; /* by a window or a spent budget */
 };
 void uplink_facts(const struct uplink *u, struct uplink_facts *out);
+
+/* A gateway's request for a certificate, which stands in the log, goes to the core; its answer becomes an entry (federation/certify.h).
+ * Nothing happens unless this node leads and a core that certifies has welcomed it: who needs one asks again. */
+void uplink_certify(struct uplink *u, struct bytes request);
 
 /* An operator has reason to hope (the line was mended): tries now instead of at the next time planned.  False: this node does not
  * lead. */

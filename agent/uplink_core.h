@@ -2,6 +2,7 @@
  *   uplink.c          life, time, facts
  *   uplink_link.c     which broker, when: dials, leaves, probes; keep-alive, proxy
  *   uplink_session.c  hello and welcome: who speaks, and the core's word
+ *   uplink_seal.c     end-to-end encryption: the keys of a session, frames under them
  *   uplink_send.c     what goes next, as which frame, and what the broker has confirmed
  *   uplink_pack.c     events become a frame: squeezed where the core takes that
  *   uplink_parts.c    large frames go in parts, so that what is urgent can go between
@@ -16,6 +17,8 @@
 #include "agent/uplink.h"
 #include "federation/channel.h"
 #include "federation/credit.h"
+#include "federation/envelope.h"
+#include "federation/handshake.h"
 #include "federation/keepalive.h"
 #include "federation/reconnect.h"
 #include "federation/shaper.h"
@@ -102,6 +105,18 @@ struct uplink_supply {
     } asked[SUPPLY_PULLS_MAX];
 };
 
+/* What is said to the core, and by it, so that nobody between can read or change it. */
+struct uplink_seal {
+    bool on;     /* this site says nothing to a core that it could not seal */
+    bool awaits; /* a hello was said; its handshake waits for the welcome */
+    bool ready;  /* the session has keys */
+    struct handshake handshake;
+    struct envelope_sender up;
+    struct envelope_receiver down;
+    struct uplink_seal_job *job; /* a hello is being signed */
+    char cert_path[LIMIT_PATH_BYTES + 1], key_path[LIMIT_PATH_BYTES + 1];
+};
+
 struct uplink {
     struct conn_context x;
     struct uplink_options o;
@@ -126,11 +141,13 @@ struct uplink {
     uint32_t on_way_count;
     struct uplink_packing packing;
     bool takes_parts; /* the core does */
+    bool certifies;   /* the core does */
     struct uplink_parcel parcels[CHANNEL_COUNT];
     struct builder frame; /* built and not yet taken by the MQTT client */
     enum event_channel frame_channel;
     grey_seq frame_to;
     struct uplink_supply supply;
+    struct uplink_seal seal;
     struct reconnect reconnect;
     struct uplink_endpoint endpoints[UPLINK_ENDPOINTS_MAX];
     char proxy_address[LIMIT_ADDRESS_BYTES + 1], proxy_auth[LIMIT_PATH_BYTES + 1];
@@ -174,6 +191,19 @@ void uplink_session_again(struct uplink *u, const char *why); /* the session is 
 void uplink_session_unheard(struct uplink *u); /* the core that took this session is gone; another one takes it over */
 void uplink_session_look(struct uplink *u, uint64_t now_ms); /* is the welcome overdue, or the core gone? */
 
+/* --- uplink_seal.c -------------------------------------------------------------------------------------------------------------------- */
+void uplink_seal_begin(struct uplink *u);
+void uplink_seal_end(struct uplink *u); /* of the session */
+void uplink_seal_free(struct uplink *u);
+/* A hello is signed, and goes when that is done.  False: not now. */
+bool uplink_seal_hello(struct uplink *u, struct bytes hello);
+/* The content of DOWN_SEALED_WELCOME; *welcome lies in scratch.  E_SEALED: not the answer to the last hello. */
+enum grey_error uplink_seal_welcome(struct uplink *u, struct bytes content, struct builder *scratch, struct bytes *welcome);
+enum grey_error uplink_seal_put(struct uplink *u, enum event_channel c, struct bytes frame, struct builder *out);
+/* Opens *f in its place, its payload then in scratch, when it is sealed. */
+enum grey_error uplink_seal_get(struct uplink *u, enum event_channel c, struct frame *f, struct builder *scratch);
+bool uplink_seal_may_be_plain(const struct uplink *u, enum message_kind kind);
+
 /* --- uplink_send.c -------------------------------------------------------------------------------------------------------------------- */
 void uplink_send_register(void);
 void uplink_send_pump(struct uplink *u); /* as much as may go now */
@@ -181,6 +211,7 @@ void uplink_send_gathered(void *uplink, struct sync_events *e);
 void uplink_send_published(void *uplink, int id, const char *refusal);
 /* flags: of frame.h.  False: not now. */
 bool uplink_send_content(struct uplink *u, enum event_channel c, struct bytes content, uint16_t flags);
+size_t uplink_send_bytes_max(const struct uplink *u); /* of a frame */
 
 /* --- uplink_pack.c -------------------------------------------------------------------------------------------------------------------- */
 void uplink_pack_begin(struct uplink *u, uint32_t codings); /* a session begins; codings: the core's */
@@ -229,6 +260,7 @@ void uplink_gate_limit(struct uplink *u, uint64_t limit_bytes_per_s);
 void uplink_gate_connected(struct uplink *u);
 /* False: enough waits behind the gate; the pump is called again when that changes. */
 bool uplink_gate_room(struct uplink *u, uint32_t frame_bytes);
+uint32_t uplink_gate_leaves_ms(const struct uplink *u, uint32_t frame_bytes); /* by the limit; 0: there is none */
 
 /* --- uplink_meter.c ------------------------------------------------------------------------------------------------------------------- */
 void uplink_meter_register(void);

@@ -83,6 +83,13 @@ void uplink_gate_heard(struct uplink *u, uint64_t wire_bytes) {
     shaper_debit(&g->down, now_monotonic_us(), wire_bytes - awaited);
 }
 
+/* A frame takes this long to leave even when nothing is before it. */
+uint32_t uplink_gate_leaves_ms(const struct uplink *u, uint32_t frame_bytes) {
+    const struct uplink_gate *g = &u->gate;
+    uint64_t limit = g->shaper.limit_bytes_per_s;
+    return limit == 0 ? 0 : (uint32_t)(shaper_wire_bytes(&g->path, frame_bytes) * 1000 / limit);
+}
+
 static bool answers_fit(struct uplink *u) {
     struct shaper *down = &u->gate.down;
     if (down->limit_bytes_per_s == 0) {
@@ -105,7 +112,7 @@ bool uplink_gate_room(struct uplink *u, uint32_t frame_bytes) {
     if (!answers_fit(u)) {
         return false;
     }
-    uint64_t limit = g->shaper.limit_bytes_per_s, unsent = mqtt_unsent_bytes(u->mqtt);
+    uint64_t limit = g->shaper.limit_bytes_per_s, unsent = limit > 0 ? mqtt_unsent_bytes(u->mqtt) : 0;
     g->full = limit > 0 && unsent > 0 && unsent + frame_bytes > limit / AHEAD_DIV;
     return !g->full;
 }

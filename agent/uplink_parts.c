@@ -13,7 +13,7 @@
 
 static uint32_t part_bytes(const struct uplink *u) {
     uint32_t bytes = channel_pace_frame_bytes(&u->pace);
-    size_t most = mqtt_payload_bytes_max(u->mqtt);
+    size_t most = uplink_send_bytes_max(u);
     bytes = bytes < PART_BYTES_MIN ? PART_BYTES_MIN : bytes;
     most =
         most > 2 * PART_AROUND_BYTES + FRAME_OVERHEAD_BYTES ? most - PART_AROUND_BYTES - FRAME_OVERHEAD_BYTES : PART_AROUND_BYTES;

@@ -27,8 +27,12 @@ static enum grey_error publish(struct uplink *u, enum event_channel c, enum ledg
     if (u->on_way_count == UPLINK_ON_WAY_MAX) {
         return E_BUSY;
     }
+    struct builder sealed;
+    builder_init(&sealed, frame.size + ENVELOPE_OVERHEAD_BYTES);
+    enum grey_error err = u->seal.ready ? uplink_seal_put(u, c, frame, &sealed) : E_OK;
+    frame = u->seal.ready ? builder_bytes(&sealed) : frame;
     sync_topic_routed(topic, u->site, c, u->welcomed ? u->route : ""); /* a hello is for any core */
-    enum grey_error err = mqtt_publish(u->mqtt, topic, frame, &id);
+    err = err != E_OK ? err : mqtt_publish(u->mqtt, topic, frame, &id);
     if (err == E_OK) {
         u->on_way[u->on_way_count++] =
             (struct uplink_on_way){.id = id, .bytes = (uint32_t)frame.size, .sent_ms = loop_now_ms(u->x.loop), .channel = c};
@@ -36,7 +40,13 @@ static enum grey_error publish(struct uplink *u, enum event_channel c, enum ledg
         uplink_meter_sent(u, feature, frame.size);
         uplink_gate_sent(u);
     }
+    builder_free(&sealed);
     return err;
+}
+
+size_t uplink_send_bytes_max(const struct uplink *u) {
+    size_t most = mqtt_payload_bytes_max(u->mqtt), around = u->seal.on ? ENVELOPE_OVERHEAD_BYTES : 0;
+    return most > around ? most - around : 0;
 }
 
 bool uplink_send_content(struct uplink *u, enum event_channel c, struct bytes content, uint16_t flags) {
@@ -56,7 +66,8 @@ void uplink_send_published(void *context, int id, const char *refusal) {
         if (w.id == id) {
             u->on_way_count--;
             memmove(&u->on_way[i], &u->on_way[i + 1], (u->on_way_count - i) * sizeof w);
-            channel_pace_confirmed(&u->pace, w.bytes, (uint32_t)(now_ms - w.sent_ms), now_ms);
+            uint32_t took_ms = (uint32_t)(now_ms - w.sent_ms), leaves_ms = uplink_gate_leaves_ms(u, w.bytes);
+            channel_pace_confirmed(&u->pace, w.bytes, took_ms > leaves_ms ? took_ms - leaves_ms : 0, now_ms);
             struct uplink_stream *s = &u->streams[w.channel];
             s->waiting_since_ms = s->waiting_since_ms == 0 && s->out.frames > 0 ? now_ms : s->waiting_since_ms;
             break;
@@ -203,7 +214,7 @@ void uplink_send_pump(struct uplink *u) {
         state_channel(uplink_state(u), c, &f);
         u->gather_session = u->session;
         gather_begin(u->gather, c, channel_next(&s->out, f.acked_seq, f.next_seq), f.next_seq,
-                     uplink_pack_wish(u, bytes, mqtt_payload_bytes_max(u->mqtt)));
+                     uplink_pack_wish(u, bytes, uplink_send_bytes_max(u)));
         if (u->frame.size == 0) {
             break; /* it comes on a later turn, or later */
         }

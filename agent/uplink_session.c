@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "agent/uplink_core.h"
+#include "federation/certify.h"
 #include "federation/frame.h"
 #include "platform/keys.h"
 #include "platform/log.h"
@@ -43,6 +44,7 @@ void uplink_session_end(struct uplink *u) {
     uplink_pack_end(u);
     builder_free(&u->frame);
     uplink_parts_end(u);
+    uplink_seal_end(u);
     metrics_set(&link_up, 0, 0);
 }
 
@@ -68,7 +70,8 @@ void uplink_session_hello(struct uplink *u) {
     struct builder b;
     builder_init(&b, 1024);
     sync_put_hello(&b, &h);
-    if (uplink_send_content(u, CHANNEL_CONTROL, builder_bytes(&b), FRAME_FLAG_PRIORITY)) {
+    if (u->seal.on ? uplink_seal_hello(u, builder_bytes(&b))
+                   : uplink_send_content(u, CHANNEL_CONTROL, builder_bytes(&b), FRAME_FLAG_PRIORITY)) {
         uint8_t chance;
         keys_random(&chance, sizeof chance);
         u->hello_due = false;
@@ -153,10 +156,53 @@ static void take_welcome(struct uplink *u, const struct sync_welcome *w) {
             uplink_ack_propose(u);
         }
     }
+    u->certifies = (w->codings & CODING_CERTIFY) != 0;
     uplink_supply_begin(u, w->codings);
 }
 
 /* False: it is not mine to take, or cannot be read (*why). */
+void uplink_certify(struct uplink *u, struct bytes request) {
+    struct site_facts site;
+    struct builder b;
+    if (!u->leads || !u->welcomed || !u->certifies || !state_site(uplink_state(u), &site)) {
+        return;
+    }
+    builder_init(&b, CERTIFY_REQUEST_BYTES_MAX + 64u);
+    certify_put_request(&b, &(struct certify){.incarnation = site.incarnation, .epoch = u->epoch, .pem = request});
+    if (b.err == E_OK) {
+        (void)uplink_send_content(u, CHANNEL_CONTROL, builder_bytes(&b), FRAME_FLAG_PRIORITY);
+    }
+    builder_free(&b);
+}
+
+static void certificate_kept(void *context, const struct node_answer *a) {
+    (void)context;
+    if (a->err != E_OK) {
+        log_limited(LOG_WARN, "uplink", "certificate", "error=GREY-%d %s: %s", error_id(a->err), error_sentence(a->err), a->detail);
+    }
+}
+
+/* The gateway that asked reads it in the log, and judges it. */
+static bool take_certificate(struct uplink *u, struct bytes content, uint64_t incarnation, enum grey_error *why) {
+    struct certify c;
+    char key[sizeof CERTIFY_KEY_CERTIFICATE + LIMIT_NAME_BYTES];
+    struct builder b;
+    *why = certify_get_certificate(content, &c);
+    if (*why != E_OK || c.incarnation != incarnation || c.epoch != u->epoch || !u->welcomed) {
+        return false;
+    }
+    (void)snprintf(key, sizeof key, CERTIFY_KEY_CERTIFICATE "%.*s", (int)c.node.size, (const char *)c.node.data);
+    builder_init(&b, CERTIFY_CERTIFICATE_BYTES_MAX + 1024u);
+    payload_kv(&b, false, bytes_str(key), KV_ALWAYS, 0, bytes_str("application/x-pem-file"), c.pem);
+    struct blob *payload = builder_blob(&b);
+    builder_free(&b);
+    if (payload != NULL) {
+        node_propose(u->node, ENTRY_KV, payload, true, certificate_kept, NULL);
+        blob_unref(payload);
+    }
+    return true;
+}
+
 static bool take_supply(struct uplink *u, enum message_kind kind, struct bytes content, uint64_t incarnation,
                         enum grey_error *why) {
     struct supply_offer o;
@@ -194,18 +240,30 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
     struct frame f;
     size_t used, need;
     enum grey_error why = E_BAD_MESSAGE;
-    struct builder scratch;
+    struct builder scratch, opened;
     struct bytes content = {0};
     struct sync_welcome w;
     struct sync_ack a;
     struct sync_route route;
     struct site_facts facts;
     builder_init(&scratch, LIMIT_FRAME_PAYLOAD_BYTES);
-    bool ok = sync_topic_parse(topic, false, &site, &c) && strcmp(site.text, u->site) == 0 && state_site(uplink_state(u), &facts) &&
+    builder_init(&opened, LIMIT_FRAME_PAYLOAD_BYTES);
+    bool is_sealed = false,
+         ok = sync_topic_parse(topic, false, &site, &c) && strcmp(site.text, u->site) == 0 && state_site(uplink_state(u), &facts) &&
               frame_read(payload, &f, &used, &need, &why) == FRAME_READY && used == payload.size &&
+              ((is_sealed = (f.flags & FRAME_FLAG_ENCRYPTED) != 0), (why = uplink_seal_get(u, c, &f, &opened)) == E_OK) &&
               (why = frame_content(&f, &scratch, &content)) == E_OK;
     enum message_kind kind = ok ? sync_kind(content) : (enum message_kind)0;
     why = ok ? E_BAD_MESSAGE : why;
+    if (ok && !is_sealed && !uplink_seal_may_be_plain(u, kind)) {
+        kind = (enum message_kind)0;
+        why = E_SEALED;
+    }
+    if (kind == MESSAGE_DOWN_SEALED_WELCOME) {
+        why = u->seal.on ? uplink_seal_welcome(u, content, &opened, &content) : E_BAD_MESSAGE;
+        kind = why == E_OK ? sync_kind(content) : (enum message_kind)0;
+        kind = kind == MESSAGE_DOWN_WELCOME ? kind : (enum message_kind)0;
+    }
     bool mine = false; /* of this incarnation and session; older ones are passed over */
     if (kind == MESSAGE_DOWN_WELCOME && (why = sync_get_welcome(content, &w)) == E_OK) {
         mine = w.incarnation == facts.incarnation && w.epoch == u->epoch;
@@ -230,6 +288,8 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
         }
     } else if (kind == MESSAGE_DOWN_OFFER || kind == MESSAGE_DOWN_CHUNK) {
         mine = take_supply(u, kind, content, facts.incarnation, &why);
+    } else if (kind == MESSAGE_DOWN_CERTIFIED) {
+        mine = take_certificate(u, content, facts.incarnation, &why);
     }
     if (why != E_OK) {
         uplink_session_refused();
@@ -238,6 +298,7 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
     uplink_meter_received(u, kind == MESSAGE_DOWN_ACK ? ledger_of_channel(c) : LEDGER_SESSION, payload.size);
     u->last_contact_ms = mine ? now_wall_ms() : u->last_contact_ms;
     builder_free(&scratch);
+    builder_free(&opened);
     uplink_send_pump(u);
 }
 

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "core/store_enroll.h"
 #include "include/grey/must.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
@@ -55,7 +56,7 @@ static enum grey_error write_all(struct store *store, struct worker_job *list, s
         job->err = E_OK;
         job->run(job, store);
         bool own = job->err == E_OK || job->err == E_STALE_MEMBER || job->err == E_NOT_FOUND || job->err == E_BAD_CBOR ||
-                   job->err == E_BAD_MESSAGE;
+                   job->err == E_BAD_MESSAGE || store_enroll_refuses(job->err);
         if (!own) {
             err = job->err;
             *f = job->fault;

@@ -284,6 +284,12 @@ static const struct {
     {"PUT", "/v1/data/", ROLE_ADMIN},
     {"GET", "/v1/rollouts/", ROLE_VIEWER},
     {"PUT", "/v1/rollouts/", ROLE_ADMIN},
+    {"POST", "/v1/enroll", ROLE_NONE}, /* its own token or the key of the certificate says who asks */
+    {"GET", "/v1/enroll/tokens", ROLE_ADMIN},
+    {"POST", "/v1/enroll/tokens", ROLE_ADMIN},
+    {"DELETE", "/v1/enroll/tokens/", ROLE_ADMIN},
+    {"GET", "/v1/certificates", ROLE_VIEWER},
+    {"POST", "/v1/certificates/revoke", ROLE_ADMIN},
 };
 
 /* What is not named is for admins, so that a call that was forgotten here is shut and not open. */
@@ -305,7 +311,7 @@ void core_api_handle(void *context, struct http_request *q) {
     if (!core_access_check(&api->access, q, least_role(http_method(q), path))) {
         return;
     }
-    if (core_objects_handle(api, q) || core_rollouts_handle(api, q)) {
+    if (core_objects_handle(api, q) || core_rollouts_handle(api, q) || enroller_handle(api->enroller, q)) {
         return;
     }
     if (strcmp(http_method(q), "GET") != 0 && strcmp(http_method(q), "HEAD") != 0) {

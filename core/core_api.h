@@ -3,6 +3,7 @@
 #define CORE_CORE_API_H
 
 #include "core/core_access.h"
+#include "core/enroller.h"
 #include "core/giver.h"
 #include "platform/http.h"
 
@@ -12,6 +13,7 @@ struct core_api {
     struct ingest *ingest;
     struct giver *giver;
     struct core_access access;
+    struct enroller *enroller; /* NULL: this core has no CA */
 };
 
 void core_api_register(void);

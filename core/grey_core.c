@@ -26,7 +26,8 @@
 
 struct settings {
     char data_dir[LIMIT_PATH_BYTES + 1], http_addr[LIMIT_ADDRESS_BYTES + 1], broker[1024], store[LIMIT_PATH_BYTES + 16];
-    char sign_dir[LIMIT_PATH_BYTES + 1];
+    char sign_dir[LIMIT_PATH_BYTES + 1], ca_dir[LIMIT_PATH_BYTES + 1], enroll_addr[LIMIT_ADDRESS_BYTES + 1], cert_hours[8];
+    char broker_pid[LIMIT_PATH_BYTES + 1];
     char tls_ca[LIMIT_PATH_BYTES + 1], tls_cert[LIMIT_PATH_BYTES + 1], tls_key[LIMIT_PATH_BYTES + 1];
     char log_level[16], log_format[16], client_id[LIMIT_NAME_BYTES + 1], tokens[LIMIT_PATH_BYTES + 1], config[LIMIT_PATH_BYTES + 1];
 };
@@ -50,6 +51,13 @@ static const struct setting {
             "where core-sign.key and core-sign.pub are, with which it signs what it gives; without it the data directory"),
     SETTING(tokens, "tokens", "GREY_CORE_TOKENS", "",
             "file of `grey-core token create`: then API and page want a bearer token; without it they are open"),
+    SETTING(ca_dir, "ca-dir", "GREY_CORE_CA_DIR", "",
+            "the CA ('grey-core ca init'), with which it takes gateways in; without it none"),
+    SETTING(enroll_addr, "enroll-addr", "GREY_CORE_ENROLL_ADDR", "",
+            "address with TLS where gateways enrol, for example 0.0.0.0:8443; without it none"),
+    SETTING(cert_hours, "cert-hours", "GREY_CORE_CERT_HOURS", "720", "hours for which a gateway's certificate holds, 1 to 8760"),
+    SETTING(broker_pid, "broker-pid", "GREY_CORE_BROKER_PID", "",
+            "pid file of a broker of this machine, which is told (SIGHUP) when certificates were revoked"),
     SETTING(client_id, "client-id", "GREY_CORE_CLIENT_ID", "",
             "MQTT client id; without it grey-core, and with PostgreSQL a number behind it"),
     SETTING(log_level, "log-level", "GREY_LOG_LEVEL", "info", "trace, debug, info, warn or error"),
@@ -65,6 +73,7 @@ struct grey_core {
     struct worker *storage;
     struct ingest *ingest;
     struct giver *giver;
+    struct enroller *enroller;
     struct keyfile sign;
     struct core_api api;
     struct http_server *http;
@@ -170,7 +179,7 @@ static enum grey_error load(struct settings *s, int argc, char **argv, struct fa
 
 static void help(void) {
     (void)printf("grey-core: the central service that Grey Edge sites sync to\n\nusage: grey-core [flags]\n       grey-core ca "
-                 "init|broker|core|gateway ...\n\n");
+                 "init|rotate|promote|broker|core|sign ...\n\n");
     for (size_t i = 0; i < SETTING_COUNT; i++) {
         char left[40];
         (void)snprintf(left, sizeof left, "--%s TEXT", table[i].name);
@@ -186,11 +195,45 @@ static void on_terminate(void *context, int signal_number) {
     loop_stop(g->x.loop);
 }
 
+static void on_reload(void *context, int signal_number) {
+    struct grey_core *g = context;
+    (void)signal_number;
+    log_info("grey-core", "reload", "the files of the CA; all else takes a restart");
+    enroller_reload(g->enroller);
+}
+
+static bool start_enroller(struct grey_core *g, struct fault *f) {
+    const struct settings *s = &g->s;
+    char *end;
+    unsigned long hours = strtoul(s->cert_hours, &end, 10);
+    if (s->cert_hours[0] < '0' || s->cert_hours[0] > '9' || *end != 0 || hours < 1 || hours > 8760) {
+        (void)fault_set(f, E_USAGE, "--cert-hours %s: expected 1 to 8760", s->cert_hours);
+        return false;
+    }
+    if (s->ca_dir[0] == 0) {
+        return true;
+    }
+    struct enroller_options o = {.ca_dir = s->ca_dir,
+                                 .data_dir = s->data_dir,
+                                 .address = s->enroll_addr,
+                                 .broker_pid = s->broker_pid,
+                                 .life_hours = (uint32_t)hours,
+                                 .core_key = g->sign.public_key};
+    enroller_register();
+    g->enroller = enroller_new(&g->x, &o, g->storage, g->ingest, g->giver, f);
+    g->api.enroller = g->enroller;
+    return g->enroller != NULL;
+}
+
 static bool start(struct grey_core *g, struct fault *f) {
     struct settings *s = &g->s;
     const char *endpoints[ENDPOINTS_MAX];
-    struct ingest_options o = {
-        .endpoints = endpoints, .client_id = s->client_id, .socket_dir = s->data_dir, .shared = store_is_postgres(s->store)};
+    struct ingest_options o = {.endpoints = endpoints,
+                               .client_id = s->client_id,
+                               .socket_dir = s->data_dir,
+                               .secret_key = g->sign.secret_key,
+                               .ca_path = s->tls_ca,
+                               .shared = store_is_postgres(s->store)};
     bool tls = strncmp(s->broker, "mqtts://", 8) == 0;
     if (!tls && strncmp(s->broker, "mqtt://", 7) != 0) {
         (void)fault_set(f, E_USAGE, "--broker %.80s: expected mqtts://host:port or mqtt://host:port", s->broker);
@@ -234,6 +277,7 @@ static bool start(struct grey_core *g, struct fault *f) {
     }
     loop_signal(g->x.loop, SIGTERM, on_terminate, g);
     loop_signal(g->x.loop, SIGINT, on_terminate, g);
+    loop_signal(g->x.loop, SIGHUP, on_reload, g);
     struct http_limits limits = {.connections_max = LIMIT_HTTP_CONNECTIONS,
                                  .body_bytes_max = OBJECT_BYTES_MAX,
                                  .idle_timeout_ms = 120000,
@@ -252,14 +296,16 @@ static bool start(struct grey_core *g, struct fault *f) {
     g->api.storage = g->storage;
     g->api.ingest = g->ingest;
     g->api.giver = g->giver;
-    return g->giver != NULL;
+    return g->giver != NULL && start_enroller(g, f);
 }
 
 static void stop(struct grey_core *g) {
     http_server_free(g->http);
+    enroller_stop(g->enroller);
     giver_stop(g->giver);
     ingest_stop(g->ingest);
     worker_stop(g->storage);
+    enroller_free(g->enroller);
     giver_free(g->giver);
     ingest_free(g->ingest);
     store_close(g->store);

@@ -8,6 +8,7 @@
 #include "core/assemble.h"
 #include "core/dialler.h"
 #include "core/downpace.h"
+#include "core/sealed.h"
 #include "core/unpack.h"
 #include "federation/credit.h"
 #include "federation/frame.h"
@@ -45,6 +46,7 @@ struct ingest {
     struct worker *storage;
     struct mqtt *mqtt;
     struct dialler dialler;
+    struct sealed *sealed;
     struct unpack *unpack;
     struct assembler *assembler;
     struct credit credit;
@@ -60,6 +62,8 @@ struct ingest {
     char route[ROUTE_BYTES_MAX + 1]; /* this process, where several share the work */
     ingest_supply *supply;           /* NULL: nothing to give */
     void *supply_context;
+    ingest_certify *certify; /* NULL: this core certifies nobody */
+    void *certify_context;
     bool told_full;        /* the MQTT client took no more, last time */
     struct resync *resync; /* being told to all known sites; NULL: done */
 };
@@ -86,10 +90,13 @@ struct intake_job { /* one message of a site */
     bool rolled_back;
     uint64_t down_bytes_per_s; /* of a hello */
     uint32_t feature_level;    /* of the site */
+    bool is_sealed;
+    struct sealed_speaker who; /* of a sealed hello */
 };
 
 static const char *const channels[] = {"control", "events", "data"};
-static const char *const reasons[] = {"topic", "frame", "message", "epoch", "unknown-site", "hole", "busy", "store", "session"};
+static const char *const reasons[] = {"topic", "frame",   "message", "epoch",    "unknown-site", "hole",   "busy",
+                                      "store", "session", "sealed",  "repeated", "plain",        "revoked"};
 enum {
     REFUSED_TOPIC,
     REFUSED_FRAME,
@@ -99,7 +106,11 @@ enum {
     REFUSED_HOLE,
     REFUSED_BUSY,
     REFUSED_STORE,
-    REFUSED_SESSION
+    REFUSED_SESSION,
+    REFUSED_SEALED,
+    REFUSED_REPEATED,
+    REFUSED_PLAIN,
+    REFUSED_REVOKED
 };
 static struct metric taken_events =
     METRIC_COUNTER_LABELS("grey_core_events_total", "Events taken into the store.", "channel", channels);
@@ -129,6 +140,16 @@ static void run_hello(struct storage_job *storage, struct store *store) {
     if (storage->err != E_OK) {
         return;
     }
+    const struct store_manner m = {.sealed = job->is_sealed, .serial = job->who.serial};
+    if (job->is_sealed && !bytes_equal_str(h.node, job->who.node)) {
+        storage->err = fault_set(&storage->fault, E_WRONG_SITE, "the hello is of %.*s, the certificate of %s", (int)h.node.size,
+                                 (const char *)h.node.data, job->who.node);
+        return;
+    }
+    storage->err = store_manner(store, job->site.text, &m, now_wall_ms(), &storage->fault);
+    if (storage->err != E_OK) {
+        return;
+    }
     job->feature_level = h.feature_level;
     job->answer.welcome = (struct sync_welcome){.incarnation = h.incarnation, .epoch = h.epoch, .time_ms = now_wall_ms()};
     job->down_bytes_per_s = h.down_bytes_per_s;
@@ -148,6 +169,11 @@ static void run_events(struct storage_job *storage, struct store *store) {
     if (storage->err != E_OK) {
         return;
     }
+    storage->err =
+        store_manner(store, job->site.text, &(struct store_manner){.sealed = job->is_sealed}, now_wall_ms(), &storage->fault);
+    if (storage->err != E_OK) {
+        return;
+    }
     storage->err = store_events(store, job->site.text, &e, now_wall_ms(), &job->taken, &storage->fault);
     job->answer.ack =
         (struct sync_ack){.incarnation = e.incarnation, .epoch = e.epoch, .channel = e.channel, .acked_seq = job->taken.position};
@@ -163,15 +189,46 @@ static void resync_next(struct ingest *g);
 
 /* --- answers -------------------------------------------------------------------------------------------------------------------------------- */
 
-static enum grey_error publish(struct ingest *g, const struct grey_name *site, enum event_channel c, struct bytes content) {
-    struct builder frame;
+/* Plain words are those that promise nothing: where the core stands, who it is; and a welcome that is sealed in itself. */
+static bool may_be_plain(enum message_kind kind) {
+    return kind == MESSAGE_DOWN_RESYNC || kind == MESSAGE_DOWN_ROUTE || kind == MESSAGE_DOWN_SEALED_WELCOME;
+}
+
+static enum grey_error publish(struct ingest *g, const struct grey_name *site, enum event_channel c, enum message_kind kind,
+                               struct bytes content) {
+    struct builder frame, sealed;
     char topic[TOPIC_BYTES_MAX];
     int id;
     builder_init(&frame, content.size + FRAME_OVERHEAD_BYTES);
+    builder_init(&sealed, content.size + FRAME_OVERHEAD_BYTES + ENVELOPE_OVERHEAD_BYTES);
     frame_write(&frame, FRAME_FLAG_PRIORITY | FRAME_FLAG_IDEMPOTENT, ++g->message_id, (uint64_t)now_wall_ms() * 1000000u, content);
+    enum grey_error err = frame.err;
+    bool seal = !may_be_plain(kind) && sealed_manner(g->sealed, site->text) == SEALED_SEALED;
+    if (err == E_OK && seal) {
+        err = sealed_seal(g->sealed, site->text, c, builder_bytes(&frame), &sealed);
+    }
     sync_topic(topic, site->text, false, c);
-    enum grey_error err = frame.err != E_OK ? frame.err : mqtt_publish(g->mqtt, topic, builder_bytes(&frame), &id);
+    err = err != E_OK ? err : mqtt_publish(g->mqtt, topic, builder_bytes(seal ? &sealed : &frame), &id);
     builder_free(&frame);
+    builder_free(&sealed);
+    return err;
+}
+
+/* To a hello that came sealed the welcome goes sealed. */
+static enum grey_error say_welcome(struct ingest *g, const struct answer *a, struct bytes welcome) {
+    if (!sealed_awaits(g->sealed, a->site.text)) {
+        return sealed_manner(g->sealed, a->site.text) == SEALED_SEALED
+                   ? E_OK /* it was answered: this one is of a hello that was said twice */
+                   : publish(g, &a->site, a->channel, MESSAGE_DOWN_WELCOME, welcome);
+    }
+    struct builder content;
+    builder_init(&content, 1024);
+    enum grey_error err = sealed_welcome(g->sealed, a->site.text, welcome, &content);
+    err = err != E_OK ? err : publish(g, &a->site, a->channel, MESSAGE_DOWN_SEALED_WELCOME, builder_bytes(&content));
+    if (err == E_OK) {
+        sealed_welcomed(g->sealed, a->site.text);
+    }
+    builder_free(&content);
     return err;
 }
 
@@ -190,7 +247,8 @@ static enum grey_error say(void *context, const struct answer *r) {
     } else {
         sync_put_ack(&content, &r->ack);
     }
-    enum grey_error err = publish(g, &r->site, r->channel, builder_bytes(&content));
+    enum grey_error err = r->kind == MESSAGE_DOWN_WELCOME ? say_welcome(g, r, builder_bytes(&content))
+                                                          : publish(g, &r->site, r->channel, r->kind, builder_bytes(&content));
     builder_free(&content);
     return err;
 }
@@ -340,23 +398,30 @@ static void intake_done(struct worker_job *worker_job) {
     enum grey_error err = job->storage.err;
     unsigned reason = err == E_STALE_MEMBER                       ? REFUSED_EPOCH
                       : err == E_NOT_FOUND                        ? REFUSED_UNKNOWN
+                      : err == E_DENIED                           ? REFUSED_PLAIN
+                      : err == E_REVOKED || err == E_WRONG_SITE   ? REFUSED_REVOKED
                       : err == E_BAD_CBOR || err == E_BAD_MESSAGE ? REFUSED_MESSAGE
                                                                   : REFUSED_STORE;
     g->write_failed = err != E_OK && reason == REFUSED_STORE;
     if (err == E_OK) {
         if (job->kind == MESSAGE_UP_HELLO) {
             metrics_add(&hellos, 0, 1);
+            if (!job->is_sealed) {
+                sealed_greeted_plain(g->sealed, job->site.text);
+            }
             if (!downpace_set(g->downpace, job->site.text, job->down_bytes_per_s, now_monotonic_us())) {
                 log_limited(LOG_WARN, "ingest", "pace", "site=%s wants to be paced, and there is no room to keep that",
                             job->site.text);
             }
             bool may = job->feature_level >= UP_LEVEL_CODINGS && unpack_admit(g->unpack, job->site.text, loop_now_ms(g->x.loop));
-            job->answer.welcome.codings =
-                (job->feature_level >= UP_LEVEL_CODINGS ? CODING_GAP_BYTES | CODING_PARTS | (g->supply != NULL ? CODING_OBJECTS : 0)
-                                                        : 0) |
-                (may ? CODING_SQUEEZE : 0);
+            job->answer.welcome.codings = (job->feature_level >= UP_LEVEL_CODINGS
+                                               ? CODING_GAP_BYTES | CODING_PARTS | (g->supply != NULL ? CODING_OBJECTS : 0) |
+                                                     (g->certify != NULL ? CODING_CERTIFY : 0)
+                                               : 0) |
+                                          (may ? CODING_SQUEEZE : 0);
             assemble_forget(g->assembler, job->site.text);
-            log_info("ingest", "hello", "site=%s epoch=%" PRIu64, job->site.text, job->answer.welcome.epoch);
+            log_info("ingest", "hello", "site=%s epoch=%" PRIu64 " sealed=%s", job->site.text, job->answer.welcome.epoch,
+                     job->is_sealed ? "yes" : "no");
             if (job->rolled_back) {
                 metrics_add(&rolled_back, 0, 1);
                 log_error("ingest", "rolled-back", "site=%s has forgotten events that are here: restore it from a snapshot",
@@ -433,8 +498,9 @@ static bool unsqueeze(struct ingest *g, const char *topic, const struct grey_nam
     return verdict == UNPACK_TAKEN;
 }
 
+/* who: of a sealed hello. */
 static void submit(struct ingest *g, const char *topic, const struct grey_name *site, enum event_channel channel,
-                   enum message_kind kind, struct bytes content) {
+                   enum message_kind kind, struct bytes content, bool is_sealed, const struct sealed_speaker *who) {
     bool hello = kind == MESSAGE_UP_HELLO;
     struct intake_job *job = mem_new(1, sizeof *job);
     if (job == NULL) {
@@ -446,6 +512,8 @@ static void submit(struct ingest *g, const char *topic, const struct grey_name *
     job->storage.site = job->site.text;
     job->channel = channel;
     job->kind = kind;
+    job->is_sealed = is_sealed;
+    job->who = who != NULL ? *who : (struct sealed_speaker){0};
     job->content = blob_copy(content);
     job->answer = (struct answer){.site = *site, .channel = channel, .kind = hello ? MESSAGE_DOWN_WELCOME : MESSAGE_DOWN_ACK};
     g->jobs++;
@@ -460,12 +528,16 @@ static void submit(struct ingest *g, const char *topic, const struct grey_name *
     update_hold(g);
 }
 
+/* How a frame came: whole or put together from parts, sealed or plain. */
+struct coming {
+    bool assembled, sealed;
+};
 static void take_frame(struct ingest *g, const char *topic, const struct grey_name *site, enum event_channel channel,
-                       struct bytes payload, bool is_assembled);
+                       struct bytes payload, struct coming how);
 
 /* The last part makes the frame whole. */
 static void take_part(struct ingest *g, const char *topic, const struct grey_name *site, enum event_channel channel,
-                      struct bytes content) {
+                      struct bytes content, bool is_sealed) {
     struct sync_part p;
     struct bytes whole;
     enum grey_error err = sync_get_part(content, &p);
@@ -475,47 +547,105 @@ static void take_part(struct ingest *g, const char *topic, const struct grey_nam
     }
     enum assemble_verdict v = assemble_part(g->assembler, site->text, channel, &p, &whole);
     if (v == ASSEMBLE_WHOLE) {
-        take_frame(g, topic, site, channel, whole, true);
+        take_frame(g, topic, site, channel, whole, (struct coming){.assembled = true, .sealed = is_sealed});
         assemble_done(g->assembler, site->text, channel);
     } else if (v == ASSEMBLE_DROPPED) {
         metrics_add(&refused, REFUSED_HOLE, 1); /* not acknowledged: the site sends the frame again */
     }
 }
 
+/* What a frame says, when it can be believed to come from the site.  False: refused. */
+static bool open_frame(struct ingest *g, const char *topic, const struct grey_name *site, enum event_channel channel,
+                       struct frame *f, struct builder *opened, struct coming *how) {
+    struct frame plain;
+    if ((f->flags & FRAME_FLAG_ENCRYPTED) == 0) {
+        return true;
+    }
+    enum grey_error err = how->sealed ? E_BAD_FRAME : sealed_open(g->sealed, site->text, channel, f, opened, &plain);
+    if (err == E_OK) {
+        *f = plain;
+        how->sealed = true;
+        return true;
+    }
+    if (err == E_NOT_FOUND) { /* of a session with the process before: the site finds out, or is asked */
+        metrics_add(&refused, REFUSED_SESSION, 1);
+    } else {
+        refuse(err == E_REPEATED ? REFUSED_REPEATED : REFUSED_SEALED, topic, err);
+    }
+    return false;
+}
+
+/* Hellos and events that came plain are judged with what the store knows of the site, all else with how it said hello. */
+static bool believed(struct ingest *g, const char *site, enum message_kind kind, bool is_sealed) {
+    return is_sealed || kind == MESSAGE_UP_HELLO || kind == MESSAGE_UP_SEALED_HELLO || kind == MESSAGE_UP_EVENTS ||
+           sealed_manner(g->sealed, site) == SEALED_PLAIN;
+}
+
+static void take_content(struct ingest *g, const char *topic, const struct grey_name *site, enum event_channel channel,
+                         struct bytes content, size_t frame_bytes, struct coming how) {
+    struct builder plain;
+    size_t plain_bytes = 0;
+    enum message_kind kind = sync_kind(content);
+    builder_init(&plain, LIMIT_FRAME_PAYLOAD_BYTES);
+    if (!believed(g, site->text, kind, how.sealed)) {
+        refuse(REFUSED_PLAIN, topic, E_DENIED);
+    } else if (kind == MESSAGE_UP_SEALED_HELLO) {
+        sealed_hello(g->sealed, site, channel, content);
+    } else if (kind == MESSAGE_UP_HELLO && !how.sealed) { /* a sealed one comes in a handshake */
+        submit(g, topic, site, channel, kind, content, false, NULL);
+    } else if (kind == MESSAGE_UP_EVENTS) {
+        plain_bytes = content.size;
+        submit(g, topic, site, channel, kind, content, how.sealed, NULL);
+    } else if (kind == MESSAGE_UP_PART && !how.assembled) {
+        take_part(g, topic, site, channel, content, how.sealed);
+    } else if ((kind == MESSAGE_UP_HOLDINGS || kind == MESSAGE_UP_PULL) && g->supply != NULL) {
+        g->supply(g->supply_context, site, kind, content);
+    } else if (kind == MESSAGE_UP_CERTIFY && g->certify != NULL) {
+        g->certify(g->certify_context, site, content);
+    } else if (kind != MESSAGE_UP_SQUEEZED) {
+        refuse(REFUSED_MESSAGE, topic, E_BAD_MESSAGE);
+    } else if (unsqueeze(g, topic, site, channel, content, &plain)) {
+        plain_bytes = plain.size;
+        submit(g, topic, site, channel, MESSAGE_UP_EVENTS, builder_bytes(&plain), how.sealed, NULL);
+    }
+    if (plain_bytes > 0) {
+        credit_seen(&g->credit, site->text, loop_now_ms(g->x.loop), frame_bytes, plain_bytes);
+    }
+    builder_free(&plain);
+}
+
 static void take_frame(struct ingest *g, const char *topic, const struct grey_name *site, enum event_channel channel,
-                       struct bytes payload, bool is_assembled) {
+                       struct bytes payload, struct coming how) {
     struct frame f;
     size_t used, need;
     enum grey_error why = E_BAD_FRAME;
-    struct builder scratch, plain;
+    struct builder scratch, opened;
     struct bytes content;
-    size_t plain_bytes = 0;
     if (frame_read(payload, &f, &used, &need, &why) != FRAME_READY || used != payload.size) {
         refuse(REFUSED_FRAME, topic, why);
         return;
     }
     builder_init(&scratch, LIMIT_FRAME_PAYLOAD_BYTES);
-    builder_init(&plain, LIMIT_FRAME_PAYLOAD_BYTES);
-    why = frame_content(&f, &scratch, &content);
-    enum message_kind kind = why == E_OK ? sync_kind(content) : (enum message_kind)0;
-    if (kind == MESSAGE_UP_HELLO || kind == MESSAGE_UP_EVENTS) {
-        plain_bytes = kind == MESSAGE_UP_EVENTS ? content.size : 0;
-        submit(g, topic, site, channel, kind, content);
-    } else if (kind == MESSAGE_UP_PART && !is_assembled) {
-        take_part(g, topic, site, channel, content);
-    } else if ((kind == MESSAGE_UP_HOLDINGS || kind == MESSAGE_UP_PULL) && g->supply != NULL) {
-        g->supply(g->supply_context, site, kind, content);
-    } else if (kind != MESSAGE_UP_SQUEEZED) {
-        refuse(why != E_OK ? REFUSED_FRAME : REFUSED_MESSAGE, topic, why != E_OK ? why : E_BAD_MESSAGE);
-    } else if (unsqueeze(g, topic, site, channel, content, &plain)) {
-        plain_bytes = plain.size;
-        submit(g, topic, site, channel, MESSAGE_UP_EVENTS, builder_bytes(&plain));
-    }
-    if (plain_bytes > 0) {
-        credit_seen(&g->credit, site->text, loop_now_ms(g->x.loop), payload.size, plain_bytes);
+    builder_init(&opened, LIMIT_FRAME_PAYLOAD_BYTES);
+    if (open_frame(g, topic, site, channel, &f, &opened, &how)) {
+        why = frame_content(&f, &scratch, &content);
+        if (why == E_OK) {
+            take_content(g, topic, site, channel, content, payload.size, how);
+        } else {
+            refuse(REFUSED_FRAME, topic, why);
+        }
     }
     builder_free(&scratch);
-    builder_free(&plain);
+    builder_free(&opened);
+}
+
+/* A hello that came sealed, and holds. */
+static void on_sealed_hello(void *context, const struct grey_name *site, enum event_channel channel, struct bytes hello,
+                            const struct sealed_speaker *who) {
+    struct ingest *g = context;
+    if (sync_kind(hello) == MESSAGE_UP_HELLO && !g->stopping) {
+        submit(g, site->text, site, channel, MESSAGE_UP_HELLO, hello, true, who);
+    }
 }
 
 static void on_message(void *context, const char *topic, struct bytes payload) {
@@ -527,7 +657,7 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
         return;
     }
     downpace_heard(g->downpace, site.text, payload.size, now_monotonic_us());
-    take_frame(g, topic, &site, channel, payload, false);
+    take_frame(g, topic, &site, channel, payload, (struct coming){0});
 }
 
 static void on_connected(void *context) {
@@ -580,6 +710,7 @@ static void free_all(struct ingest *g) {
         assemble_free(g->assembler);
         mem_free(g->holes);
         unpack_free(g->unpack);
+        sealed_free(g->sealed);
         mem_free(g);
     }
 }
@@ -591,6 +722,7 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
         metrics_register(all[i]);
     }
     batch_register();
+    sealed_register();
     struct ingest *g = mem_new(1, sizeof *g);
     if (g != NULL) {
         g->downpace = downpace_new();
@@ -598,8 +730,9 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
         g->assembler = assemble_new(ASSEMBLE_BYTES_MAX);
         g->holes = mem_new(HOLES_MAX, sizeof *g->holes);
         g->unpack = unpack_new(UNPACK_SITES_MAX);
+        g->sealed = sealed_new(x, o->secret_key, o->ca_path, on_sealed_hello, g);
     }
-    if (g == NULL || g->answers == NULL || g->holes == NULL || g->assembler == NULL || g->unpack == NULL) {
+    if (g == NULL || g->answers == NULL || g->holes == NULL || g->assembler == NULL || g->unpack == NULL || g->sealed == NULL) {
         free_all(g);
         (void)fault_set(f, E_NO_MEMORY, "ingest");
         return NULL;
@@ -645,8 +778,14 @@ void ingest_on_supply(struct ingest *g, ingest_supply *hear, void *context) {
     g->supply_context = context;
 }
 
+void ingest_on_certify(struct ingest *g, ingest_certify *hear, void *context) {
+    g->certify = hear;
+    g->certify_context = context;
+}
+
 enum grey_error ingest_tell(struct ingest *g, const struct grey_name *site, struct bytes content) {
-    enum grey_error err = answers_wait(g->answers) ? E_BUSY : publish(g, site, CHANNEL_CONTROL, content); /* answers go first */
+    enum grey_error err =
+        answers_wait(g->answers) ? E_BUSY : publish(g, site, CHANNEL_CONTROL, sync_kind(content), content); /* answers go first */
     g->told_full = err == E_BUSY;
     return err;
 }

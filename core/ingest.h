@@ -17,6 +17,9 @@ struct ingest_options {
     uint32_t endpoint_count;
     const struct conn_tls *tls;
     const char *client_id, *socket_dir;
+    const uint8_t
+        *secret_key; /* KEYS_ED25519_SECRET_BYTES; with it, and certificates of ca_path (NULL: none), sites seal what they say */
+    const char *ca_path;
     bool shared; /* several cores take turns at what the broker has (MQTT 5, 4.8.2), by shared subscription */
 };
 struct ingest *ingest_new(const struct conn_context *x, const struct ingest_options *o, struct worker *storage, struct fault *f);
@@ -26,6 +29,9 @@ void ingest_free(struct ingest *g); /* after it was */
  * site is told that there are. */
 typedef void ingest_supply(void *context, const struct grey_name *site, enum message_kind kind, struct bytes content);
 void ingest_on_supply(struct ingest *g, ingest_supply *hear, void *context);
+/* Requests for certificates of a site's gateways (federation/certify.h) go to hear; NULL: this core certifies nobody. */
+typedef void ingest_certify(void *context, const struct grey_name *site, struct bytes content);
+void ingest_on_certify(struct ingest *g, ingest_certify *hear, void *context);
 /* Sends a message to a site, on its control channel.  E_BUSY: not now; others: the connection is gone. */
 enum grey_error ingest_tell(struct ingest *g, const struct grey_name *site, struct bytes content);
 bool ingest_may_tell(const struct ingest *g); /* false: for the next moment ingest_tell says E_BUSY, whatever the site */

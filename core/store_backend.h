@@ -16,6 +16,8 @@ enum store_statement {
     STORE_SITE_LOCK, /* waits until no other transaction has the site; NULL where there is no other */
     STORE_SITE_TOUCH,
     STORE_SITE_ASKED,
+    STORE_SEALED_ADD,
+    STORE_SEALED_IS,
     STORE_NODE_TOUCH,
     STORE_INC_FIND,
     STORE_INC_ADD,
@@ -66,6 +68,21 @@ enum store_statement {
     STORE_LABELS_CLEAR,
     STORE_LABEL_ADD,
     STORE_LABELS,
+    /* who may be a gateway: store_enroll.c */
+    STORE_TOKEN_ADD,
+    STORE_TOKENS,
+    STORE_TOKEN_LOCK, /* waits until no other transaction has it; NULL where there is no other */
+    STORE_TOKEN,
+    STORE_TOKEN_USE,
+    STORE_TOKEN_END,
+    STORE_CERTIFICATE_OF_KEY,
+    STORE_CERTIFICATE_ADD,
+    STORE_CERTIFICATES_REPLACED,
+    STORE_CERTIFICATES_COUNT,
+    STORE_CERTIFICATE_REVOKED,
+    STORE_CERTIFICATES_REVOKE,
+    STORE_CERTIFICATES,
+    STORE_REVOKED,
     STORE_STATEMENTS
 };
 

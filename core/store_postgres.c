@@ -54,6 +54,14 @@ static const char schema[] =
     "CREATE TABLE IF NOT EXISTS holding(site bigint, kind bigint, name text COLLATE \"C\", version bigint, issue bigint, health "
     "bigint,"
     " since_ms bigint, PRIMARY KEY(site, kind, name));"
+    "CREATE TABLE IF NOT EXISTS sealed(site text COLLATE \"C\" PRIMARY KEY, since_ms bigint);"
+    "CREATE TABLE IF NOT EXISTS token(hash bytea PRIMARY KEY, site text COLLATE \"C\" NOT NULL, nodes bigint NOT NULL,"
+    " used bigint NOT NULL, created_ms bigint, expires_ms bigint NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS certificate(serial bytea PRIMARY KEY, key bytea NOT NULL, site text COLLATE \"C\" NOT NULL,"
+    " node text COLLATE \"C\" NOT NULL, token bytea, issued_ms bigint, not_after_ms bigint, pem text NOT NULL,"
+    " revoked_ms bigint NOT NULL);"
+    "CREATE INDEX IF NOT EXISTS certificate_key ON certificate(key);"
+    "CREATE INDEX IF NOT EXISTS certificate_node ON certificate(site, node);"
     "COMMIT";
 
 enum { EVENTS_ADD = STORE_STATEMENTS, SITES_LOCK, STATEMENTS };
@@ -61,6 +69,7 @@ enum { EVENTS_ADD = STORE_STATEMENTS, SITES_LOCK, STATEMENTS };
 /* Instead of those of store_sql, or beside them. */
 static const char *const own[STATEMENTS] = {
     [STORE_SITE_LOCK] = "SELECT no FROM site WHERE id = ?1 FOR UPDATE",
+    [STORE_TOKEN_LOCK] = "SELECT used FROM token WHERE hash = ?1 FOR UPDATE",
     /* Whoever has a site's lock is in contact with it, so it need not be asked. */
     [STORE_STANDS] = STORE_STANDS_SQL " FOR UPDATE OF s SKIP LOCKED",
     /* All rows come at once, so large records end the page: the caller asks for the rest. */

@@ -18,6 +18,8 @@ const char *const store_sql[STORE_STATEMENTS] = {
     [STORE_SITE_FIND] = "SELECT no FROM site WHERE id = ?1",
     [STORE_SITE_ADD] = "INSERT INTO site(id, first_ms, contact_ms) VALUES(?1, ?2, ?2) ON CONFLICT DO NOTHING",
     [STORE_SITE_TOUCH] = "UPDATE site SET contact_ms = ?2, node = coalesce(?3, node) WHERE no = ?1",
+    [STORE_SEALED_ADD] = "INSERT INTO sealed VALUES(?1, ?2) ON CONFLICT DO NOTHING",
+    [STORE_SEALED_IS] = "SELECT since_ms FROM sealed WHERE site = ?1",
     [STORE_SITE_ASKED] = "UPDATE site SET asked_ms = ?2 WHERE no = ?1",
     [STORE_NODE_TOUCH] = "INSERT INTO node VALUES(?1, ?3, ?2, ?2) ON CONFLICT(site, name) DO UPDATE SET contact_ms = ?2",
     [STORE_INC_FIND] = "SELECT no, epoch FROM incarnation WHERE site = ?1 AND number = ?2",
@@ -100,4 +102,33 @@ const char *const store_sql[STORE_STATEMENTS] = {
                       " AND o.version = a.target WHERE a.kind = ?1 ORDER BY a.name",
     [STORE_SITE_OBJECTS] = "SELECT h.kind, h.name, h.version, h.issue, h.health, h.since_ms FROM holding h"
                            " JOIN site s ON s.no = h.site WHERE s.id = ?1 ORDER BY h.kind, h.name",
+    [STORE_TOKEN_ADD] = "INSERT INTO token(hash, site, nodes, used, created_ms, expires_ms) VALUES(?1, ?2, ?3, 0, ?4, ?5)"
+                        " ON CONFLICT DO NOTHING",
+    [STORE_TOKENS] = "SELECT hash, site, nodes, used, created_ms, expires_ms FROM token WHERE expires_ms > ?1 ORDER BY created_ms"
+                     " LIMIT ?2",
+    [STORE_TOKEN] = "SELECT t.nodes, t.used, t.expires_ms, CAST(CASE WHEN t.site = ?2 THEN 1 ELSE 0 END AS bigint), (SELECT "
+                    "count(*) FROM certificate c"
+                    " WHERE c.token = ?1 AND c.site = ?2 AND c.node = ?3 AND c.key <> ?4 AND c.revoked_ms = 0) FROM token t"
+                    " WHERE t.hash = ?1",
+    [STORE_TOKEN_USE] = "UPDATE token SET used = used + 1 WHERE hash = ?1",
+    [STORE_TOKEN_END] = "UPDATE token SET expires_ms = ?2 WHERE hash = ?1",
+    [STORE_CERTIFICATE_OF_KEY] = "SELECT site, node, token, not_after_ms, revoked_ms, pem FROM certificate WHERE key = ?1"
+                                 " ORDER BY issued_ms DESC, not_after_ms DESC LIMIT 1",
+    [STORE_CERTIFICATE_ADD] = "INSERT INTO certificate(serial, key, site, node, token, issued_ms, not_after_ms, pem, revoked_ms)"
+                              " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0)",
+    [STORE_CERTIFICATES_REPLACED] =
+        "UPDATE certificate SET revoked_ms = ?4 WHERE site = ?1 AND node = ?2 AND key <> ?3 AND revoked_ms = 0",
+    [STORE_CERTIFICATE_REVOKED] = "SELECT revoked_ms FROM certificate WHERE serial = ?1 AND revoked_ms > 0",
+    [STORE_CERTIFICATES_COUNT] =
+        "SELECT CAST(coalesce(sum(CASE WHEN revoked_ms = 0 AND not_after_ms > ?3 THEN 1 ELSE 0 END), 0) AS bigint), count(*)"
+        " FROM certificate WHERE site = ?1 AND (CAST(?4 AS bigint) = 1 OR node = ?2)",
+    [STORE_CERTIFICATES_REVOKE] =
+        "UPDATE certificate SET revoked_ms = ?3 WHERE site = ?1 AND (CAST(?4 AS bigint) = 1 OR node = ?2) AND revoked_ms = 0",
+    [STORE_CERTIFICATES] =
+        "SELECT c.site, c.node, c.serial, c.issued_ms, c.not_after_ms, c.revoked_ms FROM certificate c"
+        " WHERE (CAST(?3 AS bigint) = 1 OR c.site = ?1) AND NOT EXISTS (SELECT 1 FROM certificate l WHERE l.site = c.site"
+        " AND l.node = c.node AND (l.issued_ms > c.issued_ms OR (l.issued_ms = c.issued_ms AND l.serial > c.serial)))"
+        " ORDER BY c.site, c.node LIMIT ?2",
+    [STORE_REVOKED] = "SELECT serial, revoked_ms FROM certificate WHERE revoked_ms > 0 AND not_after_ms > ?1"
+                      " ORDER BY revoked_ms DESC, serial LIMIT ?2",
 };

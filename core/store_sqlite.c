@@ -40,7 +40,14 @@ static const char schema_added[] = /* what a core.db of format 1 may lack */
     "CREATE TABLE IF NOT EXISTS label(site INTEGER, label TEXT, PRIMARY KEY(site, label)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS supplied(site INTEGER PRIMARY KEY, said_ms INTEGER);"
     "CREATE TABLE IF NOT EXISTS holding(site INTEGER, kind INTEGER, name TEXT, version INTEGER, issue INTEGER, health INTEGER,"
-    " since_ms INTEGER, PRIMARY KEY(site, kind, name)) WITHOUT ROWID;";
+    " since_ms INTEGER, PRIMARY KEY(site, kind, name)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS sealed(site TEXT PRIMARY KEY, since_ms INTEGER) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS token(hash BLOB PRIMARY KEY, site TEXT NOT NULL, nodes INTEGER NOT NULL, used INTEGER NOT NULL,"
+    " created_ms INTEGER, expires_ms INTEGER NOT NULL) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS certificate(serial BLOB PRIMARY KEY, key BLOB NOT NULL, site TEXT NOT NULL, node TEXT NOT NULL,"
+    " token BLOB, issued_ms INTEGER, not_after_ms INTEGER, pem TEXT NOT NULL, revoked_ms INTEGER NOT NULL) WITHOUT ROWID;"
+    "CREATE INDEX IF NOT EXISTS certificate_key ON certificate(key);"
+    "CREATE INDEX IF NOT EXISTS certificate_node ON certificate(site, node);";
 static const struct {
     const char *there, *add;
 } columns_added[] = {

@@ -62,7 +62,8 @@ void channel_pace_begin(struct channel_pace *p, uint64_t limit_bytes_per_s);
 bool channel_pace_room(struct channel_pace *p);                  /* one more frame may go; a single one always may */
 uint32_t channel_pace_frame_bytes(const struct channel_pace *p); /* a good size for the next frame */
 void channel_pace_sent(struct channel_pace *p, uint32_t bytes);
-/* took_ms: from the sending of these bytes to their confirmation. */
+/* took_ms: from the sending of these bytes to their confirmation, less the time that they need to leave by the limit: a large frame on a thin
+ * link is not late for being large. */
 void channel_pace_confirmed(struct channel_pace *p, uint32_t bytes, uint32_t took_ms, uint64_t now_ms);
 
 #endif

@@ -17,7 +17,8 @@
 #define AT_PAYLOAD 28u
 #define CRC_BYTES 4u
 
-static_assert(AT_PAYLOAD + CRC_BYTES == FRAME_OVERHEAD_BYTES, "header and checksum are the overhead of a frame");
+static_assert(AT_PAYLOAD == FRAME_HEAD_BYTES && AT_PAYLOAD + CRC_BYTES == FRAME_OVERHEAD_BYTES,
+              "header and checksum are the overhead of a frame");
 
 enum frame_status frame_read(struct bytes in, struct frame *f, size_t *used_bytes, size_t *need_bytes, enum grey_error *why) {
     size_t seen = in.size < AT_VERSION ? in.size : AT_VERSION;
@@ -55,26 +56,45 @@ enum frame_status frame_read(struct bytes in, struct frame *f, size_t *used_byte
     return FRAME_READY;
 }
 
-void frame_write(struct builder *out, uint16_t flags, uint64_t message_id, uint64_t time_ns, struct bytes payload) {
-    if (payload.size > LIMIT_FRAME_PAYLOAD_BYTES) {
+void frame_head(const struct frame *f, uint8_t head[FRAME_HEAD_BYTES]) {
+    memcpy(head, FRAME_MAGIC, AT_VERSION); // NOLINT(bugprone-not-null-terminated-result): four letters, no string
+    bytes_put_be16(head + AT_VERSION, FRAME_VERSION);
+    bytes_put_be16(head + AT_FLAGS, f->flags);
+    bytes_put_be64(head + AT_MESSAGE_ID, f->message_id);
+    bytes_put_be64(head + AT_TIME, f->time_ns);
+    bytes_put_be32(head + AT_LENGTH, (uint32_t)f->payload.size);
+}
+
+uint8_t *frame_room(struct builder *out, const struct frame *f) {
+    if (f->payload.size > LIMIT_FRAME_PAYLOAD_BYTES) {
         out->err = out->err != E_OK ? out->err : E_TOO_LARGE;
-        return;
+        return NULL;
     }
-    size_t total = FRAME_OVERHEAD_BYTES + payload.size;
-    uint8_t *at = builder_room(out, total);
+    uint8_t *at = builder_room(out, FRAME_OVERHEAD_BYTES + f->payload.size);
+    if (at == NULL) {
+        return NULL;
+    }
+    frame_head(f, at);
+    return at + AT_PAYLOAD;
+}
+
+void frame_close(struct builder *out, const struct frame *f) {
+    size_t total = FRAME_OVERHEAD_BYTES + f->payload.size;
+    must(out->size >= total);
+    uint8_t *at = out->data + out->size - total;
+    bytes_put_be32(at + total - CRC_BYTES, digest_crc32(0, bytes_of(at, total - CRC_BYTES)));
+}
+
+void frame_write(struct builder *out, uint16_t flags, uint64_t message_id, uint64_t time_ns, struct bytes payload) {
+    struct frame f = {.flags = flags, .message_id = message_id, .time_ns = time_ns, .payload = payload};
+    uint8_t *at = frame_room(out, &f);
     if (at == NULL) {
         return;
     }
-    memcpy(at, FRAME_MAGIC, AT_VERSION); // NOLINT(bugprone-not-null-terminated-result): four letters, no string
-    bytes_put_be16(at + AT_VERSION, FRAME_VERSION);
-    bytes_put_be16(at + AT_FLAGS, flags);
-    bytes_put_be64(at + AT_MESSAGE_ID, message_id);
-    bytes_put_be64(at + AT_TIME, time_ns);
-    bytes_put_be32(at + AT_LENGTH, (uint32_t)payload.size);
     if (payload.size > 0) {
-        memcpy(at + AT_PAYLOAD, payload.data, payload.size);
+        memcpy(at, payload.data, payload.size);
     }
-    bytes_put_be32(at + total - CRC_BYTES, digest_crc32(0, bytes_of(at, total - CRC_BYTES)));
+    frame_close(out, &f);
 }
 
 enum grey_error frame_content(const struct frame *f, struct builder *scratch, struct bytes *content) {

@@ -5,15 +5,16 @@
 #include <mbedtls/asn1write.h>
 #include <mbedtls/error.h>
 #include <mbedtls/oid.h>
+#include <mbedtls/pem.h>
 #include <mbedtls/x509_crt.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "include/grey/must.h"
+#include "platform/certtime.h"
 #include "platform/digest.h"
 #include "platform/keys.h"
 
-#define SERIAL_BYTES 16u
 #define EXTENSION_BYTES 1024u
 
 static enum grey_error refuse(struct fault *f, enum grey_error err, const char *what, int code) {
@@ -22,36 +23,19 @@ static enum grey_error refuse(struct fault *f, enum grey_error err, const char *
     return fault_set(f, err, "%s: %s", what, reason);
 }
 
-/* --- dates: proleptic Gregorian, as RFC 5280 wants them ------------------------------------------------------------------------------- */
-
-#define TIME_FIRST_S INT64_C(946684800)   /* 2000-01-01: mbedTLS 2.28 writes earlier years in the wrong form */
-#define TIME_LAST_S INT64_C(253402300799) /* 9999-12-31 23:59:59, "no end" of RFC 5280 */
-
-/* Days since 1970-01-01 to civil date (H. Hinnant, "chrono-compatible low-level date algorithms").  unix_s: TIME_FIRST_S or later. */
-static void format_time(int64_t unix_s, char out[16]) {
-    int64_t days = unix_s / 86400 + 719468, rest = unix_s % 86400;
-    int64_t era = days / 146097;
-    int64_t doe = days - era * 146097;
-    int64_t yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
-    int64_t doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    int64_t mp = (5 * doy + 2) / 153;
-    int64_t day = doy - (153 * mp + 2) / 5 + 1, month = mp < 10 ? mp + 3 : mp - 9, year = yoe + era * 400 + (month <= 2);
-    char text[64];
-    (void)snprintf(text, sizeof text, "%04d%02d%02d%02d%02d%02d", (int)year, (int)month, (int)day, (int)(rest / 3600),
-                   (int)(rest / 60 % 60), (int)(rest % 60));
-    memcpy(out, text, 14);
-    out[14] = 0;
-}
-
 static int64_t unix_of(const mbedtls_x509_time *t) {
-    int64_t year = t->year - (t->mon <= 2);
-    int64_t era = year / 400, yoe = year - era * 400;
-    int64_t doy = (153 * (t->mon + (t->mon > 2 ? -3 : 9)) + 2) / 5 + t->day - 1;
-    int64_t doe = yoe * 365 + yoe / 4 - yoe / 100 + doy;
-    return ((era * 146097 + doe - 719468) * 24 + t->hour) * 3600 + t->min * 60 + t->sec;
+    return certtime_unix_s(t->year, t->mon, t->day, t->hour, t->min, t->sec);
 }
 
 /* --- issuing ---------------------------------------------------------------------------------------------------------------------------- */
+
+static const struct {
+    uint32_t role;
+    const char *uri;
+} roles[] = {{CERT_ROLE_GATEWAY, CERT_ROLE_PREFIX "gateway"},
+             {CERT_ROLE_CORE, CERT_ROLE_PREFIX "core"},
+             {CERT_ROLE_BROKER, CERT_ROLE_PREFIX "broker"}};
+#define ROLE_COUNT (sizeof roles / sizeof roles[0])
 
 static size_t read_address(const char *text, uint8_t out[16]) {
     return inet_pton(AF_INET, text, out) == 1 ? 4 : inet_pton(AF_INET6, text, out) == 1 ? 16 : 0;
@@ -84,10 +68,10 @@ static enum grey_error check(const struct cert_request *q, struct fault *f) {
                                                         : "a URI");
         }
     }
-    if (size > EXTENSION_BYTES - 8) {
-        return fault_set(f, E_CERT, "%s: its names are longer than %u bytes", q->subject, EXTENSION_BYTES - 8);
+    if (size > EXTENSION_BYTES - ROLE_COUNT * 32 - 8) {
+        return fault_set(f, E_CERT, "%s: its names are longer than %zu bytes", q->subject, EXTENSION_BYTES - ROLE_COUNT * 32 - 8);
     }
-    if (q->not_before_s < TIME_FIRST_S || q->not_after_s > TIME_LAST_S || q->not_before_s > q->not_after_s) {
+    if (q->not_before_s < CERTTIME_FIRST_S || q->not_after_s > CERTTIME_LAST_S || q->not_before_s > q->not_after_s) {
         return fault_set(f, E_CERT, "%s: valid from %" PRId64 " to %" PRId64 " (Unix seconds): is this machine's clock right?",
                          q->subject, q->not_before_s, q->not_after_s);
     }
@@ -98,6 +82,18 @@ static enum grey_error check(const struct cert_request *q, struct fault *f) {
 static int add_names(mbedtls_x509write_cert *crt, const struct cert_request *q) {
     unsigned char room[EXTENSION_BYTES], *at = room + sizeof room;
     int total = 0;
+    for (size_t i = ROLE_COUNT; i > 0; i--) {
+        size_t size = strlen(roles[i - 1].uri);
+        if ((q->roles & roles[i - 1].role) != 0) {
+            int wrote = mbedtls_asn1_write_raw_buffer(&at, room, (const unsigned char *)roles[i - 1].uri, size);
+            int length = wrote < 0 ? wrote : mbedtls_asn1_write_len(&at, room, size);
+            int tagged = length < 0 ? length : mbedtls_asn1_write_tag(&at, room, MBEDTLS_ASN1_CONTEXT_SPECIFIC | 6);
+            if (tagged < 0) {
+                return tagged;
+            }
+            total += wrote + length + tagged;
+        }
+    }
     for (uint32_t i = q->name_count; i > 0; i--) {
         const struct cert_name *n = &q->names[i - 1];
         unsigned char address[16];
@@ -150,25 +146,25 @@ static int add_usages(mbedtls_x509write_cert *crt, const struct cert_request *q)
 }
 
 static int fill(mbedtls_x509write_cert *crt, const struct cert_request *q, mbedtls_mpi *serial, bool is_ca) {
-    uint8_t number[SERIAL_BYTES];
+    uint8_t number[CERT_SERIAL_BYTES];
     char from[16], to[16];
     keys_random(number, sizeof number);
     number[0] = (uint8_t)((number[0] & 0x7f) | 0x40); /* positive, and of full length */
-    format_time(q->not_before_s, from);
-    format_time(q->not_after_s, to);
+    certtime_format(q->not_before_s, from);
+    certtime_format(q->not_after_s, to);
     int code = mbedtls_mpi_read_binary(serial, number, sizeof number);
     mbedtls_x509write_crt_set_version(crt, MBEDTLS_X509_CRT_VERSION_3);
     mbedtls_x509write_crt_set_md_alg(crt, MBEDTLS_MD_SHA256);
     code = code != 0 ? code : mbedtls_x509write_crt_set_serial(crt, serial);
     code = code != 0 ? code : mbedtls_x509write_crt_set_validity(crt, from, to);
     code = code != 0 ? code : mbedtls_x509write_crt_set_subject_name(crt, q->subject);
-    code = code != 0 ? code : mbedtls_x509write_crt_set_basic_constraints(crt, is_ca ? 1 : 0, is_ca ? 0 : -1);
+    code = code != 0 ? code : mbedtls_x509write_crt_set_basic_constraints(crt, is_ca ? 1 : 0, is_ca ? (int)q->depth : -1);
     code = code != 0 ? code
                      : mbedtls_x509write_crt_set_key_usage(crt, is_ca ? MBEDTLS_X509_KU_KEY_CERT_SIGN | MBEDTLS_X509_KU_CRL_SIGN
                                                                       : MBEDTLS_X509_KU_DIGITAL_SIGNATURE);
     code = code != 0 ? code : mbedtls_x509write_crt_set_subject_key_identifier(crt);
     code = code != 0 ? code : mbedtls_x509write_crt_set_authority_key_identifier(crt);
-    code = code != 0 || q->name_count == 0 ? code : add_names(crt, q);
+    code = code != 0 || (q->name_count == 0 && q->roles == 0) ? code : add_names(crt, q);
     return code != 0 || (!q->client && !q->server) ? code : add_usages(crt, q);
 }
 
@@ -181,6 +177,20 @@ static enum grey_error read_key(mbedtls_pk_context *key, const char *pem, const 
         return fault_set(f, E_KEY, "%s: not a P-256 key", whose);
     }
     return E_OK;
+}
+
+static enum grey_error read_subject_key(mbedtls_pk_context *key, const struct cert_request *q, struct fault *f) {
+    static const char whose[] = "key of the subject";
+    if (q->key_pem != NULL) {
+        return read_key(key, q->key_pem, whose, f);
+    }
+    int code = mbedtls_pk_parse_public_key(key, q->public_key.data, q->public_key.size);
+    if (code != 0) {
+        return refuse(f, E_KEY, whose, code);
+    }
+    return mbedtls_pk_can_do(key, MBEDTLS_PK_ECKEY) && mbedtls_pk_ec(*key)->grp.id == MBEDTLS_ECP_DP_SECP256R1
+               ? E_OK
+               : fault_set(f, E_KEY, "%s: not a P-256 key", whose);
 }
 
 /* The issuer's subject as it stands in its certificate, forms of text included: other programs compare names byte by byte. */
@@ -221,7 +231,8 @@ static enum grey_error read_issuer(mbedtls_x509_crt *issuer, mbedtls_pk_context 
 
 enum grey_error cert_issue(const struct cert_request *q, struct builder *pem, struct fault *f) {
     must(q->name_count <= CERT_NAMES_MAX && (q->issuer_pem == NULL) == (q->issuer_key_pem == NULL));
-    bool is_ca = q->issuer_pem == NULL;
+    must((q->key_pem != NULL) != (q->public_key.size > 0) && (q->key_pem != NULL || q->issuer_pem != NULL));
+    bool own = q->issuer_pem == NULL;
     mbedtls_pk_context key, issuer_key;
     mbedtls_x509_crt issuer;
     mbedtls_x509write_cert crt;
@@ -234,15 +245,15 @@ enum grey_error cert_issue(const struct cert_request *q, struct builder *pem, st
     mbedtls_x509_crt_init(&issuer);
     mbedtls_x509write_crt_init(&crt);
     mbedtls_mpi_init(&serial);
-    err = err != E_OK ? err : read_key(&key, q->key_pem, "key of the subject", f);
-    err = err != E_OK || is_ca ? err : read_issuer(&issuer, &issuer_key, q, f);
+    err = err != E_OK ? err : read_subject_key(&key, q, f);
+    err = err != E_OK || own ? err : read_issuer(&issuer, &issuer_key, q, f);
     if (err != E_OK) {
         goto end;
     }
     mbedtls_x509write_crt_set_subject_key(&crt, &key);
-    mbedtls_x509write_crt_set_issuer_key(&crt, is_ca ? &key : &issuer_key);
-    code = is_ca ? mbedtls_x509write_crt_set_issuer_name(&crt, q->subject) : copy_issuer_name(&crt, &issuer.subject);
-    code = code != 0 ? code : fill(&crt, q, &serial, is_ca);
+    mbedtls_x509write_crt_set_issuer_key(&crt, own ? &key : &issuer_key);
+    code = own ? mbedtls_x509write_crt_set_issuer_name(&crt, q->subject) : copy_issuer_name(&crt, &issuer.subject);
+    code = code != 0 ? code : fill(&crt, q, &serial, own || q->authority);
     code = code != 0 ? code : mbedtls_x509write_crt_pem(&crt, text, sizeof text, keys_rng, NULL);
     if (code != 0) {
         err = refuse(f, E_CERT, q->subject, code);
@@ -269,38 +280,146 @@ static void copy_name(char *out, const mbedtls_x509_buf *from) {
     out[from->len] = 0;
 }
 
-enum grey_error cert_read(const char *pem, struct cert_facts *out, struct fault *f) {
-    mbedtls_x509_crt crt;
-    memset(out, 0, sizeof *out);
-    mbedtls_x509_crt_init(&crt);
-    int code = mbedtls_x509_crt_parse(&crt, (const unsigned char *)pem, strlen(pem) + 1);
-    if (code != 0) {
-        mbedtls_x509_crt_free(&crt);
-        return refuse(f, E_CERT, "certificate", code);
+uint32_t cert_role_of(struct bytes uri) {
+    for (size_t i = 0; i < ROLE_COUNT; i++) {
+        if (bytes_equal_str(uri, roles[i].uri)) {
+            return roles[i].role;
+        }
     }
-    enum grey_error err = E_OK;
-    for (const mbedtls_x509_name *n = &crt.subject; n != NULL; n = n->next) {
+    return 0;
+}
+
+/* The first URI is the name; those behind it that say a role are roles. */
+static enum grey_error read_uris(const mbedtls_x509_crt *crt, struct cert_facts *out, struct fault *f) {
+    for (const mbedtls_x509_sequence *s = &crt->subject_alt_names; s != NULL; s = s->next) {
+        if (s->buf.p == NULL || s->buf.tag != (MBEDTLS_ASN1_CONTEXT_SPECIFIC | MBEDTLS_X509_SAN_UNIFORM_RESOURCE_IDENTIFIER)) {
+            continue;
+        }
+        uint32_t role = cert_role_of(bytes_of(s->buf.p, s->buf.len));
+        out->roles |= role;
+        if (role == 0 && out->uri[0] == 0) {
+            if (s->buf.len >= sizeof out->uri) {
+                return fault_set(f, E_CERT, "certificate: its URI is longer than %zu bytes", sizeof out->uri - 1);
+            }
+            copy_name(out->uri, &s->buf);
+        }
+    }
+    return E_OK;
+}
+
+static enum grey_error read_subject(const mbedtls_x509_crt *crt, struct cert_facts *out, struct fault *f) {
+    for (const mbedtls_x509_name *n = &crt->subject; n != NULL; n = n->next) {
         if (MBEDTLS_OID_CMP(MBEDTLS_OID_AT_CN, &n->oid) == 0) {
             if (n->val.len >= sizeof out->subject_cn) {
-                err = fault_set(f, E_CERT, "certificate: its common name is longer than %u bytes", CERT_CN_BYTES);
-                break;
+                return fault_set(f, E_CERT, "certificate: its common name is longer than %u bytes", CERT_CN_BYTES);
             }
             copy_name(out->subject_cn, &n->val);
         }
     }
-    for (const mbedtls_x509_sequence *s = &crt.subject_alt_names; s != NULL; s = s->next) {
-        if (s->buf.p != NULL && s->buf.tag == (MBEDTLS_ASN1_CONTEXT_SPECIFIC | MBEDTLS_X509_SAN_UNIFORM_RESOURCE_IDENTIFIER)) {
-            if (s->buf.len >= sizeof out->uri) {
-                err = fault_set(f, E_CERT, "certificate: its URI is longer than %zu bytes", sizeof out->uri - 1);
-            } else {
-                copy_name(out->uri, &s->buf);
-            }
-            break;
-        }
+    return E_OK;
+}
+
+static enum grey_error read_key_hash(mbedtls_x509_crt *crt, uint8_t hash[32], struct fault *f) {
+    unsigned char room[1024];
+    int size = mbedtls_pk_write_pubkey_der(&crt->pk, room, sizeof room); /* at the end of the room */
+    if (size < 0) {
+        return refuse(f, E_CERT, "certificate: its key", size);
     }
-    out->not_before_s = unix_of(&crt.valid_from);
-    out->not_after_s = unix_of(&crt.valid_to);
-    digest_sha256(bytes_of(crt.raw.p, crt.raw.len), out->fingerprint);
+    digest_sha256(bytes_of(room + sizeof room - size, (size_t)size), hash);
+    return E_OK;
+}
+
+static enum grey_error parse(mbedtls_x509_crt *crt, const char *pem, const char *what, struct fault *f) {
+    int code = mbedtls_x509_crt_parse(crt, (const unsigned char *)pem, strlen(pem) + 1);
+    return code == 0 ? E_OK : refuse(f, E_CERT, what, code);
+}
+
+enum grey_error cert_read(const char *pem, struct cert_facts *out, struct fault *f) {
+    mbedtls_x509_crt crt;
+    memset(out, 0, sizeof *out);
+    mbedtls_x509_crt_init(&crt);
+    enum grey_error err = parse(&crt, pem, "certificate", f);
+    err = err != E_OK ? err : read_subject(&crt, out, f);
+    err = err != E_OK ? err : read_uris(&crt, out, f);
+    err = err != E_OK ? err : read_key_hash(&crt, out->key_hash, f);
+    if (err == E_OK) {
+        size_t size = crt.serial.len < CERT_SERIAL_BYTES ? crt.serial.len : CERT_SERIAL_BYTES;
+        memcpy(out->serial + CERT_SERIAL_BYTES - size, crt.serial.p + crt.serial.len - size, size);
+        out->authority = crt.ca_istrue != 0;
+        out->not_before_s = unix_of(&crt.valid_from);
+        out->not_after_s = unix_of(&crt.valid_to);
+        digest_sha256(bytes_of(crt.raw.p, crt.raw.len), out->fingerprint);
+    }
     mbedtls_x509_crt_free(&crt);
     return err;
+}
+
+enum grey_error cert_verify(const char *pem, const char *ca_pem, struct fault *f) {
+    mbedtls_x509_crt crt, ca;
+    uint32_t flags = 0;
+    char text[240] = "";
+    mbedtls_x509_crt_init(&crt);
+    mbedtls_x509_crt_init(&ca);
+    enum grey_error err = parse(&crt, pem, "certificate", f);
+    err = err != E_OK ? err : parse(&ca, ca_pem, "certificate of the CA", f);
+    if (err == E_OK && mbedtls_x509_crt_verify(&crt, &ca, NULL, NULL, &flags, NULL, NULL) != 0) {
+        (void)mbedtls_x509_crt_verify_info(text, sizeof text, "", flags);
+        text[strcspn(text, "\n")] = 0;
+        err = fault_set(f, E_CERT, "certificate: %s", text);
+    }
+    mbedtls_x509_crt_free(&crt);
+    mbedtls_x509_crt_free(&ca);
+    return err;
+}
+
+enum grey_error cert_to_der(const char *pem, struct builder *der, struct fault *f) {
+    mbedtls_x509_crt crt;
+    mbedtls_x509_crt_init(&crt);
+    enum grey_error err = parse(&crt, pem, "certificate", f);
+    if (err == E_OK) {
+        builder_add(der, bytes_of(crt.raw.p, crt.raw.len));
+        err = der->err;
+    }
+    mbedtls_x509_crt_free(&crt);
+    return err;
+}
+
+enum grey_error cert_from_der(struct bytes der, struct builder *pem, struct fault *f) {
+    builder_add_str(pem, "-----BEGIN CERTIFICATE-----\n");
+    builder_add_base64(pem, der);
+    builder_add_str(pem, "\n-----END CERTIFICATE-----\n");
+    builder_add_byte(pem, 0);
+    return pem->err == E_OK ? E_OK : fault_set(f, pem->err, "certificate");
+}
+
+enum grey_error cert_has_signed(const char *pem, const uint8_t hash[32], struct bytes signature, struct fault *f) {
+    mbedtls_x509_crt crt;
+    mbedtls_x509_crt_init(&crt);
+    enum grey_error err = parse(&crt, pem, "certificate", f);
+    if (err == E_OK && (!mbedtls_pk_can_do(&crt.pk, MBEDTLS_PK_ECDSA) ||
+                        mbedtls_pk_verify(&crt.pk, MBEDTLS_MD_SHA256, hash, 32, signature.data, signature.size) != 0)) {
+        err = fault_set(f, E_KEY, "the signature is not by the key of the certificate");
+    }
+    mbedtls_x509_crt_free(&crt);
+    return err;
+}
+
+enum grey_error cert_find_root(const char *pem, const uint8_t fingerprint[32], struct builder *root, struct fault *f) {
+    static const char begin[] = "-----BEGIN CERTIFICATE-----\n", end[] = "-----END CERTIFICATE-----\n";
+    mbedtls_x509_crt all;
+    mbedtls_x509_crt_init(&all);
+    enum grey_error err = parse(&all, pem, "certificates", f), found = E_CERT;
+    for (const mbedtls_x509_crt *c = &all; c != NULL && err == E_OK && found != E_OK; c = c->next) {
+        uint8_t hash[32];
+        unsigned char text[8192];
+        size_t size;
+        digest_sha256(bytes_of(c->raw.p, c->raw.len), hash);
+        if (memcmp(hash, fingerprint, sizeof hash) == 0 && c->ca_istrue != 0 &&
+            mbedtls_pem_write_buffer(begin, end, c->raw.p, c->raw.len, text, sizeof text, &size) == 0) {
+            builder_add_str(root, (const char *)text);
+            found = root->err;
+        }
+    }
+    mbedtls_x509_crt_free(&all);
+    return err != E_OK ? err : found == E_OK ? E_OK : fault_set(f, E_CERT, "none of the certificates is the CA that was named");
 }

@@ -513,6 +513,10 @@ const char *conn_peer_uri(const struct conn *c) {
     return c->names == NULL ? "" : c->names->uri;
 }
 
+uint32_t conn_peer_roles(const struct conn *c) {
+    return c->names == NULL ? 0 : c->names->roles;
+}
+
 const char *conn_peer_name(const struct conn *c) {
     return c->names == NULL ? "" : c->names->name;
 }

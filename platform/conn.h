@@ -24,7 +24,19 @@ struct conn_context {
 /* Reads PEM files.  Both sides always show a certificate and check the other's against ca_path and the validity times.
  * E_CERT, E_KEY with file and reason.  AEAD suites with forward secrecy only, curves X25519 and P-256. */
 struct conn_tls *conn_tls_new(const char *ca_path, const char *cert_path, const char *key_path, struct fault *f);
-void conn_tls_free(struct conn_tls *t);
+
+/* The same with more to say. */
+struct conn_tls_files {
+    const char *ca_path, *cert_path, *key_path; /* PEM; certificates of a chain follow the own one */
+    /* PEM with further CA certificates and lists of revoked certificates, which are obeyed when they are signed by a CA that is trusted;
+     * NULL or not there: none.  A list that is older than it should be still counts: nobody could renew it while the core is away. */
+    const char *trust_path;
+    bool anybody; /* server: the other side shows no certificate, and ca_path is not read */
+};
+struct conn_tls *conn_tls_open(const struct conn_tls_files *files, struct fault *f);
+/* Reads the files again.  Conns that are open stay; those that begin from now on use what was read.  On failure all is as before. */
+enum grey_error conn_tls_reload(struct conn_tls *t, struct fault *f);
+void conn_tls_free(struct conn_tls *t); /* NULL is allowed; after the conns that use it */
 
 /* Client: this side offers the name by ALPN (RFC 7301) on the conns that ask for it (conn_options.offer).  protocol: kept by reference.
  * Before the first dial. */
@@ -96,11 +108,14 @@ void conn_finish(struct conn *c);
 const char *conn_peer_uri(const struct conn *c);  /* "grey://site/node" from the certificate's SAN; "" when there is none */
 const char *conn_peer_name(const struct conn *c); /* subject CN; "" when there is none */
 const char *conn_peer_role(const struct conn *c); /* "operator" of a SAN URI "grey-role:operator"; "" when there is none */
+uint32_t conn_peer_roles(const struct conn *c);   /* bits of cert_role (platform/cert.h) in its certificate; 0: plain, or none */
 const char *conn_peer_address(const struct conn *c);
 bool conn_peer_uid(const struct conn *c, uint32_t *uid); /* unix sockets: SO_PEERCRED */
 bool conn_peer_in_group(const struct conn *c,
                         uint32_t gid); /* unix sockets: one of the groups the other side had when it connected */
 bool conn_is_tls(const struct conn *c);
+/* The other side's certificate stands in a list of revoked ones that its conn_tls has read since (conn_tls_reload). */
+bool conn_peer_revoked(const struct conn *c);
 struct conn_count {
     uint64_t in_bytes, out_bytes; /* on the socket: TLS records and handshakes included, TCP/IP headers not */
 } conn_counted(const struct conn *c);

@@ -39,7 +39,10 @@ struct dialling {
 
 struct peer_names {
     char uri[192], name[LIMIT_NAME_BYTES + 1], role[16];
+    uint32_t roles;
 };
+
+struct tls_material;
 
 /* Hundreds of these idle behind HTTP clients: what few of them need hangs on a pointer. */
 struct conn {
@@ -66,6 +69,7 @@ struct conn {
     size_t out_at, tls_pending; /* tls_pending: length of the write that must be repeated as it was */
     uint64_t deadline_ms, seen_out_bytes; /* to be open; when the timer was set for the last output */
     struct mbedtls_ssl_context *ssl;      /* NULL: plain; platform/conn_tls.c alone looks inside */
+    struct tls_material *material;        /* of ssl: what conn_tls held when it began */
     struct builder sealed,
         unsealing; /* TLS bytes that were read and not decrypted yet; those of the last time, while it receives */
     struct conn_count count;

@@ -3,14 +3,18 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <mbedtls/error.h>
 #include <mbedtls/oid.h>
+#include <mbedtls/pem.h>
 #include <mbedtls/pk.h>
 #include <mbedtls/ssl.h>
+#include <mbedtls/x509_crl.h>
 #include <mbedtls/x509_crt.h>
 
 #include "include/grey/must.h"
+#include "platform/cert.h"
 #include "platform/keys.h"
 #include "platform/now.h"
 
@@ -18,12 +22,21 @@
 #define ROLE_URI "grey-role:"
 #define SESSION_TRIES_MAX 2u /* that came to nothing: perhaps the server does not like it and does not say so */
 
-struct conn_tls {
-    mbedtls_ssl_config client, server, guests, offering; /* guests: as server, a certificate is not asked of everybody; offering: as
-                                                            client, with ALPN; only with protocols[0] set */
-    const char *protocols[2];
+/* What was read from the files, as one; the last of conn_tls and the conns that began with it frees it.  Thread of all counting: the loop's. */
+struct tls_material {
+    uint32_t holders;
+    mbedtls_ssl_config client, server, guests, offering; /* guests: as server, a certificate is not asked of everybody */
+    /* offering: as client, with ALPN; only with protocols[0] set */
     mbedtls_x509_crt ca, own;
+    mbedtls_x509_crl revoked;
     mbedtls_pk_context key;
+};
+
+struct conn_tls {
+    struct tls_material *now;
+    const char *protocols[2];
+    char *ca_path, *cert_path, *key_path, *trust_path; /* copies */
+    bool anybody;
 };
 
 /* One for all, on the loop's thread: TLS bytes on their way to mbedTLS. */
@@ -48,13 +61,15 @@ static int64_t date_ms(const mbedtls_x509_time *t) {
 /* The dates of a certificate are judged by what is known of the time, not by the machine's clock alone. */
 static int judge_dates(void *context, mbedtls_x509_crt *crt, int depth, uint32_t *flags) {
     (void)context, (void)depth;
+    /* A list that should have been renewed is better than none, and a clock that is wrong must not close the site. */
+    *flags &= ~(uint32_t)(MBEDTLS_X509_BADCRL_EXPIRED | MBEDTLS_X509_BADCRL_FUTURE);
     enum now_validity v = now_valid(date_ms(&crt->valid_from), date_ms(&crt->valid_to) + 999);
     *flags &= ~(uint32_t)(MBEDTLS_X509_BADCERT_EXPIRED | MBEDTLS_X509_BADCERT_FUTURE);
     *flags |= v == NOW_EXPIRED ? MBEDTLS_X509_BADCERT_EXPIRED : v == NOW_NOT_YET ? MBEDTLS_X509_BADCERT_FUTURE : 0u;
     return 0;
 }
 
-static int configure(struct conn_tls *t, mbedtls_ssl_config *c, int endpoint) {
+static int configure(struct tls_material *m, mbedtls_ssl_config *c, int endpoint, bool anybody) {
     static const int suites[] = {MBEDTLS_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
                                  MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
                                  0};
@@ -69,69 +84,153 @@ static int configure(struct conn_tls *t, mbedtls_ssl_config *c, int endpoint) {
     mbedtls_ssl_conf_renegotiation(c, MBEDTLS_SSL_RENEGOTIATION_DISABLED);
     mbedtls_ssl_conf_session_tickets(c, endpoint == MBEDTLS_SSL_IS_CLIENT ? MBEDTLS_SSL_SESSION_TICKETS_ENABLED
                                                                           : MBEDTLS_SSL_SESSION_TICKETS_DISABLED);
-    mbedtls_ssl_conf_authmode(c, MBEDTLS_SSL_VERIFY_REQUIRED);
-    mbedtls_ssl_conf_verify(c, judge_dates, NULL);
+    mbedtls_ssl_conf_authmode(c, anybody ? MBEDTLS_SSL_VERIFY_NONE : MBEDTLS_SSL_VERIFY_REQUIRED);
     mbedtls_ssl_conf_rng(c, keys_rng, NULL); /* no generator state is shared between loop and crypto worker */
-    mbedtls_ssl_conf_ca_chain(c, &t->ca, NULL);
-    return mbedtls_ssl_conf_own_cert(c, &t->own, &t->key);
+    mbedtls_ssl_conf_ca_chain(c, &m->ca, m->revoked.version == 0 ? NULL : &m->revoked);
+    mbedtls_ssl_conf_verify(c, judge_dates, NULL);
+    return mbedtls_ssl_conf_own_cert(c, &m->own, &m->key);
 }
 
-struct conn_tls *conn_tls_new(const char *ca_path, const char *cert_path, const char *key_path, struct fault *f) {
+static void material_drop(struct tls_material *m) {
+    if (m == NULL || --m->holders > 0) {
+        return;
+    }
+    mbedtls_ssl_config_free(&m->client);
+    mbedtls_ssl_config_free(&m->server);
+    mbedtls_ssl_config_free(&m->guests);
+    mbedtls_ssl_config_free(&m->offering);
+    mbedtls_x509_crt_free(&m->ca);
+    mbedtls_x509_crt_free(&m->own);
+    mbedtls_x509_crl_free(&m->revoked);
+    mbedtls_pk_free(&m->key);
+    mem_free(m);
+}
+
+static struct tls_material *material_new(void) {
+    struct tls_material *m = mem_new(1, sizeof *m);
+    if (m != NULL) {
+        m->holders = 1;
+        mbedtls_ssl_config_init(&m->client);
+        mbedtls_ssl_config_init(&m->server);
+        mbedtls_ssl_config_init(&m->guests);
+        mbedtls_ssl_config_init(&m->offering);
+        mbedtls_x509_crt_init(&m->ca);
+        mbedtls_x509_crt_init(&m->own);
+        mbedtls_x509_crl_init(&m->revoked);
+        mbedtls_pk_init(&m->key);
+    }
+    return m;
+}
+
+/* Certificates and lists in one file; either may be missing.  A list of nobody known is passed over by mbedTLS, certificate by certificate. */
+static enum grey_error read_trust(struct tls_material *m, const char *path, struct fault *f) {
     char text[128];
+    if (path == NULL || access(path, F_OK) != 0) {
+        return E_OK;
+    }
+    int code = mbedtls_x509_crt_parse_file(&m->ca, path);
+    code = code == MBEDTLS_ERR_X509_CERT_UNKNOWN_FORMAT || code == MBEDTLS_ERR_PEM_NO_HEADER_FOOTER_PRESENT ? 0 : code;
+    if (code == 0) {
+        code = mbedtls_x509_crl_parse_file(&m->revoked, path);
+        code = code == MBEDTLS_ERR_X509_CERT_UNKNOWN_FORMAT || code == MBEDTLS_ERR_PEM_NO_HEADER_FOOTER_PRESENT ||
+                       (code == MBEDTLS_ERR_X509_INVALID_FORMAT && m->revoked.version == 0)
+                   ? 0
+                   : code;
+    }
+    return code == 0 ? E_OK : fault_set(f, E_CERT, "%s: %s", path, conn_tls_text(code, text));
+}
+
+static enum grey_error read_files(const struct conn_tls *t, struct tls_material *m, struct fault *f) {
+    char text[128];
+    int code;
+    if (!t->anybody && (code = mbedtls_x509_crt_parse_file(&m->ca, t->ca_path)) != 0) {
+        return fault_set(f, E_CERT, "%s: %s", t->ca_path, conn_tls_text(code, text));
+    }
+    if ((code = mbedtls_x509_crt_parse_file(&m->own, t->cert_path)) != 0) {
+        return fault_set(f, E_CERT, "%s: %s", t->cert_path, conn_tls_text(code, text));
+    }
+    if ((code = mbedtls_pk_parse_keyfile(&m->key, t->key_path, NULL)) != 0) {
+        return fault_set(f, E_KEY, "%s: %s", t->key_path, conn_tls_text(code, text));
+    }
+    if (mbedtls_pk_check_pair(&m->own.pk, &m->key) != 0) {
+        return fault_set(f, E_KEY, "%s does not belong to %s", t->key_path, t->cert_path);
+    }
+    enum grey_error err = read_trust(m, t->trust_path, f);
+    if (err == E_OK && ((code = configure(m, &m->client, MBEDTLS_SSL_IS_CLIENT, false)) != 0 ||
+                        (code = configure(m, &m->server, MBEDTLS_SSL_IS_SERVER, t->anybody)) != 0 ||
+                        (code = configure(m, &m->guests, MBEDTLS_SSL_IS_SERVER, false)) != 0)) {
+        err = fault_set(f, E_TLS, "%s", conn_tls_text(code, text));
+    }
+    mbedtls_ssl_conf_authmode(&m->guests, MBEDTLS_SSL_VERIFY_OPTIONAL);
+    return err;
+}
+
+static enum grey_error offer(struct conn_tls *t, struct tls_material *m, struct fault *f) {
+    char text[128];
+    int code = configure(m, &m->offering, MBEDTLS_SSL_IS_CLIENT, false);
+    code = code != 0 ? code : mbedtls_ssl_conf_alpn_protocols(&m->offering, t->protocols);
+    return code == 0 ? E_OK : fault_set(f, E_TLS, "ALPN '%.40s': %s", t->protocols[0], conn_tls_text(code, text));
+}
+
+enum grey_error conn_tls_reload(struct conn_tls *t, struct fault *f) {
+    struct tls_material *m = material_new();
+    enum grey_error err = m == NULL ? fault_set(f, E_NO_MEMORY, "certificates") : read_files(t, m, f);
+    err = err != E_OK || t->protocols[0] == NULL ? err : offer(t, m, f);
+    if (err != E_OK) {
+        material_drop(m);
+        return err;
+    }
+    material_drop(t->now);
+    t->now = m;
+    return E_OK;
+}
+
+static bool copy_path(char **to, const char *from) {
+    if (from == NULL) {
+        return true;
+    }
+    *to = mem_new(strlen(from) + 1, 1);
+    if (*to != NULL) {
+        memcpy(*to, from, strlen(from) + 1);
+    }
+    return *to != NULL;
+}
+
+struct conn_tls *conn_tls_open(const struct conn_tls_files *files, struct fault *f) {
     struct conn_tls *t = mem_new(1, sizeof *t);
-    if (t == NULL) {
+    if (t == NULL || !copy_path(&t->ca_path, files->ca_path) || !copy_path(&t->cert_path, files->cert_path) ||
+        !copy_path(&t->key_path, files->key_path) || !copy_path(&t->trust_path, files->trust_path)) {
         (void)fault_set(f, E_NO_MEMORY, "certificates");
-        return NULL;
-    }
-    mbedtls_ssl_config_init(&t->client);
-    mbedtls_ssl_config_init(&t->server);
-    mbedtls_ssl_config_init(&t->guests);
-    mbedtls_ssl_config_init(&t->offering);
-    mbedtls_x509_crt_init(&t->ca);
-    mbedtls_x509_crt_init(&t->own);
-    mbedtls_pk_init(&t->key);
-    int code = mbedtls_x509_crt_parse_file(&t->ca, ca_path);
-    if (code != 0) {
-        (void)fault_set(f, E_CERT, "%s: %s", ca_path, conn_tls_text(code, text));
-    } else if ((code = mbedtls_x509_crt_parse_file(&t->own, cert_path)) != 0) {
-        (void)fault_set(f, E_CERT, "%s: %s", cert_path, conn_tls_text(code, text));
-    } else if ((code = mbedtls_pk_parse_keyfile(&t->key, key_path, NULL)) != 0) {
-        (void)fault_set(f, E_KEY, "%s: %s", key_path, conn_tls_text(code, text));
-    } else if ((code = mbedtls_pk_check_pair(&t->own.pk, &t->key)) != 0) {
-        (void)fault_set(f, E_KEY, "%s does not belong to %s", key_path, cert_path);
-    } else if ((code = configure(t, &t->client, MBEDTLS_SSL_IS_CLIENT)) != 0 ||
-               (code = configure(t, &t->server, MBEDTLS_SSL_IS_SERVER)) != 0 ||
-               (code = configure(t, &t->guests, MBEDTLS_SSL_IS_SERVER)) != 0) {
-        (void)fault_set(f, E_TLS, "%s", conn_tls_text(code, text));
-    }
-    if (code != 0) {
         conn_tls_free(t);
         return NULL;
     }
-    mbedtls_ssl_conf_authmode(&t->guests, MBEDTLS_SSL_VERIFY_OPTIONAL);
+    t->anybody = files->anybody;
+    if (conn_tls_reload(t, f) != E_OK) {
+        conn_tls_free(t);
+        return NULL;
+    }
     return t;
+}
+
+struct conn_tls *conn_tls_new(const char *ca_path, const char *cert_path, const char *key_path, struct fault *f) {
+    return conn_tls_open(&(struct conn_tls_files){.ca_path = ca_path, .cert_path = cert_path, .key_path = key_path}, f);
 }
 
 void conn_tls_free(struct conn_tls *t) {
     if (t != NULL) {
-        mbedtls_ssl_config_free(&t->client);
-        mbedtls_ssl_config_free(&t->server);
-        mbedtls_ssl_config_free(&t->guests);
-        mbedtls_ssl_config_free(&t->offering);
-        mbedtls_x509_crt_free(&t->ca);
-        mbedtls_x509_crt_free(&t->own);
-        mbedtls_pk_free(&t->key);
+        material_drop(t->now);
+        mem_free(t->ca_path);
+        mem_free(t->cert_path);
+        mem_free(t->key_path);
+        mem_free(t->trust_path);
         mem_free(t);
     }
 }
 
 enum grey_error conn_tls_offer(struct conn_tls *t, const char *protocol, struct fault *f) {
-    char text[128];
     must(t->protocols[0] == NULL);
-    int code = configure(t, &t->offering, MBEDTLS_SSL_IS_CLIENT);
     t->protocols[0] = protocol;
-    code = code != 0 ? code : mbedtls_ssl_conf_alpn_protocols(&t->offering, t->protocols);
-    return code == 0 ? E_OK : fault_set(f, E_TLS, "ALPN '%.40s': %s", protocol, conn_tls_text(code, text));
+    return offer(t, t->now, f);
 }
 
 /* --- sessions that are resumed ---------------------------------------------------------------------------------------------------------- */
@@ -235,12 +334,25 @@ static void read_peer(struct conn *c) {
         }
         size_t head = sizeof ROLE_URI - 1;
         bool is_role = s->buf.len > head && memcmp(s->buf.p, ROLE_URI, head) == 0;
+        uint32_t role = cert_role_of(bytes_of(s->buf.p, s->buf.len));
+        c->names->roles |= role;
         if (is_role && c->names->role[0] == 0) {
             copy_slice(c->names->role, sizeof c->names->role, s->buf.p + head, s->buf.len - head);
-        } else if (!is_role && c->names->uri[0] == 0 && s->buf.len < sizeof c->names->uri) {
+        } else if (!is_role && role == 0 && c->names->uri[0] == 0 && s->buf.len < sizeof c->names->uri) {
             copy_slice(c->names->uri, sizeof c->names->uri, s->buf.p, s->buf.len);
         }
     }
+}
+
+bool conn_peer_revoked(const struct conn *c) {
+    const mbedtls_x509_crt *crt = c->ssl == NULL || c->state != CONN_OPEN ? NULL : mbedtls_ssl_get_peer_cert(c->ssl);
+    for (const mbedtls_x509_crl *l = crt == NULL ? NULL : &c->o.tls->now->revoked; l != NULL && l->version != 0; l = l->next) {
+        if (l->issuer_raw.len == crt->issuer_raw.len && memcmp(l->issuer_raw.p, crt->issuer_raw.p, crt->issuer_raw.len) == 0 &&
+            mbedtls_x509_crt_is_revoked(crt, l) != 0) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* --- records ------------------------------------------------------------------------------------------------------------------------------ */
@@ -349,6 +461,8 @@ void conn_tls_end(struct conn *c) {
         mbedtls_ssl_free(c->ssl);
         mem_free(c->ssl);
     }
+    material_drop(c->material);
+    c->material = NULL;
     builder_free(&c->sealed);
 }
 
@@ -387,7 +501,7 @@ static void handshake_done(struct worker_job *job) {
         uint32_t flags = mbedtls_ssl_get_verify_result(c->ssl);
         enum grey_error why = E_TLS;
         if (flags != 0 && flags != UINT32_MAX) {
-            why = E_CERT;
+            why = (flags & MBEDTLS_X509_BADCERT_REVOKED) != 0 ? E_REVOKED : E_CERT;
             char *end = detail;
             if (mbedtls_x509_crt_verify_info(detail, sizeof detail, "", flags) > 0) {
                 end = strchr(detail, '\n');
@@ -426,10 +540,11 @@ void conn_tls_start(struct conn *c) {
         return;
     }
     mbedtls_ssl_init(c->ssl);
+    struct tls_material *m = c->o.tls->now;
+    c->material = m;
+    m->holders++;
     bool offers = c->o.offer && c->o.tls->protocols[0] != NULL;
-    int code = mbedtls_ssl_setup(c->ssl, !c->client ? (c->o.guests ? &c->o.tls->guests : &c->o.tls->server)
-                                         : offers   ? &c->o.tls->offering
-                                                    : &c->o.tls->client);
+    int code = mbedtls_ssl_setup(c->ssl, !c->client ? (c->o.guests ? &m->guests : &m->server) : offers ? &m->offering : &m->client);
     if (code == 0 && c->client) { /* NULL is said as well: later versions refuse a client that has not said which name it means */
         code = mbedtls_ssl_set_hostname(c->ssl, c->o.expected_host);
     }

@@ -345,6 +345,10 @@ enum grey_error db_shrink(struct db *d, uint32_t pages_max, struct fault *f) {
     return db_exec(d, sql, f);
 }
 
+enum grey_error db_rewrite(struct db *d, struct fault *f) {
+    return db_exec(d, "VACUUM", f);
+}
+
 void db_soft_limit(uint64_t bytes) {
     sqlite3_soft_heap_limit64((sqlite3_int64)bytes);
 }

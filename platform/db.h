@@ -58,6 +58,8 @@ uint64_t db_file_bytes(struct db *d);      /* pages of the database times their 
 uint64_t db_free_bytes(struct db *d);      /* of these, unused */
 enum grey_error db_shrink(struct db *d, uint32_t pages_max,
                           struct fault *f); /* gives unused pages back; a transaction of its own */
+/* Writes anew what is used, and gives back all else; a transaction of its own, which holds what is used in memory: for little. */
+enum grey_error db_rewrite(struct db *d, struct fault *f);
 
 /* For the whole process, since start: what went to the disk below SQLite. */
 struct db_counts {

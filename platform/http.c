@@ -527,6 +527,10 @@ void http_peer(const struct http_request *q, struct http_peer *out) {
     }
 }
 
+const char *http_peer_address(const struct http_request *q) {
+    return q->session == NULL ? "" : conn_peer_address(q->session->conn);
+}
+
 bool http_client_gone(const struct http_request *q) {
     return q->session == NULL;
 }

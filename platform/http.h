@@ -44,6 +44,8 @@ struct http_peer {
     bool tls;
 };
 void http_peer(const struct http_request *q, struct http_peer *out); /* lent while the handler is on the stack */
+bool http_peer_uid(const struct http_request *q, uint32_t *uid);     /* true on a unix socket */
+const char *http_peer_address(const struct http_request *q);         /* "" when the client has gone */
 bool http_client_gone(const struct http_request *q);
 uint64_t http_received_us(const struct http_request *q); /* monotonic */
 

@@ -16,6 +16,14 @@
 #include "platform/fetch_tls.h"
 #include "platform/keys.h"
 #include "platform/now.h"
+#include "platform/pinned.h"
+
+/* Plain, or TLS to a server that is known by its CA. */
+struct stream {
+    int fd;
+    struct pinned *tls;        /* NULL: plain, or that of a gateway: */
+    struct fetch_tls *gateway; /* NULL: none */
+};
 
 struct reading {
     struct http_answer *answer;
@@ -24,11 +32,17 @@ struct reading {
     bool done, head;
 };
 
-/* What bytes go through: the socket, or TLS over it. */
-struct stream {
-    int fd;
-    struct fetch_tls *tls; /* NULL: plain */
-};
+static ssize_t stream_send(const struct stream *s, struct bytes out) {
+    return s->gateway != NULL ? fetch_tls_send(s->gateway, out)
+           : s->tls != NULL   ? pinned_send(s->tls, out)
+                              : send(s->fd, out.data, out.size, MSG_NOSIGNAL);
+}
+
+static ssize_t stream_receive(const struct stream *s, void *room, size_t size) {
+    return s->gateway != NULL ? fetch_tls_receive(s->gateway, room, size)
+           : s->tls != NULL   ? pinned_receive(s->tls, room, size)
+                              : recv(s->fd, room, size, 0);
+}
 
 static bool wait_for(int fd, short events, uint64_t deadline_ms) {
     uint64_t now_ms = now_monotonic_ms();
@@ -66,19 +80,19 @@ static int open_stream(const struct http_fetch *q, uint64_t deadline_ms, struct 
         }
         memcpy(u.sun_path, q->address + 5, strlen(q->address + 5) + 1);
         fd = dial((const struct sockaddr *)&u, sizeof u, deadline_ms);
-    } else if (strncmp(q->address, "http://", 7) == 0 || (strncmp(q->address, "https://", 8) == 0 && q->tls != NULL)) {
+    } else if (strncmp(q->address, "http://", 7) == 0 || strncmp(q->address, "https://", 8) == 0) {
         bool tls = q->address[4] == 's';
-        char host[256] = "", port[8] = "";
-        const char *start = q->address + (tls ? 8 : 7);
-        size_t size = strcspn(start, "/");
-        const char *colon = memrchr(start, ':', size);
-        size_t host_size = colon == NULL ? size : (size_t)(colon - start);
-        memcpy(port, tls ? "443" : "80", tls ? 4 : 3);
+        const char *name = q->address + (tls ? 8 : 7);
+        char host[256] = "", port[8] = "80";
+        size_t size = strcspn(name, "/");
+        const char *colon = memrchr(name, ':', size);
+        size_t host_size = colon == NULL ? size : (size_t)(colon - name);
+        (void)snprintf(port, sizeof port, "%s", tls ? "443" : "80");
         if (host_size >= sizeof host || (colon != NULL && size - host_size - 1 >= sizeof port)) {
-            (void)fault_set(f, E_USAGE, "'%.100s' is not http://host:port", q->address);
+            (void)fault_set(f, E_USAGE, "'%.100s' is not http://host:port or https://host:port", q->address);
             return -1;
         }
-        memcpy(host, start, host_size);
+        memcpy(host, name, host_size);
         if (colon != NULL) {
             memcpy(port, colon + 1, size - host_size - 1);
             port[size - host_size - 1] = 0;
@@ -94,9 +108,7 @@ static int open_stream(const struct http_fetch *q, uint64_t deadline_ms, struct 
         }
         freeaddrinfo(list);
     } else {
-        (void)fault_set(f, E_USAGE,
-                        "'%.100s': expected http://host:port, unix:/path, or https://host:port with a profile that names a ca",
-                        q->address);
+        (void)fault_set(f, E_USAGE, "'%.100s': expected http://host:port, https://host:port or unix:/path", q->address);
         return -1;
     }
     if (fd < 0) {
@@ -107,7 +119,7 @@ static int open_stream(const struct http_fetch *q, uint64_t deadline_ms, struct 
 
 static enum grey_error send_all(const struct stream *s, struct bytes out, uint64_t deadline_ms, struct fault *f) {
     while (out.size > 0) {
-        ssize_t sent = s->tls != NULL ? fetch_tls_send(s->tls, out) : send(s->fd, out.data, out.size, MSG_NOSIGNAL);
+        ssize_t sent = stream_send(s, out);
         if (sent > 0) {
             out = bytes_of(out.data + sent, out.size - (size_t)sent);
         } else if (errno != EAGAIN && errno != EINTR) {
@@ -176,7 +188,7 @@ static enum grey_error receive(const struct stream *s, struct reading *r, uint64
     http_parser_init(&parser, HTTP_RESPONSE);
     parser.data = r;
     while (!r->done) {
-        ssize_t got = s->tls != NULL ? fetch_tls_receive(s->tls, room, sizeof room) : recv(s->fd, room, sizeof room, 0);
+        ssize_t got = stream_receive(s, room, sizeof room);
         if (got < 0 && (errno == EAGAIN || errno == EINTR)) {
             if (!wait_for(s->fd, POLLIN, deadline_ms)) {
                 return fault_set(f, E_TIMEOUT, "no answer in time");
@@ -203,14 +215,22 @@ enum grey_error http_fetch(const struct http_fetch *q, struct http_answer *a, st
     f = f == NULL ? &own : f;
     memset(a, 0, sizeof *a);
     builder_init(&a->body, q->answer_bytes_max);
-    struct stream s = {.fd = open_stream(q, deadline_ms, f)};
-    if (s.fd < 0) {
+    if (strncmp(q->address, "https://", 8) == 0 && q->pin == NULL && q->tls == NULL) {
+        return fault_set(f, E_USAGE, "'%.100s': this program speaks TLS only to a server whose CA it was told", q->address);
+    }
+    int fd = open_stream(q, deadline_ms, f);
+    if (fd < 0) {
         return f->code;
     }
+    struct stream stream = {.fd = fd};
     if (strncmp(q->address, "https://", 8) == 0) {
-        s.tls = fetch_tls_open(q->tls, s.fd, deadline_ms, f);
-        if (s.tls == NULL) {
-            (void)close(s.fd);
+        if (q->tls != NULL) {
+            stream.gateway = fetch_tls_open(q->tls, fd, deadline_ms, f);
+        } else {
+            stream.tls = pinned_open(fd, q->pin, deadline_ms, f);
+        }
+        if (stream.tls == NULL && stream.gateway == NULL) {
+            (void)close(fd);
             return f->code;
         }
     }
@@ -227,19 +247,20 @@ enum grey_error http_fetch(const struct http_fetch *q, struct http_answer *a, st
         builder_addf(&head, "%s\r\n", q->headers[i]);
     }
     builder_add_str(&head, "\r\n");
-    enum grey_error err =
-        head.err != E_OK ? fault_set(f, head.err, "the request is too large") : send_all(&s, builder_bytes(&head), deadline_ms, f);
+    enum grey_error err = head.err != E_OK ? fault_set(f, head.err, "the request is too large")
+                                           : send_all(&stream, builder_bytes(&head), deadline_ms, f);
     struct fault sending = {0};
     if (err == E_OK && q->body.size > 0) {
-        (void)send_all(&s, q->body, deadline_ms, &sending); /* a server that refuses early still says why */
+        (void)send_all(&stream, q->body, deadline_ms, &sending); /* a server that refuses early still says why */
     }
     keys_wipe(head.data, head.size); /* a token stands in it */
     builder_free(&head);
     if (err == E_OK) {
         struct reading r = {.answer = a, .head = strcmp(q->method, "HEAD") == 0};
-        err = receive(&s, &r, deadline_ms, f);
+        err = receive(&stream, &r, deadline_ms, f);
     }
-    fetch_tls_close(s.tls);
-    (void)close(s.fd);
+    pinned_close(stream.tls);
+    fetch_tls_close(stream.gateway);
+    (void)close(fd);
     return err;
 }

@@ -13,12 +13,14 @@ struct http_fetch_tls {
 };
 
 struct http_fetch {
-    const char *address;        /* "http://host:port", "https://..." or "unix:/path" */
+    const char *address; /* "http://host:port", "https://host:port" or "unix:/path" */
+    const uint8_t *pin;  /* https: SHA-256 of the CA certificate that the server must show and that must vouch for it as a core
+                                   (platform/pinned.h); names are not looked at.  NULL: tls says */
     const char *method, *path;  /* path with its query, percent-encoded by the caller */
     const char *const *headers; /* NULL or a NULL-terminated list of "Name: value" */
     struct bytes body;
     const char *body_type;            /* Content-Type; NULL: none */
-    const struct http_fetch_tls *tls; /* NULL: https is refused */
+    const struct http_fetch_tls *tls; /* https to a gateway; NULL with pin NULL: https is refused */
     uint32_t timeout_ms;
     size_t answer_bytes_max;
 };
@@ -27,7 +29,7 @@ struct http_answer {
     char content_type[96], etag[64], leader[80]; /* leader: X-Grey-Leader */
     struct builder body;                         /* the caller frees */
 };
-/* E_CONNECT, E_TIMEOUT, E_BAD_HTTP, E_TOO_LARGE; any HTTP status is E_OK. */
+/* E_FINGERPRINT, E_TLS, E_CONNECT, E_TIMEOUT, E_BAD_HTTP, E_TOO_LARGE; any HTTP status is E_OK. */
 enum grey_error http_fetch(const struct http_fetch *q, struct http_answer *a, struct fault *f);
 
 #endif

@@ -78,3 +78,24 @@ bool keys_verify_ed25519(struct bytes message, const uint8_t public_key[KEYS_ED2
     start_sodium();
     return crypto_sign_verify_detached(signature, message.data, message.size, public_key) == 0;
 }
+
+void keys_public_x25519(const uint8_t secret[KEYS_X25519_BYTES], uint8_t public_key[KEYS_X25519_BYTES]) {
+    start_sodium();
+    must(crypto_scalarmult_base(public_key, secret) == 0);
+}
+
+bool keys_agree_x25519(const uint8_t secret[KEYS_X25519_BYTES], const uint8_t other[KEYS_X25519_BYTES],
+                       uint8_t shared[KEYS_X25519_BYTES]) {
+    start_sodium();
+    return crypto_scalarmult(shared, secret, other) == 0;
+}
+
+bool keys_x25519_of_public(const uint8_t ed25519[KEYS_ED25519_PUBLIC_BYTES], uint8_t public_key[KEYS_X25519_BYTES]) {
+    start_sodium();
+    return crypto_sign_ed25519_pk_to_curve25519(public_key, ed25519) == 0;
+}
+
+void keys_x25519_of_secret(const uint8_t ed25519[KEYS_ED25519_SECRET_BYTES], uint8_t secret[KEYS_X25519_BYTES]) {
+    start_sodium();
+    must(crypto_sign_ed25519_sk_to_curve25519(secret, ed25519) == 0);
+}

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -599,7 +600,9 @@ void mqtt_wired(const struct mqtt *m, struct conn_wire *out) {
 }
 
 size_t mqtt_unsent_bytes(const struct mqtt *m) {
-    return m->conn == NULL ? 0 : conn_output_bytes(m->conn);
+    int waiting = 0; /* what the library wrote in this turn is pumped in the next one */
+    bool counted = m->pump_fd >= 0 && ioctl(m->pump_fd, FIONREAD, &waiting) == 0 && waiting > 0;
+    return (m->conn == NULL ? 0 : conn_output_bytes(m->conn)) + (counted ? (size_t)waiting : 0);
 }
 
 void mqtt_set_unsent_max(struct mqtt *m, uint32_t bytes) {

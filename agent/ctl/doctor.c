@@ -143,6 +143,21 @@ static void check_clock(struct doctor *d, const json_t *health) {
         "%.1f s from the site's time", off_s);
 }
 
+/* What is on the disk, as its slow reading through finds it. */
+static void check_data(struct doctor *d, const json_t *health) {
+    const json_t *storage = json_object_get(json_object_get(health, "checks"), "storage");
+    const char *damage = verbs_text(storage, "damage");
+    double ago_s = verbs_real(storage, "checked_seconds_ago", -1);
+    char span[RENDER_SHORT];
+    if (damage[0] != 0) {
+        say(d, LOOK, "data", error_remedy(E_CORRUPT), "damaged: %.200s", damage);
+    } else {
+        say(d, FINE, "data", "", "no damage known; read through %s%s, and %" PRIu64 "%% of it since",
+            ago_s < 0 ? "never" : render_span(ago_s, span), ago_s < 0 ? " since its start" : " ago",
+            verbs_uint(storage, "checked_percent"));
+    }
+}
+
 /* The value of an unlabelled metric; negative when it is not there. */
 static double metric(struct bytes text, const char *name) {
     size_t size = strlen(name);
@@ -188,6 +203,7 @@ static void check_node(struct doctor *d) {
     json_t *health = json_read(builder_bytes(&a.body), NULL);
     builder_free(&a.body);
     if (health != NULL) {
+        check_data(d, health);
         check_clock(d, health);
     }
     if (client_get(client, CLIENT_NODE, "/v1/queue", &queue, NULL, p) == CTL_OK) {

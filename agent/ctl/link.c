@@ -26,7 +26,8 @@ static void put_first_line(const json_t *link, struct builder *out) {
     builder_add_byte(out, '\n');
     if (json_is_true(json_object_get(link, "up"))) {
         builder_addf(out, "the core takes %s on the way, ", render_size(verbs_uint(link, "credit_bytes"), size));
-        builder_addf(out, "%s are\n", render_size(verbs_uint(link, "unacknowledged_bytes"), size));
+        builder_addf(out, json_is_true(json_object_get(link, "end_to_end")) ? "%s are; sealed end to end\n" : "%s are\n",
+                     render_size(verbs_uint(link, "unacknowledged_bytes"), size));
     }
     if (error[0] != 0) {
         builder_add_str(out, "last failure: ");

@@ -1,5 +1,5 @@
 # Sourced by the scripts of this folder: where things are and which ports they use.  Each variable can be set outside:
-#     GREY_HTTP_PORT=18080 GREY_PEER_PORT=19090 GREY_CORE_PORT=18080 GREY_BROKER_PORT=18883 RUN=/tmp/run make up
+#     GREY_HTTP_PORT=18080 GREY_PEER_PORT=19090 GREY_CORE_PORT=18080 GREY_BROKER_PORT=18883 GREY_ENROLL_PORT=18443 RUN=/tmp/run make up
 # shellcheck shell=bash disable=SC2034  # used by those who source this
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 BUILD=${BUILD:-$(ls -d "$ROOT"/build/amd64 "$ROOT"/build/arm64 "$ROOT"/build/armhf 2>/dev/null | head -n 1)}
@@ -9,6 +9,7 @@ GREY_HTTP_PORT=${GREY_HTTP_PORT:-8080}         # node N: this + N
 GREY_PEER_PORT=${GREY_PEER_PORT:-9090}         # node N: this + N
 GREY_BROKER_PORT=${GREY_BROKER_PORT:-8883}
 GREY_CORE_PORT=${GREY_CORE_PORT:-8080}
+GREY_ENROLL_PORT=${GREY_ENROLL_PORT:-8443} # where gateways enrol, with TLS
 CA=$RUN/ca
 
 # running NAME PROGRAM: the process recorded in run/NAME.pid lives, is that program, and works in our run/: a number that the system

@@ -25,18 +25,16 @@ free_port() { # name program port
 }
 free_port broker mosquitto "$GREY_BROKER_PORT"
 free_port core grey-core "$GREY_CORE_PORT"
+free_port core grey-core "$GREY_ENROLL_PORT"
 for n in 1 2 3; do
     free_port "node$n" greyd $((GREY_HTTP_PORT + n))
     free_port "node$n" greyd $((GREY_PEER_PORT + n))
 done
 
-# --- certificates of a development CA ------------------------------------------------------------------------------------------
+# --- the CA, and certificates of broker and core ---------------------------------------------------------------------------------
 "$BUILD/grey-core" ca init --dir "$CA"
-[ -f "$CA/broker.crt" ] || "$BUILD/grey-core" ca broker --dir "$CA" --out "$CA/broker"
-[ -f "$CA/core.crt" ] || "$BUILD/grey-core" ca core --dir "$CA" --out "$CA/core"
-for n in 1 2 3; do
-    mkdir -p "$RUN/node$n"
-    [ -f "$RUN/node$n/node.crt" ] || "$BUILD/grey-core" ca gateway --dir "$CA" --site "$GREY_SITE" --node "$n" --out "$RUN/node$n/node"
+for who in broker core; do
+    [ "$CA/$who.crt" -nt "$CA/issuing.crt" ] || "$BUILD/grey-core" ca $who --dir "$CA" --out "$CA/$who"
 done
 
 # --- broker ------------------------------------------------------------------------------------------------------------------------
@@ -50,9 +48,25 @@ fi
 # --- core ------------------------------------------------------------------------------------------------------------------------------
 if ! running core grey-core; then
     start core "$RUN/core.log" "$BUILD/grey-core" --data-dir "$RUN/core" --http-addr "127.0.0.1:$GREY_CORE_PORT" \
-        --broker "mqtts://localhost:$GREY_BROKER_PORT" --tls-ca "$CA/ca.crt" --tls-cert "$CA/core.crt" --tls-key "$CA/core.key" --sign-dir "$CA"
+        --broker "mqtts://localhost:$GREY_BROKER_PORT" --tls-ca "$CA/ca.crt" --tls-cert "$CA/core.crt" --tls-key "$CA/core.key" --sign-dir "$CA" \
+        --ca-dir "$CA" --enroll-addr "127.0.0.1:$GREY_ENROLL_PORT" --broker-pid "$RUN/mosquitto.pid"
     say "core       http://127.0.0.1:$GREY_CORE_PORT/"
 fi
+
+# --- enrolment: each gateway makes its own key; one token lets the three in ---------------------------------------------------------
+token=
+for n in 1 2 3; do
+    mkdir -p "$RUN/node$n"
+    [ -f "$RUN/node$n/enrolled" ] && continue
+    for _ in $(seq 1 100); do
+        [ -n "$token" ] && break
+        token=$("$BUILD/greyctl" --core "http://127.0.0.1:$GREY_CORE_PORT" enroll token --site "$GREY_SITE" --nodes 3 --ttl 10m 2>/dev/null) || sleep 0.1
+    done
+    [ -n "$token" ] || fail "the core gives no enrolment token; its log: $RUN/core.log"
+    printf '%s\n' "$token" | "$BUILD/greyd" enroll --core "https://localhost:$GREY_ENROLL_PORT" --token-file - --node "$n" --dir "$RUN/node$n" \
+        --config '' >/dev/null
+    say "enrolled   gateway $n of site $GREY_SITE"
+done
 
 # --- gateways ----------------------------------------------------------------------------------------------------------------------
 for n in 1 2 3; do
@@ -76,16 +90,16 @@ storage:
 security:
   tls:
     enabled: true
-    ca_cert: "$CA/ca.crt"
+    ca_cert: "$RUN/node$n/ca.crt"
     cert: "$RUN/node$n/node.crt"
     key: "$RUN/node$n/node.key"
 federation:
   enabled: true
   upstream:
     endpoints: ["localhost:$GREY_BROKER_PORT"]
-    core_key: "$CA/core-sign.pub"
+    core_key: "$RUN/node$n/core-sign.pub"
     tls:
-      ca_cert: "$CA/ca.crt"
+      ca_cert: "$RUN/node$n/ca.crt"
       client_cert: "$RUN/node$n/node.crt"
       client_key: "$RUN/node$n/node.key"
 EOF

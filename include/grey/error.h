@@ -50,6 +50,16 @@
     X(E_CERT, 3002, 0, "a certificate is not acceptable", "check issuer, names and validity with 'openssl x509 -text'") \
     X(E_KEY, 3003, 0, "a key cannot be read or used", "check the file, its owner and its mode") \
     X(E_SEAL, 3004, 0, "a seal over the log does not hold", "'greyctl audit verify' names the place; start greyd again: it takes the log from the other gateways anew") \
+    X(E_TOKEN_UNKNOWN, 3011, 403, "there is no such enrolment token", "make one at the core: 'greyctl enroll token --site S'; or the text was cut while copying") \
+    X(E_TOKEN_USED, 3012, 403, "the enrolment token is used up", "make a new one at the core for the gateways that are left") \
+    X(E_TOKEN_EXPIRED, 3013, 403, "the enrolment token has expired", "make a new one at the core; --ttl says how long it holds") \
+    X(E_TOKEN_SITE, 3014, 403, "the enrolment token is for another site", "use this site's token, or set site.id right") \
+    X(E_TOKEN_NODE, 3015, 409, "another gateway was enrolled under this name", "give each gateway its own node.id; a gateway that lost its key takes a new token") \
+    X(E_CSR, 3016, 400, "the certificate request is not acceptable", "correct what the answer names; 'greyd enroll' makes a good one") \
+    X(E_FINGERPRINT, 3017, 0, "the server is not the core that the token names", "check the URL; if it is right, somebody answers in the core's place: do not go on") \
+    X(E_REVOKED, 3018, 403, "the certificate of this key is revoked", "enrol the gateway with a new key and a new token, if it may come back") \
+    X(E_SEALED, 3101, 0, "an encrypted message does not hold", "somebody between the site and the core changes messages, or one of them has another key; see federation.upstream.core_key") \
+    X(E_REPEATED, 3102, 0, "an encrypted message came a second time", "nothing, now and then; often: somebody between the site and the core repeats messages") \
     /* machine */ \
     X(E_NO_MEMORY, 4001, 503, "no memory is left", "raise the memory limit of the service") \
     X(E_IO, 4002, 503, "the storage device answered with an error", "see the log; replace the device if it repeats") \

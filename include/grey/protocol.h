@@ -8,7 +8,7 @@
     32u /* magic 4, version 2, flags 2, message id 8, time stamp ns 8, payload length 4, [payload], CRC-32 4 */
 #define FRAME_OVERHEAD_BYTES FRAME_HEADER_BYTES
 #define FRAME_FLAG_COMPRESSED 0x0001u /* payload: u32 size of the content, then an LZ4 block */
-#define FRAME_FLAG_ENCRYPTED 0x0002u  /* refused until sessions exist */
+#define FRAME_FLAG_ENCRYPTED 0x0002u  /* between site and core: federation/envelope.h */
 #define FRAME_FLAG_PRIORITY 0x0004u
 #define FRAME_FLAG_IDEMPOTENT 0x0008u
 #define FRAME_FLAGS_KNOWN 0x000fu
@@ -25,6 +25,7 @@
 #define CODING_GAP_BYTES 2u /* ... and gaps with their bytes */
 #define CODING_PARTS 4u     /* ... and UP_PART: large frames in parts, so that what is urgent can go between */
 #define CODING_OBJECTS 8u   /* ... and UP_HOLDINGS, UP_PULL: it has configs, policies and data to give */
+#define CODING_CERTIFY 16u  /* ... and UP_CERTIFY: it renews certificates */
 
 /* Topics: grey/v2/{site}/up/{channel} and grey/v2/{site}/down/{channel}, channel as event_channel_name. */
 #define TOPIC_PREFIX "grey/v2/"
@@ -61,12 +62,16 @@ enum message_kind {
     MESSAGE_UP_PART = 68,
     MESSAGE_UP_HOLDINGS = 69, /* this and the next: federation/supply.h */
     MESSAGE_UP_PULL = 70,
+    MESSAGE_UP_CERTIFY = 71,      /* federation/certify.h */
+    MESSAGE_UP_SEALED_HELLO = 79, /* federation/handshake.h, as 95 */
     MESSAGE_DOWN_WELCOME = 80,
     MESSAGE_DOWN_ACK = 81,
     MESSAGE_DOWN_RESYNC = 82,
     MESSAGE_DOWN_ROUTE = 83,
     MESSAGE_DOWN_OFFER = 84, /* this and the next: federation/supply.h */
     MESSAGE_DOWN_CHUNK = 85,
+    MESSAGE_DOWN_CERTIFIED = 86, /* federation/certify.h */
+    MESSAGE_DOWN_SEALED_WELCOME = 95,
 };
 
 #endif

@@ -53,10 +53,12 @@ def use(packets, limit):
     modem of just that rate would have had nothing to send."""
     large = [t for t, size in packets if size >= LARGE_PACKET]
     begin, end = large[0] + 2, large[-1]  # after the first two round trips
-    free, longest, total = begin, 0.0, 0
+    free, longest, total = large[0], 0.0, 0
     for t, size in packets:
         if begin <= t < end:
-            longest, free, total = max(longest, t - free), max(free, t) + size / limit, total + size
+            longest, total = max(longest, t - max(free, begin)), total + size
+        if t < end:  # what went before the beginning keeps the modem busy beyond it
+            free = max(free, t) + size / limit
     return total / (end - begin) / limit, longest
 
 

@@ -61,10 +61,10 @@ make_mutant() { # patch, directory, test ("" for the simulator)
     rm -rf "$2" && mkdir -p "$2/source" || return 1
     own=
     case $3 in
-    tests/unit/*) others="$build/obj/${3%.c}.o" target=$2/test more="$build/libctl.a $build/libagent.a $build/libcore.a" ;;
+    tests/unit/*) others="$build/obj/${3%.c}.o" target=$2/test more="$build/libctl.a $build/libagent.a $build/liblaunch.a $build/libcore.a" ;;
     tests/week) others=$(find "$build/obj/tests/week" -name '*.o') target=$2/week more="$build/libagent.a" ;;
-    tests/system/*) others="$build/obj/agent/greyd.o" target=$2/greyd more="$build/libagent.a" ;;
-    *) others=$(find "$build/obj/tests/sim" -name '*.o') target=$2/sim more= ;;
+    tests/system/*) others="$build/obj/agent/greyd.o" target=$2/greyd more="$build/libagent.a $build/liblaunch.a" ;;
+    *) others=$(find "$build/obj/tests/sim" -name '*.o') target=$2/sim more="$build/libagent.a" ;;
     esac
     files=$(sed -n 's|^+++ b/||p' "$1")
     for file in $files; do

@@ -14,7 +14,7 @@ xargs -a "$scratch/files" grep -HnoE '^[[:space:]]*#[[:space:]]*include[[:space:
     sed -E 's/#[[:space:]]*include[[:space:]]*//; s/:[[:space:]]*(["<])/:\1/' >"$scratch/includes"
 
 # What federation (pure, all of it) may use of platform.
-computing='bytes fault codec json yaml compress digest keys cert'
+computing='bytes fault codec json yaml compress digest keys cert cipher'
 
 number=0 failed=0
 report() { # report WHAT FILE-OF-FAULTS
@@ -73,7 +73,7 @@ awk -F: '
         else if (path ~ /^openssl\//) package = "openssl"
         else if (path !~ /^(sqlite3|mosquitto|yaml|jansson|zlib|http_parser|postgresql\/libpq-fe)\.h$/) next
         if (package == "mbedtls") {
-            if ($1 !~ /^platform\/(conn_tls|fetch_tls|cert|keys|digest)\.[ch]$/) print $1 ":" $2 ": <" path "> belongs to platform/{conn_tls,fetch_tls,cert,keys,digest}"
+            if ($1 !~ /^platform\/(conn_tls|fetch_tls|pinned|cert|csr|crl|keysign|keys|digest|cipher)\.[ch]$/) print $1 ":" $2 ": <" path "> belongs to platform/{conn_tls,fetch_tls,pinned,cert,csr,crl,keysign,keys,digest,cipher}"
             next
         }
         # Two sources of one part: the file layer below SQLite and its user; server and client of one parser.

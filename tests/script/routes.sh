@@ -9,6 +9,6 @@ if [ "${1:-}" = --documented ]; then
 else
     sed -nE 's/^    \{"([A-Z]+)", "([^"]+)", ([a-z_]+), ROLE_([A-Z]+)\},$/\1 \2 \3 \4/p' agent/api.c | grep -v ' not_here_yet ' |
         while read -r method path _ role; do echo "$method $path ${role,,}"; done
-    sed -nE 's/^    \{"([A-Z]+)", "([^"]+)", ROLE_([A-Z]+)\},$/\1 \2 \3/p' core/core_api.c |
+    sed -nE 's/^    \{"([A-Z]+)", "([^"]+)", ROLE_([A-Z]+)\},.*$/\1 \2 \3/p' core/core_api.c |
         while read -r method path role; do echo "$method $path ${role,,}"; done
 fi | sed -E 's/\{[^}]*\}/{}/g; s|\*|{}|; s|/ ([a-z]+)$|/{} \1|; s|^([A-Z]+) /\{\} |\1 / |' | sort -u

@@ -36,7 +36,10 @@ static void chaos_crash(struct world *w) {
     for (uint32_t i = 0; i < w->node_count; i++) { /* it takes a moment only: meet it */
         n = w->nodes[i].up && w->nodes[i].install_from != 0 && world_chance(w, 500) ? &w->nodes[i] : n;
     }
-    if (!n->up) {
+    if (n->patient != NULL) {
+        patient_crash(w, n);
+        world_later(w, chaos_short_us(w), EVENT_RESTART, n);
+    } else if (!n->up) {
         world_restart(w, n);
     } else if (world_chance(w, 600)) {
         n->crash_armed = kinds[world_draw(w, 3)];
@@ -162,7 +165,7 @@ static void chaos_replace(struct world *w, struct node *leader, struct raft_memb
 
 static void chaos_change(struct world *w) {
     struct node *leader = world_leader(w);
-    if (leader == NULL || !w->changes) {
+    if (leader == NULL || !w->changes || patient_count(w) > 0) { /* who is being mended knows only the members of its state */
         return;
     }
     struct raft_status s;
@@ -264,7 +267,7 @@ static bool chaos_may_wipe(struct world *w) {
         if (n->wiped) {
             continue;
         }
-        disk_members(&n->disk, disk_last(&n->disk), &on_disk, &index);
+        disk_members(world_disk(n), disk_last(world_disk(n)), &on_disk, &index);
         const struct raft_members *seen[2] = {&on_disk, &on_disk};
         struct raft_status s;
         if (n->up) {
@@ -329,6 +332,26 @@ static void chaos_disk(struct world *w) {
     world_restart(w, n); /* finds it, and waits to be replaced */
 }
 
+/* Places in the middle of logs: of one gateway while the membership changes, else of several, each at places of its own. */
+void chaos_damage(struct world *w) {
+    bool several = !w->changes && world_chance(w, 400);
+    if (w->changes && (patient_count(w) > 0 || !chaos_may_wipe(w))) {
+        return;
+    }
+    uint32_t first = (uint32_t)world_draw(w, w->node_count);
+    for (uint32_t i = 0; i < (several ? w->node_count : 1); i++) {
+        struct node *n = &w->nodes[(first + i) % w->node_count];
+        if (n->wiped || n->witness || n->patient != NULL) {
+            continue;
+        }
+        if (n->up) {
+            world_crash(w, n);
+        }
+        (void)patient_damage(w, n, (uint32_t)world_between(w, 1, 8));
+        world_later(w, chaos_short_us(w), EVENT_RESTART, n);
+    }
+}
+
 static void chaos_full_disk(struct world *w) {
     struct node *n = chaos_node(w);
     fault_stall(w, n, chaos_short_us(w));
@@ -385,6 +408,10 @@ static void chaos_rare(struct world *w) {
 }
 
 void chaos_act(struct world *w) {
+    if (w->damages && world_chance(w, 120)) {
+        chaos_damage(w);
+        return;
+    }
     if (w->leases && world_chance(w, 600)) {
         chaos_lease(w);
         return;

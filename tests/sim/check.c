@@ -6,6 +6,7 @@
  * L4  every member applies the same entry at the same index.  (The state is a function of the entries.)
  * L5  what a message promises is on the sender's disk when it leaves; what is committed is on a majority's disks.
  * L6  in world.c: a read sees all that any client knew when it began.
+ * L13 each entry has the fencing epoch of the leader that proposed it, which is its term: with L1 no two are in force.
  * L14 terms, commit and applied indexes never go back; terms not across restarts either. */
 #include "tests/sim/world.h"
 
@@ -229,8 +230,9 @@ static void check_commit(struct world *w, const struct node *n, const struct raf
     bool held = false; /* with its payload */
     for (uint32_t i = 0; i < s->members->count; i++) {
         const struct node *m = world_node(w, s->members->at[i].id);
-        const struct entry *e = disk_entry(&m->disk, s->commit_index), *mine = raft_entry(n->raft, s->commit_index);
-        durable[i] = m->wiped || m->disk.base.index >= s->commit_index ||
+        const struct disk *d = world_disk(m);
+        const struct entry *e = disk_entry(d, s->commit_index), *mine = raft_entry(n->raft, s->commit_index);
+        durable[i] = m->wiped || d->base.index >= s->commit_index ||
                      (e != NULL && mine != NULL && memcmp(e->hash, mine->hash, DIGEST_BYTES) == 0);
         held |= durable[i] && !m->witness;
     }
@@ -261,6 +263,9 @@ static void check_commit(struct world *w, const struct node *n, const struct raf
         c->sums[index] = world_sum(c->sums[index - 1], e);
         c->times_ms[index] = e->time_ms;
         c->commit_us[index] = w->now_us;
+        if (e->epoch != e->term) { /* the order of leaders is that of epochs: none but the leader of a term has its epoch */
+            world_fail(w, "L13: entry %" PRIu64 " of term %" PRIu64 " has epoch %" PRIu64, index, e->term, e->epoch);
+        }
         check_time(w, index, e);
         check_value(w, e);
         memcpy(c->chain[index], e->hash, DIGEST_BYTES);
@@ -390,4 +395,24 @@ void check_restart(struct world *w, struct node *n) {
     n->term_seen = n->disk.term;
     n->commit_seen = n->disk.applied;
     n->role_seen = RAFT_FOLLOWER;
+}
+
+void check_mended(struct world *w, const struct node *n) {
+    const struct disk *d = &n->disk, *was = &n->sound;
+    if (d->term != was->term || d->vote != was->vote) {
+        world_fail(w,
+                   "L14: node %" PRIu64 " voted for %" PRIu64 " in term %" PRIu64 ", mended its log says %" PRIu64 " in %" PRIu64,
+                   n->id, was->vote, was->term, d->vote, d->term);
+    }
+    if (disk_last(d) != disk_last(was) || d->base.index < was->base.index ||
+        d->base.index > (was->applied > was->base.index ? was->applied : was->base.index)) {
+        world_fail(w, "L3: the log of node %" PRIu64 " was %" PRIu64 "..%" PRIu64 ", mended it is %" PRIu64 "..%" PRIu64, n->id,
+                   was->base.index, disk_last(was), d->base.index, disk_last(d));
+    }
+    for (raft_index i = d->base.index + 1; i <= disk_last(d) && w->violation == NULL; i++) {
+        const struct entry *e = disk_entry(d, i), *before = disk_entry(was, i);
+        if (memcmp(e->hash, before->hash, DIGEST_BYTES) != 0 || memcmp(e->digest, before->digest, DIGEST_BYTES) != 0) {
+            world_fail(w, "L3: entry %" PRIu64 " of node %" PRIu64 " is another one since its log was mended", i, n->id);
+        }
+    }
 }

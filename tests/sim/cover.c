@@ -39,6 +39,13 @@ static const struct {
     [COUNT_BIT_FLIPPED] = {"bits flipped on disk", "P10 P12"},
     [COUNT_MISDIRECTED] = {"writes misdirected", "P10"},
     [COUNT_LOST_WRITE] = {"writes lost in silence", "P10 R16"},
+    [COUNT_ROW_LOST] = {"rows amid a log damaged", "P10 P12"},
+    [COUNT_PAYLOAD_DAMAGED] = {"payloads amid a log damaged", "P10 P12"},
+    [COUNT_MENDED] = {"logs mended", "P10"},
+    [COUNT_MENDED_TOGETHER] = {"logs mended while others are", "P12"},
+    [COUNT_MEND_FORGONE] = {"entries done without", "P10"},
+    [COUNT_MEND_CRASH] = {"crashes while mending", "P10"},
+    [COUNT_MEND_SET_ASIDE] = {"logs beyond mending", "P10"},
     [COUNT_OLD_DISK] = {"older disks put back", "L14"},
     [COUNT_WIPE] = {"wiped nodes", "R10"},
     [COUNT_DAMAGE_FOUND] = {"damages found at start", "P10 R16"},
@@ -71,6 +78,7 @@ static const struct {
     [COUNT_SCENE_LEASE] = {"scene: late answers", "R4"},
     [COUNT_SCENE_EXCHANGED] = {"scene: voters exchanged", "R6"},
     [COUNT_SCENE_INSTALLED] = {"scene: installed members", "R17"},
+    [COUNT_SCENE_ALL_DAMAGED] = {"scene: all logs damaged", "P12"},
     [COUNT_STEPS] = {"steps", ""},
 };
 
@@ -78,7 +86,7 @@ bool cover_print(const uint64_t counts[COUNT_KINDS]) {
     uint32_t met = 0;
     for (uint32_t k = 0; k < COUNT_KINDS; k++) {
         met += counts[k] > 0;
-        printf("  %-24s %-11s %12" PRIu64 "%s\n", kinds[k].name, kinds[k].cases, counts[k], counts[k] > 0 ? "" : "  did not occur");
+        printf("  %-28s %-11s %12" PRIu64 "%s\n", kinds[k].name, kinds[k].cases, counts[k], counts[k] > 0 ? "" : "  did not occur");
     }
     printf("  %" PRIu32 " of %d kinds occurred\n", met, COUNT_KINDS);
     return met == COUNT_KINDS;

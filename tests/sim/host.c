@@ -65,6 +65,10 @@ static void node_schedule_tick(struct world *w, struct node *n) {
 
 void node_start(struct world *w, struct node *n) {
     struct disk *d = &n->disk;
+    if (n->ill) {
+        patient_start(w, n);
+        return;
+    }
     if (n->suspect && disk_damaged(d)) { /* in the middle or at the end: every entry was durable, so none may be missed */
         w->counts[COUNT_DAMAGE_FOUND]++;
         world_trace(w, "node %" PRIu64 " finds damage and does not come back under its id", n->id);
@@ -159,6 +163,10 @@ void world_crash(struct world *w, struct node *n) {
     node_lose(w, n, false);
 }
 
+const struct disk *world_disk(const struct node *n) {
+    return n->ill ? &n->sound : &n->disk;
+}
+
 void world_fsync_error(struct world *w, struct node *n) {
     world_trace(w, "fsync error at %" PRIu64, n->id);
     w->counts[COUNT_FSYNC_ERROR]++;
@@ -202,13 +210,7 @@ void world_flip(struct world *w, struct node *n) {
 void world_keep_disk(struct world *w, struct node *n) {
     (void)w;
     disk_clear(&n->old);
-    n->old = n->disk;
-    n->old.entries = world_alloc(n->disk.count, sizeof *n->old.entries);
-    n->old.capacity = n->disk.count;
-    for (uint32_t i = 0; i < n->disk.count; i++) {
-        n->old.entries[i] = n->disk.entries[i];
-        blob_ref(n->old.entries[i].payload);
-    }
+    disk_copy(&n->old, &n->disk);
     n->old_kept = true;
 }
 
@@ -226,7 +228,7 @@ void world_put_back(struct world *w, struct node *n) {
 }
 
 void world_restart(struct world *w, struct node *n) {
-    if (!n->up && !n->wiped) {
+    if (!n->up && !n->wiped && n->patient == NULL) {
         world_trace(w, "start of %" PRIu64, n->id);
         w->counts[COUNT_RESTART]++;
         node_start(w, n);
@@ -456,6 +458,9 @@ void node_stored(struct world *w, struct node *n, bool all) {
     while (n->units != NULL && (all || n->units->done_us <= w->now_us || (burst && world_chance(w, 500)))) {
         struct unit *u = unit_shift(n);
         disk_take(w, &n->disk, u);
+        if (u->count > 0 && n->below.count > 0) {
+            disk_clear(&n->below);
+        }
         store_id = u->store_id > 0 ? u->store_id : store_id;
         unit_free(u);
     }
@@ -539,7 +544,8 @@ void node_installed(struct world *w, struct node *n) {
 
 void node_compact(struct world *w, struct node *n) {
     struct disk *d = &n->disk;
-    if (d->applied <= d->base.index + w->compact_entries || n->install_from != 0 || w->calm) {
+    if (d->applied <= d->base.index + w->compact_entries || n->install_from != 0 || w->calm ||
+        patient_count(w) > 0) { /* logs keep more than the state of a neighbour lags behind */
         return;
     }
     raft_index at = d->applied - world_draw(w, w->compact_entries);

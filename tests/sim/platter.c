@@ -52,6 +52,16 @@ void disk_clear(struct disk *d) {
     *d = (struct disk){0};
 }
 
+void disk_copy(struct disk *to, const struct disk *from) {
+    *to = *from;
+    to->entries = world_alloc(from->count, sizeof *to->entries);
+    to->capacity = from->count;
+    for (uint32_t i = 0; i < from->count; i++) {
+        to->entries[i] = from->entries[i];
+        blob_ref(to->entries[i].payload);
+    }
+}
+
 bool disk_damaged(const struct disk *d) {
     uint8_t hash[DIGEST_BYTES];
     if (d->applied > disk_last(d)) { /* the state stands for an entry that the log lacks */

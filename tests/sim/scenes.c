@@ -100,8 +100,13 @@ static const struct scene scenes[] = {
     {COUNT_SCENE_PARTIAL, 7, scene_partial, COUNT_BRIDGE, true},
     {COUNT_SCENE_PARTIAL, 7, scene_partial, COUNT_RING, false},
 };
+static const struct scene damage[] = {{COUNT_SCENE_ALL_DAMAGED, 3, scene_all_damaged, 0, false},
+                                      {COUNT_SCENE_ALL_DAMAGED, 5, scene_all_damaged, 0, false}};
 
 const struct scene *scene_of_seed(uint64_t seed) {
+    if (seed % 20 == 17) {
+        return &damage[seed / 20 % 2];
+    }
     return seed > 0 && seed % 5 == 0 ? &scenes[(seed / 5 - 1) % (sizeof scenes / sizeof scenes[0])] : NULL;
 }
 

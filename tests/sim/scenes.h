@@ -42,6 +42,8 @@ bool scene_figure_8(struct world *w);
 bool scene_ahead(struct world *w);
 bool scene_lease(struct world *w);
 
+bool scene_all_damaged(struct world *w); /* scenes_damage.c */
+
 /* scenes_change.c */
 bool scene_two_majorities(struct world *w);
 bool scene_wiped(struct world *w);

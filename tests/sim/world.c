@@ -152,7 +152,8 @@ static void handle_plan(struct world *w, enum event_kind kind, struct node *n) {
 static void world_handle(struct world *w, struct event *e) {
     struct node *n = &w->nodes[e->node];
     bool of_node = e->kind != EVENT_CLIENT && e->kind != EVENT_CHAOS && e->kind != EVENT_RESTART;
-    if (of_node && n->up && n->paused_us > w->now_us && (e->kind == EVENT_DELIVER || e->generation == n->generation)) {
+    bool mail = e->kind == EVENT_DELIVER || e->kind == EVENT_LETTER;
+    if (of_node && n->up && n->paused_us > w->now_us && (mail || e->generation == n->generation)) {
         e->at_us = n->paused_us;
         event_push(w, *e);
         if (e->kind == EVENT_TICK && n->tick_us != 0) {
@@ -197,6 +198,15 @@ static void world_handle(struct world *w, struct event *e) {
     case EVENT_RESTART:
         if (e->generation == n->generation) {
             world_restart(w, n);
+        }
+        break;
+    case EVENT_LETTER:
+        letter_deliver(w, n, e->letter);
+        letter_free(e->letter);
+        break;
+    case EVENT_ASK:
+        if (n->patient != NULL && e->generation == n->generation) {
+            patient_ask(w, n);
         }
         break;
     case EVENT_FALL:
@@ -300,7 +310,13 @@ static void world_draw_character(struct world *w) {
         w->loss_permille = w->loss_permille < 100 ? w->loss_permille : 100;
     }
     w->wipes = w->changes && world_chance(w, 400);
-    w->voters_min = w->wipes ? 3 : 1;
+    w->damages = !world_quiet && w->seed % 10 == 7;
+    if (w->damages) { /* of several gateways at once, or while the membership changes */
+        w->changes = w->changes && w->seed % 20 == 7;
+        w->restless = w->restless && w->changes;
+        w->wipes = false;
+    }
+    w->voters_min = w->wipes || w->damages ? 3 : 1;
     if (world_long) { /* a fault every half a minute or so, a request or so each second: days go by */
         w->chaos_ms *= 20;
         w->client_ms *= 10;
@@ -363,6 +379,9 @@ void world_free(struct world *w) {
         node_forget(n);
         disk_clear(&n->disk);
         disk_clear(&n->old);
+        disk_clear(&n->sound);
+        disk_clear(&n->below);
+        patient_free(n);
         free(n->held);
         free(n->proposals);
         free(n->reads);
@@ -370,6 +389,7 @@ void world_free(struct world *w) {
     }
     for (uint32_t i = 0; i < w->heap_count; i++) {
         message_free(w->heap[i].message);
+        letter_free(w->heap[i].letter);
     }
     free(w->heap);
     check_free(w->check);

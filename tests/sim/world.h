@@ -68,6 +68,13 @@ enum world_count {
     COUNT_MISDIRECTED,
     COUNT_LOST_WRITE,
     COUNT_CRASH_INSTALLING,
+    COUNT_ROW_LOST,
+    COUNT_PAYLOAD_DAMAGED,
+    COUNT_MENDED,
+    COUNT_MENDED_TOGETHER,
+    COUNT_MEND_FORGONE,
+    COUNT_MEND_CRASH,
+    COUNT_MEND_SET_ASIDE,
     COUNT_SCENE_TWO_MAJORITIES,
     COUNT_SCENE_WIPED,
     COUNT_SCENE_PROMOTED,
@@ -77,6 +84,7 @@ enum world_count {
     COUNT_SCENE_LEASE,
     COUNT_SCENE_EXCHANGED,
     COUNT_SCENE_INSTALLED,
+    COUNT_SCENE_ALL_DAMAGED,
     COUNT_STEPS,
     COUNT_KINDS
 };
@@ -132,7 +140,11 @@ struct node {
     bool suspect;            /* a bit of its disk was changed */
     bool rolled_back;        /* an older copy of its disk was put back */
     bool old_kept;
-    struct disk old; /* that copy */
+    struct disk old;         /* that copy */
+    bool ill;                /* places in the middle of its log are damaged (patient.c) */
+    struct disk sound;       /* while it is: the disk as it was, for the checkers */
+    struct patient *patient; /* started, and not whole yet */
+    struct disk below;       /* rows that its mended log did without: they can be read until somebody leads */
     struct raft *raft;
     struct disk disk;
     struct unit *units, *units_last; /* on the way to the disk */
@@ -175,7 +187,9 @@ enum event_kind {
     EVENT_CLIENT,
     EVENT_CHANGE, /* an operator in a hurry */
     EVENT_JUMP,
-    EVENT_CHAOS
+    EVENT_CHAOS,
+    EVENT_LETTER,
+    EVENT_ASK
 };
 
 struct event {
@@ -186,6 +200,7 @@ struct event {
     struct raft_message *message;
     struct raft_load load;
     bool corrupted; /* an entry of the message is not what was sent */
+    struct letter *letter;
 };
 
 /* What can be left out of a run, one by one, to find out which of it a violation needs (reduce.c).  Each deed draws from numbers of its own,
@@ -235,6 +250,7 @@ struct world {
     uint32_t loss_permille, duplicate_permille, delay_us_min, delay_us_max, late_permille, corrupt_permille;
     uint32_t disk_us_min, disk_us_max, chaos_ms, client_ms, compact_entries;
     bool wipes, changes;
+    bool damages;      /* of logs, in their middle: they are mended in place */
     bool restless;     /* membership changes all the time, and the network breaks just then */
     bool leases;       /* three voters, many reads, few writes: trials of the lease */
     bool short_reigns; /* leaders fall soon after their election, as in figure 8 of the Raft paper */
@@ -270,6 +286,7 @@ void world_flip(struct world *w, struct node *n);        /* one bit of a stored 
 void world_keep_disk(struct world *w, struct node *n);   /* a copy of it, as of now */
 void world_put_back(struct world *w, struct node *n);    /* the copy takes the place of the disk, the node is down */
 void world_clock_rate(struct world *w, struct node *n);  /* its clock runs otherwise from now on */
+const struct disk *world_disk(const struct node *n);     /* what it promised: its disk, as it was before it was damaged */
 enum grey_error world_step(struct world *w, struct node *n, struct raft_input *in, raft_index *proposed);
 void world_propose(struct world *w, struct node *n);
 void world_later(struct world *w, uint64_t delay_us, enum event_kind kind, struct node *n);
@@ -291,7 +308,7 @@ int reduce_seed(uint64_t seed, uint64_t until_us);
 /* cover.c: what happened, by kind, and the cases of the fault catalogue that the kinds stand for */
 bool cover_print(const uint64_t counts[COUNT_KINDS]); /* false: some kind of fault did not occur */
 
-/* scenes*.c: what chance seldom meets, step by step.  A fifth of the seeds begins with one. */
+/* scenes*.c: what chance seldom meets, step by step.  A quarter of the seeds begins with one. */
 const struct scene *scene_of_seed(uint64_t seed);               /* NULL: none */
 uint32_t scene_prepare(const struct scene *s, struct world *w); /* what it wants of the world that is being made; how many voters */
 void scene_play(struct world *w);                               /* w->scene; faults are as drawn afterwards */
@@ -307,7 +324,20 @@ void fault_stuck_disk(struct world *w, struct node *n);         /* a sync that t
 void fault_misdirect(struct world *w, struct node *n);          /* an entry was written over another one, the node is down */
 void fault_lose_write(struct world *w, struct node *n); /* an entry that counted as durable was not written, the node is down */
 
+/* patient.c: a gateway whose log is damaged in its middle gets what it lost from the others, as agent/mending.c does it, with the same deciding code. */
+struct letter; /* a question or an answer of it */
+bool patient_damage(struct world *w, struct node *n,
+                    uint32_t places); /* it is down; what is damaged is whole elsewhere, or not needed */
+void patient_start(struct world *w, struct node *n);
+void patient_ask(struct world *w, struct node *n);
+void patient_crash(struct world *w, struct node *n);
+void patient_free(struct node *n);
+uint32_t patient_count(const struct world *w); /* ill or being mended */
+void letter_deliver(struct world *w, struct node *n, struct letter *l);
+void letter_free(struct letter *l);
+
 /* chaos.c */
+void chaos_damage(struct world *w);
 void chaos_act(struct world *w);
 void chaos_jump(struct world *w, struct node *n); /* its clock leaps forward, as after sleep, and its owner notices */
 void chaos_hurry(struct world *w);                /* changes the membership of a leader that has just begun */
@@ -321,6 +351,7 @@ void check_step(struct world *w, struct node *n, const struct raft_output *out);
 void check_release(struct world *w, struct node *n, const struct raft_message *m); /* a message leaves */
 void check_apply(struct world *w, struct node *n, const struct entry *e);
 void check_restart(struct world *w, struct node *n);
+void check_mended(struct world *w, const struct node *n);    /* its disk holds all that it promised before it was damaged */
 void check_tick(struct world *w, struct node *n);            /* after its timer */
 void check_refused(struct world *w, uint64_t value);         /* a client was told "surely not proposed" */
 uint64_t check_sum(const struct world *w, raft_index index); /* the state there, as committed */
@@ -347,6 +378,7 @@ void client_act(struct world *w);
 void disk_cut(struct disk *d, raft_index from);
 void disk_drop(struct disk *d, raft_index until);
 void disk_clear(struct disk *d);
+void disk_copy(struct disk *to, const struct disk *from); /* to: clear */
 bool disk_damaged(const struct disk *d);
 void disk_take(struct world *w, struct disk *d, const struct unit *u);
 void unit_free(struct unit *u);

@@ -78,7 +78,7 @@ class BadLink(Relay):
                 if packet[0] >> 4 != 4:  # router solicitations of IPv6
                     continue
                 self.sent[way].append((now, len(packet)))
-                if not self.up or self.random.random() < self.loss:
+                if not self.up or self.random.random() < self.loss or not self.passes(end, packet):
                     self.lost[way] += 1
                 elif free[way] - now > BUFFER_S:
                     self.overflowed[way] += 1
@@ -90,6 +90,10 @@ class BadLink(Relay):
                 _, _, way, packet = heapq.heappop(flying)
                 if self.up:
                     os.write(self.ends[1 - way], packet)
+
+    def passes(self, end, packet):
+        """For links with a mind of their own; end: the device that the packet came from."""
+        return True
 
     def close(self):
         """The devices are gone: another link may be made in this process."""

@@ -98,13 +98,16 @@ class Site:
     """links: every gateway is reached through a proxy of its own, which can be cut for a partition.  line: makes what the gateways reach the
     broker through, from the broker's port.  upstream: more lines of federation.upstream."""
 
-    def __init__(self, nodes=3, core=True, tls=True, links=False, extra="", cores=1, postgres=False, line=None, upstream=""):
+    tool_under = ()  # what the CA's commands run under, for example faketime
+
+    def __init__(self, nodes=3, core=True, tls=True, links=False, extra="", cores=1, postgres=False, enroll=False, line=None, upstream=""):
         self.dir = tempfile.mkdtemp(prefix="grey-test-")
         self.nodes, self.with_core, self.tls, self.extra = list(range(1, nodes + 1)), core, tls, extra
-        ports = free_ports(2 * nodes + 1 + cores)
+        ports = free_ports(2 * nodes + 2 + cores)
         self.http = {n: ports[2 * n - 2] for n in self.nodes}
         self.peer = {n: ports[2 * n - 1] for n in self.nodes}
-        self.broker_port, self.core_ports = ports[2 * nodes], ports[2 * nodes + 1:]
+        self.broker_port, self.enroll_port, self.core_ports = ports[2 * nodes], ports[2 * nodes + 1], ports[2 * nodes + 2:]
+        self.enroll, self.core_extra, self.core_under = enroll, [], []  # enroll: gateways come in by token, as in the field
         self.core_port = self.core_ports[0]  # who is asked
         self.postgres, self.store = postgres, None
         self.line, self.upstream = line(self.broker_port) if line else None, upstream
@@ -117,14 +120,31 @@ class Site:
             self.tool("ca", kind, "--dir", self.ca, "--out", os.path.join(self.ca, kind))
         for n in self.nodes:
             os.makedirs(self.path("node%d" % n))
-            self.tool("ca", "gateway", "--dir", self.ca, "--site", SITE, "--node", str(n), "--out", self.path("node%d" % n, "node"))
+            if not enroll:
+                self.identity(self.ca, SITE, n, self.path("node%d" % n, "node"))
             self.write_config(n)
 
     def path(self, *parts):
         return os.path.join(self.dir, *parts)
 
+    def identity(self, ca, site, node, prefix):
+        """A key made as a gateway makes it, and its certificate, signed by hand at the CA: PREFIX.key and PREFIX.crt."""
+        folder = prefix + ".d"
+        subprocess.run([os.path.join(BUILD, "greyd"), "enroll", "--request", "--site", site, "--node", str(node), "--dir", folder], check=True, stdout=subprocess.DEVNULL)
+        self.tool("ca", "sign", "--dir", ca, "--csr", folder + "/node.csr", "--site", site, "--node", str(node), "--out", prefix + ".crt")
+        os.replace(folder + "/node.key", prefix + ".key")
+
+    def token(self, *words, site=SITE):
+        answer = wait_until("the core to give a token", lambda: [a for a in [self.ctl("enroll", "token", "--site", site, *words)] if a.returncode == 0], 30)
+        return answer[0].stdout.strip()
+
+    def enrol(self, n, token, folder=None, *words):
+        command = [os.path.join(BUILD, "greyd"), "enroll", "--core", "https://localhost:%d" % self.enroll_port, "--token", token, "--node", str(n), "--config", "", "--dir",
+                   folder or self.path("node%d" % n)] + list(words)
+        return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
+
     def tool(self, *words):
-        subprocess.run([os.path.join(BUILD, "grey-core")] + list(words), check=True)
+        subprocess.run(list(self.tool_under) + [os.path.join(BUILD, "grey-core")] + list(words), check=True)
 
     def ctl(self, *words, node=1, stdin=None):
         command = [os.path.join(BUILD, "greyctl"), "--addr", "http://127.0.0.1:%d" % self.http[node], "--core",
@@ -136,8 +156,9 @@ class Site:
         return [self.line.port if self.line else self.broker_port]
 
     def write_config(self, n):
+        ca = self.path("node%d" % n) if self.enroll else self.ca
         tls = """
-  tls: {enabled: true, ca_cert: "%s/ca.crt", cert: "%s.crt", key: "%s.key"}""" % (self.ca, self.path("node%d" % n, "node"), self.path("node%d" % n, "node"))
+  tls: {enabled: true, ca_cert: "%s/ca.crt", cert: "%s.crt", key: "%s.key"}""" % (ca, self.path("node%d" % n, "node"), self.path("node%d" % n, "node"))
         with open(self.path("node%d" % n, "greyd.yaml"), "w") as f:
             f.write("mode: %s\nnode: {id: \"%d\"}\nsite: {id: %s}\n" % ("edge" if self.with_core else "site", n, SITE))
             f.write("networking: {http_addr: \"127.0.0.1:%d\", peer_addr: \"127.0.0.1:%d\", peer_advertise: \"127.0.0.1:%d\", socket: \"%s\"}\n"
@@ -146,7 +167,7 @@ class Site:
             f.write("security:%s\n" % (tls if self.tls else " {tls: {enabled: false}}"))
             if self.with_core:
                 f.write("federation:\n  enabled: true\n  upstream:\n    endpoints: [%s]\n    core_key: \"%s/core-sign.pub\"\n    tls: {ca_cert: \"%s/ca.crt\", client_cert: \"%s.crt\", client_key: \"%s.key\"}\n"
-                        % (", ".join('"localhost:%d"' % port for port in self.endpoints()), self.ca, self.ca, self.path("node%d" % n, "node"), self.path("node%d" % n, "node")))
+                        % (", ".join('"localhost:%d"' % port for port in self.endpoints()), ca, ca, self.path("node%d" % n, "node"), self.path("node%d" % n, "node")))
                 f.write("".join("    %s\n" % line for line in self.upstream.splitlines()))
             f.write(self.extra)
 
@@ -178,9 +199,11 @@ class Site:
         name = "core" if number == 1 else "core%d" % number
         if self.postgres and self.store is None:
             self.store = self.database("start")
-        self.spawn(name, [os.path.join(BUILD, "grey-core"), "--data-dir", self.path(name), "--http-addr", "127.0.0.1:%d" % self.core_ports[number - 1],
+        self.spawn(name, self.core_under + [os.path.join(BUILD, "grey-core"), "--data-dir", self.path(name), "--http-addr", "127.0.0.1:%d" % self.core_ports[number - 1],
                           "--broker", "mqtts://localhost:%d" % self.broker_port, "--tls-ca", self.ca + "/ca.crt", "--tls-cert",
-                          self.ca + "/core.crt", "--tls-key", self.ca + "/core.key", "--sign-dir", self.ca] + (["--store", self.store] if self.store else []))
+                          self.ca + "/core.crt", "--tls-key", self.ca + "/core.key", "--sign-dir", self.ca] + (["--store", self.store] if self.store else [])
+                   + (["--ca-dir", self.ca, "--enroll-addr", "127.0.0.1:%d" % self.enroll_port, "--broker-pid", self.path("mosquitto.pid")] if self.enroll and number == 1 else [])
+                   + self.core_extra)
 
     def start_node(self, n, bootstrap=None, under=()):
         seeds = ",".join("127.0.0.1:%d" % (self.links[m].port if self.links else self.peer[m]) for m in self.nodes if m != n)
@@ -195,6 +218,11 @@ class Site:
             self.start_broker()
             for number in range(1, len(self.core_ports) + 1):
                 self.start_core(number)
+        if self.enroll:
+            token = self.token("--nodes", str(len(self.nodes)))
+            for n in self.nodes:
+                done = self.enrol(n, token)
+                assert done.returncode == 0, done.stderr
         for n in self.nodes:
             self.start_node(n)
         self.wait_whole()
@@ -216,6 +244,13 @@ class Site:
             self.start_core(int(name[4:] or 1))
         else:
             {"broker": self.start_broker}.get(name, lambda: self.start_node(int(name[4:])))()
+
+    def revive(self):
+        """Starts gateways that ended by themselves, as a supervisor would; which."""
+        gone = [n for n in self.nodes if not self.alive("node%d" % n)]
+        for n in gone:
+            self.restart("node%d" % n)
+        return gone
 
     def isolate(self, n):
         """Cuts gateway n off from the others, both ways; it and its API go on."""
@@ -253,11 +288,14 @@ class Site:
             return None
         return wait_until("a leader", one, seconds)
 
-    def wait_whole(self, seconds=90):
+    def wait_voters(self, seconds=90):
         def whole():
             s = self.status(self.leader(seconds))
             return len([m for m in s["members"] if m["kind"] == "voter" and m["state"] == "healthy"]) == len(self.nodes) == len(s["members"])
         wait_until("%d healthy voters" % len(self.nodes), whole, seconds)
+
+    def wait_whole(self, seconds=90):
+        self.wait_voters(seconds)
         if self.with_core:
             wait_until("the core to know the site", lambda: any(s["id"] == SITE for s in request(self.core_port, "GET", "/v1/sites").json()), seconds)
 

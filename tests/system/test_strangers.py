@@ -12,9 +12,9 @@ def publish(site, prefix, topic, *more):
 def test(site):
     own = site.path("node1", "node")
     other = site.path("other")
-    site.tool("ca", "gateway", "--dir", site.ca, "--site", "other-site", "--node", "1", "--out", other)
+    site.identity(site.ca, "other-site", 1, other)
     site.tool("ca", "init", "--dir", site.path("ca2"))
-    site.tool("ca", "gateway", "--dir", site.path("ca2"), "--site", SITE, "--node", "9", "--out", site.path("forged"))
+    site.identity(site.path("ca2"), SITE, 9, site.path("forged"))
     site.ok("not authorized" in publish(site, other, "grey/v2/%s/up/control" % SITE).stdout.lower(), "another site's certificate cannot publish on this site's topics")
     site.ok("not authorized" in publish(site, own, "grey/v2/%s/down/control" % SITE).stdout.lower(), "a gateway cannot speak for the core")
     site.ok("not authorized" in publish(site, other, "grey/v2/other-site/down/data").stdout.lower(), "not even to itself")

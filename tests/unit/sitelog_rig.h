@@ -35,8 +35,11 @@ struct disk {
     struct sitelog_start start;
     struct fault fault;
     struct raft_point last; /* of the chain that the test builds */
-    uint32_t window, reserve_bytes;
+    uint32_t window, window_bytes, reserve_bytes;
     bool witness, rejoins;
+    unsigned damages; /* that were told, and the last of them */
+    enum sitelog_damage damage;
+    char damage_text[240];
 };
 
 static inline void make_dir(struct disk *d) {
@@ -44,7 +47,15 @@ static inline void make_dir(struct disk *d) {
     snprintf(d->dir, sizeof d->dir, "/tmp/grey-sitelog-XXXXXX");
     assert_non_null(mkdtemp(d->dir));
     d->window = 1000;
+    d->window_bytes = 16u << 20;
     d->reserve_bytes = 65536;
+}
+
+static inline void on_damaged(void *context, enum sitelog_damage what, const char *detail) {
+    struct disk *d = context;
+    d->damages++;
+    d->damage = what;
+    (void)snprintf(d->damage_text, sizeof d->damage_text, "%s", detail);
 }
 
 static inline enum grey_error open_disk(struct disk *d) {
@@ -53,9 +64,12 @@ static inline enum grey_error open_disk(struct disk *d) {
     struct sitelog_options o = {.data_dir = d->dir,
                                 .wal_dir = wal_dir,
                                 .window_entries = d->window,
+                                .window_bytes = d->window_bytes,
                                 .snapshots_kept = 3,
                                 .witness = d->witness,
                                 .rejoins = d->rejoins,
+                                .damaged = on_damaged,
+                                .context = d,
                                 .reserve_bytes = d->reserve_bytes};
     d->loop = loop_new(NULL);
     assert_non_null(d->loop);

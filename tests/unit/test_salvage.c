@@ -127,14 +127,14 @@ static void flip(const struct log *l, off_t page) {
 }
 
 /* What a gateway with all of it says. */
-static struct salvage_offer offer_of(const struct log *l, const struct salvage_need *n, raft_index certain) {
-    return (struct salvage_offer){.from = n->from,
-                                  .to = n->to,
-                                  .certain = certain,
-                                  .anchor = n->anchor,
-                                  .same = n->anchor > 0 && l->entries[n->anchor - 1].term == n->anchor_term,
-                                  .entries = &l->entries[n->from - 1],
-                                  .entry_count = (uint32_t)(n->to - n->from + 1)};
+static struct mendplan_offer offer_of(const struct log *l, const struct mendplan_need *n, raft_index certain) {
+    return (struct mendplan_offer){.from = n->from,
+                                   .to = n->to,
+                                   .certain = certain,
+                                   .anchor = n->anchor,
+                                   .same = n->anchor > 0 && l->entries[n->anchor - 1].term == n->anchor_term,
+                                   .entries = &l->entries[n->from - 1],
+                                   .entry_count = (uint32_t)(n->to - n->from + 1)};
 }
 
 /* Everything that matters is in log.db: who it is, every entry above the base, every payload that rows refer to. */
@@ -175,7 +175,7 @@ static void any_page_is_mended_or_refused(void **state) {
     off_t pages = log_pages(&l);
     for (off_t page = 0; page < pages; page++) {
         struct fault f = {0};
-        struct salvage_need need;
+        struct mendplan_need need;
         flip(&l, page);
         struct salvage *s = salvage_open(l.dir, l.dir, &f);
         if (s == NULL) { /* the description or the end of the log; or a page that holds nothing which is read */
@@ -190,8 +190,9 @@ static void any_page_is_mended_or_refused(void **state) {
         }
         while (salvage_need(s, &need)) {
             uint32_t taken = 0;
-            struct salvage_offer o = offer_of(&l, &need, APPLIED);
-            assert_int_equal(salvage_take(s, &o, &taken, &f), E_OK);
+            bool to_this;
+            struct mendplan_offer o = offer_of(&l, &need, APPLIED);
+            assert_int_equal(salvage_take(s, &o, &taken, &to_this, &f), E_OK);
             assert_int_equal(taken, need.to - need.from + 1);
             fetched += taken;
         }
@@ -224,23 +225,28 @@ static void only_what_was_here_is_taken(void **state) {
     (void)state;
     struct log l;
     struct fault f = {0};
-    struct salvage_need need;
+    struct mendplan_need need;
     uint32_t taken;
+    bool to_this;
     struct salvage *s = damaged_twice(&l, &f);
     assert_true(salvage_need(s, &need) && need.anchor == 0 && need.to <= APPLIED);
-    struct salvage_offer o = offer_of(&l, &need, need.from - 1); /* not certain there */
-    assert_int_equal(salvage_take(s, &o, &taken, &f), E_OK);
+    struct mendplan_offer o = offer_of(&l, &need, need.from - 1); /* not certain there */
+    assert_int_equal(salvage_take(s, &o, &taken, &to_this, &f), E_OK);
     assert_int_equal(taken, 0);
     o.certain = APPLIED;
     while (salvage_need(s, &need) && need.anchor == 0) {
         o = offer_of(&l, &need, APPLIED);
-        assert_int_equal(salvage_take(s, &o, &taken, &f), E_OK);
+        assert_int_equal(salvage_take(s, &o, &taken, &to_this, &f), E_OK);
         assert_true(taken > 0);
     }
     assert_true(salvage_need(s, &need) && need.anchor >= need.from && need.from > APPLIED);
+    struct entry later = l.entries[need.from - 1];
+    later.term++; /* of another term, and nothing shows that it is the same */
     o = offer_of(&l, &need, ENTRIES);
     o.same = false;
-    assert_int_equal(salvage_take(s, &o, &taken, &f), E_OK);
+    o.entries = &later;
+    o.entry_count = 1;
+    assert_int_equal(salvage_take(s, &o, &taken, &to_this, &f), E_OK);
     assert_int_equal(taken, 0);
     bool forged = false;
     while (salvage_need(s, &need)) { /* same term, another payload: caught by the head that is left, or by the chain */
@@ -251,13 +257,13 @@ static void only_what_was_here_is_taken(void **state) {
         o.entry_count = 1;
         taken = 0;
         if (!forged) {
-            assert_int_equal(salvage_take(s, &o, &taken, &f), E_OK);
+            assert_int_equal(salvage_take(s, &o, &taken, &to_this, &f), E_OK);
             forged = taken > 0;
         }
         blob_unref(other.payload);
         if (taken == 0) {
             o = offer_of(&l, &need, ENTRIES);
-            assert_int_equal(salvage_take(s, &o, &taken, &f), E_OK);
+            assert_int_equal(salvage_take(s, &o, &taken, &to_this, &f), E_OK);
             assert_true(taken > 0);
         }
     }
@@ -272,16 +278,17 @@ static void what_nothing_refers_to_is_let_go(void **state) {
     (void)state;
     struct log l;
     struct fault f = {0};
-    struct salvage_need need;
+    struct mendplan_need need;
     uint32_t taken;
+    bool to_this;
     struct salvage *s = damaged_twice(&l, &f);
     uint32_t missing = salvage_missing(s);
     assert_true(salvage_need(s, &need));
-    struct salvage_offer o = {.from = need.from, .to = need.to, .certain = ENTRIES};
-    assert_int_equal(salvage_take(s, &o, &taken, &f), E_OK);
+    struct mendplan_offer o = {.from = need.from, .to = need.to, .certain = ENTRIES};
+    assert_int_equal(salvage_take(s, &o, &taken, &to_this, &f), E_OK);
     assert_int_equal(taken, 0); /* its log is damaged as well */
     o.whole = true;
-    assert_int_equal(salvage_take(s, &o, &taken, &f), E_OK);
+    assert_int_equal(salvage_take(s, &o, &taken, &to_this, &f), E_OK);
     assert_int_equal(taken, need.to - need.from + 1);
     assert_int_equal(salvage_missing(s), missing - taken);
     salvage_close(s);

@@ -457,7 +457,7 @@ static void a_log_that_cannot_be_mended_is_set_aside_where_there_are_others(void
             assert_true(d.start.rejoining);
             /* What a peer says of the disk counts at the next start, not before. */
             self = d.start.self;
-            assert_int_equal(sitelog_distrust(d.log, "a test", NULL), E_OK);
+            assert_int_equal(sitelog_mark(d.log, SITELOG_DAMAGE_HISTORY, "a test", NULL), E_OK);
             reopen(&d);
             assert_int_not_equal(d.start.self, self);
         } else {

@@ -1,0 +1,714 @@
+#include "core/enroller.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/authority.h"
+#include "core/batch.h"
+#include "core/store_enroll.h"
+#include "core/store_objects.h"
+#include "federation/certify.h"
+#include "federation/invite.h"
+#include "federation/trust.h"
+#include "include/grey/limits.h"
+#include "platform/json.h"
+#include "platform/log.h"
+#include "platform/metrics.h"
+#include "platform/now.h"
+#include "platform/wholefile.h"
+
+#define ANSWER_BYTES_MAX (4u * 1024u * 1024u)
+#define BODY_BYTES_MAX 8192u
+#define CONNECTIONS_MAX 64u
+#define TTL_S_DEFAULT 3600
+#define TTL_S_MAX (30 * 86400)
+#define TICK_MS 3600000u
+#define BUSY_MS 50u
+#define TELL_MS 5000u
+#define RENEW_LIST_S (10 * INT64_C(86400)) /* the list is signed anew when it is so old; it holds for AUTHORITY_LIST_DAYS */
+#define RENEW_SERVER_MS (30 * INT64_C(86400000))
+
+static const char *const reasons[] = {"unknown", "used", "expired", "site", "name", "request", "revoked", "other"};
+static struct metric refused = METRIC_COUNTER_LABELS("grey_core_enroll_refused_total",
+                                                     "Gateways that asked for a certificate and got none.", "reason", reasons);
+static struct metric issued = METRIC_COUNTER("grey_core_certificates_issued_total", "Certificates issued for gateways.");
+static struct metric revoked = METRIC_GAUGE("grey_core_certificates_revoked", "Certificates in the list of revoked ones.");
+
+void enroller_register(void) {
+    metrics_register(&refused);
+    metrics_register(&issued);
+    metrics_register(&revoked);
+}
+
+struct enroller {
+    struct conn_context x;
+    struct worker *storage;
+    struct ingest *ingest;
+    struct giver *giver;
+    struct authority ca;
+    struct conn_tls *tls;
+    struct http_server *http; /* NULL: no address of its own */
+    struct loop_timer timer;
+    int64_t life_ms, server_ms; /* server_ms: when its own certificate was made */
+    uint32_t calls;             /* jobs under way */
+    bool stopping, publishing, publish_again;
+    bool untold; /* the broker does not know of the newest list */
+    char ca_dir[LIMIT_PATH_BYTES + 1], prefix[LIMIT_PATH_BYTES + 16], broker_pid[LIMIT_PATH_BYTES + 1];
+    uint8_t core_key[KEYS_ED25519_PUBLIC_BYTES];
+};
+
+enum what { ENROLL, TOKEN_ADD, TOKEN_LIST, TOKEN_END, LIST, REVOKE };
+
+struct call {
+    struct storage_job storage;
+    struct enroller *e;
+    struct http_request *q;
+    enum what what;
+    json_t *body;
+    /* of tokens */
+    struct invite invite;
+    uint8_t token[DIGEST_SHA256_BYTES];
+    int64_t nodes, ttl_s, expires_ms;
+    char id[16];
+    bool renewal;
+    /* of certificates */
+    char site[LIMIT_NAME_BYTES + 1], node[LIMIT_NAME_BYTES + 1];
+    struct csr_facts asked;
+    struct builder request, certificate;
+    uint64_t incarnation; /* of who asked over a link */
+    grey_epoch epoch;
+    bool fresh;
+    uint32_t count;
+    struct builder out;
+    struct json_writer w;
+};
+
+static void call_free(struct call *c) {
+    json_decref(c->body);
+    builder_free(&c->request);
+    builder_free(&c->certificate);
+    builder_free(&c->out);
+    mem_free(c);
+}
+
+/* --- the list of revoked certificates ------------------------------------------------------------------------------------------------------ */
+
+struct publishing {
+    struct storage_job storage;
+    struct enroller *e;
+    size_t count;
+    bool fresh;
+};
+
+static enum grey_error write_list(const struct enroller *e, struct bytes list, struct fault *f) {
+    char path[LIMIT_PATH_BYTES + 16];
+    (void)snprintf(path, sizeof path, "%.1000s/crl.pem", e->ca_dir);
+    return wholefile_write(path, list, 0644, f);
+}
+
+/* Is what sites have what they should have?  A list that is not old, and names what is revoked. */
+static bool is_current(struct enroller *e, struct store *store, const struct crl_entry *entries, size_t count, int64_t now_s) {
+    struct builder have;
+    struct store_object object;
+    struct crl_facts facts;
+    struct trust_parts parts;
+    struct fault f = {0};
+    uint8_t sum[CERT_SERIAL_BYTES] = {0};
+    for (size_t i = 0; i < count * CERT_SERIAL_BYTES; i++) {
+        sum[i % CERT_SERIAL_BYTES] ^= entries[i / CERT_SERIAL_BYTES].serial[i % CERT_SERIAL_BYTES];
+    }
+    builder_init(&have, 2 * CRL_PEM_BYTES_MAX);
+    bool current = store_object_get(store, OBJECT_POLICY, TRUST_NAME, 0, &object, &have, &f) == E_OK &&
+                   trust_split(builder_bytes(&have), &parts) &&
+                   bytes_equal_str(parts.authorities, (const char *)e->ca.bundle.data) &&
+                   crl_read(parts.list, (const char *)e->ca.issuing.data, &facts, &f) == E_OK && facts.entry_count == count &&
+                   memcmp(facts.serials_xor, sum, sizeof sum) == 0 && now_s - facts.this_s < RENEW_LIST_S &&
+                   facts.this_s <= now_s && write_list(e, parts.list, &f) == E_OK;
+    builder_free(&have);
+    return current;
+}
+
+static void run_publish(struct storage_job *storage, struct store *store) {
+    static struct crl_entry entries[CRL_ENTRIES_MAX]; /* the storage thread only */
+    struct publishing *p = (struct publishing *)(void *)storage;
+    int64_t now_ms = now_wall_ms();
+    struct builder list, content;
+    struct store_object object;
+    p->fresh = false;
+    storage->err = store_revoked(store, now_ms, entries, CRL_ENTRIES_MAX, &p->count, &storage->fault);
+    if (storage->err != E_OK || is_current(p->e, store, entries, p->count, now_ms / 1000)) {
+        return;
+    }
+    builder_init(&list, CRL_PEM_BYTES_MAX);
+    builder_init(&content, 2 * CRL_PEM_BYTES_MAX);
+    storage->err = authority_list(&p->e->ca, entries, p->count, now_ms, &list, &storage->fault);
+    if (storage->err == E_OK) {
+        builder_add_str(&content, (const char *)p->e->ca.bundle.data);
+        builder_add(&content, builder_bytes(&list));
+        storage->err = content.err != E_OK ? content.err
+                                           : store_object_put(store, OBJECT_POLICY, TRUST_NAME, "application/x-pem-file",
+                                                              builder_bytes(&content), now_ms, &object, &storage->fault);
+    }
+    if (storage->err == E_OK) {
+        storage->err = write_list(p->e, builder_bytes(&list), &storage->fault);
+    }
+    p->fresh = storage->err == E_OK;
+    builder_free(&list);
+    builder_free(&content);
+}
+
+/* A broker of this machine reads its files again. */
+static void tell_broker(struct enroller *e) {
+    struct builder text;
+    struct fault f = {0};
+    builder_init(&text, 64);
+    e->untold = false;
+    if (e->broker_pid[0] != 0) {
+        enum grey_error err = wholefile_read(e->broker_pid, &text, &f);
+        long pid = err == E_OK ? strtol((const char *)text.data, NULL, 10) : 0;
+        if (pid <= 1 || kill((pid_t)pid, SIGHUP) != 0) {
+            e->untold = true; /* it may just be starting */
+            loop_timer_after(e->x.loop, &e->timer, TELL_MS);
+            log_limited(LOG_WARN, "enroll", "broker", "%s: the broker could not be told to read %s/crl.pem; send it SIGHUP",
+                        e->broker_pid, e->ca_dir);
+        }
+    }
+    builder_free(&text);
+}
+
+static void publish(struct enroller *e);
+
+static void published(struct worker_job *job) {
+    struct publishing *p = (struct publishing *)(void *)job;
+    struct enroller *e = p->e;
+    e->publishing = false;
+    if (p->storage.err != E_OK) {
+        log_error("enroll", "list", "error=GREY-%d %s: %s", error_id(p->storage.err), error_sentence(p->storage.err),
+                  p->storage.fault.text);
+    } else if (p->fresh) {
+        metrics_set(&revoked, 0, (int64_t)p->count);
+        log_info("enroll", "list", "revoked=%zu", p->count);
+        tell_broker(e);
+        giver_news(e->giver);
+    }
+    mem_free(p);
+    if (e->publish_again) {
+        e->publish_again = false;
+        publish(e);
+    }
+}
+
+static void publish(struct enroller *e) {
+    if (e->stopping || e->publishing) {
+        e->publish_again = e->publishing;
+        return;
+    }
+    struct publishing *p = mem_new(1, sizeof *p);
+    if (p == NULL) {
+        return; /* the timer comes again */
+    }
+    p->e = e;
+    p->storage = (struct storage_job){.job = {.done = published}, .is_write = true, .run = run_publish};
+    if (worker_submit(e->storage, &p->storage.job) == E_OK) {
+        e->publishing = true;
+    } else {
+        mem_free(p);
+    }
+}
+
+/* --- calls: on the storage thread ----------------------------------------------------------------------------------------------------------- */
+
+static enum grey_error issue(struct call *c, struct store *store, const struct store_enroll *ask, struct fault *f) {
+    struct cert_facts facts;
+    enum grey_error err = authority_sign(&c->e->ca, &c->asked, ask->now_ms / 1000, ask->life_ms / 1000, &c->certificate, f);
+    builder_add_byte(&c->certificate, 0);
+    err = err != E_OK ? err : c->certificate.err;
+    err = err != E_OK ? err : cert_read((const char *)c->certificate.data, &facts, f);
+    if (err != E_OK) {
+        return err;
+    }
+    c->certificate.size--;
+    c->expires_ms = facts.not_after_s * 1000;
+    c->fresh = true;
+    struct store_certificate kept = {.not_after_ms = c->expires_ms, .pem = builder_bytes(&c->certificate)};
+    memcpy(kept.serial, facts.serial, sizeof kept.serial);
+    return store_certificate_add(store, ask, &kept, f);
+}
+
+static void run_enroll(struct storage_job *storage, struct store *store) {
+    struct call *c = (struct call *)(void *)storage;
+    struct fault inner = {0};
+    c->fresh = false;
+    c->certificate.size = 0; /* of the time before, when this is done again */
+    storage->err = csr_read(builder_bytes(&c->request), &c->asked, &inner);
+    bool other = storage->err == E_OK && c->site[0] != 0 && strcmp(c->site, c->asked.site) != 0; /* over the link of another site */
+    if (storage->err != E_OK || other || authority_site_reserved(c->asked.site)) {
+        const char *why = storage->err != E_OK ? inner.text
+                          : other              ? "it is for a gateway of another site"
+                                               : "a site cannot have this name";
+        storage->err = fault_set(&storage->fault, other ? E_TOKEN_SITE : E_CSR, "%s", why);
+        return;
+    }
+    struct store_enroll ask = {.token = c->renewal ? NULL : c->token,
+                               .site = c->asked.site,
+                               .node = c->asked.node,
+                               .now_ms = now_wall_ms(),
+                               .life_ms = c->e->life_ms};
+    memcpy(ask.key, c->asked.key_hash, sizeof ask.key);
+    storage->err = store_enroll(store, &ask, &c->certificate, &storage->fault);
+    if (storage->err == E_OK && c->certificate.size == 0) {
+        storage->err = issue(c, store, &ask, &storage->fault);
+    }
+}
+
+static void run_call(struct storage_job *storage, struct store *store) {
+    struct call *c = (struct call *)(void *)storage;
+    int64_t now_ms = now_wall_ms();
+    if (c->what == ENROLL) {
+        run_enroll(storage, store);
+    } else if (c->what == TOKEN_ADD) {
+        c->expires_ms = now_ms + c->ttl_s * 1000;
+        struct store_token t = {.site = c->site, .nodes = (uint32_t)c->nodes, .created_ms = now_ms, .expires_ms = c->expires_ms};
+        memcpy(t.hash, c->token, sizeof t.hash);
+        storage->err = store_token_add(store, &t, &storage->fault);
+    } else if (c->what == TOKEN_LIST) {
+        storage->err = store_token_list(store, now_ms, &c->w, &storage->fault);
+    } else if (c->what == TOKEN_END) {
+        storage->err = store_token_end(store, c->id, now_ms, &storage->fault);
+    } else if (c->what == LIST) {
+        storage->err = store_certificate_list(store, c->site, &c->w, &storage->fault);
+    } else {
+        storage->err = store_revoke(store, c->site, c->node, now_ms, &c->count, &storage->fault);
+    }
+}
+
+/* --- calls: answers -------------------------------------------------------------------------------------------------------------------------- */
+
+static void put(struct call *c, const char *name, const char *text) {
+    json_key(&c->w, name);
+    json_str(&c->w, text);
+}
+
+static void count_refusal(enum grey_error err) {
+    static const enum grey_error of[] = {E_TOKEN_UNKNOWN, E_TOKEN_USED, E_TOKEN_EXPIRED, E_TOKEN_SITE,
+                                         E_TOKEN_NODE,    E_CSR,        E_REVOKED};
+    size_t i = 0;
+    while (i < sizeof of / sizeof of[0] && of[i] != err) {
+        i++;
+    }
+    metrics_add(&refused, (unsigned)i, 1);
+}
+
+/* Everything that a gateway needs to take part. */
+static void answer_enroll(struct call *c) {
+    char key[2 * KEYS_ED25519_PUBLIC_BYTES + 1];
+    invite_hex(c->e->core_key, sizeof c->e->core_key, key);
+    json_open(&c->w, '{');
+    put(c, "site", c->asked.site);
+    put(c, "node", c->asked.node);
+    json_key(&c->w, "certificate");
+    json_text(&c->w, builder_bytes(&c->certificate));
+    put(c, "ca", (const char *)c->e->ca.bundle.data);
+    put(c, "core_key", key);
+    json_close(&c->w);
+    if (c->fresh) {
+        metrics_add(&issued, 0, 1);
+        log_info("enroll", c->renewal ? "renew" : "enroll", "site=%s node=%s peer=%s", c->asked.site, c->asked.node,
+                 http_peer_address(c->q));
+        publish(c->e); /* it may have replaced others */
+    }
+}
+
+static void answer_token(struct call *c) {
+    char text[INVITE_TEXT_BYTES], id[9], time[32];
+    memcpy(c->invite.fingerprint, c->e->ca.fingerprint, sizeof c->invite.fingerprint);
+    invite_write(&c->invite, text);
+    invite_hex(c->token, 4, id);
+    now_format(c->expires_ms, time);
+    json_open(&c->w, '{');
+    put(c, "token", text);
+    put(c, "id", id);
+    put(c, "site", c->site);
+    json_key(&c->w, "nodes");
+    json_int(&c->w, c->nodes);
+    put(c, "expires", time);
+    json_close(&c->w);
+    explicit_bzero(text, sizeof text);
+    log_info("enroll", "token", "id=%s site=%s nodes=%" PRId64 " expires=%s", id, c->site, c->nodes, time);
+}
+
+static void answer_revoke(struct call *c) {
+    json_open(&c->w, '{');
+    put(c, "site", c->site);
+    put(c, "node", c->node);
+    json_key(&c->w, "revoked");
+    json_uint(&c->w, c->count);
+    json_close(&c->w);
+    log_info("enroll", "revoke", "site=%s node=%s certificates=%" PRIu32, c->site, c->node[0] != 0 ? c->node : "(all)", c->count);
+    publish(c->e);
+}
+
+static void call_done(struct worker_job *job) {
+    struct call *c = (struct call *)(void *)job;
+    struct enroller *e = c->e;
+    enum grey_error err = c->storage.err;
+    if (err != E_OK && c->what == ENROLL) {
+        count_refusal(err);
+        log_warn("enroll", "refuse", "peer=%s error=GREY-%d %s: %s", http_peer_address(c->q), error_id(err), error_sentence(err),
+                 c->storage.fault.text);
+    }
+    if (err == E_OK) {
+        if (c->what == ENROLL) {
+            answer_enroll(c);
+        } else if (c->what == TOKEN_ADD) {
+            answer_token(c);
+        } else if (c->what == REVOKE) {
+            answer_revoke(c);
+        } else if (c->what == TOKEN_END) {
+            json_open(&c->w, '{');
+            json_close(&c->w);
+            log_info("enroll", "token", "id=%s ended", c->id);
+        }
+        builder_add_byte(&c->out, '\n');
+        err = c->out.err;
+    }
+    if (err != E_OK) {
+        http_reply_error(c->q, err, err == E_NOT_FOUND ? "nothing of this name was ever made here" : c->storage.fault.text);
+    } else {
+        bool made = c->what == TOKEN_ADD || (c->what == ENROLL && c->fresh);
+        http_reply(c->q, made ? 201 : 200, "application/json", builder_bytes(&c->out), NULL, 0);
+    }
+    call_free(c);
+    e->calls--;
+}
+
+/* --- calls: questions ------------------------------------------------------------------------------------------------------------------------ */
+
+static bool take_name(char out[LIMIT_NAME_BYTES + 1], const json_t *v) {
+    const char *text = json_string_value(v);
+    if (text == NULL || !grey_name_valid(text, strlen(text))) {
+        return false;
+    }
+    memcpy(out, text, strlen(text) + 1);
+    return true;
+}
+
+static bool take_number(int64_t *out, const json_t *v, int64_t fallback, int64_t max) {
+    *out = v == NULL ? fallback : json_is_integer(v) ? json_integer_value(v) : 0;
+    return *out >= 1 && *out <= max;
+}
+
+static const char *read_enroll(struct call *c) {
+    const char *token = json_string_value(json_object_get(c->body, "token"));
+    uint8_t secret[INVITE_SECRET_BYTES];
+    c->renewal = json_object_get(c->body, "token") == NULL;
+    if (json_string_value(json_object_get(c->body, "csr")) == NULL || (!c->renewal && token == NULL)) {
+        return "expected {\"csr\":\"-----BEGIN CERTIFICATE REQUEST...\",\"token\":\"its secret\"}; without a token a known key is "
+               "renewed";
+    }
+    if (!c->renewal && (strlen(token) != 2 * sizeof secret || !invite_unhex(token, sizeof secret, secret))) {
+        return "the token's secret is 32 hexadecimal digits";
+    }
+    builder_add_str(&c->request, json_string_value(json_object_get(c->body, "csr")));
+    if (!c->renewal) {
+        digest_sha256(bytes_of(secret, sizeof secret), c->token);
+    }
+    explicit_bzero(secret, sizeof secret);
+    return NULL;
+}
+
+static const char *read_token(struct call *c) {
+    if (!take_name(c->site, json_object_get(c->body, "site")) || authority_site_reserved(c->site)) {
+        return "site: 1 to 64 of A-Z a-z 0-9 . _ -, and not grey-core or grey-broker";
+    }
+    if (!take_number(&c->nodes, json_object_get(c->body, "nodes"), 1, STORE_ENROLL_NODES_MAX)) {
+        return "nodes: how many gateways it may enrol, 1 to 64";
+    }
+    if (!take_number(&c->ttl_s, json_object_get(c->body, "ttl_seconds"), TTL_S_DEFAULT, TTL_S_MAX)) {
+        return "ttl_seconds: 1 to 2592000 (30 days)";
+    }
+    memcpy(c->invite.site.text, c->site, sizeof c->site);
+    keys_random(c->invite.secret, sizeof c->invite.secret);
+    digest_sha256(bytes_of(c->invite.secret, sizeof c->invite.secret), c->token);
+    return NULL;
+}
+
+static const char *read_revoke(struct call *c) {
+    const json_t *node = json_object_get(c->body, "node");
+    return !take_name(c->site, json_object_get(c->body, "site")) || (node != NULL && !take_name(c->node, node))
+               ? "expected {\"site\":\"S\",\"node\":\"N\"}; without a node all of the site"
+               : NULL;
+}
+
+static const char *read_call(struct call *c) {
+    struct fault f = {0};
+    if (c->what == LIST) {
+        char site[LIMIT_NAME_BYTES + 1];
+        if (http_query(c->q, "site", site, sizeof site)) {
+            if (!grey_name_valid(site, strlen(site))) {
+                return "site is no name";
+            }
+            memcpy(c->site, site, sizeof site);
+        }
+        return NULL;
+    }
+    if (c->what == TOKEN_LIST || c->what == TOKEN_END) {
+        return NULL;
+    }
+    c->body = http_body(c->q).size > BODY_BYTES_MAX ? NULL : json_read(http_body(c->q), &f);
+    if (!json_is_object(c->body)) {
+        return "expected a JSON object of at most 8192 bytes";
+    }
+    return c->what == ENROLL ? read_enroll(c) : c->what == TOKEN_ADD ? read_token(c) : read_revoke(c);
+}
+
+static struct call *call_new(struct enroller *e, enum what what) {
+    struct call *c = e->stopping ? NULL : mem_new(1, sizeof *c);
+    if (c != NULL) {
+        c->e = e;
+        c->what = what;
+        builder_init(&c->request, CSR_PEM_BYTES_MAX + 1);
+        builder_init(&c->certificate, 16384);
+        builder_init(&c->out, ANSWER_BYTES_MAX);
+        json_writer_init(&c->w, &c->out);
+    }
+    return c;
+}
+
+static void ask(struct enroller *e, struct http_request *q, enum what what, const char *id) {
+    struct call *c = call_new(e, what);
+    if (c == NULL) {
+        http_reply_error(q, e->stopping ? E_STOPPING : E_NO_MEMORY, "");
+        return;
+    }
+    c->q = q;
+    (void)snprintf(c->id, sizeof c->id, "%s", id);
+    c->storage = (struct storage_job){.job = {.done = call_done}, .is_write = what != TOKEN_LIST && what != LIST, .run = run_call};
+    const char *wrong = read_call(c);
+    enum grey_error err = wrong != NULL ? E_BAD_REQUEST : worker_submit(e->storage, &c->storage.job);
+    if (err != E_OK) {
+        if (what == ENROLL) {
+            count_refusal(E_CSR);
+        }
+        http_reply_error(q, err, wrong);
+        call_free(c);
+        return;
+    }
+    e->calls++;
+}
+
+/* --- renewal over a site's link -------------------------------------------------------------------------------------------------------------- */
+
+/* Lost on its way it is asked for again, and given again. */
+static void renewed(struct worker_job *job) {
+    struct call *c = (struct call *)(void *)job;
+    struct enroller *e = c->e;
+    enum grey_error err = c->storage.err;
+    if (err != E_OK) {
+        count_refusal(err);
+        log_limited(LOG_WARN, "enroll", "refuse", "site=%s error=GREY-%d %s: %s", c->site, error_id(err), error_sentence(err),
+                    c->storage.fault.text);
+    } else {
+        struct grey_name site = {0};
+        struct builder b;
+        builder_init(&b, 32768);
+        memcpy(site.text, c->site, sizeof site.text);
+        certify_put_certificate(&b, &(struct certify){.incarnation = c->incarnation,
+                                                      .epoch = c->epoch,
+                                                      .node = bytes_str(c->asked.node),
+                                                      .pem = builder_bytes(&c->certificate)});
+        if (!e->stopping && b.err == E_OK) {
+            (void)ingest_tell(e->ingest, &site, builder_bytes(&b));
+        }
+        builder_free(&b);
+        metrics_add(&issued, 0, c->fresh);
+        log_info("enroll", "renew", "site=%s node=%s fresh=%s", c->site, c->asked.node, c->fresh ? "yes" : "no");
+    }
+    call_free(c);
+    e->calls--;
+}
+
+static void heard(void *context, const struct grey_name *site, struct bytes content) {
+    struct enroller *e = context;
+    struct certify asked;
+    struct call *c = certify_get_request(content, &asked) == E_OK ? call_new(e, ENROLL) : NULL;
+    if (c == NULL) {
+        count_refusal(E_CSR);
+        return;
+    }
+    c->renewal = true;
+    c->incarnation = asked.incarnation;
+    c->epoch = asked.epoch;
+    memcpy(c->site, site->text, sizeof c->site);
+    builder_add(&c->request, asked.pem);
+    c->storage = (struct storage_job){.job = {.done = renewed}, .is_write = true, .run = run_call};
+    if (worker_submit(e->storage, &c->storage.job) != E_OK) {
+        call_free(c);
+        return;
+    }
+    e->calls++;
+}
+
+/* --- routes ------------------------------------------------------------------------------------------------------------------------------------ */
+
+static const struct {
+    const char *method, *path;
+    enum what what;
+} routes[] = {
+    {"POST", "/v1/enroll", ENROLL},           {"POST", "/v1/enroll/tokens", TOKEN_ADD},
+    {"GET", "/v1/enroll/tokens", TOKEN_LIST}, {"DELETE", "/v1/enroll/tokens/", TOKEN_END},
+    {"GET", "/v1/certificates", LIST},        {"POST", "/v1/certificates/revoke", REVOKE},
+};
+
+bool enroller_handle(struct enroller *e, struct http_request *q) {
+    struct bytes path = http_path(q);
+    bool known = false;
+    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
+        size_t size = strlen(routes[i].path);
+        bool named = routes[i].what == TOKEN_END && path.size == size + 8 && memcmp(path.data, routes[i].path, size) == 0;
+        if (!named && !bytes_equal_str(path, routes[i].path)) {
+            continue;
+        }
+        known = true;
+        if (strcmp(http_method(q), routes[i].method) == 0) {
+            char id[16] = "";
+            if (e == NULL) {
+                http_reply_error(q, E_NOT_HERE_YET, "this core was started without --ca-dir");
+                return true;
+            }
+            memcpy(id, path.data + size, named ? 8 : 0);
+            ask(e, q, routes[i].what, id);
+            return true;
+        }
+    }
+    if (known) {
+        http_reply_error(q, E_METHOD, "");
+    }
+    return known;
+}
+
+/* The address that anybody may reach takes this call and no other. */
+static void handle_anybody(void *context, struct http_request *q) {
+    struct enroller *e = context;
+    if (bytes_equal_str(http_path(q), "/v1/enroll") && strcmp(http_method(q), "POST") == 0) {
+        ask(e, q, ENROLL, "");
+    } else {
+        http_reply_error(q, E_NOT_FOUND, "this address serves POST /v1/enroll only");
+    }
+}
+
+/* --- life -------------------------------------------------------------------------------------------------------------------------------------- */
+
+/* The certificate of the address with TLS, and behind it the authorities, so that who knows the root's fingerprint needs nothing else. */
+static enum grey_error make_server(struct enroller *e, struct fault *f) {
+    char path[LIMIT_PATH_BYTES + 32];
+    struct builder all;
+    builder_init(&all, 131072);
+    enum grey_error err = authority_issue(e->ca_dir, "core", "", e->prefix, f);
+    (void)snprintf(path, sizeof path, "%s.crt", e->prefix);
+    err = err != E_OK ? err : wholefile_read(path, &all, f);
+    if (err == E_OK) {
+        all.size--;
+        builder_add_str(&all, (const char *)e->ca.bundle.data);
+        err = all.err != E_OK ? all.err : wholefile_write(path, builder_bytes(&all), 0644, f);
+    }
+    builder_free(&all);
+    e->server_ms = now_wall_ms();
+    return err;
+}
+
+/* Another process may have rotated the CA; the list and the server's own certificate grow old. */
+static void tick(void *context) {
+    struct enroller *e = context;
+    struct authority fresh;
+    struct fault f = {0};
+    if (e->untold) {
+        tell_broker(e);
+    }
+    bool busy = e->calls > 0 || e->publishing; /* the storage thread reads the CA */
+    loop_timer_after(e->x.loop, &e->timer, busy ? BUSY_MS : e->untold ? TELL_MS : TICK_MS);
+    if (!busy) {
+        if (authority_open(e->ca_dir, &fresh, &f) == E_OK) {
+            authority_close(&e->ca);
+            e->ca = fresh;
+        } else {
+            log_error("enroll", "authority", "%s: the CA cannot be read, the one in memory goes on: %s", e->ca_dir, f.text);
+        }
+    }
+    if (e->tls != NULL && now_wall_ms() - e->server_ms > RENEW_SERVER_MS &&
+        (make_server(e, &f) != E_OK || conn_tls_reload(e->tls, &f) != E_OK)) {
+        log_error("enroll", "authority", "the certificate of the enrolment address could not be renewed: %s", f.text);
+    }
+    publish(e);
+}
+
+void enroller_reload(struct enroller *e) {
+    if (e != NULL && !e->stopping) {
+        loop_timer_after(e->x.loop, &e->timer, 0);
+    }
+}
+
+static bool listen_anybody(struct enroller *e, const char *address, struct fault *f) {
+    static const struct http_limits limits = {.connections_max = CONNECTIONS_MAX,
+                                              .body_bytes_max = BODY_BYTES_MAX,
+                                              .idle_timeout_ms = 15000,
+                                              .request_timeout_ms = 10000};
+    char crt[LIMIT_PATH_BYTES + 32], key[LIMIT_PATH_BYTES + 32];
+    (void)snprintf(crt, sizeof crt, "%s.crt", e->prefix);
+    (void)snprintf(key, sizeof key, "%s.key", e->prefix);
+    if (make_server(e, f) != E_OK) {
+        return false;
+    }
+    e->tls = conn_tls_open(&(struct conn_tls_files){.cert_path = crt, .key_path = key, .anybody = true}, f);
+    e->http = e->tls == NULL ? NULL : http_server_new(&e->x, &limits, handle_anybody, e);
+    return e->http != NULL && http_server_listen(e->http, address, e->tls, f) == E_OK;
+}
+
+struct enroller *enroller_new(const struct conn_context *x, const struct enroller_options *o, struct worker *storage,
+                              struct ingest *ingest, struct giver *giver, struct fault *f) {
+    struct enroller *e = mem_new(1, sizeof *e);
+    if (e == NULL) {
+        (void)fault_set(f, E_NO_MEMORY, "enrolment");
+        return NULL;
+    }
+    e->x = *x;
+    e->storage = storage;
+    e->giver = giver;
+    e->ingest = ingest;
+    e->life_ms = (int64_t)o->life_hours * 3600000;
+    (void)snprintf(e->ca_dir, sizeof e->ca_dir, "%s", o->ca_dir);
+    (void)snprintf(e->prefix, sizeof e->prefix, "%.1000s/enroll", o->data_dir);
+    (void)snprintf(e->broker_pid, sizeof e->broker_pid, "%s", o->broker_pid);
+    memcpy(e->core_key, o->core_key, sizeof e->core_key);
+    if (authority_open(o->ca_dir, &e->ca, f) != E_OK || (o->address[0] != 0 && !listen_anybody(e, o->address, f))) {
+        enroller_free(e);
+        return NULL;
+    }
+    e->timer = (struct loop_timer){.fire = tick, .context = e};
+    loop_timer_after(x->loop, &e->timer, TICK_MS);
+    ingest_on_certify(ingest, heard, e);
+    publish(e);
+    return e;
+}
+
+void enroller_stop(struct enroller *e) {
+    if (e != NULL) {
+        e->stopping = true;
+        ingest_on_certify(e->ingest, NULL, NULL);
+        loop_timer_cancel(e->x.loop, &e->timer);
+        http_server_free(e->http);
+        e->http = NULL;
+    }
+}
+
+void enroller_free(struct enroller *e) {
+    if (e != NULL) {
+        http_server_free(e->http);
+        conn_tls_free(e->tls);
+        authority_close(&e->ca);
+        mem_free(e);
+    }
+}

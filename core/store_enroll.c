@@ -1,0 +1,270 @@
+#include "core/store_enroll.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/store_backend.h"
+#include "federation/invite.h"
+#include "platform/now.h"
+
+#define DAY_MS INT64_C(86400000)
+#define LIST_MAX 10000
+
+static struct store_value text(const char *t) {
+    return store_bytes(bytes_str(t));
+}
+
+static struct store_value hash(const uint8_t *h) {
+    return store_bytes(bytes_of(h, DIGEST_SHA256_BYTES));
+}
+
+static void put_time(struct json_writer *w, const char *name, int64_t at_ms) {
+    char out[32];
+    now_format(at_ms, out);
+    json_key(w, name);
+    if (at_ms == 0) {
+        json_none(w);
+    } else {
+        json_str(w, out);
+    }
+}
+
+static void put_text(struct json_writer *w, const char *name, struct bytes value) {
+    json_key(w, name);
+    json_text(w, value);
+}
+
+/* --- tokens ------------------------------------------------------------------------------------------------------------------------------- */
+
+enum grey_error store_token_add(struct store *s, const struct store_token *t, struct fault *f) {
+    const struct store_value in[] = {hash(t->hash), text(t->site), store_number(t->nodes), store_number(t->created_ms),
+                                     store_number(t->expires_ms)};
+    return s->ops->run(s, STORE_TOKEN_ADD, in, 5, f);
+}
+
+enum grey_error store_token_list(struct store *s, int64_t now_ms, struct json_writer *w, struct fault *f) {
+    const struct store_value in[] = {store_number(now_ms - DAY_MS), store_number(LIST_MAX)};
+    struct store_rows *rows = NULL;
+    bool row = false;
+    enum grey_error err = s->ops->ask(s, STORE_TOKENS, in, 2, &rows, f);
+    json_open(w, '[');
+    while (rows != NULL && err == E_OK && (err = s->ops->next(rows, &row, f)) == E_OK && row) {
+        char id[9];
+        invite_hex(s->ops->bytes(rows, 0).data, 4, id);
+        json_open(w, '{');
+        put_text(w, "id", bytes_str(id));
+        put_text(w, "site", s->ops->bytes(rows, 1));
+        json_key(w, "nodes");
+        json_int(w, s->ops->number(rows, 2));
+        json_key(w, "used");
+        json_int(w, s->ops->number(rows, 3));
+        put_time(w, "created", s->ops->number(rows, 4));
+        put_time(w, "expires", s->ops->number(rows, 5));
+        json_close(w);
+    }
+    json_close(w);
+    if (rows != NULL) {
+        s->ops->end(rows);
+    }
+    return err;
+}
+
+enum grey_error store_token_end(struct store *s, const char *id, int64_t now_ms, struct fault *f) {
+    const struct store_value all[] = {store_number(now_ms), store_number(LIST_MAX)};
+    uint8_t found[DIGEST_SHA256_BYTES] = {0}, first[4];
+    struct store_rows *rows = NULL;
+    bool row = false, there = false;
+    if (strlen(id) != 8 || !invite_unhex(id, sizeof first, first)) {
+        return E_NOT_FOUND;
+    }
+    enum grey_error err = s->ops->ask(s, STORE_TOKENS, all, 2, &rows, f);
+    while (rows != NULL && err == E_OK && (err = s->ops->next(rows, &row, f)) == E_OK && row) {
+        struct bytes one = s->ops->bytes(rows, 0);
+        if (one.size == sizeof found && memcmp(one.data, first, sizeof first) == 0) {
+            memcpy(found, one.data, sizeof found);
+            there = true;
+        }
+    }
+    if (rows != NULL) {
+        s->ops->end(rows);
+    }
+    const struct store_value in[] = {hash(found), store_number(now_ms)};
+    return err != E_OK ? err : !there ? E_NOT_FOUND : s->ops->run(s, STORE_TOKEN_END, in, 2, f);
+}
+
+/* --- who may have a certificate ----------------------------------------------------------------------------------------------------------- */
+
+/* The newest certificate of a key. */
+struct known {
+    bool there, by_token; /* by the token that is shown now */
+    bool same_name, revoked;
+    int64_t not_after_ms;
+};
+
+static enum grey_error find_key(struct store *s, const struct store_enroll *q, struct known *k, struct builder *pem,
+                                struct fault *f) {
+    const struct store_value in[] = {hash(q->key)};
+    struct store_rows *rows = NULL;
+    bool row = false;
+    *k = (struct known){0};
+    enum grey_error err = s->ops->ask(s, STORE_CERTIFICATE_OF_KEY, in, 1, &rows, f);
+    err = err != E_OK || rows == NULL ? err : s->ops->next(rows, &row, f);
+    if (err == E_OK && row) {
+        struct bytes token = s->ops->bytes(rows, 2);
+        k->there = true;
+        k->same_name = bytes_equal_str(s->ops->bytes(rows, 0), q->site) && bytes_equal_str(s->ops->bytes(rows, 1), q->node);
+        k->by_token = q->token != NULL && token.size == DIGEST_SHA256_BYTES && memcmp(token.data, q->token, token.size) == 0;
+        k->not_after_ms = s->ops->number(rows, 3);
+        k->revoked = s->ops->number(rows, 4) != 0;
+        builder_add(pem, s->ops->bytes(rows, 5));
+    }
+    if (rows != NULL) {
+        s->ops->end(rows);
+    }
+    return err;
+}
+
+/* Gateways ask when a third of it is over; who asks earlier has lost the answer. */
+static bool is_young(const struct known *k, const struct store_enroll *q) {
+    return k->not_after_ms - q->now_ms > q->life_ms / 4 * 3;
+}
+
+static enum grey_error renew(const struct store_enroll *q, const struct known *k, struct builder *again, struct fault *f) {
+    if (!k->same_name) {
+        return fault_set(f, E_TOKEN_NODE, "this key was enrolled under another name than '%s' of site '%s'", q->node, q->site);
+    }
+    if (k->revoked) {
+        return fault_set(f, E_REVOKED, "node '%s' of site '%s'", q->node, q->site);
+    }
+    if (q->now_ms - k->not_after_ms > STORE_ENROLL_LAPSED_DAYS * DAY_MS) {
+        return fault_set(f, E_TOKEN_EXPIRED, "the last certificate of this key ended more than %d days ago: enrol with a token",
+                         STORE_ENROLL_LAPSED_DAYS);
+    }
+    if (!is_young(k, q)) {
+        again->size = 0; /* it is due for a new one */
+    }
+    return E_OK;
+}
+
+static enum grey_error use_token(struct store *s, const struct store_enroll *q, struct fault *f) {
+    const struct store_value in[] = {hash(q->token), text(q->site), text(q->node), hash(q->key)};
+    enum { NODES, USED, EXPIRES_MS, SITE_FITS, NAME_TAKEN, COLUMNS };
+    int64_t t[COLUMNS] = {0};
+    bool found = false;
+    enum grey_error err = s->ops->run(s, STORE_TOKEN_LOCK, in, 1, f);
+    err = err != E_OK ? err : store_row(s, STORE_TOKEN, in, 4, t, COLUMNS, &found, f);
+    if (err != E_OK) {
+        return err;
+    }
+    if (!found) {
+        return fault_set(f, E_TOKEN_UNKNOWN, "no token with this secret was made at this core");
+    }
+    if (t[SITE_FITS] == 0) {
+        return fault_set(f, E_TOKEN_SITE, "it does not enrol gateways of site '%s'", q->site);
+    }
+    if (q->now_ms >= t[EXPIRES_MS]) {
+        return fault_set(f, E_TOKEN_EXPIRED, "%" PRId64 " min ago", (q->now_ms - t[EXPIRES_MS]) / 60000);
+    }
+    if (t[NAME_TAKEN] != 0) {
+        return fault_set(f, E_TOKEN_NODE, "this token has enrolled a gateway as node '%s' of site '%s' already", q->node, q->site);
+    }
+    if (t[USED] >= t[NODES]) {
+        return fault_set(f, E_TOKEN_USED, "it was for %" PRId64 " gateways, and so many have used it", t[NODES]);
+    }
+    return s->ops->run(s, STORE_TOKEN_USE, in, 1, f);
+}
+
+enum grey_error store_enroll(struct store *s, const struct store_enroll *q, struct builder *again, struct fault *f) {
+    struct known k;
+    size_t before = again->size;
+    enum grey_error err = find_key(s, q, &k, again, f);
+    if (err != E_OK || (k.there && (k.by_token || q->token == NULL))) {
+        return err != E_OK ? err : renew(q, &k, again, f);
+    }
+    again->size = before;
+    if (q->token == NULL) {
+        return fault_set(f, E_TOKEN_UNKNOWN, "this key has never been enrolled here: show a token");
+    }
+    if (k.there && k.revoked) {
+        return fault_set(f, E_REVOKED, "a revoked key does not come back: enrol with a new one");
+    }
+    return use_token(s, q, f);
+}
+
+enum grey_error store_certificate_add(struct store *s, const struct store_enroll *q, const struct store_certificate *c,
+                                      struct fault *f) {
+    const struct store_value former[] = {text(q->site), text(q->node), hash(q->key), store_number(q->now_ms)};
+    const struct store_value in[] = {store_bytes(bytes_of(c->serial, sizeof c->serial)),
+                                     hash(q->key),
+                                     text(q->site),
+                                     text(q->node),
+                                     q->token == NULL ? store_bytes(bytes_of(q->key, 0)) : hash(q->token),
+                                     store_number(q->now_ms),
+                                     store_number(c->not_after_ms),
+                                     store_bytes(c->pem)};
+    enum grey_error err = s->ops->run(s, STORE_CERTIFICATES_REPLACED, former, 4, f);
+    return err != E_OK ? err : s->ops->run(s, STORE_CERTIFICATE_ADD, in, 8, f);
+}
+
+/* --- revocation --------------------------------------------------------------------------------------------------------------------------- */
+
+enum grey_error store_revoke(struct store *s, const char *site, const char *node, int64_t now_ms, uint32_t *count,
+                             struct fault *f) {
+    const struct store_value in[] = {text(site), text(node), store_number(now_ms), store_number(node[0] == 0)};
+    int64_t counts[2] = {0, 0}; /* that hold, of all */
+    bool found = false;
+    enum grey_error err = store_row(s, STORE_CERTIFICATES_COUNT, in, 4, counts, 2, &found, f);
+    *count = (uint32_t)counts[0];
+    if (err == E_OK && counts[1] == 0) {
+        return E_NOT_FOUND;
+    }
+    return err != E_OK ? err : s->ops->run(s, STORE_CERTIFICATES_REVOKE, in, 4, f);
+}
+
+enum grey_error store_revoked(struct store *s, int64_t now_ms, struct crl_entry *out, size_t max, size_t *count, struct fault *f) {
+    const struct store_value in[] = {store_number(now_ms), store_number((int64_t)max)};
+    struct store_rows *rows = NULL;
+    bool row = false;
+    *count = 0;
+    enum grey_error err = s->ops->ask(s, STORE_REVOKED, in, 2, &rows, f);
+    while (rows != NULL && err == E_OK && (err = s->ops->next(rows, &row, f)) == E_OK && row && *count < max) {
+        struct bytes serial = s->ops->bytes(rows, 0);
+        if (serial.size == CERT_SERIAL_BYTES) {
+            memcpy(out[*count].serial, serial.data, serial.size);
+            out[(*count)++].revoked_s = s->ops->number(rows, 1) / 1000;
+        }
+    }
+    if (rows != NULL) {
+        s->ops->end(rows);
+    }
+    return err;
+}
+
+enum grey_error store_certificate_list(struct store *s, const char *site, struct json_writer *w, struct fault *f) {
+    const struct store_value in[] = {text(site), store_number(LIST_MAX), store_number(site[0] == 0)};
+    struct store_rows *rows = NULL;
+    bool row = false;
+    enum grey_error err = s->ops->ask(s, STORE_CERTIFICATES, in, 3, &rows, f);
+    json_open(w, '[');
+    while (rows != NULL && err == E_OK && (err = s->ops->next(rows, &row, f)) == E_OK && row) {
+        char serial[2 * CERT_SERIAL_BYTES + 1] = "";
+        struct bytes bytes = s->ops->bytes(rows, 2);
+        if (bytes.size == CERT_SERIAL_BYTES) {
+            invite_hex(bytes.data, bytes.size, serial);
+        }
+        json_open(w, '{');
+        put_text(w, "site", s->ops->bytes(rows, 0));
+        put_text(w, "node", s->ops->bytes(rows, 1));
+        put_text(w, "serial", bytes_str(serial));
+        put_time(w, "issued", s->ops->number(rows, 3));
+        put_time(w, "expires", s->ops->number(rows, 4));
+        put_time(w, "revoked", s->ops->number(rows, 5));
+        json_close(w);
+    }
+    json_close(w);
+    if (rows != NULL) {
+        s->ops->end(rows);
+    }
+    return err;
+}

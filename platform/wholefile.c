@@ -1,0 +1,76 @@
+#include "platform/wholefile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "include/grey/limits.h"
+
+enum grey_error wholefile_read(const char *path, struct builder *out, struct fault *f) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return fault_errno(f, errno == ENOENT ? E_NOT_FOUND : E_SYSTEM, "%s", path);
+    }
+    uint8_t room[4096];
+    size_t before = out->size;
+    ssize_t got;
+    while ((got = read(fd, room, sizeof room)) > 0 && out->err == E_OK) {
+        builder_add(out, bytes_of(room, (size_t)got));
+    }
+    memset(room, 0, sizeof room); /* it may have been a key */
+    enum grey_error err = got < 0 ? fault_errno(f, E_SYSTEM, "%s", path) : E_OK;
+    (void)close(fd);
+    if (err == E_OK && out->err == E_OK && out->size > before && memchr(out->data + before, 0, out->size - before) != NULL) {
+        err = fault_set(f, E_BAD_MESSAGE, "%s is no text", path);
+    }
+    builder_add_byte(out, 0);
+    return err != E_OK ? err : out->err == E_OK ? E_OK : fault_set(f, out->err, "%s", path);
+}
+
+static enum grey_error sync_folder_of(const char *path, struct fault *f) {
+    char folder[LIMIT_PATH_BYTES + 1];
+    const char *slash = strrchr(path, '/');
+    (void)snprintf(folder, sizeof folder, "%.*s",
+                   slash == NULL   ? 1
+                   : slash == path ? 1
+                                   : (int)(slash - path),
+                   slash == NULL ? "." : path);
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    enum grey_error err = fd >= 0 && fsync(fd) == 0 ? E_OK : fault_errno(f, E_IO, "syncing %s", folder);
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    return err;
+}
+
+enum grey_error wholefile_write(const char *path, struct bytes text, mode_t mode, struct fault *f) {
+    char part[LIMIT_PATH_BYTES + 8];
+    if (strlen(path) > LIMIT_PATH_BYTES) {
+        return fault_set(f, E_SYSTEM, "%.100s...: too long", path);
+    }
+    (void)snprintf(part, sizeof part, "%s.part", path);
+    (void)unlink(part);
+    int fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
+    if (fd < 0) {
+        return fault_errno(f, E_SYSTEM, "making %s", part);
+    }
+    enum grey_error err = E_OK;
+    if (write(fd, text.data, text.size) != (ssize_t)text.size || fchmod(fd, mode) != 0 || fsync(fd) != 0) {
+        err = fault_errno(f, errno == ENOSPC ? E_DISK_FULL : E_IO, "writing %s", part);
+    }
+    (void)close(fd);
+    if (err == E_OK && rename(part, path) != 0) {
+        err = fault_errno(f, E_SYSTEM, "making %s", path);
+    }
+    if (err != E_OK) {
+        (void)unlink(part);
+    }
+    return err != E_OK ? err : sync_folder_of(path, f);
+}
+
+bool wholefile_exists(const char *path) {
+    return access(path, F_OK) == 0;
+}
