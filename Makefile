@@ -35,10 +35,13 @@ say = $(if $(filter 1,$(V)),,@printf '  %-7s %s\n' $(1) $(2);)
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Werror
 CFLAGS ?= -O2 -g
 CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -DGREY_VERSION='"$(VERSION)"'
-HARDEN := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2) $(HARDEN_FLAGS) $(CPU_FLAGS)
+# What this compiler knows for this processor.
+takes = $(shell $(CC) -Werror $(1) -c -x c /dev/null -o /dev/null 2>/dev/null && echo $(1))
+HARDEN := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2 $(call takes,-fstack-clash-protection) $(call takes,-fcf-protection) \
+          $(call takes,-mbranch-protection=standard)) $(HARDEN_FLAGS) $(CPU_FLAGS)
 # No path of this machine in what is built: the same sources give the same bytes anywhere.
 ALL_CFLAGS = -std=c11 $(WARN) $(HARDEN) -ffile-prefix-map=$(CURDIR)=. $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
-ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
+ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
 LIBS_BASE := -lcbor -llz4 -lz -lsodium -lyaml -ljansson -lsqlite3 -lpq -lmbedtls -lmbedx509 -lmbedcrypto -lhttp_parser -lseccomp -ltss2-esys -ltss2-mu -ltss2-tctildr -pthread
 LIBS := $(LIBS_BASE)
 
@@ -64,11 +67,15 @@ COMPUTE := platform/bytes.c platform/fault.c platform/codec.c platform/json.c pl
            platform/keys.c platform/cert.c platform/cipher.c platform/ecdsa.c platform/ekcert.c platform/credential.c
 PURE := $(filter federation/%,$(SOURCES)) \
         $(filter $(addprefix agent/,intake.c state.c kv.c outbox.c bounds.c segment.c arrivals.c loss.c stretch.c dedup.c table.c agreement.c mendplan.c mendask.c \
-          task.c cron.c dag.c due.c lanes.c quota.c placement.c scheduler.c submit.c dispatch.c work.c workrow.c holding.c ring.c phi.c),$(SOURCES))
+          task.c cron.c dag.c due.c lanes.c quota.c placement.c scheduler.c submit.c dispatch.c work.c workrow.c holding.c ring.c phi.c grants.c),$(SOURCES))
 PURE_MAY_CALL := json_array_get json_array_size json_delete json_object_get json_object_iter json_object_iter_key \
                  json_object_iter_next json_string_length json_string_value \
                  memcpy memmove memset memcmp strlen strcmp strncmp memchr __stack_chk_fail __memcpy_chk __memset_chk __memmove_chk \
                  must_failed _GLOBAL_OFFSET_TABLE_
+
+# The earliest time that a clock may show: of the commit, for the same source gives the same program, unless this machine's is earlier.
+BUILD_S := $(shell now=$$(date +%s); s=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo $$now)}; [ "$$s" -lt "$$now" ] && echo $$s || echo $$now)
+$(BUILD)/obj/platform/now.o build/$(ARCH)-fuzz/obj/platform/now.o: CPPFLAGS += -DGREY_BUILD_S=$(BUILD_S)
 
 .SECONDARY:
 .PHONY: all
@@ -155,7 +162,7 @@ cross-emulated:
 	$(Q)EMULATOR="$(RUNNER)" BUILD=$(CURDIR)/$(BUILD) tests/script/tap.sh tests/cross/emulated_site.py
 
 # --- Checks ----------------------------------------------------------------------------------------------------------------------
-.PHONY: layers pure symbols boards unit sim-brief sim week week-brief sim-mutants nightly fuzz-brief system system-slow format format-check lint docs-check check check-now check-all check-all-now sanitize deps
+.PHONY: layers pure symbols hardened boards unit sim-brief sim week week-brief sim-mutants nightly fuzz-brief system system-slow format format-check lint docs-check check check-now check-all check-all-now sanitize deps
 layers: ## every include line keeps to docs/ARCHITECTURE.md
 	$(Q)tests/script/tap.sh tests/script/layers.sh
 pure: $(call objects,$(PURE) $(COMPUTE)) ## pure objects call nothing but pure and computing ones
@@ -163,6 +170,8 @@ pure: $(call objects,$(PURE) $(COMPUTE)) ## pure objects call nothing but pure a
 	    "$(call objects,$(COMPUTE))" >$(BUILD)/pure && chmod +x $(BUILD)/pure && tests/script/tap.sh $(BUILD)/pure
 symbols: $(PROGRAMS) ## no function of ours shadows one of a library
 	$(Q)printf '#!/bin/sh\nexec tests/script/symbols.sh %s\n' "$(PROGRAMS)" >$(BUILD)/symbols && chmod +x $(BUILD)/symbols && tests/script/tap.sh $(BUILD)/symbols
+hardened: $(PROGRAMS) ## what stands against intruders is in the programs
+	$(Q)printf '#!/bin/sh\nexec tests/script/hardened.sh %s\n' "$(PROGRAMS)" >$(BUILD)/hardened && chmod +x $(BUILD)/hardened && tests/script/tap.sh $(BUILD)/hardened
 unit: $(UNIT_TESTS) $(BUILD)/grey-tpm ## unit tests
 	$(Q)tests/script/tap.sh $(UNIT_TESTS)
 ifneq ($(wildcard tests/sim/sim.c),)
@@ -226,7 +235,7 @@ deps: ## install what building, running and testing need (apt)
 
 # Each part adds its counts to the tally; the last line is the sum.  A part that fails without a failed test, because it could not be
 # built, counts as one failure.
-CHECK_PARTS := format-check layers pure symbols boards docs-check unit sim-brief week-brief fuzz-brief system
+CHECK_PARTS := format-check layers pure symbols hardened boards docs-check unit sim-brief week-brief fuzz-brief system
 ALL_PARTS := sanitize lint check-cross packages
 define run_parts
 	@tally=$$(mktemp) && export TALLY=$$tally && for part in $(1); do echo "== $$part"; before=$$(wc -l <$$tally); \

@@ -293,7 +293,7 @@ static void health_detailed(struct api_call *c) {
     json_key(&a.w, "clock");
     json_open(&a.w, '{');
     int64_t site_ms = node_site_time_ms(api->o.node);
-    int64_t off_ms = now_wall_ms() - site_ms;
+    int64_t off_ms = now_machine_ms() - site_ms;
     if (s.role != RAFT_LEADER && off_ms > 0) {
         off_ms = 0; /* a follower knows the time of the last entry only, and the site may be idle since */
     }
@@ -301,6 +301,7 @@ static void health_detailed(struct api_call *c) {
     put_str(&a.w, "status", unsure ? "degraded" : "healthy");
     json_key(&a.w, "offset_from_site_seconds");
     json_milli(&a.w, site_ms > 0 ? off_ms : 0);
+    put_str(&a.w, "source", node_clock_source(api->o.node));
     json_close(&a.w);
     json_key(&a.w, "attestation");
     json_open(&a.w, '{');
@@ -598,81 +599,64 @@ static void not_here_yet(struct api_call *c) {
 struct route {
     const char *method, *path; /* a path that ends in "/" takes what follows as its argument; "*" stands for it within one */
     void (*run)(struct api_call *c);
+    enum access_role least; /* who may; docs/openapi.yaml says the same, and make docs-check compares */
 };
 
 static const struct route routes[] = {
-    {"PUT", "/v1/kv/", api_kv_put},
-    {"GET", "/v1/kv/", api_kv_get},
-    {"HEAD", "/v1/kv/", api_kv_get},
-    {"DELETE", "/v1/kv/", api_kv_delete},
-    {"GET", "/v1/kv", api_kv_list},
-    {"POST", "/v1/events", api_events_post},
-    {"GET", "/v1/events/", api_events_get},
-    {"GET", "/v1/configs", api_config_list},
-    {"GET", "/v1/configs/", api_config_get},
-    {"POST", "/v1/configs/", api_config_health},
-    {"GET", "/v1/policies", api_policy_list},
-    {"GET", "/v1/policies/", api_policy_get},
-    {"POST", "/v1/policies/", api_policy_health},
-    {"GET", "/v1/data", api_data_list},
-    {"GET", "/v1/data/", api_data_get},
-    {"POST", "/v1/data/", api_data_health},
-    {"GET", "/v1/queue", api_queue_get},
-    {"GET", "/health", health},
-    {"GET", "/health/live", health_live},
-    {"GET", "/health/ready", health_ready},
-    {"GET", "/health/detailed", health_detailed},
-    {"GET", "/metrics", metrics},
-    {"GET", "/v1/cluster/status", cluster_status},
-    {"GET", "/v1/cluster/members", cluster_members},
-    {"GET", "/v1/cluster/leader", cluster_leader},
-    {"GET", "/v1/raft/status", raft_details},
-    {"GET", "/v1/debug/raft", raft_details},
-    {"GET", "/v1/debug/network", debug_network},
-    {"GET", "/v1/federation/status", api_federation_status},
-    {"POST", "/v1/federation/try", api_link_try},
-    {"POST", "/v1/admin/snapshot", api_admin_snapshot},
-    {"GET", "/v1/admin/snapshots", api_admin_snapshots},
-    {"POST", "/v1/admin/transfer-leader", api_admin_transfer},
-    {"DELETE", "/v1/admin/members/", api_admin_member_remove},
-    {"POST", "/v1/admin/members", api_admin_members},
-    {"POST", "/v1/admin/leave", api_admin_leave},
-    {"POST", "/v1/admin/rebalance", not_here_yet},
-    {"GET", "/v1/tasks", api_task_list},
-    {"POST", "/v1/tasks", api_task_post},
-    {"GET", "/v1/tasks/*/logs", api_task_logs},
-    {"GET", "/v1/tasks/*/proof", api_task_proof},
-    {"GET", "/v1/tasks/", api_task_get},
-    {"DELETE", "/v1/tasks/", api_task_delete},
-    {"GET", "/v1/tenants/", api_tenant_get},
-    {"PUT", "/v1/tenants/", api_tenant_put},
-    {"DELETE", "/v1/tenants/", api_tenant_delete},
-    {"GET", "/v1/quotas", api_quotas_get},
-    {"GET", "/v1/tenants", api_quotas_get},
-    {"GET", "/v1/audit", api_audit},
-    {"GET", "/v1/state", not_here_yet},
+    {"PUT", "/v1/kv/", api_kv_put, ROLE_OPERATOR},
+    {"GET", "/v1/kv/", api_kv_get, ROLE_VIEWER},
+    {"HEAD", "/v1/kv/", api_kv_get, ROLE_VIEWER},
+    {"DELETE", "/v1/kv/", api_kv_delete, ROLE_OPERATOR},
+    {"GET", "/v1/kv", api_kv_list, ROLE_VIEWER},
+    {"POST", "/v1/events", api_events_post, ROLE_OPERATOR},
+    {"GET", "/v1/events/", api_events_get, ROLE_VIEWER},
+    {"GET", "/v1/configs", api_config_list, ROLE_VIEWER},
+    {"GET", "/v1/configs/", api_config_get, ROLE_VIEWER},
+    {"POST", "/v1/configs/", api_config_health, ROLE_OPERATOR},
+    {"GET", "/v1/policies", api_policy_list, ROLE_VIEWER},
+    {"GET", "/v1/policies/", api_policy_get, ROLE_VIEWER},
+    {"POST", "/v1/policies/", api_policy_health, ROLE_OPERATOR},
+    {"GET", "/v1/data", api_data_list, ROLE_VIEWER},
+    {"GET", "/v1/data/", api_data_get, ROLE_VIEWER},
+    {"POST", "/v1/data/", api_data_health, ROLE_OPERATOR},
+    {"GET", "/v1/queue", api_queue_get, ROLE_VIEWER},
+    {"GET", "/health", health, ROLE_NONE},
+    {"GET", "/health/live", health_live, ROLE_NONE},
+    {"GET", "/health/ready", health_ready, ROLE_NONE},
+    {"GET", "/health/detailed", health_detailed, ROLE_VIEWER},
+    {"GET", "/metrics", metrics, ROLE_VIEWER},
+    {"GET", "/v1/cluster/status", cluster_status, ROLE_VIEWER},
+    {"GET", "/v1/cluster/members", cluster_members, ROLE_VIEWER},
+    {"GET", "/v1/cluster/leader", cluster_leader, ROLE_VIEWER},
+    {"GET", "/v1/raft/status", raft_details, ROLE_VIEWER},
+    {"GET", "/v1/debug/raft", raft_details, ROLE_VIEWER},
+    {"GET", "/v1/debug/network", debug_network, ROLE_VIEWER},
+    {"GET", "/v1/federation/status", api_federation_status, ROLE_VIEWER},
+    {"POST", "/v1/federation/try", api_link_try, ROLE_OPERATOR},
+    {"POST", "/v1/admin/snapshot", api_admin_snapshot, ROLE_OPERATOR},
+    {"GET", "/v1/admin/snapshots", api_admin_snapshots, ROLE_VIEWER},
+    {"POST", "/v1/admin/transfer-leader", api_admin_transfer, ROLE_OPERATOR},
+    {"DELETE", "/v1/admin/members/", api_admin_member_remove, ROLE_ADMIN},
+    {"POST", "/v1/admin/members", api_admin_members, ROLE_ADMIN},
+    {"POST", "/v1/admin/leave", api_admin_leave, ROLE_ADMIN},
+    {"POST", "/v1/admin/rebalance", not_here_yet, ROLE_OPERATOR},
+    {"GET", "/v1/tasks", api_task_list, ROLE_VIEWER},
+    {"POST", "/v1/tasks", api_task_post, ROLE_OPERATOR},
+    {"GET", "/v1/tasks/*/logs", api_task_logs, ROLE_VIEWER},
+    {"GET", "/v1/tasks/*/proof", api_task_proof, ROLE_VIEWER},
+    {"GET", "/v1/tasks/", api_task_get, ROLE_VIEWER},
+    {"DELETE", "/v1/tasks/", api_task_delete, ROLE_OPERATOR},
+    {"GET", "/v1/tenants/", api_tenant_get, ROLE_VIEWER},
+    {"PUT", "/v1/tenants/", api_tenant_put, ROLE_ADMIN},
+    {"DELETE", "/v1/tenants/", api_tenant_delete, ROLE_ADMIN},
+    {"GET", "/v1/quotas", api_quotas_get, ROLE_VIEWER},
+    {"GET", "/v1/tenants", api_quotas_get, ROLE_VIEWER},
+    {"GET", "/v1/audit", api_audit, ROLE_VIEWER},
+    {"GET", "/v1/tokens", api_token_list, ROLE_ADMIN},
+    {"POST", "/v1/tokens", api_token_post, ROLE_ADMIN},
+    {"DELETE", "/v1/tokens/", api_token_delete, ROLE_ADMIN},
+    {"GET", "/v1/state", not_here_yet, ROLE_VIEWER},
 };
-
-/* Where the argument begins, 0 for an exact match, -1 for none. */
-static long match_argument(const struct route *r, struct bytes path, size_t *argument_size) {
-    const char *star = strchr(r->path, '*');
-    size_t size = star != NULL ? (size_t)(star - r->path) : strlen(r->path), tail = star != NULL ? strlen(star + 1) : 0;
-    if (path.size <= size + tail || memcmp(path.data, r->path, size) != 0 ||
-        (tail > 0 && memcmp(path.data + path.size - tail, star + 1, tail) != 0)) {
-        return -1;
-    }
-    *argument_size = path.size - size - tail;
-    return (long)size;
-}
-
-static long match(const struct route *r, struct bytes path, size_t *argument_size) {
-    size_t size = strlen(r->path);
-    *argument_size = 0;
-    if (strchr(r->path, '*') != NULL || r->path[size - 1] == '/') {
-        return match_argument(r, path, argument_size);
-    }
-    return bytes_equal_str(path, r->path) ? 0 : -1;
-}
 
 /* A witness has no data, but tells how it and the site are. */
 static bool witness_answers(struct bytes path) {
@@ -690,22 +674,21 @@ void api_handle(void *context, struct http_request *q) {
     struct api *api = context;
     struct bytes path = http_path(q);
     metrics_add(&requests, 0, 1);
-    uint32_t uid;
-    if (http_peer_uid(q, &uid) && uid != 0 && uid != geteuid()) {
-        metrics_add(&errors, 0, 1);
-        http_reply_error(q, E_DENIED, "this socket is for root and for the user greyd runs as");
-        return;
-    }
+    struct api_caller caller;
     bool path_known = false;
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
         size_t argument_size;
-        long at = match(&routes[i], path, &argument_size);
+        long at = access_path_match(routes[i].path, path, &argument_size);
         if (at < 0) {
             continue;
         }
         path_known = true;
         if (strcmp(http_method(q), routes[i].method) != 0) {
             continue;
+        }
+        if (!api_access(api, q, routes[i].least, &caller)) {
+            metrics_add(&errors, 0, 1);
+            return;
         }
         struct api_call *c = mem_new(1, sizeof *c);
         if (c == NULL) {
@@ -714,6 +697,7 @@ void api_handle(void *context, struct http_request *q) {
         }
         c->api = api;
         c->q = q;
+        c->caller = caller;
         if (at > 0) {
             c->arg_size = argument_size;
             if (c->arg_size > LIMIT_KEY_BYTES) {
@@ -732,6 +716,9 @@ void api_handle(void *context, struct http_request *q) {
         return;
     }
     metrics_add(&errors, 0, 1);
+    if (!api_access(api, q, ROLE_VIEWER, &caller)) { /* what paths there are is not told to everybody */
+        return;
+    }
     http_reply_error(q, path_known ? E_METHOD : E_NOT_FOUND, path_known ? "" : "no such path; docs/openapi.yaml lists them all");
 }
 
@@ -746,6 +733,7 @@ struct api *api_new(const struct api_options *o) {
     if (a != NULL) {
         a->o = *o;
         a->started_ms = loop_now_ms(o->loop);
+        api_access_start(a);
         keys_random(&a->id_seed, sizeof a->id_seed);
         a->follow_timer = (struct loop_timer){.fire = api_logs_follow_timer, .context = a};
         a->watch_timer = (struct loop_timer){.fire = api_kv_watch_timer, .context = a};

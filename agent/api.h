@@ -21,6 +21,10 @@ struct api_options {
     enum event_priority default_priority;
     uint32_t task_priority; /* 0 to 100: of tasks that name neither lane nor priority */
     uint32_t storage_max_gb;
+    bool auth; /* also plain callers of this machine must say who they are */
+    bool has_socket_group;
+    uint32_t socket_group;     /* its members are operators on the socket */
+    uint32_t calls_per_second; /* of one caller that had to say who it is; 0: no limit */
 };
 
 struct api *api_new(const struct api_options *o);

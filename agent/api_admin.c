@@ -42,6 +42,7 @@ static void snapshot_made(void *context, enum grey_error err, const struct sitel
 }
 
 void api_admin_snapshot(struct api_call *c) {
+    api_note(c);
     node_snapshot(c->api->o.node, true, snapshot_made, c);
 }
 
@@ -112,6 +113,7 @@ void api_admin_transfer(struct api_call *c) {
         api_call_error(c, E_BAD_REQUEST, wrong);
         return;
     }
+    api_note(c);
     node_order(c->api->o.node, &o, ordered, c);
 }
 
@@ -158,6 +160,7 @@ void api_admin_members(struct api_call *c) {
         api_call_error(c, E_BAD_REQUEST, wrong);
         return;
     }
+    api_note(c);
     node_order(c->api->o.node, &o, ordered, c);
 }
 
@@ -168,12 +171,14 @@ void api_admin_member_remove(struct api_call *c) {
         api_call_error(c, E_NOT_FOUND, "no member of that name");
         return;
     }
+    api_note(c);
     node_order(c->api->o.node, &o, ordered, c);
 }
 
 void api_admin_leave(struct api_call *c) {
     struct node_order o = {.remove_count = 1, .force = is_forced(c)};
     (void)take_name(node_name(c->api->o.node), &o.remove[0]);
+    api_note(c);
     node_order(c->api->o.node, &o, ordered, c);
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "agent/api_core.h"
+#include "federation/origin.h"
 #include "federation/record.h"
 #include "platform/now.h"
 
@@ -13,8 +14,8 @@
 #define READ_BYTES (1024u * 1024u)
 #define TRACES_MAX 8u /* of one entry */
 
-static const char *const kind_names[ENTRY_KIND_COUNT] = {"noop",   "members", "site", "clock", "kv",   "events", "ack",
-                                                         "limits", "expire",  "task", "quota", "node", "object"};
+static const char *const kind_names[ENTRY_KIND_COUNT] = {"noop",   "members", "site",  "clock", "kv",     "events", "ack", "limits",
+                                                         "expire", "task",    "quota", "node",  "object", "token",  "note"};
 
 struct audit {
     struct api_call *c;
@@ -125,6 +126,52 @@ static void put_events(struct json_writer *w, struct bytes payload) {
     json_close(w);
 }
 
+/* Who asked for the entry, and from where: as the gateway that took the call has written it. */
+static struct bytes put_origin(struct json_writer *w, struct bytes payload) {
+    struct origin o;
+    struct bytes rest = origin_skip(payload, &o);
+    json_key(w, "by");
+    if (o.who.size == 0) {
+        json_none(w);
+        return rest;
+    }
+    json_open(w, '{');
+    json_key(w, "who");
+    json_text(w, o.who);
+    json_key(w, "role");
+    json_str(w, access_role_name(o.role));
+    json_key(w, "address");
+    json_text(w, o.address);
+    json_key(w, "gateway");
+    json_text(w, o.node);
+    json_close(w);
+    return rest;
+}
+
+/* What was asked, in the words of the call. */
+static void put_note(struct json_writer *w, struct bytes payload) {
+    struct codec_reader r;
+    codec_reader_init(&r, payload);
+    (void)codec_array(&r, 2);
+    struct bytes method = codec_text(&r, 16), path = codec_text(&r, LIMIT_HTTP_HEAD_BYTES);
+    json_key(w, "method");
+    json_text(w, method);
+    json_key(w, "path");
+    json_text(w, path);
+}
+
+static void put_token(struct json_writer *w, struct bytes payload) {
+    struct codec_reader r;
+    codec_reader_init(&r, payload);
+    (void)codec_array(&r, 3);
+    bool revoked = codec_uint(&r, 1) == 1;
+    struct bytes id = codec_text(&r, BEARER_ID_BYTES);
+    json_key(w, "token");
+    json_text(w, id);
+    json_key(w, "revoked");
+    json_bool(w, revoked);
+}
+
 static void put_entry(const struct audit *q, struct json_writer *w, const struct entry *e) {
     const struct seal *s = seal_of(q, e->index);
     char time_text[32];
@@ -156,8 +203,13 @@ static void put_entry(const struct audit *q, struct json_writer *w, const struct
     } else {
         json_none(w);
     }
+    struct bytes rest = put_origin(w, e->kind == ENTRY_EVENTS ? bytes_of(NULL, 0) : blob_bytes(e->payload));
     if (e->kind == ENTRY_EVENTS) {
         put_events(w, blob_bytes(e->payload));
+    } else if (e->kind == ENTRY_NOTE) {
+        put_note(w, rest);
+    } else if (e->kind == ENTRY_TOKEN) {
+        put_token(w, rest);
     } else if (e->kind == ENTRY_KV) {
         state_wants(e, put_key, w);
     }
@@ -276,7 +328,9 @@ static bool kind_asked(struct api_call *c, int *kind) {
             return true;
         }
     }
-    api_call_error(c, E_BAD_REQUEST, "type: noop, members, site, clock, kv, events, ack or limits is expected");
+    api_call_error(
+        c, E_BAD_REQUEST,
+        "type: noop, members, site, clock, kv, events, ack, limits, expire, task, quota, node, token or note is expected");
     return false;
 }
 

@@ -92,6 +92,7 @@ static void write_key(struct api_call *c, bool is_delete) {
     }
     struct builder b;
     builder_init(&b, LIMIT_PAYLOAD_BYTES);
+    api_origin_put(c, &b);
     payload_kv(&b, is_delete, call_key(c), condition, version, type, value);
     struct blob *payload = builder_blob(&b);
     builder_free(&b);

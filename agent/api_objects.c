@@ -220,7 +220,8 @@ static void say(struct api_call *c, enum object_kind kind) {
         return;
     }
     struct builder b;
-    builder_init(&b, 512);
+    builder_init(&b, 512 + API_ORIGIN_BYTES_MAX);
+    api_origin_put(c, &b);
     payload_health(&b, kind, call_name(c), issue > 0 ? (uint64_t)issue : h.force.issue, good ? SUPPLY_HEALTHY : SUPPLY_FAILED);
     struct blob *payload = builder_blob(&b);
     builder_free(&b);

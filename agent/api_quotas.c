@@ -266,7 +266,8 @@ void api_tenant_put(struct api_call *c) {
     }
     json_decref(body);
     struct builder payload;
-    builder_init(&payload, 512);
+    builder_init(&payload, 512 + API_ORIGIN_BYTES_MAX);
+    api_origin_put(c, &payload);
     payload_quota_set(&payload, tenant, name_space, share);
     propose(c, &payload);
 }
@@ -277,7 +278,8 @@ void api_tenant_delete(struct api_call *c) {
         return;
     }
     struct builder payload;
-    builder_init(&payload, 512);
+    builder_init(&payload, 512 + API_ORIGIN_BYTES_MAX);
+    api_origin_put(c, &payload);
     payload_quota_remove(&payload, tenant, name_space);
     propose(c, &payload);
 }

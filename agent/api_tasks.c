@@ -165,7 +165,8 @@ void api_task_post(struct api_call *c) {
         return;
     }
     struct builder payload;
-    builder_init(&payload, TASK_ORDER_BYTES_MAX + 64);
+    builder_init(&payload, TASK_ORDER_BYTES_MAX + 64 + API_ORIGIN_BYTES_MAX);
+    api_origin_put(c, &payload);
     payload_task_submit(&payload, &form.order, firing_ms);
     c->arg_size = form.order.id.size; /* a name, so it has room */
     memcpy(c->arg, form.order.id.data, c->arg_size);
@@ -182,7 +183,8 @@ void api_task_delete(struct api_call *c) {
         api_call_error(c, E_NOT_FOUND, "no such task");
         return;
     }
-    builder_init(&payload, 256);
+    builder_init(&payload, 256 + API_ORIGIN_BYTES_MAX);
+    api_origin_put(c, &payload);
     payload_task_cancel(&payload, call_name(c));
     propose(c, ENTRY_TASK, &payload, answered);
 }

@@ -1,5 +1,8 @@
+#include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "agent/node_core.h"
 #include "platform/log.h"
@@ -17,6 +20,12 @@ static struct metric corrections = METRIC_COUNTER("grey_clock_corrections_total"
 
 static bool is_time(int64_t time_ms) {
     return time_ms >= 0 && time_ms <= TIME_MS_MAX;
+}
+
+/* What this machine has to say: its clock, which cannot show a time before the program was made. */
+static int64_t own_time_ms(void) {
+    int64_t own_ms = now_machine_ms();
+    return own_ms > now_build_ms() ? own_ms : now_build_ms();
 }
 
 static bool is_far(const struct node *n, int64_t time_ms) {
@@ -80,14 +89,98 @@ static void take_answer(struct node *n, raft_id from, int64_t time_ms) {
     }
 }
 
-void clockset_start(void) {
+/* --- what time it is at least, across restarts --------------------------------------------------------------------------------------------- */
+
+#define KEEP_MS 3600000u /* one small write an hour; after a power cut the log's last entry may say more */
+#define FILE_NAME "clock"
+
+static bool path_of(const struct node *n, const char *suffix, char path[LIMIT_PATH_BYTES + 16]) {
+    int size = snprintf(path, LIMIT_PATH_BYTES + 16, "%s/" FILE_NAME "%s", n->o.data_dir, suffix);
+    return size > 0 && size < (int)LIMIT_PATH_BYTES + 16;
+}
+
+/* Not synced: what is lost is an hour, and what is torn is not read. */
+static void keep_time(struct node *n) {
+    char path[LIMIT_PATH_BYTES + 16], fresh[LIMIT_PATH_BYTES + 16];
+    n->clockset.kept_ms = loop_now_ms(n->x.loop);
+    if (!path_of(n, "", path) || !path_of(n, ".new", fresh)) {
+        return;
+    }
+    FILE *f = fopen(fresh, "we");
+    bool written = f != NULL && fprintf(f, "grey-clock 1 %" PRId64 "\n", now_floor_ms()) > 0;
+    written = f != NULL && fclose(f) == 0 && written;
+    if (!written || rename(fresh, path) != 0) {
+        log_limited(LOG_WARN, "clock", "keep", "%s: %s", path, strerror(errno));
+    }
+}
+
+static int64_t kept_time_ms(const struct node *n) {
+    char path[LIMIT_PATH_BYTES + 16], end = 0;
+    int64_t time_ms = 0;
+    FILE *f = path_of(n, "", path) ? fopen(path, "re") : NULL;
+    if (f != NULL) {
+        bool whole = fscanf(f, "grey-clock 1 %" SCNd64 "%c", &time_ms, &end) == 2 && end == '\n' && is_time(time_ms);
+        time_ms = whole ? time_ms : 0;
+        (void)fclose(f);
+    }
+    return time_ms;
+}
+
+void clockset_start(struct node *n) {
+    struct raft_status s;
+    char floor_text[32];
     metrics_register(&corrections);
+    raft_status(n->raft, &s);
+    int64_t own_ms = now_machine_ms();
+    now_distrust();
+    now_set_floor_ms(now_build_ms());
+    now_set_floor_ms(kept_time_ms(n));
+    now_set_floor_ms(s.last_time_ms);
+    now_format(now_floor_ms(), floor_text);
+    if (own_ms < now_floor_ms() - FAR_MS) {
+        log_warn("clock", "behind",
+                 "this machine's clock is not believed: it is later than %s; the time of the site or the core is waited for",
+                 floor_text);
+    } else {
+        log_info("clock", "floor", "it is later than %s", floor_text);
+    }
+    n->clockset.kept_ms = loop_now_ms(n->x.loop);
+    n->clockset.start_index = s.last_index; /* what was corrected before stands in the time of the last entry */
+}
+
+void clockset_keep(struct node *n) {
+    if (loop_now_ms(n->x.loop) >= n->clockset.kept_ms + KEEP_MS) {
+        keep_time(n);
+    }
+}
+
+void clockset_stop(struct node *n) {
+    keep_time(n);
+}
+
+/* Log time is what the site agrees on: the floor follows it up, and down where it was corrected. */
+void clockset_applied(struct node *n, const struct entry *e) {
+    if (e->kind == ENTRY_CLOCK && e->index > n->clockset.start_index) {
+        now_reset_floor_ms(e->time_ms > now_build_ms() ? e->time_ms : now_build_ms());
+        keep_time(n);
+    } else {
+        now_set_floor_ms(e->time_ms);
+    }
+}
+
+const char *node_clock_source(const struct node *n) {
+    uint64_t now_ms = loop_now_ms(n->x.loop);
+    if (n->clockset.core_ms != 0 && now_ms < n->clockset.core_ms + CORE_HOLDS_MS) {
+        return "core";
+    }
+    int64_t off_ms = now_machine_ms() - now_floor_ms();
+    return node_has_quorum(n) && off_ms < FAR_MS && off_ms > -FAR_MS ? "site" : "unsure";
 }
 
 void clockset_duty(struct node *n) {
     struct clockset *c = &n->clockset;
     uint64_t now_ms = loop_now_ms(n->x.loop);
-    uint64_t every_ms = is_far(n, now_wall_ms()) ? ASK_MS : COMPARE_MS;
+    uint64_t every_ms = is_far(n, own_time_ms()) ? ASK_MS : COMPARE_MS;
     if (!n->leading || now_ms < c->asked_ms + every_ms || (c->core_ms != 0 && now_ms < c->core_ms + CORE_HOLDS_MS)) {
         return;
     }
@@ -95,7 +188,7 @@ void clockset_duty(struct node *n) {
     raft_status(n->raft, &s);
     c->asked_ms = now_ms;
     c->answer_count = 0;
-    take_answer(n, n->self, now_wall_ms());
+    take_answer(n, n->self, own_time_ms());
     for (uint32_t i = 0; i < s.members->count; i++) {
         if (s.members->at[i].voter && s.members->at[i].id != n->self) {
             struct message m = {.kind = MESSAGE_CLOCK};
@@ -112,7 +205,7 @@ void clockset_message(struct node *n, raft_id from, const struct message_clock *
     struct raft_status s;
     raft_status(n->raft, &s);
     if (!m->is_answer) {
-        struct message answer = {.kind = MESSAGE_CLOCK, .u.clock = {.is_answer = true, .time_ms = now_wall_ms()}};
+        struct message answer = {.kind = MESSAGE_CLOCK, .u.clock = {.is_answer = true, .time_ms = own_time_ms()}};
         (void)peers_send(n->peers, from, &answer);
         return;
     }

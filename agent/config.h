@@ -39,7 +39,10 @@ struct config {
     int64_t proof_retention_days;
     int64_t tasks_max;
     int64_t cpu_limit_millicores, memory_limit_bytes; /* 0: what the machine has */
-    bool peer_tls, auth;                              /* auth: greyd refuses to start with it, rather than to let everybody in */
+    bool peer_tls, auth;                              /* auth: plain callers of this machine need a token */
+    char socket_group[LIMIT_NAME_BYTES + 1];
+    int64_t calls_per_second;
+    bool seccomp;
     char tls_ca[LIMIT_PATH_BYTES + 1], tls_cert[LIMIT_PATH_BYTES + 1], tls_key[LIMIT_PATH_BYTES + 1], tls_min_version[8];
     bool metrics_enabled;
     int64_t metrics_port; /* 0: off */

@@ -1,6 +1,7 @@
 /* greyd: the agent on a gateway.  Reads the configuration, wires the parts together, runs the loop, stops cleanly. */
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <inttypes.h>
 #include <malloc.h>
 #include <signal.h>
@@ -16,6 +17,7 @@
 #include "agent/enroll.h"
 #include "agent/executor.h"
 #include "agent/identity.h"
+#include "agent/jail.h"
 #include "agent/mending.h"
 #include "agent/node.h"
 #include "agent/salvage.h"
@@ -264,6 +266,7 @@ static bool listen_http(struct greyd *g, http_handler *handler, void *context, s
         (void)fault_set(f, E_NO_MEMORY, "API");
         return false;
     }
+    http_server_admit_guests(g->http); /* who shows no certificate may have a token */
     if (http_server_listen(g->http, c->http_addr, config_loopback(c->http_addr) ? NULL : g->tls, f) != E_OK) {
         return false;
     }
@@ -433,6 +436,29 @@ static bool start_uplink(struct greyd *g, struct fault *f) {
     return g->uplink != NULL;
 }
 
+static bool find_group(const char *name, struct api_options *o, struct fault *f) {
+    if (name[0] == 0) {
+        return true;
+    }
+    const struct group *found = getgrnam(name); /* before threads that could ask too: none of ours does */
+    if (found == NULL) {
+        (void)fault_set(f, E_CONFIG, "security.auth.socket_group: there is no group '%.60s' on this machine", name);
+        return false;
+    }
+    o->has_socket_group = true;
+    o->socket_group = found->gr_gid;
+    return true;
+}
+
+/* The mode is 0660: with the group, its members can reach it. */
+static bool give_socket(const char *path, gid_t group, struct fault *f) {
+    if (chown(path, (uid_t)-1, group) != 0) {
+        (void)fault_errno(f, E_CONFIG, "security.auth.socket_group: %s cannot be given to it; greyd must be a member", path);
+        return false;
+    }
+    return true;
+}
+
 static bool start_executor(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
     if (!c->scheduler || c->mode == CONFIG_MODE_WITNESS) {
@@ -470,13 +496,30 @@ static bool start_api(struct greyd *g, struct fault *f) {
                             .mode = modes[c->mode],
                             .data_dir = c->data_dir,
                             .default_priority = priority_of(c->default_priority),
-                            .task_priority = (uint32_t)c->default_priority};
+                            .task_priority = (uint32_t)c->default_priority,
+                            .auth = c->auth,
+                            .calls_per_second = (uint32_t)c->calls_per_second};
+    if (!find_group(c->socket_group, &o, f)) {
+        return false;
+    }
     g->api = api_new(&o);
     if (g->api == NULL) {
         (void)fault_set(f, E_NO_MEMORY, "API");
         return false;
     }
-    return listen_http(g, api_handle, g->api, f);
+    return listen_http(g, api_handle, g->api, f) && (!o.has_socket_group || give_socket(c->socket_path, o.socket_group, f));
+}
+
+/* What starts grey-launch would take the jail along to the tasks. */
+static void go_to_jail(const struct config *c) {
+    struct fault f = {0};
+    bool launches = c->scheduler && c->mode != CONFIG_MODE_WITNESS && c->launcher[0] == 0;
+    if (!c->seccomp || launches) {
+        log_info("greyd", "jail", "all system calls stay allowed: %s",
+                 launches ? "scheduler.launcher is not set" : "security.seccomp is off");
+    } else if (jail_enter(&f) != E_OK) {
+        log_warn("greyd", "jail", "all system calls stay allowed: %s", f.text);
+    }
 }
 
 /* The loop lives when it asks this; the storage thread must have finished something of late, if it has anything to do. */
@@ -495,6 +538,7 @@ static bool start(struct greyd *g, struct fault *f) {
                                           .watchdog_pid = getenv("WATCHDOG_PID"),
                                           .alive = gets_on,
                                           .context = g};
+    go_to_jail(c);
     g->x.loop = loop_new(f);
     if (g->x.loop == NULL || supervise_begin(&g->supervise, g->x.loop, &supervise, f) != E_OK) {
         return false;
@@ -590,12 +634,6 @@ int main(int argc, char **argv) {
     }
     if (g.config.check) {
         return check(&g.config);
-    }
-    if (g.config.auth) {
-        (void)fault_set(&f, E_CONFIG,
-                        "security.auth.enabled: this version knows no tokens yet, and will not let everybody in instead; "
-                        "use mutual TLS, or an address of this machine only");
-        return complain(&f);
     }
     (void)mallopt(M_ARENA_MAX, 1); /* three threads share one arena: an arena each costs memory that is never given back */
     /* What is large, bodies and batches, goes back when it is freed.  By itself the library raises this bound with each large block that is

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "federation/origin.h"
 #include "include/grey/must.h"
 #include "platform/codec.h"
 
@@ -47,7 +48,7 @@ static enum grey_error request_read(struct bytes payload, struct request *q) {
     static const uint64_t fields[] = {[OP_OFFER] = OFFER_FIELDS, [OP_CHUNK] = CHUNK_FIELDS, [OP_HEALTH] = HEALTH_FIELDS};
     struct codec_reader r;
     *q = (struct request){0};
-    codec_reader_init(&r, payload);
+    codec_reader_init(&r, origin_skip(payload, NULL));
     uint64_t count = codec_array(&r, HEALTH_FIELDS);
     q->op = codec_uint(&r, OP_HEALTH);
     if (r.err == E_OK && count != fields[q->op]) {

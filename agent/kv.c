@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agent/state.h"
+#include "federation/origin.h"
 #include "platform/codec.h"
 
 enum { PAYLOAD_FIELDS = 6, OP_PUT = 0, OP_DELETE = 1, ROW_HEAD_BYTES = 12, META_BYTES = 16 };
@@ -34,7 +35,7 @@ void payload_kv(struct builder *out, bool is_delete, struct bytes key, enum kv_c
 
 static enum grey_error request_decode(struct bytes payload, struct request *q) {
     struct codec_reader r;
-    codec_reader_init(&r, payload);
+    codec_reader_init(&r, origin_skip(payload, NULL));
     uint64_t fields = codec_array(&r, PAYLOAD_FIELDS);
     q->is_delete = codec_uint(&r, OP_DELETE) == OP_DELETE;
     q->key = codec_bytes(&r, LIMIT_KEY_BYTES);

@@ -333,6 +333,7 @@ static void on_duty(void *context) {
         }
     }
     diskwatch_duty(n);
+    clockset_keep(n);
     diskcheck_duty(n);
     foreman_duty(n);
     if (n->role == RAFT_LEADER) {
@@ -347,7 +348,7 @@ static void on_duty(void *context) {
 }
 
 void membership_start(struct node *n) {
-    clockset_start();
+    clockset_start(n);
     ageing_start();
     statehash_start();
     n->duty = (struct loop_timer){.fire = on_duty, .context = n};

@@ -461,6 +461,7 @@ void node_free(struct node *n) {
         provisional_stop(n);
         sealing_stop(n);
         foreman_stop(n);
+        clockset_stop(n);
         catchup_stop(n);
         upkeep_stop(n);
     }

@@ -160,8 +160,9 @@ uint32_t node_requests_waiting(const struct node *n);
 void node_core_time(struct node *n, int64_t time_ms); /* the core's wall time, as it said over its authenticated channel */
 /* The newest seal of the log that is known to hold here (index 0: none), and who made it. */
 void sealing_status(const struct node *n, struct seal *newest, struct sealdb_signer *signer);
-bool node_overdue(const struct node *n);         /* something has waited longer than offline_hours_max */
-int64_t node_site_time_ms(const struct node *n); /* log time now, as far as this node knows */
+const char *node_clock_source(const struct node *n); /* whom this gateway's idea of the time comes from: "core", "site", "unsure" */
+bool node_overdue(const struct node *n);             /* something has waited longer than offline_hours_max */
+int64_t node_site_time_ms(const struct node *n);     /* log time now, as far as this node knows */
 /* How long tasks that may not outlive the contact with the site may still run here, if no more is heard: half the time after which the
  * others take this node for lost and begin them elsewhere.  0: no contact. */
 uint32_t node_work_lease_ms(const struct node *n);

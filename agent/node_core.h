@@ -140,9 +140,14 @@ struct clockset {
     uint64_t asked_ms, core_ms; /* last round of questions; last word of the core, 0: none since the start */
     struct clock_answer answers[LIMIT_MEMBERS];
     uint32_t answer_count;
+    uint64_t kept_ms;       /* when the file was last written */
+    raft_index start_index; /* last entry in the log at the start */
 };
 
-void clockset_start(void);
+void clockset_start(struct node *n); /* what time it is at least: of the build, the file, the log (platform/now.h) */
+void clockset_stop(struct node *n);
+void clockset_keep(struct node *n); /* each second */
+void clockset_applied(struct node *n, const struct entry *e);
 void clockset_duty(struct node *n); /* each second: a leader whose wall clock is far from the site's time asks the others */
 void clockset_message(struct node *n, raft_id from, const struct message_clock *m);
 

@@ -10,6 +10,7 @@
 
 #include "agent/arrivals.h"
 #include "agent/dedup.h"
+#include "agent/grants.h"
 #include "agent/holding.h"
 #include "agent/kv.h"
 #include "agent/loss.h"
@@ -247,6 +248,10 @@ static enum grey_error dispatch(struct state *s, struct facts *next, const struc
     case ENTRY_QUOTA:
     case ENTRY_NODE:
         return work_apply(s->work, e, now_ms, &s->changes, answer, f);
+    case ENTRY_TOKEN:
+        return grants_apply(s->table, e, now_ms, &s->changes, f);
+    case ENTRY_NOTE: /* for those who read the log */
+        return E_OK;
     case ENTRY_OBJECT:
         return holding_apply(s->table, next->site.site.text, e, now_ms, &s->changes, f);
     case ENTRY_KIND_COUNT:

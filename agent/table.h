@@ -32,8 +32,9 @@ enum table_id {
     TABLE_OBJECT = 10, /* kind u8, name -> manifests in force and coming (agent/holding.h); always in memory */
     TABLE_CHUNK = 11,  /* SHA-256 of a chunk of them -> size; ref = log index whose payload has it; always in memory */
     TABLE_PROOF = 12,  /* index be64 -> whose run the proof in that entry's payload is of; ref = index; always in memory */
+    TABLE_TOKEN = 13,  /* id -> what is kept of a token of the API (agent/grants.h); always in memory */
 };
-#define TABLE_ID_MAX 12
+#define TABLE_ID_MAX 13
 
 /* Tables whose rows are all loaded at the start and stay in memory. */
 static inline bool table_pinned(enum table_id id) {

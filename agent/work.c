@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agent/workrow.h"
+#include "federation/origin.h"
 #include "federation/proof.h"
 #include "include/grey/must.h"
 #include "platform/codec.h"
@@ -57,7 +58,7 @@ void payload_task_report(struct builder *out, struct bytes id, uint64_t token, e
 
 bool payload_task_proof(struct bytes payload, struct bytes *proof) {
     struct codec_reader r;
-    codec_reader_init(&r, payload);
+    codec_reader_init(&r, origin_skip(payload, NULL));
     uint64_t fields = codec_array(&r, REPORT_FIELDS_MAX), op = codec_uint(&r, OP_TASK_LAST);
     (void)codec_text(&r, LIMIT_NAME_BYTES);
     for (unsigned i = 0; i < 3; i++) {
@@ -148,7 +149,7 @@ bool answer_task(struct bytes answer, bool *duplicate, enum task_state *state) {
 
 struct bytes payload_task_order_bytes(struct bytes payload) {
     struct codec_reader r;
-    codec_reader_init(&r, payload);
+    codec_reader_init(&r, origin_skip(payload, NULL));
     uint64_t fields = codec_array(&r, 3);
     (void)codec_uint(&r, OP_SUBMIT);
     struct bytes order = codec_bytes(&r, TASK_ORDER_BYTES_MAX);
@@ -355,7 +356,7 @@ enum grey_error work_apply(struct work *w, const struct entry *e, int64_t now_ms
     struct scheduler *s = w->scheduler;
     struct codec_reader r;
     struct bytes id = bytes_of(NULL, 0), proof = bytes_of(NULL, 0);
-    codec_reader_init(&r, blob_bytes(e->payload));
+    codec_reader_init(&r, origin_skip(blob_bytes(e->payload), NULL));
     scheduler_begin(s, e->index, now_ms);
     uint64_t tickets = s->saved.tickets;
     switch ((enum entry_kind)e->kind) {

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "federation/access.h"
 #include "include/grey/ids.h"
 #include "include/grey/limits.h"
 #include "platform/keyfile.h"
@@ -313,6 +314,34 @@ enum grey_error authority_list(const struct authority *a, const struct crl_entry
     return err;
 }
 
+/* A person or a program that uses the APIs (federation/access.h).  No site can be of that subject: a broker gives a CN its topics. */
+static enum grey_error issue_user(const char *dir, const char *name, const char *role_text, const char *prefix, struct fault *f) {
+    struct authority a;
+    enum access_role role;
+    char subject[LIMIT_NAME_BYTES + 16], uri[32];
+    if (name == NULL || role_text == NULL || !grey_name_valid(name, strlen(name)) ||
+        !access_role_parse(bytes_str(role_text), &role)) {
+        return fault_set(f, E_USAGE, "a user's certificate wants --name, and --role viewer, operator or admin");
+    }
+    (void)snprintf(subject, sizeof subject, "CN=user:%s", name);
+    (void)snprintf(uri, sizeof uri, "grey-role:%s", access_role_name(role));
+    enum grey_error err = authority_open(dir, &a, f);
+    if (err == E_OK) {
+        int64_t now_s = now_wall_ms() / 1000;
+        struct cert_request q = {.subject = subject,
+                                 .issuer_pem = (const char *)a.issuing.data,
+                                 .issuer_key_pem = (const char *)a.issuing_key.data,
+                                 .names = {{CERT_NAME_URI, uri}},
+                                 .name_count = 1,
+                                 .client = true,
+                                 .not_before_s = now_s - DAY_S,
+                                 .not_after_s = now_s + SERVER_DAYS * DAY_S};
+        err = make_pair(&q, prefix, f);
+    }
+    authority_close(&a);
+    return err;
+}
+
 enum grey_error authority_issue(const char *dir, const char *kind, const char *host, const char *prefix, struct fault *f) {
     struct authority a;
     bool core = strcmp(kind, "core") == 0;
@@ -367,16 +396,18 @@ static enum grey_error sign_file(const char *dir, const char *csr, const char *s
 
 static const char usage[] = "usage: grey-core ca init|rotate|promote --dir DIR\n"
                             "       grey-core ca broker|core --dir DIR --out PREFIX [--host NAME]\n"
-                            "       grey-core ca sign --dir DIR --csr FILE --site S --node N --out FILE [--days N]\n";
+                            "       grey-core ca sign --dir DIR --csr FILE --site S --node N --out FILE [--days N]\n"
+                            "       grey-core ca user --dir DIR --name NAME --role viewer|operator|admin --out PREFIX\n";
 
 int authority_command(int argc, char **argv) {
-    const char *dir = NULL, *site = NULL, *node = NULL, *out = NULL, *host = "", *csr = NULL, *days_text = NULL;
+    const char *dir = NULL, *site = NULL, *node = NULL, *out = NULL, *host = "", *csr = NULL, *days_text = NULL, *name = NULL,
+               *role = NULL;
     struct fault f = {0};
     const struct {
         const char *name;
         const char **value;
-    } flags[] = {{"--dir", &dir},   {"--site", &site}, {"--node", &node},     {"--out", &out},
-                 {"--host", &host}, {"--csr", &csr},   {"--days", &days_text}};
+    } flags[] = {{"--dir", &dir}, {"--site", &site},      {"--node", &node}, {"--out", &out},  {"--host", &host},
+                 {"--csr", &csr}, {"--days", &days_text}, {"--name", &name}, {"--role", &role}};
     bool ok = argc >= 1;
     for (int i = 1; ok && i < argc; i += 2) {
         ok = false;
@@ -400,6 +431,8 @@ int authority_command(int argc, char **argv) {
         err = sign_file(dir, csr, site, node, days, out, &f);
     } else if ((strcmp(verb, "broker") == 0 || strcmp(verb, "core") == 0) && out != NULL) {
         err = authority_issue(dir, verb, host, out, &f);
+    } else if (strcmp(verb, "user") == 0 && out != NULL) {
+        err = issue_user(dir, name, role, out, &f);
     } else {
         ok = false;
     }

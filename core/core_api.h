@@ -2,6 +2,7 @@
 #ifndef CORE_CORE_API_H
 #define CORE_CORE_API_H
 
+#include "core/core_access.h"
 #include "core/enroller.h"
 #include "core/giver.h"
 #include "platform/http.h"
@@ -11,6 +12,7 @@ struct core_api {
     struct worker *storage;
     struct ingest *ingest;
     struct giver *giver;
+    struct core_access access;
     struct enroller *enroller; /* NULL: this core has no CA */
 };
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/authority.h"
+#include "core/core_access.h"
 #include "core/core_api.h"
 #include "core/giver.h"
 #include "core/ingest.h"
@@ -17,9 +18,11 @@
 #include "platform/keyfile.h"
 #include "platform/keys.h"
 #include "platform/log.h"
+#include "platform/now.h"
 #include "platform/supervise.h"
 #include "platform/yaml.h"
 
+#define CALLS_PER_SECOND 1000u /* of one caller with a token */
 #define ENDPOINTS_MAX 8u
 #define STORAGE_STALL_MS 60000u /* a disk that has finished nothing for so long starves the watchdog */
 
@@ -28,7 +31,7 @@ struct settings {
     char sign_dir[LIMIT_PATH_BYTES + 1], ca_dir[LIMIT_PATH_BYTES + 1], enroll_addr[LIMIT_ADDRESS_BYTES + 1], cert_hours[8];
     char broker_pid[LIMIT_PATH_BYTES + 1];
     char tls_ca[LIMIT_PATH_BYTES + 1], tls_cert[LIMIT_PATH_BYTES + 1], tls_key[LIMIT_PATH_BYTES + 1];
-    char log_level[16], log_format[16], client_id[LIMIT_NAME_BYTES + 1], config[LIMIT_PATH_BYTES + 1];
+    char log_level[16], log_format[16], client_id[LIMIT_NAME_BYTES + 1], tokens[LIMIT_PATH_BYTES + 1], config[LIMIT_PATH_BYTES + 1];
 };
 
 static const struct setting {
@@ -48,6 +51,8 @@ static const struct setting {
     SETTING(tls_key, "tls-key", "GREY_CORE_TLS_KEY", "", "its key"),
     SETTING(sign_dir, "sign-dir", "GREY_CORE_SIGN_DIR", "",
             "where core-sign.key and core-sign.pub are, with which it signs what it gives; without it the data directory"),
+    SETTING(tokens, "tokens", "GREY_CORE_TOKENS", "",
+            "file of `grey-core token create`: then API and page want a bearer token; without it they are open"),
     SETTING(ca_dir, "ca-dir", "GREY_CORE_CA_DIR", "",
             "the CA ('grey-core ca init'), with which it takes gateways in; without it none"),
     SETTING(enroll_addr, "enroll-addr", "GREY_CORE_ENROLL_ADDR", "",
@@ -298,13 +303,19 @@ static bool start(struct grey_core *g, struct fault *f) {
                                  .idle_timeout_ms = 120000,
                                  .request_timeout_ms = 15000};
     core_api_register();
+    if (core_access_init(&g->api.access, g->x.loop, s->tokens, CALLS_PER_SECOND, f) != E_OK) {
+        return false;
+    }
     g->http = http_server_new(&g->x, &limits, core_api_handle, &g->api);
     if (g->http == NULL || http_server_listen(g->http, s->http_addr, NULL, f) != E_OK) {
         return false;
     }
     g->ingest = ingest_new(&g->x, &o, g->storage, f);
     g->giver = g->ingest == NULL ? NULL : giver_new(g->x.loop, g->storage, g->ingest, g->sign.secret_key, f);
-    g->api = (struct core_api){.loop = g->x.loop, .storage = g->storage, .ingest = g->ingest, .giver = g->giver};
+    g->api.loop = g->x.loop;
+    g->api.storage = g->storage;
+    g->api.ingest = g->ingest;
+    g->api.giver = g->giver;
     return g->giver != NULL && start_enroller(g, f);
 }
 
@@ -331,6 +342,9 @@ int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], "ca") == 0) {
         return authority_command(argc - 2, argv + 2);
     }
+    if (argc > 1 && strcmp(argv[1], "token") == 0) {
+        return core_access_command(argc - 2, argv + 2);
+    }
     if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
         help();
         return 0;
@@ -343,6 +357,7 @@ int main(int argc, char **argv) {
         return complain(&f);
     }
     (void)signal(SIGPIPE, SIG_IGN);
+    now_set_floor_ms(now_build_ms());
     (void)umask(027);
     if (!log_level_parse(g.s.log_level, &level)) {
         (void)fault_set(&f, E_USAGE, "--log-level '%.20s' is not trace, debug, info, warn or error", g.s.log_level);

@@ -166,3 +166,19 @@ void address_describe(const struct sockaddr_storage *from, char *out, size_t out
         (void)snprintf(out, out_size, "local");
     }
 }
+
+void address_source(const char *described, char *out, size_t out_size) {
+    char host[ADDRESS_HOST_BYTES], port[ADDRESS_PORT_BYTES], text[INET6_ADDRSTRLEN];
+    struct in6_addr v6;
+    struct fault ignored = {0};
+    if (address_split(described, host, port, &ignored) != E_OK) {
+        (void)snprintf(out, out_size, "%s", described);
+    } else if (inet_pton(AF_INET6, host, &v6) != 1 || IN6_IS_ADDR_LOOPBACK(&v6)) {
+        (void)snprintf(out, out_size, "%s", host);
+    } else if (IN6_IS_ADDR_V4MAPPED(&v6)) {
+        (void)snprintf(out, out_size, "%u.%u.%u.%u", v6.s6_addr[12], v6.s6_addr[13], v6.s6_addr[14], v6.s6_addr[15]);
+    } else {
+        memset(v6.s6_addr + 8, 0, 8);
+        (void)snprintf(out, out_size, "%s/64", inet_ntop(AF_INET6, &v6, text, sizeof text));
+    }
+}

@@ -27,6 +27,9 @@ int address_listen(const char *text, char unix_path[ADDRESS_UNIX_BYTES], struct 
 /* getaddrinfo, but "localhost" is this machine even where no hosts file says so (RFC 6761, 6.3).  Free *list with freeaddrinfo. */
 int address_resolve(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **list);
 
+/* Who that is, without the port, for counting: "10.0.0.7"; of IPv6 the network, "2001:db8::/64", for one machine has all of it.  Other texts
+ * as they are.  out: cut to its size. */
+void address_source(const char *described, char *out, size_t out_size);
 /* "10.0.0.7:4711", "[::1]:4711", or "local" for unix sockets. */
 void address_describe(const struct sockaddr_storage *from, char *out, size_t out_size);
 

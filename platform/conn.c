@@ -7,6 +7,7 @@
 
 #include "include/grey/must.h"
 
+#define PEER_GROUPS_MAX 256u           /* who has more is known by his first group only */
 #define READ_TURN_BYTES (256u * 1024u) /* then the others get their turn */
 #define OPEN_TIMEOUT_MS 10000u
 #define LINGER_MS 2000u  /* after the last byte: until the other side has read it and closes */
@@ -520,6 +521,10 @@ const char *conn_peer_name(const struct conn *c) {
     return c->names == NULL ? "" : c->names->name;
 }
 
+const char *conn_peer_role(const struct conn *c) {
+    return c->names == NULL ? "" : c->names->role;
+}
+
 const char *conn_peer_address(const struct conn *c) {
     return c->peer_address == NULL ? "?" : c->peer_address;
 }
@@ -535,6 +540,22 @@ bool conn_peer_uid(const struct conn *c, uint32_t *uid) {
     }
     *uid = cred.uid;
     return true;
+}
+
+bool conn_peer_in_group(const struct conn *c, uint32_t gid) {
+    struct ucred cred = {0};
+    gid_t groups[PEER_GROUPS_MAX];
+    socklen_t size = sizeof cred, groups_size = sizeof groups;
+    if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) != 0) {
+        return false;
+    }
+    bool found = cred.gid == gid;
+    if (!found && getsockopt(c->fd, SOL_SOCKET, SO_PEERGROUPS, groups, &groups_size) == 0) {
+        for (size_t i = 0; i < groups_size / sizeof groups[0]; i++) {
+            found = found || groups[i] == gid;
+        }
+    }
+    return found;
 }
 
 bool conn_is_tls(const struct conn *c) {

@@ -75,6 +75,7 @@ struct conn_options {
     const struct conn_proxy *proxy; /* NULL: none; borrowed until the conn is open */
     struct conn_session *session;   /* TLS client; NULL: each handshake is a full one; borrowed until the conn is closed */
     bool offer;                     /* TLS client: ALPN, see conn_tls_offer */
+    bool guests;                    /* TLS server: who shows no certificate is let in, without names; a bad one is still refused */
     const struct conn_events *events;
     void *context;
 };
@@ -106,9 +107,12 @@ void conn_finish(struct conn *c);
 
 const char *conn_peer_uri(const struct conn *c);  /* "grey://site/node" from the certificate's SAN; "" when there is none */
 const char *conn_peer_name(const struct conn *c); /* subject CN; "" when there is none */
+const char *conn_peer_role(const struct conn *c); /* "operator" of a SAN URI "grey-role:operator"; "" when there is none */
 uint32_t conn_peer_roles(const struct conn *c);   /* bits of cert_role (platform/cert.h) in its certificate; 0: plain, or none */
 const char *conn_peer_address(const struct conn *c);
 bool conn_peer_uid(const struct conn *c, uint32_t *uid); /* unix sockets: SO_PEERCRED */
+bool conn_peer_in_group(const struct conn *c,
+                        uint32_t gid); /* unix sockets: one of the groups the other side had when it connected */
 bool conn_is_tls(const struct conn *c);
 /* The other side's certificate stands in a list of revoked ones that its conn_tls has read since (conn_tls_reload). */
 bool conn_peer_revoked(const struct conn *c);

@@ -38,7 +38,7 @@ struct dialling {
 };
 
 struct peer_names {
-    char uri[192], name[LIMIT_NAME_BYTES + 1];
+    char uri[192], name[LIMIT_NAME_BYTES + 1], role[16];
     uint32_t roles;
 };
 

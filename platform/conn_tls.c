@@ -16,14 +16,17 @@
 #include "include/grey/must.h"
 #include "platform/cert.h"
 #include "platform/keys.h"
+#include "platform/now.h"
 
 #define SESSION_MS_MAX 86400000u /* then the server shows its certificate again */
-#define SESSION_TRIES_MAX 2u     /* that came to nothing: perhaps the server does not like it and does not say so */
+#define ROLE_URI "grey-role:"
+#define SESSION_TRIES_MAX 2u /* that came to nothing: perhaps the server does not like it and does not say so */
 
 /* What was read from the files, as one; the last of conn_tls and the conns that began with it frees it.  Thread of all counting: the loop's. */
 struct tls_material {
     uint32_t holders;
-    mbedtls_ssl_config client, server, offering; /* offering: as client, with ALPN; only with protocols[0] set */
+    mbedtls_ssl_config client, server, guests, offering; /* guests: as server, a certificate is not asked of everybody */
+    /* offering: as client, with ALPN; only with protocols[0] set */
     mbedtls_x509_crt ca, own;
     mbedtls_x509_crl revoked;
     mbedtls_pk_context key;
@@ -47,10 +50,22 @@ const char *conn_tls_text(int code, char text[128]) {
     return text;
 }
 
-/* A list that should have been renewed is better than none, and a clock that is wrong must not close the site. */
-static int forgive_old_lists(void *context, mbedtls_x509_crt *crt, int depth, uint32_t *flags) {
-    (void)context, (void)crt, (void)depth;
+/* Days since 1970 of a date of the Gregorian calendar (Howard Hinnant, "chrono-compatible low-level date algorithms"). */
+static int64_t date_ms(const mbedtls_x509_time *t) {
+    int64_t year = t->mon <= 2 ? t->year - 1 : t->year, era = (year >= 0 ? year : year - 399) / 400;
+    int64_t of_era = year - era * 400, of_year = (153 * (t->mon + (t->mon > 2 ? -3 : 9)) + 2) / 5 + t->day - 1;
+    int64_t days = era * 146097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719468;
+    return (((days * 24 + t->hour) * 60 + t->min) * 60 + t->sec) * 1000;
+}
+
+/* The dates of a certificate are judged by what is known of the time, not by the machine's clock alone. */
+static int judge_dates(void *context, mbedtls_x509_crt *crt, int depth, uint32_t *flags) {
+    (void)context, (void)depth;
+    /* A list that should have been renewed is better than none, and a clock that is wrong must not close the site. */
     *flags &= ~(uint32_t)(MBEDTLS_X509_BADCRL_EXPIRED | MBEDTLS_X509_BADCRL_FUTURE);
+    enum now_validity v = now_valid(date_ms(&crt->valid_from), date_ms(&crt->valid_to) + 999);
+    *flags &= ~(uint32_t)(MBEDTLS_X509_BADCERT_EXPIRED | MBEDTLS_X509_BADCERT_FUTURE);
+    *flags |= v == NOW_EXPIRED ? MBEDTLS_X509_BADCERT_EXPIRED : v == NOW_NOT_YET ? MBEDTLS_X509_BADCERT_FUTURE : 0u;
     return 0;
 }
 
@@ -72,7 +87,7 @@ static int configure(struct tls_material *m, mbedtls_ssl_config *c, int endpoint
     mbedtls_ssl_conf_authmode(c, anybody ? MBEDTLS_SSL_VERIFY_NONE : MBEDTLS_SSL_VERIFY_REQUIRED);
     mbedtls_ssl_conf_rng(c, keys_rng, NULL); /* no generator state is shared between loop and crypto worker */
     mbedtls_ssl_conf_ca_chain(c, &m->ca, m->revoked.version == 0 ? NULL : &m->revoked);
-    mbedtls_ssl_conf_verify(c, forgive_old_lists, NULL);
+    mbedtls_ssl_conf_verify(c, judge_dates, NULL);
     return mbedtls_ssl_conf_own_cert(c, &m->own, &m->key);
 }
 
@@ -82,6 +97,7 @@ static void material_drop(struct tls_material *m) {
     }
     mbedtls_ssl_config_free(&m->client);
     mbedtls_ssl_config_free(&m->server);
+    mbedtls_ssl_config_free(&m->guests);
     mbedtls_ssl_config_free(&m->offering);
     mbedtls_x509_crt_free(&m->ca);
     mbedtls_x509_crt_free(&m->own);
@@ -96,6 +112,7 @@ static struct tls_material *material_new(void) {
         m->holders = 1;
         mbedtls_ssl_config_init(&m->client);
         mbedtls_ssl_config_init(&m->server);
+        mbedtls_ssl_config_init(&m->guests);
         mbedtls_ssl_config_init(&m->offering);
         mbedtls_x509_crt_init(&m->ca);
         mbedtls_x509_crt_init(&m->own);
@@ -140,9 +157,11 @@ static enum grey_error read_files(const struct conn_tls *t, struct tls_material 
     }
     enum grey_error err = read_trust(m, t->trust_path, f);
     if (err == E_OK && ((code = configure(m, &m->client, MBEDTLS_SSL_IS_CLIENT, false)) != 0 ||
-                        (code = configure(m, &m->server, MBEDTLS_SSL_IS_SERVER, t->anybody)) != 0)) {
+                        (code = configure(m, &m->server, MBEDTLS_SSL_IS_SERVER, t->anybody)) != 0 ||
+                        (code = configure(m, &m->guests, MBEDTLS_SSL_IS_SERVER, false)) != 0)) {
         err = fault_set(f, E_TLS, "%s", conn_tls_text(code, text));
     }
+    mbedtls_ssl_conf_authmode(&m->guests, MBEDTLS_SSL_VERIFY_OPTIONAL);
     return err;
 }
 
@@ -310,12 +329,17 @@ static void read_peer(struct conn *c) {
         }
     }
     for (const mbedtls_x509_sequence *s = &crt->subject_alt_names; s != NULL; s = s->next) {
-        if (s->buf.tag == (MBEDTLS_ASN1_CONTEXT_SPECIFIC | MBEDTLS_X509_SAN_UNIFORM_RESOURCE_IDENTIFIER)) {
-            uint32_t role = cert_role_of(bytes_of(s->buf.p, s->buf.len));
-            c->names->roles |= role;
-            if (role == 0 && c->names->uri[0] == 0 && s->buf.len < sizeof c->names->uri) {
-                copy_slice(c->names->uri, sizeof c->names->uri, s->buf.p, s->buf.len);
-            }
+        if (s->buf.tag != (MBEDTLS_ASN1_CONTEXT_SPECIFIC | MBEDTLS_X509_SAN_UNIFORM_RESOURCE_IDENTIFIER)) {
+            continue;
+        }
+        size_t head = sizeof ROLE_URI - 1;
+        bool is_role = s->buf.len > head && memcmp(s->buf.p, ROLE_URI, head) == 0;
+        uint32_t role = cert_role_of(bytes_of(s->buf.p, s->buf.len));
+        c->names->roles |= role;
+        if (is_role && c->names->role[0] == 0) {
+            copy_slice(c->names->role, sizeof c->names->role, s->buf.p + head, s->buf.len - head);
+        } else if (!is_role && role == 0 && c->names->uri[0] == 0 && s->buf.len < sizeof c->names->uri) {
+            copy_slice(c->names->uri, sizeof c->names->uri, s->buf.p, s->buf.len);
         }
     }
 }
@@ -449,6 +473,12 @@ static void handshake_work(struct worker_job *job) {
     c->job_result = mbedtls_ssl_handshake(c->ssl);
 }
 
+/* A guest's certificate that is not good does not end the handshake by itself. */
+static uint32_t guest_refused(const struct conn *c) {
+    uint32_t flags = c->client || !c->o.guests ? 0 : mbedtls_ssl_get_verify_result(c->ssl);
+    return flags == MBEDTLS_X509_BADCERT_MISSING || flags == MBEDTLS_X509_BADCERT_SKIP_VERIFY ? 0 : flags;
+}
+
 static void handshake_done(struct worker_job *job) {
     struct conn *c = (struct conn *)(void *)((char *)job - offsetof(struct conn, job));
     c->job_runs = false;
@@ -464,7 +494,7 @@ static void handshake_done(struct worker_job *job) {
         (void)conn_watch(c, EPOLLIN | EPOLLRDHUP);
     } else if (c->job_result == MBEDTLS_ERR_SSL_WANT_WRITE) {
         (void)conn_watch(c, EPOLLOUT | EPOLLRDHUP);
-    } else if (c->job_result != 0) {
+    } else if (c->job_result != 0 || guest_refused(c) != 0) {
         if (c->o.session != NULL && c->client && c->job_result != MBEDTLS_ERR_SSL_CONN_EOF) {
             forget_session(c->o.session); /* perhaps it was that: the next handshake is a full one */
         }
@@ -514,7 +544,7 @@ void conn_tls_start(struct conn *c) {
     c->material = m;
     m->holders++;
     bool offers = c->o.offer && c->o.tls->protocols[0] != NULL;
-    int code = mbedtls_ssl_setup(c->ssl, !c->client ? &m->server : offers ? &m->offering : &m->client);
+    int code = mbedtls_ssl_setup(c->ssl, !c->client ? (c->o.guests ? &m->guests : &m->server) : offers ? &m->offering : &m->client);
     if (code == 0 && c->client) { /* NULL is said as well: later versions refuse a client that has not said which name it means */
         code = mbedtls_ssl_set_hostname(c->ssl, c->o.expected_host);
     }

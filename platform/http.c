@@ -61,6 +61,7 @@ struct http_server {
     void *context;
     struct listener listeners[LISTENERS_MAX];
     uint32_t listener_count, session_count;
+    bool guests;
     struct session *first, *last; /* the one whose last reply is longest ago first */
     struct loop_timer sweep;
     struct builder out;
@@ -322,14 +323,24 @@ static void problem(struct builder *body, enum grey_error err, int status, const
     builder_add_str(body, "}\n");
 }
 
-void http_reply_error(struct http_request *q, enum grey_error err, const char *detail) {
+void http_reply_wait(struct http_request *q, enum grey_error err, const char *detail, uint64_t wait_ms) {
     struct builder body;
+    char seconds[24];
     builder_init(&body, 16384);
     int status = error_http_status(err);
     problem(&body, err, status, detail);
-    struct http_extra retry = {"Retry-After", "1"};
-    http_reply(q, status, "application/problem+json", builder_bytes(&body), &retry, status == 503 || status == 429 ? 1 : 0);
+    (void)snprintf(seconds, sizeof seconds, "%llu", (unsigned long long)(wait_ms / 1000 + (wait_ms % 1000 > 0)));
+    struct http_extra extra = {"Retry-After", seconds};
+    if (status == 401) {
+        extra = (struct http_extra){"WWW-Authenticate", "Bearer realm=\"grey\""};
+    }
+    http_reply(q, status, "application/problem+json", builder_bytes(&body), &extra,
+               status == 503 || status == 429 || status == 401 ? 1 : 0);
     builder_free(&body);
+}
+
+void http_reply_error(struct http_request *q, enum grey_error err, const char *detail) {
+    http_reply_wait(q, err, detail, 1000);
 }
 
 /* --- the server --------------------------------------------------------------------------------------------------------------------------- */
@@ -373,6 +384,7 @@ static bool on_accept(void *context, struct conn_options *o) {
     s->wire.body_bytes_max = h->limits.body_bytes_max;
     link_last(s);
     *o = (struct conn_options){.tls = l->tls,
+                               .guests = h->guests,
                                .input_limit_bytes = 64u * 1024u, /* pipelined requests that wait */
                                .output_limit_bytes = OUTPUT_BYTES_MAX,
                                .events = &session_events,
@@ -441,6 +453,10 @@ void http_server_free(struct http_server *h) {
     mem_free(h);
 }
 
+void http_server_admit_guests(struct http_server *h) {
+    h->guests = true;
+}
+
 uint32_t http_server_connections(const struct http_server *h) {
     return h->session_count;
 }
@@ -493,6 +509,22 @@ bool http_query(const struct http_request *q, const char *name, char *value, siz
 bool http_peer_uid(const struct http_request *q, uint32_t *uid) {
     *uid = q->uid;
     return q->has_uid;
+}
+
+bool http_peer_in_group(const struct http_request *q, uint32_t gid) {
+    return q->has_uid && q->session != NULL && conn_peer_in_group(q->session->conn, gid);
+}
+
+void http_peer(const struct http_request *q, struct http_peer *out) {
+    *out = (struct http_peer){.address = "?", .uri = "", .name = "", .role = ""};
+    if (q->session != NULL) {
+        const struct conn *c = q->session->conn;
+        *out = (struct http_peer){.address = conn_peer_address(c),
+                                  .uri = conn_peer_uri(c),
+                                  .name = conn_peer_name(c),
+                                  .role = conn_peer_role(c),
+                                  .tls = conn_is_tls(c)};
+    }
 }
 
 const char *http_peer_address(const struct http_request *q) {

@@ -25,6 +25,8 @@ struct http_server *http_server_new(const struct conn_context *x, const struct h
 /* May be called for several addresses.  tls NULL: plain. */
 enum grey_error http_server_listen(struct http_server *s, const char *address, const struct conn_tls *tls, struct fault *f);
 void http_server_free(struct http_server *s); /* closes all connections; requests not replied to yet become no-ops at http_reply */
+/* On listeners with TLS, clients that show no certificate are let in as well: the handler judges. */
+void http_server_admit_guests(struct http_server *s);
 uint32_t http_server_connections(const struct http_server *s);
 
 /* Lent until http_reply. */
@@ -34,8 +36,16 @@ bool http_query(const struct http_request *q, const char *name, char *value,
                 size_t value_size);                                       /* decoded; false: absent or too long */
 struct bytes http_header(const struct http_request *q, const char *name); /* case-insensitive; empty when absent */
 struct bytes http_body(const struct http_request *q);
-bool http_peer_uid(const struct http_request *q, uint32_t *uid); /* true on a unix socket */
-const char *http_peer_address(const struct http_request *q);     /* "" when the client has gone */
+bool http_peer_uid(const struct http_request *q, uint32_t *uid);     /* true on a unix socket */
+bool http_peer_in_group(const struct http_request *q, uint32_t gid); /* false on any other */
+struct http_peer {
+    const char *address;           /* "10.0.0.7:4711", "local" on a unix socket */
+    const char *uri, *name, *role; /* of the certificate (platform/conn.h); "" each without one */
+    bool tls;
+};
+void http_peer(const struct http_request *q, struct http_peer *out); /* lent while the handler is on the stack */
+bool http_peer_uid(const struct http_request *q, uint32_t *uid);     /* true on a unix socket */
+const char *http_peer_address(const struct http_request *q);         /* "" when the client has gone */
 bool http_client_gone(const struct http_request *q);
 uint64_t http_received_us(const struct http_request *q); /* monotonic */
 
@@ -46,7 +56,9 @@ struct http_extra {
 void http_reply(struct http_request *q, int status, const char *content_type, struct bytes body, const struct http_extra *extra,
                 size_t extra_count);
 /* Takes q.  application/problem+json (RFC 9457) with type "/errors/GREY-nnnn", the error's title and status, the detail and remedy;
- * 503 and 429 carry Retry-After: 1. */
+ * 503 and 429 carry Retry-After: 1; 401 asks for a bearer token (RFC 6750, 3). */
 void http_reply_error(struct http_request *q, enum grey_error err, const char *detail);
+void http_reply_wait(struct http_request *q, enum grey_error err, const char *detail,
+                     uint64_t wait_ms); /* the same, with that time */
 
 #endif

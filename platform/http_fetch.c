@@ -13,13 +13,16 @@
 #include <unistd.h>
 
 #include "platform/address.h"
+#include "platform/fetch_tls.h"
+#include "platform/keys.h"
 #include "platform/now.h"
 #include "platform/pinned.h"
 
 /* Plain, or TLS to a server that is known by its CA. */
 struct stream {
     int fd;
-    struct pinned *tls; /* NULL: plain */
+    struct pinned *tls;        /* NULL: plain, or that of a gateway: */
+    struct fetch_tls *gateway; /* NULL: none */
 };
 
 struct reading {
@@ -30,11 +33,15 @@ struct reading {
 };
 
 static ssize_t stream_send(const struct stream *s, struct bytes out) {
-    return s->tls != NULL ? pinned_send(s->tls, out) : send(s->fd, out.data, out.size, MSG_NOSIGNAL);
+    return s->gateway != NULL ? fetch_tls_send(s->gateway, out)
+           : s->tls != NULL   ? pinned_send(s->tls, out)
+                              : send(s->fd, out.data, out.size, MSG_NOSIGNAL);
 }
 
 static ssize_t stream_receive(const struct stream *s, void *room, size_t size) {
-    return s->tls != NULL ? pinned_receive(s->tls, room, size) : recv(s->fd, room, size, 0);
+    return s->gateway != NULL ? fetch_tls_receive(s->gateway, room, size)
+           : s->tls != NULL   ? pinned_receive(s->tls, room, size)
+                              : recv(s->fd, room, size, 0);
 }
 
 static bool wait_for(int fd, short events, uint64_t deadline_ms) {
@@ -210,7 +217,7 @@ enum grey_error http_fetch(const struct http_fetch *q, struct http_answer *a, st
     f = f == NULL ? &own : f;
     memset(a, 0, sizeof *a);
     builder_init(&a->body, q->answer_bytes_max);
-    if (strncmp(q->address, "https://", 8) == 0 && q->pin == NULL) {
+    if (strncmp(q->address, "https://", 8) == 0 && q->pin == NULL && q->tls == NULL) {
         return fault_set(f, E_USAGE, "'%.100s': this program speaks TLS only to a server whose CA it was told", q->address);
     }
     int fd = open_stream(q, deadline_ms, f);
@@ -219,8 +226,12 @@ enum grey_error http_fetch(const struct http_fetch *q, struct http_answer *a, st
     }
     struct stream stream = {.fd = fd};
     if (strncmp(q->address, "https://", 8) == 0) {
-        stream.tls = pinned_open(fd, q->pin, deadline_ms, f);
-        if (stream.tls == NULL) {
+        if (q->tls != NULL) {
+            stream.gateway = fetch_tls_open(q->tls, fd, deadline_ms, f);
+        } else {
+            stream.tls = pinned_open(fd, q->pin, deadline_ms, f);
+        }
+        if (stream.tls == NULL && stream.gateway == NULL) {
             (void)close(fd);
             return f->code;
         }
@@ -244,12 +255,14 @@ enum grey_error http_fetch(const struct http_fetch *q, struct http_answer *a, st
     if (err == E_OK && q->body.size > 0) {
         (void)send_all(&stream, q->body, deadline_ms, &sending); /* a server that refuses early still says why */
     }
+    keys_wipe(head.data, head.size); /* a token stands in it */
     builder_free(&head);
     if (err == E_OK) {
         struct reading r = {.answer = a, .head = strcmp(q->method, "HEAD") == 0};
         err = receive(&stream, &r, deadline_ms, f);
     }
     pinned_close(stream.tls);
+    fetch_tls_close(stream.gateway);
     (void)close(fd);
     return err;
 }

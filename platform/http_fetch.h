@@ -5,14 +5,22 @@
 #include "platform/bytes.h"
 #include "platform/fault.h"
 
+/* For "https://": whom to believe, and who we are.  The other side must be a gateway of that CA (SAN URI grey://site/node). */
+struct http_fetch_tls {
+    const char *ca_path;              /* wanted */
+    const char *cert_path, *key_path; /* NULL: none */
+    const char *site;                 /* NULL: any */
+};
+
 struct http_fetch {
     const char *address; /* "http://host:port", "https://host:port" or "unix:/path" */
     const uint8_t *pin;  /* https: SHA-256 of the CA certificate that the server must show and that must vouch for it as a core
-                                   (platform/pinned.h); names are not looked at.  NULL: https is refused */
+                                   (platform/pinned.h); names are not looked at.  NULL: tls says */
     const char *method, *path;  /* path with its query, percent-encoded by the caller */
     const char *const *headers; /* NULL or a NULL-terminated list of "Name: value" */
     struct bytes body;
-    const char *body_type; /* Content-Type; NULL: none */
+    const char *body_type;            /* Content-Type; NULL: none */
+    const struct http_fetch_tls *tls; /* https to a gateway; NULL with pin NULL: https is refused */
     uint32_t timeout_ms;
     size_t answer_bytes_max;
 };

@@ -23,6 +23,10 @@ void keys_random(void *out, size_t size) {
     }
 }
 
+void keys_wipe(void *at, size_t size) {
+    sodium_memzero(at, size);
+}
+
 int keys_rng(void *context, unsigned char *out, size_t size) {
     (void)context;
     keys_random(out, size);

@@ -12,6 +12,7 @@
 #define KEYS_X25519_BYTES 32u
 
 void keys_random(void *out, size_t size); /* from the kernel; cannot fail */
+void keys_wipe(void *at, size_t size);    /* zeros that no compiler leaves out */
 /* keys_rng: the same in the form that mbedTLS wants; context is not used. */
 int keys_rng(void *context, unsigned char *out, size_t size);
 

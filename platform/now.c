@@ -9,7 +9,11 @@
 
 #include "include/grey/must.h"
 
-static _Atomic int64_t floor_ms;
+#define NOW_SLACK_MS 60000 /* clocks of a site may differ by so much (agent/clockset.c) */
+
+/* Of the floor: what to add to the monotonic clock.  INT64_MIN / 2: there is none. */
+static _Atomic int64_t floor_offset_ms = INT64_MIN / 2;
+static _Atomic bool distrusted;
 
 uint64_t now_monotonic_us(void) {
     struct timespec t;
@@ -35,18 +39,48 @@ uint64_t now_suspended_ms(void) {
     return before_us > awake_us ? (before_us - awake_us) / 1000u : 0;
 }
 
-int64_t now_wall_ms(void) {
+int64_t now_machine_ms(void) {
     struct timespec t;
     must(clock_gettime(CLOCK_REALTIME, &t) == 0);
-    int64_t wall_ms = (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-    int64_t lowest_ms = atomic_load_explicit(&floor_ms, memory_order_relaxed);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+int64_t now_floor_ms(void) {
+    return atomic_load_explicit(&floor_offset_ms, memory_order_relaxed) + (int64_t)now_monotonic_ms();
+}
+
+int64_t now_wall_ms(void) {
+    int64_t wall_ms = now_machine_ms(), lowest_ms = now_floor_ms();
     return wall_ms < lowest_ms ? lowest_ms : wall_ms;
 }
 
+int64_t now_build_ms(void) {
+    return (int64_t)GREY_BUILD_S * 1000;
+}
+
 void now_set_floor_ms(int64_t floor) {
-    int64_t before = atomic_load_explicit(&floor_ms, memory_order_relaxed);
-    while (before < floor && !atomic_compare_exchange_weak(&floor_ms, &before, floor)) {
+    int64_t offset_ms = floor - (int64_t)now_monotonic_ms();
+    int64_t before = atomic_load_explicit(&floor_offset_ms, memory_order_relaxed);
+    while (before < offset_ms && !atomic_compare_exchange_weak(&floor_offset_ms, &before, offset_ms)) {
     }
+}
+
+void now_reset_floor_ms(int64_t floor) {
+    atomic_store_explicit(&floor_offset_ms, floor - (int64_t)now_monotonic_ms(), memory_order_relaxed);
+}
+
+void now_distrust(void) {
+    atomic_store_explicit(&distrusted, true, memory_order_relaxed);
+}
+
+enum now_validity now_valid(int64_t from_ms, int64_t to_ms) {
+    int64_t wall_ms = now_machine_ms(), lowest_ms = now_floor_ms();
+    bool behind = wall_ms < lowest_ms - NOW_SLACK_MS;
+    int64_t latest_ms = wall_ms > lowest_ms ? wall_ms : lowest_ms;
+    if (to_ms < (atomic_load_explicit(&distrusted, memory_order_relaxed) ? lowest_ms : latest_ms)) {
+        return NOW_EXPIRED;
+    }
+    return !behind && from_ms > latest_ms ? NOW_NOT_YET : NOW_VALID;
 }
 
 bool now_set_zone(const char *zone) {

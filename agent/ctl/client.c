@@ -8,6 +8,7 @@
 
 #define SOCKET_INSTALLED "unix:/run/grey/greyd.sock"
 #define SOCKET_LOCAL "unix:./run/node1/greyd.sock"
+#define HEADERS_MAX 16u
 #define CORE_DEFAULT "http://127.0.0.1:8080"
 
 int client_problem_set(struct client_problem *p, int code, const char *title, const char *remedy, const char *format, ...) {
@@ -23,13 +24,40 @@ int client_problem_set(struct client_problem *p, int code, const char *title, co
     return code;
 }
 
+/* --- who we are ------------------------------------------------------------------------------------------------------------------- */
+
+/* Read when it is first needed: help and local verbs go without. */
+static bool read_profile(struct client *c, struct client_problem *p) {
+    struct fault f = {0};
+    if (!c->profile_read && profile_read(&c->profile, c->profile_name, &f) != E_OK) {
+        (void)client_problem_set(p, CTL_USAGE, "the profile is not taken", "correct that and try again", "%s", f.text);
+        return false;
+    }
+    c->profile_read = true;
+    return true;
+}
+
+/* A token must not cross a network in clear. */
+static bool may_carry_token(const char *address) {
+    static const char *const safe[] = {"https://", "http://127.", "http://localhost", "http://[::1]"};
+    for (size_t i = 0; i < sizeof safe / sizeof safe[0]; i++) {
+        if (strncmp(address, safe[i], strlen(safe[i])) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* --- addresses -------------------------------------------------------------------------------------------------------------------- */
 
-static const char *find_node(struct client_problem *p) {
+static const char *find_node(const struct client *c, struct client_problem *p) {
     static const char *const places[] = {SOCKET_INSTALLED, SOCKET_LOCAL};
     const char *address = getenv("GREY_ADDR");
     if (address != NULL && address[0] != 0) {
         return address;
+    }
+    if (c->profile.addr[0] != 0) {
+        return c->profile.addr;
     }
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         if (access(places[i] + strlen("unix:"), F_OK) == 0) {
@@ -44,11 +72,14 @@ static const char *find_node(struct client_problem *p) {
 }
 
 const char *client_address(struct client *c, enum client_side side, struct client_problem *p) {
+    if (!read_profile(c, p)) {
+        return NULL;
+    }
     if (c->address[side] == NULL && side == CLIENT_NODE) {
-        c->address[side] = find_node(p);
+        c->address[side] = find_node(c, p);
     } else if (c->address[side] == NULL) {
         const char *address = getenv("GREY_CORE");
-        c->address[side] = address != NULL && address[0] != 0 ? address : CORE_DEFAULT;
+        c->address[side] = address != NULL && address[0] != 0 ? address : c->profile.core[0] != 0 ? c->profile.core : CORE_DEFAULT;
     }
     return c->address[side];
 }
@@ -138,13 +169,39 @@ int client_call(struct client *c, const struct client_request *q, struct http_an
     struct fault f = {0};
     const char *address = q->address != NULL ? q->address : client_address(c, q->side, p);
     memset(a, 0, sizeof *a);
-    if (address == NULL) {
+    if (address == NULL || !read_profile(c, p)) {
         return p->code;
     }
+    const char *token = q->side == CLIENT_NODE ? c->profile.token : c->profile.core_token;
+    if (strncmp(address, "unix:", 5) == 0) {
+        token = ""; /* there the kernel says who we are */
+    }
+    if (token[0] != 0 && !may_carry_token(address)) {
+        return client_problem_set(p, CTL_USAGE, "the token is not sent in clear over a network",
+                                  "use https:// with a ca in the profile, or a tunnel to an address of this machine", "%s",
+                                  address);
+    }
+    char authorization[sizeof c->profile.token + 32];
+    const char *headers[HEADERS_MAX + 2];
+    size_t header_count = 0;
+    for (; q->headers != NULL && q->headers[header_count] != NULL && header_count < HEADERS_MAX; header_count++) {
+        headers[header_count] = q->headers[header_count];
+    }
+    if (token[0] != 0) {
+        (void)snprintf(authorization, sizeof authorization, "Authorization: Bearer %s", token);
+        headers[header_count++] = authorization;
+    }
+    headers[header_count] = NULL;
+    const struct profile *who = &c->profile;
+    struct http_fetch_tls tls = {.ca_path = who->ca,
+                                 .cert_path = who->cert[0] != 0 ? who->cert : NULL,
+                                 .key_path = who->key[0] != 0 ? who->key : NULL,
+                                 .site = who->site[0] != 0 ? who->site : NULL};
     struct http_fetch h = {.address = address,
                            .method = q->method,
                            .path = q->path,
-                           .headers = q->headers,
+                           .headers = headers,
+                           .tls = who->ca[0] != 0 ? &tls : NULL,
                            .body = q->body,
                            .body_type = q->body_type,
                            .timeout_ms = q->timeout_ms != 0 ? q->timeout_ms : c->timeout_ms,

@@ -3,6 +3,7 @@
 #ifndef AGENT_CTL_CLIENT_H
 #define AGENT_CTL_CLIENT_H
 
+#include "agent/ctl/profile.h"
 #include "platform/http_fetch.h"
 #include "platform/json.h"
 
@@ -17,6 +18,9 @@ enum client_side { CLIENT_NODE, CLIENT_CORE };
 struct client {
     const char *address[2]; /* by side; NULL: not looked for yet */
     uint32_t timeout_ms;
+    const char *profile_name; /* NULL: not said */
+    struct profile profile;
+    bool profile_read;
 };
 
 /* Why a call failed, in words: title and detail from the server where it spoke, else ours. */

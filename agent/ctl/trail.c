@@ -14,14 +14,30 @@
 
 static void put_what(struct render_table *t, const json_t *e) {
     const json_t *ids = json_object_get(e, "ids");
+    const char *method = json_string_value(json_object_get(e, "method")), *token = json_string_value(json_object_get(e, "token"));
     const char *key = json_string_value(json_object_get(e, "key")), *first = json_string_value(json_array_get(ids, 0));
-    if (key != NULL) {
+    if (method != NULL) {
+        render_cellf(t, "%.8s %.60s", method, verbs_text(e, "path"));
+    } else if (token != NULL) {
+        render_cellf(t, "%s %.8s", json_is_true(json_object_get(e, "revoked")) ? "revoked" : "granted", token);
+    } else if (key != NULL) {
         render_cellf(t, "key %.60s", key);
     } else if (first != NULL) {
         size_t count = (size_t)verbs_uint(e, "events");
         render_cellf(t, count > 1 ? "%.40s and %zu more" : "%.40s", first, count - 1);
     } else {
         render_cell(t, "");
+    }
+}
+
+/* Who asked, and from where; "-" for what the site does by itself. */
+static void put_by(struct render_table *t, const json_t *e) {
+    const json_t *by = json_object_get(e, "by");
+    if (json_is_object(by)) {
+        render_cellf(t, "%.60s (%s) from %.60s via %.64s", verbs_text(by, "who"), verbs_text(by, "role"), verbs_text(by, "address"),
+                     verbs_text(by, "gateway"));
+    } else {
+        render_cell(t, NULL);
     }
 }
 
@@ -63,7 +79,7 @@ static bool put_path(struct call *c, char *path, size_t size) {
 }
 
 int trail_list(struct call *c) {
-    static const char *const titles[] = {"INDEX>", "TIME", "EPOCH>", "TYPE", "WHAT", "PROPOSER", "SEALED AT>", "HASH"};
+    static const char *const titles[] = {"INDEX>", "TIME", "EPOCH>", "TYPE", "WHAT", "BY", "PROPOSER", "SEALED AT>", "HASH"};
     json_t *doc;
     int code;
     struct builder out;
@@ -79,13 +95,14 @@ int trail_list(struct call *c) {
     }
     bool wide = c->output == OUTPUT_WIDE;
     builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
-    render_table_begin(&t, titles, wide ? 8 : 7);
+    render_table_begin(&t, titles, wide ? 9 : 8);
     json_array_foreach(json_object_get(doc, "entries"), i, e) {
         render_cellf(&t, "%" PRIu64, verbs_uint(e, "index"));
         render_cell(&t, verbs_text(e, "time"));
         render_cellf(&t, "%" PRIu64, verbs_uint(e, "epoch"));
         render_cell(&t, verbs_text(e, "type"));
         put_what(&t, e);
+        put_by(&t, e);
         render_cell(&t, json_string_value(json_object_get(e, "proposer")));
         if (json_is_integer(json_object_get(e, "sealed_at"))) {
             render_cellf(&t, "%" PRIu64, verbs_uint(e, "sealed_at"));

@@ -65,6 +65,27 @@ def request(port, method, path, body=None, headers=None, timeout=15):
         c.close()
 
 
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost", timeout=15)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(15)
+        self.sock.connect(self.path)
+
+
+def talk(connection, method, path, body=None, token=None):
+    headers = {"Authorization": "Bearer " + token} if token else {}
+    try:
+        connection.request(method, path, body, headers)
+        r = connection.getresponse()
+        return Answer(r.status, {k.lower(): v for k, v in r.getheaders()}, r.read())
+    finally:
+        connection.close()
+
+
 def wait_until(what, condition, seconds=60):
     deadline = time.monotonic() + seconds
     while True:
