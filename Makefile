@@ -1,14 +1,32 @@
-# Grey Edge.  `make help` lists the targets; `make V=1` shows the commands; `make CC=clang`; `make SAN=address,undefined`.
-# One build, not recursive, out of tree in build/<arch>[-variant]/.
+# Grey Edge.  `make help` lists the targets; `make V=1` shows the commands; `make CC=clang`; `make SAN=address,undefined`;
+# `make cross BOARD=raspberrypi4` or `make cross ARCH=arm64`: for another machine.  One build, not recursive, out of tree in
+# build/<arch>[-variant]/.
 
 CC ?= gcc
 ifeq ($(origin CC),default)
 CC := gcc
 endif
 VERSION := 0.1.0
-ARCH := $(patsubst x86_64%,amd64,$(patsubst aarch64%,arm64,$(patsubst arm-%,armhf,$(shell $(CC) -dumpmachine 2>/dev/null))))
 comma := ,
-VARIANT := $(if $(findstring clang,$(CC)),-clang)$(if $(SAN),-$(subst $(comma),-,$(SAN)))
+# --- For which machine.  A board is data (boards/README.md); an architecture without a board means the board that runs on all of it. ---
+MACHINE := $(patsubst x86_64%,amd64,$(patsubst aarch64%,arm64,$(patsubst arm-%,armhf,$(shell $(CC) -dumpmachine 2>/dev/null))))
+ifneq ($(origin ARCH),command line)
+ARCH := $(MACHINE)
+endif
+BASELINE_amd64 := generic-amd64
+BASELINE_arm64 := qemu-arm64
+BASELINE_armhf := qemu-armhf
+ifneq ($(origin BOARD),command line)
+BOARD := $(BASELINE_$(ARCH))
+endif
+-include $(if $(BOARD),boards/$(BOARD)/build.mk)
+ifneq ($(ARCH),$(MACHINE))
+SYSROOT := build/sysroot/$(ARCH)
+override CC := $(if $(findstring clang,$(CC)),clang --target=$(TRIPLE),$(TRIPLE)-gcc) --sysroot=$(CURDIR)/$(SYSROOT)
+AR := $(TRIPLE)-ar
+RUNNER := qemu-$(firstword $(subst -, ,$(TRIPLE)))-static -L $(CURDIR)/$(SYSROOT)
+endif
+VARIANT := $(if $(CPU_FLAGS),-$(BOARD))$(if $(findstring clang,$(CC)),-clang)$(if $(SAN),-$(subst $(comma),-,$(SAN)))
 BUILD ?= build/$(ARCH)$(VARIANT)
 V ?= 0
 Q := $(if $(filter 1,$(V)),,@)
@@ -17,7 +35,7 @@ say = $(if $(filter 1,$(V)),,@printf '  %-7s %s\n' $(1) $(2);)
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Werror
 CFLAGS ?= -O2 -g
 CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -DGREY_VERSION='"$(VERSION)"'
-HARDEN := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
+HARDEN := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2) $(HARDEN_FLAGS) $(CPU_FLAGS)
 # No path of this machine in what is built: the same sources give the same bytes anywhere.
 ALL_CFLAGS = -std=c11 $(WARN) $(HARDEN) -ffile-prefix-map=$(CURDIR)=. $(CFLAGS) $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 ALL_LDFLAGS = -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
@@ -56,9 +74,12 @@ PURE_MAY_CALL := json_array_get json_array_size json_delete json_object_get json
 .PHONY: all
 all: $(PROGRAMS) $(ARCHIVES) ## build greyd, greyctl, grey-core and grey-launch
 
-$(BUILD)/obj/%.o: %.c Makefile
+$(BUILD)/obj/%.o: %.c Makefile | $(addsuffix .packages,$(SYSROOT))
 	@mkdir -p $(@D)
 	$(call say,CC,$<) $(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+
+build/sysroot/%.packages: deploy/deps.sh deploy/cross/sysroot.sh
+	$(Q)deploy/cross/sysroot.sh $* build/sysroot/$* && touch $@
 
 $(BUILD)/libplatform.a: $(PLATFORM_O)
 $(BUILD)/libfederation.a: $(FEDERATION_O)
@@ -101,6 +122,12 @@ $(FUZZ_BUILD)/libfuzzed.a: $(FUZZ_O)
 	$(call say,AR,$@) rm -f $@ && $(AR) rcs $@ $^
 $(FUZZ_BUILD)/fuzz_%: $(FUZZ_BUILD)/obj/tests/fuzz/fuzz_%.o $(FUZZ_BUILD)/libfuzzed.a
 	$(call say,LD,$@) clang -fsanitize=fuzzer,address,undefined -o $@ $^ -Wl,--as-needed $(LIBS)
+
+# --- For other machines: the same rules with BOARD or ARCH set (see the top); the sysroot comes with the first object. ------------------
+.PHONY: cross
+cross: ## build for another machine: make cross BOARD=raspberrypi4, or ARCH=armhf
+	$(Q)deploy/deps.sh build cross
+	@$(MAKE) --no-print-directory all
 
 # --- Checks ----------------------------------------------------------------------------------------------------------------------
 .PHONY: layers pure symbols unit sim-brief sim week week-brief sim-mutants nightly fuzz-brief system system-slow format format-check lint docs-check check check-now check-all check-all-now sanitize deps

@@ -6,6 +6,8 @@
 #include "agent/config_core.h"
 #include "federation/shaper.h"
 
+#define FILE_OPTIONS 2u /* of config_options: they name files; the others are switches */
+
 static void mark(struct config *c, size_t i, enum config_origin origin, uint32_t line) {
     c->origin[i] = (uint16_t)origin;
     c->origin_line[i] = line;
@@ -68,7 +70,8 @@ static bool is_group(const char *path) { /* some known key lies below it */
     return false;
 }
 
-static enum grey_error read_mapping(struct config *c, const struct yaml_node *map, const char *prefix, struct fault *f) {
+static enum grey_error read_mapping(struct config *c, const struct yaml_node *map, const char *prefix, enum config_origin origin,
+                                    struct fault *f) {
     for (const struct yaml_node *n = map->first; n != NULL; n = n->next) {
         char path[160];
         int size =
@@ -82,7 +85,7 @@ static enum grey_error read_mapping(struct config *c, const struct yaml_node *ma
         long i = find_key(path);
         if (i < 0 && is_group(path)) {
             if (n->kind == YAML_MAPPING) {
-                enum grey_error err = read_mapping(c, n, path, f);
+                enum grey_error err = read_mapping(c, n, path, origin, f);
                 if (err != E_OK) {
                     return err;
                 }
@@ -98,27 +101,37 @@ static enum grey_error read_mapping(struct config *c, const struct yaml_node *ma
         if (err != E_OK) {
             return err;
         }
-        mark(c, (size_t)i, FROM_FILE, n->key_line);
+        mark(c, (size_t)i, origin, n->key_line);
     }
     return E_OK;
 }
 
-enum grey_error config_read(struct config *c, struct bytes text, const char *name, struct fault *f) {
+static enum grey_error read_text(struct config *c, struct bytes text, const char *name, enum config_origin origin,
+                                 struct fault *f) {
     struct fault inner = {0};
     struct yaml_doc *doc = yaml_read(text, &inner);
     enum grey_error err = doc == NULL ? inner.code : E_OK;
     const struct yaml_node *root = doc == NULL ? NULL : yaml_root(doc);
-    (void)snprintf(c->file, sizeof c->file, "%s", name);
     if (root != NULL && root->kind != YAML_MAPPING) {
         err = yaml_fault(root, &inner, "expected keys and values");
     } else if (root != NULL) {
-        err = read_mapping(c, root, "", &inner);
+        err = read_mapping(c, root, "", origin, &inner);
     }
     yaml_doc_free(doc);
     if (err != E_OK && f != NULL) {
         (void)fault_set(f, err, "%.90s: %.140s", name, inner.text);
     }
     return err;
+}
+
+enum grey_error config_read(struct config *c, struct bytes text, const char *name, struct fault *f) {
+    (void)snprintf(c->file, sizeof c->file, "%s", name);
+    return read_text(c, text, name, FROM_FILE, f);
+}
+
+enum grey_error config_read_profile(struct config *c, struct bytes text, const char *name, struct fault *f) {
+    (void)snprintf(c->profile, sizeof c->profile, "%s", name);
+    return read_text(c, text, name, FROM_PROFILE, f);
 }
 
 /* --- the whole way -------------------------------------------------------------------------------------------------------------------------- */
@@ -160,20 +173,21 @@ static enum grey_error read_flags(struct config *c, int argc, char **argv, bool 
         if (!flag_name(argv[i], name)) {
             return fault_set(f, E_USAGE, "'%.100s' is no flag; see greyd --help", argv[i]);
         }
-        if (strcmp(name, "config") == 0) {
+        bool profile = strcmp(name, "profile") == 0;
+        if (profile || strcmp(name, "config") == 0) {
             if (next_flag(argc, argv, &i, name, &value, true, f) != E_OK) {
                 return E_USAGE;
             }
-            (void)snprintf(c->file, sizeof c->file, "%s", value);
+            (void)snprintf(profile ? c->profile : c->file, sizeof c->file, "%s", value);
             continue;
         }
         bool *const switches[] = {&c->check, &c->print, &c->show_version, &c->show_help};
-        size_t o = 1;
+        size_t o = FILE_OPTIONS;
         while (o < config_option_count && strcmp(config_options[o].name, name) != 0) {
             o++;
         }
         if (o < config_option_count) {
-            *switches[o - 1] = true;
+            *switches[o - FILE_OPTIONS] = true;
             continue;
         }
         size_t k = 0;
@@ -292,26 +306,25 @@ static enum grey_error settle(struct config *c, struct fault *f) {
     return E_OK;
 }
 
-/* The file of --config, or CONFIG_FILE_DEFAULT where there is one. */
-static enum grey_error
-load_file(struct config *c, enum grey_error (*read_file)(const char *path, struct builder *out, struct fault *f), struct fault *f) {
+/* The file that was named, or the default one where there is one. */
+static enum grey_error load_file(struct config *c, const char *named, const char *fallback,
+                                 enum grey_error (*take)(struct config *c, struct bytes text, const char *name, struct fault *f),
+                                 enum grey_error (*read_file)(const char *path, struct builder *out, struct fault *f),
+                                 struct fault *f) {
     char path[LIMIT_PATH_BYTES + 1];
     struct fault inner = {0};
     struct builder text;
-    bool named = c->file[0] != 0;
-    (void)snprintf(path, sizeof path, "%s", named ? c->file : CONFIG_FILE_DEFAULT);
+    bool must_be = named[0] != 0;
+    (void)snprintf(path, sizeof path, "%s", must_be ? named : fallback);
     builder_init(&text, YAML_TEXT_BYTES_MAX);
     enum grey_error err = read_file(path, &text, &inner);
-    if (err == E_NOT_FOUND && !named) {
+    if (err == E_NOT_FOUND && !must_be) {
         err = E_OK;
     } else if (err != E_OK) {
         err = fault_set(f, E_CONFIG, "%.230s", inner.text);
     } else {
         err = text.err != E_OK ? fault_set(f, E_CONFIG, "%.100s is larger than 256 KiB", path)
-                               : config_read(c, builder_bytes(&text), path, f);
-        if (err == E_OK && c->site_id[0] == 0 && c->node_id[0] != 0) {
-            memcpy(c->site_id, c->node_id, sizeof c->site_id);
-        }
+                               : take(c, builder_bytes(&text), path, f);
     }
     builder_free(&text);
     return err;
@@ -324,9 +337,13 @@ enum grey_error config_load(struct config *c, int argc, char **argv, const char 
     if (err != E_OK || c->show_help || c->show_version) {
         return err;
     }
-    err = load_file(c, read_file, f);
+    err = load_file(c, c->profile, CONFIG_PROFILE_DEFAULT, config_read_profile, read_file, f);
+    err = err != E_OK ? err : load_file(c, c->file, CONFIG_FILE_DEFAULT, config_read, read_file, f);
     if (err != E_OK) {
         return err;
+    }
+    if (c->site_id[0] == 0 && c->node_id[0] != 0) {
+        memcpy(c->site_id, c->node_id, sizeof c->site_id);
     }
     for (size_t i = 0; i < config_key_count; i++) {
         const char *value = config_keys[i].environment == NULL ? NULL : environment(config_keys[i].environment);

@@ -1,5 +1,6 @@
 /* config.h: every configuration key of greyd in one table: YAML path, environment variable, flag, range, default, meaning.
- * Flags over environment over file over default; where each value came from is remembered.  docs/CONFIGURATION.md shows the table.
+ * Flags over environment over file over the board's profile over default; where each value came from is remembered.
+ * docs/CONFIGURATION.md shows the table.
  * Thread: start of the program and the loop's. */
 #ifndef AGENT_CONFIG_H
 #define AGENT_CONFIG_H
@@ -12,6 +13,7 @@
 
 #define CONFIG_ENDPOINTS_MAX 8u
 #define CONFIG_FILE_DEFAULT "/etc/grey/greyd.yaml"
+#define CONFIG_PROFILE_DEFAULT "/etc/grey/board.yaml"
 
 enum config_mode { CONFIG_MODE_SINGLE, CONFIG_MODE_SITE, CONFIG_MODE_EDGE, CONFIG_MODE_WITNESS };
 
@@ -67,17 +69,21 @@ struct config {
     int64_t budget_day_kb, budget_month_kb; /* 1,000 bytes; 0: none */
     int64_t budget_reserve_percent, budget_month_begins_day;
     bool insecure;
+    int64_t cache_kb;          /* of pages, each database */
+    int64_t memory_budget_mb;  /* of this process, resident; 0: none */
+    int64_t storage_stall_s;   /* the watchdog is not fed beyond */
+    int64_t temperature_max_c; /* of the hottest zone; 0: none */
 
     /* what the command line asks for instead of running */
     bool check, print, show_help, show_version;
     uint16_t origin[128]; /* per key: where its value came from */
     uint32_t origin_line[128];
-    char file[LIMIT_PATH_BYTES + 1];
+    char file[LIMIT_PATH_BYTES + 1], profile[LIMIT_PATH_BYTES + 1]; /* "": none was read */
 };
 
 void config_defaults(struct config *c);
 
-/* The whole way: finds --config among the arguments, reads the file (limits as yaml.h), the environment (getenv form: NAME -> value
+/* The whole way: finds --config and --profile among the arguments, reads the files (limits as yaml.h), the environment (getenv form: NAME -> value
  * or NULL), the flags; then checks what belongs together.  E_USAGE or E_CONFIG with file, line, column, what was expected and the
  * nearest known key. read_file: gives the text of a file, appended to out; E_NOT_FOUND when there is none. */
 enum grey_error config_load(struct config *c, int argc, char **argv, const char *(*environment)(const char *name),
@@ -85,6 +91,8 @@ enum grey_error config_load(struct config *c, int argc, char **argv, const char 
 
 /* One YAML text on top of c; name: for messages.  Used by config_load, tests and the fuzz target. */
 enum grey_error config_read(struct config *c, struct bytes text, const char *name, struct fault *f);
+/* The same for a board's profile, to be read before the file. */
+enum grey_error config_read_profile(struct config *c, struct bytes text, const char *name, struct fault *f);
 
 void config_print(const struct config *c, struct builder *out);      /* effective values and where each came from */
 void config_list_inert(const struct config *c, struct builder *out); /* keys of the file that are known but without effect yet */

@@ -26,7 +26,7 @@ enum config_kind {
     KIND_INERT,   /* known, without effect in this version: any value */
 };
 
-enum config_origin { FROM_DEFAULT, FROM_FILE, FROM_ENVIRONMENT, FROM_FLAG };
+enum config_origin { FROM_DEFAULT, FROM_PROFILE, FROM_FILE, FROM_ENVIRONMENT, FROM_FLAG };
 
 struct config_key {
     const char *path; /* "" for what only a flag or variable sets */

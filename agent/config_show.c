@@ -58,8 +58,9 @@ static void put_value(const struct config *c, const struct config_key *k, struct
 
 static const char *origin_name(const struct config *c, size_t i, char text[LIMIT_PATH_BYTES + 32]) {
     switch ((enum config_origin)c->origin[i]) {
+    case FROM_PROFILE:
     case FROM_FILE:
-        (void)snprintf(text, LIMIT_PATH_BYTES + 32, "%s:%u", c->file, c->origin_line[i]);
+        (void)snprintf(text, LIMIT_PATH_BYTES + 32, "%s:%u", c->origin[i] == FROM_FILE ? c->file : c->profile, c->origin_line[i]);
         return text;
     case FROM_ENVIRONMENT:
         return config_keys[i].environment;
@@ -90,9 +91,10 @@ void config_print(const struct config *c, struct builder *out) {
 
 void config_list_inert(const struct config *c, struct builder *out) {
     for (size_t i = 0; i < config_key_count; i++) {
-        if (c->origin[i] == FROM_FILE &&
+        if ((c->origin[i] == FROM_FILE || c->origin[i] == FROM_PROFILE) &&
             (config_keys[i].kind == KIND_INERT || (c->auth && config_keys[i].at == offsetof(struct config, auth)))) {
-            builder_addf(out, "%s:%u: %s is known, and without effect in this version\n", c->file, c->origin_line[i],
+            char text[LIMIT_PATH_BYTES + 32];
+            builder_addf(out, "%s: %s is known, and without effect in this version\n", origin_name(c, i, text),
                          config_keys[i].path);
         }
     }

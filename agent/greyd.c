@@ -19,10 +19,12 @@
 #include "agent/tasklog.h"
 #include "agent/uplink.h"
 #include "include/grey/must.h"
+#include "platform/db.h"
 #include "platform/keyfile.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
 #include "platform/now.h"
+#include "platform/supervise.h"
 
 #define EXIT_FAILED 1
 #define EXIT_USAGE 2
@@ -39,6 +41,7 @@ struct greyd {
     struct tasklog *tasklog;
     struct api *api;
     struct http_server *http;
+    struct supervise supervise;
     struct loop_timer leave_timer;
     uint64_t leave_deadline_ms;
     bool stopping, failed;
@@ -168,6 +171,7 @@ static void on_terminate(void *context, int signal_number) {
     }
     g->stopping = true;
     log_info("greyd", "stop", "signal=%d", signal_number);
+    supervise_stopping(&g->supervise);
     if (g->node == NULL) { /* still mending its log */
         leave_now(g);
         return;
@@ -191,19 +195,35 @@ static struct uplink_bandwidth bandwidth_of(const struct config *c) {
     return b;
 }
 
+/* Both files anew, the profile first. */
+static enum grey_error reread(const struct config *running, struct config *fresh, struct fault *f) {
+    struct builder profile, text;
+    enum grey_error err = E_OK;
+    builder_init(&profile, 256u * 1024u);
+    builder_init(&text, 256u * 1024u);
+    config_defaults(fresh);
+    if (running->profile[0] != 0 && (err = read_file(running->profile, &profile, f)) == E_OK) {
+        err = config_read_profile(fresh, builder_bytes(&profile), running->profile, f);
+    }
+    if (err == E_OK && running->file[0] != 0 && (err = read_file(running->file, &text, f)) == E_OK) {
+        err = config_read(fresh, builder_bytes(&text), running->file, f);
+    }
+    builder_free(&profile);
+    builder_free(&text);
+    return err;
+}
+
 static void on_reload(void *context, int signal_number) {
     struct greyd *g = context;
     (void)signal_number;
     struct config fresh;
     struct fault f = {0};
-    struct builder text;
     enum log_level level;
-    if (g->config.file[0] == 0) {
+    if (g->config.file[0] == 0 && g->config.profile[0] == 0) {
         return;
     }
-    builder_init(&text, 256u * 1024u);
-    config_defaults(&fresh);
-    if (read_file(g->config.file, &text, &f) != E_OK || config_read(&fresh, builder_bytes(&text), g->config.file, &f) != E_OK) {
+    supervise_reloading(&g->supervise);
+    if (reread(&g->config, &fresh, &f) != E_OK) {
         log_error("greyd", "reload", "refused, the running configuration stays: %s", f.text);
     } else if (log_level_parse(fresh.log_level, &level)) {
         log_configure(level, strcmp(fresh.log_format, "json") == 0 ? LOG_JSON : LOG_PRETTY);
@@ -214,7 +234,7 @@ static void on_reload(void *context, int signal_number) {
         log_info("greyd", "reload", "log level %s, and the limits, windows and budgets of the link; all else takes a restart",
                  fresh.log_level);
     }
-    builder_free(&text);
+    supervise_ready(&g->supervise, "");
 }
 
 /* --- wiring ----------------------------------------------------------------------------------------------------------------------------------- */
@@ -322,6 +342,7 @@ static bool start_node(struct greyd *g, struct fault *f) {
                                  machine_part(c->memory_limit_bytes, sysconf(_SC_PHYS_PAGES), sysconf(_SC_PAGESIZE)),
                              .queue = queue_limits(c),
                              .offline_hours_max = c->federation ? (uint32_t)c->offline_hours_max : 0};
+    db_set_cache((uint32_t)c->cache_kb * 1024u);
     g->node = node_new(&g->x, &o, &node_events, g, f);
     if (g->node == NULL && f->code == E_CORRUPT && salvage_marked(c->wal_dir) && mend_log(g, &o, f)) {
         g->node = node_new(&g->x, &o, &node_events, g, f);
@@ -400,10 +421,27 @@ static bool start_api(struct greyd *g, struct fault *f) {
     return listen_http(g, api_handle, g->api, f);
 }
 
+/* The loop lives when it asks this; the storage thread must have finished something of late, if it has anything to do. */
+static bool gets_on(void *context, char *why, size_t size) {
+    const struct greyd *g = context;
+    struct sitelog_usage usage;
+    sitelog_usage(node_log(g->node), &usage);
+    (void)snprintf(why, size, "the disk has finished nothing for %" PRIu64 " s", usage.waits_ms / 1000);
+    return usage.waits_ms < (uint64_t)g->config.storage_stall_s * 1000;
+}
+
 static bool start(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
+    struct supervise_options supervise = {.socket = getenv("NOTIFY_SOCKET"),
+                                          .watchdog_usec = getenv("WATCHDOG_USEC"),
+                                          .watchdog_pid = getenv("WATCHDOG_PID"),
+                                          .alive = gets_on,
+                                          .context = g};
     g->x.loop = loop_new(f);
-    g->x.crypto = g->x.loop == NULL ? NULL : worker_new(g->x.loop, "crypto", CRYPTO_QUEUE, NULL, NULL, f);
+    if (g->x.loop == NULL || supervise_begin(&g->supervise, g->x.loop, &supervise, f) != E_OK) {
+        return false;
+    }
+    g->x.crypto = worker_new(g->x.loop, "crypto", CRYPTO_QUEUE, NULL, NULL, f);
     if (g->x.crypto == NULL) {
         return false;
     }
@@ -429,6 +467,7 @@ static void stop(struct greyd *g) {
     g->http = NULL;
     uplink_free(g->uplink);
     g->uplink = NULL;
+    supervise_end(&g->supervise);
     node_free(g->node); /* answers what the executor asked */
     executor_free(g->executor);
     tasklog_free(g->tasklog);
@@ -446,7 +485,10 @@ static int check(const struct config *c) {
         config_print(c, &b);
     }
     config_list_inert(c, &b);
-    builder_addf(&b, "%s: acceptable\n", c->file[0] != 0 ? c->file : "configuration");
+    builder_addf(&b, "%s%s%s: acceptable\n", c->profile, c->profile[0] != 0 && c->file[0] != 0 ? " and " : "",
+                 c->file[0] != 0      ? c->file
+                 : c->profile[0] != 0 ? ""
+                                      : "configuration");
     print_text(&b);
     return 0;
 }
@@ -506,6 +548,7 @@ int main(int argc, char **argv) {
         stop(&g);
         return g.stopping ? 0 : complain(&f);
     }
+    supervise_ready(&g.supervise, "takes part in its site");
     log_info("greyd", "ready", "version=%s http=%s site=%s node=%s", GREY_VERSION, g.config.http_addr, g.config.site_id,
              g.config.node_id);
     loop_run(g.x.loop);

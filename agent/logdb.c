@@ -165,7 +165,8 @@ struct logdb *logdb_open(const char *path, struct fault *f) {
         return NULL;
     }
     bool created = false;
-    l->db = db_open(path, &(struct db_options){.page_bytes = LOG_PAGE_BYTES, .cache_bytes = LOG_CACHE_BYTES}, &created, f);
+    l->db = db_open(path, &(struct db_options){.page_bytes = LOG_PAGE_BYTES, .cache_bytes = db_cache_bytes(LOG_CACHE_BYTES)},
+                    &created, f);
     if (l->db == NULL || load(l, created, f) != E_OK) {
         logdb_close(l);
         return NULL;

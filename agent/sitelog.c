@@ -328,6 +328,7 @@ void sitelog_usage(const struct sitelog *s, struct sitelog_usage *u) {
     *u = s->usage;
     pthread_mutex_unlock(lock);
     u->jobs_waiting = s->waiting;
+    u->waits_ms = worker_waits_ms(s->worker);
     u->store_waits_ms = s->stores_waiting == 0 ? 0 : loop_now_ms(s->loop) - s->store_since_ms;
 }
 

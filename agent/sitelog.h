@@ -286,6 +286,7 @@ struct sitelog_usage {                                          /* as of the las
     uint64_t store_us_last, store_us_max;                       /* duration of store transactions */
     uint64_t stores;                                            /* store transactions */
     uint64_t store_waits_ms;                                    /* how long no store has ended while some wait; 0: none waits */
+    uint64_t waits_ms;                                          /* the same for jobs of any kind */
     uint32_t jobs_waiting;
     bool disk_full; /* the reserve is given up; ends by itself when there is room for it again */
 };

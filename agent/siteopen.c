@@ -16,7 +16,8 @@
 #define LOG_WAL_BYTES_MAX 1048576u    /* 1 MiB: then it is checkpointed */
 #define WITNESS_WAL_BYTES_MAX 262144u /* 256 KiB, either: all files of a witness stay below 2 MiB */
 #define STATE_WAL_BYTES_MAX 4194304u  /* 4 MiB: longer: flushes touch the same pages again and again */
-#define SOFT_HEAP_BYTES 2097152u      /* 2 MiB: of both databases: caches, statements, the index of their logs */
+#define CACHE_BYTES 262144u           /* 256 KiB: of pages, each database */
+#define SOFT_HEAP_BYTES 1572864u      /* 1.5 MiB: the rest of both: statements, the index of their logs */
 
 static enum grey_error name_paths(struct sitedisk *d, const struct sitelog_options *o, struct fault *f) {
     const char *wal_dir = o->wal_dir == NULL || o->wal_dir[0] == '\0' ? o->data_dir : o->wal_dir;
@@ -341,7 +342,7 @@ enum grey_error sitedisk_open(const struct sitelog_options *o, struct table *t, 
         log_warn("sitelog", "no_reserve", "%s", f->text);
     }
     d->rejoins = o->rejoins;
-    db_soft_limit(SOFT_HEAP_BYTES);
+    db_soft_limit(SOFT_HEAP_BYTES + 2ull * db_cache_bytes(CACHE_BYTES));
     if (err == E_OK) {
         err = open_or_mend(d, o, t, start, f);
     }

@@ -17,9 +17,11 @@
 #include "platform/keyfile.h"
 #include "platform/keys.h"
 #include "platform/log.h"
+#include "platform/supervise.h"
 #include "platform/yaml.h"
 
 #define ENDPOINTS_MAX 8u
+#define STORAGE_STALL_MS 60000u /* a disk that has finished nothing for so long starves the watchdog */
 
 struct settings {
     char data_dir[LIMIT_PATH_BYTES + 1], http_addr[LIMIT_ADDRESS_BYTES + 1], broker[1024], store[LIMIT_PATH_BYTES + 16];
@@ -63,6 +65,7 @@ struct grey_core {
     struct keyfile sign;
     struct core_api api;
     struct http_server *http;
+    struct supervise supervise;
 };
 
 static int complain(const struct fault *f) {
@@ -178,7 +181,16 @@ static void help(void) {
 static void on_terminate(void *context, int signal_number) {
     struct grey_core *g = context;
     log_info("grey-core", "stop", "signal=%d", signal_number);
+    supervise_stopping(&g->supervise);
     loop_stop(g->x.loop);
+}
+
+/* The loop lives when it asks this.  A PostgreSQL server that is away is waited for; no restart of the core would bring it back. */
+static bool gets_on(void *context, char *why, size_t size) {
+    const struct grey_core *g = context;
+    uint64_t waits_ms = store_is_postgres(g->s.store) ? 0 : worker_waits_ms(g->storage);
+    (void)snprintf(why, size, "the disk has finished nothing for %" PRIu64 " s", waits_ms / 1000);
+    return waits_ms < STORAGE_STALL_MS;
 }
 
 static bool start(struct grey_core *g, struct fault *f) {
@@ -213,8 +225,16 @@ static bool start(struct grey_core *g, struct fault *f) {
         keyfile_put_public(sign_dir, KEYFILE_CORE_PUBLIC, &g->sign, f) != E_OK) {
         return false;
     }
+    struct supervise_options supervise = {.socket = getenv("NOTIFY_SOCKET"),
+                                          .watchdog_usec = getenv("WATCHDOG_USEC"),
+                                          .watchdog_pid = getenv("WATCHDOG_PID"),
+                                          .alive = gets_on,
+                                          .context = g};
     g->x.loop = loop_new(f);
-    g->x.crypto = g->x.loop == NULL ? NULL : worker_new(g->x.loop, "crypto", 64, NULL, NULL, f);
+    if (g->x.loop == NULL || supervise_begin(&g->supervise, g->x.loop, &supervise, f) != E_OK) {
+        return false;
+    }
+    g->x.crypto = worker_new(g->x.loop, "crypto", 64, NULL, NULL, f);
     g->store = g->x.crypto == NULL ? NULL : store_open(s->store, &(struct store_options){.shared = o.shared}, f);
     g->storage = g->store == NULL ? NULL : worker_new(g->x.loop, "storage", BATCH_JOBS_MAX, batch_run, g->store, f);
     if (g->storage == NULL) {
@@ -245,6 +265,7 @@ static bool start(struct grey_core *g, struct fault *f) {
 }
 
 static void stop(struct grey_core *g) {
+    supervise_end(&g->supervise);
     http_server_free(g->http);
     giver_stop(g->giver);
     ingest_stop(g->ingest);
@@ -292,6 +313,7 @@ int main(int argc, char **argv) {
                  g.s.http_addr);
     }
     log_info("grey-core", "ready", "version=%s http=%s store=%s", GREY_VERSION, g.s.http_addr, store_name(g.store));
+    supervise_ready(&g.supervise, "takes what sites send");
     loop_run(g.x.loop);
     stop(&g);
     log_info("grey-core", "stopped", "version=%s", GREY_VERSION);

@@ -1,14 +1,22 @@
 #!/bin/bash
-# deps.sh GROUP...: installs the Debian packages of a group when they are missing: build, run, test, package, bench.
+# deps.sh GROUP...: installs the Debian packages of a group when they are missing: build, run, test, package, cross, bench.
+# deps.sh --list GROUP: only names them; group libraries: what a build links, of each architecture.
 # Needs root or sudo, and apt.  Does nothing, quickly, when all are there.
 set -eu
+libraries="libmbedtls-dev libmosquitto-dev libcbor-dev liblz4-dev libsqlite3-dev libpq-dev libyaml-dev libjansson-dev libsodium-dev libhttp-parser-dev libseccomp-dev zlib1g-dev"
 declare -A groups=(
-    [build]="build-essential pkg-config libmbedtls-dev libmosquitto-dev libcbor-dev liblz4-dev libsqlite3-dev libpq-dev libyaml-dev libjansson-dev libsodium-dev libhttp-parser-dev libseccomp-dev zlib1g-dev"
+    [libraries]="$libraries"
+    [build]="build-essential pkg-config $libraries"
     [run]="mosquitto curl iproute2"
     [test]="libcmocka-dev clang libclang-rt-14-dev clang-format clang-tidy cppcheck openssl mosquitto mosquitto-clients curl iproute2 python3 faketime postgresql"
+    [cross]="mmdebstrap gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf qemu-user-static python3 mosquitto"
     [package]="lintian mmdebstrap systemd zsh"
     [bench]="etcd-server libraft-dev libuv1-dev iproute2 linux-perf python3 mosquitto-clients postgresql"
 )
+if [ "$1" = --list ]; then
+    echo "${groups[${2:?usage: deps.sh --list GROUP}]:?no such group: $2}"
+    exit 0
+fi
 missing=()
 for group in "$@"; do
     for package in ${groups[$group]:?no such group: $group}; do

@@ -348,3 +348,18 @@ enum grey_error db_shrink(struct db *d, uint32_t pages_max, struct fault *f) {
 void db_soft_limit(uint64_t bytes) {
     sqlite3_soft_heap_limit64((sqlite3_int64)bytes);
 }
+
+static uint32_t cache_bytes; /* 0: nobody said */
+
+void db_set_cache(uint32_t bytes) {
+    cache_bytes = bytes;
+}
+
+uint32_t db_cache_bytes(uint32_t otherwise) {
+    return cache_bytes > 0 ? cache_bytes : otherwise;
+}
+
+uint64_t db_release(struct db *d) {
+    (void)sqlite3_db_release_memory(d->connection);
+    return (uint64_t)sqlite3_memory_used();
+}

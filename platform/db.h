@@ -65,6 +65,11 @@ struct db_counts {
 };
 void db_count(struct db_counts *c);
 void db_soft_limit(uint64_t bytes); /* SQLite gives caches back above this */
+/* What the operator gives each database for its pages, in place of what its module would take; 0: that.  Before the first is opened. */
+void db_set_cache(uint32_t bytes);
+uint32_t db_cache_bytes(uint32_t otherwise);
+uint64_t
+db_release(struct db *d); /* gives back pages that are not in use; the memory that SQLite holds afterwards, of all databases */
 
 /* Tests: `ask` sees each call before it happens, on the calling thread, and what it returns other than E_OK is done instead of it
  * (E_IO, E_DISK_FULL; E_CORRUPT for a read that finds a damaged sector).  `synced` is called after a successful sync.  NULL: none. */

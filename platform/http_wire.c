@@ -359,7 +359,7 @@ static enum http_wire_result add_to_body(struct http_wire *w, struct bytes part)
         size_t room = q->capacity + (q->body.size < FIRST_BODY_BYTES ? FIRST_BODY_BYTES : q->body.size); /* at most doubles */
         size_t most = q->body.at + w->body_bytes_max, exact = q->size + part.size;
         if (w->state == HTTP_WIRE_BODY) {
-            most = q->size + w->left; /* its length is known */
+            most = q->size + (size_t)w->left; /* its length is known, and at most body_bytes_max */
         }
         room = room < exact ? exact : room;
         room = room > most ? most : room;

@@ -29,8 +29,9 @@ struct worker {
     struct worker_job *first, *last;           /* waiting */
     struct worker_job *done_first, *done_last; /* worked, `done` not called yet */
     bool stopping, note_posted;
-    bool sleeps;    /* the thread waits for jobs and nobody has woken it yet */
-    bool reporting; /* on the loop's thread only */
+    bool sleeps;       /* the thread waits for jobs and nobody has woken it yet */
+    bool reporting;    /* on the loop's thread only, as the next */
+    uint64_t since_ms; /* jobs were reported then, or the first that waits was given */
     uint32_t queue_max;
     _Atomic uint32_t queued; /* waiting, running or not reported yet */
     struct loop_note note;
@@ -48,6 +49,7 @@ static void report(struct worker *w) {
     w->note_posted = false;
     (void)pthread_mutex_unlock(&w->lock);
     w->reporting = true;
+    w->since_ms = loop_now_ms(w->loop);
     while (job != NULL) {
         struct worker_job *next = job->next;
         atomic_fetch_sub(&w->queued, 1);
@@ -167,7 +169,9 @@ enum grey_error worker_submit(struct worker *w, struct worker_job *job) {
     }
     must(job->done != NULL);
     job->next = NULL;
-    atomic_fetch_add(&w->queued, 1);
+    if (atomic_fetch_add(&w->queued, 1) == 0) {
+        w->since_ms = loop_now_ms(w->loop);
+    }
     (void)pthread_mutex_lock(&w->lock);
     bool sleeps = w->sleeps;
     w->sleeps = false;
@@ -181,6 +185,10 @@ enum grey_error worker_submit(struct worker *w, struct worker_job *job) {
 
 uint32_t worker_queued(const struct worker *w) {
     return atomic_load(&w->queued);
+}
+
+uint64_t worker_waits_ms(const struct worker *w) {
+    return atomic_load(&w->queued) == 0 ? 0 : loop_now_ms(w->loop) - w->since_ms;
 }
 
 void worker_stop(struct worker *w) {

@@ -22,6 +22,8 @@ struct worker *worker_new(struct loop *l, const char *name, uint32_t queue_max,
                           struct worker_job *(*batch)(void *context, struct worker_job *list), void *context, struct fault *f);
 enum grey_error worker_submit(struct worker *w, struct worker_job *job); /* E_BUSY when queue_max jobs wait or run */
 uint32_t worker_queued(const struct worker *w);
+/* How long no job has ended while some wait or run; 0: none does.  The loop's thread. */
+uint64_t worker_waits_ms(const struct worker *w);
 /* Finishes all jobs, calls their done functions, ends the thread, frees w.  Call on the loop's thread, not from a
  * done function of w itself. */
 void worker_stop(struct worker *w);

@@ -1,5 +1,6 @@
 #!/bin/bash
 # tap.sh PROGRAM...: runs test programs that print TAP, TEST_JOBS (1) at a time, shows what failed, and ends with "N passed, N failed".
+# RUNNER: what runs them, such as an emulator with its arguments.
 # A program that dies, or prints no test at all, counts as one failure.  Counts are added to $TALLY when that file is named.
 set -u
 counts=$(mktemp)
@@ -9,7 +10,7 @@ run() {
     local program=$1 name output status ok bad start
     name=$(basename "$program")
     start=$(date +%s%N)
-    output=$(CMOCKA_MESSAGE_OUTPUT=TAP timeout --foreground "${TEST_TIMEOUT:-600}" "$program" 2>&1)
+    output=$(CMOCKA_MESSAGE_OUTPUT=TAP timeout --foreground "${TEST_TIMEOUT:-600}" ${RUNNER:-} "$program" 2>&1)
     status=$?
     ok=$(grep -c '^ok ' <<<"$output")
     bad=$(grep '^not ok ' <<<"$output" | grep -vc '# SKIP') # cmocka says so of a test that skips itself, with its reason before

@@ -11,7 +11,7 @@
 
 #include "agent/config.h"
 
-static const char *env_name, *env_value, *file_text;
+static const char *env_name, *env_value, *file_text, *profile_text;
 static char path_read[LIMIT_PATH_BYTES + 1];
 
 static const char *environment(const char *name) {
@@ -19,6 +19,10 @@ static const char *environment(const char *name) {
 }
 
 static enum grey_error read_file(const char *path, struct builder *out, struct fault *f) {
+    if (strcmp(path, CONFIG_PROFILE_DEFAULT) == 0 || strcmp(path, "profile.yaml") == 0) {
+        builder_add_str(out, profile_text == NULL ? "" : profile_text);
+        return profile_text == NULL ? fault_set(f, E_NOT_FOUND, "%s", path) : E_OK;
+    }
     (void)snprintf(path_read, sizeof path_read, "%s", path);
     if (file_text == NULL) {
         FILE *file = fopen(path, "r");
@@ -105,6 +109,30 @@ static void order_of_origins(void **state) {
     assert_non_null(strstr((char *)b.data, "# x:2"));
     builder_free(&b);
     env_name = NULL;
+}
+
+/* What is right for a board is a default that the site's own file may change; a mistake in it is named as its own. */
+static void a_board_has_its_defaults(void **state) {
+    (void)state;
+    static struct config c;
+    struct fault f = {0};
+    profile_text = "storage: {cache_kb: 512}\nhardware: {memory_budget_mb: 24}\n";
+    file_text = "hardware: {memory_budget_mb: 32}\n";
+    assert_int_equal(load(&c, &f, "--config=x", NULL, NULL), E_OK);
+    assert_true(c.cache_kb == 512 && c.memory_budget_mb == 32);
+    struct builder b;
+    builder_init(&b, 100000);
+    config_print(&c, &b);
+    builder_add_byte(&b, 0);
+    assert_non_null(strstr((char *)b.data, "# " CONFIG_PROFILE_DEFAULT ":1"));
+    builder_free(&b);
+    profile_text = "storage: {cache: 512}\n";
+    assert_int_equal(load(&c, &f, "--config=x", "--profile", "profile.yaml"), E_CONFIG);
+    assert_non_null(strstr(f.text, "profile.yaml: line 1"));
+    profile_text = NULL;
+    assert_int_equal(load(&c, &f, "--config=x", "--profile=profile.yaml", NULL), E_CONFIG); /* it was named, so it must be there */
+    assert_int_equal(load(&c, &f, "--config=x", NULL, NULL), E_OK);
+    assert_true(c.cache_kb == 256);
 }
 
 static void mistakes_are_named(void **state) {
@@ -273,14 +301,11 @@ static void keys_without_effect_are_listed(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(guides_command_lines_work),
-                                       cmocka_unit_test(default_file_may_be_absent_a_named_one_not),
-                                       cmocka_unit_test(empty_variables_say_nothing),
-                                       cmocka_unit_test(the_link_is_bounded_as_the_file_says),
-                                       cmocka_unit_test(keys_without_effect_are_listed),
-                                       cmocka_unit_test(example_files_are_accepted),
-                                       cmocka_unit_test(shares_and_times_of_the_queue),
-                                       cmocka_unit_test(order_of_origins),
-                                       cmocka_unit_test(mistakes_are_named)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(guides_command_lines_work),      cmocka_unit_test(default_file_may_be_absent_a_named_one_not),
+        cmocka_unit_test(empty_variables_say_nothing),    cmocka_unit_test(the_link_is_bounded_as_the_file_says),
+        cmocka_unit_test(keys_without_effect_are_listed), cmocka_unit_test(example_files_are_accepted),
+        cmocka_unit_test(shares_and_times_of_the_queue),  cmocka_unit_test(order_of_origins),
+        cmocka_unit_test(a_board_has_its_defaults),       cmocka_unit_test(mistakes_are_named)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -138,7 +138,7 @@ static void each_channel_counts_for_itself(void **context) {
     assert_int_equal(f.next_seq, 4);
     assert_int_equal(f.pending_count, 3);
     assert_int_equal(f.oldest_time_ms, s->time_ms);
-    size_t bytes = 0;
+    uint64_t bytes = 0;
     for (unsigned c = 0; c < CHANNEL_COUNT; c++) {
         bytes += facts(s, (enum event_channel)c).pending_bytes;
     }
@@ -577,7 +577,7 @@ static void events_leave_when_their_time_is_over(void **context) {
     assert_int_equal(state_expiry_ms(s->g.state), INT64_MAX);
     int64_t start = s->time_ms;
     assert_int_equal(send(s, PRIORITY_NORMAL, NULL, "debug.a.raw", 10), E_OK); /* 1: an hour, the first pattern counts */
-    size_t record = facts(s, CHANNEL_DATA).pending_bytes;
+    uint64_t record = facts(s, CHANNEL_DATA).pending_bytes;
     assert_int_equal(send(s, PRIORITY_LOW, NULL, "reading", 10), E_OK);      /* 2: for ever */
     assert_int_equal(send(s, PRIORITY_LOW, NULL, "x.raw", 10), E_OK);        /* 3: two hours */
     assert_int_equal(send(s, PRIORITY_CRITICAL, NULL, "debug.x", 10), E_OK); /* critical: for ever */
@@ -593,7 +593,7 @@ static void events_leave_when_their_time_is_over(void **context) {
     assert_int_equal(facts(s, CHANNEL_DATA).expired_events, 1);
     assert_int_equal(facts(s, CHANNEL_DATA).expired_bytes, record);
     char wanted[64];
-    (void)snprintf(wanted, sizeof wanted, "1-1 expired %zu\n", record);
+    (void)snprintf(wanted, sizeof wanted, "1-1 expired %" PRIu64 "\n", record);
     assert_string_equal(told(s, CHANNEL_DATA, 1, 9), wanted);
     assert_int_equal(state_expiry_ms(s->g.state), start + 2 * HOUR_MS);
     s->time_ms = start + 400 * HOUR_MS;
@@ -688,7 +688,7 @@ static void gaps_tell_numbers_and_bytes(void **context) {
     }
     uint64_t before = facts(s, CHANNEL_DATA).pending_bytes, room = 1000000 - before;
     while (room > 3000) { /* until some 2,000 bytes are left */
-        assert_int_equal(send(s, PRIORITY_CRITICAL, NULL, "t", room > 202000 ? 200000 : room - 2000), E_OK);
+        assert_int_equal(send(s, PRIORITY_CRITICAL, NULL, "t", (size_t)(room > 202000 ? 200000 : room - 2000)), E_OK);
         room = 1000000 - before - facts(s, CHANNEL_CONTROL).pending_bytes;
     }
     assert_int_equal(send(s, PRIORITY_CRITICAL, NULL, "t", 3000), E_OK);
@@ -997,7 +997,8 @@ static void a_naive_outbox_counts_the_same(void **context) {
                     lists[i] = outbox_list_of(of, of == PRIORITY_CRITICAL || one_size ? 0 : class);
                     struct event e = {
                         .id = bytes_str("i"), .source = bytes_str("s"), .type = bytes_str(model_types[class]), .priority = of};
-                    e.data = bytes_of(zeros, one_size ? 100 - strlen(model_types[class]) : draw(draw(40) == 0 ? 3000 : 300));
+                    e.data =
+                        bytes_of(zeros, one_size ? 100 - strlen(model_types[class]) : (size_t)draw(draw(40) == 0 ? 3000 : 300));
                     size_t before = p.size;
                     record_encode(&e, &p);
                     sizes[i] = (uint32_t)(p.size - before);

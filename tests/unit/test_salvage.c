@@ -34,7 +34,7 @@ static void run(const struct log *l, const char *command) {
 
 static void make_entry(struct entry *e, raft_index index, const uint8_t *previous) {
     uint8_t payload[5000];
-    size_t size = index % 17 == 0 ? 0 : index % 23 == 0 ? 4000 + index : 20 + index * 37 % 400;
+    size_t size = (size_t)(index % 17 == 0 ? 0 : index % 23 == 0 ? 4000 + index : 20 + index * 37 % 400);
     for (size_t i = 0; i < size; i++) {
         payload[i] = (uint8_t)(index * 31 + i);
     }

@@ -226,7 +226,7 @@ static enum entry_kind random_payload(const struct gateway *g, struct builder *p
     case 4:
         (void)snprintf(key, sizeof key, "k%u", (unsigned)draw(60));
         payload_kv(p, draw(4) == 0, bytes_str(key), (enum kv_condition)draw(3), state_applied(g->state) - draw(20),
-                   bytes_str("a/b"), bytes_of("0123456789", draw(10)));
+                   bytes_str("a/b"), bytes_of("0123456789", (size_t)draw(10)));
         return ENTRY_KV;
     case 5:
     case 6: {

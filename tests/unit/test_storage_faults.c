@@ -60,7 +60,9 @@ static enum grey_error power_ask(void *context, enum db_io io, const char *path,
     if (io == DB_IO_SYNC && p->syncs_left-- == 0) {
         for (size_t i = 0; i < p->count; i++) { /* in order; overwriting parts may be missing anywhere */
             uint64_t chance = next_random(p);
-            size_t size = chance % 3 == 0 ? p->list[i].size : chance % 3 == 1 ? p->list[i].size / 512 * (chance >> 8) % 5 * 512 : 0;
+            size_t size = chance % 3 == 0   ? p->list[i].size
+                          : chance % 3 == 1 ? (size_t)(p->list[i].size / 512 * (chance >> 8) % 5 * 512)
+                                            : 0;
             if (size > 0 && size <= p->list[i].size) {
                 mirror_apply(p, &p->list[i], size);
             }

@@ -279,7 +279,7 @@ static void malformed_payloads_are_refused(void **context) {
             continue;
         }
         if (r->payload.size > 1 && draw(2) == 0) {
-            r->payload.size -= 1 + draw(r->payload.size - 1);
+            r->payload.size -= 1 + (size_t)draw(r->payload.size - 1);
         } else if (r->payload.size > 0) {
             r->payload.data[draw(r->payload.size)] ^= (uint8_t)(1u << draw(8));
         }
