@@ -246,12 +246,15 @@ install: all ## staged install: make install DESTDIR=...
 	$(BUILD)/greyctl completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/greyctl.fish
 
 # --- Debian packages: docs/INSTALL.md says what they do, deploy/debian/build.sh how they are made. ---------------------------------
-.PHONY: deb check-deb packages
+.PHONY: deb deb-now check-deb packages
 DEBS := $(BUILD)/deb
 $(BUILD)/completion/%: $(BUILD)/greyctl
 	@mkdir -p $(@D)
 	$(call say,GEN,$@) $(RUNNER) $< completion $* >$@
-deb: all $(addprefix $(BUILD)/completion/,bash zsh fish) ## Debian packages in build/<arch>/deb: make deb ARCH=amd64|arm64|armhf
+deb: ## Debian packages in build/<arch>/deb: make deb ARCH=amd64|arm64|armhf
+	$(Q)deploy/deps.sh build $(if $(SYSROOT),cross)
+	@$(MAKE) --no-print-directory deb-now
+deb-now: all $(addprefix $(BUILD)/completion/,bash zsh fish)
 	$(Q)STRIP=$(or $(STRIP),$(patsubst %,%-,$(TRIPLE))strip) deploy/debian/build.sh $(ARCH) $(BUILD) $(VERSION) $(DEBS)
 packages: deb ## the same over this machine's root: nothing to download, so `make check-all` can afford it
 	$(Q)deploy/deps.sh package

@@ -10,7 +10,7 @@ declare -A groups=(
     [run]="mosquitto curl iproute2"
     [test]="libcmocka-dev clang libclang-rt-14-dev clang-format clang-tidy cppcheck openssl mosquitto mosquitto-clients curl iproute2 python3 faketime postgresql"
     [cross]="mmdebstrap gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf qemu-user-static python3 mosquitto"
-    [package]="lintian mmdebstrap systemd zsh"
+    [package]="lintian mmdebstrap strace systemd zsh"
     [bench]="etcd-server libraft-dev libuv1-dev iproute2 linux-perf python3 mosquitto-clients postgresql"
 )
 if [ "$1" = --list ]; then
