@@ -26,11 +26,19 @@ include=$(dpkg-deb -f "$debs"/grey-agent_*.deb Depends | tr ',' '\n' | grep -v '
 pool=build/image/pool-$arch-$(sha256sum <<<"$include" | cut -c 1-12)
 if [ ! -d "$pool" ]; then
     echo "unpacking kernel and libraries for $board"
-    rm -rf "$pool.new" && mkdir -p build/image
-    mmdebstrap --variant=extract --architectures="$arch" --include="$include" bookworm "$pool.new" >"$out/mmdebstrap.log" 2>&1 || {
-        tail -n 20 "$out/mmdebstrap.log" >&2
-        exit 1
+    mkdir -p build/image
+    debian=$(. /etc/os-release && echo "${VERSION_CODENAME:?this machine does not run a Debian release}")
+    unpack() { # more of mmdebstrap's arguments
+        rm -rf "$pool.new"
+        mmdebstrap --variant=extract --architectures="$arch" --include="$include" "$debian" "$pool.new" "$@" >"$out/mmdebstrap.log" 2>&1
     }
+    if ! unpack; then # the index of the security suite for armhf does not always fit its packages
+        echo "the security suite cannot be read for $arch just now; going on with main and updates"
+        unpack "deb http://deb.debian.org/debian $debian main" "deb http://deb.debian.org/debian $debian-updates main" || {
+            tail -n 20 "$out/mmdebstrap.log" >&2
+            exit 1
+        }
+    fi
     mv "$pool.new" "$pool"
 fi
 release=$(basename "$pool"/lib/modules/*)

@@ -168,7 +168,7 @@ clean_root() {
     include=$(needs)
     tarball=$work/debian-$(sha256sum <<<"$include" | cut -c 1-12)
     if [ ! -s "$tarball.tar" ]; then
-        mmdebstrap --variant=essential --include="$include" bookworm "$tarball-new.tar" >"$work/mmdebstrap.log" 2>&1 || {
+        mmdebstrap --variant=essential --include="$include" "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$tarball-new.tar" >"$work/mmdebstrap.log" 2>&1 || {
             tail -n 20 "$work/mmdebstrap.log"
             return 1
         }
