@@ -309,10 +309,26 @@ check-deb: deb ## packages: lintian, same bytes twice, install, upgrade, remove 
 	$(Q)deploy/deps.sh package
 	$(Q)BUILD=$(BUILD) VERSION=$(VERSION) TEST_TIMEOUT=1800 tests/script/tap.sh tests/script/packages.sh
 
+# --- Images: deploy/image/build.sh says what is in them. -----------------------------------------------------------------------------
+.PHONY: image image-now check-image check-image-now
+IMAGE := build/image/$(BOARD)
+image: ## bootable disk of a board in build/image/<board>: make image BOARD=qemu-arm64 [SEED=folder of its data partition]
+	$(Q)deploy/deps.sh build image $(if $(SYSROOT),cross)
+	@$(MAKE) --no-print-directory image-now
+image-now: deb-now
+	$(Q)TRIPLE=$(TRIPLE) deploy/image/build.sh $(BOARD) $(ARCH) $(DEBS) $(IMAGE) $(SEED)
+check-image: ## boot it three times in qemu-system and make a site of them, with a core here: make check-image BOARD=qemu-arm64
+	$(Q)deploy/deps.sh build image $(if $(SYSROOT),cross)
+	@$(MAKE) --no-print-directory check-image-now
+check-image-now: deb-now
+	@env -u ARCH -u BOARD MAKEFLAGS= MAKEOVERRIDES= $(MAKE) --no-print-directory build/$(MACHINE)/grey-core build/$(MACHINE)/greyctl
+	$(Q)printf '#!/bin/sh\nTRIPLE=%s BUILD=%s exec tests/system/image_site.py %s\n' "$(TRIPLE)" "$(CURDIR)/build/$(MACHINE)" "$(BOARD) $(ARCH) $(CURDIR)/$(DEBS) $(CURDIR)/$(IMAGE)" >$(BUILD)/check-image && \
+	    chmod +x $(BUILD)/check-image && TEST_TIMEOUT=1800 tests/script/tap.sh tests/script/slots.sh $(BUILD)/check-image
+
 .PHONY: clean help
 clean: ## remove build/
 	rm -rf build
 help: ## this list
 	@awk -F':.*## ' '/^[a-z][a-zA-Z_-]*:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
--include $(shell find build \( -path build/sysroot -o -path build/packages \) -prune -o -name '*.d' -type f -print 2>/dev/null)
+-include $(shell find build \( -path build/sysroot -o -path build/packages -o -path build/image \) -prune -o -name '*.d' -type f -print 2>/dev/null)

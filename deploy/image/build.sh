@@ -1,0 +1,146 @@
+#!/bin/bash
+# build.sh BOARD ARCH DEBS OUT [SEED]: a bootable disk image OUT/disk.img of the packages in DEBS, for a board that has an image.conf; with
+# OUT/kernel, OUT/initramfs and OUT/slot.img, the root alone as an update brings it.  SEED: a folder that the data partition begins with
+# (etc/greyd.yaml, etc/default).  As root, for the owners of files; nothing foreign runs but busybox, which is asked for its commands.
+#
+#     boot    FAT: kernel, initramfs, extlinux.conf, as U-Boot reads them
+#     state   which slot to start: two sectors, written in turn (deploy/image/slot)
+#     slot-a  slot-b   the root, never written while it runs
+#     data    ext4: configuration, identity and data; the only one that is written
+set -euo pipefail
+export LC_ALL=C
+umask 022
+[ $# -ge 4 ] || {
+    echo "usage: build.sh BOARD ARCH DEBS OUT [SEED]" >&2
+    exit 2
+}
+board=$1 arch=$2 debs=$3 out=$4 seed=${5:-}
+here=$(dirname "$0")
+# shellcheck source=/dev/null
+. "boards/$board/image.conf"
+PATH=$PATH:/usr/sbin:/sbin
+mkdir -p "$out"
+
+# --- What comes from Debian: unpacked, not installed, and kept ---------------------------------------------------------------------------
+include=$(dpkg-deb -f "$debs"/grey-agent_*.deb Depends | tr ',' '\n' | grep -v '|' | sed 's/(.*//; s/ //g' | paste -sd ,),busybox-static,$kernel
+pool=build/image/pool-$arch-$(sha256sum <<<"$include" | cut -c 1-12)
+if [ ! -d "$pool" ]; then
+    echo "unpacking kernel and libraries for $board"
+    mkdir -p build/image
+    debian=$(. /etc/os-release && echo "${VERSION_CODENAME:?this machine does not run a Debian release}")
+    unpack() { # more of mmdebstrap's arguments
+        rm -rf "$pool.new"
+        mmdebstrap --variant=extract --architectures="$arch" --include="$include" "$debian" "$pool.new" "$@" >"$out/mmdebstrap.log" 2>&1
+    }
+    if ! unpack; then # the index of the security suite for armhf does not always fit its packages
+        echo "the security suite cannot be read for $arch just now; going on with main and updates"
+        unpack "deb http://deb.debian.org/debian $debian main" "deb http://deb.debian.org/debian $debian-updates main" || {
+            tail -n 20 "$out/mmdebstrap.log" >&2
+            exit 1
+        }
+    fi
+    mv "$pool.new" "$pool"
+fi
+release=$(basename "$pool"/lib/modules/*)
+cp "$pool/boot/vmlinuz-$release" "$out/kernel"
+[ -f "$pool/lib/modules/$release/modules.dep" ] || depmod -b "$pool" "$release"
+
+# --- The root of a slot --------------------------------------------------------------------------------------------------------------------
+root=$out/root
+rm -rf "$root" && mkdir -p "$root"/{bin,sbin,dev,proc,sys,run,tmp,data,etc,var/lib/grey,usr/bin,usr/sbin,usr/lib}
+commands() { # folder: busybox and its names
+    install -m 0755 "$pool/bin/busybox" "$1/bin/busybox"
+    local name
+    for name in $("qemu-${TRIPLE%%-*}-static" "$pool/bin/busybox" --list); do
+        [ "$name" = busybox ] || ln -s busybox "$1/bin/$name"
+    done
+}
+modules() { # folder: those of the board and what they need, in the order to load them
+    mkdir -p "$1/lib/modules"
+    local name
+    # shellcheck disable=SC2086  # words
+    modprobe -d "$pool" -S "$release" --show-depends -a $modules | awk '$1 == "insmod" && !seen[$2]++ {print $2}' | while read -r name; do
+        cp "$name" "$1/lib/modules/"
+        basename "$name"
+    done >"$1/lib/modules/order"
+}
+libraries() { # program or library: copied with what it needs
+    local name at
+    for name in $(objdump -p "$1" | awk '$1 == "NEEDED" {print $2}') $(readelf -p .interp "$1" 2>/dev/null | sed -n 's/.*\/\(ld-linux[^ ]*\).*/\1/p'); do
+        [ ! -e "$root/lib/$name" ] || continue
+        at=$(find "$pool/lib" "$pool/usr/lib" -name "$name" | head -n 1)
+        [ -n "$at" ] || {
+            echo "build.sh: nothing unpacked has $name" >&2
+            exit 1
+        }
+        install -m 0755 "$(readlink -f "$at")" "$root/lib/$name"
+        libraries "$root/lib/$name"
+    done
+}
+commands "$root"
+for package in grey-agent grey-ctl; do
+    dpkg-deb -x "$debs/${package}"_*_"$arch".deb "$root"
+done
+rm -rf "$root"/usr/share "$root"/etc/grey "$root"/etc/default "$root"/lib/systemd "$root"/usr/lib/{sysusers.d,tmpfiles.d}
+for program in "$root"/usr/bin/grey*; do
+    libraries "$program"
+done
+at=$(find "$pool/usr/lib" -name 'libmosquitto.so.1') # opened by name when a gateway leads
+install -m 0755 "$(readlink -f "$at")" "$root/lib/libmosquitto.so.1" && libraries "$root/lib/libmosquitto.so.1"
+cp -a "$here"/root/. "$root/"
+install -m 0755 "$here/slot" "$root/sbin/slot"
+ln -s /data/etc "$root/etc/grey"
+chown -R 0:0 "$root"
+make_slot() { # file
+    rm -f "$1" && truncate -s "${slot_mib}M" "$1"
+    mke2fs -q -t ext4 -O '^has_journal' -m 0 -L grey-root -d "$root" "$1"
+}
+make_slot "$out/slot.img"
+
+# --- initramfs: finds the disk, chooses the slot -------------------------------------------------------------------------------------------
+first=$out/initramfs.d
+rm -rf "$first" && mkdir -p "$first"/{bin,dev,proc,sys,root}
+commands "$first"
+modules "$first"
+install -m 0755 "$here/init" "$first/init"
+install -m 0755 "$here/slot" "$first/bin/slot"
+chown -R 0:0 "$first"
+(cd "$first" && find . | sort | cpio -o -H newc --quiet) | gzip -9n >"$out/initramfs"
+
+# --- The disk --------------------------------------------------------------------------------------------------------------------------------
+boot_mib=64
+mib() { echo $(($1 * 1024 * 1024)); }
+disk=$out/disk.img
+rm -f "$disk" && truncate -s "$((1 + boot_mib + 1 + 2 * slot_mib + data_mib + 1))M" "$disk"
+sfdisk -q "$disk" <<EOF
+label: gpt
+start=1MiB, size=${boot_mib}MiB, type=U, name=boot, bootable
+size=1MiB, type=L, name=state
+size=${slot_mib}MiB, type=L, name=slot-a
+size=${slot_mib}MiB, type=L, name=slot-b
+size=${data_mib}MiB, type=L, name=data
+EOF
+cat >"$out/extlinux.conf" <<EOF
+default grey
+timeout 1
+label grey
+  linux /kernel
+  initrd /initramfs
+  append $arguments
+EOF
+mformat -i "$disk@@1M" -T $((boot_mib * 2048)) -h 64 -s 32 -v GREY-BOOT ::
+mmd -i "$disk@@1M" ::extlinux
+mcopy -i "$disk@@1M" "$out/kernel" "$out/initramfs" ::
+mcopy -i "$disk@@1M" "$out/extlinux.conf" ::extlinux/extlinux.conf
+at=$((1 + boot_mib + 1))
+for _ in a b; do
+    dd if="$out/slot.img" of="$disk" bs=1M seek=$at conv=notrunc,sparse status=none
+    at=$((at + slot_mib))
+done
+data=$out/data
+rm -rf "$data" && mkdir -p "$data/etc" "$data/grey/identity"
+[ -z "$seed" ] || cp -a "$seed"/. "$data/"
+chown -R 0:0 "$data" && chown -R 900:900 "$data/grey" && chmod 0700 "$data/grey" "$data/grey/identity"
+mke2fs -q -t ext4 -m 0 -L grey-data -d "$data" -E "offset=$(mib $at)" "$disk" "${data_mib}M" 2>/dev/null
+rm -rf "$root" "$first" "$data"
+echo "$disk"
