@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "include/grey/limits.h"
+#include "platform/wholefile.h"
 
 #define PREFIX "grey-ed25519-secret 1 "
 #define PREFIX_BYTES (sizeof PREFIX - 1)
@@ -55,41 +56,7 @@ static enum grey_error load(int fd, const char *path, struct keyfile *s, struct 
     return ok ? E_OK : fault_set(f, E_KEY, "%s holds no key; delete it, and a new one is made", path);
 }
 
-static enum grey_error sync_dir(const char *dir, struct fault *f) {
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    enum grey_error err = fd >= 0 && fsync(fd) == 0 ? E_OK : fault_errno(f, E_IO, "syncing %s", dir);
-    if (fd >= 0) {
-        close(fd);
-    }
-    return err;
-}
-
-/* text: of size bytes, becomes dir/name whole or not at all.  first: only where there is no such file yet, else E_CONDITION: of two processes
- * that make a key at once, both go on with the same. */
-static enum grey_error put_file(const char *dir, const char *path, const char *text, size_t size, mode_t mode, bool first,
-                                struct fault *f) {
-    char part[LIMIT_PATH_BYTES + 64];
-    uint64_t chance;
-    keys_random(&chance, sizeof chance);
-    (void)snprintf(part, sizeof part, "%s.%08x", path, (unsigned)chance);
-    int fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
-    if (fd < 0) {
-        return fault_errno(f, E_SYSTEM, "making %s", part);
-    }
-    enum grey_error err = E_OK;
-    if (write(fd, text, size) != (ssize_t)size || fsync(fd) != 0) {
-        err = fault_errno(f, errno == ENOSPC ? E_DISK_FULL : E_IO, "writing %s", part);
-    } else if ((first ? link(part, path) : rename(part, path)) != 0) {
-        err = first && errno == EEXIST ? E_CONDITION : fault_errno(f, E_SYSTEM, "making %s", path);
-    }
-    close(fd);
-    if (first || err != E_OK) {
-        (void)unlink(part);
-    }
-    return err == E_OK ? sync_dir(dir, f) : err;
-}
-
-static enum grey_error make(const char *dir, const char *path, struct keyfile *s, struct fault *f) {
+static enum grey_error make(const char *path, struct keyfile *s, struct fault *f) {
     char text[FILE_BYTES + 1];
     keys_new_ed25519(s->public_key, s->secret_key);
     memcpy(text, PREFIX, sizeof PREFIX);
@@ -97,7 +64,8 @@ static enum grey_error make(const char *dir, const char *path, struct keyfile *s
         (void)snprintf(text + PREFIX_BYTES + 2 * i, 3, "%02x", s->secret_key[i]);
     }
     text[FILE_BYTES - 1] = '\n';
-    enum grey_error err = put_file(dir, path, text, FILE_BYTES, 0600, true, f);
+    enum grey_error err =
+        wholefile_make(path, bytes_of(text, FILE_BYTES), 0600, f); /* of two processes at once, both go on with the same key */
     memset(text, 0, sizeof text);
     return err;
 }
@@ -107,7 +75,7 @@ enum grey_error keyfile_open(const char *dir, const char *name, struct keyfile *
     (void)snprintf(path, sizeof path, "%s/%.32s", dir, name);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     enum grey_error err = E_CONDITION;
-    if (fd < 0 && errno == ENOENT && (err = make(dir, path, s, f)) == E_CONDITION) { /* somebody else was first */
+    if (fd < 0 && errno == ENOENT && (err = make(path, s, f)) == E_CONDITION) { /* somebody else was first */
         fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     }
     if (fd < 0) {
@@ -126,7 +94,7 @@ enum grey_error keyfile_put_public(const char *dir, const char *name, const stru
         (void)snprintf(text + sizeof PUBLIC - 1 + 2 * i, 3, "%02x", s->public_key[i]);
     }
     text[PUBLIC_BYTES - 1] = '\n';
-    return put_file(dir, path, text, PUBLIC_BYTES, 0644, false, f);
+    return wholefile_write(path, bytes_of(text, PUBLIC_BYTES), 0644, f);
 }
 
 enum grey_error keyfile_get_public(const char *path, uint8_t public_key[KEYS_ED25519_PUBLIC_BYTES], struct fault *f) {

@@ -2,12 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "include/grey/limits.h"
+#include "platform/keys.h"
 
 enum grey_error wholefile_read(const char *path, struct builder *out, struct fault *f) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -46,13 +48,14 @@ static enum grey_error sync_folder_of(const char *path, struct fault *f) {
     return err;
 }
 
-enum grey_error wholefile_write(const char *path, struct bytes text, mode_t mode, struct fault *f) {
-    char part[LIMIT_PATH_BYTES + 8];
+static enum grey_error put(const char *path, struct bytes text, mode_t mode, bool first, struct fault *f) {
+    char part[LIMIT_PATH_BYTES + 16];
+    uint32_t chance; /* others may write the same file now */
     if (strlen(path) > LIMIT_PATH_BYTES) {
         return fault_set(f, E_SYSTEM, "%.100s...: too long", path);
     }
-    (void)snprintf(part, sizeof part, "%s.part", path);
-    (void)unlink(part);
+    keys_random(&chance, sizeof chance);
+    (void)snprintf(part, sizeof part, "%s.%08" PRIx32, path, chance);
     int fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode);
     if (fd < 0) {
         return fault_errno(f, E_SYSTEM, "making %s", part);
@@ -60,15 +63,22 @@ enum grey_error wholefile_write(const char *path, struct bytes text, mode_t mode
     enum grey_error err = E_OK;
     if (write(fd, text.data, text.size) != (ssize_t)text.size || fchmod(fd, mode) != 0 || fsync(fd) != 0) {
         err = fault_errno(f, errno == ENOSPC ? E_DISK_FULL : E_IO, "writing %s", part);
+    } else if ((first ? link(part, path) : rename(part, path)) != 0) {
+        err = first && errno == EEXIST ? E_CONDITION : fault_errno(f, E_SYSTEM, "making %s", path);
     }
     (void)close(fd);
-    if (err == E_OK && rename(part, path) != 0) {
-        err = fault_errno(f, E_SYSTEM, "making %s", path);
-    }
-    if (err != E_OK) {
+    if (first || err != E_OK) {
         (void)unlink(part);
     }
     return err != E_OK ? err : sync_folder_of(path, f);
+}
+
+enum grey_error wholefile_write(const char *path, struct bytes text, mode_t mode, struct fault *f) {
+    return put(path, text, mode, false, f);
+}
+
+enum grey_error wholefile_make(const char *path, struct bytes text, mode_t mode, struct fault *f) {
+    return put(path, text, mode, true, f);
 }
 
 bool wholefile_exists(const char *path) {

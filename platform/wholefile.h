@@ -11,6 +11,8 @@
 enum grey_error wholefile_read(const char *path, struct builder *out, struct fault *f);
 /* Replaces the file: a reader sees the old one or the new one, also after a power cut.  E_SYSTEM, E_DISK_FULL, E_IO. */
 enum grey_error wholefile_write(const char *path, struct bytes text, mode_t mode, struct fault *f);
+/* The same where there is no such file yet; E_CONDITION: somebody else was first. */
+enum grey_error wholefile_make(const char *path, struct bytes text, mode_t mode, struct fault *f);
 bool wholefile_exists(const char *path);
 
 #endif
