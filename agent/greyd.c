@@ -513,10 +513,10 @@ static bool start_api(struct greyd *g, struct fault *f) {
 /* What starts grey-launch would take the jail along to the tasks. */
 static void go_to_jail(const struct config *c) {
     struct fault f = {0};
-    bool launches = c->scheduler && c->mode != CONFIG_MODE_WITNESS && c->launcher[0] == 0;
+    bool launches = c->scheduler && c->mode != CONFIG_MODE_WITNESS && strcmp(c->launcher, "own") == 0;
     if (!c->seccomp || launches) {
         log_info("greyd", "jail", "all system calls stay allowed: %s",
-                 launches ? "scheduler.launcher is not set" : "security.seccomp is off");
+                 launches ? "scheduler.launcher is own" : "security.seccomp is off");
     } else if (jail_enter(&f) != E_OK) {
         log_warn("greyd", "jail", "all system calls stay allowed: %s", f.text);
     }

@@ -357,7 +357,6 @@ int main(int argc, char **argv) {
         return complain(&f);
     }
     (void)signal(SIGPIPE, SIG_IGN);
-    now_set_floor_ms(now_build_ms());
     (void)umask(027);
     if (!log_level_parse(g.s.log_level, &level)) {
         (void)fault_set(&f, E_USAGE, "--log-level '%.20s' is not trace, debug, info, warn or error", g.s.log_level);

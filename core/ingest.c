@@ -8,6 +8,7 @@
 #include "core/assemble.h"
 #include "core/dialler.h"
 #include "core/downpace.h"
+#include "core/recall.h"
 #include "core/sealed.h"
 #include "core/unpack.h"
 #include "federation/credit.h"
@@ -20,26 +21,7 @@
 
 #define HOLD_BYTES (32u * 1024u * 1024u) /* waiting for the storage thread: above it nothing is read, until half of it is written */
 #define HOLD_JOBS (BATCH_JOBS_MAX * 3u / 4u)
-#define RESYNC_PAGE 64u
-#define RESYNC_PAUSE_MS 250u /* between pages: 256 sites a second are asked, and say hello */
 #define KEEPALIVE_S 60u
-#define HOLES_MAX 4096u /* being watched; of more, sites find out by themselves */
-
-/* A site has sent something beyond a hole: is it still there after a while? */
-struct hole {
-    struct grey_name site;
-    uint64_t incarnation, due_ms;
-    grey_epoch epoch;
-    enum event_channel channel;
-};
-
-struct hole_job {
-    struct storage_job storage;
-    struct ingest *ingest;
-    struct hole hole;
-    struct store_taken taken;
-    uint32_t wait_ms;
-};
 
 struct ingest {
     struct conn_context x;
@@ -56,26 +38,13 @@ struct ingest {
     uint32_t jobs;
     size_t waiting_bytes;
     bool held, write_failed, stopping, shared;
-    struct loop_timer resync_timer, hole_timer;
-    struct hole *holes; /* a ring of HOLES_MAX, in order of their times, nearly */
-    uint32_t hole_first, hole_count;
     char route[ROUTE_BYTES_MAX + 1]; /* this process, where several share the work */
     ingest_supply *supply;           /* NULL: nothing to give */
     void *supply_context;
     ingest_certify *certify; /* NULL: this core certifies nobody */
     void *certify_context;
-    bool told_full;        /* the MQTT client took no more, last time */
-    struct resync *resync; /* being told to all known sites; NULL: done */
-};
-
-/* One page of sites at a time, as the broker takes them. */
-struct resync {
-    struct storage_job storage;
-    struct ingest *ingest;
-    char after[LIMIT_NAME_BYTES + 1];
-    struct store_stand stands[RESYNC_PAGE];
-    size_t count;
-    bool running;
+    bool told_full; /* the MQTT client took no more, last time */
+    struct recall *recall;
 };
 
 struct intake_job { /* one message of a site */
@@ -185,8 +154,6 @@ static void run_events(struct storage_job *storage, struct store *store) {
     }
 }
 
-static void resync_next(struct ingest *g);
-
 /* --- answers -------------------------------------------------------------------------------------------------------------------------------- */
 
 /* Plain words are those that promise nothing: where the core stands, who it is; and a welcome that is sealed in itself. */
@@ -255,136 +222,17 @@ static enum grey_error say(void *context, const struct answer *r) {
 
 static void on_writable(void *context) {
     struct ingest *g = context;
-    if (answers_go_on(g->answers) && g->resync_timer.place == 0) {
-        resync_next(g);
-    }
-}
-
-/* --- telling all sites where the core stands --------------------------------------------------------------------------------------------- */
-
-static void run_resync(struct storage_job *storage, struct store *store) {
-    struct resync *r = (struct resync *)(void *)storage;
-    storage->err = store_stands(store, r->after, now_wall_ms(), r->stands, RESYNC_PAGE, &r->count, &storage->fault);
-}
-
-static void resync_done(struct worker_job *worker_job) {
-    struct resync *r = (struct resync *)(void *)worker_job;
-    struct ingest *g = r->ingest;
-    r->running = false;
-    g->jobs--;
-    for (size_t i = 0; i < r->count && r->storage.err == E_OK; i++) {
-        struct answer one = {
-            .site = r->stands[i].site, .channel = CHANNEL_CONTROL, .kind = MESSAGE_DOWN_RESYNC, .welcome = r->stands[i].at};
-        answers_give(g->answers, &one);
-    }
-    if (r->count < RESYNC_PAGE || r->storage.err != E_OK) {
-        mem_free(r);
-        g->resync = NULL;
-        return;
-    }
-    (void)snprintf(r->after, sizeof r->after, "%s", r->stands[r->count - 1].site.text);
-    if (!g->stopping) {
-        loop_timer_after(g->x.loop, &g->resync_timer, RESYNC_PAUSE_MS);
-    }
-}
-
-static void on_resync_timer(void *context) {
-    struct ingest *g = context;
-    if (!answers_wait(g->answers)) {
-        resync_next(g);
-    } /* otherwise when the broker has taken the answers */
-}
-
-static void resync_next(struct ingest *g) {
-    struct resync *r = g->resync;
-    if (r == NULL || r->running || g->stopping) {
-        return;
-    }
-    r->running = true;
-    g->jobs++;
-    r->storage = (struct storage_job){.job = {.done = resync_done}, .is_write = true, .run = run_resync};
-    if (worker_submit(g->storage, &r->storage.job) != E_OK) {
-        r->running = false; /* sites find out by themselves */
-        g->jobs--;
-    }
-}
-
-static void resync_begin(struct ingest *g) {
-    if (g->resync == NULL && (g->resync = mem_new(1, sizeof *g->resync)) != NULL) {
-        g->resync->ingest = g;
-    }
-    if (g->resync != NULL && !g->resync->running) {
-        g->resync->after[0] = 0;
-        resync_next(g);
-    }
-}
-
-/* --- holes ---------------------------------------------------------------------------------------------------------------------------------------- */
-
-static void watch_hole(struct ingest *g, const struct hole *h, uint32_t wait_ms) {
-    if (g->hole_count < HOLES_MAX && !g->stopping) {
-        struct hole *place = &g->holes[(g->hole_first + g->hole_count++) % HOLES_MAX];
-        *place = *h;
-        place->due_ms = loop_now_ms(g->x.loop) + wait_ms;
-        if (g->hole_timer.place == 0) {
-            loop_timer_set(g->x.loop, &g->hole_timer, place->due_ms);
-        }
-    }
-}
-
-static void run_hole(struct storage_job *storage, struct store *store) {
-    struct hole_job *job = (struct hole_job *)(void *)storage;
-    const struct store_hole hole = {
-        .site = job->hole.site.text, .incarnation = job->hole.incarnation, .epoch = job->hole.epoch, .channel = job->hole.channel};
-    storage->err = store_hole(store, &hole, now_wall_ms(), &job->taken, &job->wait_ms, &storage->fault);
-}
-
-static void hole_done(struct worker_job *worker_job) {
-    struct hole_job *job = (struct hole_job *)(void *)worker_job;
-    struct ingest *g = job->ingest;
-    const struct hole *h = &job->hole;
-    g->jobs--;
-    if (job->storage.err == E_OK && job->taken.ask_again) {
-        struct answer one = {.site = h->site, .channel = h->channel, .kind = MESSAGE_DOWN_RESYNC};
-        one.welcome = (struct sync_welcome){.incarnation = h->incarnation, .epoch = h->epoch, .time_ms = now_wall_ms()};
-        one.welcome.position[h->channel] = job->taken.position;
-        answers_give_now(g->answers, &one);
-    }
-    if (job->storage.err == E_OK && job->wait_ms > 0) {
-        watch_hole(g, h, job->wait_ms);
-    }
-    mem_free(job);
-}
-
-static void on_hole_timer(void *context) {
-    struct ingest *g = context;
-    uint64_t now_ms = loop_now_ms(g->x.loop);
-    while (g->hole_count > 0 && g->holes[g->hole_first].due_ms <= now_ms) {
-        struct hole_job *job = mem_new(1, sizeof *job);
-        if (job != NULL) {
-            job->storage = (struct storage_job){.job = {.done = hole_done}, .is_write = true, .run = run_hole};
-            job->ingest = g;
-            job->hole = g->holes[g->hole_first];
-            job->storage.site = job->hole.site.text;
-            g->jobs++;
-            if (worker_submit(g->storage, &job->storage.job) != E_OK) { /* busy: the site will find out by itself */
-                g->jobs--;
-                mem_free(job);
-            }
-        }
-        g->hole_first = (g->hole_first + 1) % HOLES_MAX;
-        g->hole_count--;
-    }
-    if (g->hole_count > 0) {
-        loop_timer_set(g->x.loop, &g->hole_timer, g->holes[g->hole_first].due_ms);
+    if (answers_go_on(g->answers)) {
+        recall_go_on(g->recall);
     }
 }
 
 /* --- what the storage thread has done -------------------------------------------------------------------------------------------------------- */
 
 static void update_hold(struct ingest *g) {
-    bool over = g->held ? g->waiting_bytes > HOLD_BYTES / 2 || g->jobs > HOLD_JOBS / 2
-                        : g->waiting_bytes > HOLD_BYTES || g->jobs > HOLD_JOBS;
+    uint32_t jobs = g->jobs + recall_jobs(g->recall);
+    bool over =
+        g->held ? g->waiting_bytes > HOLD_BYTES / 2 || jobs > HOLD_JOBS / 2 : g->waiting_bytes > HOLD_BYTES || jobs > HOLD_JOBS;
     if (over != g->held) {
         g->held = over;
         metrics_set(&held, 0, over);
@@ -435,11 +283,7 @@ static void intake_done(struct worker_job *worker_job) {
             metrics_add(&refused, REFUSED_HOLE, job->taken.beyond_hole && !job->taken.kept_ahead);
         }
         if (job->taken.first_ahead) {
-            struct hole h = {.site = job->site,
-                             .incarnation = job->answer.ack.incarnation,
-                             .epoch = job->answer.ack.epoch,
-                             .channel = job->channel};
-            watch_hole(g, &h, STORE_HOLE_MS);
+            recall_hole(g->recall, &job->site, job->answer.ack.incarnation, job->answer.ack.epoch, job->channel);
         }
         job->answer.ack.credit_bytes = credit_grant(&g->credit, g->waiting_bytes, HOLD_BYTES / 2);
         metrics_set(&credit_bytes, 0, job->answer.ack.credit_bytes);
@@ -672,7 +516,7 @@ static void on_connected(void *context) {
     }
     (void)mqtt_subscribe(g->mqtt, g->shared ? "$share/grey-core/" TOPIC_PREFIX "+/up/+" : TOPIC_PREFIX "+/up/#");
     update_hold(g);
-    resync_begin(g);
+    recall_all(g->recall);
 }
 
 static void on_closed(void *context, const char *why) {
@@ -704,11 +548,10 @@ static const struct mqtt_events mqtt_events = {.stage = on_stage,
 
 static void free_all(struct ingest *g) {
     if (g != NULL) {
-        mem_free(g->resync);
+        recall_free(g->recall);
         answers_free(g->answers);
         downpace_free(g->downpace);
         assemble_free(g->assembler);
-        mem_free(g->holes);
         unpack_free(g->unpack);
         sealed_free(g->sealed);
         mem_free(g);
@@ -728,11 +571,11 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
         g->downpace = downpace_new();
         g->answers = g->downpace == NULL ? NULL : answers_new(x->loop, g->downpace, say, g);
         g->assembler = assemble_new(ASSEMBLE_BYTES_MAX);
-        g->holes = mem_new(HOLES_MAX, sizeof *g->holes);
+        g->recall = g->answers == NULL ? NULL : recall_new(x->loop, storage, g->answers);
         g->unpack = unpack_new(UNPACK_SITES_MAX);
         g->sealed = sealed_new(x, o->secret_key, o->ca_path, on_sealed_hello, g);
     }
-    if (g == NULL || g->answers == NULL || g->holes == NULL || g->assembler == NULL || g->unpack == NULL || g->sealed == NULL) {
+    if (g == NULL || g->answers == NULL || g->recall == NULL || g->assembler == NULL || g->unpack == NULL || g->sealed == NULL) {
         free_all(g);
         (void)fault_set(f, E_NO_MEMORY, "ingest");
         return NULL;
@@ -743,8 +586,6 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
     uint32_t number;
     keys_random(&number, sizeof number); /* anew with each start: what a session has in memory is gone with the process */
     (void)snprintf(g->route, sizeof g->route, "%08" PRIx32, number);
-    g->resync_timer = (struct loop_timer){.fire = on_resync_timer, .context = g};
-    g->hole_timer = (struct loop_timer){.fire = on_hole_timer, .context = g};
     struct mqtt_options m = {.client_id = o->client_id, .socket_dir = o->socket_dir, .inflight_max = 20};
     g->mqtt = mqtt_new(x, &m, &mqtt_events, g, f);
     if (g->mqtt == NULL) {
@@ -759,8 +600,7 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
 void ingest_stop(struct ingest *g) {
     if (g != NULL) {
         g->stopping = true;
-        loop_timer_cancel(g->x.loop, &g->resync_timer);
-        loop_timer_cancel(g->x.loop, &g->hole_timer);
+        recall_stop(g->recall);
         dialler_stop(&g->dialler);
     }
 }

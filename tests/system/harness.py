@@ -316,10 +316,14 @@ class Site:
         wait_until("an empty queue", lambda: all(c["pending"] == 0 for c in self.queue(self.leader()).values()), seconds)
 
     def wait_same_state(self, seconds=60):
-        """All gateways have applied the same entries and hold the same state, bit for bit."""
+        """All gateways have applied the same entries, up to now at least, and hold the same state, bit for bit."""
+        leader = self.leader(seconds)
+        request(self.http[leader], "GET", "/v1/kv/none")  # answered when the leader has applied all that was promised before
+        least = request(self.http[leader], "GET", "/v1/raft/status").json()["applied_index"]
+
         def same():
             states = [request(self.http[n], "GET", "/v1/raft/status").json() for n in self.nodes]
-            return len({(s["applied_index"], s["state_hash"]) for s in states}) == 1
+            return len({(s["applied_index"], s["state_hash"]) for s in states}) == 1 and states[0]["applied_index"] >= least
         wait_until("equal state hashes", same, seconds)
 
     def core_events(self):

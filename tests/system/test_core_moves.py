@@ -25,7 +25,7 @@ class SharedBrokers(Site):
     def start_core(self, number=1):
         self.spawn("core", [os.path.join(BUILD, "grey-core"), "--data-dir", self.path("core"), "--http-addr", "127.0.0.1:%d" % self.core_port,
                             "--broker", "mqtts://localhost:%d,localhost:%d" % (self.first, self.second), "--tls-ca", self.ca + "/ca.crt",
-                            "--tls-cert", self.ca + "/core.crt", "--tls-key", self.ca + "/core.key"])
+                            "--tls-cert", self.ca + "/core.crt", "--tls-key", self.ca + "/core.key", "--sign-dir", self.ca])
 
     def core_at(self):
         with open(self.path("core.log")) as f:

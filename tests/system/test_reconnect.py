@@ -33,7 +33,7 @@ class TwoBrokers(Site):
 
     def start_core(self, number=1):
         self.spawn("core", [os.path.join(BUILD, "grey-core"), "--data-dir", self.path("core"), "--http-addr", "127.0.0.1:%d" % self.core_port,
-                            "--broker", "mqtt://127.0.0.1:%d" % self.broker_port])
+                            "--broker", "mqtt://127.0.0.1:%d" % self.broker_port, "--tls-ca", self.ca + "/ca.crt", "--sign-dir", self.ca])
 
     def user(self):
         return subprocess.run(["id", "-un"], stdout=subprocess.PIPE, text=True).stdout.strip()
