@@ -72,8 +72,8 @@ static void seal(struct handshake *h, const uint8_t key[CIPHER_KEY_BYTES], struc
     }
 }
 
-static enum grey_error open(struct handshake *h, const uint8_t key[CIPHER_KEY_BYTES], struct bytes box, struct builder *scratch,
-                            struct bytes *plain) {
+static enum grey_error unseal(struct handshake *h, const uint8_t key[CIPHER_KEY_BYTES], struct bytes box, struct builder *scratch,
+                              struct bytes *plain) {
     builder_reset(scratch);
     uint8_t *at = builder_room(scratch, box.size);
     if (at == NULL) {
@@ -147,7 +147,7 @@ enum grey_error handshake_get_welcome(struct handshake *h, struct bytes content,
     }
     say(&tried, bytes_of(theirs, sizeof theirs));
     mix(&tried, shared, key);
-    err = open(&tried, key, box, scratch, welcome);
+    err = unseal(&tried, key, box, scratch, welcome);
     if (err == E_OK) {
         finish(&tried, keys);
         cipher_wipe(h, sizeof *h);
@@ -176,7 +176,7 @@ enum grey_error handshake_get_hello(struct handshake *h, const char *site, const
     struct handshake first = *h; /* what the proof is about */
     if (keys_agree_x25519(secret, h->theirs, shared)) {
         mix(h, shared, key);
-        err = open(h, key, box, scratch, &plain);
+        err = unseal(h, key, box, scratch, &plain);
         cipher_wipe(shared, sizeof shared);
         cipher_wipe(key, sizeof key);
     } else {
