@@ -163,7 +163,7 @@ enum grey_error handshake_get_welcome(struct handshake *h, struct bytes content,
 enum grey_error handshake_get_hello(struct handshake *h, const char *site, const uint8_t core_secret[KEYS_ED25519_SECRET_BYTES],
                                     struct bytes content, struct builder *scratch, struct handshake_hello *out) {
     uint8_t secret[KEYS_X25519_BYTES], mine[KEYS_X25519_BYTES], shared[KEYS_X25519_BYTES], key[CIPHER_KEY_BYTES];
-    struct bytes box, plain;
+    struct bytes box, plain = {0};
     struct codec_reader r;
     *h = (struct handshake){0};
     enum grey_error err = get(content, MESSAGE_UP_SEALED_HELLO, h->theirs, &box);
