@@ -207,7 +207,7 @@ SLOW_TESTS := test_core_moves test_idle_link
 # They wait more than they reckon: two at a time.
 SYSTEM_JOBS ?= 2
 SYSTEM_TESTS := $(sort $(wildcard tests/system/test_*.py))
-system: $(PROGRAMS) $(BUILD)/swarm $(BUILD)/tests/test_appraise ## end-to-end tests with real processes; one: make system TESTS=test_restarts
+system: $(PROGRAMS) $(BUILD)/swarm $(BUILD)/tests/test_appraise $(BUILD)/sim ## end-to-end tests with real processes; one: make system TESTS=test_restarts
 	$(Q)BUILD=$(CURDIR)/$(BUILD) TEST_JOBS=$(SYSTEM_JOBS) tests/script/tap.sh $(patsubst %,tests/system/%.py,$(or $(TESTS),$(filter-out $(SLOW_TESTS),$(notdir $(SYSTEM_TESTS:.py=)))))
 system-slow: $(PROGRAMS) $(BUILD)/swarm ## those that wait for minutes
 	$(Q)BUILD=$(CURDIR)/$(BUILD) tests/script/tap.sh $(patsubst %,tests/system/%.py,$(SLOW_TESTS))

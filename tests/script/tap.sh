@@ -7,14 +7,15 @@ counts=$(mktemp)
 trap 'rm -f "$counts"' EXIT
 trap 'trap - TERM; kill -TERM 0; wait; exit 130' INT TERM # what runs in the background does not hear of an interrupt
 run() {
-    local program=$1 name output status ok bad start
+    local program=$1 name output status ok bad skipped start
     name=$(basename "$program")
     start=$(date +%s%N)
     output=$(CMOCKA_MESSAGE_OUTPUT=TAP timeout --foreground "${TEST_TIMEOUT:-600}" ${RUNNER:-} "$program" 2>&1)
     status=$?
     ok=$(grep -c '^ok ' <<<"$output")
     bad=$(grep '^not ok ' <<<"$output" | grep -vc '# SKIP') # cmocka says so of a test that skips itself, with its reason before
-    if [ "$bad" -eq 0 ] && { [ "$status" -ne 0 ] || [ "$ok" -eq 0 ]; }; then
+    skipped=$(grep -c "# SKIP" <<<"$output")
+    if [ "$bad" -eq 0 ] && { [ "$status" -ne 0 ] || [ $((ok + skipped)) -eq 0 ]; }; then
         bad=1
     fi
     { # in one piece, and locked: others may be at the end too
