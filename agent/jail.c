@@ -44,7 +44,9 @@ enum grey_error jail_enter(struct fault *f) {
 
 /* What greyd and its libraries call, the most frequent ones first: the filter is read from the top (newer kernels remember its answers). */
 static const int allowed[] = {
+#ifdef __NR_epoll_wait
     __NR_epoll_wait,
+#endif
     __NR_epoll_pwait,
     __NR_read,
     __NR_write,
