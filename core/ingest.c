@@ -64,8 +64,8 @@ struct intake_job { /* one message of a site */
 };
 
 static const char *const channels[] = {"control", "events", "data"};
-static const char *const reasons[] = {"topic", "frame",   "message", "epoch",    "unknown-site", "hole",   "busy",
-                                      "store", "session", "sealed",  "repeated", "plain",        "revoked"};
+static const char *const reasons[] = {"topic", "frame",   "message", "epoch",    "unknown-site", "hole",    "busy",
+                                      "store", "session", "sealed",  "repeated", "plain",        "identity"};
 enum {
     REFUSED_TOPIC,
     REFUSED_FRAME,
@@ -79,7 +79,7 @@ enum {
     REFUSED_SEALED,
     REFUSED_REPEATED,
     REFUSED_PLAIN,
-    REFUSED_REVOKED
+    REFUSED_IDENTITY
 };
 static struct metric taken_events =
     METRIC_COUNTER_LABELS("grey_core_events_total", "Events taken into the store.", "channel", channels);
@@ -109,13 +109,13 @@ static void run_hello(struct storage_job *storage, struct store *store) {
     if (storage->err != E_OK) {
         return;
     }
-    const struct store_manner m = {.sealed = job->is_sealed, .serial = job->who.serial};
     if (job->is_sealed && !bytes_equal_str(h.node, job->who.node)) {
         storage->err = fault_set(&storage->fault, E_WRONG_SITE, "the hello is of %.*s, the certificate of %s", (int)h.node.size,
                                  (const char *)h.node.data, job->who.node);
         return;
     }
-    storage->err = store_manner(store, job->site.text, &m, now_wall_ms(), &storage->fault);
+    storage->err =
+        store_manner(store, job->site.text, job->is_sealed ? STORE_HELLO_SEALED : STORE_PLAIN, now_wall_ms(), &storage->fault);
     if (storage->err != E_OK) {
         return;
     }
@@ -138,8 +138,7 @@ static void run_events(struct storage_job *storage, struct store *store) {
     if (storage->err != E_OK) {
         return;
     }
-    storage->err =
-        store_manner(store, job->site.text, &(struct store_manner){.sealed = job->is_sealed}, now_wall_ms(), &storage->fault);
+    storage->err = store_manner(store, job->site.text, job->is_sealed ? STORE_SEALED : STORE_PLAIN, now_wall_ms(), &storage->fault);
     if (storage->err != E_OK) {
         return;
     }
@@ -247,7 +246,7 @@ static void intake_done(struct worker_job *worker_job) {
     unsigned reason = err == E_STALE_MEMBER                       ? REFUSED_EPOCH
                       : err == E_NOT_FOUND                        ? REFUSED_UNKNOWN
                       : err == E_DENIED                           ? REFUSED_PLAIN
-                      : err == E_REVOKED || err == E_WRONG_SITE   ? REFUSED_REVOKED
+                      : err == E_WRONG_SITE                       ? REFUSED_IDENTITY
                       : err == E_BAD_CBOR || err == E_BAD_MESSAGE ? REFUSED_MESSAGE
                                                                   : REFUSED_STORE;
     g->write_failed = err != E_OK && reason == REFUSED_STORE;

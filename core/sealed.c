@@ -90,7 +90,6 @@ static enum grey_error judge_certificate(struct judgement *j, const char *pem, c
     if (err == E_OK && (facts.authority || (facts.roles & CERT_ROLE_GATEWAY) == 0)) {
         err = fault_set(&j->fault, E_CERT, "the certificate of %s is not a gateway's", facts.uri);
     }
-    memcpy(j->who.serial, facts.serial, sizeof j->who.serial);
     return err;
 }
 

@@ -16,10 +16,10 @@
 
 struct sealed;
 
-/* Who says hello: the certificate holds, is of this site and of a gateway, and its key has signed; whether it was revoked is not known here. */
+/* Who says hello: the certificate holds, is of this site and of a gateway, and its key has signed.  It may have been revoked: a site learns of
+ * that by this very link, and then shuts its gateway out; until then the gateway may lead it. */
 struct sealed_speaker {
     char node[LIMIT_NAME_BYTES + 1];
-    uint8_t serial[CERT_SERIAL_BYTES];
 };
 /* A hello that holds, to be treated as one that came plain. */
 typedef void sealed_heard(void *context, const struct grey_name *site, enum event_channel c, struct bytes hello,

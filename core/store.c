@@ -6,7 +6,6 @@
 #include "core/store_backend.h"
 #include "federation/channel.h"
 #include "federation/record.h"
-#include "platform/cert.h"
 
 #define CONTACT_MS 1000 /* last_contact is as fresh as that */
 
@@ -140,23 +139,15 @@ static enum grey_error continue_former(struct store *s, int64_t site_no, int64_t
     return err;
 }
 
-enum grey_error store_manner(struct store *s, const char *site, const struct store_manner *m, int64_t now_ms, struct fault *f) {
+enum grey_error store_manner(struct store *s, const char *site, enum store_manner m, int64_t now_ms, struct fault *f) {
     const struct store_value in[] = {store_bytes(bytes_str(site)), store_number(now_ms)};
     int64_t since_ms = 0;
     bool found = false;
-    if (!m->sealed) {
-        enum grey_error err = store_row(s, STORE_SEALED_IS, in, 1, &since_ms, 1, &found, f);
-        return err == E_OK && found ? fault_set(f, E_DENIED, "plain, of a site that seals what it says") : err;
+    if (m == STORE_HELLO_SEALED) {
+        return s->ops->run(s, STORE_SEALED_ADD, in, 2, f);
     }
-    if (m->serial == NULL) {
-        return E_OK;
-    }
-    const struct store_value serial = store_bytes(bytes_of(m->serial, CERT_SERIAL_BYTES));
-    enum grey_error err = store_row(s, STORE_CERTIFICATE_REVOKED, &serial, 1, &since_ms, 1, &found, f);
-    if (err == E_OK && found) {
-        return fault_set(f, E_REVOKED, "the gateway's certificate was revoked");
-    }
-    return err != E_OK ? err : s->ops->run(s, STORE_SEALED_ADD, in, 2, f);
+    enum grey_error err = m == STORE_PLAIN ? store_row(s, STORE_SEALED_IS, in, 1, &since_ms, 1, &found, f) : E_OK;
+    return err == E_OK && found ? fault_set(f, E_DENIED, "plain, of a site that seals what it says") : err;
 }
 
 enum grey_error store_hello(struct store *s, const char *site, const struct sync_hello *h, int64_t now_ms,

@@ -35,13 +35,9 @@ enum grey_error store_lock(struct store *s, const char *const *sites, size_t cou
  * each channel.  Where the site has freed more than the core has (a core restored from a backup), the difference becomes a gap.
  * rolled_back: the core has numbers that the site has not given yet; nothing is changed by that, the site must not go on.
  * E_STALE_MEMBER: lower epoch. */
-/* How a message of this site came: sealed end to end, by the gateway with this certificate (NULL: it was judged before), or plain.  E_REVOKED: that
- * certificate is.  E_DENIED: plain, of a site that has spoken sealed before: whoever sends this is not the site. */
-struct store_manner {
-    bool sealed;
-    const uint8_t *serial; /* CERT_SERIAL_BYTES */
-};
-enum grey_error store_manner(struct store *s, const char *site, const struct store_manner *m, int64_t now_ms, struct fault *f);
+/* How a message of this site came.  E_DENIED: plain, of a site that has said a sealed hello before: whoever sends this is not the site. */
+enum store_manner { STORE_PLAIN, STORE_SEALED, STORE_HELLO_SEALED };
+enum grey_error store_manner(struct store *s, const char *site, enum store_manner m, int64_t now_ms, struct fault *f);
 
 enum grey_error store_hello(struct store *s, const char *site, const struct sync_hello *h, int64_t now_ms,
                             grey_seq positions[CHANNEL_COUNT], bool *rolled_back, struct fault *f);

@@ -118,7 +118,6 @@ const char *const store_sql[STORE_STATEMENTS] = {
                               " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0)",
     [STORE_CERTIFICATES_REPLACED] =
         "UPDATE certificate SET revoked_ms = ?4 WHERE site = ?1 AND node = ?2 AND key <> ?3 AND revoked_ms = 0",
-    [STORE_CERTIFICATE_REVOKED] = "SELECT revoked_ms FROM certificate WHERE serial = ?1 AND revoked_ms > 0",
     [STORE_CERTIFICATES_COUNT] =
         "SELECT CAST(coalesce(sum(CASE WHEN revoked_ms = 0 AND not_after_ms > ?3 THEN 1 ELSE 0 END), 0) AS bigint), count(*)"
         " FROM certificate WHERE site = ?1 AND (CAST(?4 AS bigint) = 1 OR node = ?2)",
