@@ -1,5 +1,5 @@
 #!/bin/bash
-# build.sh BOARD ARCH DEBS OUT [SEED]: a bootable disk image OUT/disk.img of the packages in DEBS, for a board that has an image.conf; with
+# build.sh BOARD ARCH DEBS OUT [SEED]: a bootable disk image OUT/disk.img of the packages in DEBS, as its image.mk says; with
 # OUT/kernel, OUT/initramfs and OUT/slot.img, the root alone as an update brings it.  SEED: a folder that the data partition begins with
 # (etc/greyd.yaml, etc/default).  As root, for the owners of files; nothing foreign runs but busybox, which is asked for its commands.
 #
@@ -16,8 +16,10 @@ umask 022
 }
 board=$1 arch=$2 debs=$3 out=$4 seed=${5:-}
 here=$(dirname "$0")
-# shellcheck source=/dev/null
-. "boards/$board/image.conf"
+recipe() { sed -nE "s/^$1 :=( (.*))?$/\\2/p" "boards/$board/image.mk"; }
+kernel=$(recipe KERNEL_PACKAGE) modules=$(recipe MODULES) slot_mib=$(recipe ROOT_MB) data_mib=$(recipe DATA_MB_MIN)
+console=$(recipe CONSOLE)
+arguments="console=${console%%,*} panic=5 quiet"
 PATH=$PATH:/usr/sbin:/sbin
 mkdir -p "$out"
 
