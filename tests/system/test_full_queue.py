@@ -75,11 +75,10 @@ def full_disk(site, sender):
         shutil.move(os.path.join(kept, entry), os.path.join(place, entry))
     site.restart(name)
     whole(site)
-    with open(os.path.join(place, "ballast"), "wb") as f:
+    with open(os.path.join(place, "ballast"), "wb", buffering=0) as f:  # what a buffer still held would fail when it is closed
         try:
             while True:
                 f.write(b"x" * 65536)
-                f.flush()
         except OSError:
             pass
     for _ in range(10):
