@@ -11,8 +11,9 @@ enum { ADD, LIST, TYPES, STATEMENTS };
 static const char *const statements[STATEMENTS] = {
     [ADD] = "INSERT INTO t VALUES($1, $2, $3)",
     [LIST] = "SELECT n, s, b FROM t WHERE n >= $1 ORDER BY n",
-    [TYPES] = "SELECT sum(i)::bigint, count(DISTINCT s), sum(length(b))::bigint FROM unnest($1::bigint[], $2::text[], $3::bytea[]) "
-              "AS u(i, s, b)",
+    [TYPES] =
+        ("SELECT sum(i)::bigint, count(DISTINCT s), sum(length(b))::bigint FROM unnest($1::bigint[], $2::text[], $3::bytea[]) "
+         "AS u(i, s, b)"),
 };
 
 static struct pg *open_pg(void) {
