@@ -156,9 +156,7 @@ static void put_uint(struct json_writer *w, const char *name, uint64_t value) {
 
 static void put_hex(struct json_writer *w, const char *name, const uint8_t *bytes, size_t size) {
     char text[2 * DIGEST_BYTES + 1];
-    for (size_t i = 0; i < size; i++) {
-        (void)snprintf(text + 2 * i, 3, "%02x", bytes[i]);
-    }
+    bytes_hex(bytes, size, text);
     put_str(w, name, text);
 }
 

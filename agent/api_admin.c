@@ -21,9 +21,7 @@ static void put_snapshot(struct json_writer *w, const struct sitelog_snapshot_in
     now_format(i->made_unix_ms, text);
     json_key(w, "made");
     json_str(w, text);
-    for (size_t k = 0; k < DIGEST_BYTES; k++) {
-        (void)snprintf(text + 2 * k, 3, "%02x", i->checksum[k]);
-    }
+    bytes_hex(i->checksum, DIGEST_BYTES, text);
     json_key(w, "sha256");
     json_str(w, text);
     json_close(w);

@@ -39,9 +39,7 @@ static void audit_free(struct audit *q) {
 
 static void put_hex(struct json_writer *w, const char *name, const uint8_t *bytes, size_t size) {
     char text[2 * KEYS_ED25519_SIGNATURE_BYTES + 1];
-    for (size_t i = 0; i < size; i++) {
-        (void)snprintf(text + 2 * i, 3, "%02x", bytes[i]);
-    }
+    bytes_hex(bytes, size, text);
     json_key(w, name);
     json_str(w, text);
 }

@@ -14,9 +14,7 @@ struct asking {
 
 static void put_hex(struct json_writer *w, const char *name, struct bytes bytes) {
     char text[2 * PROOF_BYTES_MAX + 1] = "";
-    for (size_t i = 0; i < bytes.size && i < PROOF_BYTES_MAX; i++) {
-        (void)snprintf(text + 2 * i, 3, "%02x", bytes.data[i]);
-    }
+    bytes_hex(bytes.data, bytes.size < PROOF_BYTES_MAX ? bytes.size : PROOF_BYTES_MAX, text);
     json_key(w, name);
     json_str(w, text);
 }

@@ -123,7 +123,7 @@ static enum grey_error read_former(struct enrolling *e, struct fault *f) {
     const char *hex = err == E_OK ? (const char *)note.data + strlen(NOTE) : "";
     if (err == E_OK && (note.size < strlen(NOTE) + (size_t)2 * sizeof e->invite.fingerprint + 3 ||
                         strncmp((const char *)note.data, NOTE, strlen(NOTE)) != 0 ||
-                        !invite_unhex(hex, sizeof e->invite.fingerprint, e->invite.fingerprint))) {
+                        !bytes_unhex(hex, sizeof e->invite.fingerprint, e->invite.fingerprint))) {
         err = fault_set(f, E_CERT, "%s is not what 'greyd enroll' writes: enrol again with a token", path);
     }
     if (err == E_OK) {
@@ -173,7 +173,7 @@ static enum grey_error ask(struct enrolling *e, bool renew, json_t **answer, str
     json_key(&w, "csr");
     json_text(&w, builder_bytes(&e->csr));
     if (!renew) {
-        invite_hex(e->invite.secret, sizeof e->invite.secret, secret);
+        bytes_hex(e->invite.secret, sizeof e->invite.secret, secret);
         json_key(&w, "token");
         json_str(&w, secret);
         explicit_bzero(secret, sizeof secret);
@@ -228,14 +228,14 @@ static enum grey_error keep(const struct enrolling *e, const json_t *answer, str
     char path[LIMIT_PATH_BYTES + 32], hex[2 * DIGEST_SHA256_BYTES + 1], text[LIMIT_PATH_BYTES + 256];
     uint8_t core_key[KEYS_ED25519_PUBLIC_BYTES];
     if (crt == NULL || ca == NULL || key == NULL || strlen(key) != 2 * sizeof core_key ||
-        !invite_unhex(key, sizeof core_key, core_key)) {
+        !bytes_unhex(key, sizeof core_key, core_key)) {
         return fault_set(f, E_BAD_HTTP, "the core's answer lacks certificate, ca or core_key");
     }
     enum grey_error err = check(e, crt, ca, f);
     err = err != E_OK ? err : wholefile_write(path_in(e, "ca.crt", path), bytes_str(ca), 0644, f);
     (void)snprintf(text, sizeof text, "grey-ed25519-public 1 %s\n", key);
     err = err != E_OK ? err : wholefile_write(path_in(e, "core-sign.pub", path), bytes_str(text), 0644, f);
-    invite_hex(e->invite.fingerprint, sizeof e->invite.fingerprint, hex);
+    bytes_hex(e->invite.fingerprint, sizeof e->invite.fingerprint, hex);
     (void)snprintf(text, sizeof text, NOTE "%s %.1000s\n", hex, e->core);
     err = err != E_OK ? err : wholefile_write(path_in(e, "enrolled", path), bytes_str(text), 0600, f);
     return err != E_OK ? err : wholefile_write(path_in(e, "node.crt", path), bytes_str(crt), 0644, f);

@@ -28,18 +28,6 @@ static struct metric refused =
 
 /* --- the file: a line each: id role expires (Unix seconds) SHA-256 name ---------------------------------------------------------------- */
 
-static bool unhex(const char *text, uint8_t *out, size_t size) {
-    static const char digits[] = "0123456789abcdef";
-    for (size_t i = 0; i < 2 * size; i++) {
-        const char *at = text[i] == 0 ? NULL : strchr(digits, text[i]);
-        if (at == NULL) {
-            return false;
-        }
-        out[i / 2] = (uint8_t)(out[i / 2] << 4 | (at - digits));
-    }
-    return text[2 * size] == 0;
-}
-
 static bool read_line(char *line, struct bearer *b) {
     char *at = line, *words[4];
     *b = (struct bearer){.role = ROLE_NONE};
@@ -54,8 +42,8 @@ static bool read_line(char *line, struct bearer *b) {
     int64_t expires_s = strtoll(words[2], &end, 10);
     size_t name_size = at == NULL ? 0 : strcspn(at, "\n");
     if (strlen(words[0]) != BEARER_ID_BYTES || !access_role_parse(bytes_str(words[1]), &role) || *end != 0 || words[2][0] == 0 ||
-        expires_s < 0 || expires_s > INT64_MAX / 1000 || !unhex(words[3], b->hash, sizeof b->hash) ||
-        !bearer_name_valid(bytes_of(at, name_size))) {
+        expires_s < 0 || expires_s > INT64_MAX / 1000 || strlen(words[3]) != 2 * sizeof b->hash ||
+        !bytes_unhex(words[3], sizeof b->hash, b->hash) || !bearer_name_valid(bytes_of(at, name_size))) {
         return false;
     }
     memcpy(b->id, words[0], BEARER_ID_BYTES);
@@ -101,11 +89,10 @@ static enum grey_error write_tokens(const char *path, const struct bearer *token
     }
     for (uint32_t i = 0; i < count; i++) {
         const struct bearer *b = &tokens[i];
-        (void)fprintf(file, "%s %s %" PRId64 " ", b->id, access_role_name((enum access_role)b->role), b->expires_ms / 1000);
-        for (size_t k = 0; k < sizeof b->hash; k++) {
-            (void)fprintf(file, "%02x", b->hash[k]);
-        }
-        (void)fprintf(file, " %s\n", b->name);
+        char hash[2 * sizeof b->hash + 1];
+        bytes_hex(b->hash, sizeof b->hash, hash);
+        (void)fprintf(file, "%s %s %" PRId64 " %s %s\n", b->id, access_role_name((enum access_role)b->role), b->expires_ms / 1000,
+                      hash, b->name);
     }
     bool written = fflush(file) == 0 && fsync(fd) == 0;
     written = fclose(file) == 0 && written;

@@ -305,7 +305,7 @@ static void count_refusal(enum grey_error err) {
 /* Everything that a gateway needs to take part. */
 static void answer_enroll(struct call *c) {
     char key[2 * KEYS_ED25519_PUBLIC_BYTES + 1];
-    invite_hex(c->e->core_key, sizeof c->e->core_key, key);
+    bytes_hex(c->e->core_key, sizeof c->e->core_key, key);
     json_open(&c->w, '{');
     put(c, "site", c->asked.site);
     put(c, "node", c->asked.node);
@@ -326,7 +326,7 @@ static void answer_token(struct call *c) {
     char text[INVITE_TEXT_BYTES], id[9], time[32];
     memcpy(c->invite.fingerprint, c->e->ca.fingerprint, sizeof c->invite.fingerprint);
     invite_write(&c->invite, text);
-    invite_hex(c->token, 4, id);
+    bytes_hex(c->token, 4, id);
     now_format(c->expires_ms, time);
     json_open(&c->w, '{');
     put(c, "token", text);
@@ -409,7 +409,7 @@ static const char *read_enroll(struct call *c) {
         return "expected {\"csr\":\"-----BEGIN CERTIFICATE REQUEST...\",\"token\":\"its secret\"}; without a token a known key is "
                "renewed";
     }
-    if (!c->renewal && (strlen(token) != 2 * sizeof secret || !invite_unhex(token, sizeof secret, secret))) {
+    if (!c->renewal && (strlen(token) != 2 * sizeof secret || !bytes_unhex(token, sizeof secret, secret))) {
         return "the token's secret is 32 hexadecimal digits";
     }
     builder_add_str(&c->request, json_string_value(json_object_get(c->body, "csr")));

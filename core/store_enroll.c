@@ -51,7 +51,7 @@ enum grey_error store_token_list(struct store *s, int64_t now_ms, struct json_wr
     json_open(w, '[');
     while (rows != NULL && err == E_OK && (err = s->ops->next(rows, &row, f)) == E_OK && row) {
         char id[9];
-        invite_hex(s->ops->bytes(rows, 0).data, 4, id);
+        bytes_hex(s->ops->bytes(rows, 0).data, 4, id);
         json_open(w, '{');
         put_text(w, "id", bytes_str(id));
         put_text(w, "site", s->ops->bytes(rows, 1));
@@ -75,7 +75,7 @@ enum grey_error store_token_end(struct store *s, const char *id, int64_t now_ms,
     uint8_t found[DIGEST_SHA256_BYTES] = {0}, first[4];
     struct store_rows *rows = NULL;
     bool row = false, there = false;
-    if (strlen(id) != 8 || !invite_unhex(id, sizeof first, first)) {
+    if (strlen(id) != 8 || !bytes_unhex(id, sizeof first, first)) {
         return E_NOT_FOUND;
     }
     enum grey_error err = s->ops->ask(s, STORE_TOKENS, all, 2, &rows, f);
@@ -251,7 +251,7 @@ enum grey_error store_certificate_list(struct store *s, const char *site, struct
         char serial[2 * CERT_SERIAL_BYTES + 1] = "";
         struct bytes bytes = s->ops->bytes(rows, 2);
         if (bytes.size == CERT_SERIAL_BYTES) {
-            invite_hex(bytes.data, bytes.size, serial);
+            bytes_hex(bytes.data, bytes.size, serial);
         }
         json_open(w, '{');
         put_text(w, "site", s->ops->bytes(rows, 0));

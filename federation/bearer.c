@@ -6,22 +6,14 @@
 #define PREFIX_BYTES 5u
 #define ID_SEED_BYTES (BEARER_ID_BYTES / 2)
 
-static void put_hex(char *out, const uint8_t *in, size_t size) {
-    static const char digits[] = "0123456789abcdef";
-    for (size_t i = 0; i < size; i++) {
-        out[2 * i] = digits[in[i] >> 4];
-        out[2 * i + 1] = digits[in[i] & 15];
-    }
-}
-
 void bearer_make(const uint8_t seed[BEARER_SEED_BYTES], char text[BEARER_BYTES + 1], struct bearer *b) {
     char *at = text + PREFIX_BYTES;
     memcpy(text, PREFIX, PREFIX_BYTES);
-    put_hex(at, seed, ID_SEED_BYTES);
+    bytes_hex(seed, ID_SEED_BYTES, at);
     memcpy(b->id, at, BEARER_ID_BYTES);
     b->id[BEARER_ID_BYTES] = 0;
     at[BEARER_ID_BYTES] = '_';
-    put_hex(at + BEARER_ID_BYTES + 1, seed + ID_SEED_BYTES, BEARER_SEED_BYTES - ID_SEED_BYTES);
+    bytes_hex(seed + ID_SEED_BYTES, BEARER_SEED_BYTES - ID_SEED_BYTES, at + BEARER_ID_BYTES + 1);
     text[BEARER_BYTES] = 0;
     digest_sha256(bytes_of(text, BEARER_BYTES), b->hash);
 }

@@ -4,30 +4,6 @@
 
 #define PREFIX "grey1:"
 
-void invite_hex(const uint8_t *bytes, size_t size, char *out) {
-    static const char digits[] = "0123456789abcdef";
-    for (size_t i = 0; i < size; i++) {
-        out[2 * i] = digits[bytes[i] >> 4];
-        out[2 * i + 1] = digits[bytes[i] & 15];
-    }
-    out[2 * size] = 0;
-}
-
-static int digit(char c) {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-bool invite_unhex(const char *text, size_t size, uint8_t *out) {
-    for (size_t i = 0; i < size; i++) {
-        int high = digit(text[2 * i]), low = high < 0 ? -1 : digit(text[2 * i + 1]);
-        if (high < 0 || low < 0) {
-            return false;
-        }
-        out[i] = (uint8_t)(high << 4 | low);
-    }
-    return true;
-}
-
 /* Appends at *at and goes behind it. */
 static void append(char **at, const char *text) {
     size_t size = strlen(text);
@@ -37,8 +13,8 @@ static void append(char **at, const char *text) {
 
 void invite_write(const struct invite *i, char out[INVITE_TEXT_BYTES]) {
     char secret[2 * INVITE_SECRET_BYTES + 1], fingerprint[2 * DIGEST_SHA256_BYTES + 1];
-    invite_hex(i->secret, sizeof i->secret, secret);
-    invite_hex(i->fingerprint, sizeof i->fingerprint, fingerprint);
+    bytes_hex(i->secret, sizeof i->secret, secret);
+    bytes_hex(i->fingerprint, sizeof i->fingerprint, fingerprint);
     append(&out, PREFIX);
     append(&out, i->site.text);
     append(&out, ":");
@@ -85,8 +61,8 @@ enum grey_error invite_read(const char *text, struct invite *out, struct fault *
         return fault_set(f, E_TOKEN_UNKNOWN, "the token has %zu characters where it should have %zu: was it cut?", size,
                          prefix + site_size + 1 + hex_size);
     }
-    if (!invite_unhex(secret, sizeof out->secret, out->secret) || fingerprint[-1] != ':' ||
-        !invite_unhex(fingerprint, sizeof out->fingerprint, out->fingerprint)) {
+    if (!bytes_unhex(secret, sizeof out->secret, out->secret) || fingerprint[-1] != ':' ||
+        !bytes_unhex(fingerprint, sizeof out->fingerprint, out->fingerprint)) {
         return fault_set(f, E_TOKEN_UNKNOWN, "the token holds something else than hexadecimal digits");
     }
     memcpy(out->site.text, site, site_size);

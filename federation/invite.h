@@ -24,8 +24,4 @@ void invite_write(const struct invite *i, char out[INVITE_TEXT_BYTES]);
 /* E_TOKEN_UNKNOWN: not such a text, with what is wrong.  Blanks around it are passed over. */
 enum grey_error invite_read(const char *text, struct invite *out, struct fault *f);
 
-/* Hexadecimal digits of lower case; out: 2 * size + 1. */
-void invite_hex(const uint8_t *bytes, size_t size, char *out);
-bool invite_unhex(const char *text, size_t size, uint8_t *out); /* size: bytes in out; text: at least twice as long, or false */
-
 #endif

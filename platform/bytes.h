@@ -45,6 +45,10 @@ static inline uint64_t bytes_get_be64(const uint8_t *p) {
     return (uint64_t)bytes_get_be32(p) << 32 | bytes_get_be32(p + 4);
 }
 
+/* Hexadecimal digits, lower case.  out: 2 * size of them and a NUL. */
+void bytes_hex(const uint8_t *bytes, size_t size, char *out);
+bool bytes_unhex(const char *text, size_t size, uint8_t *out); /* size: bytes in out; text: at least twice as long, or false */
+
 /* mem_new: count * size zeroed bytes, NULL when the product overflows or memory is out.  The caller owns them; mem_free takes them. */
 void *mem_new(size_t count, size_t size);
 void mem_free(void *p);

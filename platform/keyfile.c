@@ -16,20 +16,12 @@
 #define PUBLIC_BYTES (sizeof PUBLIC - 1 + 2 * KEYS_ED25519_PUBLIC_BYTES + 1)
 #define FILE_BYTES (PREFIX_BYTES + 2 * KEYS_ED25519_SECRET_BYTES + 1)
 
-static int hex_digit(char c) {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 static bool parse(const char *text, size_t size, struct keyfile *s) {
     if (size != FILE_BYTES || memcmp(text, PREFIX, PREFIX_BYTES) != 0 || text[FILE_BYTES - 1] != '\n') {
         return false;
     }
-    for (size_t i = 0; i < KEYS_ED25519_SECRET_BYTES; i++) {
-        int high = hex_digit(text[PREFIX_BYTES + 2 * i]), low = hex_digit(text[PREFIX_BYTES + 2 * i + 1]);
-        if (high < 0 || low < 0) {
-            return false;
-        }
-        s->secret_key[i] = (uint8_t)(high << 4 | low);
+    if (!bytes_unhex(text + PREFIX_BYTES, KEYS_ED25519_SECRET_BYTES, s->secret_key)) {
+        return false;
     }
     memcpy(s->public_key, s->secret_key + KEYS_ED25519_SECRET_BYTES - KEYS_ED25519_PUBLIC_BYTES, KEYS_ED25519_PUBLIC_BYTES);
     /* a key whose halves do not belong together would sign what nobody can verify */
@@ -60,9 +52,7 @@ static enum grey_error make(const char *path, struct keyfile *s, struct fault *f
     char text[FILE_BYTES + 1];
     keys_new_ed25519(s->public_key, s->secret_key);
     memcpy(text, PREFIX, sizeof PREFIX);
-    for (size_t i = 0; i < KEYS_ED25519_SECRET_BYTES; i++) {
-        (void)snprintf(text + PREFIX_BYTES + 2 * i, 3, "%02x", s->secret_key[i]);
-    }
+    bytes_hex(s->secret_key, KEYS_ED25519_SECRET_BYTES, text + PREFIX_BYTES);
     text[FILE_BYTES - 1] = '\n';
     enum grey_error err =
         wholefile_make(path, bytes_of(text, FILE_BYTES), 0600, f); /* of two processes at once, both go on with the same key */
@@ -90,9 +80,7 @@ enum grey_error keyfile_put_public(const char *dir, const char *name, const stru
     char path[LIMIT_PATH_BYTES + 48], text[PUBLIC_BYTES + 1];
     (void)snprintf(path, sizeof path, "%s/%.32s", dir, name);
     memcpy(text, PUBLIC, sizeof PUBLIC);
-    for (size_t i = 0; i < KEYS_ED25519_PUBLIC_BYTES; i++) {
-        (void)snprintf(text + sizeof PUBLIC - 1 + 2 * i, 3, "%02x", s->public_key[i]);
-    }
+    bytes_hex(s->public_key, KEYS_ED25519_PUBLIC_BYTES, text + sizeof PUBLIC - 1);
     text[PUBLIC_BYTES - 1] = '\n';
     return wholefile_write(path, bytes_of(text, PUBLIC_BYTES), 0644, f);
 }
@@ -105,11 +93,7 @@ enum grey_error keyfile_get_public(const char *path, uint8_t public_key[KEYS_ED2
     }
     ssize_t size = read(fd, text, sizeof text);
     close(fd);
-    bool good = size == (ssize_t)PUBLIC_BYTES && memcmp(text, PUBLIC, sizeof PUBLIC - 1) == 0 && text[PUBLIC_BYTES - 1] == '\n';
-    for (size_t i = 0; i < KEYS_ED25519_PUBLIC_BYTES && good; i++) {
-        int high = hex_digit(text[sizeof PUBLIC - 1 + 2 * i]), low = hex_digit(text[sizeof PUBLIC + 2 * i]);
-        good = high >= 0 && low >= 0;
-        public_key[i] = (uint8_t)((unsigned)(high & 15) << 4 | (unsigned)(low & 15));
-    }
+    bool good = size == (ssize_t)PUBLIC_BYTES && memcmp(text, PUBLIC, sizeof PUBLIC - 1) == 0 && text[PUBLIC_BYTES - 1] == '\n' &&
+                bytes_unhex(text + sizeof PUBLIC - 1, KEYS_ED25519_PUBLIC_BYTES, public_key);
     return good ? E_OK : fault_set(f, E_KEY, "%s holds no public key (one line: " PUBLIC "and 64 hexadecimal digits)", path);
 }

@@ -286,9 +286,7 @@ static void find_cages(struct launcher_process *p) {
     uint8_t hash[DIGEST_SHA256_BYTES];
     char name[17], missing[64];
     digest_sha256(bytes_str(p->dir), hash);
-    for (unsigned i = 0; i < 8; i++) {
-        (void)snprintf(name + 2 * i, 3, "%02x", hash[i]);
-    }
+    bytes_hex(hash, 8, name);
     cage_find(&p->cages, name, missing, sizeof missing);
     if (p->cages.kind == LAUNCH_LIMITS_RLIMITS) {
         log_warn("launch", "limits",

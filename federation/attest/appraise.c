@@ -19,14 +19,6 @@ struct case_file { /* what the checks of one appraisal hand on to each other */
     uint32_t touched;
 };
 
-static void hex(const uint8_t *from, size_t size, char *out) {
-    for (size_t i = 0; i < size; i++) {
-        out[2 * i] = "0123456789abcdef"[from[i] >> 4];
-        out[2 * i + 1] = "0123456789abcdef"[from[i] & 15];
-    }
-    out[2 * size] = 0;
-}
-
 /* --- what was signed -------------------------------------------------------------------------------------------------------------------- */
 
 static enum grey_error check_key(struct case_file *c) {
@@ -121,7 +113,7 @@ static enum grey_error meet_stranger(struct case_file *c, enum reference_kind ki
         return E_OK;
     }
     char text[2 * DIGEST_SHA256_BYTES + 1];
-    hex(digest, DIGEST_SHA256_BYTES, text);
+    bytes_hex(digest, DIGEST_SHA256_BYTES, text);
     return fault_set(c->f, E_ATTEST_REFERENCE, "register %u, %s %s", (unsigned)pcr, names[kind], text);
 }
 
