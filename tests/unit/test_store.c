@@ -15,33 +15,9 @@
 #include "federation/record.h"
 #include "platform/db.h"
 #include "platform/json.h"
-#include "tests/unit/postgres_rig.h"
+#include "tests/unit/store_rig.h"
 
 #define INCARNATION 0x1234567890abcdefull
-
-static char dir[] = "/tmp/grey-store-XXXXXX", where[300];
-static bool shared;
-
-static int set_up(void **state) {
-    (void)state;
-    (void)strcpy(dir, "/tmp/grey-store-XXXXXX");
-    assert_non_null(mkdtemp(dir));
-    (void)snprintf(where, sizeof where, "sqlite:%s/core.db", dir);
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    char command[100];
-    (void)snprintf(command, sizeof command, "rm -rf %s", dir);
-    return system(command);
-}
-
-static int set_up_postgres(void **state) {
-    (void)state;
-    postgres_database(where, sizeof where);
-    return 0;
-}
 
 static int share(void **state) {
     (void)state;
@@ -52,15 +28,6 @@ static int share(void **state) {
 static int share_postgres(void **state) {
     shared = true;
     return postgres_start(state);
-}
-
-static struct store *open_store(void) {
-    struct fault f = {0};
-    struct store *s = store_open(where, &(struct store_options){.shared = shared}, &f);
-    if (s == NULL) {
-        fail_msg("%s", f.text);
-    }
-    return s;
 }
 
 static void hello(struct store *s, grey_epoch epoch, grey_seq next, grey_seq acked, grey_seq positions[CHANNEL_COUNT],

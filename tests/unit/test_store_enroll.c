@@ -11,43 +11,11 @@
 #include <cmocka.h>
 
 #include "core/store_enroll.h"
-#include "tests/unit/postgres_rig.h"
+#include "tests/unit/store_rig.h"
 
 #define NOW INT64_C(1767225600000)
 #define HOUR INT64_C(3600000)
 #define LIFE (720 * HOUR)
-
-static char dir[] = "/tmp/grey-enroll-XXXXXX", where[300];
-
-static int set_up(void **state) {
-    (void)state;
-    (void)strcpy(dir, "/tmp/grey-enroll-XXXXXX");
-    assert_non_null(mkdtemp(dir));
-    (void)snprintf(where, sizeof where, "sqlite:%s/core.db", dir);
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    char command[100];
-    (void)snprintf(command, sizeof command, "rm -rf %s", dir);
-    return system(command);
-}
-
-static int set_up_postgres(void **state) {
-    (void)state;
-    postgres_database(where, sizeof where);
-    return 0;
-}
-
-static struct store *open_store(void) {
-    struct fault f = {0};
-    struct store *s = store_open(where, &(struct store_options){0}, &f);
-    if (s == NULL) {
-        fail_msg("%s", f.text);
-    }
-    return s;
-}
 
 static const uint8_t token[DIGEST_SHA256_BYTES] = {1, 0, 2}, other_token[DIGEST_SHA256_BYTES] = {3};
 

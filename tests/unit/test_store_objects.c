@@ -11,39 +11,7 @@
 #include <cmocka.h>
 
 #include "core/store_rollouts.h"
-#include "tests/unit/postgres_rig.h"
-
-static char dir[] = "/tmp/grey-objects-XXXXXX", where[300];
-
-static int set_up(void **state) {
-    (void)state;
-    (void)strcpy(dir, "/tmp/grey-objects-XXXXXX");
-    assert_non_null(mkdtemp(dir));
-    (void)snprintf(where, sizeof where, "sqlite:%s/core.db", dir);
-    return 0;
-}
-
-static int tear_down(void **state) {
-    (void)state;
-    char command[100];
-    (void)snprintf(command, sizeof command, "rm -rf %s", dir);
-    return system(command);
-}
-
-static int set_up_postgres(void **state) {
-    (void)state;
-    postgres_database(where, sizeof where);
-    return 0;
-}
-
-static struct store *open_store(void) {
-    struct fault f = {0};
-    struct store *s = store_open(where, &(struct store_options){0}, &f);
-    if (s == NULL) {
-        fail_msg("%s", f.text);
-    }
-    return s;
-}
+#include "tests/unit/store_rig.h"
 
 static struct store_object put(struct store *s, const char *name, struct bytes content, int64_t now_ms) {
     struct store_object o;
