@@ -46,8 +46,8 @@ LIBS_BASE := -lcbor -llz4 -lz -lsodium -lyaml -ljansson -lsqlite3 -lpq -lmbedtls
 LIBS := $(LIBS_BASE)
 
 # --- What is where.  A main program's file is not in its folder's archive. ------------------------------------------------------
-MAINS := agent/greyd.c agent/grey_tpm.c agent/ctl/greyctl.c agent/launch/grey_launch.c core/grey_core.c
-SOURCES := $(filter-out $(MAINS),$(wildcard platform/*.c federation/*.c federation/raft/*.c federation/attest/*.c agent/*.c agent/ctl/*.c agent/launch/*.c core/*.c))
+MAINS := agent/greyd.c agent/identity/grey_tpm.c agent/ctl/greyctl.c agent/launch/grey_launch.c core/grey_core.c
+SOURCES := $(filter-out $(MAINS),$(wildcard platform/*.c federation/*.c federation/raft/*.c federation/attest/*.c agent/*.c agent/*/*.c core/*.c))
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 PLATFORM_O := $(call objects,$(filter platform/%,$(SOURCES)))
 FEDERATION_O := $(call objects,$(filter federation/%,$(SOURCES)))
@@ -65,9 +65,7 @@ WEEK_O := $(call objects,$(wildcard tests/week/*.c))
 # Pure modules: no system call, no clock, no allocator but platform/bytes (docs/ARCHITECTURE.md).  COMPUTE: what they may use below.
 COMPUTE := platform/bytes.c platform/fault.c platform/codec.c platform/json.c platform/yaml.c platform/compress.c platform/digest.c \
            platform/keys.c platform/cert.c platform/cipher.c platform/ecdsa.c platform/ekcert.c platform/credential.c
-PURE := $(filter federation/%,$(SOURCES)) \
-        $(filter $(addprefix agent/,intake.c state.c kv.c outbox.c bounds.c segment.c arrivals.c loss.c stretch.c dedup.c table.c agreement.c mendplan.c mendask.c \
-          task.c cron.c dag.c due.c lanes.c quota.c placement.c scheduler.c submit.c dispatch.c work.c workrow.c holding.c ring.c phi.c grants.c),$(SOURCES))
+PURE := $(filter federation/% agent/table/% agent/state/% agent/work/% agent/store/mendplan.c agent/store/mendask.c,$(SOURCES))
 PURE_MAY_CALL := json_array_get json_array_size json_delete json_object_get json_object_iter json_object_iter_key \
                  json_object_iter_next json_string_length json_string_value \
                  memcpy memmove memset memcmp strlen strcmp strncmp memchr __stack_chk_fail __memcpy_chk __memset_chk __memmove_chk \
@@ -108,7 +106,7 @@ $(BUILD)/grey-core: $(BUILD)/obj/core/grey_core.o $(BUILD)/libcore.a $(BUILD)/li
 $(BUILD)/grey-launch: $(BUILD)/obj/agent/launch/grey_launch.o $(BUILD)/liblaunch.a $(BUILD)/libplatform.a
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
-$(BUILD)/grey-tpm: $(BUILD)/obj/agent/grey_tpm.o $(BUILD)/libagent.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
+$(BUILD)/grey-tpm: $(BUILD)/obj/agent/identity/grey_tpm.o $(BUILD)/libagent.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(ARCHIVES)

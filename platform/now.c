@@ -9,7 +9,7 @@
 
 #include "include/grey/must.h"
 
-#define NOW_SLACK_MS 60000 /* clocks of a site may differ by so much (agent/clockset.c) */
+#define NOW_SLACK_MS 60000 /* clocks of a site may differ by so much (agent/node/clockset.c) */
 
 /* Of the floor: what to add to the monotonic clock.  INT64_MIN / 2: there is none. */
 static _Atomic int64_t floor_offset_ms = INT64_MIN / 2;

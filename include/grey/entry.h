@@ -19,7 +19,7 @@ enum entry_kind {
     ENTRY_TASK = 9,    /* what is asked or said of a task, or a step of the scheduler; feature level 2, as the next two */
     ENTRY_QUOTA = 10,  /* shares of tenants and namespaces, bounds of the scheduler */
     ENTRY_NODE = 11,   /* what a node has for tasks, and whether it takes any */
-    ENTRY_OBJECT = 12, /* configs, policies and data of the core (agent/holding.h); feature level 3 */
+    ENTRY_OBJECT = 12, /* configs, policies and data of the core (agent/state/holding.h); feature level 3 */
     ENTRY_TOKEN = 13,  /* a token of the API is granted or revoked; feature level 4, as the next one */
     ENTRY_NOTE = 14,   /* what an operator ordered that makes no entry in his name: for the audit trail; changes nothing */
     ENTRY_KIND_COUNT

@@ -7,14 +7,13 @@ ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 LIMIT = 3 * 512 * 1024  # bytes of a stripped greyd
 PROGRAMS = ("greyd", "greyctl", "grey-core", "grey-launch")
 # What a source belongs to: the first that fits its path.
-FEATURES = (("consensus: Raft, log, links to the other gateways", r"federation/(raft/|message|frame|entry|seal)|agent/(node|apply|inbox|persist|peers|membership|"
-             r"catchup|sealing|signer|requests|upkeep|witness|orders|statehash|clockset|provisional|diskwatch|rows|intake|agreement|ageing)"),
-            ("storage and its mending", r"agent/(site|log|state|seal|keep|rowset|datadir|salvage|setaside|snapshot|mending|table)|platform/(db|digest|compress)"),
-            ("events and keys: the state machine", r"agent/(kv|outbox|segment|bounds|arrivals|loss|stretch|dedup)|federation/record"),
-            ("tasks: scheduler and executor", r"agent/(task|cron|dag|due|lanes|quota|placement|scheduler|submit|dispatch|work|foreman|exec|run|launch|ring|capture|offer)|launch/|federation/launch"),
-            ("link to the core", r"agent/(uplink|gather)|federation/|platform/(mqtt|probe|netwatch)"),
-            ("API", r"agent/api|platform/(http|json)"),
-            ("configuration", r"agent/config|platform/yaml"),
+FEATURES = (("consensus: Raft, log, links to the other gateways", r"federation/(raft/|message|frame|entry|seal)|agent/node/"),
+            ("storage and its mending", r"agent/(store|table)/|platform/(db|digest|compress)"),
+            ("events and keys: the state machine", r"agent/state/|federation/record"),
+            ("tasks: scheduler and executor", r"agent/(work|run|launch)/"),
+            ("link to the core", r"agent/uplink/|federation/|platform/(mqtt|probe|netwatch)"),
+            ("API", r"agent/api/|platform/(http|json)"),
+            ("configuration", r"agent/config/|platform/yaml"),
             ("connections and keys", r"platform/(conn|cert|key|address|port)"),
             ("the rest: loop, log, metrics, wiring", r""))
 

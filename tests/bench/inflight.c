@@ -7,7 +7,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-#include "agent/node.h"
+#include "agent/node/node.h"
 #include "include/grey/must.h"
 #include "platform/log.h"
 #include "platform/now.h"

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/work.h"
+#include "agent/work/work.h"
 #include "tests/unit/rows_on_disk.h"
 
 #include "platform/now.h"

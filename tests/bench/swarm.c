@@ -25,7 +25,7 @@
 #include "platform/mqtt.h"
 #include "platform/now.h"
 
-#define ON_WAY_MAX 20u    /* as agent/uplink.c */
+#define ON_WAY_MAX 20u    /* as agent/uplink/uplink.c */
 #define WINDOW_FRAMES 16u /* of its, for the data channel */
 #define KEEPALIVE_S 60u
 #define PATIENCE_MS 15000u

@@ -1,5 +1,5 @@
 /* Any bytes as the body of POST /v1/events, under each content type: what is accepted is a batch that the state takes. */
-#include "agent/intake.h"
+#include "agent/state/intake.h"
 #include "federation/record.h"
 #include "include/grey/must.h"
 

@@ -39,14 +39,29 @@ done <"$scratch/own" >"$scratch/root"
 report "own headers are included by their path from the root" "$scratch/root"
 
 awk -v computing="$computing" '
-    function layer(path) { return path ~ /^agent\/(ctl|launch)\// ? substr(path, 1, index(path, "/") + index(substr(path, index(path, "/") + 1), "/") - 1) : path ~ /^include\/grey\// ? "include/grey" : substr(path, 1, index(path, "/") - 1) }
+    # A folder below agent is a room of its own; the other layers are what stands before the first slash.
+    function layer(path) {
+        if (match(path, /^agent\/[a-z]+\//) || match(path, /^include\/grey\//)) return substr(path, 1, RLENGTH - 1)
+        return substr(path, 1, index(path, "/") - 1)
+    }
     BEGIN {
         may["include/grey"] = " include/grey "
         may["platform"] = " include/grey platform "
         may["federation"] = " include/grey platform federation "
-        may["agent"] = " include/grey platform federation agent agent/launch "
+        below = " include/grey platform federation"
+        may["agent/table"] = below " agent/table "
+        may["agent/work"] = below " agent/table agent/work "
+        may["agent/state"] = below " agent/table agent/work agent/state "
+        may["agent/store"] = below " agent/table agent/store "
+        may["agent/node"] = below " agent/table agent/work agent/state agent/store agent/node "
+        may["agent/uplink"] = below " agent/state agent/node agent/uplink "
+        may["agent/run"] = below " agent/work agent/launch agent/store agent/node agent/run "
+        may["agent/api"] = below " agent/work agent/state agent/node agent/uplink agent/run agent/api "
+        may["agent/identity"] = below " agent/store agent/state agent/uplink agent/identity "
+        may["agent/config"] = below " agent/config "
+        may["agent/ctl"] = below " agent/ctl "
         may["agent/launch"] = " include/grey platform agent/launch "
-        may["agent/ctl"] = " include/grey platform federation agent/ctl "
+        may["agent"] = below " agent agent/table agent/work agent/state agent/store agent/node agent/uplink agent/run agent/api agent/identity agent/config "
         may["core"] = " include/grey platform federation core "
         count = split(computing, names, " ")
         for (i = 1; i <= count; i++) computes["platform/" names[i] ".h"] = 1

@@ -1,14 +1,14 @@
 /* A gateway whose log is damaged in its middle: what it asks, what others answer, and the log that it makes of that.
  *
- * agent/mendplan.c and agent/mendask.c decide, as they do in greyd.  Simulated are the disk below (agent/salvage.c) and the letters.  A row
+ * agent/store/mendplan.c and agent/store/mendask.c decide, as they do in greyd.  Simulated are the disk below (agent/store/salvage.c) and the letters.  A row
  * that cannot be read has term 0; one whose payload cannot be read has a payload that its digest does not vouch for.  What is mended is a
  * copy: a crash before it is whole leaves the damaged log. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/mendask.h"
-#include "agent/mendplan.h"
+#include "agent/store/mendask.h"
+#include "agent/store/mendplan.h"
 #include "federation/message.h"
 #include "include/grey/must.h"
 #include "platform/digest.h"

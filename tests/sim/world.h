@@ -324,7 +324,7 @@ void fault_stuck_disk(struct world *w, struct node *n);         /* a sync that t
 void fault_misdirect(struct world *w, struct node *n);          /* an entry was written over another one, the node is down */
 void fault_lose_write(struct world *w, struct node *n); /* an entry that counted as durable was not written, the node is down */
 
-/* patient.c: a gateway whose log is damaged in its middle gets what it lost from the others, as agent/mending.c does it, with the same deciding code. */
+/* patient.c: a gateway whose log is damaged in its middle gets what it lost from the others, as agent/node/mending.c does it, with the same deciding code. */
 struct letter; /* a question or an answer of it */
 bool patient_damage(struct world *w, struct node *n,
                     uint32_t places); /* it is down; what is damaged is whole elsewhere, or not needed */

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/state.h"
+#include "agent/state/state.h"
 #include "federation/record.h"
 #include "include/grey/must.h"
 

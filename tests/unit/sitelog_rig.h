@@ -20,7 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "agent/sitelog.h"
+#include "agent/store/sitelog.h"
 #include "federation/raft/entries.h"
 #include "include/grey/must.h"
 #include "platform/db.h"

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "agent/agreement.h"
+#include "agent/state/agreement.h"
 
 static void say(struct agreement *a, raft_index index, raft_id id, uint8_t what) {
     uint8_t hash[DIGEST_BYTES];

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "agent/attestor.h"
+#include "agent/identity/attestor.h"
 #include "core/verifier.h"
 #include "platform/now.h"
 #include "platform/tpm.h"

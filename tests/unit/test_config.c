@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "agent/config.h"
+#include "agent/config/config.h"
 
 static const char *env_name, *env_value, *file_text, *profile_text;
 static char path_read[LIMIT_PATH_BYTES + 1];

@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "agent/cron.h"
+#include "agent/work/cron.h"
 
 #define MINUTE_MS 60000ll
 #define DAY_MS (24ll * 3600 * 1000)

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "agent/dag.h"
+#include "agent/work/dag.h"
 
 static uint64_t seed = 0x2545f4914f6cdd1du;
 

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "agent/grants.h"
+#include "agent/state/grants.h"
 #include "federation/origin.h"
 #include "tests/unit/rows_on_disk.h"
 

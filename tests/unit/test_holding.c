@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "agent/holding.h"
+#include "agent/state/holding.h"
 #include "tests/unit/work_rig.h"
 
 #define SITE "plant-7"

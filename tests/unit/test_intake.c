@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "agent/intake.h"
+#include "agent/state/intake.h"
 #include "federation/record.h"
 
 struct door {

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "agent/keepdb.h"
+#include "agent/store/keepdb.h"
 
 static char dir[] = "/tmp/grey-keepdb-XXXXXX", path[64];
 

@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "agent/lanes.h"
+#include "agent/work/lanes.h"
 
 static uint64_t seed = 0x9e3779b97f4a7c15u;
 

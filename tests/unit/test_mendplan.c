@@ -8,8 +8,8 @@
 
 #include <cmocka.h>
 
-#include "agent/mendask.h"
-#include "agent/mendplan.h"
+#include "agent/store/mendask.h"
+#include "agent/store/mendplan.h"
 
 #define LAST 40u
 

@@ -7,9 +7,9 @@
 
 #include <cmocka.h>
 
-#include "agent/arrivals.h"
-#include "agent/loss.h"
-#include "agent/stretch.h"
+#include "agent/state/arrivals.h"
+#include "agent/state/loss.h"
+#include "agent/state/stretch.h"
 #include "tests/unit/rows_on_disk.h"
 
 #define HOUR_MS (3600ll * 1000)

@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "agent/phi.h"
+#include "agent/work/phi.h"
 
 /* Words with pauses of mean +- jitter ms; the time of the last one. */
 static uint64_t speak(struct phi *p, uint64_t now_ms, unsigned count, uint64_t mean_ms, uint64_t jitter_ms) {

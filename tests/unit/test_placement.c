@@ -7,8 +7,8 @@
 
 #include <cmocka.h>
 
-#include "agent/due.h"
-#include "agent/placement.h"
+#include "agent/work/due.h"
+#include "agent/work/placement.h"
 
 #define GIB (1024ull * 1024 * 1024)
 

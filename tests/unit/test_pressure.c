@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "agent/pressure.h"
+#include "agent/run/pressure.h"
 
 static struct pressure p;
 static struct pressure_sample s;

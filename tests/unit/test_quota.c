@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "agent/quota.h"
+#include "agent/work/quota.h"
 
 #define GIB (1024ull * 1024 * 1024)
 

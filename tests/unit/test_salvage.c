@@ -12,8 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "agent/salvage.h"
-#include "agent/table.h"
+#include "agent/store/salvage.h"
+#include "agent/table/table.h"
 #include "federation/raft/entries.h"
 
 #define ENTRIES 300u

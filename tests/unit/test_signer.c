@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#include "agent/signer.h"
+#include "agent/node/signer.h"
 
 static char dir[64], path[96];
 

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "agent/intake.h"
+#include "agent/state/intake.h"
 #include "federation/record.h"
 #include "federation/squeeze.h"
 #include "platform/digest.h"

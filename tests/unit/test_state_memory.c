@@ -16,10 +16,10 @@ static void *scarce_new(size_t count, size_t size) {
 }
 
 #define mem_new scarce_new
-#include "agent/table.c"
+#include "agent/table/table.c"
 #undef mem_new
 
-#include "agent/work.h"
+#include "agent/work/work.h"
 #include "tests/unit/rows_on_disk.h"
 
 static void fill_batch(struct builder *p) {

@@ -1,6 +1,6 @@
 /* The storage of a gateway against power cuts, failing syncs, full disks and damage. */
-#include "agent/salvage.h"
-#include "agent/setaside.h"
+#include "agent/store/salvage.h"
+#include "agent/store/setaside.h"
 #include "tests/unit/sitelog_rig.h"
 
 #include <sys/time.h>

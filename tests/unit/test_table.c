@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "agent/table.h"
+#include "agent/table/table.h"
 
 static uint64_t seed;
 

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "agent/taskform.h"
+#include "agent/api/taskform.h"
 
 static const char full[] =
     "{\"id\":\"press-7\",\"tenant\":\"acme\",\"namespace\":\"production\",\"lane\":\"high\",\"command\":[\"/bin/press\",\"\"],"

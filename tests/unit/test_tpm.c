@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "agent/prove.h"
+#include "agent/identity/prove.h"
 #include "federation/attest/inquiry.h"
 #include "federation/attest/verdict.h"
 #include "platform/ecdsa.h"

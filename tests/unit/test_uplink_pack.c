@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "agent/uplink_core.h"
+#include "agent/uplink/uplink_core.h"
 #include "core/unpack.h"
 #include "federation/frame.h"
 #include "federation/record.h"

@@ -1,5 +1,5 @@
 /* The storage of a witness: headers that chain as the data does, a base without a state, and small files. */
-#include "agent/logdb.h"
+#include "agent/store/logdb.h"
 #include "platform/codec.h"
 #include "tests/unit/sitelog_rig.h"
 

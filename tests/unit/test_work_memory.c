@@ -26,18 +26,18 @@ static void *scarce_grow(void *p, size_t count, size_t size) {
 #define mem_new scarce_new
 #define mem_grow scarce_grow
 /* clang-format off */
-#include "agent/dag.c"
-#include "agent/due.c"
-#include "agent/placement.c"
-#include "agent/quota.c"
-#include "agent/scheduler.c"
-#include "agent/submit.c"
-#include "agent/workrow.c"
+#include "agent/work/dag.c"
+#include "agent/work/due.c"
+#include "agent/work/placement.c"
+#include "agent/work/quota.c"
+#include "agent/work/scheduler.c"
+#include "agent/work/submit.c"
+#include "agent/work/workrow.c"
 /* clang-format on */
 #undef mem_new
 #undef mem_grow
 
-#include "agent/work.h"
+#include "agent/work/work.h"
 #include "tests/unit/rows_on_disk.h"
 
 #define STEPS 24u

@@ -2,7 +2,7 @@
 #ifndef TESTS_UNIT_WORK_RIG_H
 #define TESTS_UNIT_WORK_RIG_H
 
-#include "agent/work.h"
+#include "agent/work/work.h"
 #include "tests/unit/rows_on_disk.h"
 
 #define GIB (1024ull * 1024 * 1024)

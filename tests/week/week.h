@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "agent/state.h"
+#include "agent/state/state.h"
 #include "federation/channel.h"
 #include "federation/shaper.h"
 #include "federation/sync.h"

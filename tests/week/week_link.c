@@ -2,7 +2,7 @@
  * broker that confirms what it has, and hands on what it got even when the site is gone. */
 #include <string.h>
 
-#include "agent/stretch.h"
+#include "agent/state/stretch.h"
 #include "federation/frame.h"
 #include "federation/record.h"
 #include "platform/compress.h"

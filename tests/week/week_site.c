@@ -404,7 +404,7 @@ static void repeat_due(struct week *w) {
 
 /* --- time ------------------------------------------------------------------------------------------------------------------------------- */
 
-/* The leader's duties, as agent/ageing.c has them. */
+/* The leader's duties, as agent/node/ageing.c has them. */
 static void duty(struct week *w) {
     struct gateway *g = site_leader(w);
     w->next_duty_ms = w->now_ms + 10000;

@@ -1,0 +1,35 @@
+/* api.h: the HTTP API of a node (INTERFACE in docs/openapi.yaml).  Any node answers; writes reach the leader by themselves.
+ * Thread: the loop's. */
+#ifndef AGENT_API_H
+#define AGENT_API_H
+
+#include "agent/node/node.h"
+#include "agent/run/tasklog.h"
+#include "agent/uplink/uplink.h"
+#include "platform/http.h"
+
+struct api;
+
+struct api_options {
+    struct loop *loop;
+    struct node *node;
+    struct uplink *uplink; /* NULL: no core configured */
+    struct boardwatch *board;
+    struct tasklog *tasklog;
+    const char *mode; /* "single", "site" or "edge" */
+    const char *data_dir;
+    enum event_priority default_priority;
+    uint32_t task_priority; /* 0 to 100: of tasks that name neither lane nor priority */
+    uint32_t storage_max_gb;
+    bool auth; /* also plain callers of this machine must say who they are */
+    bool has_socket_group;
+    uint32_t socket_group;     /* its members are operators on the socket */
+    uint32_t calls_per_second; /* of one caller that had to say who it is; 0: no limit */
+};
+
+struct api *api_new(const struct api_options *o);
+void api_free(struct api *a);
+void api_handle(void *context, struct http_request *q); /* an http_handler; context: the api */
+void api_applied(struct api *a, const struct entry *e); /* wakes those who watch a key */
+
+#endif

@@ -1,0 +1,297 @@
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/api/api_core.h"
+#include "platform/now.h"
+
+static void put_snapshot(struct json_writer *w, const struct sitelog_snapshot_info *i) {
+    char text[2 * DIGEST_BYTES + 1];
+    json_open(w, '{');
+    json_key(w, "name");
+    json_str(w, i->name);
+    json_key(w, "index");
+    json_uint(w, i->point.index);
+    json_key(w, "term");
+    json_uint(w, i->point.term);
+    json_key(w, "bytes");
+    json_uint(w, i->file_bytes);
+    json_key(w, "self_contained");
+    json_bool(w, i->self_contained);
+    now_format(i->made_unix_ms, text);
+    json_key(w, "made");
+    json_str(w, text);
+    bytes_hex(i->checksum, DIGEST_BYTES, text);
+    json_key(w, "sha256");
+    json_str(w, text);
+    json_close(w);
+}
+
+static void snapshot_made(void *context, enum grey_error err, const struct sitelog_snapshot_info *info, const char *detail) {
+    struct api_call *c = context;
+    if (err != E_OK) {
+        api_call_error(c, err, detail);
+        return;
+    }
+    struct api_answer a;
+    api_answer_begin(&a);
+    put_snapshot(&a.w, info);
+    api_answer_send(&a, c, 201, NULL, 0);
+}
+
+void api_admin_snapshot(struct api_call *c) {
+    api_note(c);
+    node_snapshot(c->api->o.node, true, snapshot_made, c);
+}
+
+void api_admin_snapshots(struct api_call *c) {
+    struct sitelog_snapshot_info infos[16];
+    size_t count = sitelog_snapshots(node_log(c->api->o.node), infos, sizeof infos / sizeof infos[0]);
+    struct api_answer a;
+    api_answer_begin(&a);
+    json_open(&a.w, '[');
+    for (size_t i = 0; i < count; i++) {
+        put_snapshot(&a.w, &infos[i]);
+    }
+    json_close(&a.w);
+    api_answer_send(&a, c, 200, NULL, 0);
+}
+
+/* --- members and leadership --------------------------------------------------------------------------------------------------------------- */
+
+static void ordered(void *context, const struct node_answer *a) {
+    struct api_call *c = context;
+    if (a->err != E_OK) {
+        api_call_error(c, a->err, a->detail);
+        return;
+    }
+    struct api_answer out;
+    api_answer_begin(&out);
+    json_open(&out.w, '{');
+    json_key(&out.w, "accepted");
+    json_bool(&out.w, true);
+    if (a->index > 0) {
+        json_key(&out.w, "index");
+        json_uint(&out.w, a->index);
+    }
+    json_close(&out.w);
+    api_answer_send(&out, c, a->index > 0 ? 200 : 202, NULL, 0);
+}
+
+static bool take_name(const char *text, struct grey_name *out) {
+    memset(out, 0, sizeof *out);
+    if (text == NULL || !grey_name_valid(text, strlen(text))) {
+        return false;
+    }
+    memcpy(out->text, text, strlen(text));
+    return true;
+}
+
+static bool is_forced(struct api_call *c) {
+    char text[8];
+    return http_query(c->q, "force", text, sizeof text) && strcmp(text, "true") == 0;
+}
+
+void api_admin_transfer(struct api_call *c) {
+    struct node_order o = {.transfer = true};
+    struct fault f = {0};
+    char to[LIMIT_NAME_BYTES + 1];
+    const char *wrong = NULL;
+    if (http_query(c->q, "to", to, sizeof to) && !take_name(to, &o.to)) {
+        wrong = "to: a node id";
+    }
+    if (http_body(c->q).size > 0) {
+        json_t *body = json_read(http_body(c->q), &f);
+        if (body == NULL || !take_name(json_string_value(json_object_get(body, "to")), &o.to)) {
+            wrong = body == NULL ? f.text : "wanted: {\"to\":\"node id\"}";
+        }
+        json_decref(body);
+    }
+    if (wrong != NULL) {
+        api_call_error(c, E_BAD_REQUEST, wrong);
+        return;
+    }
+    api_note(c);
+    node_order(c->api->o.node, &o, ordered, c);
+}
+
+static bool take_invitation(const json_t *member, struct node_order *o) {
+    const char *address = json_string_value(json_object_get(member, "addr"));
+    const char *colon = address == NULL ? NULL : strrchr(address, ':');
+    if (o->invite_count == LIMIT_MEMBERS || colon == NULL || colon == address || colon[1] == 0 ||
+        strlen(address) > LIMIT_ADDRESS_BYTES ||
+        !take_name(json_string_value(json_object_get(member, "id")), &o->invite[o->invite_count].name)) {
+        return false;
+    }
+    memcpy(o->invite[o->invite_count++].address, address, strlen(address) + 1);
+    return true;
+}
+
+/* {"id","addr"}, or {"add":[{"id","addr"} ...],"remove":["id" ...],"force":false}. */
+static const char *take_change(const json_t *body, struct node_order *o) {
+    const json_t *add = json_object_get(body, "add"), *remove = json_object_get(body, "remove");
+    if (json_object_get(body, "id") != NULL && !take_invitation(body, o)) {
+        return "wanted: {\"id\":\"node id\",\"addr\":\"host:port\"}";
+    }
+    for (size_t i = 0; i < json_array_size(add); i++) {
+        if (!take_invitation(json_array_get(add, i), o)) {
+            return "add: wanted is an array of {\"id\":\"node id\",\"addr\":\"host:port\"}";
+        }
+    }
+    for (size_t i = 0; i < json_array_size(remove); i++) {
+        if (o->remove_count == LIMIT_MEMBERS ||
+            !take_name(json_string_value(json_array_get(remove, i)), &o->remove[o->remove_count++])) {
+            return "remove: wanted is an array of node ids";
+        }
+    }
+    o->force = json_is_true(json_object_get(body, "force"));
+    return o->invite_count + o->remove_count > 0 ? NULL : "nobody is named to be added or removed";
+}
+
+void api_admin_members(struct api_call *c) {
+    struct node_order o = {0};
+    struct fault f = {0};
+    json_t *body = json_read(http_body(c->q), &f);
+    const char *wrong = body == NULL ? f.text : take_change(body, &o);
+    json_decref(body);
+    if (wrong != NULL) {
+        api_call_error(c, E_BAD_REQUEST, wrong);
+        return;
+    }
+    api_note(c);
+    node_order(c->api->o.node, &o, ordered, c);
+}
+
+void api_admin_member_remove(struct api_call *c) {
+    struct node_order o = {.remove_count = 1, .force = is_forced(c)};
+    c->arg[c->arg_size] = 0;
+    if (!take_name(c->arg, &o.remove[0])) {
+        api_call_error(c, E_NOT_FOUND, "no member of that name");
+        return;
+    }
+    api_note(c);
+    node_order(c->api->o.node, &o, ordered, c);
+}
+
+void api_admin_leave(struct api_call *c) {
+    struct node_order o = {.remove_count = 1, .force = is_forced(c)};
+    (void)take_name(node_name(c->api->o.node), &o.remove[0]);
+    api_note(c);
+    node_order(c->api->o.node, &o, ordered, c);
+}
+
+static void put_ledger(struct json_writer *w, const struct ledger *l) {
+    static const char *const ways[LEDGER_WAYS] = {"up", "down"};
+    json_open(w, '{');
+    for (int way = 0; way < LEDGER_WAYS; way++) {
+        json_key(w, ways[way]);
+        json_open(w, '{');
+        for (int f = 0; f < LEDGER_FEATURES; f++) {
+            json_key(w, ledger_feature_name((enum ledger_feature)f));
+            json_uint(w, l->bytes[way][f]);
+        }
+        json_key(w, "total");
+        json_uint(w, ledger_total(l, (enum ledger_way)way));
+        json_close(w);
+    }
+    json_close(w);
+}
+
+static void put_budget(struct json_writer *w, const char *name, uint64_t bytes, uint64_t used) {
+    json_key(w, name);
+    json_open(w, '{');
+    json_key(w, "bytes"); /* 0: none */
+    json_uint(w, bytes);
+    json_key(w, "used_bytes");
+    json_uint(w, used);
+    json_close(w);
+}
+
+/* What the link may carry and cost, and what it did.  The figures of the ledger are this gateway's own, of the time it has led. */
+static void put_cost(struct json_writer *w, const struct uplink_facts *facts) {
+    json_key(w, "bandwidth");
+    json_open(w, '{');
+    json_key(w, "limit_bytes_per_second"); /* 0: none */
+    json_uint(w, facts->rule->up_bytes_per_s);
+    json_key(w, "down_limit_bytes_per_second");
+    json_uint(w, facts->rule->down_bytes_per_s);
+    json_key(w, "held");
+    json_open(w, '[');
+    for (int c = 0; c < CHANNEL_COUNT; c++) {
+        if (facts->held[c]) {
+            json_str(w, event_channel_name((enum event_channel)c));
+        }
+    }
+    json_close(w);
+    json_close(w);
+    json_key(w, "budget");
+    json_open(w, '{');
+    put_budget(w, "day", facts->bandwidth->budget.day_bytes, facts->used->day_bytes);
+    put_budget(w, "month", facts->bandwidth->budget.month_bytes, facts->used->month_bytes);
+    json_key(w, "reserve_percent");
+    json_uint(w, facts->bandwidth->budget.reserve_percent);
+    json_close(w);
+    json_key(w, "ledger");
+    put_ledger(w, facts->ledger);
+}
+
+void api_federation_status(struct api_call *c) {
+    struct api *api = c->api;
+    struct uplink_facts facts = {0};
+    if (api->o.uplink != NULL) {
+        uplink_facts(api->o.uplink, &facts);
+    }
+    struct api_answer a;
+    api_answer_begin(&a);
+    json_open(&a.w, '{');
+    json_key(&a.w, "enabled");
+    json_bool(&a.w, api->o.uplink != NULL);
+    json_key(&a.w, "owner");
+    json_str(&a.w, node_leader_name(api->o.node));
+    json_key(&a.w, "link");
+    json_open(&a.w, '{');
+    json_key(&a.w, "up");
+    json_bool(&a.w, facts.up);
+    json_key(&a.w, "endpoint");
+    json_str(&a.w, facts.endpoint == NULL ? "" : facts.endpoint);
+    json_key(&a.w, "last_contact_seconds");
+    if (facts.last_contact_unix_ms == 0) {
+        json_none(&a.w);
+    } else {
+        json_milli(&a.w, now_wall_ms() - facts.last_contact_unix_ms);
+    }
+    json_key(&a.w, "sent_bytes");
+    json_uint(&a.w, facts.sent_bytes);
+    json_key(&a.w, "received_bytes");
+    json_uint(&a.w, facts.received_bytes);
+    json_key(&a.w, "last_error");
+    json_str(&a.w, facts.last_error);
+    api_link_put(&a.w, &facts);
+    json_close(&a.w);
+    json_key(&a.w, "channels");
+    json_open(&a.w, '{');
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        struct channel_facts f;
+        state_channel(node_state(api->o.node), (enum event_channel)i, &f);
+        json_key(&a.w, event_channel_name((enum event_channel)i));
+        json_open(&a.w, '{');
+        json_key(&a.w, "acked_seq");
+        json_uint(&a.w, f.acked_seq);
+        json_key(&a.w, "pending");
+        json_uint(&a.w, f.pending_count);
+        json_close(&a.w);
+    }
+    json_close(&a.w);
+    json_key(&a.w, "incarnation");
+    struct site_facts site;
+    char text[24] = "";
+    if (state_site(node_state(api->o.node), &site)) {
+        (void)snprintf(text, sizeof text, "%016" PRIx64, site.incarnation);
+    }
+    json_str(&a.w, text);
+    if (api->o.uplink != NULL) {
+        put_cost(&a.w, &facts);
+    }
+    json_close(&a.w);
+    api_answer_send(&a, c, 200, NULL, 0);
+}

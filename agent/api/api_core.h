@@ -1,0 +1,112 @@
+/* api_core.h: the inside of the API, for its sources: api.c (routes, health, cluster), api_kv.c, api_events.c, api_admin.c, api_audit.c, api_link.c,
+ * api_tasks.c, api_logs.c, api_quotas.c, api_objects.c, api_access.c, api_tokens.c, and nobody else. */
+#ifndef AGENT_API_CORE_H
+#define AGENT_API_CORE_H
+
+#include "agent/api/api.h"
+#include "federation/access.h"
+#include "federation/throttle.h"
+#include "platform/json.h"
+
+#define API_ANSWER_BYTES_MAX (8u * 1024u * 1024u)
+#define API_WATCHERS_MAX 256u
+
+struct api_caller {
+    struct access_verdict verdict;
+    char address[ACCESS_ADDRESS_BYTES];
+};
+
+/* One request under way.  arg: what follows the route's prefix in the path, e.g. the key. */
+struct api_call {
+    struct api *api;
+    struct http_request *q;
+    char arg[LIMIT_KEY_BYTES + 1];
+    size_t arg_size;
+    struct api_caller caller;
+};
+
+struct api_watcher;
+
+struct api {
+    struct api_options o;
+    uint64_t started_ms, id_seed;
+    struct api_watcher *watchers;
+    uint32_t watcher_count;
+    struct loop_timer watch_timer;
+    struct api_following *following; /* who waits for more of what a task writes */
+    uint32_t following_count;
+    struct loop_timer follow_timer;
+    struct throttle guesses, calls; /* by address; by token or address */
+    char source[2 * LIMIT_NAME_BYTES +
+                16]; /* grey://site: of events that name none; the same at every gateway, so that a repeat is known as one */
+};
+
+/* A JSON answer being written. */
+struct api_answer {
+    struct builder out;
+    struct json_writer w;
+};
+void api_answer_begin(struct api_answer *a);
+/* Sends and frees; 500 when it grew too large.  Takes c. */
+void api_answer_send(struct api_answer *a, struct api_call *c, int status, const struct http_extra *extra, size_t extra_count);
+void api_call_error(struct api_call *c, enum grey_error err, const char *detail); /* takes c */
+
+/* --- api_access.c ------------------------------------------------------------------------------------------------------------------ */
+void api_access_start(struct api *a);
+/* Whether the caller may use a route of that role.  False: q was answered and is gone. */
+bool api_access(struct api *a, struct http_request *q, enum access_role least, struct api_caller *out);
+bool api_level(const struct api_call *c, uint32_t level); /* all gateways of the site know what this feature level brought */
+/* Begins the payload of an entry with who asked for it and from where (federation/origin.h). */
+void api_origin_put(const struct api_call *c, struct builder *payload);
+#define API_ORIGIN_BYTES_MAX 512u
+void api_note(const struct api_call
+                  *c); /* an order that makes no entry in the caller's name: said in the log of the site and of this gateway */
+
+/* Routes; each takes c. */
+void api_kv_get(struct api_call *c);
+void api_kv_put(struct api_call *c);
+void api_kv_delete(struct api_call *c);
+void api_kv_list(struct api_call *c);
+void api_kv_applied(struct api *a, const struct entry *e);
+void api_kv_watchers_free(struct api *a);
+void api_kv_watch_timer(void *context);
+void api_events_post(struct api_call *c);
+void api_events_get(struct api_call *c);
+void api_queue_get(struct api_call *c);
+void api_admin_snapshot(struct api_call *c);
+void api_admin_snapshots(struct api_call *c);
+void api_admin_transfer(struct api_call *c);
+void api_admin_members(struct api_call *c);
+void api_admin_member_remove(struct api_call *c);
+void api_admin_leave(struct api_call *c);
+void api_federation_status(struct api_call *c);
+void api_link_put(struct json_writer *w, const struct uplink_facts *f); /* members of "link" in the answer of the former */
+void api_link_try(struct api_call *c);
+void api_audit(struct api_call *c);
+void api_task_post(struct api_call *c);
+void api_task_get(struct api_call *c);
+void api_task_list(struct api_call *c);
+void api_task_delete(struct api_call *c);
+void api_task_logs(struct api_call *c);
+void api_logs_follow_timer(void *context);
+void api_logs_free(struct api *a);
+void api_task_proof(struct api_call *c);
+void api_config_list(struct api_call *c);
+void api_config_get(struct api_call *c);
+void api_config_health(struct api_call *c);
+void api_policy_list(struct api_call *c);
+void api_policy_get(struct api_call *c);
+void api_policy_health(struct api_call *c);
+void api_data_list(struct api_call *c);
+void api_data_get(struct api_call *c);
+void api_data_health(struct api_call *c);
+void api_quotas_get(struct api_call *c);
+void api_tenant_get(struct api_call *c);
+void api_tenant_put(struct api_call *c);
+void api_tenant_delete(struct api_call *c);
+void api_token_post(struct api_call *c);
+void api_token_list(struct api_call *c);
+void api_token_delete(struct api_call *c);
+void api_put_seal(struct json_writer *w, const struct seal *s, const char *node);
+
+#endif

@@ -1,0 +1,293 @@
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "agent/api/api_core.h"
+#include "agent/state/intake.h"
+#include "include/grey/must.h"
+#include "platform/now.h"
+
+struct post {
+    struct api_call *c;
+    struct intake_result result;
+};
+
+static void post_free(struct post *p) {
+    intake_result_free(&p->result);
+    mem_free(p);
+}
+
+/* Names one event of a batch that this gateway keeps. */
+static void put_receipt(struct json_writer *w, const struct api_call *c, uint64_t receipt, uint32_t element) {
+    struct raft_status s;
+    char text[64];
+    node_raft_status(c->api->o.node, &s);
+    (void)snprintf(text, sizeof text, "%016" PRIx64 "-%" PRIu64 "-%" PRIu32, s.self, receipt, element);
+    json_key(w, "receipt");
+    json_str(w, text);
+}
+
+static void put_no_numbers(struct json_writer *w) {
+    static const char *const names[] = {"channel", "seq", "index"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        json_key(w, names[i]);
+        json_none(w);
+    }
+}
+
+static void kept(struct post *p, uint64_t receipt) {
+    struct api_answer out;
+    api_answer_begin(&out);
+    json_open(&out.w, '{');
+    json_key(&out.w, "accepted");
+    json_open(&out.w, '[');
+    for (uint32_t i = 0; i < p->result.count; i++) {
+        struct bytes id;
+        json_open(&out.w, '{');
+        json_key(&out.w, "id");
+        json_text(&out.w, intake_id(&p->result, i, &id) ? id : bytes_of(NULL, 0));
+        put_no_numbers(&out.w);
+        put_receipt(&out.w, p->c, receipt, i);
+        json_close(&out.w);
+    }
+    json_close(&out.w);
+    json_key(&out.w, "provisional");
+    json_bool(&out.w, true);
+    json_close(&out.w);
+    api_answer_send(&out, p->c, 202, NULL, 0);
+    post_free(p);
+}
+
+static void accepted(void *context, const struct node_answer *a) {
+    struct post *p = context;
+    struct api_call *c = p->c;
+    if (a->err != E_OK) {
+        api_call_error(c, a->err, a->detail);
+        post_free(p);
+        return;
+    }
+    if (a->receipt > 0) {
+        kept(p, a->receipt);
+        return;
+    }
+    struct answer_event *events = mem_new(p->result.count, sizeof *events);
+    size_t count = events == NULL ? 0 : answer_events(a->answer, events, p->result.count);
+    if (count != p->result.count) {
+        api_call_error(c, events == NULL ? E_NO_MEMORY : E_BUG, "the state's answer cannot be read; the events are kept");
+        mem_free(events);
+        post_free(p);
+        return;
+    }
+    struct api_answer out;
+    bool all_duplicates = true;
+    api_answer_begin(&out);
+    json_open(&out.w, '{');
+    json_key(&out.w, "accepted");
+    json_open(&out.w, '[');
+    for (uint32_t i = 0; i < count; i++) {
+        struct bytes id;
+        json_open(&out.w, '{');
+        json_key(&out.w, "id");
+        json_text(&out.w, intake_id(&p->result, i, &id) ? id : bytes_of(NULL, 0));
+        json_key(&out.w, "channel");
+        json_str(&out.w, event_channel_name(events[i].channel));
+        json_key(&out.w, "seq");
+        json_uint(&out.w, events[i].seq);
+        json_key(&out.w, "index");
+        json_uint(&out.w, events[i].index);
+        if (events[i].duplicate) {
+            json_key(&out.w, "duplicate");
+            json_bool(&out.w, true);
+        }
+        all_duplicates = all_duplicates && events[i].duplicate;
+        json_close(&out.w);
+    }
+    json_close(&out.w);
+    json_key(&out.w, "provisional");
+    json_bool(&out.w, false);
+    json_close(&out.w);
+    char epoch[24];
+    (void)snprintf(epoch, sizeof epoch, "%" PRIu64, a->epoch);
+    struct http_extra extra[] = {{"X-Grey-Leader", node_leader_name(c->api->o.node)}, {"X-Grey-Epoch", epoch}};
+    api_answer_send(&out, c, all_duplicates ? 200 : 201, extra, 2);
+    mem_free(events);
+    post_free(p);
+}
+
+void api_events_post(struct api_call *c) {
+    struct post *p = mem_new(1, sizeof *p);
+    if (p == NULL) {
+        api_call_error(c, E_NO_MEMORY, "");
+        return;
+    }
+    p->c = c;
+    struct intake_options o = {.default_source = c->api->source,
+                               .default_priority = c->api->o.default_priority,
+                               .id_seed = c->api->id_seed++,
+                               .traceparent = http_header(c->q, "traceparent")};
+    struct builder b;
+    struct fault f = {0};
+    builder_init(&b, LIMIT_PAYLOAD_BYTES);
+    enum grey_error err = intake_json(http_body(c->q), http_header(c->q, "Content-Type"), &o, &b, &p->result, &f);
+    struct blob *payload = err == E_OK ? builder_blob(&b) : NULL;
+    builder_free(&b);
+    if (payload == NULL) {
+        api_call_error(c, err != E_OK ? err : E_NO_MEMORY, f.text);
+        post_free(p);
+        return;
+    }
+    bool urgent = p->result.most_urgent == PRIORITY_CRITICAL;
+    node_propose(c->api->o.node, ENTRY_EVENTS, payload, urgent, accepted, p);
+    blob_unref(payload);
+}
+
+/* --- one event by its id ---------------------------------------------------------------------------------------------------------------- */
+
+static void event_source(const struct api_call *c, char *source, size_t size) {
+    if (!http_query(c->q, "source", source, size)) {
+        (void)snprintf(source, size, "%s", c->api->source);
+    }
+}
+
+static void found(void *context, const struct node_answer *a) {
+    struct api_call *c = context;
+    char source[LIMIT_EVENT_FIELD_BYTES + 1];
+    struct answer_event e;
+    event_source(c, source, sizeof source);
+    struct bytes id = bytes_of(c->arg, c->arg_size);
+    if (a->err != E_OK) {
+        api_call_error(c, a->err, a->detail);
+        return;
+    }
+    if (state_dedup(node_state(c->api->o.node), bytes_str(source), id, &e) != TABLE_FOUND) {
+        api_call_error(c, E_NOT_FOUND, "no event of this source and id is remembered; give ?source= when it had one");
+        return;
+    }
+    struct api_answer out;
+    api_answer_begin(&out);
+    json_open(&out.w, '{');
+    json_key(&out.w, "id");
+    json_text(&out.w, id);
+    json_key(&out.w, "source");
+    json_str(&out.w, source);
+    json_key(&out.w, "channel");
+    json_str(&out.w, event_channel_name(e.channel));
+    json_key(&out.w, "seq");
+    json_uint(&out.w, e.seq);
+    json_key(&out.w, "index");
+    json_uint(&out.w, e.index);
+    struct channel_facts facts;
+    state_channel(node_state(c->api->o.node), e.channel, &facts);
+    json_key(&out.w, "acknowledged");
+    json_bool(&out.w, e.seq <= facts.acked_seq);
+    json_key(&out.w, "provisional");
+    json_bool(&out.w, false);
+    json_close(&out.w);
+    api_answer_send(&out, c, 200, NULL, 0);
+}
+
+static void want_row(void *context, enum table_id id, struct bytes key) {
+    sitelog_want(context, id, key);
+}
+
+static void fetch_row(void *context, const struct node_answer *a) {
+    struct api_call *c = context;
+    char source[LIMIT_EVENT_FIELD_BYTES + 1];
+    if (a->err != E_OK) {
+        api_call_error(c, a->err, a->detail);
+        return;
+    }
+    event_source(c, source, sizeof source);
+    struct builder wants;
+    builder_init(&wants, 4096);
+    state_dedup_wants(bytes_str(source), bytes_of(c->arg, c->arg_size), want_row, &wants);
+    node_fetch_rows(c->api->o.node, &wants, found, c);
+}
+
+static void searched(void *context, uint64_t receipt, uint32_t element) {
+    struct api_call *c = context;
+    char source[LIMIT_EVENT_FIELD_BYTES + 1];
+    if (receipt == 0) {
+        node_read_barrier(c->api->o.node, fetch_row, c);
+        return;
+    }
+    struct api_answer out;
+    event_source(c, source, sizeof source);
+    api_answer_begin(&out);
+    json_open(&out.w, '{');
+    json_key(&out.w, "id");
+    json_text(&out.w, bytes_of(c->arg, c->arg_size));
+    json_key(&out.w, "source");
+    json_str(&out.w, source);
+    put_no_numbers(&out.w);
+    put_receipt(&out.w, c, receipt, element);
+    json_key(&out.w, "provisional");
+    json_bool(&out.w, true);
+    json_close(&out.w);
+    api_answer_send(&out, c, 200, NULL, 0);
+}
+
+void api_events_get(struct api_call *c) {
+    char source[LIMIT_EVENT_FIELD_BYTES + 1];
+    event_source(c, source, sizeof source);
+    node_provisional_find(c->api->o.node, bytes_str(source), bytes_of(c->arg, c->arg_size), searched, c);
+}
+
+/* --- the queue -------------------------------------------------------------------------------------------------------------------------- */
+
+void api_queue_get(struct api_call *c) {
+    struct node *n = c->api->o.node;
+    struct api_answer out;
+    api_answer_begin(&out);
+    json_open(&out.w, '{');
+    json_key(&out.w, "channels");
+    json_open(&out.w, '{');
+    uint64_t bytes = 0;
+    for (int i = 0; i < CHANNEL_COUNT; i++) {
+        struct channel_facts f;
+        state_channel(node_state(n), (enum event_channel)i, &f);
+        bytes += f.pending_bytes;
+        json_key(&out.w, event_channel_name((enum event_channel)i));
+        json_open(&out.w, '{');
+        json_key(&out.w, "next_seq");
+        json_uint(&out.w, f.next_seq);
+        json_key(&out.w, "acked_seq");
+        json_uint(&out.w, f.acked_seq);
+        json_key(&out.w, "pending");
+        json_uint(&out.w, f.pending_count);
+        json_key(&out.w, "bytes");
+        json_uint(&out.w, f.pending_bytes);
+        json_key(&out.w, "oldest_seconds");
+        int64_t age_ms = f.oldest_time_ms == 0 ? 0 : node_site_time_ms(n) - f.oldest_time_ms;
+        json_milli(&out.w, age_ms > 0 ? age_ms : 0);
+        json_key(&out.w, "gaps");
+        json_uint(&out.w, f.gap_ranges);
+        json_key(&out.w, "gap_events");
+        json_uint(&out.w, f.gap_events);
+        json_key(&out.w, "gap_bytes");
+        json_uint(&out.w, f.gap_bytes);
+        json_key(&out.w, "expired_events");
+        json_uint(&out.w, f.expired_events);
+        json_key(&out.w, "expired_bytes");
+        json_uint(&out.w, f.expired_bytes);
+        json_close(&out.w);
+    }
+    json_close(&out.w);
+    uint64_t kept_events, kept_bytes;
+    node_provisional_facts(n, &kept_events, &kept_bytes);
+    json_key(&out.w, "provisional"); /* on this gateway, until the site has a leader */
+    json_open(&out.w, '{');
+    json_key(&out.w, "pending");
+    json_uint(&out.w, kept_events);
+    json_key(&out.w, "bytes");
+    json_uint(&out.w, kept_bytes);
+    json_close(&out.w);
+    json_key(&out.w, "bytes");
+    json_uint(&out.w, bytes);
+    json_key(&out.w, "limit_bytes");
+    json_uint(&out.w, state_limits(node_state(n))->bytes_max);
+    json_key(&out.w, "overdue");
+    json_bool(&out.w, node_overdue(n));
+    json_close(&out.w);
+    api_answer_send(&out, c, 200, NULL, 0);
+}

@@ -1,0 +1,354 @@
+#include "agent/identity/enroll.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "agent/store/datadir.h"
+#include "federation/invite.h"
+#include "include/grey/limits.h"
+#include "platform/cert.h"
+#include "platform/csr.h"
+#include "platform/http_fetch.h"
+#include "platform/json.h"
+#include "platform/keys.h"
+#include "platform/wholefile.h"
+
+#define DIR_DEFAULT "/var/lib/grey/identity"
+#define PEM_BYTES_MAX 65536u
+#define TIMEOUT_MS 30000u
+#define NOTE "grey-enrolled 1 " /* fingerprint and URL behind it */
+#define BROKER_PORT "8883"
+
+struct enrolling {
+    const char *core, *token, *token_file, *node, *site, *dir, *config, *broker;
+    bool request;
+    struct invite invite;
+    char node_name[LIMIT_NAME_BYTES + 1], url[LIMIT_PATH_BYTES + 1];
+    struct keysign key;
+    struct builder csr;
+    uint8_t key_hash[32];
+    bool key_made;
+};
+
+static const char usage[] =
+    "usage: greyd enroll --core https://HOST:PORT --token TOKEN|--token-file FILE [--node NODE]\n"
+    "                    [--dir DIR] [--broker HOST:PORT] [--config FILE]\n"
+    "       greyd enroll [--dir DIR]                                      renew what was enrolled there\n"
+    "       greyd enroll --request --site SITE --node NODE [--dir DIR]    only a key and a request, to be signed by hand\n";
+
+static const char *path_in(const struct enrolling *e, const char *name, char out[LIMIT_PATH_BYTES + 32]) {
+    (void)snprintf(out, LIMIT_PATH_BYTES + 32, "%.1000s/%s", e->dir, name);
+    return out;
+}
+
+static int complain(const struct fault *f) {
+    (void)fprintf(stderr, "greyd: %s (GREY-%d): %s\n  -> %s\n", error_sentence(f->code), error_id(f->code), f->text,
+                  error_remedy(f->code));
+    return f->code == E_USAGE ? 2 : 1;
+}
+
+/* --- key and request ----------------------------------------------------------------------------------------------------------------------- */
+
+static enum grey_error open_key(struct enrolling *e, struct fault *f) {
+    char path[LIMIT_PATH_BYTES + 32];
+    struct builder pem;
+    struct stat st;
+    builder_init(&pem, PEM_BYTES_MAX);
+    enum grey_error err = wholefile_read(path_in(e, "node.key", path), &pem, f);
+    if (err == E_NOT_FOUND) {
+        pem.size = 0;
+        err = keys_new_p256(&pem, f);
+        err = err != E_OK ? err : wholefile_write(path, builder_bytes(&pem), 0600, f);
+        builder_add_byte(&pem, 0);
+        e->key_made = err == E_OK;
+    } else if (err == E_OK && (stat(path, &st) != 0 || (st.st_mode & 077) != 0)) {
+        err = fault_set(f, E_KEY,
+                        "%s may be read by others: they could speak in this gateway's name.  Remove it; a new one is made", path);
+    }
+    err = err != E_OK ? err : pem.err != E_OK ? pem.err : keysign_open_pem((const char *)pem.data, &e->key, f);
+    if (pem.data != NULL) {
+        explicit_bzero(pem.data, pem.size);
+    }
+    builder_free(&pem);
+    return err;
+}
+
+static enum grey_error make_request(struct enrolling *e, const char *site, struct fault *f) {
+    struct csr_facts facts;
+    enum grey_error err = datadir_make(e->dir, f);
+    err = err != E_OK ? err : open_key(e, f);
+    err = err != E_OK ? err : csr_make(site, e->node_name, &e->key, &e->csr, f);
+    err = err != E_OK ? err : csr_read(builder_bytes(&e->csr), &facts, f);
+    memcpy(e->key_hash, facts.key_hash, sizeof e->key_hash);
+    return err;
+}
+
+/* --- who, where --------------------------------------------------------------------------------------------------------------------------- */
+
+static enum grey_error read_token(struct enrolling *e, struct fault *f) {
+    struct builder text;
+    enum grey_error err = E_OK;
+    builder_init(&text, 4096);
+    if (e->token_file != NULL) {
+        err = wholefile_read(strcmp(e->token_file, "-") == 0 ? "/dev/stdin" : e->token_file, &text, f);
+    } else {
+        builder_add_str(&text, e->token);
+        builder_add_byte(&text, 0);
+    }
+    if (err == E_OK) {
+        err = text.err != E_OK || text.data == NULL ? fault_set(f, E_TOKEN_UNKNOWN, "a token is one short line")
+                                                    : invite_read((const char *)text.data, &e->invite, f);
+    }
+    if (text.data != NULL) {
+        explicit_bzero(text.data, text.size);
+    }
+    builder_free(&text);
+    if (err == E_OK && e->site != NULL && strcmp(e->site, e->invite.site.text) != 0) {
+        err = fault_set(f, E_TOKEN_SITE, "it enrols gateways of site '%s', not of '%.64s'", e->invite.site.text, e->site);
+    }
+    return err;
+}
+
+/* What an enrolment before wrote down, and the names in its certificate. */
+static enum grey_error read_former(struct enrolling *e, struct fault *f) {
+    char path[LIMIT_PATH_BYTES + 32];
+    struct builder note, crt;
+    struct cert_facts facts;
+    builder_init(&note, LIMIT_PATH_BYTES + 256);
+    builder_init(&crt, PEM_BYTES_MAX);
+    enum grey_error err = wholefile_read(path_in(e, "enrolled", path), &note, f);
+    const char *hex = err == E_OK ? (const char *)note.data + strlen(NOTE) : "";
+    if (err == E_OK && (note.size < strlen(NOTE) + (size_t)2 * sizeof e->invite.fingerprint + 3 ||
+                        strncmp((const char *)note.data, NOTE, strlen(NOTE)) != 0 ||
+                        !bytes_unhex(hex, sizeof e->invite.fingerprint, e->invite.fingerprint))) {
+        err = fault_set(f, E_CERT, "%s is not what 'greyd enroll' writes: enrol again with a token", path);
+    }
+    if (err == E_OK) {
+        const char *url = hex + (size_t)2 * sizeof e->invite.fingerprint + 1;
+        (void)snprintf(e->url, sizeof e->url, "%.*s", (int)strcspn(url, "\n"), url);
+        e->core = e->core == NULL ? e->url : e->core;
+        err = wholefile_read(path_in(e, "node.crt", path), &crt, f);
+        err = err != E_OK ? err : cert_read((const char *)crt.data, &facts, f);
+    } else if (err == E_NOT_FOUND) {
+        err = fault_set(f, E_USAGE, "nothing was enrolled in %s yet: say --core and --token", e->dir);
+    }
+    if (err == E_OK) {
+        const char *slash = strncmp(facts.uri, "grey://", 7) == 0 ? strchr(facts.uri + 7, '/') : NULL;
+        if (slash == NULL || strlen(facts.subject_cn) > LIMIT_NAME_BYTES || strlen(slash + 1) > LIMIT_NAME_BYTES) {
+            err = fault_set(f, E_CERT, "%s is not a gateway's certificate", path);
+        } else {
+            (void)snprintf(e->invite.site.text, sizeof e->invite.site.text, "%.*s", (int)(slash - facts.uri - 7), facts.uri + 7);
+            (void)snprintf(e->node_name, sizeof e->node_name, "%.64s", slash + 1);
+        }
+    }
+    builder_free(&note);
+    builder_free(&crt);
+    return err;
+}
+
+/* --- the core's answer ---------------------------------------------------------------------------------------------------------------------- */
+
+static enum grey_error refused(const json_t *body, int status, struct fault *f) {
+    const char *type = json_string_value(json_object_get(body, "type")),
+               *detail = json_string_value(json_object_get(body, "detail"));
+    const char *id = type == NULL ? NULL : strstr(type, "GREY-");
+    enum grey_error err = id == NULL ? E_OK : error_by_id((int)strtol(id + 5, NULL, 10));
+    if (err == E_OK) {
+        return fault_set(f, E_BAD_HTTP, "the core answered with status %d", status);
+    }
+    return fault_set(f, err, "%.200s", detail == NULL ? "" : detail);
+}
+
+static enum grey_error ask(struct enrolling *e, bool renew, json_t **answer, struct fault *f) {
+    char secret[2 * INVITE_SECRET_BYTES + 1];
+    struct builder body;
+    struct json_writer w;
+    struct http_answer a;
+    builder_init(&body, 16384);
+    json_writer_init(&w, &body);
+    json_open(&w, '{');
+    json_key(&w, "csr");
+    json_text(&w, builder_bytes(&e->csr));
+    if (!renew) {
+        bytes_hex(e->invite.secret, sizeof e->invite.secret, secret);
+        json_key(&w, "token");
+        json_str(&w, secret);
+        explicit_bzero(secret, sizeof secret);
+    }
+    json_close(&w);
+    struct http_fetch q = {.address = e->core,
+                           .pin = e->invite.fingerprint,
+                           .method = "POST",
+                           .path = "/v1/enroll",
+                           .body = builder_bytes(&body),
+                           .body_type = "application/json",
+                           .timeout_ms = TIMEOUT_MS,
+                           .answer_bytes_max = 1024u * 1024u};
+    enum grey_error err = http_fetch(&q, &a, f);
+    *answer = err == E_OK ? json_read(builder_bytes(&a.body), f) : NULL;
+    if (err == E_OK && a.status >= 400) {
+        err = refused(*answer, a.status, f);
+    } else if (err == E_OK && !json_is_object(*answer)) {
+        err = fault_set(f, E_BAD_HTTP, "the answer of %.100s is not a core's", e->core);
+    }
+    if (body.data != NULL) {
+        explicit_bzero(body.data, body.size);
+    }
+    builder_free(&body);
+    builder_free(&a.body);
+    return err;
+}
+
+/* The certificate is for this key and this name, by the CA that the token names, and holds now. */
+static enum grey_error check(const struct enrolling *e, const char *crt, const char *ca, struct fault *f) {
+    struct cert_facts facts;
+    struct builder root;
+    char uri[2 * LIMIT_NAME_BYTES + 16];
+    builder_init(&root, PEM_BYTES_MAX);
+    (void)snprintf(uri, sizeof uri, "grey://%s/%s", e->invite.site.text, e->node_name);
+    enum grey_error err = cert_find_root(ca, e->invite.fingerprint, &root, f);
+    err = err != E_OK ? err : cert_verify(crt, ca, f);
+    err = err != E_OK ? err : cert_read(crt, &facts, f);
+    if (err == E_OK && (strcmp(facts.uri, uri) != 0 || strcmp(facts.subject_cn, e->invite.site.text) != 0 ||
+                        (facts.roles & CERT_ROLE_GATEWAY) == 0 || memcmp(facts.key_hash, e->key_hash, sizeof e->key_hash) != 0)) {
+        err = fault_set(f, E_CERT, "the certificate is for '%.80s' or another key; asked for was %s", facts.uri, uri);
+    }
+    builder_free(&root);
+    return err;
+}
+
+/* The certificate last: who finds it finds all it needs. */
+static enum grey_error keep(const struct enrolling *e, const json_t *answer, struct fault *f) {
+    const char *crt = json_string_value(json_object_get(answer, "certificate")),
+               *ca = json_string_value(json_object_get(answer, "ca"));
+    const char *key = json_string_value(json_object_get(answer, "core_key"));
+    char path[LIMIT_PATH_BYTES + 32], hex[2 * DIGEST_SHA256_BYTES + 1], text[LIMIT_PATH_BYTES + 256];
+    uint8_t core_key[KEYS_ED25519_PUBLIC_BYTES];
+    if (crt == NULL || ca == NULL || key == NULL || strlen(key) != 2 * sizeof core_key ||
+        !bytes_unhex(key, sizeof core_key, core_key)) {
+        return fault_set(f, E_BAD_HTTP, "the core's answer lacks certificate, ca or core_key");
+    }
+    enum grey_error err = check(e, crt, ca, f);
+    err = err != E_OK ? err : wholefile_write(path_in(e, "ca.crt", path), bytes_str(ca), 0644, f);
+    (void)snprintf(text, sizeof text, "grey-ed25519-public 1 %s\n", key);
+    err = err != E_OK ? err : wholefile_write(path_in(e, "core-sign.pub", path), bytes_str(text), 0644, f);
+    bytes_hex(e->invite.fingerprint, sizeof e->invite.fingerprint, hex);
+    (void)snprintf(text, sizeof text, NOTE "%s %.1000s\n", hex, e->core);
+    err = err != E_OK ? err : wholefile_write(path_in(e, "enrolled", path), bytes_str(text), 0600, f);
+    return err != E_OK ? err : wholefile_write(path_in(e, "node.crt", path), bytes_str(crt), 0644, f);
+}
+
+/* A configuration to begin with; one that is there is the operator's.  The name "": none. */
+static enum grey_error write_config(const struct enrolling *e, bool *wrote, struct fault *f) {
+    char host[LIMIT_ADDRESS_BYTES + 1] = "";
+    struct builder b;
+    *wrote = e->config[0] != 0 && !wholefile_exists(e->config);
+    if (!*wrote) {
+        return E_OK;
+    }
+    const char *name = strstr(e->core, "://") == NULL ? e->core : strstr(e->core, "://") + 3;
+    const char *colon = strrchr(name, ':');
+    (void)snprintf(host, sizeof host, "%.*s:" BROKER_PORT, (int)(colon == NULL ? strcspn(name, "/") : (size_t)(colon - name)),
+                   name);
+    builder_init(&b, 16384);
+    builder_addf(&b, "# Written by 'greyd enroll'; it does not write over it.  docs/CONFIGURATION.md has all keys.\n");
+    builder_addf(&b, "mode: edge\nnode:\n  id: \"%s\"\nsite:\n  id: \"%s\"\n", e->node_name, e->invite.site.text);
+    builder_addf(
+        &b,
+        "security:\n  tls:\n    enabled: true\n    ca_cert: \"%s/ca.crt\"\n    cert: \"%s/node.crt\"\n    key: \"%s/node.key\"\n",
+        e->dir, e->dir, e->dir);
+    builder_addf(&b, "federation:\n  enabled: true\n  upstream:\n    endpoints: [\"%s\"]\n    core_key: \"%s/core-sign.pub\"\n",
+                 e->broker != NULL ? e->broker : host, e->dir);
+    builder_addf(&b,
+                 "    tls:\n      ca_cert: \"%s/ca.crt\"\n      client_cert: \"%s/node.crt\"\n      client_key: \"%s/node.key\"\n",
+                 e->dir, e->dir, e->dir);
+    enum grey_error err = b.err != E_OK ? b.err : wholefile_write(e->config, builder_bytes(&b), 0640, f);
+    builder_free(&b);
+    return err;
+}
+
+/* --- the command ---------------------------------------------------------------------------------------------------------------------------- */
+
+static bool read_flags(struct enrolling *e, int argc, char **argv) {
+    const struct {
+        const char *name;
+        const char **value;
+    } flags[] = {{"--core", &e->core}, {"--token", &e->token}, {"--token-file", &e->token_file}, {"--node", &e->node},
+                 {"--site", &e->site}, {"--dir", &e->dir},     {"--config", &e->config},         {"--broker", &e->broker}};
+    for (int i = 0; i < argc; i++) {
+        bool known = strcmp(argv[i], "--request") == 0;
+        e->request = e->request || known;
+        for (size_t k = 0; k < sizeof flags / sizeof flags[0] && !known && i + 1 < argc; k++) {
+            if (strcmp(argv[i], flags[k].name) == 0) {
+                *flags[k].value = argv[++i];
+                known = true;
+            }
+        }
+        if (!known) {
+            return false;
+        }
+    }
+    bool token = e->token != NULL || e->token_file != NULL;
+    return !(e->token != NULL && e->token_file != NULL) && strlen(e->dir) < LIMIT_PATH_BYTES - 32 &&
+           (e->request ? e->site != NULL && e->node != NULL && !token : !token || e->core != NULL);
+}
+
+static enum grey_error request_only(struct enrolling *e, struct fault *f) {
+    char path[LIMIT_PATH_BYTES + 32];
+    (void)snprintf(e->node_name, sizeof e->node_name, "%.64s", e->node);
+    enum grey_error err = make_request(e, e->site, f);
+    err = err != E_OK ? err : wholefile_write(path_in(e, "node.csr", path), builder_bytes(&e->csr), 0644, f);
+    if (err == E_OK) {
+        (void)printf(
+            "%s: have it signed at the CA with 'grey-core ca sign --csr', and bring the answer back as %s/node.crt, with ca.crt\n",
+            path, e->dir);
+    }
+    return err;
+}
+
+static enum grey_error enroll(struct enrolling *e, bool renew, struct fault *f) {
+    char config[LIMIT_PATH_BYTES + 32];
+    json_t *answer = NULL;
+    bool wrote = false;
+    if (!renew) {
+        char host[LIMIT_NAME_BYTES + 1] = "";
+        (void)gethostname(host, sizeof host - 1);
+        (void)snprintf(e->node_name, sizeof e->node_name, "%.64s", e->node != NULL ? e->node : host);
+    }
+    enum grey_error err = renew ? read_former(e, f) : read_token(e, f);
+    err = err != E_OK ? err : make_request(e, e->invite.site.text, f);
+    err = err != E_OK ? err : ask(e, renew, &answer, f);
+    err = err != E_OK ? err : keep(e, answer, f);
+    if (err == E_OK && !renew) {
+        e->config = e->config != NULL ? e->config : path_in(e, "greyd.yaml", config);
+        err = write_config(e, &wrote, f);
+    }
+    if (err == E_OK) {
+        (void)printf("%s: node '%s' of site '%s'; key, certificate and CA are in %s\n", renew ? "renewed" : "enrolled",
+                     e->node_name, e->invite.site.text, e->dir);
+        if (!renew && e->config[0] != 0) {
+            (void)printf("  -> greyd --config %s%s\n", e->config, wrote ? "" : "   (it was there and stays as it is)");
+        }
+    }
+    json_decref(answer);
+    return err;
+}
+
+int enroll_command(int argc, char **argv) {
+    static struct enrolling e;
+    struct fault f = {0};
+    e.dir = DIR_DEFAULT;
+    if (!read_flags(&e, argc, argv)) {
+        (void)fputs(usage, stderr);
+        return 2;
+    }
+    builder_init(&e.csr, CSR_PEM_BYTES_MAX);
+    enum grey_error err = e.request ? request_only(&e, &f) : enroll(&e, e.token == NULL && e.token_file == NULL, &f);
+    keysign_close(&e.key);
+    builder_free(&e.csr);
+    explicit_bzero(&e.invite, sizeof e.invite);
+    return err == E_OK ? 0 : complain(&f);
+}

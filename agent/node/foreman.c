@@ -1,0 +1,348 @@
+#include <inttypes.h>
+#include <string.h>
+
+#include "agent/node/node_core.h"
+#include "agent/work/cron.h"
+#include "agent/work/work.h"
+#include "include/grey/protocol.h"
+#include "platform/log.h"
+
+/* What the scheduler cannot do by itself, because it has no clock and no eyes: every gateway says what it has for tasks; the leader
+ * proposes the step that is due and the firings of schedules, says which gateways are lost, and raises the site's feature level once
+ * all members speak it.  A proposal that is lost is made again by the next look. */
+
+#define STEP_MS_MIN 100u   /* between two steps that are proposed */
+#define LOST_MS_MIN 5000u  /* a gateway is lost when it did not answer for so long ... */
+#define WELL_MS 10000u     /* in quarantine: so long in contact without a break before it takes tasks again */
+#define HOT_TELL_MS 30000u /* a hot spot says so again, and one more task leaves */
+#define USE_STEP 50u       /* permille: smaller changes of what is measured are not told */
+#define LOST_TIMEOUTS 10u  /* ... and for so many election time-outs */
+
+struct firing {
+    struct node *node;
+    struct grey_name id;
+    int64_t due_ms;
+};
+
+/* The schedule that is due first; NULL: there is none. */
+static const struct task *next_schedule(const struct scheduler *s) {
+    const struct task *first = NULL;
+    for (const struct task *t = s->schedules > 0 ? scheduler_next(s, NULL) : NULL; t != NULL; t = scheduler_next(s, t)) {
+        if (t->is_schedule && t->state == TASK_PENDING && t->firing_ms >= 0 && (first == NULL || t->firing_ms < first->firing_ms)) {
+            first = t;
+        }
+    }
+    return first;
+}
+
+/* When the leader has to do something next for its tasks: sets the timer. */
+static void arm(struct node *n, struct scheduler *s) {
+    int64_t due_ms = dispatch_due_ms(s);
+    const struct task *t = next_schedule(s);
+    due_ms = t != NULL && t->firing_ms < due_ms ? t->firing_ms : due_ms;
+    if (due_ms == INT64_MAX || n->foreman.proposing) {
+        loop_timer_cancel(n->x.loop, &n->foreman.timer);
+        return;
+    }
+    int64_t wait_ms = due_ms - node_site_time_ms(n);
+    uint64_t soon_ms = n->foreman.stepped_ms + STEP_MS_MIN, now_ms = loop_now_ms(n->x.loop);
+    uint64_t at_ms = now_ms + (wait_ms > 0 ? (uint64_t)wait_ms : 0);
+    loop_timer_set(n->x.loop, &n->foreman.timer, at_ms > soon_ms ? at_ms : soon_ms);
+}
+
+static void proposed(void *context, const struct node_answer *a) {
+    struct node *n = context;
+    n->foreman.proposing = false;
+    if (a->err != E_OK && a->err != E_CONDITION) { /* E_CONDITION: another leader was first */
+        log_limited(LOG_WARN, "foreman", "propose", "error=GREY-%d %s: %s", error_id(a->err), error_sentence(a->err), a->detail);
+    }
+    struct scheduler *s = n->leading && !n->stopping && !n->has_failed ? state_scheduler(n->state) : NULL;
+    if (s != NULL) {
+        arm(n, s);
+    }
+}
+
+/* One at a time: what is still needed after it shows when it is applied. */
+static void propose(struct node *n, enum entry_kind kind, struct builder *payload) {
+    struct blob *blob = builder_blob(payload);
+    builder_free(payload);
+    if (blob != NULL) {
+        n->foreman.proposing = true;
+        requests_propose(n, kind, blob, true, proposed, n);
+        blob_unref(blob);
+    }
+}
+
+static bool ready(const struct node *n, struct site_facts *site) {
+    return !n->foreman.proposing && !n->stopping && !n->has_failed && !n->installing && state_site(n->state, site);
+}
+
+/* --- Every gateway ------------------------------------------------------------------------------------------------------------------------- */
+
+static bool far(uint32_t told, uint32_t now) {
+    uint32_t apart = told > now ? told - now : now - told;
+    return apart >= USE_STEP || (apart > 0 && quota_zone(told) != quota_zone(now)) || (now == 0 && told > 0);
+}
+
+static bool use_told(struct node *n, const struct placement_node *known, bool hot) {
+    bool again = hot && loop_now_ms(n->x.loop) - n->foreman.hot_told_ms >= HOT_TELL_MS;
+    return !again && !far(known->measured_cpu_permille, n->foreman.use.cpu_permille) &&
+           !far(known->measured_memory_permille, n->foreman.use.memory_permille);
+}
+
+static uint64_t lost_after_ms(const struct node *n) {
+    uint64_t ms = (uint64_t)LOST_TIMEOUTS * n->o.election_timeout_ms_max;
+    return ms > LOST_MS_MIN ? ms : LOST_MS_MIN;
+}
+
+/* Its leader had not heard this gateway.  It knows best whether it is well: its launcher answers, and it has been in contact for a while. */
+static bool rests(struct node *n, const struct placement_node *known) {
+    uint64_t now_ms = loop_now_ms(n->x.loop);
+    bool contact = node_work_lease_ms(n) > lost_after_ms(n) / 4;
+    if (known == NULL || known->condition != NODE_SUSPECT || !contact) {
+        n->foreman.well_since_ms = 0;
+        return known != NULL && known->condition == NODE_SUSPECT;
+    }
+    n->foreman.well_since_ms = n->foreman.well_since_ms != 0 ? n->foreman.well_since_ms : now_ms;
+    return now_ms - n->foreman.well_since_ms < WELL_MS;
+}
+
+static void offer_self(struct node *n, const struct scheduler *s, uint32_t feature_level) {
+    const struct placement_node *known = placement_find(&s->placement, n->self);
+    bool hot = n->foreman.use.hot && n->foreman.can_work && feature_level >= FEATURE_LEVEL_PROOFS;
+    struct node_facts facts = {.id = n->self,
+                               .name = bytes_str(n->name.text),
+                               .capacity = {n->o.task_cpu_millicores, n->o.task_memory_bytes},
+                               .condition = !n->foreman.can_work ? NODE_DRAINING
+                                            : hot                ? NODE_HOT
+                                                                 : NODE_READY,
+                               .measured_cpu_permille = n->foreman.use.cpu_permille,
+                               .measured_memory_permille = n->foreman.use.memory_permille,
+                               .gone = !n->o.offers_work};
+    bool told = known != NULL && known->condition == facts.condition && strcmp(known->name.text, n->name.text) == 0 &&
+                known->capacity.cpu_millicores == facts.capacity.cpu_millicores &&
+                known->capacity.memory_bytes == facts.capacity.memory_bytes && use_told(n, known, hot);
+    bool silent = known == NULL && facts.condition != NODE_READY; /* it never took any, or wants no more */
+    if (n->o.offers_work ? told || silent || rests(n, known) : known == NULL) {
+        return;
+    }
+    n->foreman.hot_told_ms = hot ? loop_now_ms(n->x.loop) : n->foreman.hot_told_ms;
+    struct builder b;
+    builder_init(&b, 4096);
+    payload_node(&b, &facts);
+    propose(n, ENTRY_NODE, &b);
+}
+
+/* --- The leader ------------------------------------------------------------------------------------------------------------------------------ */
+
+static void raise_level(struct node *n, struct site_facts *site) {
+    struct raft_status s;
+    raft_status(n->raft, &s);
+    for (uint32_t i = 0; i < s.members->count; i++) {
+        raft_id id = s.members->at[i].id;
+        if (id != n->self && (n->peers == NULL || peers_feature_level(n->peers, id) < FEATURE_LEVEL)) {
+            return;
+        }
+    }
+    log_info("foreman", "feature-level", "from=%" PRIu32 " to=%u", site->feature_level, FEATURE_LEVEL);
+    site->feature_level = FEATURE_LEVEL;
+    struct builder b;
+    builder_init(&b, 512);
+    payload_site(&b, site);
+    propose(n, ENTRY_SITE, &b);
+}
+
+uint32_t node_work_lease_ms(const struct node *n) {
+    struct raft_status s;
+    raft_status(n->raft, &s);
+    uint64_t now_ms = loop_now_ms(n->x.loop), most_ms = lost_after_ms(n) / 2;
+    if (s.role == RAFT_LEADER && s.peer_count == 0) {
+        return (uint32_t)most_ms; /* nobody else could begin them */
+    }
+    uint64_t silent_ms = now_ms > s.quorum_contact_ms ? now_ms - s.quorum_contact_ms : 0;
+    return s.leader == 0 || s.quorum_contact_ms == 0 || silent_ms >= most_ms ? 0 : (uint32_t)(most_ms - silent_ms);
+}
+
+/* How long the member has been silent, as this leader saw it. */
+static uint64_t silent_ms(struct node *n, uint32_t place, raft_id id, bool active) {
+    uint64_t now_ms = loop_now_ms(n->x.loop);
+    if (n->foreman.silent[place].id != id) {
+        n->foreman.silent[place].phi = (struct phi){0};
+    }
+    if (active || n->foreman.silent[place].id != id) {
+        n->foreman.silent[place].id = id;
+        n->foreman.silent[place].since_ms = now_ms;
+    }
+    return now_ms - n->foreman.silent[place].since_ms;
+}
+
+static void keep_limits(struct node *n, const struct scheduler *s, uint32_t feature_level) {
+    uint32_t proof_s = feature_level < FEATURE_LEVEL_PROOFS ? s->saved.proof_s : n->o.proof_s;
+    if (s->saved.concurrent_max != n->o.tasks_max || s->saved.proof_s != proof_s) {
+        struct builder b;
+        builder_init(&b, 64);
+        payload_quota_limits(&b, s->saved.queue_max, n->o.tasks_max, s->quota.burst_ms, proof_s);
+        propose(n, ENTRY_QUOTA, &b);
+    }
+}
+
+void foreman_heard(struct node *n, raft_id from) {
+    for (uint32_t i = 0; n->leading && i < LIMIT_MEMBERS; i++) {
+        if (n->foreman.silent[i].id == from) {
+            phi_heard(&n->foreman.silent[i].phi, loop_now_ms(n->x.loop));
+            return;
+        }
+    }
+}
+
+/* Who falls silent is put in quarantine first: nobody is sure, so nothing is moved.  At most one change at a time: it is looked at again
+ * each second. */
+static void watch_nodes(struct node *n, const struct scheduler *s) {
+    struct raft_status status;
+    raft_status(n->raft, &status);
+    for (uint32_t i = 0; i < s->placement.count; i++) {
+        const struct placement_node *p = s->placement.nodes[i];
+        bool active = p->id == n->self;
+        for (uint32_t k = 0; k < status.peer_count; k++) {
+            active = active || (status.peers[k].id == p->id && status.peers[k].active);
+        }
+        bool gone = raft_members_find(status.members, p->id) == NULL;
+        bool lost = silent_ms(n, i, p->id, active) >= lost_after_ms(n) && p->condition != NODE_LOST;
+        bool doubtful = n->foreman.quarantines && p->id != n->self && (p->condition == NODE_READY || p->condition == NODE_HOT) &&
+                        phi_level(&n->foreman.silent[i].phi, loop_now_ms(n->x.loop)) == PHI_GONE;
+        if (gone || lost || doubtful) {
+            struct node_facts facts = {.id = p->id,
+                                       .name = bytes_str(p->name.text),
+                                       .gone = gone,
+                                       .condition = lost ? NODE_LOST : NODE_SUSPECT,
+                                       .capacity = p->capacity};
+            for (uint32_t k = 0; k < p->label_count; k++) {
+                facts.labels.at[facts.labels.count++] = bytes_str(p->labels[k]);
+            }
+            log_warn("foreman", gone ? "gone" : lost ? "lost" : "suspect", "node=%s tasks=%" PRIu32, p->name.text, p->task_count);
+            struct builder b;
+            builder_init(&b, 8192);
+            payload_node(&b, &facts);
+            propose(n, ENTRY_NODE, &b);
+            return;
+        }
+    }
+}
+
+static void fire(void *context, enum grey_error err, const char *detail, struct blob *payload) {
+    struct firing *x = context;
+    struct node *n = x->node;
+    struct site_facts site;
+    struct task_order order;
+    struct cron c;
+    n->foreman.reading = false;
+    bool readable = payload != NULL && payload_task_order(blob_bytes(payload), &order, NULL) == E_OK &&
+                    cron_parse(order.schedule, &c, NULL) == E_OK;
+    if (n->leading && ready(n, &site) && readable) {
+        int64_t firings[TASK_MISSED_MAX], next_ms;
+        size_t count = cron_due(&c, x->due_ms, node_site_time_ms(n), order.missed, order.missed_max, firings, &next_ms);
+        struct builder b;
+        builder_init(&b, 4096);
+        payload_task_fire(&b, bytes_str(x->id.text), x->due_ms, firings, count, next_ms);
+        log_info("foreman", "fire", "task=%s runs=%zu", x->id.text, count);
+        propose(n, ENTRY_TASK, &b);
+    } else if (!readable) {
+        log_limited(LOG_WARN, "foreman", "fire", "task=%s: its order cannot be read: error=%s %s", x->id.text, error_name(err),
+                    detail);
+    }
+    mem_free(x);
+}
+
+static void fire_due(struct node *n, const struct scheduler *s, int64_t now_ms) {
+    const struct task *t = next_schedule(s);
+    if (t == NULL || t->firing_ms > now_ms || n->foreman.reading) {
+        return;
+    }
+    struct firing *x = mem_new(1, sizeof *x);
+    if (x != NULL) {
+        x->node = n;
+        x->due_ms = t->firing_ms;
+        memcpy(x->id.text, t->vertex->id, t->vertex->id_bytes);
+        n->foreman.reading = true;
+        node_payload(n, t->order_index, fire, x);
+    }
+}
+
+static void on_timer(void *context) {
+    struct node *n = context;
+    struct site_facts site;
+    struct scheduler *s = n->leading && ready(n, &site) ? state_scheduler(n->state) : NULL;
+    if (s == NULL) {
+        return;
+    }
+    int64_t now_ms = node_site_time_ms(n);
+    n->foreman.stepped_ms = loop_now_ms(n->x.loop);
+    fire_due(n, s, now_ms);
+    if (!n->foreman.proposing && dispatch_due_ms(s) <= now_ms) {
+        struct builder b;
+        builder_init(&b, 16);
+        payload_task_epoch(&b);
+        propose(n, ENTRY_TASK, &b);
+    }
+    arm(n, s);
+}
+
+/* --- When to look --------------------------------------------------------------------------------------------------------------------------- */
+
+void node_can_work(struct node *n, bool can) {
+    if (n->foreman.can_work != can && n->o.offers_work) {
+        log_info("foreman", "work", "can=%d", can);
+    }
+    n->foreman.can_work = can; /* the duty of the next second says so */
+}
+
+void node_measured(struct node *n, const struct node_use *use) {
+    n->foreman.use = *use;
+}
+
+void foreman_start(struct node *n) {
+    n->foreman.timer = (struct loop_timer){.fire = on_timer, .context = n};
+}
+
+void foreman_stop(struct node *n) {
+    loop_timer_cancel(n->x.loop, &n->foreman.timer);
+}
+
+void foreman_applied(struct node *n, const struct entry *e) {
+    bool ours = e->kind == ENTRY_TASK || e->kind == ENTRY_QUOTA || e->kind == ENTRY_NODE || e->kind == ENTRY_CLOCK;
+    struct scheduler *s = ours && n->leading ? state_scheduler(n->state) : NULL;
+    if (s != NULL) {
+        arm(n, s);
+    }
+}
+
+void foreman_duty(struct node *n) {
+    struct site_facts site;
+    if (n->o.witness || !ready(n, &site)) {
+        return;
+    }
+    if (site.feature_level < FEATURE_LEVEL && n->leading && !n->foreman.proposing) {
+        raise_level(n, &site);
+    }
+    if (site.feature_level < FEATURE_LEVEL_TASKS) {
+        return;
+    }
+    struct scheduler *s = state_scheduler(n->state);
+    if (s == NULL) {
+        return;
+    }
+    if (n->leading && !n->foreman.proposing) { /* before anybody may have tasks */
+        keep_limits(n, s, site.feature_level);
+    }
+    if (n->leader != 0 && !n->foreman.proposing) {
+        offer_self(n, s, site.feature_level);
+    }
+    if (!n->leading) { /* the silence of an earlier term says nothing about now */
+        memset(n->foreman.silent, 0, sizeof n->foreman.silent);
+    }
+    if (n->leading && !n->foreman.proposing) {
+        n->foreman.quarantines = site.feature_level >= FEATURE_LEVEL_PROOFS;
+        watch_nodes(n, s);
+        arm(n, s);
+    }
+}

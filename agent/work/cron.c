@@ -1,0 +1,268 @@
+#include "agent/work/cron.h"
+
+#include <string.h>
+
+#include "include/grey/must.h"
+
+#define MINUTE_MS 60000ll
+#define DAY_MINUTES 1440ll
+
+struct field {
+    const char *name;
+    unsigned low, high;
+    const char *words; /* three letters each, the first stands for `low` */
+};
+
+static const struct field fields[5] = {
+    {"minute", 0, 59, NULL},
+    {"hour", 0, 23, NULL},
+    {"day", 1, 31, NULL},
+    {"month", 1, 12, "janfebmaraprmayjunjulaugsepoctnovdec"},
+    {"weekday", 0, 7, "sunmontuewedthufrisat"},
+};
+
+static const struct {
+    const char *name, *means;
+} nicknames[] = {
+    {"@hourly", "0 * * * *"},  {"@daily", "0 0 * * *"},  {"@midnight", "0 0 * * *"}, {"@weekly", "0 0 * * 0"},
+    {"@monthly", "0 0 1 * *"}, {"@yearly", "0 0 1 1 *"}, {"@annually", "0 0 1 1 *"},
+};
+
+/* --- Reading -------------------------------------------------------------------------------------------------------------------------- */
+
+struct cursor {
+    const uint8_t *at, *end;
+};
+
+static bool take(struct cursor *c, char wanted) {
+    if (c->at < c->end && *c->at == (uint8_t)wanted) {
+        c->at++;
+        return true;
+    }
+    return false;
+}
+
+static bool take_number(struct cursor *c, unsigned *out) {
+    const uint8_t *start = c->at;
+    *out = 0;
+    while (c->at < c->end && *c->at >= '0' && *c->at <= '9' && c->at - start < 3) {
+        *out = *out * 10 + (*c->at++ - (unsigned)'0');
+    }
+    return c->at > start;
+}
+
+static bool take_value(struct cursor *c, const struct field *f, unsigned *out) {
+    if (f->words != NULL && c->end - c->at >= 3) {
+        char word[3];
+        for (int i = 0; i < 3; i++) {
+            word[i] = (char)(c->at[i] >= 'A' && c->at[i] <= 'Z' ? c->at[i] + ('a' - 'A') : c->at[i]);
+        }
+        for (unsigned i = 0; i < strlen(f->words) / 3; i++) {
+            if (memcmp(word, f->words + (size_t)3 * i, 3) == 0) {
+                c->at += 3;
+                *out = f->low + i;
+                return true;
+            }
+        }
+    }
+    return take_number(c, out) && *out >= f->low && *out <= f->high;
+}
+
+/* One of a list: star or range, with its step.  *all: it restricts nothing. */
+static bool take_item(struct cursor *c, const struct field *f, uint64_t *bits, bool *all) {
+    unsigned low = f->low, high = f->high, step = 1;
+    bool star = take(c, '*'), range = star;
+    if (!star) {
+        if (!take_value(c, f, &low)) {
+            return false;
+        }
+        high = low;
+        range = take(c, '-');
+        if (range && (!take_value(c, f, &high) || high < low)) {
+            return false;
+        }
+    }
+    if (take(c, '/')) {
+        if (!take_number(c, &step) || step == 0) {
+            return false;
+        }
+        high = range ? high : f->high;
+    }
+    *all = star && step == 1;
+    for (unsigned v = low; v <= high; v += step) {
+        *bits |= 1ull << v;
+    }
+    return true;
+}
+
+static bool take_field(struct cursor *c, const struct field *f, uint64_t *bits, bool *all) {
+    *bits = 0;
+    *all = false;
+    do {
+        bool item_all;
+        if (!take_item(c, f, bits, &item_all)) {
+            return false;
+        }
+        *all = *all || item_all;
+    } while (take(c, ','));
+    return c->at == c->end || *c->at == ' ' || *c->at == '\t';
+}
+
+enum grey_error cron_parse(struct bytes text, struct cron *out, struct fault *f) {
+    *out = (struct cron){0};
+    for (size_t i = 0; i < sizeof nicknames / sizeof *nicknames; i++) {
+        if (bytes_equal_str(text, nicknames[i].name)) {
+            text = bytes_str(nicknames[i].means);
+            break;
+        }
+    }
+    if (text.size == 0) {
+        return fault_set(f, E_BAD_REQUEST, "schedule: empty");
+    }
+    struct cursor c = {text.data, text.data + text.size};
+    uint64_t bits[5];
+    bool all[5];
+    for (size_t i = 0; i < 5; i++) {
+        while (take(&c, ' ') || take(&c, '\t')) {
+        }
+        if (c.at == c.end || !take_field(&c, &fields[i], &bits[i], &all[i])) {
+            *out = (struct cron){0};
+            return fault_set(f, E_BAD_REQUEST, "schedule: the %s is missing or is not a list of %u to %u", fields[i].name,
+                             fields[i].low, fields[i].high);
+        }
+    }
+    while (take(&c, ' ') || take(&c, '\t')) {
+    }
+    if (c.at != c.end) {
+        return fault_set(f, E_BAD_REQUEST, "schedule: more than the five fields minute, hour, day, month, weekday");
+    }
+    out->minutes = bits[0];
+    out->hours = (uint32_t)bits[1];
+    out->days = (uint32_t)bits[2];
+    out->months = (uint32_t)bits[3];
+    out->weekdays = (uint32_t)((bits[4] | bits[4] >> 7) & 0x7f);
+    out->day_or_weekday = !all[2] && !all[4];
+    if (all[2] && !all[4]) {
+        out->days = 0; /* the weekday alone decides */
+    } else if (all[4]) {
+        out->weekdays = 0;
+    }
+    return E_OK;
+}
+
+/* --- Time ----------------------------------------------------------------------------------------------------------------------------- */
+
+struct date {
+    int64_t year;
+    unsigned month, day;
+};
+
+/* Days since 1970-01-01 as a date: years begin in March, so that the leap day is the last of its year. */
+static struct date date_of(int64_t days) {
+    days += 719468;
+    int64_t era = (days >= 0 ? days : days - 146096) / 146097;
+    unsigned of_era = (unsigned)(days - era * 146097);
+    unsigned year_of_era = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
+    unsigned of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    unsigned month = (5 * of_year + 2) / 153;
+    struct date d = {.day = of_year - (153 * month + 2) / 5 + 1, .month = month < 10 ? month + 3 : month - 9};
+    d.year = (int64_t)year_of_era + era * 400 + (d.month <= 2);
+    return d;
+}
+
+static unsigned days_in(int64_t year, unsigned month) {
+    static const uint8_t days[12] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    return days[month - 1] + (unsigned)(month == 2 && leap);
+}
+
+static bool day_fits(const struct cron *c, const struct date *d, int64_t day) {
+    unsigned weekday = (unsigned)(((day + 4) % 7 + 7) % 7); /* 1970-01-01 was a Thursday */
+    bool by_day = (c->days >> d->day & 1) != 0, by_weekday = (c->weekdays >> weekday & 1) != 0;
+    return by_day || by_weekday; /* the one that is not restricted has no bits */
+}
+
+/* The first minute of a day at or after `from` that fits; -1: none. */
+static int64_t minute_from(const struct cron *c, int64_t from) {
+    for (int64_t hour = from / 60; hour < 24; hour++, from = hour * 60) {
+        if ((c->hours >> hour & 1) != 0) {
+            for (int64_t minute = from % 60; minute < 60; minute++) {
+                if ((c->minutes >> minute & 1) != 0) {
+                    return hour * 60 + minute;
+                }
+            }
+        }
+    }
+    return -1;
+}
+
+static int64_t floor_div(int64_t a, int64_t b) {
+    return a / b - (a % b < 0);
+}
+
+int64_t cron_next(const struct cron *c, int64_t after_ms) {
+    must(after_ms <= INT64_MAX / 2 && after_ms >= INT64_MIN / 2);
+    int64_t minute = floor_div(after_ms, MINUTE_MS) + 1;
+    int64_t day = floor_div(minute, DAY_MINUTES);
+    int64_t from = minute - day * DAY_MINUTES;
+    struct date d = date_of(day);
+    int64_t last_year = d.year + CRON_HORIZON_YEARS;
+    while (d.year <= last_year) {
+        if ((c->months >> d.month & 1) == 0) { /* the rest of a month at a time */
+            day += days_in(d.year, d.month) - d.day + 1;
+            from = 0;
+            d.day = 1;
+            d.month = d.month % 12 + 1;
+            d.year += d.month == 1;
+            continue;
+        }
+        int64_t found = day_fits(c, &d, day) ? minute_from(c, from) : -1;
+        if (found >= 0) {
+            return (day * DAY_MINUTES + found) * MINUTE_MS;
+        }
+        day++;
+        from = 0;
+        if (++d.day > days_in(d.year, d.month)) {
+            d.day = 1;
+            d.month = d.month % 12 + 1;
+            d.year += d.month == 1;
+        }
+    }
+    return -1;
+}
+
+size_t cron_due(const struct cron *c, int64_t due_ms, int64_t now_ms, enum task_missed missed, uint32_t missed_max, int64_t *out,
+                int64_t *next_ms) {
+    must(missed_max >= 1 && missed_max <= TASK_MISSED_MAX);
+    size_t count = 0;
+    *next_ms = cron_next(c, now_ms);
+    if (due_ms > now_ms) {
+        *next_ms = due_ms;
+        return 0;
+    }
+    int64_t on_time_ms = cron_next(c, now_ms - CRON_ON_TIME_MS); /* of the current minute, or in the future */
+    bool on_time = on_time_ms >= 0 && on_time_ms <= now_ms;
+    if (missed == MISSED_SKIP || (missed == MISSED_RUN_ONCE && on_time)) {
+        out[0] = on_time_ms;
+        return on_time ? 1 : 0;
+    }
+    if (missed == MISSED_RUN_ONCE) {
+        out[0] = due_ms;
+        return 1;
+    }
+    /* The youngest missed_max and the one on time.  Look back in steps that double until enough are seen, then walk forward. */
+    size_t wanted = missed_max;
+    int64_t back_ms = MINUTE_MS * (int64_t)wanted, from_ms;
+    do {
+        from_ms = now_ms - due_ms > back_ms ? now_ms - back_ms : due_ms - 1;
+        count = 0;
+        for (int64_t at_ms = cron_next(c, from_ms); at_ms >= 0 && at_ms <= now_ms; at_ms = cron_next(c, at_ms)) {
+            if (count == wanted) {
+                memmove(out, out + 1, --count * sizeof *out);
+            }
+            out[count++] = at_ms;
+        }
+        back_ms *= 2;
+    } while (count < wanted && from_ms >= due_ms);
+    return count;
+}

@@ -1,0 +1,334 @@
+/* The order is an array with fixed positions (docs/FORMATS.md, "Tasks"). */
+#include "agent/work/task.h"
+
+#include <string.h>
+
+#include "include/grey/must.h"
+#include "platform/codec.h"
+
+enum { ORDER_FIELDS = 22, ORDER_FIELDS_MAX = 23, EXTRA_FIELDS = 9 };
+
+/* --- Names ---------------------------------------------------------------------------------------------------------------------------- */
+
+static const char *const lane_names[] = {"critical", "high", "normal", "low", "preempt", NULL};
+static const char *const state_names[] = {"pending", "queued",    "assigned",  "running", "completed",
+                                          "failed",  "cancelled", "preempted", NULL};
+static const char *const reason_names[] = {"none",      "exit",       "signal",    "memory", "start",     "timeout",
+                                           "node-lost", "dependency", "preempted", "burst",  "emergency", "cancelled",
+                                           "stopped",   "probe",      "hot-spot",  "disk",   NULL};
+static const char *const restart_names[] = {"never", "on-failure", "always", NULL};
+static const char *const missed_names[] = {"skip", "run-once", "run-all", NULL};
+static const char *const delivery_names[] = {"at-least-once", "at-most-once", NULL};
+static const char *const isolation_names[] = {"stop", "keep", NULL};
+static const char *const reconnect_names[] = {"keep-original", "keep-replacement", "best-score", "longest-running", NULL};
+static_assert(sizeof lane_names / sizeof *lane_names == LANE_COUNT + 1, "a name for each lane");
+static_assert(sizeof state_names / sizeof *state_names == TASK_STATE_COUNT + 1, "a name for each state");
+static_assert(sizeof reason_names / sizeof *reason_names == REASON_COUNT + 1, "a name for each reason");
+
+static const char *const *const lists[NAMES_COUNT] = {
+    [NAMES_LANE] = lane_names,           [NAMES_STATE] = state_names,         [NAMES_REASON] = reason_names,
+    [NAMES_RESTART] = restart_names,     [NAMES_MISSED] = missed_names,       [NAMES_DELIVERY] = delivery_names,
+    [NAMES_ISOLATION] = isolation_names, [NAMES_RECONNECT] = reconnect_names,
+};
+
+const char *task_name(enum task_names which, unsigned number) {
+    must((unsigned)which < NAMES_COUNT);
+    for (unsigned i = 0; lists[which][i] != NULL; i++) {
+        if (i == number) {
+            return lists[which][i];
+        }
+    }
+    return NULL;
+}
+
+bool task_number(enum task_names which, struct bytes name, unsigned *out) {
+    must((unsigned)which < NAMES_COUNT);
+    *out = 0;
+    for (unsigned i = 0; lists[which][i] != NULL; i++) {
+        if (bytes_equal_str(name, lists[which][i])) {
+            *out = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* --- States --------------------------------------------------------------------------------------------------------------------------- */
+
+#define TO(s) (1u << TASK_##s)
+
+/* Row: from; bits: to.  A task that has ended stays so. */
+static const unsigned follows[TASK_STATE_COUNT] = {
+    [TASK_PENDING] = TO(QUEUED) | TO(FAILED) | TO(CANCELLED),
+    [TASK_QUEUED] = TO(ASSIGNED) | TO(CANCELLED),
+    /* back to the queue: its node was lost or gave it to another; completed: so short that it ended before it was seen running */
+    [TASK_ASSIGNED] = TO(RUNNING) | TO(COMPLETED) | TO(FAILED) | TO(PENDING) | TO(QUEUED) | TO(CANCELLED) | TO(PREEMPTED),
+    [TASK_RUNNING] = TO(COMPLETED) | TO(FAILED) | TO(PENDING) | TO(QUEUED) | TO(CANCELLED) | TO(PREEMPTED),
+    /* it may end by itself while it is being stopped */
+    [TASK_PREEMPTED] = TO(QUEUED) | TO(COMPLETED) | TO(FAILED) | TO(PENDING) | TO(CANCELLED),
+};
+
+bool task_may_follow(enum task_state from, enum task_state to) {
+    must((unsigned)from < TASK_STATE_COUNT && (unsigned)to < TASK_STATE_COUNT);
+    return (follows[from] & 1u << to) != 0;
+}
+
+bool task_ended(enum task_state s) {
+    must((unsigned)s < TASK_STATE_COUNT);
+    return follows[s] == 0;
+}
+
+enum task_lane task_lane_of(uint32_t priority) {
+    return priority >= 90   ? LANE_CRITICAL
+           : priority >= 70 ? LANE_HIGH
+           : priority >= 30 ? LANE_NORMAL
+           : priority >= 10 ? LANE_LOW
+                            : LANE_PREEMPT;
+}
+
+uint64_t task_backoff_ms(uint32_t failures) {
+    enum { FIRST_MS = 1000, MOST_MS = 300000, DOUBLINGS = 8 };
+    uint64_t ms = (uint64_t)FIRST_MS << (failures == 0 ? 0 : failures - 1 < DOUBLINGS ? failures - 1 : DOUBLINGS + 1);
+    return ms < MOST_MS ? ms : MOST_MS;
+}
+
+/* --- Orders --------------------------------------------------------------------------------------------------------------------------- */
+
+static void put_texts(struct builder *out, const struct task_texts *t) {
+    codec_put_array(out, t->count);
+    for (uint32_t i = 0; i < t->count; i++) {
+        codec_put_text(out, t->at[i]);
+    }
+}
+
+bool task_has_extras(const struct task_order *o) {
+    return o->health.probe != PROBE_NONE || o->disk_bytes > 0;
+}
+
+void task_encode(struct builder *out, const struct task_order *o) {
+    codec_put_array(out, task_has_extras(o) ? ORDER_FIELDS_MAX : ORDER_FIELDS);
+    codec_put_text(out, o->id);
+    codec_put_text(out, o->tenant);
+    codec_put_text(out, o->name_space);
+    codec_put_uint(out, o->lane);
+    put_texts(out, &o->command);
+    codec_put_text(out, o->oci);
+    put_texts(out, &o->env);
+    codec_put_bytes(out, o->standard_input);
+    codec_put_uint(out, o->cpu_millicores);
+    codec_put_uint(out, o->memory_bytes);
+    put_texts(out, &o->depends_on);
+    codec_put_uint(out, o->timeout_s);
+    codec_put_uint(out, o->restart);
+    codec_put_uint(out, o->max_retries);
+    codec_put_text(out, o->schedule);
+    codec_put_uint(out, o->missed);
+    codec_put_uint(out, o->missed_max);
+    put_texts(out, &o->selectors);
+    codec_put_uint(out, o->delivery);
+    codec_put_uint(out, o->isolation);
+    codec_put_uint(out, o->reconnect);
+    codec_put_text(out, o->affinity);
+    if (task_has_extras(o)) {
+        codec_put_array(out, EXTRA_FIELDS);
+        codec_put_uint(out, o->health.probe);
+        put_texts(out, &o->health.command);
+        codec_put_uint(out, o->health.port);
+        codec_put_text(out, o->health.path);
+        codec_put_uint(out, o->health.delay_s);
+        codec_put_uint(out, o->health.interval_s);
+        codec_put_uint(out, o->health.timeout_s);
+        codec_put_uint(out, o->health.failures);
+        codec_put_uint(out, o->disk_bytes);
+    }
+}
+
+static void read_texts(struct codec_reader *r, struct task_texts *t, uint32_t count_max, size_t size_max) {
+    uint64_t count = codec_array(r, count_max);
+    t->count = 0;
+    while (r->err == E_OK && t->count < count) {
+        t->at[t->count] = codec_text(r, size_max);
+        t->count++;
+    }
+}
+
+static void read_extras(struct codec_reader *r, struct task_order *o) {
+    uint64_t fields = codec_array(r, EXTRA_FIELDS);
+    o->health.probe = (enum task_probe)codec_uint(r, PROBE_COUNT - 1);
+    read_texts(r, &o->health.command, TASK_ARGUMENTS_MAX, TASK_TEXT_BYTES_MAX);
+    o->health.port = (uint32_t)codec_uint(r, UINT16_MAX);
+    o->health.path = codec_text(r, LIMIT_PATH_BYTES);
+    o->health.delay_s = (uint32_t)codec_uint(r, TASK_PROBE_S_MAX);
+    o->health.interval_s = (uint32_t)codec_uint(r, TASK_PROBE_S_MAX);
+    o->health.timeout_s = (uint32_t)codec_uint(r, TASK_PROBE_S_MAX);
+    o->health.failures = (uint32_t)codec_uint(r, TASK_PROBE_FAILURES_MAX);
+    o->disk_bytes = codec_uint(r, TASK_MEMORY_BYTES_MAX);
+    if (r->err == E_OK && (fields != EXTRA_FIELDS || !task_has_extras(o))) {
+        r->err = E_BAD_MESSAGE;
+    }
+}
+
+enum grey_error task_decode(struct bytes in, struct task_order *o, struct fault *f) {
+    struct codec_reader r;
+    *o = (struct task_order){0};
+    codec_reader_init(&r, in);
+    uint64_t fields = codec_array(&r, ORDER_FIELDS_MAX);
+    o->id = codec_text(&r, LIMIT_NAME_BYTES);
+    o->tenant = codec_text(&r, LIMIT_NAME_BYTES);
+    o->name_space = codec_text(&r, LIMIT_NAME_BYTES);
+    o->lane = (enum task_lane)codec_uint(&r, LANE_COUNT - 1);
+    read_texts(&r, &o->command, TASK_ARGUMENTS_MAX, TASK_TEXT_BYTES_MAX);
+    o->oci = codec_text(&r, LIMIT_PATH_BYTES);
+    read_texts(&r, &o->env, TASK_ARGUMENTS_MAX, TASK_TEXT_BYTES_MAX);
+    o->standard_input = codec_bytes(&r, TASK_STDIN_BYTES_MAX);
+    o->cpu_millicores = (uint32_t)codec_uint(&r, TASK_CPU_MILLICORES_MAX);
+    o->memory_bytes = codec_uint(&r, TASK_MEMORY_BYTES_MAX);
+    read_texts(&r, &o->depends_on, TASK_DEPENDENCIES_MAX, LIMIT_NAME_BYTES);
+    o->timeout_s = (uint32_t)codec_uint(&r, TASK_TIMEOUT_S_MAX);
+    o->restart = (enum task_restart)codec_uint(&r, RESTART_COUNT - 1);
+    o->max_retries = (uint32_t)codec_uint(&r, TASK_RETRIES_MAX);
+    o->schedule = codec_text(&r, TASK_SCHEDULE_BYTES_MAX);
+    o->missed = (enum task_missed)codec_uint(&r, MISSED_COUNT - 1);
+    o->missed_max = (uint32_t)codec_uint(&r, TASK_MISSED_MAX);
+    read_texts(&r, &o->selectors, TASK_SELECTORS_MAX, 2 * LIMIT_NAME_BYTES + 1);
+    o->delivery = (enum task_delivery)codec_uint(&r, DELIVERY_COUNT - 1);
+    o->isolation = (enum task_isolation)codec_uint(&r, ISOLATION_COUNT - 1);
+    o->reconnect = (enum task_reconnect)codec_uint(&r, RECONNECT_COUNT - 1);
+    o->affinity = codec_text(&r, LIMIT_NAME_BYTES);
+    if (fields == ORDER_FIELDS_MAX) {
+        read_extras(&r, o);
+    }
+    enum grey_error err = codec_end(&r);
+    if (err == E_OK && fields < ORDER_FIELDS) {
+        err = E_BAD_MESSAGE;
+    }
+    if (err != E_OK) {
+        *o = (struct task_order){0};
+        return fault_set(f, err, "the payload holds no task");
+    }
+    return task_check(o, f) == E_OK ? E_OK : E_BAD_MESSAGE;
+}
+
+static bool is_name(struct bytes b) {
+    return grey_name_valid((const char *)b.data, b.size);
+}
+
+static bool has_zero(struct bytes b) {
+    return b.size > 0 && memchr(b.data, 0, b.size) != NULL;
+}
+
+static enum grey_error check_texts(const struct task_texts *t, uint32_t count_max, size_t size_max, const char *field,
+                                   struct fault *f) {
+    if (t->count > count_max) {
+        return fault_set(f, E_BAD_REQUEST, "%s has more than %u items", field, count_max);
+    }
+    for (uint32_t i = 0; i < t->count; i++) {
+        if (t->at[i].size > size_max || has_zero(t->at[i])) {
+            return fault_set(f, E_BAD_REQUEST, "%s: an item is longer than %zu bytes or holds a zero byte", field, size_max);
+        }
+    }
+    return E_OK;
+}
+
+static enum grey_error check_health(const struct task_order *o, struct fault *f) {
+    const struct task_health *h = &o->health;
+    bool port = h->probe == PROBE_HTTP || h->probe == PROBE_TCP;
+    if (h->probe == PROBE_NONE) {
+        return E_OK;
+    }
+    if (h->probe == PROBE_EXEC && (h->command.count == 0 || h->command.at[0].size == 0)) {
+        return fault_set(f, E_BAD_REQUEST, "health: exec is a command with its arguments");
+    }
+    if (port != (h->port > 0) || (h->probe == PROBE_HTTP && (h->path.size == 0 || h->path.data[0] != '/' || has_zero(h->path)))) {
+        return fault_set(f, E_BAD_REQUEST, "health: http is {\"port\", \"path\"}, tcp a port");
+    }
+    if (h->interval_s == 0 || h->timeout_s == 0 || h->failures == 0) {
+        return fault_set(f, E_BAD_REQUEST, "health: interval_seconds, timeout_seconds and failures are at least 1");
+    }
+    return check_texts(&h->command, TASK_ARGUMENTS_MAX, TASK_TEXT_BYTES_MAX, "health", f);
+}
+
+/* Two names with an '=' between. */
+static bool is_label(struct bytes b) {
+    const uint8_t *equals = b.size == 0 ? NULL : memchr(b.data, '=', b.size);
+    if (equals == NULL) {
+        return false;
+    }
+    size_t size = (size_t)(equals - b.data);
+    return is_name(bytes_of(b.data, size)) && is_name(bytes_of(equals + 1, b.size - size - 1));
+}
+
+static enum grey_error check_lists(const struct task_order *o, struct fault *f) {
+    enum grey_error err = check_texts(&o->command, TASK_ARGUMENTS_MAX, TASK_TEXT_BYTES_MAX, "command", f);
+    err = err == E_OK ? check_texts(&o->env, TASK_ARGUMENTS_MAX, TASK_TEXT_BYTES_MAX, "env", f) : err;
+    err = err == E_OK ? check_texts(&o->depends_on, TASK_DEPENDENCIES_MAX, LIMIT_NAME_BYTES, "depends_on", f) : err;
+    err = err == E_OK ? check_texts(&o->selectors, TASK_SELECTORS_MAX, 2 * LIMIT_NAME_BYTES + 1, "node_selector", f) : err;
+    err = err == E_OK ? check_health(o, f) : err;
+    if (err != E_OK) {
+        return err;
+    }
+    for (uint32_t i = 0; i < o->env.count; i++) {
+        const uint8_t *equals = o->env.at[i].size == 0 ? NULL : memchr(o->env.at[i].data, '=', o->env.at[i].size);
+        if (equals == NULL || equals == o->env.at[i].data) {
+            return fault_set(f, E_BAD_REQUEST, "env: \"%.*s\" is not NAME=VALUE",
+                             (int)(o->env.at[i].size > 60 ? 60 : o->env.at[i].size), (const char *)o->env.at[i].data);
+        }
+    }
+    for (uint32_t i = 0; i < o->depends_on.count; i++) {
+        if (!is_name(o->depends_on.at[i])) {
+            return fault_set(f, E_BAD_REQUEST, "depends_on: item %u is no task's id", i + 1);
+        }
+        for (uint32_t k = 0; k < i; k++) {
+            if (bytes_equal(o->depends_on.at[i], o->depends_on.at[k])) {
+                return fault_set(f, E_BAD_REQUEST, "depends_on names %.*s twice", (int)o->depends_on.at[i].size,
+                                 (const char *)o->depends_on.at[i].data);
+            }
+        }
+    }
+    for (uint32_t i = 0; i < o->selectors.count; i++) {
+        if (!is_label(o->selectors.at[i])) {
+            return fault_set(f, E_BAD_REQUEST, "node_selector: item %u is not a label and its value", i + 1);
+        }
+    }
+    return E_OK;
+}
+
+enum grey_error task_check(const struct task_order *o, struct fault *f) {
+    if (!is_name(o->id) || !is_name(o->tenant) || (o->name_space.size > 0 && !is_name(o->name_space)) ||
+        (o->affinity.size > 0 && !is_name(o->affinity))) {
+        return fault_set(f, E_BAD_REQUEST, "id, tenant, namespace and node are names: 1 to %u of A-Z a-z 0-9 . _ -",
+                         LIMIT_NAME_BYTES);
+    }
+    if ((unsigned)o->lane >= LANE_COUNT || (unsigned)o->restart >= RESTART_COUNT || (unsigned)o->missed >= MISSED_COUNT ||
+        (unsigned)o->delivery >= DELIVERY_COUNT || (unsigned)o->isolation >= ISOLATION_COUNT ||
+        (unsigned)o->reconnect >= RECONNECT_COUNT) {
+        return fault_set(f, E_BAD_REQUEST, "a choice of the task is none of those there are");
+    }
+    if (o->command.count == 0 && o->oci.size == 0) {
+        return fault_set(f, E_BAD_REQUEST, "a task wants a command, an image or both");
+    }
+    if (o->oci.size > LIMIT_PATH_BYTES || has_zero(o->oci) || o->standard_input.size > TASK_STDIN_BYTES_MAX) {
+        return fault_set(f, E_BAD_REQUEST, "oci takes %u bytes, stdin %u", LIMIT_PATH_BYTES, TASK_STDIN_BYTES_MAX);
+    }
+    if (o->cpu_millicores < 1 || o->cpu_millicores > TASK_CPU_MILLICORES_MAX || o->memory_bytes < TASK_MEMORY_BYTES_MIN ||
+        o->memory_bytes > TASK_MEMORY_BYTES_MAX) {
+        return fault_set(f, E_BAD_REQUEST, "resources: cpu_millicores is 1 to %u, memory_bytes %u to %llu", TASK_CPU_MILLICORES_MAX,
+                         TASK_MEMORY_BYTES_MIN, (unsigned long long)TASK_MEMORY_BYTES_MAX);
+    }
+    if (o->timeout_s > TASK_TIMEOUT_S_MAX || o->max_retries > TASK_RETRIES_MAX || o->missed_max < 1 ||
+        o->missed_max > TASK_MISSED_MAX || o->schedule.size > TASK_SCHEDULE_BYTES_MAX) {
+        return fault_set(f, E_BAD_REQUEST, "timeout_seconds is up to %u, max_retries up to %u, missed_max 1 to %u",
+                         TASK_TIMEOUT_S_MAX, TASK_RETRIES_MAX, TASK_MISSED_MAX);
+    }
+    if (o->delivery == DELIVERY_AT_MOST_ONCE && (o->restart != RESTART_NEVER || o->max_retries > 0)) {
+        return fault_set(f, E_BAD_REQUEST, "a task that runs at most once cannot be restarted or tried again");
+    }
+    if (o->delivery == DELIVERY_AT_MOST_ONCE && o->isolation == ISOLATION_KEEP) {
+        return fault_set(f, E_BAD_REQUEST,
+                         "a task that runs at most once cannot go on while its node is cut off (on_isolation: keep)");
+    }
+    if (o->schedule.size > 0 && (o->restart == RESTART_ALWAYS || o->depends_on.count > 0)) {
+        return fault_set(f, E_BAD_REQUEST, "a scheduled task neither restarts always nor depends on others");
+    }
+    return check_lists(o, f);
+}
