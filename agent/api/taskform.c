@@ -222,6 +222,7 @@ static enum grey_error take_word(struct reading *r, const char *field, const jso
                  {"namespace", &o->name_space},
                  {"stdin", &o->standard_input},
                  {"schedule", &o->schedule},
+                 {"time_zone", &o->zone},
                  {"affinity", &o->affinity}};
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
         if (strcmp(field, words[i].field) == 0) {
@@ -252,6 +253,9 @@ static enum grey_error take_policy(struct reading *r, const char *field, const j
     } else if (strcmp(field, "on_reconnect") == 0) {
         err = take_choice(r, field, value, NAMES_RECONNECT, &n);
         o->reconnect = (enum task_reconnect)n;
+    } else if (strcmp(field, "offload") == 0) {
+        err = take_choice(r, field, value, NAMES_OFFLOAD, &n);
+        o->offload = (enum task_offload)n;
     } else {
         *known = false;
         err = E_OK;
@@ -264,7 +268,10 @@ static enum grey_error take_figure(struct reading *r, const char *field, const j
     const struct {
         const char *field;
         uint32_t *out;
-    } figures[] = {{"timeout_seconds", &o->timeout_s}, {"max_retries", &o->max_retries}, {"missed_runs_max", &o->missed_max}};
+    } figures[] = {{"timeout_seconds", &o->timeout_s},
+                   {"max_retries", &o->max_retries},
+                   {"missed_runs_max", &o->missed_max},
+                   {"offload_patience_seconds", &o->offload_patience_s}};
     for (size_t i = 0; i < sizeof figures / sizeof figures[0]; i++) {
         if (strcmp(field, figures[i].field) == 0) {
             uint64_t number = 0;
@@ -458,6 +465,10 @@ static void put_order(struct json_writer *w, const struct task_order *o) {
         json_text(w, o->affinity);
     }
     put_health(w, &o->health);
+    if (o->offload != OFFLOAD_NEVER) {
+        put_str(w, "offload", task_name(NAMES_OFFLOAD, o->offload));
+        put_uint(w, "offload_patience_seconds", o->offload_patience_s);
+    }
     if (o->disk_bytes > 0) {
         put_uint(w, "disk_bytes", o->disk_bytes);
     }
@@ -466,6 +477,12 @@ static void put_order(struct json_writer *w, const struct task_order *o) {
         json_text(w, o->schedule);
         put_str(w, "missed_runs", task_name(NAMES_MISSED, o->missed));
         put_uint(w, "missed_runs_max", o->missed_max);
+        if (o->zone.size > 0) {
+            json_key(w, "time_zone");
+            json_text(w, o->zone);
+            json_key(w, "time_zone_rule");
+            json_text(w, o->zone_rule);
+        }
     }
 }
 

@@ -11,7 +11,8 @@
  *   catchup.c   snapshots between gateways, both sides
  *   upkeep.c    flushing rows, writing snapshots, compaction
  *   statehash.c do all hold the same state?
- *   foreman.c   what the scheduler of tasks needs from outside: offers, steps, firings, losses
+ *   foreman.c   what the scheduler of tasks needs from outside: offers, steps, losses
+ *   firings.c   when schedules are due
  *   sealing.c   signatures over what is committed
  *   diskwatch.c disks that forgot, disks that are slow
  *   diskcheck.c disks that are damaged
@@ -202,13 +203,14 @@ void sealing_applied(struct node *n); /* more is applied; before the core may fo
 void sealing_link_up(struct node *n, raft_id id);
 void sealing_message(struct node *n, raft_id from, const struct seal *s);
 
-/* --- foreman.c: offers of gateways, steps of the scheduler, firings, losses ------------------------------------------------------------- */
+/* --- foreman.c: offers of gateways, steps of the scheduler, losses ------------------------------------------------------------- */
 struct foreman {
     bool can_work;          /* something here can run tasks */
     bool quarantines;       /* all members know what that is */
     uint64_t well_since_ms; /* in quarantine: in contact without a break since then; 0: it is not */
     struct node_use use;
     uint64_t hot_told_ms;    /* when the site was last told that this is a hot spot */
+    uint64_t reconsidered;   /* schedules up to this ticket have been looked at since the clock was set */
     bool proposing, reading; /* one proposal, one order being read at a time */
     uint64_t stepped_ms;     /* when the last step was proposed */
     struct {
@@ -224,6 +226,16 @@ void foreman_heard(struct node *n, raft_id from); /* a word of Raft */
 void foreman_stop(struct node *n);
 void foreman_applied(struct node *n, const struct entry *e);
 void foreman_duty(struct node *n); /* each second */
+void foreman_arm(struct node *n);  /* something may be due at another time */
+bool foreman_ready(const struct node *n,
+                   struct site_facts *site); /* may it propose?  One at a time: what is needed after that shows then */
+void foreman_propose(struct node *n, enum entry_kind kind, struct builder *payload); /* frees payload */
+
+/* --- firings.c: the leader makes runs of schedules ------------------------------------------------------------------------------------- */
+int64_t firings_due_ms(const struct node *n, const struct scheduler *s); /* in log time; INT64_MAX: none */
+void firings_make(struct node *n, const struct scheduler *s,
+                  int64_t now_ms);       /* of one schedule, if one is due and nothing is under way */
+void firings_reconsider(struct node *n); /* the site's clock was set: what is due when? */
 
 /* --- provisional.c: events taken without a leader --------------------------------------------------------------------------------- */
 struct provisional {
