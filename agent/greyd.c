@@ -357,6 +357,8 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .offers_work = c->scheduler && c->mode != CONFIG_MODE_WITNESS,
                              .proof_s = (uint32_t)c->proof_retention_days * 86400u,
                              .tasks_max = (uint32_t)c->tasks_max,
+                             .overcommit = c->overcommit,
+                             .burst_s = (uint32_t)c->burst_s,
                              .task_cpu_millicores = capacity_of(c).cpu_millicores,
                              .task_memory_bytes = capacity_of(c).memory_bytes,
                              .queue = queue_limits(c),
@@ -469,7 +471,9 @@ static bool start_executor(struct greyd *g, struct fault *f) {
                                  .node = g->node,
                                  .launcher_socket = c->launcher,
                                  .data_dir = c->data_dir,
-                                 .usable = placement_usable(&self)};
+                                 .usable = placement_usable(&self),
+                                 .hot_permille = (uint32_t)c->hotspot_cpu_percent * 10,
+                                 .hot_ms = (uint64_t)c->hotspot_window_s * 1000};
     g->executor = executor_new(&o, f);
     return g->executor != NULL;
 }

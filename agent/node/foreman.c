@@ -154,11 +154,16 @@ static uint64_t silent_ms(struct node *n, uint32_t place, raft_id id, bool activ
 }
 
 static void keep_limits(struct node *n, const struct scheduler *s, uint32_t feature_level) {
-    uint32_t proof_s = feature_level < FEATURE_LEVEL_PROOFS ? s->saved.proof_s : n->o.proof_s;
-    if (s->saved.concurrent_max != n->o.tasks_max || s->saved.proof_s != proof_s) {
+    struct scheduler_limits l = {.queue_max = s->saved.queue_max,
+                                 .concurrent_max = n->o.tasks_max,
+                                 .burst_ms = (uint64_t)n->o.burst_s * 1000,
+                                 .proof_s = feature_level < FEATURE_LEVEL_PROOFS ? s->saved.proof_s : n->o.proof_s,
+                                 .overcommit = feature_level >= FEATURE_LEVEL_OFFLOAD && n->o.overcommit};
+    if (s->saved.concurrent_max != l.concurrent_max || s->saved.proof_s != l.proof_s || s->quota.burst_ms != l.burst_ms ||
+        s->quota.overcommit != l.overcommit) {
         struct builder b;
         builder_init(&b, 64);
-        payload_quota_limits(&b, s->saved.queue_max, n->o.tasks_max, s->quota.burst_ms, proof_s);
+        payload_quota_limits(&b, &l);
         foreman_propose(n, ENTRY_QUOTA, &b);
     }
 }

@@ -36,6 +36,8 @@ struct node_options {
     uint64_t task_cpu_millicores, task_memory_bytes;
     uint32_t proof_s;   /* how long proofs of runs are kept; 0: none are made; proposed likewise */
     uint32_t tasks_max; /* of the site at a time; proposed by a leader that finds another value in force */
+    bool overcommit;    /* shares may add up to more than there is; likewise */
+    uint32_t burst_s;   /* how long a tenant may be above its share; likewise */
 };
 
 struct node_events {

@@ -631,11 +631,23 @@ enum grey_error scheduler_tenant_remove(struct scheduler *s, struct bytes tenant
     return scheduler_weigh(s);
 }
 
-void scheduler_limits(struct scheduler *s, uint32_t queue_max, uint32_t concurrent_max, uint64_t burst_ms, uint32_t proof_s) {
-    s->saved.proof_s = proof_s;
-    s->saved.queue_max = queue_max;
-    s->saved.concurrent_max = concurrent_max;
-    s->quota.burst_ms = burst_ms;
+enum grey_error scheduler_tree(struct scheduler *s, const struct quotatree_share *shares, uint32_t count, struct fault *f) {
+    uint32_t which;
+    enum grey_error err = quotatree_may_set(&s->quota, shares, count, &which, f);
+    if (err != E_OK) {
+        return err;
+    }
+    err = quotatree_set(&s->quota, shares, count);
+    err = err == E_OK ? scheduler_weigh(s) : err;
+    return err == E_OK ? E_OK : fault_set(f, err, "adding tenants");
+}
+
+void scheduler_limits(struct scheduler *s, const struct scheduler_limits *l) {
+    s->saved.proof_s = l->proof_s;
+    s->saved.queue_max = l->queue_max;
+    s->saved.concurrent_max = l->concurrent_max;
+    s->quota.burst_ms = l->burst_ms;
+    s->quota.overcommit = l->overcommit;
     quota_run(&s->quota, s->now_ms);
 }
 

@@ -13,6 +13,7 @@
 #include "agent/work/due.h"
 #include "agent/work/lanes.h"
 #include "agent/work/placement.h"
+#include "agent/work/quotatree.h"
 
 #define SCHEDULER_EPOCH_MS 100
 #define SCHEDULER_TASKS_MAX 20000u      /* that have not ended: some 10 MB */
@@ -117,7 +118,15 @@ enum grey_error scheduler_node(struct scheduler *s, const struct node_facts *fac
 enum grey_error scheduler_tenant(struct scheduler *s, struct bytes tenant, struct bytes name_space, struct quota_share share,
                                  struct fault *f);
 enum grey_error scheduler_tenant_remove(struct scheduler *s, struct bytes tenant, struct bytes name_space, struct fault *f);
-void scheduler_limits(struct scheduler *s, uint32_t queue_max, uint32_t concurrent_max, uint64_t burst_ms, uint32_t proof_s);
+/* All of the shares or none; errors of quotatree_may_set. */
+enum grey_error scheduler_tree(struct scheduler *s, const struct quotatree_share *shares, uint32_t count, struct fault *f);
+struct scheduler_limits {
+    uint32_t queue_max, concurrent_max;
+    uint64_t burst_ms;
+    uint32_t proof_s; /* from FEATURE_LEVEL_PROOFS on */
+    bool overcommit;  /* from FEATURE_LEVEL_OFFLOAD on */
+};
+void scheduler_limits(struct scheduler *s, const struct scheduler_limits *l);
 
 /* --- orders: submit.c ------------------------------------------------------------------------------------------------------------ */
 

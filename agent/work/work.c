@@ -11,8 +11,17 @@
 #include "platform/digest.h"
 
 enum { OP_SUBMIT = 0, OP_CANCEL = 1, OP_REPORT = 2, OP_FIRE = 3, OP_EPOCH = 4, OP_TASK_LAST = OP_EPOCH };
-enum { OP_SET = 0, OP_REMOVE = 1, OP_LIMITS = 2, OP_QUOTA_LAST = OP_LIMITS };
-enum { NODE_FIELDS = 9, REPORT_FIELDS = 6, REPORT_FIELDS_MAX = 7, LIMITS_FIELDS = 4, LIMITS_FIELDS_MAX = 5, PROOF_ROW_FIELDS = 3 };
+enum { OP_SET = 0, OP_REMOVE = 1, OP_LIMITS = 2, OP_TREE = 3, OP_QUOTA_LAST = OP_TREE };
+enum {
+    NODE_FIELDS = 9,
+    REPORT_FIELDS = 6,
+    REPORT_FIELDS_MAX = 7,
+    LIMITS_FIELDS = 4,
+    LIMITS_FIELDS_PROOFS = 5,
+    LIMITS_FIELDS_MAX = 6,
+    SHARE_FIELDS = 4,
+    PROOF_ROW_FIELDS = 3
+};
 #define PROOFS_DROPPED 4u
 #define PROOF_KEY_BYTES 8u
 
@@ -103,14 +112,30 @@ void payload_quota_remove(struct builder *out, struct bytes tenant, struct bytes
     codec_put_text(out, name_space);
 }
 
-void payload_quota_limits(struct builder *out, uint32_t queue_max, uint32_t concurrent_max, uint64_t burst_ms, uint32_t proof_s) {
-    codec_put_array(out, proof_s > 0 ? LIMITS_FIELDS_MAX : LIMITS_FIELDS);
+void payload_quota_tree(struct builder *out, const struct quotatree_share *shares, uint32_t count) {
+    codec_put_array(out, 2);
+    codec_put_uint(out, OP_TREE);
+    codec_put_array(out, count);
+    for (uint32_t i = 0; i < count; i++) {
+        codec_put_array(out, SHARE_FIELDS);
+        codec_put_text(out, shares[i].tenant);
+        codec_put_text(out, shares[i].name_space);
+        codec_put_uint(out, shares[i].share.cpu_permille);
+        codec_put_uint(out, shares[i].share.memory_permille);
+    }
+}
+
+void payload_quota_limits(struct builder *out, const struct scheduler_limits *l) {
+    codec_put_array(out, l->overcommit ? LIMITS_FIELDS_MAX : l->proof_s > 0 ? LIMITS_FIELDS_PROOFS : LIMITS_FIELDS);
     codec_put_uint(out, OP_LIMITS);
-    codec_put_uint(out, queue_max);
-    codec_put_uint(out, concurrent_max);
-    codec_put_uint(out, burst_ms);
-    if (proof_s > 0) {
-        codec_put_uint(out, proof_s);
+    codec_put_uint(out, l->queue_max);
+    codec_put_uint(out, l->concurrent_max);
+    codec_put_uint(out, l->burst_ms);
+    if (l->proof_s > 0 || l->overcommit) {
+        codec_put_uint(out, l->proof_s);
+    }
+    if (l->overcommit) {
+        codec_put_bool(out, true);
     }
 }
 
@@ -234,22 +259,49 @@ static enum grey_error task_apply(struct scheduler *s, const struct entry *e, st
     }
 }
 
+static enum grey_error limits_apply(struct scheduler *s, struct codec_reader *r, uint64_t fields, struct fault *f) {
+    struct scheduler_limits l = {.queue_max = (uint32_t)codec_uint(r, SCHEDULER_TASKS_MAX)};
+    l.concurrent_max = (uint32_t)codec_uint(r, SCHEDULER_TASKS_MAX);
+    l.burst_ms = codec_uint(r, WORK_BURST_MS_MAX);
+    l.proof_s = fields >= LIMITS_FIELDS_PROOFS ? (uint32_t)codec_uint(r, WORK_PROOF_S_MAX) : 0;
+    l.overcommit = fields == LIMITS_FIELDS_MAX && codec_bool(r);
+    if (codec_end(r) != E_OK || l.concurrent_max == 0) {
+        return bad(f);
+    }
+    scheduler_limits(s, &l);
+    return E_OK;
+}
+
+static enum grey_error tree_apply(struct scheduler *s, struct codec_reader *r, struct fault *f) {
+    uint32_t count = (uint32_t)codec_array(r, QUOTATREE_SHARES_MAX);
+    struct quotatree_share *shares = r->err == E_OK && count > 0 ? mem_new(count, sizeof *shares) : NULL;
+    if (shares == NULL) {
+        return r->err == E_OK && count > 0 ? fault_set(f, E_NO_MEMORY, "reading %u shares", count) : bad(f);
+    }
+    bool well = true;
+    for (uint32_t i = 0; i < count; i++) {
+        well = codec_array(r, SHARE_FIELDS) == SHARE_FIELDS && well;
+        shares[i].tenant = codec_text(r, LIMIT_NAME_BYTES);
+        shares[i].name_space = codec_text(r, LIMIT_NAME_BYTES);
+        shares[i].share.cpu_permille = (uint32_t)codec_uint(r, QUOTA_WHOLE);
+        shares[i].share.memory_permille = (uint32_t)codec_uint(r, QUOTA_WHOLE);
+    }
+    enum grey_error err = codec_end(r) == E_OK && well ? scheduler_tree(s, shares, count, f) : bad(f);
+    mem_free(shares);
+    return err;
+}
+
 static enum grey_error quota_apply(struct scheduler *s, struct codec_reader *r, struct fault *f) {
-    static const uint64_t field_counts[] = {5, 3, LIMITS_FIELDS};
-    uint64_t fields = codec_array(r, 5), op = codec_uint(r, OP_QUOTA_LAST);
-    if (r->err != E_OK || (fields != field_counts[op] && (op != OP_LIMITS || fields != LIMITS_FIELDS_MAX))) {
+    static const uint64_t field_counts[] = {5, 3, LIMITS_FIELDS, 2};
+    uint64_t fields = codec_array(r, LIMITS_FIELDS_MAX), op = codec_uint(r, OP_QUOTA_LAST);
+    if (r->err != E_OK || (fields != field_counts[op] && (op != OP_LIMITS || fields < LIMITS_FIELDS))) {
         return bad(f);
     }
     if (op == OP_LIMITS) {
-        uint32_t queue_max = (uint32_t)codec_uint(r, SCHEDULER_TASKS_MAX);
-        uint32_t concurrent_max = (uint32_t)codec_uint(r, SCHEDULER_TASKS_MAX);
-        uint64_t burst_ms = codec_uint(r, WORK_BURST_MS_MAX);
-        uint32_t proof_s = fields == LIMITS_FIELDS_MAX ? (uint32_t)codec_uint(r, WORK_PROOF_S_MAX) : 0;
-        if (codec_end(r) != E_OK || concurrent_max == 0) {
-            return bad(f);
-        }
-        scheduler_limits(s, queue_max, concurrent_max, burst_ms, proof_s);
-        return E_OK;
+        return limits_apply(s, r, fields, f);
+    }
+    if (op == OP_TREE) {
+        return tree_apply(s, r, f);
     }
     struct bytes tenant = codec_text(r, LIMIT_NAME_BYTES), name_space = codec_text(r, LIMIT_NAME_BYTES);
     struct quota_share share = {0, 0};

@@ -50,7 +50,9 @@ void payload_task_fire(struct builder *out, struct bytes id, int64_t due_ms, con
 void payload_task_epoch(struct builder *out); /* a step that is due */
 void payload_quota_set(struct builder *out, struct bytes tenant, struct bytes name_space, struct quota_share share);
 void payload_quota_remove(struct builder *out, struct bytes tenant, struct bytes name_space);
-void payload_quota_limits(struct builder *out, uint32_t queue_max, uint32_t concurrent_max, uint64_t burst_ms, uint32_t proof_s);
+void payload_quota_tree(struct builder *out, const struct quotatree_share *shares,
+                        uint32_t count); /* from FEATURE_LEVEL_OFFLOAD on */
+void payload_quota_limits(struct builder *out, const struct scheduler_limits *l);
 void payload_node(struct builder *out, const struct node_facts *facts);
 /* The order in the payload of entry task.order_index.  Borrows from payload. */
 struct bytes payload_task_order_bytes(struct bytes payload); /* its encoding, of one that can be read */

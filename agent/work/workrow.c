@@ -10,7 +10,8 @@ enum {
     TASK_ROW_FIELDS_LEAST = 31,
     NODE_ROW_FIELDS = 7,
     TENANT_ROW_FIELDS = 9,
-    META_FIELDS = 8,
+    META_FIELDS = 9,
+    META_FIELDS_PROOFS = 8,
     META_FIELDS_LEAST = 7
 };
 enum { ROW_BYTES_MAX = 8192, TENANT_KEY_BYTES = 2 * LIMIT_NAME_BYTES + 1 };
@@ -251,7 +252,7 @@ void workrow_put_all(struct scheduler *s, struct table *t, struct builder *chang
     }
     put_nodes(s, t, &row, changes);
     builder_reset(&row);
-    codec_put_array(&row, s->saved.proof_s > 0 ? META_FIELDS : META_FIELDS_LEAST);
+    codec_put_array(&row, s->quota.overcommit ? META_FIELDS : s->saved.proof_s > 0 ? META_FIELDS_PROOFS : META_FIELDS_LEAST);
     codec_put_uint(&row, s->saved.tokens);
     codec_put_uint(&row, s->saved.tickets);
     codec_put_int(&row, s->saved.skew_ms);
@@ -265,8 +266,11 @@ void workrow_put_all(struct scheduler *s, struct table *t, struct builder *chang
         codec_put_text(&row, bytes_str(s->lanes.turns[lane].flow.text));
         codec_put_bool(&row, s->lanes.turns[lane].granted);
     }
-    if (s->saved.proof_s > 0) {
+    if (s->saved.proof_s > 0 || s->quota.overcommit) {
         codec_put_uint(&row, s->saved.proof_s);
+    }
+    if (s->quota.overcommit) {
+        codec_put_bool(&row, true);
     }
     put_if_changed(t, changes, TABLE_META, workrow_meta_key(), &row, 0);
     builder_free(&row);
@@ -299,7 +303,8 @@ static enum grey_error meta_load(struct scheduler *s, struct bytes value, struct
         }
         s->lanes.turns[lane].granted = codec_bool(&r);
     }
-    s->saved.proof_s = fields == META_FIELDS ? (uint32_t)codec_uint(&r, WORK_PROOF_S_MAX) : 0;
+    s->saved.proof_s = fields >= META_FIELDS_PROOFS ? (uint32_t)codec_uint(&r, WORK_PROOF_S_MAX) : 0;
+    s->quota.overcommit = fields == META_FIELDS && codec_bool(&r);
     s->now_ms = s->quota.time_ms;
     return codec_end(&r) == E_OK && well ? E_OK : damaged(f, "the state", workrow_meta_key());
 }

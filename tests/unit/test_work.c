@@ -119,7 +119,14 @@ static enum entry_kind draw_entry(struct scheduler *s, struct builder *out, int6
         return ENTRY_NODE;
     } else if (what < 98) {
         const char *tenant = tenants[1 + draw(2)];
-        if (draw(4) == 0) {
+        if (draw(3) == 0) {
+            struct quotatree_share shares[] = {
+                {bytes_str(tenants[1]), bytes_of(NULL, 0), {(uint32_t)draw(600), (uint32_t)draw(600)}},
+                {bytes_str(tenants[2]), bytes_of(NULL, 0), {(uint32_t)draw(600), (uint32_t)draw(600)}},
+                {bytes_str(tenant), bytes_str("staging"), {(uint32_t)draw(1001), (uint32_t)draw(900)}},
+            };
+            payload_quota_tree(out, shares, 1 + (uint32_t)draw(3));
+        } else if (draw(4) == 0) {
             payload_quota_remove(out, bytes_str(tenant), bytes_str(draw(2) == 0 ? "staging" : ""));
         } else {
             payload_quota_set(out, bytes_str(tenant), bytes_str(draw(2) == 0 ? "staging" : ""),
@@ -127,7 +134,12 @@ static enum entry_kind draw_entry(struct scheduler *s, struct builder *out, int6
         }
         return ENTRY_QUOTA;
     } else if (what == 98) {
-        payload_quota_limits(out, (uint32_t)draw(30), 1 + (uint32_t)draw(40), draw(90000), (uint32_t)draw(2) * (uint32_t)draw(500));
+        struct scheduler_limits l = {.queue_max = (uint32_t)draw(30),
+                                     .concurrent_max = 1 + (uint32_t)draw(40),
+                                     .burst_ms = draw(90000),
+                                     .proof_s = (uint32_t)draw(2) * (uint32_t)draw(500),
+                                     .overcommit = draw(8) == 0};
+        payload_quota_limits(out, &l);
         return ENTRY_QUOTA;
     } else {
         *now_ms += (int64_t)draw(1000000) - 500000;
@@ -306,7 +318,7 @@ static void proofs_stay_as_long_as_they_should(void **context) {
             assert_int_equal(rig_entry(r, ENTRY_TASK), E_OK);
         }
         assert_int_equal(proofs(r), 3 * keeps); /* without a time to keep them, none is kept */
-        payload_quota_limits(&r->payload, 1000, 1000, 0, 180);
+        payload_quota_limits(&r->payload, &(struct scheduler_limits){.queue_max = 1000, .concurrent_max = 1000, .proof_s = 180});
         assert_int_equal(rig_entry(r, ENTRY_QUOTA), E_OK);
     }
     rig_restart(r);
