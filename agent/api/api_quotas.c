@@ -173,6 +173,8 @@ static void send_quotas(void *context, const struct node_answer *answer) {
     json_key(&a.w, "delay_milliseconds");
     json_uint(&a.w, quota_delay_ms(usage));
     put_percent(&a.w, "system_reserve_percent", QUOTA_SYSTEM_PERMILLE);
+    json_key(&a.w, "offloads");
+    json_bool(&a.w, s->saved.offloads);
     json_key(&a.w, "overcommit");
     json_bool(&a.w, s->quota.overcommit);
     put_amount(&a.w, "capacity", s->quota.capacity);

@@ -69,7 +69,9 @@ static void send_one(void *context, enum grey_error err, const char *detail, str
     bool has_order = payload != NULL && payload_task_order(blob_bytes(payload), &order, NULL) == E_OK;
     struct api_answer a;
     api_answer_begin(&a);
-    taskform_write(&a.w, s, t, has_order ? &order : NULL);
+    struct work_output output;
+    bool has_output = work_output(state_table(node_state(c->api->o.node)), call_name(c), &output);
+    taskform_write(&a.w, s, t, has_order ? &order : NULL, has_output ? &output : NULL);
     api_answer_send(&a, c, 200, NULL, 0);
 }
 
@@ -285,7 +287,7 @@ static void list(void *context, const struct node_answer *answer) {
         if (t != NULL && wanted(&f, t)) {
             more = count == f.limit;
             if (!more) {
-                taskform_write(&a.w, s, t, NULL);
+                taskform_write(&a.w, s, t, NULL, NULL);
                 count++;
                 (void)snprintf(last, sizeof last, "%s", t->vertex->id);
             }

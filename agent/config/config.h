@@ -37,6 +37,8 @@ struct config {
     bool scheduler;
     char launcher[LIMIT_PATH_BYTES + 1];
     int64_t proof_retention_days;
+    bool offload;
+    char offload_when[16], offload_hours[128];
     bool overcommit;
     int64_t burst_s, hotspot_cpu_percent, hotspot_window_s;
     int64_t tasks_max;

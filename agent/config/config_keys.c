@@ -70,7 +70,12 @@ const struct config_key config_keys[] = {
         "what it has for tasks and itself; 0: the machine's"),
     INT("scheduler.memory_limit_bytes", memory_limit_bytes, 0, 1099511627776, "0", "the same for memory; 0: the machine's"),
     INERT("scheduler.local_affinity", "where tasks prefer to run"),
-    INERT("scheduler.cloud_offload", "tasks for the core"),
+    BOOL("scheduler.cloud_offload.enabled", offload, NULL, NULL, "true", "false: as when: never"),
+    WORD("scheduler.cloud_offload.when", offload_when, "never|always|high-load|scheduled", NULL, NULL, "never",
+         "tasks whose order allows it go to the worker of the core: always, above 70% of the site, or in these hours; the leader's "
+         "counts"),
+    TEXT("scheduler.cloud_offload.hours", offload_hours, NULL, NULL, "* * * * *",
+         "of scheduled: five fields of a crontab, for example \"* 22-23,0-5 * * *\", in the time zone of bandwidth windows"),
     INT("scheduler.max_concurrent_tasks", tasks_max, 1, 20000, "1000",
         "tasks of the site that have a gateway at a time; the leader's counts"),
     INT("scheduler.proof_retention_days", proof_retention_days, 0, 3650, "30",

@@ -154,13 +154,14 @@ static uint64_t silent_ms(struct node *n, uint32_t place, raft_id id, bool activ
 }
 
 static void keep_limits(struct node *n, const struct scheduler *s, uint32_t feature_level) {
-    struct scheduler_limits l = {.queue_max = s->saved.queue_max,
-                                 .concurrent_max = n->o.tasks_max,
-                                 .burst_ms = (uint64_t)n->o.burst_s * 1000,
-                                 .proof_s = feature_level < FEATURE_LEVEL_PROOFS ? s->saved.proof_s : n->o.proof_s,
-                                 .overcommit = feature_level >= FEATURE_LEVEL_OFFLOAD && n->o.overcommit};
+    struct capacity_limits l = {.queue_max = s->saved.queue_max,
+                                .concurrent_max = n->o.tasks_max,
+                                .burst_ms = (uint64_t)n->o.burst_s * 1000,
+                                .proof_s = feature_level < FEATURE_LEVEL_PROOFS ? s->saved.proof_s : n->o.proof_s,
+                                .overcommit = feature_level >= FEATURE_LEVEL_OFFLOAD && n->o.overcommit,
+                                .offloads = feature_level >= FEATURE_LEVEL_OFFLOAD && handover_wanted(n, s)};
     if (s->saved.concurrent_max != l.concurrent_max || s->saved.proof_s != l.proof_s || s->quota.burst_ms != l.burst_ms ||
-        s->quota.overcommit != l.overcommit) {
+        s->quota.overcommit != l.overcommit || s->saved.offloads != l.offloads) {
         struct builder b;
         builder_init(&b, 64);
         payload_quota_limits(&b, &l);
@@ -266,6 +267,7 @@ void foreman_applied(struct node *n, const struct entry *e) {
     }
     if (s != NULL) {
         arm(n, s);
+        handover_applied(n);
     }
 }
 
@@ -284,6 +286,7 @@ void foreman_duty(struct node *n) {
     if (s == NULL) {
         return;
     }
+    handover_duty(n);
     if (n->leading && !n->foreman.proposing) { /* before anybody may have tasks */
         keep_limits(n, s, site.feature_level);
     }

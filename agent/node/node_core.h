@@ -13,6 +13,7 @@
  *   statehash.c do all hold the same state?
  *   foreman.c   what the scheduler of tasks needs from outside: offers, steps, losses
  *   firings.c   when schedules are due
+ *   handover.c  tasks that are with the core
  *   sealing.c   signatures over what is committed
  *   diskwatch.c disks that forgot, disks that are slow
  *   diskcheck.c disks that are damaged
@@ -237,6 +238,22 @@ void firings_make(struct node *n, const struct scheduler *s,
                   int64_t now_ms);       /* of one schedule, if one is due and nothing is under way */
 void firings_reconsider(struct node *n); /* the site's clock was set: what is due when? */
 
+/* --- handover.c: tasks that are with the core --------------------------------------------------------------------------------------------- */
+#define HANDOVER_SETTLES 32u
+struct handover {
+    bool there;                 /* the link is up, and the core has a worker */
+    bool busy;                  /* a proposal, or an order that is read */
+    uint64_t away_ms;           /* since when it is not there */
+    uint64_t announced, judged; /* up to these tokens */
+    struct grey_name task;      /* being told of, judged or taken back, with its token */
+    uint64_t token;
+    char settles[HANDOVER_SETTLES][OFFLOAD_NAME_BYTES]; /* the core is to be told */
+    uint32_t settle_count;
+};
+bool handover_wanted(const struct node *n, const struct scheduler *s); /* shall what may leave go to the core now? */
+void handover_duty(struct node *n);                                    /* each second */
+void handover_applied(struct node *n);                                 /* tasks changed */
+
 /* --- provisional.c: events taken without a leader --------------------------------------------------------------------------------- */
 struct provisional {
     uint64_t events, bytes; /* in intake.db */
@@ -382,6 +399,7 @@ struct node {
     struct provisional provisional;
     struct sealing sealing;
     struct foreman foreman;
+    struct handover handover;
     uint64_t leaderless_ms; /* since when no leader is known */
     struct invitation invitations[LIMIT_MEMBERS];
     uint32_t invitation_count;

@@ -10,12 +10,14 @@
 #include "platform/codec.h"
 #include "platform/digest.h"
 
-enum { OP_SUBMIT = 0, OP_CANCEL = 1, OP_REPORT = 2, OP_FIRE = 3, OP_EPOCH = 4, OP_TASK_LAST = OP_EPOCH };
+enum { OP_SUBMIT = 0, OP_CANCEL = 1, OP_REPORT = 2, OP_FIRE = 3, OP_EPOCH = 4, OP_RETURN = 5, OP_TASK_LAST = OP_RETURN };
 enum { OP_SET = 0, OP_REMOVE = 1, OP_LIMITS = 2, OP_TREE = 3, OP_QUOTA_LAST = OP_TREE };
 enum {
     NODE_FIELDS = 9,
     REPORT_FIELDS = 6,
     REPORT_FIELDS_MAX = 7,
+    RETURN_FIELDS = 8,
+    OUTPUT_ROW_FIELDS = 3,
     LIMITS_FIELDS = 4,
     LIMITS_FIELDS_PROOFS = 5,
     LIMITS_FIELDS_MAX = 6,
@@ -96,6 +98,39 @@ void payload_task_epoch(struct builder *out) {
     codec_put_uint(out, OP_EPOCH);
 }
 
+void payload_task_return(struct builder *out, const struct work_return *w) {
+    codec_put_array(out, RETURN_FIELDS);
+    codec_put_uint(out, OP_RETURN);
+    codec_put_text(out, w->id);
+    codec_put_uint(out, w->token);
+    codec_put_uint(out, w->report);
+    codec_put_int(out, w->exit_status);
+    codec_put_bytes(out, w->output_hash);
+    codec_put_uint(out, w->output_bytes);
+    codec_put_bytes(out, w->output);
+}
+
+static bool return_read(struct codec_reader *r, struct work_return *w) {
+    w->id = codec_text(r, LIMIT_NAME_BYTES);
+    w->token = codec_uint(r, UINT64_MAX);
+    w->report = (enum task_report)codec_uint(r, REPORT_COUNT - 1);
+    int64_t status = codec_int(r);
+    w->exit_status = (int32_t)status;
+    w->output_hash = codec_bytes(r, DIGEST_BYTES);
+    w->output_bytes = codec_uint(r, INT64_MAX);
+    w->output = codec_bytes(r, WORK_OUTPUT_BYTES_MAX);
+    return codec_end(r) == E_OK && status >= INT32_MIN && status <= INT32_MAX &&
+           (w->output_hash.size == DIGEST_BYTES || (w->output_hash.size == 0 && w->output.size == 0));
+}
+
+struct bytes payload_task_output(struct bytes payload) {
+    struct codec_reader r;
+    struct work_return w;
+    codec_reader_init(&r, origin_skip(payload, NULL));
+    bool well = codec_array(&r, RETURN_FIELDS) == RETURN_FIELDS && codec_uint(&r, OP_TASK_LAST) == OP_RETURN && return_read(&r, &w);
+    return well ? w.output : bytes_of(NULL, 0);
+}
+
 void payload_quota_set(struct builder *out, struct bytes tenant, struct bytes name_space, struct quota_share share) {
     codec_put_array(out, 5);
     codec_put_uint(out, OP_SET);
@@ -125,17 +160,18 @@ void payload_quota_tree(struct builder *out, const struct quotatree_share *share
     }
 }
 
-void payload_quota_limits(struct builder *out, const struct scheduler_limits *l) {
-    codec_put_array(out, l->overcommit ? LIMITS_FIELDS_MAX : l->proof_s > 0 ? LIMITS_FIELDS_PROOFS : LIMITS_FIELDS);
+void payload_quota_limits(struct builder *out, const struct capacity_limits *l) {
+    uint64_t flags = (l->overcommit ? FLAG_OVERCOMMIT : 0u) | (l->offloads ? FLAG_OFFLOADS : 0u);
+    codec_put_array(out, flags != 0 ? LIMITS_FIELDS_MAX : l->proof_s > 0 ? LIMITS_FIELDS_PROOFS : LIMITS_FIELDS);
     codec_put_uint(out, OP_LIMITS);
     codec_put_uint(out, l->queue_max);
     codec_put_uint(out, l->concurrent_max);
     codec_put_uint(out, l->burst_ms);
-    if (l->proof_s > 0 || l->overcommit) {
+    if (l->proof_s > 0 || flags != 0) {
         codec_put_uint(out, l->proof_s);
     }
-    if (l->overcommit) {
-        codec_put_bool(out, true);
+    if (flags != 0) {
+        codec_put_uint(out, flags);
     }
 }
 
@@ -227,9 +263,9 @@ static enum grey_error fire_apply(struct scheduler *s, struct codec_reader *r, s
 }
 
 static enum grey_error task_apply(struct scheduler *s, const struct entry *e, struct bytes *id, struct codec_reader *r,
-                                  struct bytes *proof, struct fault *f) {
-    static const uint64_t field_counts[] = {3, 2, REPORT_FIELDS, 5, 1};
-    uint64_t fields = codec_array(r, REPORT_FIELDS_MAX), op = codec_uint(r, OP_TASK_LAST);
+                                  struct bytes *proof, struct work_return *back, struct fault *f) {
+    static const uint64_t field_counts[] = {3, 2, REPORT_FIELDS, 5, 1, RETURN_FIELDS};
+    uint64_t fields = codec_array(r, RETURN_FIELDS), op = codec_uint(r, OP_TASK_LAST);
     bool has_proof = op == OP_REPORT && fields == REPORT_FIELDS_MAX;
     if (r->err != E_OK || (fields != field_counts[op] && !has_proof)) {
         return bad(f);
@@ -254,21 +290,25 @@ static enum grey_error task_apply(struct scheduler *s, const struct entry *e, st
     }
     case OP_FIRE:
         return fire_apply(s, r, f);
+    case OP_RETURN:
+        return return_read(r, back) ? scheduler_returned(s, back->id, back->token, back->report, back->exit_status, f) : bad(f);
     default:
         return codec_end(r) == E_OK ? E_OK : bad(f);
     }
 }
 
 static enum grey_error limits_apply(struct scheduler *s, struct codec_reader *r, uint64_t fields, struct fault *f) {
-    struct scheduler_limits l = {.queue_max = (uint32_t)codec_uint(r, SCHEDULER_TASKS_MAX)};
+    struct capacity_limits l = {.queue_max = (uint32_t)codec_uint(r, SCHEDULER_TASKS_MAX)};
     l.concurrent_max = (uint32_t)codec_uint(r, SCHEDULER_TASKS_MAX);
     l.burst_ms = codec_uint(r, WORK_BURST_MS_MAX);
     l.proof_s = fields >= LIMITS_FIELDS_PROOFS ? (uint32_t)codec_uint(r, WORK_PROOF_S_MAX) : 0;
-    l.overcommit = fields == LIMITS_FIELDS_MAX && codec_bool(r);
+    uint64_t flags = fields == LIMITS_FIELDS_MAX ? codec_uint(r, FLAGS_ALL) : 0;
+    l.overcommit = (flags & FLAG_OVERCOMMIT) != 0;
+    l.offloads = (flags & FLAG_OFFLOADS) != 0;
     if (codec_end(r) != E_OK || l.concurrent_max == 0) {
         return bad(f);
     }
-    scheduler_limits(s, &l);
+    capacity_limits(s, &l);
     return E_OK;
 }
 
@@ -286,7 +326,7 @@ static enum grey_error tree_apply(struct scheduler *s, struct codec_reader *r, s
         shares[i].share.cpu_permille = (uint32_t)codec_uint(r, QUOTA_WHOLE);
         shares[i].share.memory_permille = (uint32_t)codec_uint(r, QUOTA_WHOLE);
     }
-    enum grey_error err = codec_end(r) == E_OK && well ? scheduler_tree(s, shares, count, f) : bad(f);
+    enum grey_error err = codec_end(r) == E_OK && well ? capacity_tree(s, shares, count, f) : bad(f);
     mem_free(shares);
     return err;
 }
@@ -312,7 +352,7 @@ static enum grey_error quota_apply(struct scheduler *s, struct codec_reader *r, 
     if (codec_end(r) != E_OK) {
         return bad(f);
     }
-    return op == OP_SET ? scheduler_tenant(s, tenant, name_space, share, f) : scheduler_tenant_remove(s, tenant, name_space, f);
+    return op == OP_SET ? capacity_tenant(s, tenant, name_space, share, f) : capacity_tenant_remove(s, tenant, name_space, f);
 }
 
 static enum grey_error node_apply(struct scheduler *s, struct codec_reader *r, struct fault *f) {
@@ -334,7 +374,7 @@ static enum grey_error node_apply(struct scheduler *s, struct codec_reader *r, s
         !grey_name_valid((const char *)facts.name.data, facts.name.size)) {
         return bad(f);
     }
-    return scheduler_node(s, &facts, f);
+    return capacity_node(s, &facts, f);
 }
 
 /* --- Proofs ------------------------------------------------------------------------------------------------------------------------------------ */
@@ -397,6 +437,33 @@ static void count_proofs(struct work *w) {
     }
 }
 
+/* What it wrote beside the core is kept as long as the task is remembered. */
+static void keep_output(const struct entry *e, const struct work_return *w, struct builder *changes) {
+    struct builder row;
+    builder_init(&row, 128);
+    codec_put_array(&row, OUTPUT_ROW_FIELDS);
+    codec_put_uint(&row, w->token);
+    codec_put_bytes(&row, w->output_hash);
+    codec_put_uint(&row, w->output_bytes);
+    table_change_put(changes, TABLE_OUTPUT, w->id, builder_bytes(&row), e->index);
+    changes->err = changes->err == E_OK ? row.err : changes->err;
+    builder_free(&row);
+}
+
+bool work_output(struct table *t, struct bytes id, struct work_output *out) {
+    struct bytes key, value;
+    struct codec_reader r;
+    if (!table_next(t, TABLE_OUTPUT, id, &key, &value, &out->index) || !bytes_equal(key, id)) {
+        return false;
+    }
+    codec_reader_init(&r, value);
+    uint64_t fields = codec_array(&r, OUTPUT_ROW_FIELDS);
+    out->token = codec_uint(&r, UINT64_MAX);
+    codec_fixed(&r, out->hash, sizeof out->hash);
+    out->bytes = codec_uint(&r, INT64_MAX);
+    return codec_end(&r) == E_OK && fields == OUTPUT_ROW_FIELDS;
+}
+
 /* --- One entry --------------------------------------------------------------------------------------------------------------------------------- */
 
 enum grey_error work_apply(struct work *w, const struct entry *e, int64_t now_ms, struct builder *changes, struct builder *answer,
@@ -408,12 +475,13 @@ enum grey_error work_apply(struct work *w, const struct entry *e, int64_t now_ms
     struct scheduler *s = w->scheduler;
     struct codec_reader r;
     struct bytes id = bytes_of(NULL, 0), proof = bytes_of(NULL, 0);
+    struct work_return back = {0};
     codec_reader_init(&r, origin_skip(blob_bytes(e->payload), NULL));
     scheduler_begin(s, e->index, now_ms);
     uint64_t tickets = s->saved.tickets;
     switch ((enum entry_kind)e->kind) {
     case ENTRY_TASK:
-        err = task_apply(s, e, &id, &r, &proof, f);
+        err = task_apply(s, e, &id, &r, &proof, &back, f);
         break;
     case ENTRY_QUOTA:
         err = quota_apply(s, &r, f);
@@ -432,6 +500,9 @@ enum grey_error work_apply(struct work *w, const struct entry *e, int64_t now_ms
         answer_add(answer, duplicate, scheduler_find(s, id));
     }
     workrow_put_all(s, w->table, changes);
+    if (back.output_hash.size > 0) {
+        keep_output(e, &back, changes);
+    }
     if (proof.size > 0 && s->saved.proof_s > 0) {
         keep_proof(w, e, id, changes);
     }

