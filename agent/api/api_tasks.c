@@ -144,21 +144,16 @@ static enum grey_error schedule_read(struct api_call *c, struct task_order *o, s
                                      struct fault *f) {
     struct cron schedule;
     struct zone given;
-    struct fault ignored;
+    struct fault why = {0};
     enum grey_error err = E_OK;
-    if (o->zone.size > 0) {
-        if (zone_parse(o->zone, &given, &ignored) == E_OK) {
-            builder_add(rule, o->zone);
-        } else {
-            err = zonefile_rule(ZONEFILE_FOLDER, o->zone, rule, f);
-        }
-        o->zone_rule = builder_bytes(rule);
+    if (o->zone.size > 0 && zone_parse(o->zone, &given, &why) == E_OK) {
+        builder_add(rule, o->zone);
+    } else if (o->zone.size > 0 && zonefile_rule(ZONEFILE_FOLDER, o->zone, rule, &why) != E_OK) {
+        return fault_set(f, E_BAD_REQUEST, "time_zone: %.200s", why.text); /* of this machine, not of the site */
     }
-    err = err == E_OK ? cron_of(o, &schedule, f) : err;
+    o->zone_rule = builder_bytes(rule);
+    err = cron_of(o, &schedule, f);
     *firing_ms = err == E_OK ? cron_next(&schedule, node_site_time_ms(c->api->o.node)) : -1;
-    if (err == E_NOT_FOUND || err == E_BAD_MESSAGE) { /* of a file of this machine, not of the site */
-        err = fault_set(f, E_BAD_REQUEST, "time_zone: %.200s", f->text);
-    }
     return err == E_OK && *firing_ms < 0 ? fault_set(f, E_BAD_REQUEST, "\"schedule\": no such day exists") : err;
 }
 

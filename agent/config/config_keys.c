@@ -87,7 +87,7 @@ const struct config_key config_keys[] = {
          "shares of tenants may add up to more than the site has; the leader's counts"),
     INT("governance.burst_secs", burst_s, 0, 3600, "60",
         "a tenant that rested may have twice its share for so long; 0: never; the leader's counts"),
-    INT("governance.hotspot_cpu_percent", hotspot_cpu_percent, 20, 100, "85",
+    INT("governance.hotspot_cpu_percent", hotspot_cpu_percent, 1, 100, "85",
         "processors busy above this, smoothed over a minute, make this gateway a hot spot"),
     INT("governance.hotspot_window_secs", hotspot_window_s, 1, 86400, "300", "... once it has lasted for so long"),
     INERT("observability.tracing", "traces"),
