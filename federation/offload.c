@@ -1,7 +1,5 @@
 #include "federation/offload.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "platform/digest.h"
@@ -9,7 +7,20 @@
 enum { RESULT_FIELDS = 10 };
 
 void offload_name(char out[OFFLOAD_NAME_BYTES], struct bytes task, uint64_t token) {
-    (void)snprintf(out, OFFLOAD_NAME_BYTES, "%.*s/%" PRIu64, (int)task.size, (const char *)task.data, token);
+    char digits[20];
+    size_t size = task.size < LIMIT_NAME_BYTES ? task.size : LIMIT_NAME_BYTES, count = 0;
+    do {
+        digits[count++] = (char)('0' + token % 10);
+        token /= 10;
+    } while (token > 0);
+    if (size > 0) {
+        memcpy(out, task.data, size);
+    }
+    out[size++] = '/';
+    while (count > 0) {
+        out[size++] = digits[--count];
+    }
+    out[size] = 0;
 }
 
 bool offload_name_read(struct bytes name, struct grey_name *task, uint64_t *token) {

@@ -64,9 +64,9 @@ int main(void) {
         entry(&w, ENTRY_QUOTA);
     }
     payload_quota_limits(&w.payload, &(struct capacity_limits){.queue_max = SCHEDULER_TASKS_MAX,
-                                                                .concurrent_max = SCHEDULER_TASKS_MAX,
-                                                                .burst_ms = QUOTA_BURST_MS,
-                                                                .proof_s = 3600});
+                                                               .concurrent_max = SCHEDULER_TASKS_MAX,
+                                                               .burst_ms = QUOTA_BURST_MS,
+                                                               .proof_s = 3600});
     entry(&w, ENTRY_QUOTA);
     size_t before = mallinfo2().uordblks;
     for (unsigned i = 0; i < TASKS; i++) {
