@@ -267,7 +267,7 @@ void foreman_applied(struct node *n, const struct entry *e) {
     }
     if (s != NULL) {
         arm(n, s);
-        handover_applied(n);
+        handover_applied(n, s, e);
     }
 }
 

@@ -245,7 +245,13 @@ void handover_duty(struct node *n) {
     step(n);
 }
 
-void handover_applied(struct node *n) {
+/* One that is cancelled while it is with the core need not go on there. */
+void handover_applied(struct node *n, const struct scheduler *s, const struct entry *e) {
+    struct bytes id = e->kind == ENTRY_TASK ? payload_task_cancelled(blob_bytes(e->payload)) : bytes_of(NULL, 0);
+    const struct task *t = id.size == 0 ? NULL : scheduler_find(s, id);
+    if (t != NULL && t->state == TASK_CANCELLED && t->may_leave && t->last_node == 0 && t->token > 0) {
+        settle(n, id, t->token);
+    }
     step(n);
 }
 

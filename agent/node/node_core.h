@@ -252,7 +252,7 @@ struct handover {
 };
 bool handover_wanted(const struct node *n, const struct scheduler *s); /* shall what may leave go to the core now? */
 void handover_duty(struct node *n);                                    /* each second */
-void handover_applied(struct node *n);                                 /* tasks changed */
+void handover_applied(struct node *n, const struct scheduler *s, const struct entry *e); /* tasks changed */
 
 /* --- provisional.c: events taken without a leader --------------------------------------------------------------------------------- */
 struct provisional {

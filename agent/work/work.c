@@ -53,6 +53,14 @@ void payload_task_cancel(struct builder *out, struct bytes id) {
     codec_put_text(out, id);
 }
 
+struct bytes payload_task_cancelled(struct bytes payload) {
+    struct codec_reader r;
+    codec_reader_init(&r, origin_skip(payload, NULL));
+    bool cancels = codec_array(&r, RETURN_FIELDS) == 2 && codec_uint(&r, OP_TASK_LAST) == OP_CANCEL;
+    struct bytes id = codec_text(&r, LIMIT_NAME_BYTES);
+    return cancels && codec_end(&r) == E_OK ? id : bytes_of(NULL, 0);
+}
+
 void payload_task_report(struct builder *out, struct bytes id, uint64_t token, enum task_report report, enum task_reason reason,
                          int32_t exit_status, struct bytes proof) {
     codec_put_array(out, proof.size > 0 ? REPORT_FIELDS_MAX : REPORT_FIELDS);

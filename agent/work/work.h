@@ -51,6 +51,7 @@ bool work_output(struct table *t, struct bytes id, struct work_output *out); /* 
 
 void payload_task_submit(struct builder *out, const struct task_order *o, int64_t firing_ms); /* firing_ms -1: it has no schedule */
 void payload_task_cancel(struct builder *out, struct bytes id);
+struct bytes payload_task_cancelled(struct bytes payload); /* whom it cancels; borrows; empty: it cancels none */
 void payload_task_report(struct builder *out, struct bytes id, uint64_t token, enum task_report report, enum task_reason reason,
                          int32_t exit_status, struct bytes proof);  /* proof: may be empty */
 bool payload_task_proof(struct bytes payload, struct bytes *proof); /* of a report that has one; borrows from payload */

@@ -74,6 +74,12 @@ def test(site):
     forged = call("POST", "/v1/events", {"type": "grey.task.offload", "subject": "x/1", "data": {"command": ["true"]}})
     site.ok(forged.status == 400 and "grey.task." in forged.body.decode(), "nobody but the site itself can hand tasks to the core")
 
+    submit("unwanted", "sleep 600", offload="wait")
+    wait_until("it to run at the worker", lambda: count("unwanted") == 1)
+    call("DELETE", "/v1/tasks/unwanted")
+    wait_until("the worker to stop it", lambda: [t for t in worker_tasks() if t["state"] == "cancelled"], 60)
+    site.ok(task("unwanted")["state"] == "cancelled", "one that is cancelled is stopped there")
+
     # Core and leader die while it runs.
     submit("slow", "sleep 6; echo done", offload="wait")
     wait_until("it to run at the worker", lambda: count("slow") == 1)
