@@ -259,6 +259,23 @@ void foreman_stop(struct node *n) {
     loop_timer_cancel(n->x.loop, &n->foreman.timer);
 }
 
+/* A gateway that was given something begins when it knows that it is committed. */
+void foreman_turn(struct node *n) {
+    const struct scheduler *s = n->leading && !n->has_failed ? state_scheduler(n->state) : NULL;
+    if (s == NULL || s->saved.tokens == n->foreman.tokens) {
+        return;
+    }
+    for (uint32_t i = 0; i < s->placement.count; i++) {
+        const struct placement_node *p = s->placement.nodes[i];
+        const struct task *newest = p->tasks;
+        if (p->id != n->self && newest != NULL && newest->token > n->foreman.tokens) {
+            struct raft_input in = {.kind = RAFT_IN_HURRY, .peer = p->id};
+            (void)node_step(n, &in, NULL);
+        }
+    }
+    n->foreman.tokens = s->saved.tokens;
+}
+
 void foreman_applied(struct node *n, const struct entry *e) {
     bool ours = e->kind == ENTRY_TASK || e->kind == ENTRY_QUOTA || e->kind == ENTRY_NODE || e->kind == ENTRY_CLOCK;
     struct scheduler *s = ours && n->leading ? state_scheduler(n->state) : NULL;

@@ -212,6 +212,7 @@ struct foreman {
     struct node_use use;
     uint64_t hot_told_ms;    /* when the site was last told that this is a hot spot */
     uint64_t reconsidered;   /* schedules up to this ticket have been looked at since the clock was set */
+    uint64_t tokens;         /* the last that was given when an entry was applied here */
     bool proposing, reading; /* one proposal, one order being read at a time */
     uint64_t stepped_ms;     /* when the last step was proposed */
     struct {
@@ -226,6 +227,7 @@ void foreman_start(struct node *n);
 void foreman_heard(struct node *n, raft_id from); /* a word of Raft */
 void foreman_stop(struct node *n);
 void foreman_applied(struct node *n, const struct entry *e);
+void foreman_turn(struct node *n); /* some entries were applied */
 void foreman_duty(struct node *n); /* each second */
 void foreman_arm(struct node *n);  /* something may be due at another time */
 bool foreman_ready(const struct node *n,
