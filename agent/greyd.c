@@ -511,6 +511,9 @@ static bool start_api(struct greyd *g, struct fault *f) {
     if (g->tasklog == NULL) {
         return false;
     }
+    if (c->priority_lanes < LANE_COUNT) {
+        log_warn("greyd", "lanes", "scheduler.priority_lanes is 4: lane preempt is off, its orders go to lane low");
+    }
     static const char *const modes[] = {"single", "site", "edge", "witness"};
     struct api_options o = {.loop = g->x.loop,
                             .node = g->node,
@@ -520,6 +523,8 @@ static bool start_api(struct greyd *g, struct fault *f) {
                             .mode = modes[c->mode],
                             .data_dir = c->data_dir,
                             .default_priority = priority_of(c->default_priority),
+                            .local_affinity = strcmp(c->local_affinity, "prefer") == 0,
+                            .lanes = (uint32_t)c->priority_lanes,
                             .task_priority = (uint32_t)c->default_priority,
                             .auth = c->auth,
                             .calls_per_second = (uint32_t)c->calls_per_second};

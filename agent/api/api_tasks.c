@@ -180,6 +180,9 @@ void api_task_post(struct api_call *c) {
     keys_random(&random, sizeof random);
     enum grey_error err = taskform_read(&form, http_body(c->q), task_lane_of(c->api->o.task_priority), random, &f);
     builder_init(&rule, 256);
+    if (err == E_OK && form.order.lane == LANE_PREEMPT && c->api->o.lanes < LANE_COUNT) {
+        form.order.lane = LANE_LOW; /* lane preempt is off here */
+    }
     if (err == E_OK && form.order.schedule.size > 0) {
         err = schedule_read(c, &form.order, &rule, &firing_ms, &f);
     }
@@ -193,7 +196,8 @@ void api_task_post(struct api_call *c) {
     struct builder payload;
     builder_init(&payload, TASK_ORDER_BYTES_MAX + 64 + API_ORIGIN_BYTES_MAX);
     api_origin_put(c, &payload);
-    payload_task_submit(&payload, &form.order, firing_ms);
+    bool near = c->api->o.local_affinity && api_level(c, FEATURE_LEVEL_OFFLOAD);
+    payload_task_submit_near(&payload, &form.order, firing_ms, bytes_str(near ? node_name(c->api->o.node) : ""));
     c->arg_size = form.order.id.size; /* a name, so it has room */
     memcpy(c->arg, form.order.id.data, c->arg_size);
     taskform_free(&form);

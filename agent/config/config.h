@@ -37,6 +37,8 @@ struct config {
     bool scheduler;
     char launcher[LIMIT_PATH_BYTES + 1];
     int64_t proof_retention_days;
+    char local_affinity[8];
+    int64_t priority_lanes;
     bool offload;
     char offload_when[16], offload_hours[128];
     bool overcommit;

@@ -17,6 +17,8 @@ enum {
     REPORT_FIELDS = 6,
     REPORT_FIELDS_MAX = 7,
     RETURN_FIELDS = 8,
+    SUBMIT_FIELDS = 3,
+    SUBMIT_FIELDS_MAX = 4,
     OUTPUT_ROW_FIELDS = 3,
     LIMITS_FIELDS = 4,
     LIMITS_FIELDS_PROOFS = 5,
@@ -35,16 +37,23 @@ struct work {
 
 /* --- Payloads ---------------------------------------------------------------------------------------------------------------------------------- */
 
-void payload_task_submit(struct builder *out, const struct task_order *o, int64_t firing_ms) {
+void payload_task_submit_near(struct builder *out, const struct task_order *o, int64_t firing_ms, struct bytes near) {
     struct builder order;
     builder_init(&order, TASK_ORDER_BYTES_MAX);
     task_encode(&order, o);
-    codec_put_array(out, 3);
+    codec_put_array(out, near.size > 0 ? SUBMIT_FIELDS_MAX : SUBMIT_FIELDS);
     codec_put_uint(out, OP_SUBMIT);
     codec_put_bytes(out, builder_bytes(&order));
     codec_put_int(out, firing_ms);
+    if (near.size > 0) {
+        codec_put_text(out, near);
+    }
     out->err = out->err == E_OK ? order.err : out->err;
     builder_free(&order);
+}
+
+void payload_task_submit(struct builder *out, const struct task_order *o, int64_t firing_ms) {
+    payload_task_submit_near(out, o, firing_ms, bytes_of(NULL, 0));
 }
 
 void payload_task_cancel(struct builder *out, struct bytes id) {
@@ -219,11 +228,14 @@ bool answer_task(struct bytes answer, bool *duplicate, enum task_state *state) {
 struct bytes payload_task_order_bytes(struct bytes payload) {
     struct codec_reader r;
     codec_reader_init(&r, origin_skip(payload, NULL));
-    uint64_t fields = codec_array(&r, 3);
+    uint64_t fields = codec_array(&r, SUBMIT_FIELDS_MAX);
     (void)codec_uint(&r, OP_SUBMIT);
     struct bytes order = codec_bytes(&r, TASK_ORDER_BYTES_MAX);
     (void)codec_int(&r);
-    return codec_end(&r) == E_OK && fields == 3 ? order : bytes_of(NULL, 0);
+    if (fields == SUBMIT_FIELDS_MAX) {
+        (void)codec_text(&r, LIMIT_NAME_BYTES);
+    }
+    return codec_end(&r) == E_OK && fields >= SUBMIT_FIELDS ? order : bytes_of(NULL, 0);
 }
 
 enum grey_error payload_task_order(struct bytes payload, struct task_order *o, struct fault *f) {
@@ -241,11 +253,12 @@ static enum grey_error bad(struct fault *f) {
     return fault_set(f, E_BAD_MESSAGE, "the payload is not one of this kind of entry");
 }
 
-static enum grey_error submit_apply(struct scheduler *s, const struct entry *e, struct bytes *id, struct codec_reader *r,
-                                    struct fault *f) {
+static enum grey_error submit_apply(struct scheduler *s, const struct entry *e, uint64_t fields, struct bytes *id,
+                                    struct codec_reader *r, struct fault *f) {
     struct bytes encoded = codec_bytes(r, TASK_ORDER_BYTES_MAX);
     int64_t firing_ms = codec_int(r);
-    if (codec_end(r) != E_OK) {
+    struct bytes near = fields == SUBMIT_FIELDS_MAX ? codec_text(r, LIMIT_NAME_BYTES) : bytes_of(NULL, 0);
+    if (codec_end(r) != E_OK || (fields == SUBMIT_FIELDS_MAX && !grey_name_valid((const char *)near.data, near.size))) {
         return bad(f);
     }
     struct task_order order;
@@ -257,6 +270,9 @@ static enum grey_error submit_apply(struct scheduler *s, const struct entry *e, 
     enum submit_answer came_to;
     digest_sha256(encoded, hash);
     *id = order.id;
+    if (order.affinity.size == 0 && order.offload == OFFLOAD_NEVER) {
+        order.affinity = near; /* not in the hash: the same order from another gateway is the same */
+    }
     return submit_task(s, &order, e->index, hash, firing_ms, &came_to, f);
 }
 
@@ -272,15 +288,16 @@ static enum grey_error fire_apply(struct scheduler *s, struct codec_reader *r, s
 
 static enum grey_error task_apply(struct scheduler *s, const struct entry *e, struct bytes *id, struct codec_reader *r,
                                   struct bytes *proof, struct work_return *back, struct fault *f) {
-    static const uint64_t field_counts[] = {3, 2, REPORT_FIELDS, 5, 1, RETURN_FIELDS};
+    static const uint64_t field_counts[] = {SUBMIT_FIELDS, 2, REPORT_FIELDS, 5, 1, RETURN_FIELDS};
     uint64_t fields = codec_array(r, RETURN_FIELDS), op = codec_uint(r, OP_TASK_LAST);
     bool has_proof = op == OP_REPORT && fields == REPORT_FIELDS_MAX;
-    if (r->err != E_OK || (fields != field_counts[op] && !has_proof)) {
+    bool has_near = op == OP_SUBMIT && fields == SUBMIT_FIELDS_MAX;
+    if (r->err != E_OK || (fields != field_counts[op] && !has_proof && !has_near)) {
         return bad(f);
     }
     switch (op) {
     case OP_SUBMIT:
-        return submit_apply(s, e, id, r, f);
+        return submit_apply(s, e, fields, id, r, f);
     case OP_CANCEL:
         *id = codec_text(r, LIMIT_NAME_BYTES);
         return codec_end(r) == E_OK ? scheduler_cancel(s, *id, f) : bad(f);

@@ -50,6 +50,9 @@ bool work_output(struct table *t, struct bytes id, struct work_output *out); /* 
 #define WORK_FIRINGS_MAX TASK_MISSED_MAX
 
 void payload_task_submit(struct builder *out, const struct task_order *o, int64_t firing_ms); /* firing_ms -1: it has no schedule */
+/* The same from FEATURE_LEVEL_OFFLOAD on: an order that names no node prefers this one, the gateway that took it.  The order is the same whoever
+ * takes it. */
+void payload_task_submit_near(struct builder *out, const struct task_order *o, int64_t firing_ms, struct bytes near);
 void payload_task_cancel(struct builder *out, struct bytes id);
 struct bytes payload_task_cancelled(struct bytes payload); /* whom it cancels; borrows; empty: it cancels none */
 void payload_task_report(struct builder *out, struct bytes id, uint64_t token, enum task_report report, enum task_reason reason,

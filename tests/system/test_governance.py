@@ -25,8 +25,8 @@ def test(site):
     def task(name):
         return call("GET", "/v1/tasks/" + name).json()
 
-    def submit(name, command, cpu=100, wanted=201, **more):
-        a = call("POST", "/v1/tasks", dict({"id": name, "command": command, "resources": {"cpu_millicores": cpu, "memory_bytes": 32 * MIB}}, **more))
+    def submit(name, command, cpu=100, wanted=201, node=1, **more):
+        a = call("POST", "/v1/tasks", dict({"id": name, "command": command, "resources": {"cpu_millicores": cpu, "memory_bytes": 32 * MIB}}, **more), node=node)
         assert a.status == wanted, a.body
         return a.json()
 
@@ -65,6 +65,14 @@ def test(site):
     wait_until("the second to get its turn", lambda: task("over")["state"] == "running", 30)
     call("DELETE", "/v1/tasks/over")
 
+    # What a gateway takes runs there while it has room, and lane preempt can be switched off.
+    submit("near", sleeper("mark-near"), node=3, lane="preempt")
+    t = wait_until("it to run", lambda: (lambda t: t["state"] == "running" and t)(task("near")), 30)
+    site.ok((t["node"], t["lane"]) == ("3", "low"), "with local_affinity a task runs at the gateway that took it, and with four lanes the last is another: %s, %s" % (t["node"], t["lane"]))
+    again = submit("near", sleeper("mark-near"), node=2, wanted=200, lane="low")
+    site.ok(again["duplicate"], "and it is the same task when it is sent to another gateway")
+    call("DELETE", "/v1/tasks/near")
+
     # A schedule goes by the clock on the wall of its zone.
     submit("nightly", ["/bin/true"], schedule="30 12 * * *", time_zone=BERLIN)
     os.environ["TZ"] = BERLIN
@@ -98,4 +106,8 @@ def test(site):
     site.ok(True, "all gateways hold the same state")
 
 
-run_test(test, site_class=WithLaunchers, core=False, extra="consensus: {election_timeout_ms: 600}\n")
+class Local(WithLaunchers):
+    scheduler_more = ", local_affinity: prefer, priority_lanes: 4"
+
+
+run_test(test, site_class=Local, core=False, extra="consensus: {election_timeout_ms: 600}\n")
