@@ -225,6 +225,12 @@ bool cage_enter(const struct cage *g) {
     return well;
 }
 
+int cage_open(const struct cage *g) {
+    char path[PATH_BYTES];
+    bool whole = g->all->kind == LAUNCH_LIMITS_CGROUP2 && path_of(g->all, g->name, 0, path);
+    return whole ? open(path, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+}
+
 static void kill_named(const struct cages *c, const char *name) {
     char path[PATH_BYTES], file[PATH_BYTES + 16], text[FILE_BYTES_MAX], *rest = text;
     for (unsigned i = 0; i < folders(c); i++) {
