@@ -33,8 +33,9 @@ enum table_id {
     TABLE_CHUNK = 11,  /* SHA-256 of a chunk of them -> size; ref = log index whose payload has it; always in memory */
     TABLE_PROOF = 12,  /* index be64 -> whose run the proof in that entry's payload is of; ref = index; always in memory */
     TABLE_TOKEN = 13,  /* id -> what is kept of a token of the API (agent/state/grants.h); always in memory */
+    TABLE_OUTPUT = 17, /* id of a task -> what it wrote beside the core; ref = index of the entry that has it; always in memory */
 };
-#define TABLE_ID_MAX 13
+#define TABLE_ID_MAX 17
 
 /* Tables whose rows are all loaded at the start and stay in memory. */
 static inline bool table_pinned(enum table_id id) {
