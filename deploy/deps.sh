@@ -12,7 +12,7 @@ declare -A groups=(
     [vm]="qemu-system-x86 busybox-static cpio python3 gzip"
     [cross]="mmdebstrap gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf qemu-user-static python3 mosquitto"
     [package]="lintian mmdebstrap strace systemd zsh"
-    [image]="mmdebstrap kmod cpio mtools fdisk e2fsprogs qemu-user-static qemu-system-arm mosquitto python3"
+    [image]="mmdebstrap kmod device-tree-compiler cpio mtools fdisk e2fsprogs qemu-user-static qemu-system-arm mosquitto python3"
     [bench]="etcd-server libraft-dev libuv1-dev iproute2 linux-perf python3 mosquitto-clients postgresql"
 )
 if [ "$1" = --list ]; then
