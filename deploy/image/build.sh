@@ -53,6 +53,7 @@ if [ ! -d "$pool" ]; then
     mv "$pool.new" "$pool"
 fi
 release=$(basename "$pool"/lib/modules/*)
+printf '%s\n' "$PWD/$pool" "$release" >"$out/pool" # for tests
 cp "$pool/boot/vmlinuz-$release" "$out/kernel"
 [ -f "$pool/lib/modules/$release/modules.dep" ] || depmod -b "$pool" "$release"
 
@@ -127,7 +128,8 @@ if [ -n "$tree" ]; then
     cp "$(find "$pool/usr/lib/linux-image-$release" -path "*/$tree")" "$fat/"
 fi
 if [ "$boot" = raspi ]; then
-    cp "$pool"/usr/lib/raspi-firmware/{bootcode.bin,start*.elf,fixup*.dat,LICENCE.broadcom} "$fat/"
+    cp "$pool"/usr/lib/raspi-firmware/{bootcode.bin,start*.elf,fixup*.dat} "$fat/"
+    cp "$pool/usr/share/doc/raspi-firmware/copyright" "$fat/LICENCE.broadcom"
     echo "$arguments" >"$fat/cmdline.txt"
     {
         echo "# docs/INSTALL.md, section 4; the keys are those of the firmware: https://www.raspberrypi.com/documentation/computers/config_txt.html"

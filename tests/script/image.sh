@@ -9,6 +9,10 @@ disk=$image/disk.img
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 number=0 failed=0
+[ -s "$disk" ] || {
+    echo "not ok 1 - there is no $disk"
+    exit 1
+}
 recipe() { sed -nE "s/^$1 :=( (.*))?$/\\2/p" "boards/$board/image.mk"; }
 judge() { # sentence, what is wrong
     number=$((number + 1))
@@ -51,7 +55,7 @@ console=console=$(recipe CONSOLE)
 if [ "$(recipe BOOT)" = raspi ]; then
     boot config.txt | tr -d '\r' >"$work/config.txt"
     judge "the firmware finds its own files and ours" "$(
-        for name in bootcode.bin start.elf fixup.dat start4.elf fixup4.dat cmdline.txt "$tree" $(recipe OVERLAYS | sed 's/[^ ]\{1,\}/overlays\/&.dtbo/g'); do
+        for name in LICENCE.broadcom bootcode.bin start.elf fixup.dat start4.elf fixup4.dat cmdline.txt "$tree" $(recipe OVERLAYS | sed 's/[^ ]\{1,\}/overlays\/&.dtbo/g'); do
             [ "$(boot "$name" | head -c 1 | wc -c)" = 1 ] || echo "there is no $name"
         done
         for line in kernel=kernel "initramfs initramfs followkernel" "device_tree=$tree" upstream_kernel=1 enable_uart=1 $([ "$arch" = arm64 ] && echo arm_64bit=1); do
