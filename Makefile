@@ -231,8 +231,8 @@ system-slow: $(PROGRAMS) $(BUILD)/swarm ## those that wait for minutes
 check-vm: $(PROGRAMS) $(BUILD)/tests/test_cage ## tasks under cgroup v2, in an emulated machine (qemu)
 	$(Q)deploy/deps.sh vm
 	$(Q)printf '#!/bin/sh\nexec tests/vm/run.sh $(BUILD)\n' >$(BUILD)/check-vm && chmod +x $(BUILD)/check-vm && TEST_TIMEOUT=1200 tests/script/tap.sh $(BUILD)/check-vm
-boards: $(BUILD)/greyd ## each folder of boards/ is whole, and greyd takes its profile
-	$(Q)printf '#!/bin/sh\nexec tests/script/boards.sh $(BUILD)\n' >$(BUILD)/boards && chmod +x $(BUILD)/boards && tests/script/tap.sh $(BUILD)/boards
+boards: $(BUILD)/greyd ## each folder of boards/ is whole, greyd takes its profile, and what chooses a slot and enrols in an image is right
+	$(Q)printf '#!/bin/sh\nexec tests/script/boards.sh $(BUILD)\n' >$(BUILD)/boards && chmod +x $(BUILD)/boards && tests/script/tap.sh $(BUILD)/boards tests/script/slots.sh tests/script/enrol.sh
 docs-check: $(PROGRAMS) ## generated tables in docs/ are in step with the code
 	$(Q)printf '#!/bin/sh\nexec tests/script/docs.sh $(BUILD)\n' >$(BUILD)/docs-check && chmod +x $(BUILD)/docs-check && tests/script/tap.sh $(BUILD)/docs-check
 sanitize:
@@ -332,7 +332,7 @@ image: ## bootable disk of a board in build/image/<board>: make image BOARD=qemu
 	@$(MAKE) --no-print-directory image-now
 image-now: deb-now
 	$(Q)TRIPLE=$(TRIPLE) deploy/image/build.sh $(BOARD) $(ARCH) $(DEBS) $(IMAGE) $(SEED)
-check-image: ## boot it three times in qemu-system and make a site of them, with a core here: make check-image BOARD=qemu-arm64
+check-image: ## look at it, boot it three times in qemu-system and make a site of them, with a core here: make check-image BOARD=qemu-arm64
 	$(Q)deploy/deps.sh build image $(if $(SYSROOT),cross)
 	@$(MAKE) --no-print-directory check-image-now
 # A board that qemu has becomes a site; a Raspberry Pi 4 it has not, so its image is started as far as that of a 3 B can be.
@@ -341,7 +341,7 @@ check-image-now: image-now
 	@env -u ARCH -u BOARD MAKEFLAGS= MAKEOVERRIDES= $(MAKE) --no-print-directory build/$(MACHINE)/grey-core build/$(MACHINE)/greyctl
 	$(Q)printf '#!/bin/sh\nexec tests/script/image.sh $(BOARD) $(ARCH) $(IMAGE)\n' >$(BUILD)/image-files && chmod +x $(BUILD)/image-files
 	$(Q)for test in $(IMAGE_STARTS); do printf '#!/bin/sh\nBUILD=$(CURDIR)/build/$(MACHINE) exec tests/system/%s.py $(BOARD) $(ARCH) $(CURDIR)/$(IMAGE)\n' $$test >$(BUILD)/check-image; done && \
-	    chmod +x $(BUILD)/check-image && TEST_TIMEOUT=1800 tests/script/tap.sh tests/script/slots.sh $(BUILD)/image-files $(BUILD)/check-image
+	    chmod +x $(BUILD)/check-image && TEST_TIMEOUT=1800 tests/script/tap.sh $(BUILD)/image-files $(if $(IMAGE_STARTS),$(BUILD)/check-image)
 
 .PHONY: clean help
 clean: ## remove build/
