@@ -343,7 +343,7 @@ check-image-now: image-now
 	@env -u ARCH -u BOARD MAKEFLAGS= MAKEOVERRIDES= $(MAKE) --no-print-directory build/$(MACHINE)/grey-core build/$(MACHINE)/greyctl
 	$(Q)printf '#!/bin/sh\nexec tests/script/image.sh $(BOARD) $(ARCH) $(IMAGE)\n' >$(BUILD)/image-files && chmod +x $(BUILD)/image-files
 	$(Q)for test in $(IMAGE_STARTS); do printf '#!/bin/sh\nBUILD=$(CURDIR)/build/$(MACHINE) exec tests/system/%s.py $(BOARD) $(ARCH) $(CURDIR)/$(IMAGE)\n' $$test >$(BUILD)/check-image && chmod +x $(BUILD)/check-image; done; \
-	    TEST_TIMEOUT=1800 tests/script/tap.sh $(BUILD)/image-files $(if $(IMAGE_STARTS),$(BUILD)/check-image)
+	    NOTES=1 TEST_TIMEOUT=1800 tests/script/tap.sh $(BUILD)/image-files $(if $(IMAGE_STARTS),$(BUILD)/check-image)
 
 .PHONY: clean help
 clean: ## remove build/
