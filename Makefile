@@ -146,7 +146,7 @@ CROSS_SKIPS := $(CROSS_FOREIGN) $(CROSS_CALLS) $(CROSS_SLOW)
 CROSS_SAME := state work# run by tests/cross/same.sh
 CROSS_TESTS := $(filter-out $(addprefix $(BUILD)/tests/test_,$(CROSS_SKIPS) $(CROSS_SAME)),$(UNIT_TESTS))
 # For every change: what is computed alike everywhere, the states, and the site of three; less what takes longer than 5 s.
-CROSS_LONG := appraise ekcert entropy holding json token yaml
+CROSS_LONG := appraise cron ekcert entropy holding json token yaml
 CROSS_BRIEF := $(filter-out $(addprefix %/test_,$(CROSS_LONG)),$(filter $(addprefix $(BUILD)/tests/test_,$(notdir $(basename $(PURE) $(COMPUTE)))),$(CROSS_TESTS)))
 .PHONY: cross-built cross-built-brief cross-emulated cross-emulated-brief check-cross check-cross-now cross-brief cross-brief-now
 cross-built: $(PROGRAMS) $(CROSS_TESTS) $(addprefix $(BUILD)/tests/test_,$(CROSS_SAME)) $(BUILD)/sim
