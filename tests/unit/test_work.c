@@ -12,6 +12,8 @@
 
 static uint64_t seed;
 
+/* One draw in each full expression: in which order arguments and initializers are evaluated is the compiler's choice, on ARM another, and the
+ * histories must be the same everywhere (tests/cross/same.sh). */
 static uint64_t draw(uint64_t below) {
     seed ^= seed << 13;
     seed ^= seed >> 7;
@@ -25,7 +27,8 @@ static const char *const tenants[] = {"default", "acme", "beta"};
 
 static enum entry_kind draw_submit(struct builder *out) {
     char id[8], on[3][8];
-    struct task_order o = rig_order("", tenants[draw(3)], (enum task_lane)draw(LANE_COUNT));
+    const char *tenant = tenants[draw(3)];
+    struct task_order o = rig_order("", tenant, (enum task_lane)draw(LANE_COUNT));
     (void)snprintf(id, sizeof id, "t%u", (unsigned)draw(120));
     o.id = bytes_str(id);
     o.name_space = draw(3) == 0 ? bytes_str("staging") : bytes_of(NULL, 0);
@@ -72,7 +75,8 @@ static enum entry_kind draw_submit(struct builder *out) {
 static void draw_node(struct builder *out) {
     static const char *const names[] = {"n1", "n2", "n3", "n4"};
     unsigned n = (unsigned)draw(16) % 4;
-    struct node_facts facts = rig_node_facts(100 - n, names[n], 4 + draw(6), 2 + draw(4));
+    uint64_t cpus = 4 + draw(6);
+    struct node_facts facts = rig_node_facts(100 - n, names[n], cpus, 2 + draw(4));
     facts.condition = draw(5) == 0 ? (enum node_condition)draw(NODE_CONDITION_COUNT) : NODE_READY;
     facts.gone = draw(12) == 0;
     facts.measured_cpu_permille = (uint32_t)draw(draw(4) == 0 ? 1500 : 500);
@@ -95,8 +99,9 @@ static void draw_report(struct scheduler *s, struct builder *out) {
         return;
     }
     enum task_report what = found->stop != REASON_NONE && draw(2) == 0 ? REPORT_STOPPED : (enum task_report)draw(REPORT_COUNT);
-    payload_task_report(out, bytes_str(found->vertex->id), found->token - (draw(10) == 0), what,
-                        what == REPORT_FAILED ? REASON_SIGNAL : REASON_NONE, (int32_t)draw(9) - 4,
+    uint64_t token = found->token - (draw(10) == 0);
+    int32_t status = (int32_t)draw(9) - 4;
+    payload_task_report(out, bytes_str(found->vertex->id), token, what, what == REPORT_FAILED ? REASON_SIGNAL : REASON_NONE, status,
                         what != REPORT_RUNNING && draw(2) == 0 ? bytes_str("a proof") : bytes_of(NULL, 0));
 }
 
@@ -148,26 +153,32 @@ static enum entry_kind draw_entry(struct scheduler *s, struct builder *out, int6
     } else if (what < 98) {
         const char *tenant = tenants[1 + draw(2)];
         if (draw(3) == 0) {
+            uint32_t parts[6]; /* one by one: in which order one expression draws, the compiler chooses */
+            for (int i = 0; i < 6; i++) {
+                parts[i] = (uint32_t)draw(i == 4 ? 1001 : i == 5 ? 900 : 600);
+            }
             struct quotatree_share shares[] = {
-                {bytes_str(tenants[1]), bytes_of(NULL, 0), {(uint32_t)draw(600), (uint32_t)draw(600)}},
-                {bytes_str(tenants[2]), bytes_of(NULL, 0), {(uint32_t)draw(600), (uint32_t)draw(600)}},
-                {bytes_str(tenant), bytes_str("staging"), {(uint32_t)draw(1001), (uint32_t)draw(900)}},
+                {bytes_str(tenants[1]), bytes_of(NULL, 0), {parts[0], parts[1]}},
+                {bytes_str(tenants[2]), bytes_of(NULL, 0), {parts[2], parts[3]}},
+                {bytes_str(tenant), bytes_str("staging"), {parts[4], parts[5]}},
             };
             payload_quota_tree(out, shares, 1 + (uint32_t)draw(3));
         } else if (draw(4) == 0) {
             payload_quota_remove(out, bytes_str(tenant), bytes_str(draw(2) == 0 ? "staging" : ""));
         } else {
-            payload_quota_set(out, bytes_str(tenant), bytes_str(draw(2) == 0 ? "staging" : ""),
-                              (struct quota_share){(uint32_t)draw(700), (uint32_t)draw(700)});
+            const char *space = draw(2) == 0 ? "staging" : "";
+            uint32_t cpu = (uint32_t)draw(700), memory = (uint32_t)draw(700);
+            payload_quota_set(out, bytes_str(tenant), bytes_str(space), (struct quota_share){cpu, memory});
         }
         return ENTRY_QUOTA;
     } else if (what == 98) {
-        struct capacity_limits l = {.queue_max = (uint32_t)draw(30),
-                                    .concurrent_max = 1 + (uint32_t)draw(40),
-                                    .burst_ms = draw(90000),
-                                    .proof_s = (uint32_t)draw(2) * (uint32_t)draw(500),
-                                    .overcommit = draw(8) == 0,
-                                    .offloads = draw(2) == 0};
+        struct capacity_limits l = {.queue_max = (uint32_t)draw(30)};
+        l.concurrent_max = 1 + (uint32_t)draw(40);
+        l.burst_ms = draw(90000);
+        bool with_proof = draw(2) == 1;
+        l.proof_s = with_proof ? (uint32_t)draw(500) : 0;
+        l.overcommit = draw(8) == 0;
+        l.offloads = draw(2) == 0;
         payload_quota_limits(out, &l);
         return ENTRY_QUOTA;
     } else {
@@ -426,7 +437,8 @@ static void malformed_payloads_are_refused(void **context) {
         if (r->payload.size > 1 && draw(2) == 0) {
             r->payload.size -= 1 + (size_t)draw(r->payload.size - 1);
         } else if (r->payload.size > 0) {
-            r->payload.data[draw(r->payload.size)] ^= (uint8_t)(1u << draw(8));
+            size_t at = (size_t)draw(r->payload.size);
+            r->payload.data[at] ^= (uint8_t)(1u << draw(8));
         }
         refused += rig_entry(r, kind) != E_OK;
         check_laws(rig_scheduler(r), UINT64_MAX);
