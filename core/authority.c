@@ -370,6 +370,23 @@ enum grey_error authority_issue(const char *dir, const char *kind, const char *h
     return err;
 }
 
+enum grey_error authority_serve(const char *dir, const char *host, const char *prefix, struct fault *f) {
+    char path[PATH_BYTES];
+    struct builder all;
+    builder_init(&all, 2u * PEM_BYTES_MAX);
+    enum grey_error err = authority_issue(dir, "core", host, prefix, f);
+    (void)snprintf(path, sizeof path, "%.1000s.crt", prefix);
+    err = err != E_OK ? err : wholefile_read(path, &all, f);
+    if (err == E_OK) {
+        char bundle[PATH_BYTES];
+        all.size--;
+        err = wholefile_read(path_in(bundle, dir, "ca.crt"), &all, f);
+    }
+    err = err != E_OK ? err : wholefile_write(path, bytes_of(all.data, all.size - 1), 0644, f);
+    builder_free(&all);
+    return err;
+}
+
 /* --- command line ------------------------------------------------------------------------------------------------------------------------- */
 
 /* A request that came by hand: who brings it here may read the issuing key, so names are what he says. */

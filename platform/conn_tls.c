@@ -129,11 +129,13 @@ static enum grey_error read_trust(struct tls_material *m, const char *path, stru
         return E_OK;
     }
     int code = mbedtls_x509_crt_parse_file(&m->ca, path);
-    code = code == MBEDTLS_ERR_X509_CERT_UNKNOWN_FORMAT || code == MBEDTLS_ERR_PEM_NO_HEADER_FOOTER_PRESENT ? 0 : code;
+    bool lists_only = code == MBEDTLS_ERR_X509_INVALID_FORMAT; /* then they must be lists */
+    code =
+        lists_only || code == MBEDTLS_ERR_X509_CERT_UNKNOWN_FORMAT || code == MBEDTLS_ERR_PEM_NO_HEADER_FOOTER_PRESENT ? 0 : code;
     if (code == 0) {
         code = mbedtls_x509_crl_parse_file(&m->revoked, path);
         code = code == MBEDTLS_ERR_X509_CERT_UNKNOWN_FORMAT || code == MBEDTLS_ERR_PEM_NO_HEADER_FOOTER_PRESENT ||
-                       (code == MBEDTLS_ERR_X509_INVALID_FORMAT && m->revoked.version == 0)
+                       (code == MBEDTLS_ERR_X509_INVALID_FORMAT && !lists_only && m->revoked.version == 0)
                    ? 0
                    : code;
     }
