@@ -224,6 +224,7 @@ static void publish(struct enroller *e) {
 static enum grey_error issue(struct call *c, struct store *store, const struct store_enroll *ask, struct fault *f) {
     struct cert_facts facts;
     enum grey_error err = authority_sign(&c->e->ca, &c->asked, ask->now_ms / 1000, ask->life_ms / 1000, &c->certificate, f);
+    err = err != E_OK ? err : authority_delegate(&c->e->ca, &c->asked, ask->now_ms / 1000, ask->life_ms / 1000, &c->certificate, f);
     builder_add_byte(&c->certificate, 0);
     err = err != E_OK ? err : c->certificate.err;
     err = err != E_OK ? err : cert_read((const char *)c->certificate.data, &facts, f);

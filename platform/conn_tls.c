@@ -17,6 +17,7 @@
 #include "platform/cert.h"
 #include "platform/keys.h"
 #include "platform/now.h"
+#include "platform/vouch.h"
 
 #define SESSION_MS_MAX 86400000u /* then the server shows its certificate again */
 #define ROLE_URI "grey-role:"
@@ -27,7 +28,7 @@ struct tls_material {
     uint32_t holders;
     mbedtls_ssl_config client, server, guests, offering; /* guests: as server, a certificate is not asked of everybody */
     /* offering: as client, with ALPN; only with protocols[0] set */
-    mbedtls_x509_crt ca, own;
+    mbedtls_x509_crt ca, own, known; /* known: members of the site for whom it vouches; version 0: none */
     mbedtls_x509_crl revoked;
     mbedtls_pk_context key;
 };
@@ -35,7 +36,7 @@ struct tls_material {
 struct conn_tls {
     struct tls_material *now;
     const char *protocols[2];
-    char *ca_path, *cert_path, *key_path, *trust_path; /* copies */
+    char *ca_path, *cert_path, *key_path, *trust_path, *site_path, *known_path; /* copies */
     bool anybody;
 };
 
@@ -58,13 +59,26 @@ static int64_t date_ms(const mbedtls_x509_time *t) {
     return (((days * 24 + t->hour) * 60 + t->min) * 60 + t->sec) * 1000;
 }
 
+/* A gateway that was switched off when its certificate ended, and for which its site has vouched meanwhile: how else could it learn of it? */
+static bool is_known(const struct tls_material *m, const mbedtls_x509_crt *crt) {
+    for (const mbedtls_x509_crt *k = m->known.version == 0 ? NULL : &m->known; k != NULL; k = k->next) {
+        if (k->pk_raw.len == crt->pk_raw.len && memcmp(k->pk_raw.p, crt->pk_raw.p, crt->pk_raw.len) == 0 &&
+            k->subject_raw.len == crt->subject_raw.len && memcmp(k->subject_raw.p, crt->subject_raw.p, crt->subject_raw.len) == 0 &&
+            now_valid(date_ms(&k->valid_from), date_ms(&k->valid_to) + 999) == NOW_VALID) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The dates of a certificate are judged by what is known of the time, not by the machine's clock alone. */
 static int judge_dates(void *context, mbedtls_x509_crt *crt, int depth, uint32_t *flags) {
-    (void)context, (void)depth;
+    const struct tls_material *m = context;
     /* A list that should have been renewed is better than none, and a clock that is wrong must not close the site. */
     *flags &= ~(uint32_t)(MBEDTLS_X509_BADCRL_EXPIRED | MBEDTLS_X509_BADCRL_FUTURE);
     enum now_validity v = now_valid(date_ms(&crt->valid_from), date_ms(&crt->valid_to) + 999);
     *flags &= ~(uint32_t)(MBEDTLS_X509_BADCERT_EXPIRED | MBEDTLS_X509_BADCERT_FUTURE);
+    v = v == NOW_EXPIRED && depth == 0 && is_known(m, crt) ? NOW_VALID : v;
     *flags |= v == NOW_EXPIRED ? MBEDTLS_X509_BADCERT_EXPIRED : v == NOW_NOT_YET ? MBEDTLS_X509_BADCERT_FUTURE : 0u;
     return 0;
 }
@@ -87,7 +101,7 @@ static int configure(struct tls_material *m, mbedtls_ssl_config *c, int endpoint
     mbedtls_ssl_conf_authmode(c, anybody ? MBEDTLS_SSL_VERIFY_NONE : MBEDTLS_SSL_VERIFY_REQUIRED);
     mbedtls_ssl_conf_rng(c, keys_rng, NULL); /* no generator state is shared between loop and crypto worker */
     mbedtls_ssl_conf_ca_chain(c, &m->ca, m->revoked.version == 0 ? NULL : &m->revoked);
-    mbedtls_ssl_conf_verify(c, judge_dates, NULL);
+    mbedtls_ssl_conf_verify(c, judge_dates, m);
     return mbedtls_ssl_conf_own_cert(c, &m->own, &m->key);
 }
 
@@ -101,6 +115,7 @@ static void material_drop(struct tls_material *m) {
     mbedtls_ssl_config_free(&m->offering);
     mbedtls_x509_crt_free(&m->ca);
     mbedtls_x509_crt_free(&m->own);
+    mbedtls_x509_crt_free(&m->known);
     mbedtls_x509_crl_free(&m->revoked);
     mbedtls_pk_free(&m->key);
     mem_free(m);
@@ -116,6 +131,7 @@ static struct tls_material *material_new(void) {
         mbedtls_ssl_config_init(&m->offering);
         mbedtls_x509_crt_init(&m->ca);
         mbedtls_x509_crt_init(&m->own);
+        mbedtls_x509_crt_init(&m->known);
         mbedtls_x509_crl_init(&m->revoked);
         mbedtls_pk_init(&m->key);
     }
@@ -142,6 +158,23 @@ static enum grey_error read_trust(struct tls_material *m, const char *path, stru
     return code == 0 ? E_OK : fault_set(f, E_CERT, "%s: %s", path, conn_tls_text(code, text));
 }
 
+/* What the site gave, while it holds for longer than what the core gave; without them all is as the core said. */
+static void read_site(const struct conn_tls *t, struct tls_material *m) {
+    mbedtls_x509_crt own;
+    mbedtls_x509_crt_init(&own);
+    if (t->site_path != NULL && mbedtls_x509_crt_parse_file(&own, t->site_path) == 0 &&
+        date_ms(&own.valid_to) > date_ms(&m->own.valid_to) && mbedtls_pk_check_pair(&own.pk, &m->key) == 0) {
+        mbedtls_x509_crt_free(&m->own);
+        m->own = own;
+        mbedtls_x509_crt_init(&own);
+    }
+    mbedtls_x509_crt_free(&own);
+    if (t->known_path != NULL && mbedtls_x509_crt_parse_file(&m->known, t->known_path) != 0) {
+        mbedtls_x509_crt_free(&m->known);
+        mbedtls_x509_crt_init(&m->known);
+    }
+}
+
 static enum grey_error read_files(const struct conn_tls *t, struct tls_material *m, struct fault *f) {
     char text[128];
     int code;
@@ -157,6 +190,7 @@ static enum grey_error read_files(const struct conn_tls *t, struct tls_material 
     if (mbedtls_pk_check_pair(&m->own.pk, &m->key) != 0) {
         return fault_set(f, E_KEY, "%s does not belong to %s", t->key_path, t->cert_path);
     }
+    read_site(t, m);
     enum grey_error err = read_trust(m, t->trust_path, f);
     if (err == E_OK && ((code = configure(m, &m->client, MBEDTLS_SSL_IS_CLIENT, false)) != 0 ||
                         (code = configure(m, &m->server, MBEDTLS_SSL_IS_SERVER, t->anybody)) != 0 ||
@@ -201,7 +235,8 @@ static bool copy_path(char **to, const char *from) {
 struct conn_tls *conn_tls_open(const struct conn_tls_files *files, struct fault *f) {
     struct conn_tls *t = mem_new(1, sizeof *t);
     if (t == NULL || !copy_path(&t->ca_path, files->ca_path) || !copy_path(&t->cert_path, files->cert_path) ||
-        !copy_path(&t->key_path, files->key_path) || !copy_path(&t->trust_path, files->trust_path)) {
+        !copy_path(&t->key_path, files->key_path) || !copy_path(&t->trust_path, files->trust_path) ||
+        !copy_path(&t->site_path, files->site_path) || !copy_path(&t->known_path, files->known_path)) {
         (void)fault_set(f, E_NO_MEMORY, "certificates");
         conn_tls_free(t);
         return NULL;
@@ -225,6 +260,8 @@ void conn_tls_free(struct conn_tls *t) {
         mem_free(t->cert_path);
         mem_free(t->key_path);
         mem_free(t->trust_path);
+        mem_free(t->site_path);
+        mem_free(t->known_path);
         mem_free(t);
     }
 }
@@ -347,11 +384,13 @@ static void read_peer(struct conn *c) {
 }
 
 bool conn_peer_revoked(const struct conn *c) {
-    const mbedtls_x509_crt *crt = c->ssl == NULL || c->state != CONN_OPEN ? NULL : mbedtls_ssl_get_peer_cert(c->ssl);
-    for (const mbedtls_x509_crl *l = crt == NULL ? NULL : &c->o.tls->now->revoked; l != NULL && l->version != 0; l = l->next) {
-        if (l->issuer_raw.len == crt->issuer_raw.len && memcmp(l->issuer_raw.p, crt->issuer_raw.p, crt->issuer_raw.len) == 0 &&
-            mbedtls_x509_crt_is_revoked(crt, l) != 0) {
-            return true;
+    const mbedtls_x509_crt *shown = c->ssl == NULL || c->state != CONN_OPEN ? NULL : mbedtls_ssl_get_peer_cert(c->ssl);
+    for (const mbedtls_x509_crt *crt = shown; crt != NULL; crt = crt->next) { /* of a chain by neighbours also what the core gave */
+        for (const mbedtls_x509_crl *l = &c->o.tls->now->revoked; l != NULL && l->version != 0; l = l->next) {
+            if (l->issuer_raw.len == crt->issuer_raw.len && memcmp(l->issuer_raw.p, crt->issuer_raw.p, crt->issuer_raw.len) == 0 &&
+                mbedtls_x509_crt_is_revoked(crt, l) != 0) {
+                return true;
+            }
         }
     }
     return false;
@@ -470,9 +509,16 @@ void conn_tls_end(struct conn *c) {
 
 /* --- handshake on the crypto worker ------------------------------------------------------------------------------------------------------ */
 
+/* What a neighbour vouched for must keep to what it may vouch for. */
+static enum grey_error judge_chain(const struct conn *c, struct fault *f) {
+    struct tls_material *m = c->material;
+    return vouch_judge(mbedtls_ssl_get_peer_cert(c->ssl), &m->ca, m->revoked.version == 0 ? NULL : &m->revoked, f);
+}
+
 static void handshake_work(struct worker_job *job) {
     struct conn *c = (struct conn *)(void *)((char *)job - offsetof(struct conn, job));
     c->job_result = mbedtls_ssl_handshake(c->ssl);
+    c->judged = c->job_result == 0 ? judge_chain(c, NULL) : E_OK;
 }
 
 /* A guest's certificate that is not good does not end the handshake by itself. */
@@ -515,6 +561,10 @@ static void handshake_done(struct worker_job *job) {
             (void)snprintf(detail, sizeof detail, "%s", conn_tls_text(c->job_result, text));
         }
         conn_fail(c, why, detail);
+    } else if (c->judged != E_OK) {
+        struct fault f = {0};
+        (void)judge_chain(c, &f);
+        conn_fail(c, c->judged, f.text);
     } else {
         read_peer(c);
         keep_session(c);

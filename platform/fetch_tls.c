@@ -13,6 +13,7 @@
 #include "platform/cert.h"
 #include "platform/keys.h"
 #include "platform/now.h"
+#include "platform/vouch.h"
 
 struct fetch_tls {
     mbedtls_ssl_config config;
@@ -99,6 +100,9 @@ static enum grey_error shake_hands(struct fetch_tls *t, const struct http_fetch_
         return failed(f, E_TLS, "the handshake", code);
     }
     const mbedtls_x509_crt *shown = mbedtls_ssl_get_peer_cert(&t->ssl);
+    if (vouch_judge(shown, &t->ca, NULL, f) != E_OK) {
+        return E_CERT;
+    }
     if (from->core && !is_core(shown)) {
         return fault_set(f, E_CERT, "the certificate of the other side is not that of a core");
     }
