@@ -147,15 +147,19 @@ static void on_failed(void *context, enum grey_error err, const char *detail) {
     loop_stop(g->x.loop);
 }
 
-static void on_output(void *context, raft_id from, const struct message *m) {
+static void on_asked(void *context, raft_id from, const struct message *m) {
     struct greyd *g = context;
-    if (g->tasklog != NULL) {
+    if (m->kind == MESSAGE_REACH_ASK || m->kind == MESSAGE_REACH) {
+        if (g->uplink != NULL) {
+            uplink_heard(g->uplink, from, m);
+        }
+    } else if (g->tasklog != NULL) {
         tasklog_message(g->tasklog, from, m);
     }
 }
 
 static const struct node_events node_events = {
-    .leading = on_leading, .applied = on_applied, .output = on_output, .failed = on_failed};
+    .leading = on_leading, .applied = on_applied, .asked = on_asked, .failed = on_failed};
 
 /* --- signals -------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -426,6 +430,7 @@ static bool start_uplink(struct greyd *g, struct fault *f) {
                                .priorities = priorities,
                                .endpoint_count = c->endpoint_count,
                                .failback_s = (uint32_t)c->failback_s,
+                               .handover_s = (uint32_t)c->handover_s,
                                .proxy = c->proxy,
                                .proxy_auth = c->proxy_auth,
                                .offer = c->upstream_alpn,

@@ -100,7 +100,7 @@ def test(site):
     site.spawn = spawn
     wait_until("the core to renew all three", lambda: all(open(site.path("node%d" % n, "node.crt")).read() != core_given[n] for n in site.nodes), 150)
     site.ok(True, "when the core is back it renews all three where gateways enrol, without anybody's help")
-    wait_until("the link", lambda: any(request(site.http[n], "GET", "/v1/link").json()["stage"] == "up" for n in site.nodes), 150)
+    wait_until("the link", lambda: any(site.link(n)["stage"] == "up" for n in site.nodes), 150)
     site.ok(True, "and the broker lets the site in")
     wait_until("the core's to be shown", lambda: all(shown(site, n, at(9))[0] == 1 for n in site.nodes), 60)
     site.ok(write(site, 2, "after"), "from then on all show what the core gave, and the site goes on")
