@@ -10,6 +10,7 @@
  *   uplink_supply.c   configs, policies and data of the core become entries of the log
  *   uplink_gate.c     how many bytes may leave now
  *   uplink_meter.c    what they cost: ledger, windows, budgets
+ *   uplink_learned.c  what was learned of keep-alives, over restarts
  *   uplink_handover.c leadership goes to a neighbour that reaches a broker when this gateway does not */
 #ifndef AGENT_UPLINK_CORE_H
 #define AGENT_UPLINK_CORE_H
@@ -119,6 +120,11 @@ struct uplink_seal {
     char cert_path[LIMIT_PATH_BYTES + 1], key_path[LIMIT_PATH_BYTES + 1];
 };
 
+struct uplink_learned {
+    char dir[LIMIT_PATH_BYTES + 1];
+    struct keepalive_learned kept[UPLINK_ENDPOINTS_MAX]; /* in the file */
+};
+
 struct uplink_handover {
     struct handover policy;
     struct loop_timer timer, look_timer;
@@ -166,6 +172,7 @@ struct uplink {
     char proxy_address[LIMIT_ADDRESS_BYTES + 1], proxy_auth[LIMIT_PATH_BYTES + 1];
     struct conn_proxy proxy; /* address NULL: none */
     struct probe probe;
+    struct uplink_learned learned;
     struct uplink_handover handover;
     struct netwatch netwatch;
     uint64_t hurried_ms; /* because the network came up; 0: never */
@@ -277,6 +284,10 @@ void uplink_gate_connected(struct uplink *u);
 /* False: enough waits behind the gate; the pump is called again when that changes. */
 bool uplink_gate_room(struct uplink *u, uint32_t frame_bytes);
 uint32_t uplink_gate_leaves_ms(const struct uplink *u, uint32_t frame_bytes); /* by the limit; 0: there is none */
+
+/* --- uplink_learned.c ----------------------------------------------------------------------------------------------------------------- */
+void uplink_learned_begin(struct uplink *u); /* reads it */
+void uplink_learned_keep(struct uplink *u);  /* writes it, when something is new */
 
 /* --- uplink_handover.c ---------------------------------------------------------------------------------------------------------------- */
 void uplink_handover_register(void);

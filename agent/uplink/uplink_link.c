@@ -183,6 +183,7 @@ void uplink_link_connected(struct uplink *u) {
     metrics_add(&connects, 0, 1);
     metrics_add(&resumes, 0, e->session != NULL && conn_session_resumed(e->session));
     keepalive_begin(&e->keepalive, now_ms(u));
+    uplink_learned_keep(u);
     log_info("uplink", "connected", "endpoint=%s keepalive_s=%u handshake_bytes=%u resumed=%s", e->address,
              mqtt_keepalive_s(u->mqtt), mqtt_opening_bytes(u->mqtt),
              e->session != NULL && conn_session_resumed(e->session) ? "yes" : "no");
@@ -239,6 +240,7 @@ bool uplink_link_begin(struct uplink *u, struct fault *f) {
         (void)snprintf(u->proxy_auth, sizeof u->proxy_auth, "%s", u->o.proxy_auth == NULL ? "" : u->o.proxy_auth);
         u->proxy = (struct conn_proxy){.address = u->proxy_address, .auth_path = u->proxy_auth};
     }
+    uplink_learned_begin(u);
     reconnect_init(&u->reconnect, &o);
     struct fault deaf = {0};
     if (netwatch_open(&u->netwatch, u->x.loop, on_network, u, &deaf) != E_OK) {
