@@ -176,7 +176,9 @@ static void tell_own(struct sitecert *s, struct known *k) {
     while (i < v->count && strcmp(v->members[i].name, s->name) != 0) {
         i++;
     }
-    if (k->told || i == MEMBERS_MAX) {
+    bool same = i < v->count && v->members[i].text.size == k->own_text.size && k->own_text.size > 0 &&
+                memcmp(v->members[i].text.data, k->own_text.data, k->own_text.size) == 0;
+    if (k->told || same || i == MEMBERS_MAX) { /* the same, and not taken: writing it again would go on for ever */
         return;
     }
     if (i == v->count) {
@@ -325,14 +327,25 @@ static void read_on(struct sitecert *s) {
 
 static void scanned(void *context, enum grey_error err, const struct node_row *rows, size_t count, bool more) {
     struct sitecert *s = context;
+    struct raft_status status;
     size_t head = strlen(CERTIFY_KEY_CERTIFICATE);
     (void)more; /* a site of more members than that is none */
+    if (s->stopping) {
+        end(s);
+        return;
+    }
+    node_raft_status(s->node, &status);
     for (size_t i = 0; i < count && err == E_OK && s->survey.count < MEMBERS_MAX; i++) {
         struct kv_row row;
         struct bytes name = bytes_of(rows[i].key.data + head, rows[i].key.size - head);
-        if (state_kv_row(rows[i].value, &row) == E_OK && grey_name_valid((const char *)name.data, name.size)) {
+        char text[LIMIT_NAME_BYTES + 1] = "";
+        if (state_kv_row(rows[i].value, &row) != E_OK || !grey_name_valid((const char *)name.data, name.size)) {
+            continue;
+        }
+        memcpy(text, name.data, name.size);
+        if (raft_members_find_node(status.members, text) != NULL) { /* who was removed is vouched for no more */
             struct member *m = &s->survey.members[s->survey.count++];
-            memcpy(m->name, name.data, name.size);
+            memcpy(m->name, text, sizeof m->name);
             m->version = row.version;
             builder_init(&m->text, CERTIFY_CERTIFICATE_BYTES_MAX + 1);
             builder_init(&m->fresh, CERTIFY_CERTIFICATE_BYTES_MAX + 1);
