@@ -222,8 +222,12 @@ enum grey_error vouch_read(const char *pem, const char *trust, struct vouch_fact
         out->by_site = vouch_is_by_site(&shown);
         bool named = find_uri(&shown, GATEWAY_URI, member);
         const mbedtls_x509_crt *core = !named ? NULL : out->by_site ? by_core(&shown, member) : &shown;
-        err = core == NULL ? fault_set(f, E_CERT, "not a gateway's certificate") : read_one(&shown, &out->shown, f);
-        err = err != E_OK ? err : read_one(core, &out->by_core, f);
+        if (core == NULL) {
+            err = fault_set(f, E_CERT, "not a gateway's certificate");
+        } else {
+            err = read_one(&shown, &out->shown, f);
+            err = err != E_OK ? err : read_one(core, &out->by_core, f);
+        }
     }
     mbedtls_x509_crt_free(&shown);
     mbedtls_x509_crt_free(&ca);
@@ -238,7 +242,8 @@ static const mbedtls_x509_crt *of_member(const mbedtls_x509_crt *text) {
     return core;
 }
 
-static enum grey_error make(const mbedtls_x509_crt *delegation, const mbedtls_x509_crt *core, struct cert_request *q,
+/* q: issuer and now_s, in not_before_s. */
+static enum grey_error make(const mbedtls_x509_crt *delegation, const mbedtls_x509_crt *core, struct cert_request q,
                             struct builder *pem, struct fault *f) {
     char member[URI_BYTES], issuer[URI_BYTES], uri[URI_BYTES + 8], subject[CERT_CN_BYTES + 8];
     if (core == NULL || !find_uri(core, GATEWAY_URI, member) || !is_only_gateway(core) ||
@@ -246,23 +251,23 @@ static enum grey_error make(const mbedtls_x509_crt *delegation, const mbedtls_x5
         return fault_set(f, E_CERT, "the certificate is not one of another gateway of this site");
     }
     int64_t last_s = unix_s(&core->valid_to) + VOUCH_REACH_S, end_s = unix_s(&delegation->valid_to);
-    int64_t now_s = q->not_before_s;
-    q->not_after_s = now_s + VOUCH_LIFE_S;
-    q->not_after_s = q->not_after_s < last_s ? q->not_after_s : last_s;
-    q->not_after_s = q->not_after_s < end_s ? q->not_after_s : end_s;
-    q->not_before_s -= SLACK_S / 2;
-    if (q->not_after_s <= now_s) {
+    int64_t now_s = q.not_before_s;
+    q.not_after_s = now_s + VOUCH_LIFE_S;
+    q.not_after_s = q.not_after_s < last_s ? q.not_after_s : last_s;
+    q.not_after_s = q.not_after_s < end_s ? q.not_after_s : end_s;
+    q.not_before_s -= SLACK_S / 2;
+    if (q.not_after_s <= now_s) {
         return fault_set(f, E_CERT, "%.80s has been without the core for too long, or gateway %.80s has", member, issuer);
     }
     (void)snprintf(uri, sizeof uri, GATEWAY_URI "%s", member);
     (void)snprintf(subject, sizeof subject, "CN=%.*s", (int)strcspn(member, "/"), member);
-    q->subject = subject;
-    q->public_key = bytes_of(core->pk_raw.p, core->pk_raw.len);
-    q->names[0] = (struct cert_name){CERT_NAME_URI, uri};
-    q->name_count = 1;
-    q->roles = CERT_ROLE_GATEWAY;
-    q->server = q->client = true;
-    enum grey_error err = cert_issue(q, pem, f);
+    q.subject = subject;
+    q.public_key = bytes_of(core->pk_raw.p, core->pk_raw.len);
+    q.names[0] = (struct cert_name){CERT_NAME_URI, uri};
+    q.name_count = 1;
+    q.roles = CERT_ROLE_GATEWAY;
+    q.server = q.client = true;
+    enum grey_error err = cert_issue(&q, pem, f);
     err = err != E_OK ? err : put_pem(delegation, pem, f);
     return err != E_OK ? err : put_pem(core, pem, f);
 }
@@ -275,7 +280,7 @@ enum grey_error vouch_make(const char *delegation, const char *key_pem, const ch
     struct cert_request q = {.issuer_pem = delegation, .issuer_key_pem = key_pem, .not_before_s = now_s};
     enum grey_error err = parse(&issuer, delegation, f);
     err = err != E_OK ? err : parse(&text, member, f);
-    err = err != E_OK ? err : make(&issuer, of_member(&text), &q, pem, f);
+    err = err != E_OK ? err : make(&issuer, of_member(&text), q, pem, f);
     mbedtls_x509_crt_free(&issuer);
     mbedtls_x509_crt_free(&text);
     return err;
