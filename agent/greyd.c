@@ -15,6 +15,7 @@
 #include "agent/config/config.h"
 #include "agent/identity/enroll.h"
 #include "agent/identity/identity.h"
+#include "agent/identity/sitecert.h"
 #include "agent/jail.h"
 #include "agent/node/mending.h"
 #include "agent/node/node.h"
@@ -147,15 +148,19 @@ static void on_failed(void *context, enum grey_error err, const char *detail) {
     loop_stop(g->x.loop);
 }
 
-static void on_output(void *context, raft_id from, const struct message *m) {
+static void on_asked(void *context, raft_id from, const struct message *m) {
     struct greyd *g = context;
-    if (g->tasklog != NULL) {
+    if (m->kind == MESSAGE_REACH_ASK || m->kind == MESSAGE_REACH) {
+        if (g->uplink != NULL) {
+            uplink_heard(g->uplink, from, m);
+        }
+    } else if (g->tasklog != NULL) {
         tasklog_message(g->tasklog, from, m);
     }
 }
 
 static const struct node_events node_events = {
-    .leading = on_leading, .applied = on_applied, .output = on_output, .failed = on_failed};
+    .leading = on_leading, .applied = on_applied, .asked = on_asked, .failed = on_failed};
 
 /* --- signals -------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -391,12 +396,20 @@ static bool start_node(struct greyd *g, struct fault *f) {
     return g->node != NULL;
 }
 
-/* With what the core said of trust, as far as it reached this gateway. */
-static struct conn_tls *read_certificates(const struct greyd *g, const char *ca, const char *cert, const char *key,
+/* With what the core said of trust, as far as it reached this gateway; site: and what its neighbours gave it. */
+static struct conn_tls *read_certificates(const struct greyd *g, bool site, const char *ca, const char *cert, const char *key,
                                           struct fault *f) {
-    char trust[LIMIT_PATH_BYTES + 32];
+    char trust[LIMIT_PATH_BYTES + 32], own[LIMIT_PATH_BYTES + 32], known[LIMIT_PATH_BYTES + 32];
+    (void)snprintf(own, sizeof own, "%.1000s/" SITECERT_OWN_FILE, g->config.data_dir);
+    (void)snprintf(known, sizeof known, "%.1000s/" SITECERT_KNOWN_FILE, g->config.data_dir);
     (void)snprintf(trust, sizeof trust, "%.1000s/" IDENTITY_TRUST_FILE, g->config.data_dir);
-    return conn_tls_open(&(struct conn_tls_files){.ca_path = ca, .cert_path = cert, .key_path = key, .trust_path = trust}, f);
+    return conn_tls_open(&(struct conn_tls_files){.ca_path = ca,
+                                                  .cert_path = cert,
+                                                  .key_path = key,
+                                                  .trust_path = trust,
+                                                  .site_path = site ? own : NULL,
+                                                  .known_path = site ? known : NULL},
+                         f);
 }
 
 static bool start_identity(struct greyd *g, struct fault *f) {
@@ -423,7 +436,7 @@ static bool start_uplink(struct greyd *g, struct fault *f) {
         return true;
     }
     if (c->upstream_tls) {
-        g->upstream_tls = read_certificates(g, c->upstream_ca, c->upstream_cert, c->upstream_key, f);
+        g->upstream_tls = read_certificates(g, false, c->upstream_ca, c->upstream_cert, c->upstream_key, f);
         if (g->upstream_tls == NULL || (c->upstream_alpn && conn_tls_offer(g->upstream_tls, "mqtt", f) != E_OK)) {
             return false;
         }
@@ -438,6 +451,7 @@ static bool start_uplink(struct greyd *g, struct fault *f) {
                                .priorities = priorities,
                                .endpoint_count = c->endpoint_count,
                                .failback_s = (uint32_t)c->failback_s,
+                               .handover_s = (uint32_t)c->handover_s,
                                .proxy = c->proxy,
                                .proxy_auth = c->proxy_auth,
                                .offer = c->upstream_alpn,
@@ -580,7 +594,7 @@ static bool start(struct greyd *g, struct fault *f) {
     loop_signal(g->x.loop, SIGINT, on_terminate, g);
     loop_signal(g->x.loop, SIGHUP, on_reload, g);
     if (c->mode != CONFIG_MODE_SINGLE && c->peer_tls) {
-        g->tls = read_certificates(g, c->tls_ca, c->tls_cert, c->tls_key, f);
+        g->tls = read_certificates(g, true, c->tls_ca, c->tls_cert, c->tls_key, f);
         if (g->tls == NULL) {
             return false;
         }

@@ -1,6 +1,7 @@
 #include "core/authority.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include "platform/keyfile.h"
 #include "platform/keys.h"
 #include "platform/now.h"
+#include "platform/vouch.h"
 #include "platform/wholefile.h"
 
 #define DAY_S INT64_C(86400)
@@ -21,6 +23,7 @@
 #define SERVER_DAYS 365
 #define GATEWAY_DAYS 365 /* signed by hand: nobody renews it by itself */
 #define GATEWAY_DAYS_MAX 3650
+#define DELEGATION_S_MAX (60 * DAY_S)
 #define PEM_BYTES_MAX 65536u
 #define PATH_BYTES (LIMIT_PATH_BYTES + 32)
 
@@ -76,7 +79,7 @@ static enum grey_error make_root(const char *dir, struct fault *f) {
     }
     int64_t now_s = now_wall_ms() / 1000;
     struct cert_request q = {
-        .subject = "CN=Grey Edge root CA", .depth = 1, .not_before_s = now_s - DAY_S, .not_after_s = now_s + ROOT_DAYS * DAY_S};
+        .subject = "CN=Grey Edge root CA", .depth = 2, .not_before_s = now_s - DAY_S, .not_after_s = now_s + ROOT_DAYS * DAY_S};
     return make_pair(&q, path_in(prefix, dir, "root"), f);
 }
 
@@ -96,6 +99,7 @@ static enum grey_error make_issuing(const char *dir, const char *name, struct fa
                                  .issuer_pem = (const char *)root.data,
                                  .issuer_key_pem = (const char *)root_key.data,
                                  .authority = true,
+                                 .depth = 1, /* gateways vouch for their neighbours */
                                  .not_before_s = now_s - DAY_S,
                                  .not_after_s = now_s + ISSUING_DAYS * DAY_S};
         err = make_pair(&q, path_in(prefix, dir, name), f);
@@ -295,6 +299,32 @@ enum grey_error authority_sign(const struct authority *a, const struct csr_facts
     return cert_issue(&q, pem, f);
 }
 
+enum grey_error authority_delegate(const struct authority *a, const struct csr_facts *asked, int64_t now_s, int64_t life_s,
+                                   struct builder *pem, struct fault *f) {
+    struct cert_facts issuing;
+    char subject[64], uri[2 * LIMIT_NAME_BYTES + 32];
+    uint64_t number;
+    enum grey_error err = cert_read((const char *)a->issuing.data, &issuing, f);
+    if (err != E_OK || issuing.depth == 0) {
+        return err;
+    }
+    keys_random(&number, sizeof number);
+    (void)snprintf(subject, sizeof subject, "CN=Grey Edge delegation %016" PRIx64, number);
+    (void)snprintf(uri, sizeof uri, VOUCH_ISSUER "%s/%s", asked->site, asked->node);
+    int64_t end_s = now_s + (2 * life_s < DELEGATION_S_MAX ? 2 * life_s : DELEGATION_S_MAX);
+    struct cert_request q = {.subject = subject,
+                             .public_key = bytes_of(asked->public_key, asked->public_key_size),
+                             .issuer_pem = (const char *)a->issuing.data,
+                             .issuer_key_pem = (const char *)a->issuing_key.data,
+                             .names = {{CERT_NAME_URI, uri}},
+                             .name_count = 1,
+                             .authority = true,
+                             .within = asked->site,
+                             .not_before_s = now_s - (life_s / 10 < DAY_S ? life_s / 10 : DAY_S),
+                             .not_after_s = end_s < issuing.not_after_s ? end_s : issuing.not_after_s};
+    return cert_issue(&q, pem, f);
+}
+
 enum grey_error authority_list(const struct authority *a, const struct crl_entry *entries, size_t count, int64_t now_ms,
                                struct builder *pem, struct fault *f) {
     int64_t now_s = now_ms / 1000;
@@ -367,6 +397,23 @@ enum grey_error authority_issue(const char *dir, const char *kind, const char *h
         err = make_pair(&q, prefix, f);
     }
     authority_close(&a);
+    return err;
+}
+
+enum grey_error authority_serve(const char *dir, const char *host, const char *prefix, struct fault *f) {
+    char path[PATH_BYTES];
+    struct builder all;
+    builder_init(&all, 2u * PEM_BYTES_MAX);
+    enum grey_error err = authority_issue(dir, "core", host, prefix, f);
+    (void)snprintf(path, sizeof path, "%.1000s.crt", prefix);
+    err = err != E_OK ? err : wholefile_read(path, &all, f);
+    if (err == E_OK) {
+        char bundle[PATH_BYTES];
+        all.size--;
+        err = wholefile_read(path_in(bundle, dir, "ca.crt"), &all, f);
+    }
+    err = err != E_OK ? err : wholefile_write(path, bytes_of(all.data, all.size - 1), 0644, f);
+    builder_free(&all);
     return err;
 }
 

@@ -24,6 +24,8 @@ enum grey_error authority_init(const char *dir, struct fault *f); /* makes what 
 /* kind "broker" or "core": writes PREFIX.key and PREFIX.crt for a server of this machine, with names localhost and 127.0.0.1 and, unless it is "",
  * the host's. */
 enum grey_error authority_issue(const char *dir, const char *kind, const char *host, const char *prefix, struct fault *f);
+/* The same for a core, with the authorities behind its certificate in PREFIX.crt, so that who knows the root needs nothing else. */
+enum grey_error authority_serve(const char *dir, const char *host, const char *prefix, struct fault *f);
 /* The issuing key to come: made, and put into ca.crt; then, when all sites know it, used. */
 enum grey_error authority_rotate(const char *dir, struct fault *f);
 enum grey_error authority_promote(const char *dir, struct fault *f);
@@ -45,6 +47,10 @@ bool authority_site_reserved(const char *site);
  * without a NUL. */
 enum grey_error authority_sign(const struct authority *a, const struct csr_facts *asked, int64_t now_s, int64_t life_s,
                                struct builder *pem, struct fault *f);
+/* With which this gateway may vouch for its neighbours (platform/vouch.h), for twice as long, at most 60 days.  Appends PEM; nothing when the issuing CA is
+ * of before and may not have issuers below it: the next `ca rotate` makes one that may. */
+enum grey_error authority_delegate(const struct authority *a, const struct csr_facts *asked, int64_t now_s, int64_t life_s,
+                                   struct builder *pem, struct fault *f);
 /* Lists of revoked certificates, as PEM, of the present issuer and of the former one; their number is now_ms.  Dated an hour back, for clocks that are slow. */
 enum grey_error authority_list(const struct authority *a, const struct crl_entry *entries, size_t count, int64_t now_ms,
                                struct builder *pem, struct fault *f);

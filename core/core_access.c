@@ -160,13 +160,14 @@ bool core_access_check(struct core_access *a, struct http_request *q, enum acces
     struct http_peer peer;
     http_peer(q, &peer);
     look_again(a);
-    struct access_call call = {.door = a->path == NULL ? DOOR_OPEN : DOOR_GUARDED,
+    bool open = a->path == NULL && !peer.tls;
+    struct access_call call = {.door = open ? DOOR_OPEN : DOOR_GUARDED,
                                .uri = peer.uri,
                                .name = peer.name,
                                .role = peer.role,
                                .origin = http_header(q, "Origin"),
                                .host = http_header(q, "Host"),
-                               .authorization = a->path == NULL ? bytes_of(NULL, 0) : http_header(q, "Authorization"),
+                               .authorization = open ? bytes_of(NULL, 0) : http_header(q, "Authorization"),
                                .now_ms = now_wall_ms()};
     call.bearer = token_of(a, call.authorization);
     address_source(peer.address, address, sizeof address);

@@ -1,5 +1,5 @@
 /* core_access.h: who may call the core's API.  Tokens lie in a file of hashes, written by `grey-core token ...` and read anew when it changes.
- * Without a file the API is open, as it is on a loopback address.  Thread: the loop's. */
+ * Without a file plain HTTP is open, as it is on a loopback address; over TLS a client's certificate or a token says who calls.  Thread: the loop's. */
 #ifndef CORE_CORE_ACCESS_H
 #define CORE_CORE_ACCESS_H
 

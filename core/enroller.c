@@ -224,6 +224,7 @@ static void publish(struct enroller *e) {
 static enum grey_error issue(struct call *c, struct store *store, const struct store_enroll *ask, struct fault *f) {
     struct cert_facts facts;
     enum grey_error err = authority_sign(&c->e->ca, &c->asked, ask->now_ms / 1000, ask->life_ms / 1000, &c->certificate, f);
+    err = err != E_OK ? err : authority_delegate(&c->e->ca, &c->asked, ask->now_ms / 1000, ask->life_ms / 1000, &c->certificate, f);
     builder_add_byte(&c->certificate, 0);
     err = err != E_OK ? err : c->certificate.err;
     err = err != E_OK ? err : cert_read((const char *)c->certificate.data, &facts, f);
@@ -602,22 +603,9 @@ static void handle_anybody(void *context, struct http_request *q) {
 
 /* --- life -------------------------------------------------------------------------------------------------------------------------------------- */
 
-/* The certificate of the address with TLS, and behind it the authorities, so that who knows the root's fingerprint needs nothing else. */
 static enum grey_error make_server(struct enroller *e, struct fault *f) {
-    char path[LIMIT_PATH_BYTES + 32];
-    struct builder all;
-    builder_init(&all, 131072);
-    enum grey_error err = authority_issue(e->ca_dir, "core", "", e->prefix, f);
-    (void)snprintf(path, sizeof path, "%s.crt", e->prefix);
-    err = err != E_OK ? err : wholefile_read(path, &all, f);
-    if (err == E_OK) {
-        all.size--;
-        builder_add_str(&all, (const char *)e->ca.bundle.data);
-        err = all.err != E_OK ? all.err : wholefile_write(path, builder_bytes(&all), 0644, f);
-    }
-    builder_free(&all);
     e->server_ms = now_wall_ms();
-    return err;
+    return authority_serve(e->ca_dir, "", e->prefix, f);
 }
 
 /* Another process may have rotated the CA; the list and the server's own certificate grow old. */

@@ -11,6 +11,7 @@
 #include "core/authority.h"
 #include "core/core_access.h"
 #include "core/core_api.h"
+#include "core/core_door.h"
 #include "core/giver.h"
 #include "core/ingest.h"
 #include "core/offloads.h"
@@ -32,7 +33,9 @@ struct settings {
     char sign_dir[LIMIT_PATH_BYTES + 1], ca_dir[LIMIT_PATH_BYTES + 1], enroll_addr[LIMIT_ADDRESS_BYTES + 1], cert_hours[8];
     char broker_pid[LIMIT_PATH_BYTES + 1], worker[LIMIT_ADDRESS_BYTES + 8];
     char tls_ca[LIMIT_PATH_BYTES + 1], tls_cert[LIMIT_PATH_BYTES + 1], tls_key[LIMIT_PATH_BYTES + 1];
-    char log_level[16], log_format[16], client_id[LIMIT_NAME_BYTES + 1], tokens[LIMIT_PATH_BYTES + 1], config[LIMIT_PATH_BYTES + 1];
+    char http_tls_cert[LIMIT_PATH_BYTES + 1], http_tls_key[LIMIT_PATH_BYTES + 1], http_tls_ca[LIMIT_PATH_BYTES + 1], http_host[256];
+    char insecure[8], log_level[16], log_format[16], client_id[LIMIT_NAME_BYTES + 1], tokens[LIMIT_PATH_BYTES + 1],
+        config[LIMIT_PATH_BYTES + 1];
 };
 
 static const struct setting {
@@ -44,6 +47,15 @@ static const struct setting {
     SETTING(config, "config", "GREY_CORE_CONFIG", "", "YAML file with these names as keys (underscores for dashes)"),
     SETTING(data_dir, "data-dir", "GREY_CORE_DATA_DIR", "/var/lib/grey-core", "where the core keeps its data"),
     SETTING(http_addr, "http-addr", "GREY_CORE_HTTP_ADDR", "127.0.0.1:8080", "address of API and page"),
+    SETTING(http_tls_cert, "http-tls-cert", "GREY_CORE_HTTP_TLS_CERT", "",
+            "certificate of API and page; without it one of the CA of --ca-dir, or plain HTTP on an address of this machine"),
+    SETTING(http_tls_key, "http-tls-key", "GREY_CORE_HTTP_TLS_KEY", "", "its key"),
+    SETTING(http_tls_ca, "http-tls-ca", "GREY_CORE_HTTP_TLS_CA", "",
+            "CA of clients' certificates; without it that of --ca-dir, or tokens only"),
+    SETTING(http_host, "http-host", "GREY_CORE_HTTP_HOST", "",
+            "DNS name in the certificate that is made for the API; without it this machine's"),
+    SETTING(insecure, "insecure-i-know", "GREY_CORE_INSECURE_I_KNOW", "false",
+            "true: plain HTTP on an address that others can reach"),
     SETTING(broker, "broker", "GREY_CORE_BROKER", "mqtts://localhost:8883",
             "MQTT 5 broker: mqtts://host:port[,host:port] or mqtt://"),
     SETTING(store, "store", "GREY_CORE_STORE", "", "sqlite:PATH or postgresql://...; without it core.db in the data directory"),
@@ -84,6 +96,7 @@ struct grey_core {
     struct keyfile sign;
     struct core_api api;
     struct http_server *http;
+    struct core_door *door;
     struct supervise supervise;
 };
 
@@ -312,7 +325,17 @@ static bool start(struct grey_core *g, struct fault *f) {
         return false;
     }
     g->http = http_server_new(&g->x, &limits, core_api_handle, &g->api);
-    if (g->http == NULL || http_server_listen(g->http, s->http_addr, NULL, f) != E_OK) {
+    struct core_door_options door = {.address = s->http_addr,
+                                     .cert = s->http_tls_cert,
+                                     .key = s->http_tls_key,
+                                     .ca = s->http_tls_ca,
+                                     .ca_dir = s->ca_dir,
+                                     .data_dir = s->data_dir,
+                                     .host = s->http_host,
+                                     .tokens = s->tokens[0] != 0,
+                                     .insecure = s->insecure};
+    g->door = g->http == NULL ? NULL : core_door_open(&g->x, g->http, &door, f);
+    if (g->door == NULL) {
         return false;
     }
     g->ingest = ingest_new(&g->x, &o, g->storage, f);
@@ -341,6 +364,7 @@ static void stop(struct grey_core *g) {
     ingest_free(g->ingest);
     store_close(g->store);
     worker_stop(g->x.crypto);
+    core_door_free(g->door);
     conn_tls_free(g->tls);
     loop_free(g->x.loop);
 }
@@ -377,12 +401,11 @@ int main(int argc, char **argv) {
         stop(&g);
         return complain(&f);
     }
-    if (strncmp(g.s.http_addr, "127.", 4) != 0 && strncmp(g.s.http_addr, "localhost", 9) != 0 &&
-        strncmp(g.s.http_addr, "[::1]", 5) != 0) {
-        log_warn("grey-core", "open", "the API at %s is plain HTTP without accounts: put a proxy with TLS and login before it",
-                 g.s.http_addr);
+    if (!core_door_is_tls(g.door) && !core_door_is_loopback(g.s.http_addr)) {
+        log_warn("grey-core", "open", "the API at %s is plain HTTP: everybody on the way reads it, tokens too", g.s.http_addr);
     }
-    log_info("grey-core", "ready", "version=%s http=%s store=%s", GREY_VERSION, g.s.http_addr, store_name(g.store));
+    log_info("grey-core", "ready", "version=%s %s=%s store=%s", GREY_VERSION, core_door_is_tls(g.door) ? "https" : "http",
+             g.s.http_addr, store_name(g.store));
     supervise_ready(&g.supervise, "takes what sites send");
     loop_run(g.x.loop);
     stop(&g);

@@ -65,6 +65,25 @@ void keepalive_heard(struct keepalive *k, uint64_t now_ms) {
     k->moved_ms = now_ms;
 }
 
+void keepalive_keep(const struct keepalive *k, uint64_t now_ms, struct keepalive_learned *out) {
+    uint64_t age_s = k->fatal_s == 0 ? 0 : (now_ms - k->fatal_ms) / 1000;
+    *out = (struct keepalive_learned){.interval_s = k->interval_s,
+                                      .good_s = k->good_s,
+                                      .fatal_s = k->fatal_s,
+                                      .fatal_age_s = age_s < UINT32_MAX ? (uint32_t)age_s : UINT32_MAX};
+}
+
+void keepalive_restore(struct keepalive *k, const struct keepalive_learned *l, uint64_t now_ms) {
+    bool sound = l->interval_s > 0 && (l->fatal_s == 0 || (l->fatal_s >= SILENCE_S_MIN && l->good_s < l->fatal_s));
+    if (!sound || l->fatal_age_s >= FORGET_MS / 1000) {
+        return; /* it begins anew, as it does after a week */
+    }
+    set(k, l->interval_s);
+    k->good_s = l->good_s < k->max_s ? l->good_s : 0;
+    k->fatal_s = l->fatal_s;
+    k->fatal_ms = now_ms - l->fatal_age_s * 1000ull; /* may be before this clock began: only the difference is looked at */
+}
+
 void keepalive_end(struct keepalive *k, uint64_t now_ms, bool broken) {
     if (broken && k->up && k->asked && k->silence_ms >= SILENCE_S_MIN * 1000ull) {
         uint64_t silence_s = k->silence_ms / 1000;

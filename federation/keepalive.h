@@ -26,12 +26,21 @@ struct keepalive {
     uint64_t suspect_ms;
 };
 
+/* What outlives the process. */
+struct keepalive_learned {
+    uint32_t interval_s, good_s, fatal_s;
+    uint32_t fatal_age_s; /* since fatal_s was found; 0 without one */
+};
+
 void keepalive_init(struct keepalive *k, uint32_t max_s);
 /* What to ask for in a CONNECT that is answered about now. */
 uint32_t keepalive_ask_s(const struct keepalive *k, uint64_t now_ms);
 void keepalive_begin(struct keepalive *k, uint64_t now_ms); /* a new connection stands */
 void keepalive_spoke(struct keepalive *k, uint64_t now_ms); /* bytes left that the other side answers */
 void keepalive_heard(struct keepalive *k, uint64_t now_ms);
+void keepalive_keep(const struct keepalive *k, uint64_t now_ms, struct keepalive_learned *out);
+/* After keepalive_init: goes on with what was kept, as far as max_s of now and a week allow; what cannot be right is not taken. */
+void keepalive_restore(struct keepalive *k, const struct keepalive_learned *l, uint64_t now_ms);
 /* The connection is gone.  broken: not by our own will. */
 void keepalive_end(struct keepalive *k, uint64_t now_ms, bool broken);
 

@@ -109,6 +109,12 @@ struct message_mend_rows {
     uint32_t entry_count;
 };
 
+/* Do you reach a broker of the core?  And the answer, under the same number (federation/handover.h). */
+struct message_reach {
+    uint64_t number;
+    bool reaches; /* of the answer */
+};
+
 struct message {
     enum message_kind kind;
     union {
@@ -129,6 +135,7 @@ struct message {
         struct message_output output;
         struct message_mend_fetch mend_fetch;
         struct message_mend_rows mend_rows;
+        struct message_reach reach;
     } u;
     struct raft_members *members; /* made by message_decode, as are owned; freed by message_release */
     struct entry *owned;

@@ -14,6 +14,7 @@
 #include "platform/certtime.h"
 #include "platform/digest.h"
 #include "platform/keys.h"
+#include "platform/vouch.h"
 
 #define EXTENSION_BYTES 1024u
 
@@ -145,9 +146,39 @@ static int add_usages(mbedtls_x509write_cert *crt, const struct cert_request *q)
                                                (size_t)(total + length + tagged));
 }
 
+/* NameConstraints ::= SEQUENCE { [0] permittedSubtrees }: of directory names (RFC 5280, 4.2.1.10) CN=name.  Not critical, though it should be: mbedTLS
+ * refuses what it does not know, and platform/vouch.h looks itself. */
+static int add_constraint(mbedtls_x509write_cert *crt, const char *name) {
+    static const unsigned char tags[] = {MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_SEQUENCE, /* AttributeTypeAndValue */
+                                         MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_SET,
+                                         MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_SEQUENCE,             /* Name */
+                                         MBEDTLS_ASN1_CONTEXT_SPECIFIC | MBEDTLS_ASN1_CONSTRUCTED | 4, /* directoryName */
+                                         MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_SEQUENCE,             /* GeneralSubtree */
+                                         MBEDTLS_ASN1_CONTEXT_SPECIFIC | MBEDTLS_ASN1_CONSTRUCTED | 0, /* permittedSubtrees */
+                                         MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_SEQUENCE};
+    unsigned char room[256], *at = room + sizeof room;
+    int value = mbedtls_asn1_write_tagged_string(&at, room, MBEDTLS_ASN1_UTF8_STRING, name, strlen(name));
+    int type = value < 0 ? value : mbedtls_asn1_write_oid(&at, room, MBEDTLS_OID_AT_CN, MBEDTLS_OID_SIZE(MBEDTLS_OID_AT_CN));
+    if (type < 0) {
+        return type;
+    }
+    for (size_t i = 0; i < sizeof tags; i++) {
+        int length = mbedtls_asn1_write_len(&at, room, (size_t)(room + sizeof room - at));
+        int tagged = length < 0 ? length : mbedtls_asn1_write_tag(&at, room, tags[i]);
+        if (tagged < 0) {
+            return tagged;
+        }
+    }
+    return mbedtls_x509write_crt_set_extension(crt, MBEDTLS_OID_NAME_CONSTRAINTS, MBEDTLS_OID_SIZE(MBEDTLS_OID_NAME_CONSTRAINTS), 0,
+                                               at, (size_t)(room + sizeof room - at));
+}
+
 static int fill(mbedtls_x509write_cert *crt, const struct cert_request *q, mbedtls_mpi *serial, bool is_ca) {
     uint8_t number[CERT_SERIAL_BYTES];
     char from[16], to[16];
+    unsigned usage = !is_ca              ? MBEDTLS_X509_KU_DIGITAL_SIGNATURE
+                     : q->within != NULL ? MBEDTLS_X509_KU_KEY_CERT_SIGN
+                                         : MBEDTLS_X509_KU_KEY_CERT_SIGN | MBEDTLS_X509_KU_CRL_SIGN;
     keys_random(number, sizeof number);
     number[0] = (uint8_t)((number[0] & 0x7f) | 0x40); /* positive, and of full length */
     certtime_format(q->not_before_s, from);
@@ -159,12 +190,11 @@ static int fill(mbedtls_x509write_cert *crt, const struct cert_request *q, mbedt
     code = code != 0 ? code : mbedtls_x509write_crt_set_validity(crt, from, to);
     code = code != 0 ? code : mbedtls_x509write_crt_set_subject_name(crt, q->subject);
     code = code != 0 ? code : mbedtls_x509write_crt_set_basic_constraints(crt, is_ca ? 1 : 0, is_ca ? (int)q->depth : -1);
-    code = code != 0 ? code
-                     : mbedtls_x509write_crt_set_key_usage(crt, is_ca ? MBEDTLS_X509_KU_KEY_CERT_SIGN | MBEDTLS_X509_KU_CRL_SIGN
-                                                                      : MBEDTLS_X509_KU_DIGITAL_SIGNATURE);
+    code = code != 0 ? code : mbedtls_x509write_crt_set_key_usage(crt, usage);
     code = code != 0 ? code : mbedtls_x509write_crt_set_subject_key_identifier(crt);
     code = code != 0 ? code : mbedtls_x509write_crt_set_authority_key_identifier(crt);
     code = code != 0 || (q->name_count == 0 && q->roles == 0) ? code : add_names(crt, q);
+    code = code != 0 || q->within == NULL ? code : add_constraint(crt, q->within);
     return code != 0 || (!q->client && !q->server) ? code : add_usages(crt, q);
 }
 
@@ -346,6 +376,7 @@ enum grey_error cert_read(const char *pem, struct cert_facts *out, struct fault 
         size_t size = crt.serial.len < CERT_SERIAL_BYTES ? crt.serial.len : CERT_SERIAL_BYTES;
         memcpy(out->serial + CERT_SERIAL_BYTES - size, crt.serial.p + crt.serial.len - size, size);
         out->authority = crt.ca_istrue != 0;
+        out->depth = !out->authority ? 0 : crt.max_pathlen <= 0 ? UINT32_MAX : (uint32_t)crt.max_pathlen - 1;
         out->not_before_s = unix_of(&crt.valid_from);
         out->not_after_s = unix_of(&crt.valid_to);
         digest_sha256(bytes_of(crt.raw.p, crt.raw.len), out->fingerprint);
@@ -367,6 +398,7 @@ enum grey_error cert_verify(const char *pem, const char *ca_pem, struct fault *f
         text[strcspn(text, "\n")] = 0;
         err = fault_set(f, E_CERT, "certificate: %s", text);
     }
+    err = err != E_OK ? err : vouch_judge(&crt, &ca, NULL, f);
     mbedtls_x509_crt_free(&crt);
     mbedtls_x509_crt_free(&ca);
     return err;

@@ -32,6 +32,7 @@ struct cert_request {
     bool server, client;               /* extended key usages */
     bool authority;                    /* with an issuer: may issue certificates and lists itself */
     uint32_t depth;                    /* of an authority: so many further ones may stand below it */
+    const char *within;                /* of an authority: only subjects CN= this below it, and no lists; NULL: it is not bounded */
     uint32_t roles;                    /* bits of cert_role, each a URI "urn:grey:role:..." behind the names */
     int64_t not_before_s, not_after_s; /* Unix seconds, years 2000 to 9999 */
 };
@@ -49,6 +50,7 @@ struct cert_facts {
     uint8_t serial[CERT_SERIAL_BYTES]; /* the last bytes of it, zeros before a shorter one */
     uint32_t roles;
     bool authority;
+    uint32_t depth; /* of an authority: so many further ones may stand below it; UINT32_MAX: any number */
 };
 /* The first certificate of a PEM text.  Judges nothing: neither signature nor dates.  Bytes that are no printable ASCII read as '?'.
  * E_CERT: not a certificate, or a name too long to be ours.  Thread: any. */

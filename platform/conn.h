@@ -31,6 +31,9 @@ struct conn_tls_files {
     /* PEM with further CA certificates and lists of revoked certificates, which are obeyed when they are signed by a CA that is trusted;
      * NULL or not there: none.  A list that is older than it should be still counts: nobody could renew it while the core is away. */
     const char *trust_path;
+    /* PEM, NULL or not there: none.  site_path: a chain for the same key that counts instead of cert_path's when it holds for longer (platform/vouch.h).
+     * known_path: certificates; who shows one for the same key that has lapsed is let in for as long as the one here holds. */
+    const char *site_path, *known_path;
     bool anybody; /* server: the other side shows no certificate, and ca_path is not read */
 };
 struct conn_tls *conn_tls_open(const struct conn_tls_files *files, struct fault *f);

@@ -61,6 +61,7 @@ struct conn {
     int fd;
     uint32_t depth; /* callbacks of this conn on the stack */
     int job_result;
+    enum grey_error judged; /* of the handshake that was done: E_OK, or why what was shown is not taken all the same */
     struct worker_job job;
     struct loop_fd watch;
     struct loop_timer timer;    /* until open: the deadline; later: a put-off read, or the patience with the last output */

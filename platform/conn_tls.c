@@ -1,236 +1,28 @@
-#include "platform/conn_core.h"
+#include "platform/conn_material.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <mbedtls/error.h>
 #include <mbedtls/oid.h>
-#include <mbedtls/pem.h>
-#include <mbedtls/pk.h>
-#include <mbedtls/ssl.h>
-#include <mbedtls/x509_crl.h>
-#include <mbedtls/x509_crt.h>
 
 #include "include/grey/must.h"
 #include "platform/cert.h"
-#include "platform/keys.h"
 #include "platform/now.h"
+#include "platform/vouch.h"
 
 #define SESSION_MS_MAX 86400000u /* then the server shows its certificate again */
 #define ROLE_URI "grey-role:"
 #define SESSION_TRIES_MAX 2u /* that came to nothing: perhaps the server does not like it and does not say so */
 
-/* What was read from the files, as one; the last of conn_tls and the conns that began with it frees it.  Thread of all counting: the loop's. */
-struct tls_material {
-    uint32_t holders;
-    mbedtls_ssl_config client, server, guests, offering; /* guests: as server, a certificate is not asked of everybody */
-    /* offering: as client, with ALPN; only with protocols[0] set */
-    mbedtls_x509_crt ca, own;
-    mbedtls_x509_crl revoked;
-    mbedtls_pk_context key;
-};
-
-struct conn_tls {
-    struct tls_material *now;
-    const char *protocols[2];
-    char *ca_path, *cert_path, *key_path, *trust_path; /* copies */
-    bool anybody;
-};
-
 /* One for all, on the loop's thread: TLS bytes on their way to mbedTLS. */
 static uint8_t sealed_scratch[CONN_READ_BYTES];
 static struct bytes ahead; /* the rest of the TLS bytes of the conn that receives just now */
 
-/* --- certificates ------------------------------------------------------------------------------------------------------------------------- */
-
 const char *conn_tls_text(int code, char text[128]) {
     mbedtls_strerror(code, text, 128);
     return text;
-}
-
-/* Days since 1970 of a date of the Gregorian calendar (Howard Hinnant, "chrono-compatible low-level date algorithms"). */
-static int64_t date_ms(const mbedtls_x509_time *t) {
-    int64_t year = t->mon <= 2 ? t->year - 1 : t->year, era = (year >= 0 ? year : year - 399) / 400;
-    int64_t of_era = year - era * 400, of_year = (153 * (t->mon + (t->mon > 2 ? -3 : 9)) + 2) / 5 + t->day - 1;
-    int64_t days = era * 146097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719468;
-    return (((days * 24 + t->hour) * 60 + t->min) * 60 + t->sec) * 1000;
-}
-
-/* The dates of a certificate are judged by what is known of the time, not by the machine's clock alone. */
-static int judge_dates(void *context, mbedtls_x509_crt *crt, int depth, uint32_t *flags) {
-    (void)context, (void)depth;
-    /* A list that should have been renewed is better than none, and a clock that is wrong must not close the site. */
-    *flags &= ~(uint32_t)(MBEDTLS_X509_BADCRL_EXPIRED | MBEDTLS_X509_BADCRL_FUTURE);
-    enum now_validity v = now_valid(date_ms(&crt->valid_from), date_ms(&crt->valid_to) + 999);
-    *flags &= ~(uint32_t)(MBEDTLS_X509_BADCERT_EXPIRED | MBEDTLS_X509_BADCERT_FUTURE);
-    *flags |= v == NOW_EXPIRED ? MBEDTLS_X509_BADCERT_EXPIRED : v == NOW_NOT_YET ? MBEDTLS_X509_BADCERT_FUTURE : 0u;
-    return 0;
-}
-
-static int configure(struct tls_material *m, mbedtls_ssl_config *c, int endpoint, bool anybody) {
-    static const int suites[] = {MBEDTLS_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-                                 MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-                                 0};
-    static const mbedtls_ecp_group_id curves[] = {MBEDTLS_ECP_DP_CURVE25519, MBEDTLS_ECP_DP_SECP256R1, MBEDTLS_ECP_DP_NONE};
-    int code = mbedtls_ssl_config_defaults(c, endpoint, MBEDTLS_SSL_TRANSPORT_STREAM, MBEDTLS_SSL_PRESET_DEFAULT);
-    if (code != 0) {
-        return code;
-    }
-    mbedtls_ssl_conf_min_version(c, MBEDTLS_SSL_MAJOR_VERSION_3, MBEDTLS_SSL_MINOR_VERSION_3);
-    mbedtls_ssl_conf_ciphersuites(c, suites);
-    mbedtls_ssl_conf_curves(c, curves);
-    mbedtls_ssl_conf_renegotiation(c, MBEDTLS_SSL_RENEGOTIATION_DISABLED);
-    mbedtls_ssl_conf_session_tickets(c, endpoint == MBEDTLS_SSL_IS_CLIENT ? MBEDTLS_SSL_SESSION_TICKETS_ENABLED
-                                                                          : MBEDTLS_SSL_SESSION_TICKETS_DISABLED);
-    mbedtls_ssl_conf_authmode(c, anybody ? MBEDTLS_SSL_VERIFY_NONE : MBEDTLS_SSL_VERIFY_REQUIRED);
-    mbedtls_ssl_conf_rng(c, keys_rng, NULL); /* no generator state is shared between loop and crypto worker */
-    mbedtls_ssl_conf_ca_chain(c, &m->ca, m->revoked.version == 0 ? NULL : &m->revoked);
-    mbedtls_ssl_conf_verify(c, judge_dates, NULL);
-    return mbedtls_ssl_conf_own_cert(c, &m->own, &m->key);
-}
-
-static void material_drop(struct tls_material *m) {
-    if (m == NULL || --m->holders > 0) {
-        return;
-    }
-    mbedtls_ssl_config_free(&m->client);
-    mbedtls_ssl_config_free(&m->server);
-    mbedtls_ssl_config_free(&m->guests);
-    mbedtls_ssl_config_free(&m->offering);
-    mbedtls_x509_crt_free(&m->ca);
-    mbedtls_x509_crt_free(&m->own);
-    mbedtls_x509_crl_free(&m->revoked);
-    mbedtls_pk_free(&m->key);
-    mem_free(m);
-}
-
-static struct tls_material *material_new(void) {
-    struct tls_material *m = mem_new(1, sizeof *m);
-    if (m != NULL) {
-        m->holders = 1;
-        mbedtls_ssl_config_init(&m->client);
-        mbedtls_ssl_config_init(&m->server);
-        mbedtls_ssl_config_init(&m->guests);
-        mbedtls_ssl_config_init(&m->offering);
-        mbedtls_x509_crt_init(&m->ca);
-        mbedtls_x509_crt_init(&m->own);
-        mbedtls_x509_crl_init(&m->revoked);
-        mbedtls_pk_init(&m->key);
-    }
-    return m;
-}
-
-/* Certificates and lists in one file; either may be missing.  A list of nobody known is passed over by mbedTLS, certificate by certificate. */
-static enum grey_error read_trust(struct tls_material *m, const char *path, struct fault *f) {
-    char text[128];
-    if (path == NULL || access(path, F_OK) != 0) {
-        return E_OK;
-    }
-    int code = mbedtls_x509_crt_parse_file(&m->ca, path);
-    code = code == MBEDTLS_ERR_X509_CERT_UNKNOWN_FORMAT || code == MBEDTLS_ERR_PEM_NO_HEADER_FOOTER_PRESENT ? 0 : code;
-    if (code == 0) {
-        code = mbedtls_x509_crl_parse_file(&m->revoked, path);
-        code = code == MBEDTLS_ERR_X509_CERT_UNKNOWN_FORMAT || code == MBEDTLS_ERR_PEM_NO_HEADER_FOOTER_PRESENT ||
-                       (code == MBEDTLS_ERR_X509_INVALID_FORMAT && m->revoked.version == 0)
-                   ? 0
-                   : code;
-    }
-    return code == 0 ? E_OK : fault_set(f, E_CERT, "%s: %s", path, conn_tls_text(code, text));
-}
-
-static enum grey_error read_files(const struct conn_tls *t, struct tls_material *m, struct fault *f) {
-    char text[128];
-    int code;
-    if (!t->anybody && (code = mbedtls_x509_crt_parse_file(&m->ca, t->ca_path)) != 0) {
-        return fault_set(f, E_CERT, "%s: %s", t->ca_path, conn_tls_text(code, text));
-    }
-    if ((code = mbedtls_x509_crt_parse_file(&m->own, t->cert_path)) != 0) {
-        return fault_set(f, E_CERT, "%s: %s", t->cert_path, conn_tls_text(code, text));
-    }
-    if ((code = mbedtls_pk_parse_keyfile(&m->key, t->key_path, NULL)) != 0) {
-        return fault_set(f, E_KEY, "%s: %s", t->key_path, conn_tls_text(code, text));
-    }
-    if (mbedtls_pk_check_pair(&m->own.pk, &m->key) != 0) {
-        return fault_set(f, E_KEY, "%s does not belong to %s", t->key_path, t->cert_path);
-    }
-    enum grey_error err = read_trust(m, t->trust_path, f);
-    if (err == E_OK && ((code = configure(m, &m->client, MBEDTLS_SSL_IS_CLIENT, false)) != 0 ||
-                        (code = configure(m, &m->server, MBEDTLS_SSL_IS_SERVER, t->anybody)) != 0 ||
-                        (code = configure(m, &m->guests, MBEDTLS_SSL_IS_SERVER, false)) != 0)) {
-        err = fault_set(f, E_TLS, "%s", conn_tls_text(code, text));
-    }
-    mbedtls_ssl_conf_authmode(&m->guests, MBEDTLS_SSL_VERIFY_OPTIONAL);
-    return err;
-}
-
-static enum grey_error offer(struct conn_tls *t, struct tls_material *m, struct fault *f) {
-    char text[128];
-    int code = configure(m, &m->offering, MBEDTLS_SSL_IS_CLIENT, false);
-    code = code != 0 ? code : mbedtls_ssl_conf_alpn_protocols(&m->offering, t->protocols);
-    return code == 0 ? E_OK : fault_set(f, E_TLS, "ALPN '%.40s': %s", t->protocols[0], conn_tls_text(code, text));
-}
-
-enum grey_error conn_tls_reload(struct conn_tls *t, struct fault *f) {
-    struct tls_material *m = material_new();
-    enum grey_error err = m == NULL ? fault_set(f, E_NO_MEMORY, "certificates") : read_files(t, m, f);
-    err = err != E_OK || t->protocols[0] == NULL ? err : offer(t, m, f);
-    if (err != E_OK) {
-        material_drop(m);
-        return err;
-    }
-    material_drop(t->now);
-    t->now = m;
-    return E_OK;
-}
-
-static bool copy_path(char **to, const char *from) {
-    if (from == NULL) {
-        return true;
-    }
-    *to = mem_new(strlen(from) + 1, 1);
-    if (*to != NULL) {
-        memcpy(*to, from, strlen(from) + 1);
-    }
-    return *to != NULL;
-}
-
-struct conn_tls *conn_tls_open(const struct conn_tls_files *files, struct fault *f) {
-    struct conn_tls *t = mem_new(1, sizeof *t);
-    if (t == NULL || !copy_path(&t->ca_path, files->ca_path) || !copy_path(&t->cert_path, files->cert_path) ||
-        !copy_path(&t->key_path, files->key_path) || !copy_path(&t->trust_path, files->trust_path)) {
-        (void)fault_set(f, E_NO_MEMORY, "certificates");
-        conn_tls_free(t);
-        return NULL;
-    }
-    t->anybody = files->anybody;
-    if (conn_tls_reload(t, f) != E_OK) {
-        conn_tls_free(t);
-        return NULL;
-    }
-    return t;
-}
-
-struct conn_tls *conn_tls_new(const char *ca_path, const char *cert_path, const char *key_path, struct fault *f) {
-    return conn_tls_open(&(struct conn_tls_files){.ca_path = ca_path, .cert_path = cert_path, .key_path = key_path}, f);
-}
-
-void conn_tls_free(struct conn_tls *t) {
-    if (t != NULL) {
-        material_drop(t->now);
-        mem_free(t->ca_path);
-        mem_free(t->cert_path);
-        mem_free(t->key_path);
-        mem_free(t->trust_path);
-        mem_free(t);
-    }
-}
-
-enum grey_error conn_tls_offer(struct conn_tls *t, const char *protocol, struct fault *f) {
-    must(t->protocols[0] == NULL);
-    t->protocols[0] = protocol;
-    return offer(t, t->now, f);
 }
 
 /* --- sessions that are resumed ---------------------------------------------------------------------------------------------------------- */
@@ -345,11 +137,13 @@ static void read_peer(struct conn *c) {
 }
 
 bool conn_peer_revoked(const struct conn *c) {
-    const mbedtls_x509_crt *crt = c->ssl == NULL || c->state != CONN_OPEN ? NULL : mbedtls_ssl_get_peer_cert(c->ssl);
-    for (const mbedtls_x509_crl *l = crt == NULL ? NULL : &c->o.tls->now->revoked; l != NULL && l->version != 0; l = l->next) {
-        if (l->issuer_raw.len == crt->issuer_raw.len && memcmp(l->issuer_raw.p, crt->issuer_raw.p, crt->issuer_raw.len) == 0 &&
-            mbedtls_x509_crt_is_revoked(crt, l) != 0) {
-            return true;
+    const mbedtls_x509_crt *shown = c->ssl == NULL || c->state != CONN_OPEN ? NULL : mbedtls_ssl_get_peer_cert(c->ssl);
+    for (const mbedtls_x509_crt *crt = shown; crt != NULL; crt = crt->next) { /* of a chain by neighbours also what the core gave */
+        for (const mbedtls_x509_crl *l = &c->o.tls->now->revoked; l != NULL && l->version != 0; l = l->next) {
+            if (l->issuer_raw.len == crt->issuer_raw.len && memcmp(l->issuer_raw.p, crt->issuer_raw.p, crt->issuer_raw.len) == 0 &&
+                mbedtls_x509_crt_is_revoked(crt, l) != 0) {
+                return true;
+            }
         }
     }
     return false;
@@ -461,16 +255,23 @@ void conn_tls_end(struct conn *c) {
         mbedtls_ssl_free(c->ssl);
         mem_free(c->ssl);
     }
-    material_drop(c->material);
+    conn_material_drop(c->material);
     c->material = NULL;
     builder_free(&c->sealed);
 }
 
 /* --- handshake on the crypto worker ------------------------------------------------------------------------------------------------------ */
 
+/* What a neighbour vouched for must keep to what it may vouch for. */
+static enum grey_error judge_chain(const struct conn *c, struct fault *f) {
+    struct tls_material *m = c->material;
+    return vouch_judge(mbedtls_ssl_get_peer_cert(c->ssl), &m->ca, m->revoked.version == 0 ? NULL : &m->revoked, f);
+}
+
 static void handshake_work(struct worker_job *job) {
     struct conn *c = (struct conn *)(void *)((char *)job - offsetof(struct conn, job));
     c->job_result = mbedtls_ssl_handshake(c->ssl);
+    c->judged = c->job_result == 0 ? judge_chain(c, NULL) : E_OK;
 }
 
 /* A guest's certificate that is not good does not end the handshake by itself. */
@@ -513,6 +314,10 @@ static void handshake_done(struct worker_job *job) {
             (void)snprintf(detail, sizeof detail, "%s", conn_tls_text(c->job_result, text));
         }
         conn_fail(c, why, detail);
+    } else if (c->judged != E_OK) {
+        struct fault f = {0};
+        (void)judge_chain(c, &f);
+        conn_fail(c, c->judged, f.text);
     } else {
         read_peer(c);
         keep_session(c);

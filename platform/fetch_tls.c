@@ -10,8 +10,10 @@
 #include <string.h>
 
 #include "include/grey/limits.h"
+#include "platform/cert.h"
 #include "platform/keys.h"
 #include "platform/now.h"
+#include "platform/vouch.h"
 
 struct fetch_tls {
     mbedtls_ssl_config config;
@@ -57,6 +59,16 @@ static enum grey_error load(struct fetch_tls *t, const struct http_fetch_tls *fr
     return code == 0 ? E_OK : failed(f, E_TLS, "TLS", code);
 }
 
+static bool is_core(const mbedtls_x509_crt *crt) {
+    for (const mbedtls_x509_sequence *s = crt == NULL ? NULL : &crt->subject_alt_names; s != NULL; s = s->next) {
+        if (s->buf.tag == (MBEDTLS_ASN1_CONTEXT_SPECIFIC | MBEDTLS_X509_SAN_UNIFORM_RESOURCE_IDENTIFIER) &&
+            cert_role_of(bytes_of(s->buf.p, s->buf.len)) == CERT_ROLE_CORE) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool is_gateway(const mbedtls_x509_crt *crt, const char *site) {
     char wanted[LIMIT_NAME_BYTES + 16];
     int size = snprintf(wanted, sizeof wanted, "grey://%.64s%s", site == NULL ? "" : site, site == NULL ? "" : "/");
@@ -69,7 +81,7 @@ static bool is_gateway(const mbedtls_x509_crt *crt, const char *site) {
     return false;
 }
 
-static enum grey_error shake_hands(struct fetch_tls *t, const char *site, uint64_t deadline_ms, struct fault *f) {
+static enum grey_error shake_hands(struct fetch_tls *t, const struct http_fetch_tls *from, uint64_t deadline_ms, struct fault *f) {
     int code;
     while ((code = mbedtls_ssl_handshake(&t->ssl)) == MBEDTLS_ERR_SSL_WANT_READ || code == MBEDTLS_ERR_SSL_WANT_WRITE) {
         uint64_t now_ms = now_monotonic_ms();
@@ -87,9 +99,16 @@ static enum grey_error shake_hands(struct fetch_tls *t, const char *site, uint64
     if (code != 0) {
         return failed(f, E_TLS, "the handshake", code);
     }
-    if (!is_gateway(mbedtls_ssl_get_peer_cert(&t->ssl), site)) {
+    const mbedtls_x509_crt *shown = mbedtls_ssl_get_peer_cert(&t->ssl);
+    if (vouch_judge(shown, &t->ca, NULL, f) != E_OK) {
+        return E_CERT;
+    }
+    if (from->core && !is_core(shown)) {
+        return fault_set(f, E_CERT, "the certificate of the other side is not that of a core");
+    }
+    if (!from->core && !is_gateway(shown, from->site)) {
         return fault_set(f, E_CERT, "the certificate of the other side is not that of a gateway of %s",
-                         site == NULL ? "any site" : site);
+                         from->site == NULL ? "any site" : from->site);
     }
     return E_OK;
 }
@@ -106,7 +125,7 @@ struct fetch_tls *fetch_tls_open(const struct http_fetch_tls *from, int fd, uint
     mbedtls_x509_crt_init(&t->own);
     mbedtls_pk_init(&t->key);
     t->socket.fd = fd;
-    if (load(t, from, f) != E_OK || shake_hands(t, from->site, deadline_ms, f) != E_OK) {
+    if (load(t, from, f) != E_OK || shake_hands(t, from, deadline_ms, f) != E_OK) {
         fetch_tls_close(t);
         return NULL;
     }

@@ -5,11 +5,12 @@
 #include "platform/bytes.h"
 #include "platform/fault.h"
 
-/* For "https://": whom to believe, and who we are.  The other side must be a gateway of that CA (SAN URI grey://site/node). */
+/* For "https://": whom to believe, and who we are.  The other side must be a gateway of that CA (SAN URI grey://site/node), or a core (its role). */
 struct http_fetch_tls {
     const char *ca_path;              /* wanted */
     const char *cert_path, *key_path; /* NULL: none */
     const char *site;                 /* NULL: any */
+    bool core;                        /* a core is meant, not a gateway */
 };
 
 struct http_fetch {

@@ -13,6 +13,7 @@
 #include "platform/digest.h"
 #include "platform/keys.h"
 #include "platform/now.h"
+#include "platform/vouch.h"
 
 struct pinned {
     int fd;
@@ -77,6 +78,9 @@ static enum grey_error judge(const mbedtls_ssl_context *ssl, const uint8_t finge
             (void)mbedtls_x509_crt_verify_info(text, sizeof text, "", flags);
             text[strcspn(text, "\n")] = 0;
             return fault_set(f, E_FINGERPRINT, "the CA of the token does not vouch for the server's certificate: %s", text);
+        }
+        if (vouch_is_by_site(shown)) { /* a gateway that a neighbour vouches for is no core */
+            return fault_set(f, E_FINGERPRINT, "the server's certificate is by a gateway");
         }
         return is_core(shown) ? E_OK : fault_set(f, E_FINGERPRINT, "the server's certificate is not a core's");
     }

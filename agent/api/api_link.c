@@ -1,4 +1,5 @@
 #include "agent/api/api_core.h"
+#include "platform/now.h"
 
 void api_link_put(struct json_writer *w, const struct uplink_facts *f) {
     json_key(w, "stage");
@@ -25,6 +26,27 @@ void api_link_put(struct json_writer *w, const struct uplink_facts *f) {
     json_uint(w, f->on_way_bytes);
     json_key(w, "proxy");
     json_str(w, f->proxy == NULL ? "" : f->proxy);
+    json_key(w, "handover");
+    json_open(w, '{');
+    json_key(w, "questions");
+    json_uint(w, f->handover_questions);
+    json_key(w, "next_question_seconds");
+    if (f->handover_ms < 0 || f->handed_to == NULL) {
+        json_none(w);
+    } else {
+        json_milli(w, f->handover_ms);
+    }
+    json_key(w, "to");
+    json_str(w, f->handed_to == NULL ? "" : f->handed_to);
+    json_key(w, "time");
+    if (f->handed_unix_ms == 0) {
+        json_none(w);
+    } else {
+        char text[32];
+        now_format(f->handed_unix_ms, text);
+        json_str(w, text);
+    }
+    json_close(w);
     json_key(w, "endpoints");
     json_open(w, '[');
     for (uint32_t i = 0; i < f->endpoint_count; i++) {

@@ -57,7 +57,7 @@ struct config {
     uint32_t endpoint_count;
     uint32_t priorities[CONFIG_ENDPOINTS_MAX]; /* priority_count of them; the others follow in their order */
     uint32_t priority_count;
-    int64_t failback_s;
+    int64_t failback_s, handover_s;
     char proxy[LIMIT_ADDRESS_BYTES + 1], proxy_auth[LIMIT_PATH_BYTES + 1]; /* "": none */
     bool upstream_alpn;
     bool upstream_tls, upstream_seal;

@@ -129,6 +129,8 @@ const struct config_key config_keys[] = {
      "a number for each endpoint: lower is better, equal ones share the sites; without it their order"},
     INT("federation.upstream.failback_secs", failback_s, 1, 86400, "300",
         "the link returns to a better endpoint that has been good for so long"),
+    INT("federation.upstream.handover_secs", handover_s, 0, 86400, "300",
+        "a leader that no broker has answered for so long gives leadership to a gateway that reaches one; 0: never"),
     BOOL("federation.upstream.alpn", upstream_alpn, NULL, NULL, "true", "say \"mqtt\" by ALPN to endpoints on port 443"),
     TEXT("federation.proxy.address", proxy, NULL, NULL, "", "host:port of an HTTP proxy that takes CONNECT"),
     TEXT("federation.proxy.auth_file", proxy_auth, NULL, NULL, "", "file with one line user:password for it, read at each try"),

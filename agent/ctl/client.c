@@ -193,7 +193,14 @@ int client_call(struct client *c, const struct client_request *q, struct http_an
     }
     headers[header_count] = NULL;
     const struct profile *who = &c->profile;
-    struct http_fetch_tls tls = {.ca_path = who->ca,
+    bool core = q->side == CLIENT_CORE;
+    const char *ca_path = c->ca_path != NULL ? c->ca_path : core && who->core_ca[0] != 0 ? who->core_ca : who->ca;
+    if (strncmp(address, "https://", 8) == 0 && ca_path[0] == 0) {
+        return client_problem_set(p, CTL_USAGE, "whose certificate is to be believed?",
+                                  "say --cacert ca.crt, or write 'ca' (for the core 'core_ca') into the profile", "%s", address);
+    }
+    struct http_fetch_tls tls = {.ca_path = ca_path,
+                                 .core = core,
                                  .cert_path = who->cert[0] != 0 ? who->cert : NULL,
                                  .key_path = who->key[0] != 0 ? who->key : NULL,
                                  .site = who->site[0] != 0 ? who->site : NULL};
@@ -201,7 +208,7 @@ int client_call(struct client *c, const struct client_request *q, struct http_an
                            .method = q->method,
                            .path = q->path,
                            .headers = headers,
-                           .tls = who->ca[0] != 0 ? &tls : NULL,
+                           .tls = ca_path[0] != 0 ? &tls : NULL,
                            .body = q->body,
                            .body_type = q->body_type,
                            .timeout_ms = q->timeout_ms != 0 ? q->timeout_ms : c->timeout_ms,

@@ -19,6 +19,7 @@ struct client {
     const char *address[2]; /* by side; NULL: not looked for yet */
     uint32_t timeout_ms;
     const char *profile_name; /* NULL: not said */
+    const char *ca_path;      /* --cacert; NULL: what the profile says */
     struct profile profile;
     bool profile_read;
 };

@@ -44,6 +44,8 @@ static bool set_global(struct call *c, struct line *l, const char *name, const c
         c->client.address[CLIENT_CORE] = value;
     } else if (strcmp(name, "profile") == 0) {
         c->client.profile_name = value;
+    } else if (strcmp(name, "cacert") == 0) {
+        c->client.ca_path = value;
     } else if (strcmp(name, "timeout") == 0) {
         unsigned long seconds = strtoul(value, &end, 10);
         if (value[0] < '0' || value[0] > '9' || *end != 0 || seconds < 1 || seconds > 86400) {

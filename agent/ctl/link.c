@@ -29,6 +29,18 @@ static void put_first_line(const json_t *link, struct builder *out) {
         builder_addf(out, json_is_true(json_object_get(link, "end_to_end")) ? "%s are; sealed end to end\n" : "%s are\n",
                      render_size(verbs_uint(link, "unacknowledged_bytes"), size));
     }
+    const json_t *handover = json_object_get(link, "handover");
+    double question_s = verbs_real(handover, "next_question_seconds", -1);
+    if (question_s >= 0) {
+        builder_addf(out, "asks its neighbours whether they reach a broker in %s\n", render_span(question_s, span));
+    }
+    if (verbs_text(handover, "to")[0] != 0) {
+        builder_add_str(out, "gave leadership, for its link was broken, to ");
+        render_text(out, bytes_str(verbs_text(handover, "to")));
+        builder_add_str(out, " at ");
+        render_text(out, bytes_str(verbs_text(handover, "time")));
+        builder_add_byte(out, '\n');
+    }
     if (error[0] != 0) {
         builder_add_str(out, "last failure: ");
         render_text(out, bytes_str(error));

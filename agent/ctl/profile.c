@@ -22,8 +22,8 @@ static const struct {
 } members[] = {
 #define MEMBER(name, is_path)                                                                                                      \
     { #name, offsetof(struct profile, name), sizeof(((struct profile *)0)->name), is_path }
-    MEMBER(addr, false), MEMBER(core, false), MEMBER(token, false), MEMBER(core_token, false),
-    MEMBER(ca, true),    MEMBER(cert, true),  MEMBER(key, true),    MEMBER(site, false),
+    MEMBER(addr, false),   MEMBER(core, false), MEMBER(token, false), MEMBER(core_token, false), MEMBER(ca, true),
+    MEMBER(core_ca, true), MEMBER(cert, true),  MEMBER(key, true),    MEMBER(site, false),
 };
 
 static enum grey_error find_dir(char *out, size_t size, struct fault *f) {
@@ -67,7 +67,7 @@ static enum grey_error take(struct profile *p, const char *dir, const struct yam
         bool whole = size >= 0 && (size_t)size < members[i].size && strpbrk(out, "\r\n") == NULL;
         return whole ? E_OK : yaml_fault(n, f, "%s is too long or of several lines", members[i].name);
     }
-    return yaml_fault(n, f, "unknown key '%.40s'; addr, core, token, core_token, ca, cert, key and site are known",
+    return yaml_fault(n, f, "unknown key '%.40s'; addr, core, token, core_token, ca, core_ca, cert, key and site are known",
                       (const char *)n->key.data);
 }
 

@@ -11,6 +11,7 @@ struct profile {
     char addr[LIMIT_ADDRESS_BYTES + 16], core[LIMIT_ADDRESS_BYTES + 16];
     char token[256], core_token[256];
     char ca[LIMIT_PATH_BYTES + 1], cert[LIMIT_PATH_BYTES + 1], key[LIMIT_PATH_BYTES + 1]; /* relative ones lie beside the profile */
+    char core_ca[LIMIT_PATH_BYTES + 1]; /* whom the core's certificate is believed; "": ca */
     char site[LIMIT_NAME_BYTES + 1];
 };
 

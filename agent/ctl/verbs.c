@@ -9,6 +9,7 @@ const struct verb_option verbs_global[] = {
     {"output", "table|json|wide", "form of the answer; json is the API's own; short: -o"},
     {"addr", "URL|unix:PATH", "the node to ask; else $GREY_ADDR, unix:/run/grey/greyd.sock, unix:./run/node1/greyd.sock"},
     {"core", "URL", "the core to ask; else $GREY_CORE, http://127.0.0.1:8080"},
+    {"cacert", "FILE", "CA that the other side's certificate is checked with (https://); else what the profile says"},
     {"profile", "NAME", "addresses, token and certificates of ~/.config/greyctl/NAME.yaml; else $GREY_PROFILE, default"},
     {"timeout", "SECONDS", "how long to wait for an answer; else 15"},
     {"help", NULL, "what a verb does and takes; short: -h"},

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/identity/sitecert.h"
 #include "agent/store/datadir.h"
 #include "federation/invite.h"
 #include "include/grey/limits.h"
@@ -14,6 +15,7 @@
 #include "platform/http_fetch.h"
 #include "platform/json.h"
 #include "platform/keys.h"
+#include "platform/vouch.h"
 #include "platform/wholefile.h"
 
 #define DIR_DEFAULT "/var/lib/grey/identity"
@@ -31,6 +33,7 @@ struct enrolling {
     struct builder csr;
     uint8_t key_hash[32];
     bool key_made;
+    uint32_t timeout_ms;
 };
 
 static const char usage[] =
@@ -119,7 +122,7 @@ static enum grey_error read_former(struct enrolling *e, struct fault *f) {
     struct cert_facts facts;
     builder_init(&note, LIMIT_PATH_BYTES + 256);
     builder_init(&crt, PEM_BYTES_MAX);
-    enum grey_error err = wholefile_read(path_in(e, "enrolled", path), &note, f);
+    enum grey_error err = wholefile_read(path_in(e, ENROLL_NOTE_FILE, path), &note, f);
     const char *hex = err == E_OK ? (const char *)note.data + strlen(NOTE) : "";
     if (err == E_OK && (note.size < strlen(NOTE) + (size_t)2 * sizeof e->invite.fingerprint + 3 ||
                         strncmp((const char *)note.data, NOTE, strlen(NOTE)) != 0 ||
@@ -185,7 +188,7 @@ static enum grey_error ask(struct enrolling *e, bool renew, json_t **answer, str
                            .path = "/v1/enroll",
                            .body = builder_bytes(&body),
                            .body_type = "application/json",
-                           .timeout_ms = TIMEOUT_MS,
+                           .timeout_ms = e->timeout_ms,
                            .answer_bytes_max = 1024u * 1024u};
     enum grey_error err = http_fetch(&q, &a, f);
     *answer = err == E_OK ? json_read(builder_bytes(&a.body), f) : NULL;
@@ -231,14 +234,24 @@ static enum grey_error keep(const struct enrolling *e, const json_t *answer, str
         !bytes_unhex(key, sizeof core_key, core_key)) {
         return fault_set(f, E_BAD_HTTP, "the core's answer lacks certificate, ca or core_key");
     }
+    struct builder own, delegation;
+    builder_init(&own, PEM_BYTES_MAX);
+    builder_init(&delegation, PEM_BYTES_MAX);
     enum grey_error err = check(e, crt, ca, f);
+    err = err != E_OK ? err : vouch_split(crt, &own, &delegation, f);
+    if (err == E_OK && delegation.size > 0) {
+        err = wholefile_write(path_in(e, SITECERT_DELEGATION_FILE, path), builder_bytes(&delegation), 0644, f);
+    }
     err = err != E_OK ? err : wholefile_write(path_in(e, "ca.crt", path), bytes_str(ca), 0644, f);
     (void)snprintf(text, sizeof text, "grey-ed25519-public 1 %s\n", key);
     err = err != E_OK ? err : wholefile_write(path_in(e, "core-sign.pub", path), bytes_str(text), 0644, f);
     bytes_hex(e->invite.fingerprint, sizeof e->invite.fingerprint, hex);
     (void)snprintf(text, sizeof text, NOTE "%s %.1000s\n", hex, e->core);
-    err = err != E_OK ? err : wholefile_write(path_in(e, "enrolled", path), bytes_str(text), 0600, f);
-    return err != E_OK ? err : wholefile_write(path_in(e, "node.crt", path), bytes_str(crt), 0644, f);
+    err = err != E_OK ? err : wholefile_write(path_in(e, ENROLL_NOTE_FILE, path), bytes_str(text), 0600, f);
+    err = err != E_OK ? err : wholefile_write(path_in(e, "node.crt", path), builder_bytes(&own), 0644, f);
+    builder_free(&own);
+    builder_free(&delegation);
+    return err;
 }
 
 /* A configuration to begin with; one that is there is the operator's.  The name "": none. */
@@ -337,10 +350,25 @@ static enum grey_error enroll(struct enrolling *e, bool renew, struct fault *f) 
     return err;
 }
 
+enum grey_error enroll_renew(const char *dir, uint32_t timeout_ms, struct fault *f) {
+    struct enrolling e = {.dir = dir, .timeout_ms = timeout_ms};
+    json_t *answer = NULL;
+    builder_init(&e.csr, CSR_PEM_BYTES_MAX);
+    enum grey_error err = read_former(&e, f);
+    err = err != E_OK ? err : make_request(&e, e.invite.site.text, f);
+    err = err != E_OK ? err : ask(&e, true, &answer, f);
+    err = err != E_OK ? err : keep(&e, answer, f);
+    json_decref(answer);
+    keysign_close(&e.key);
+    builder_free(&e.csr);
+    return err;
+}
+
 int enroll_command(int argc, char **argv) {
     static struct enrolling e;
     struct fault f = {0};
     e.dir = DIR_DEFAULT;
+    e.timeout_ms = TIMEOUT_MS;
     if (!read_flags(&e, argc, argv)) {
         (void)fputs(usage, stderr);
         return 2;

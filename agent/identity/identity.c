@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/identity/doorway.h"
+#include "agent/identity/sitecert.h"
 #include "agent/state/holding.h"
 #include "federation/certify.h"
 #include "federation/trust.h"
@@ -14,6 +16,7 @@
 #include "platform/log.h"
 #include "platform/metrics.h"
 #include "platform/now.h"
+#include "platform/vouch.h"
 #include "platform/wholefile.h"
 
 #define PEM_BYTES_MAX 65536u
@@ -36,6 +39,7 @@ void identity_register(void) {
     metrics_register(&expires);
     metrics_register(&renewals);
     metrics_register(&refused);
+    sitecert_register();
 }
 
 enum task { TASK_LOOK, TASK_TRUST, TASK_CERTIFICATE };
@@ -56,6 +60,8 @@ struct identity {
     struct conn_context x;
     struct node *node;
     struct uplink *uplink;
+    struct sitecert *sitecert; /* NULL: links to other gateways are plain */
+    struct doorway *doorway;
     struct conn_tls *tls, *upstream_tls;
     struct loop_timer timer;
     struct work work;
@@ -147,6 +153,23 @@ static enum grey_error take_trust(struct identity *i, struct work *w) {
     return err;
 }
 
+/* The certificate last, for it decides what is asked for next. */
+static enum grey_error keep_certificate(const struct identity *i, const char *pem, struct fault *f) {
+    char path[LIMIT_PATH_BYTES + 32];
+    struct builder own, delegation;
+    builder_init(&own, PEM_BYTES_MAX);
+    builder_init(&delegation, PEM_BYTES_MAX);
+    sitecert_beside(i->cert_path, SITECERT_DELEGATION_FILE, path, sizeof path);
+    enum grey_error err = vouch_split(pem, &own, &delegation, f);
+    if (err == E_OK && delegation.size > 0) {
+        err = wholefile_write(path, builder_bytes(&delegation), 0644, f);
+    }
+    err = err != E_OK ? err : wholefile_write(i->cert_path, builder_bytes(&own), 0644, f);
+    builder_free(&own);
+    builder_free(&delegation);
+    return err;
+}
+
 /* For this gateway and this key, by a CA that is trusted, and better than what is there. */
 static enum grey_error take_certificate(struct identity *i, struct work *w) {
     struct cert_facts own;
@@ -157,6 +180,9 @@ static enum grey_error take_certificate(struct identity *i, struct work *w) {
     if (err == E_OK && memcmp(own.fingerprint, w->facts.fingerprint, sizeof own.fingerprint) == 0) {
         return E_OK;
     }
+    if (err == E_OK && vouch_text_is_by_site(pem)) {
+        return E_OK; /* what neighbours gave lies elsewhere, for the link to the core shows what the core gave: sitecert */
+    }
     err = err != E_OK ? err : read_authorities(i, &authorities, &w->fault);
     if (err != E_OK) {
         return err;
@@ -166,7 +192,7 @@ static enum grey_error take_certificate(struct identity *i, struct work *w) {
                         strcmp(own.subject_cn, w->facts.subject_cn) != 0 || w->facts.not_after_s <= own.not_after_s)) {
         err = fault_set(&w->fault, E_CERT, "it is not a newer one for this gateway's key and name: '%.80s'", w->facts.uri);
     }
-    err = err != E_OK ? err : wholefile_write(i->cert_path, bytes_of(w->in.data, w->in.size - 1), 0644, &w->fault);
+    err = err != E_OK ? err : keep_certificate(i, pem, &w->fault);
     w->changed = err == E_OK;
     builder_free(&authorities);
     return err;
@@ -236,15 +262,34 @@ static bool propose_request(struct identity *i, struct bytes request) {
     return true;
 }
 
+static void see_sites(struct identity *i) {
+    if (i->sitecert != NULL) {
+        sitecert_changed(i->sitecert);
+    }
+}
+
+/* Files are new, by way of the address where gateways enrol. */
+static void renewed(void *context) {
+    struct identity *i = context;
+    metrics_add(&renewals, 0, 1);
+    i->asked_ms = 0;
+    reload(i, i->cert_path);
+    loop_timer_after(i->x.loop, &i->timer, 0);
+    see_sites(i);
+}
+
 static void looked(struct identity *i, const struct work *w) {
     char end[32];
     int64_t left_s = w->facts.not_after_s - now_wall_ms() / 1000;
     metrics_set(&expires, 0, w->facts.not_after_s);
+    doorway_tell(i->doorway, w->facts.not_after_s);
     now_format(w->facts.not_after_s * 1000, end);
     if (w->request.size > 0 && propose_request(i, builder_bytes(&w->request))) {
         log_at(left_s < WARN_S ? LOG_WARN : LOG_INFO, "identity", left_s < 0 ? "lapsed" : "renew",
                "the certificate ends %s; asking for a new one%s", end,
-               left_s < 0 ? ".  Links that begin now fail: 'greyd enroll' renews it where the core can be reached" : "");
+               left_s < 0 ? ".  The broker lets this gateway in no more; where the core can be reached it is renewed there, as "
+                            "'greyd enroll' does"
+                          : "");
     }
 }
 
@@ -289,6 +334,8 @@ static void work_done(struct worker_job *job) {
         metrics_set(&expires, 0, w->facts.not_after_s);
         i->asked_ms = 0;
         reload(i, i->cert_path);
+        doorway_tell(i->doorway, w->facts.not_after_s);
+        see_sites(i);
     }
     builder_free(&w->in);
     builder_free(&w->request);
@@ -372,6 +419,10 @@ static void key_written(struct identity *i, const struct entry *e) {
         payload_kv_value(blob_bytes(e->payload), &type, &value) && value.size <= CERTIFY_REQUEST_BYTES_MAX) {
         uplink_certify(i->uplink, value);
     }
+    if (key.size > strlen(CERTIFY_KEY_CERTIFICATE) &&
+        memcmp(key.data, CERTIFY_KEY_CERTIFICATE, strlen(CERTIFY_KEY_CERTIFICATE)) == 0) {
+        see_sites(i);
+    }
     (void)snprintf(own, sizeof own, CERTIFY_KEY_CERTIFICATE "%s", i->node_name);
     value = value_under(e, own);
     if (value.size > 0 && value.size <= CERTIFY_CERTIFICATE_BYTES_MAX && memchr(value.data, 0, value.size) == NULL) {
@@ -425,6 +476,20 @@ struct identity *identity_new(const struct conn_context *x, const struct identit
     builder_init(&i->coming, CERTIFY_CERTIFICATE_BYTES_MAX + 1);
     builder_init(&i->trust, TRUST_BYTES_MAX);
     i->timer = (struct loop_timer){.fire = on_timer, .context = i};
+    struct sitecert_options site = {.site = o->site,
+                                    .node = o->node,
+                                    .data_dir = o->data_dir,
+                                    .ca_path = o->ca_path,
+                                    .cert_path = o->cert_path,
+                                    .key_path = o->key_path,
+                                    .trust_path = i->trust_path,
+                                    .tls = o->tls};
+    i->sitecert = o->tls == NULL ? NULL : sitecert_new(x, &site, node, f);
+    i->doorway = doorway_new(x->loop, o->cert_path, renewed, i, f);
+    if (i->doorway == NULL || (o->tls != NULL && i->sitecert == NULL)) {
+        identity_free(i);
+        return NULL;
+    }
     loop_timer_after(x->loop, &i->timer, LOOK_MS_FIRST);
     return i;
 }
@@ -433,11 +498,17 @@ void identity_stop(struct identity *i) {
     if (i != NULL) {
         i->stopping = true;
         loop_timer_cancel(i->x.loop, &i->timer);
+        sitecert_stop(i->sitecert);
+        doorway_free(i->doorway);
+        i->doorway = NULL;
+        loop_timer_cancel(i->x.loop, &i->timer);
     }
 }
 
 void identity_free(struct identity *i) {
     if (i != NULL) {
+        sitecert_free(i->sitecert);
+        doorway_free(i->doorway);
         builder_free(&i->coming);
         builder_free(&i->trust);
         mem_free(i);

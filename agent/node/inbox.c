@@ -105,8 +105,10 @@ static void peer_message(void *context, raft_id from, const struct message *m) {
         return;
     case MESSAGE_OUTPUT_FETCH:
     case MESSAGE_OUTPUT:
-        if (node_member(n, from) != NULL && n->events->output != NULL) {
-            n->events->output(n->context, from, m);
+    case MESSAGE_REACH_ASK:
+    case MESSAGE_REACH:
+        if (node_member(n, from) != NULL && n->events->asked != NULL) {
+            n->events->asked(n->context, from, m);
         }
         return;
     case MESSAGE_MEND_FETCH:

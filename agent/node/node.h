@@ -53,8 +53,9 @@ struct node_options {
 struct node_events {
     void (*leading)(void *context, bool leads,
                     grey_epoch epoch); /* this node became or ceased to be a leader that has applied an entry of its term */
-    void (*applied)(void *context, const struct entry *e);                  /* after each entry; may be NULL */
-    void (*output)(void *context, raft_id from, const struct message *m);   /* MESSAGE_OUTPUT_FETCH or MESSAGE_OUTPUT of a member */
+    void (*applied)(void *context, const struct entry *e); /* after each entry; may be NULL */
+    void (*asked)(void *context, raft_id from,
+                  const struct message *m); /* of a member: MESSAGE_OUTPUT_FETCH, _OUTPUT, _REACH_ASK, _REACH */
     void (*failed)(void *context, enum grey_error err, const char *detail); /* the node must stop: disk, damage, unknown entry */
 };
 

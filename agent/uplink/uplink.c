@@ -64,6 +64,7 @@ struct uplink *uplink_new(const struct conn_context *x, const struct uplink_opti
     uplink_send_register();
     uplink_supply_register();
     uplink_meter_register();
+    uplink_handover_register();
     struct uplink *u = mem_new(1, sizeof *u);
     if (u == NULL) {
         (void)fault_set(f, E_NO_MEMORY, "uplink");
@@ -82,6 +83,7 @@ struct uplink *uplink_new(const struct conn_context *x, const struct uplink_opti
     }
     uplink_seal_begin(u);
     uplink_gate_begin(u);
+    uplink_handover_begin(u);
     struct mqtt_options m = {.client_id = u->site,
                              .socket_dir = o->data_dir,
                              .inflight_max = UPLINK_ON_WAY_MAX,
@@ -104,6 +106,7 @@ void uplink_free(struct uplink *u) {
         return;
     }
     uplink_follow(u);
+    uplink_handover_end(u);
     mqtt_free(u->mqtt);
     uplink_link_end(u);
     gather_free(u->gather);
@@ -127,6 +130,7 @@ void uplink_lead(struct uplink *u, grey_epoch epoch) {
         u->streams[i].gather_until_ms = u->streams[i].waiting_since_ms = u->streams[i].sent_max = 0;
     }
     uplink_link_start(u);
+    uplink_handover_lead(u);
     loop_timer_after(u->x.loop, &u->timer, UPLINK_RETRY_MS);
 }
 
@@ -135,6 +139,7 @@ void uplink_follow(struct uplink *u) {
         u->leads = false;
         uplink_session_end(u);
         uplink_link_stop(u);
+        uplink_handover_follow(u);
         uplink_meter_closed(u);
     }
     loop_timer_cancel(u->x.loop, &u->timer);

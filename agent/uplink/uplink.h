@@ -30,6 +30,7 @@ struct uplink_options {
     const uint32_t *priorities;     /* of each; lower is better; copied */
     uint32_t endpoint_count;        /* at most UPLINK_ENDPOINTS_MAX */
     uint32_t failback_s;            /* a better endpoint must have been good for so long; above 0 */
+    uint32_t handover_s;            /* leadership goes to a neighbour with a link when this one has none for so long; 0: never */
     const char *proxy, *proxy_auth; /* "host:port" and a file with user:password; NULL or "": none; copied */
     bool offer;                     /* ALPN on port 443 */
     const struct conn_tls *tls;     /* NULL: plain MQTT, loopback only */
@@ -80,6 +81,10 @@ struct uplink_facts {
     uint32_t credit_bytes; /* what the core lets this site have on the way; 0: not up */
     uint64_t on_way_bytes; /* and what is */
     char last_error[UPLINK_ERROR_BYTES];
+    uint64_t handover_questions; /* to neighbours, since start */
+    int64_t handover_ms;         /* until the next one may be asked; -1: the link is good, or this node does not lead */
+    const char *handed_to;       /* last since start; "": nobody */
+    int64_t handed_unix_ms;
     /* Of the time that this node has led since its start, on the wire with all headers; lent until the next turn. */
     const struct ledger *ledger;
     const struct uplink_bandwidth *bandwidth; /* as configured */
@@ -92,6 +97,9 @@ void uplink_facts(const struct uplink *u, struct uplink_facts *out);
 /* A gateway's request for a certificate, which stands in the log, goes to the core; its answer becomes an entry (federation/certify.h).
  * Nothing happens unless this node leads and a core that certifies has welcomed it: who needs one asks again. */
 void uplink_certify(struct uplink *u, struct bytes request);
+
+/* MESSAGE_REACH_ASK or MESSAGE_REACH of a member (federation/handover.h). */
+void uplink_heard(struct uplink *u, raft_id from, const struct message *m);
 
 /* An operator has reason to hope (the line was mended): tries now instead of at the next time planned.  False: this node does not
  * lead. */

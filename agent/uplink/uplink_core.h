@@ -9,7 +9,9 @@
  *   uplink_ack.c      the core's acknowledgements become entries of the log
  *   uplink_supply.c   configs, policies and data of the core become entries of the log
  *   uplink_gate.c     how many bytes may leave now
- *   uplink_meter.c    what they cost: ledger, windows, budgets */
+ *   uplink_meter.c    what they cost: ledger, windows, budgets
+ *   uplink_learned.c  what was learned of keep-alives, over restarts
+ *   uplink_handover.c leadership goes to a neighbour that reaches a broker when this gateway does not */
 #ifndef AGENT_UPLINK_CORE_H
 #define AGENT_UPLINK_CORE_H
 
@@ -18,6 +20,7 @@
 #include "federation/channel.h"
 #include "federation/credit.h"
 #include "federation/envelope.h"
+#include "federation/handover.h"
 #include "federation/handshake.h"
 #include "federation/keepalive.h"
 #include "federation/reconnect.h"
@@ -117,6 +120,22 @@ struct uplink_seal {
     char cert_path[LIMIT_PATH_BYTES + 1], key_path[LIMIT_PATH_BYTES + 1];
 };
 
+struct uplink_learned {
+    char dir[LIMIT_PATH_BYTES + 1];
+    struct keepalive_learned kept[UPLINK_ENDPOINTS_MAX]; /* in the file */
+};
+
+struct uplink_handover {
+    struct handover policy;
+    struct loop_timer timer, look_timer;
+    struct probe probe; /* for a neighbour */
+    uint32_t endpoint;  /* that is looked at */
+    raft_id asker;
+    uint64_t number;
+    char to[LIMIT_NAME_BYTES + 1]; /* who was given leadership last; "": nobody */
+    int64_t handed_ms;             /* then, Unix */
+};
+
 struct uplink {
     struct conn_context x;
     struct uplink_options o;
@@ -153,6 +172,8 @@ struct uplink {
     char proxy_address[LIMIT_ADDRESS_BYTES + 1], proxy_auth[LIMIT_PATH_BYTES + 1];
     struct conn_proxy proxy; /* address NULL: none */
     struct probe probe;
+    struct uplink_learned learned;
+    struct uplink_handover handover;
     struct netwatch netwatch;
     uint64_t hurried_ms; /* because the network came up; 0: never */
     struct loop_timer timer, link_timer, ack_timer;
@@ -178,6 +199,8 @@ void uplink_link_answered(struct uplink *u); /* the core has answered */
 void uplink_link_stage(void *uplink, enum mqtt_stage s);
 void uplink_link_closed(void *uplink, const char *why);
 void uplink_link_moved(void *uplink, bool heard);
+const struct conn_proxy *uplink_link_proxy(const struct uplink *u); /* NULL: none */
+bool uplink_link_offers(const struct uplink *u, const struct uplink_endpoint *e);
 void uplink_link_facts(const struct uplink *u, struct uplink_facts *out);
 
 /* --- uplink_session.c ----------------------------------------------------------------------------------------------------------------- */
@@ -261,6 +284,18 @@ void uplink_gate_connected(struct uplink *u);
 /* False: enough waits behind the gate; the pump is called again when that changes. */
 bool uplink_gate_room(struct uplink *u, uint32_t frame_bytes);
 uint32_t uplink_gate_leaves_ms(const struct uplink *u, uint32_t frame_bytes); /* by the limit; 0: there is none */
+
+/* --- uplink_learned.c ----------------------------------------------------------------------------------------------------------------- */
+void uplink_learned_begin(struct uplink *u); /* reads it */
+void uplink_learned_keep(struct uplink *u);  /* writes it, when something is new */
+
+/* --- uplink_handover.c ---------------------------------------------------------------------------------------------------------------- */
+void uplink_handover_register(void);
+void uplink_handover_begin(struct uplink *u);
+void uplink_handover_lead(struct uplink *u);
+void uplink_handover_link(struct uplink *u); /* after anything that may have changed the link's stage */
+void uplink_handover_follow(struct uplink *u);
+void uplink_handover_end(struct uplink *u);
 
 /* --- uplink_meter.c ------------------------------------------------------------------------------------------------------------------- */
 void uplink_meter_register(void);

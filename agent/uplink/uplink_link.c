@@ -58,6 +58,7 @@ void uplink_link_plan(struct uplink *u) {
     } else {
         loop_timer_set(u->x.loop, &u->link_timer, wake_ms);
     }
+    uplink_handover_link(u);
 }
 
 /* --- probes: is a better endpoint good? ------------------------------------------------------------------------------------------- */
@@ -69,12 +70,12 @@ static void probed(void *context, bool good, const char *why) {
     uplink_link_plan(u);
 }
 
-static bool offers(const struct uplink *u, const struct uplink_endpoint *e) {
+bool uplink_link_offers(const struct uplink *u, const struct uplink_endpoint *e) {
     size_t size = strlen(e->address), port = strlen(OFFER_PORT);
     return u->o.offer && size > port && strcmp(e->address + size - port, OFFER_PORT) == 0;
 }
 
-static const struct conn_proxy *proxy(const struct uplink *u) {
+const struct conn_proxy *uplink_link_proxy(const struct uplink *u) {
     return u->proxy.address == NULL ? NULL : &u->proxy;
 }
 
@@ -83,16 +84,19 @@ static const struct conn_proxy *proxy(const struct uplink *u) {
 static void dial(struct uplink *u, struct uplink_endpoint *e) {
     struct mqtt_target t = {.address = e->address,
                             .tls = u->o.tls,
-                            .proxy = proxy(u),
+                            .proxy = uplink_link_proxy(u),
                             .session = e->session,
-                            .offer = offers(u, e),
+                            .offer = uplink_link_offers(u, e),
                             .keepalive_s = keepalive_ask_s(&e->keepalive, now_ms(u))};
     mqtt_dial(u->mqtt, &t);
 }
 
 static void ask(struct uplink *u, struct uplink_endpoint *e) {
-    struct conn_options o = {
-        .tls = u->o.tls, .open_timeout_ms = PROBE_MS, .proxy = proxy(u), .session = e->session, .offer = offers(u, e)};
+    struct conn_options o = {.tls = u->o.tls,
+                             .open_timeout_ms = PROBE_MS,
+                             .proxy = uplink_link_proxy(u),
+                             .session = e->session,
+                             .offer = uplink_link_offers(u, e)};
     probe_begin(&u->probe, &u->x, e->address, &o, probed, u);
 }
 
@@ -179,6 +183,7 @@ void uplink_link_connected(struct uplink *u) {
     metrics_add(&connects, 0, 1);
     metrics_add(&resumes, 0, e->session != NULL && conn_session_resumed(e->session));
     keepalive_begin(&e->keepalive, now_ms(u));
+    uplink_learned_keep(u);
     log_info("uplink", "connected", "endpoint=%s keepalive_s=%u handshake_bytes=%u resumed=%s", e->address,
              mqtt_keepalive_s(u->mqtt), mqtt_opening_bytes(u->mqtt),
              e->session != NULL && conn_session_resumed(e->session) ? "yes" : "no");
@@ -235,6 +240,7 @@ bool uplink_link_begin(struct uplink *u, struct fault *f) {
         (void)snprintf(u->proxy_auth, sizeof u->proxy_auth, "%s", u->o.proxy_auth == NULL ? "" : u->o.proxy_auth);
         u->proxy = (struct conn_proxy){.address = u->proxy_address, .auth_path = u->proxy_auth};
     }
+    uplink_learned_begin(u);
     reconnect_init(&u->reconnect, &o);
     struct fault deaf = {0};
     if (netwatch_open(&u->netwatch, u->x.loop, on_network, u, &deaf) != E_OK) {
@@ -286,6 +292,11 @@ void uplink_link_facts(const struct uplink *u, struct uplink_facts *out) {
     }
     out->handshake_bytes = mqtt_opening_bytes(u->mqtt);
     out->proxy = u->proxy.address == NULL ? "" : u->proxy.address;
+    uint64_t ask_ms = handover_wake_ms(&u->handover.policy);
+    out->handover_questions = u->handover.policy.number;
+    out->handover_ms = ask_ms == UINT64_MAX ? -1 : ask_ms > now ? (int64_t)(ask_ms - now) : 0;
+    out->handed_to = u->handover.to;
+    out->handed_unix_ms = u->handover.handed_ms;
     out->endpoint_count = u->o.endpoint_count;
     for (uint32_t i = 0; i < u->o.endpoint_count; i++) {
         const struct breaker *b = &r->breakers[i];
@@ -299,8 +310,8 @@ void uplink_link_facts(const struct uplink *u, struct uplink_facts *out) {
             .in_use = r->stage >= RECONNECT_DIAL && i == r->current};
         counts[b->state]++;
     }
-    out->sent_bytes += u->probe.count.out_bytes;
-    out->received_bytes += u->probe.count.in_bytes;
+    out->sent_bytes += u->probe.count.out_bytes + u->handover.probe.count.out_bytes;
+    out->received_bytes += u->probe.count.in_bytes + u->handover.probe.count.in_bytes;
     for (unsigned i = 0; i < 3; i++) {
         metrics_set(&endpoint_states, i, counts[i]);
     }

@@ -20,8 +20,10 @@
     4u /* from here on reports of tasks may hold proofs, orders health probes, and their rows more fields */
 #define FEATURE_LEVEL_ORIGIN                                                                                                       \
     5u /* from here on it may hold tokens and notes, and say who asked for an entry (federation/origin.h) */
-#define FEATURE_LEVEL_OFFLOAD 6u /* from here on orders may have zones, and tasks may be with the core */
-#define UP_LEVEL 2u              /* said in UP_HELLO; from 2 on a site reads the codings in DOWN_WELCOME, and DOWN_ROUTE */
+#define FEATURE_LEVEL_OFFLOAD 6u  /* from here on orders may have zones, and tasks may be with the core */
+#define FEATURE_LEVEL_VOUCH 6u    /* from here on gateways give each other certificates while the core is away (platform/vouch.h) */
+#define FEATURE_LEVEL_HANDOVER 6u /* from here on gateways ask each other whether they reach the core */
+#define UP_LEVEL 2u               /* said in UP_HELLO; from 2 on a site reads the codings in DOWN_WELCOME, and DOWN_ROUTE */
 #define UP_LEVEL_CODINGS 2u
 #define UP_LEVEL_ROUTES 2u
 #define CODING_SQUEEZE 1u   /* codings of DOWN_WELCOME, bits: the core takes UP_SQUEEZED */
@@ -58,6 +60,8 @@ enum message_kind {
     MESSAGE_MEND_ROWS = 17,
     MESSAGE_OUTPUT_FETCH = 18,
     MESSAGE_OUTPUT = 19,
+    MESSAGE_REACH_ASK = 21, /* this and the next: federation/handover.h */
+    MESSAGE_REACH = 22,
     /* between site and core: federation/sync.h */
     MESSAGE_UP_HELLO = 64,
     MESSAGE_UP_EVENTS = 65,

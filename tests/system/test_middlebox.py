@@ -45,6 +45,9 @@ def test(site):
     site.ok(link["keepalive_seconds"] == KEEPALIVE_S // 2, "the next connection pings every %d s" % link["keepalive_seconds"])
     time.sleep(70)
     site.ok(site.link()["up"] and site.line.forgotten == 1 and site.link()["stage_seconds"] > 65, "and is not forgotten any more")
+    site.restart("node1")
+    link = wait_until("the link after a restart", lambda: site.link()["up"] and site.link(), 60)
+    site.ok(link["keepalive_seconds"] == KEEPALIVE_S // 2, "and a restart forgets nothing of that")
     site.ok("keep-alive %d s" % (KEEPALIVE_S // 2) in site.ctl("link", "status").stdout, "greyctl link status tells what is in force")
 
 

@@ -14,6 +14,7 @@
 #include "core/authority.h"
 #include "platform/keys.h"
 #include "platform/now.h"
+#include "platform/wholefile.h"
 
 static char dir[64];
 
@@ -190,11 +191,68 @@ static void what_was_trusted_before_stays_so(void **state) {
     builder_free(&crt);
 }
 
+static void read_text(const char *name, struct builder *out) {
+    char path[128];
+    (void)snprintf(path, sizeof path, "%s/%s", dir, name);
+    builder_init(out, 65536);
+    assert_int_equal(wholefile_read(path, out, NULL), E_OK);
+}
+
+/* A CA of before delegations: gateways still come in, and get none that nobody could believe; the next issuing key gives them. */
+static void a_ca_without_room_delegates_nothing(void **state) {
+    (void)state;
+    struct builder root, root_key, key, crt, given, request;
+    struct csr_facts asked;
+    struct keysign signer;
+    char path[128];
+    int64_t now_s = now_wall_ms() / 1000;
+    read_text("root.crt", &root);
+    read_text("root.key", &root_key);
+    read_text("issuing.key", &key);
+    builder_init(&crt, 8192);
+    struct cert_request q = {.subject = "CN=Grey Edge issuing CA old",
+                             .key_pem = (const char *)key.data,
+                             .issuer_pem = (const char *)root.data,
+                             .issuer_key_pem = (const char *)root_key.data,
+                             .authority = true,
+                             .depth = 0,
+                             .not_before_s = now_s - 3600,
+                             .not_after_s = now_s + 86400};
+    assert_int_equal(cert_issue(&q, &crt, NULL), E_OK);
+    (void)snprintf(path, sizeof path, "%s/issuing.crt", dir);
+    assert_int_equal(wholefile_write(path, builder_bytes(&crt), 0644, NULL), E_OK);
+    builder_init(&given, 8192);
+    builder_init(&request, 4096);
+    assert_int_equal(keysign_open_pem((const char *)key.data, &signer, NULL), E_OK);
+    assert_int_equal(csr_make("factory", "n", &signer, &request, NULL), E_OK);
+    assert_int_equal(csr_read(builder_bytes(&request), &asked, NULL), E_OK);
+    keysign_close(&signer);
+    struct authority a = open_it();
+    assert_int_equal(authority_delegate(&a, &asked, now_s, 3600, &given, NULL), E_OK);
+    assert_int_equal(given.size, 0);
+    authority_close(&a);
+    assert_int_equal(authority_rotate(dir, NULL), E_OK);
+    assert_int_equal(authority_promote(dir, NULL), E_OK);
+    a = open_it();
+    assert_int_equal(authority_delegate(&a, &asked, now_s, 3600, &given, NULL), E_OK);
+    assert_true(given.size > 0);
+    authority_close(&a);
+    struct builder *const all[] = {&root, &root_key, &key, &crt, &given, &request};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        builder_free(all[i]);
+    }
+}
+
 #define TEST(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(it_certifies_gateways_and_nobody_as_the_core), TEST(certificates_hold_through_a_change_of_the_issuer),
-        TEST(a_change_that_was_cut_off_is_ended_the_next_time), TEST(the_root_may_be_away), TEST(what_was_trusted_before_stays_so)};
+        TEST(it_certifies_gateways_and_nobody_as_the_core),
+        TEST(certificates_hold_through_a_change_of_the_issuer),
+        TEST(a_change_that_was_cut_off_is_ended_the_next_time),
+        TEST(the_root_may_be_away),
+        TEST(what_was_trusted_before_stays_so),
+        TEST(a_ca_without_room_delegates_nothing),
+    };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

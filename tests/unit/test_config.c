@@ -60,7 +60,7 @@ static void example_files_are_accepted(void **state) {
     assert_int_equal(load(&c, &f, "--config", "tests/unit/data/edge-config.yaml", NULL), E_OK);
     assert_true(c.mode == CONFIG_MODE_EDGE && c.endpoint_count == 2 && c.limit_kbps == 10000 && c.queue_size_mb == 1024);
     assert_string_equal(c.site_id, "edge-factory-001");
-    assert_true(c.priority_count == 0 && c.failback_s == 300 && c.upstream_alpn && c.proxy[0] == 0);
+    assert_true(c.priority_count == 0 && c.failback_s == 300 && c.handover_s == 300 && c.upstream_alpn && c.proxy[0] == 0);
     file_text =
         "federation: {upstream: {endpoints: ['a:1', 'b:443'], priorities: [2, 1], alpn: false}, proxy: {address: 'p:3128'}}\n";
     assert_int_equal(load(&c, &f, "--config", "x.yaml", NULL), E_OK);

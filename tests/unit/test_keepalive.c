@@ -152,6 +152,49 @@ static void a_configured_time_below_the_floor_is_kept(void **state) {
     assert_int_equal(k.interval_s, 5);
 }
 
+/* What a process learned is what the next one begins with. */
+static void it_survives_a_restart(void **state) {
+    (void)state;
+    struct keepalive k, next;
+    struct keepalive_learned l, again;
+    uint64_t now_ms = 1000000;
+    uint32_t pings = 0;
+    keepalive_init(&k, 900);
+    assert_true(idle_for(&k, &now_ms, 86400, 300, 2, &pings) > 0);
+    keepalive_keep(&k, now_ms, &l);
+    assert_in_range(l.interval_s, KEEPALIVE_S_MIN, 299);
+    keepalive_init(&next, 900);
+    keepalive_restore(&next, &l, 500); /* a machine that was switched on just now */
+    assert_int_equal(keepalive_ask_s(&next, 600), l.interval_s);
+    keepalive_keep(&next, 500, &again);
+    assert_memory_equal(&l, &again, sizeof l);
+    uint64_t later_ms = 600;
+    assert_int_equal(idle_for(&next, &later_ms, 3 * 3600, 300, 2, &pings), 0);
+
+    keepalive_init(&next, 60); /* configured shorter meanwhile */
+    keepalive_restore(&next, &l, 500);
+    assert_int_equal(keepalive_ask_s(&next, 500), 60);
+    l.fatal_age_s = 8 * 86400; /* the gateway was away for longer than that counts */
+    keepalive_init(&next, 900);
+    keepalive_restore(&next, &l, 500);
+    assert_int_equal(keepalive_ask_s(&next, 500), 900);
+}
+
+static void what_cannot_be_right_is_not_taken(void **state) {
+    (void)state;
+    static const struct keepalive_learned wrong[] = {{.interval_s = 0},
+                                                     {.interval_s = 100, .fatal_s = 1},
+                                                     {.interval_s = 100, .good_s = 500, .fatal_s = 400},
+                                                     {.interval_s = UINT32_MAX, .good_s = UINT32_MAX}};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        struct keepalive k;
+        keepalive_init(&k, 900);
+        keepalive_restore(&k, &wrong[i], 77);
+        assert_int_equal(keepalive_ask_s(&k, 100), 900);
+        assert_true(k.good_s == 0 && k.fatal_s == 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_open_path_is_pinged_every_quarter_hour),
@@ -161,6 +204,8 @@ int main(void) {
         cmocka_unit_test(a_better_path_is_used_again),
         cmocka_unit_test(growing_stops_below_what_failed),
         cmocka_unit_test(a_configured_time_below_the_floor_is_kept),
+        cmocka_unit_test(it_survives_a_restart),
+        cmocka_unit_test(what_cannot_be_right_is_not_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
