@@ -1,6 +1,6 @@
 # Grey Edge.  `make help` lists the targets; `make V=1` shows the commands; `make CC=clang`; `make SAN=address,undefined`;
-# `make cross BOARD=raspberrypi4` or `make cross ARCH=arm64`: for another machine.  One build, not recursive, out of tree in
-# build/<arch>[-variant]/.
+# `make cross BOARD=raspberrypi4` or `make cross ARCH=arm64`: for another machine; `make MBEDTLS=3.6`: with the mbedTLS of Debian 13.
+# One build, not recursive, out of tree in build/<arch>[-variant]/.
 
 CC ?= gcc
 ifeq ($(origin CC),default)
@@ -26,8 +26,15 @@ override CC := $(if $(findstring clang,$(CC)),clang --target=$(TRIPLE),$(TRIPLE)
 AR := $(TRIPLE)-ar
 RUNNER := qemu-$(firstword $(subst -, ,$(TRIPLE)))-static -L $(CURDIR)/$(SYSROOT)
 endif
-VARIANT := $(if $(CPU_FLAGS),-$(BOARD))$(if $(findstring clang,$(CC)),-clang)$(if $(SAN),-$(subst $(comma),-,$(SAN)))
+# The machine's mbedTLS, or 3.6 from Debian 13's source package where that is another one.
+MBEDTLS ?=
+MBEDTLS_TREE := $(if $(filter 3.6,$(MBEDTLS)),build/mbedtls-3.6)
+ifneq ($(filter-out 3.6,$(MBEDTLS)),)
+$(error MBEDTLS=$(MBEDTLS): it is 3.6, or nothing for the one that is installed)
+endif
+VARIANT := $(if $(MBEDTLS_TREE),-mbedtls36)$(if $(CPU_FLAGS),-$(BOARD))$(if $(findstring clang,$(CC)),-clang)$(if $(SAN),-$(subst $(comma),-,$(SAN)))
 BUILD ?= build/$(ARCH)$(VARIANT)
+FUZZ_BUILD := build/$(ARCH)-fuzz$(if $(MBEDTLS_TREE),-mbedtls36)
 V ?= 0
 Q := $(if $(filter 1,$(V)),,@)
 say = $(if $(filter 1,$(V)),,@printf '  %-7s %s\n' $(1) $(2);)
@@ -35,6 +42,11 @@ say = $(if $(filter 1,$(V)),,@printf '  %-7s %s\n' $(1) $(2);)
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Werror
 CFLAGS ?= -O2 -g
 CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -DGREY_VERSION='"$(VERSION)"'
+ifneq ($(MBEDTLS_TREE),)
+CPPFLAGS += -isystem $(MBEDTLS_TREE)/include
+LDFLAGS += -L$(MBEDTLS_TREE)/library
+MBEDTLS_LIBRARY := $(MBEDTLS_TREE)/library/libmbedtls.a
+endif
 # What this compiler knows for this processor.
 takes = $(shell $(CC) -Werror $(1) -c -x c /dev/null -o /dev/null 2>/dev/null && echo $(1))
 HARDEN := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2 $(call takes,-fstack-clash-protection) $(call takes,-fcf-protection) \
@@ -73,13 +85,16 @@ PURE_MAY_CALL := json_array_get json_array_size json_delete json_object_get json
 
 # The earliest time that a clock may show: of the commit, for the same source gives the same program, unless this machine's is earlier.
 BUILD_S := $(shell now=$$(date +%s); s=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo $$now)}; [ "$$s" -lt "$$now" ] && echo $$s || echo $$now)
-$(BUILD)/obj/platform/now.o build/$(ARCH)-fuzz/obj/platform/now.o: CPPFLAGS += -DGREY_BUILD_S=$(BUILD_S)
+$(BUILD)/obj/platform/now.o $(FUZZ_BUILD)/obj/platform/now.o: CPPFLAGS += -DGREY_BUILD_S=$(BUILD_S)
 
 .SECONDARY:
 .PHONY: all
 all: $(PROGRAMS) $(ARCHIVES) ## build greyd, greyctl, grey-core and grey-launch
 
-$(BUILD)/obj/%.o: %.c Makefile | $(addsuffix .packages,$(SYSROOT))
+build/mbedtls-3.6/library/libmbedtls.a:
+	$(Q)deploy/mbedtls36.sh build/mbedtls-3.6
+
+$(BUILD)/obj/%.o: %.c Makefile | $(addsuffix .packages,$(SYSROOT)) $(MBEDTLS_LIBRARY)
 	@mkdir -p $(@D)
 	$(call say,CC,$<) $(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
@@ -119,17 +134,16 @@ $(BUILD)/week: $(WEEK_O) $(ARCHIVES)
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 # --- Fuzz targets: tests/fuzz/fuzz_X.c, libFuzzer with address and undefined-behaviour sanitizers, always clang. -------------------
-FUZZ_BUILD := build/$(ARCH)-fuzz
 FUZZERS := $(patsubst tests/fuzz/%.c,$(FUZZ_BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_SECONDS ?= 5
 FUZZ_O := $(patsubst %.c,$(FUZZ_BUILD)/obj/%.o,$(SOURCES))
-$(FUZZ_BUILD)/obj/%.o: %.c Makefile
+$(FUZZ_BUILD)/obj/%.o: %.c Makefile | $(MBEDTLS_LIBRARY)
 	@mkdir -p $(@D)
 	$(call say,CC,"$< (fuzz)") clang $(CPPFLAGS) -std=c11 -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -MMD -MP -c $< -o $@
 $(FUZZ_BUILD)/libfuzzed.a: $(FUZZ_O)
 	$(call say,AR,$@) rm -f $@ && $(AR) rcs $@ $^
 $(FUZZ_BUILD)/fuzz_%: $(FUZZ_BUILD)/obj/tests/fuzz/fuzz_%.o $(FUZZ_BUILD)/libfuzzed.a
-	$(call say,LD,$@) clang -fsanitize=fuzzer,address,undefined -o $@ $^ -Wl,--as-needed $(LIBS)
+	$(call say,LD,$@) clang -fsanitize=fuzzer,address,undefined $(LDFLAGS) -o $@ $^ -Wl,--as-needed $(LIBS)
 
 # --- For other machines: the same rules with BOARD or ARCH set (see the top); the sysroot comes with the first object. ------------------
 .PHONY: cross
@@ -329,4 +343,4 @@ clean: ## remove build/
 help: ## this list
 	@awk -F':.*## ' '/^[a-z][a-zA-Z_-]*:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
--include $(shell find build \( -path build/sysroot -o -path build/packages -o -path build/image \) -prune -o -name '*.d' -type f -print 2>/dev/null)
+-include $(shell find build \( -path build/sysroot -o -path build/packages -o -path build/image -o -path build/mbedtls-3.6 \) -prune -o -name '*.d' -type f -print 2>/dev/null)

@@ -374,7 +374,12 @@ static struct conn_tls *read_certificates(const struct greyd *g, const char *ca,
                                           struct fault *f) {
     char trust[LIMIT_PATH_BYTES + 32];
     (void)snprintf(trust, sizeof trust, "%.1000s/" IDENTITY_TRUST_FILE, g->config.data_dir);
-    return conn_tls_open(&(struct conn_tls_files){.ca_path = ca, .cert_path = cert, .key_path = key, .trust_path = trust}, f);
+    return conn_tls_open(&(struct conn_tls_files){.ca_path = ca,
+                                                  .cert_path = cert,
+                                                  .key_path = key,
+                                                  .trust_path = trust,
+                                                  .from_13 = strcmp(g->config.tls_min_version, "1.3") == 0},
+                         f);
 }
 
 static bool start_identity(struct greyd *g, struct fault *f) {

@@ -1,5 +1,7 @@
 #include "platform/conn_core.h"
 
+#include "platform/mbed.h" /* before the headers of mbedTLS */
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -36,7 +38,7 @@ struct conn_tls {
     struct tls_material *now;
     const char *protocols[2];
     char *ca_path, *cert_path, *key_path, *trust_path; /* copies */
-    bool anybody;
+    bool anybody, from_13;
 };
 
 /* One for all, on the loop's thread: TLS bytes on their way to mbedTLS. */
@@ -69,23 +71,12 @@ static int judge_dates(void *context, mbedtls_x509_crt *crt, int depth, uint32_t
     return 0;
 }
 
-static int configure(struct tls_material *m, mbedtls_ssl_config *c, int endpoint, bool anybody) {
-    static const int suites[] = {MBEDTLS_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-                                 MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-                                 0};
-    static const mbedtls_ecp_group_id curves[] = {MBEDTLS_ECP_DP_CURVE25519, MBEDTLS_ECP_DP_SECP256R1, MBEDTLS_ECP_DP_NONE};
-    int code = mbedtls_ssl_config_defaults(c, endpoint, MBEDTLS_SSL_TRANSPORT_STREAM, MBEDTLS_SSL_PRESET_DEFAULT);
+static int configure(struct tls_material *m, mbedtls_ssl_config *c, int endpoint, bool anybody, bool from_13) {
+    int code = mbed_configure(c, endpoint, from_13);
     if (code != 0) {
         return code;
     }
-    mbedtls_ssl_conf_min_version(c, MBEDTLS_SSL_MAJOR_VERSION_3, MBEDTLS_SSL_MINOR_VERSION_3);
-    mbedtls_ssl_conf_ciphersuites(c, suites);
-    mbedtls_ssl_conf_curves(c, curves);
-    mbedtls_ssl_conf_renegotiation(c, MBEDTLS_SSL_RENEGOTIATION_DISABLED);
-    mbedtls_ssl_conf_session_tickets(c, endpoint == MBEDTLS_SSL_IS_CLIENT ? MBEDTLS_SSL_SESSION_TICKETS_ENABLED
-                                                                          : MBEDTLS_SSL_SESSION_TICKETS_DISABLED);
     mbedtls_ssl_conf_authmode(c, anybody ? MBEDTLS_SSL_VERIFY_NONE : MBEDTLS_SSL_VERIFY_REQUIRED);
-    mbedtls_ssl_conf_rng(c, keys_rng, NULL); /* no generator state is shared between loop and crypto worker */
     mbedtls_ssl_conf_ca_chain(c, &m->ca, m->revoked.version == 0 ? NULL : &m->revoked);
     mbedtls_ssl_conf_verify(c, judge_dates, NULL);
     return mbedtls_ssl_conf_own_cert(c, &m->own, &m->key);
@@ -143,22 +134,25 @@ static enum grey_error read_trust(struct tls_material *m, const char *path, stru
 static enum grey_error read_files(const struct conn_tls *t, struct tls_material *m, struct fault *f) {
     char text[128];
     int code;
+    if (t->from_13 && !conn_tls_knows_13()) {
+        return fault_set(f, E_TLS_VERSION, "TLS 1.3 was asked for as the least; mbedTLS 2.28 speaks 1.2");
+    }
     if (!t->anybody && (code = mbedtls_x509_crt_parse_file(&m->ca, t->ca_path)) != 0) {
         return fault_set(f, E_CERT, "%s: %s", t->ca_path, conn_tls_text(code, text));
     }
     if ((code = mbedtls_x509_crt_parse_file(&m->own, t->cert_path)) != 0) {
         return fault_set(f, E_CERT, "%s: %s", t->cert_path, conn_tls_text(code, text));
     }
-    if ((code = mbedtls_pk_parse_keyfile(&m->key, t->key_path, NULL)) != 0) {
+    if ((code = mbed_parse_key_file(&m->key, t->key_path)) != 0) {
         return fault_set(f, E_KEY, "%s: %s", t->key_path, conn_tls_text(code, text));
     }
-    if (mbedtls_pk_check_pair(&m->own.pk, &m->key) != 0) {
+    if (mbed_check_pair(&m->own.pk, &m->key) != 0) {
         return fault_set(f, E_KEY, "%s does not belong to %s", t->key_path, t->cert_path);
     }
     enum grey_error err = read_trust(m, t->trust_path, f);
-    if (err == E_OK && ((code = configure(m, &m->client, MBEDTLS_SSL_IS_CLIENT, false)) != 0 ||
-                        (code = configure(m, &m->server, MBEDTLS_SSL_IS_SERVER, t->anybody)) != 0 ||
-                        (code = configure(m, &m->guests, MBEDTLS_SSL_IS_SERVER, false)) != 0)) {
+    if (err == E_OK && ((code = configure(m, &m->client, MBEDTLS_SSL_IS_CLIENT, false, t->from_13)) != 0 ||
+                        (code = configure(m, &m->server, MBEDTLS_SSL_IS_SERVER, t->anybody, t->from_13)) != 0 ||
+                        (code = configure(m, &m->guests, MBEDTLS_SSL_IS_SERVER, false, t->from_13)) != 0)) {
         err = fault_set(f, E_TLS, "%s", conn_tls_text(code, text));
     }
     mbedtls_ssl_conf_authmode(&m->guests, MBEDTLS_SSL_VERIFY_OPTIONAL);
@@ -167,7 +161,7 @@ static enum grey_error read_files(const struct conn_tls *t, struct tls_material 
 
 static enum grey_error offer(struct conn_tls *t, struct tls_material *m, struct fault *f) {
     char text[128];
-    int code = configure(m, &m->offering, MBEDTLS_SSL_IS_CLIENT, false);
+    int code = configure(m, &m->offering, MBEDTLS_SSL_IS_CLIENT, false, t->from_13);
     code = code != 0 ? code : mbedtls_ssl_conf_alpn_protocols(&m->offering, t->protocols);
     return code == 0 ? E_OK : fault_set(f, E_TLS, "ALPN '%.40s': %s", t->protocols[0], conn_tls_text(code, text));
 }
@@ -196,6 +190,10 @@ static bool copy_path(char **to, const char *from) {
     return *to != NULL;
 }
 
+bool conn_tls_knows_13(void) {
+    return mbed_has_tls13();
+}
+
 struct conn_tls *conn_tls_open(const struct conn_tls_files *files, struct fault *f) {
     struct conn_tls *t = mem_new(1, sizeof *t);
     if (t == NULL || !copy_path(&t->ca_path, files->ca_path) || !copy_path(&t->cert_path, files->cert_path) ||
@@ -205,6 +203,7 @@ struct conn_tls *conn_tls_open(const struct conn_tls_files *files, struct fault 
         return NULL;
     }
     t->anybody = files->anybody;
+    t->from_13 = files->from_13;
     if (conn_tls_reload(t, f) != E_OK) {
         conn_tls_free(t);
         return NULL;
@@ -280,25 +279,31 @@ static int offer_session(struct conn *c) {
     return s->born_ms == 0 ? 0 : mbedtls_ssl_set_session(c->ssl, &s->kept);
 }
 
-/* A resumed session has the master secret of the one before. */
-static void keep_session(struct conn *c) {
+/* What this connection gave to come back with: the handshake (shaken), or with TLS 1.3 a ticket that comes later. */
+static void keep_session(struct conn *c, bool shaken) {
     struct conn_session *s = c->o.session;
     mbedtls_ssl_session fresh;
     if (s == NULL || !c->client) {
         return;
     }
     mbedtls_ssl_session_init(&fresh);
-    if (mbedtls_ssl_get_session(c->ssl, &fresh) == 0) {
-        s->resumed = s->born_ms != 0 && memcmp(fresh.master, s->kept.master, sizeof fresh.master) == 0;
-        uint64_t born_ms = s->resumed ? s->born_ms : loop_now_ms(c->x.loop) + 1;
+    bool got = mbedtls_ssl_get_session(c->ssl, &fresh) == 0;
+    if (got && shaken) {
+        s->resumed = s->born_ms != 0 && mbed_resumed(c->ssl, &fresh, &s->kept);
+    }
+    bool usable = got && (!shaken || !mbed_tickets_follow(c->ssl));
+    if (usable) {
+        uint64_t born_ms = s->resumed && s->born_ms != 0 ? s->born_ms : loop_now_ms(c->x.loop) + 1;
         mbedtls_ssl_session_free(&s->kept);
         s->kept = fresh; /* with the newest ticket */
         s->born_ms = born_ms;
-        s->tries = 0;
     } else {
         mbedtls_ssl_session_free(&fresh);
-        forget_session(s);
+        if (!got || !s->resumed) {
+            forget_session(s);
+        }
     }
+    s->tries = 0;
 }
 
 /* --- names of the other side ----------------------------------------------------------------------------------------------------------- */
@@ -412,7 +417,10 @@ ssize_t conn_tls_send(struct conn *c, const uint8_t *data, size_t size) {
 }
 
 ssize_t conn_tls_receive(struct conn *c, uint8_t *data, size_t size) {
-    int got = mbedtls_ssl_read(c->ssl, data, size);
+    int got;
+    while (mbed_is_ticket(got = mbedtls_ssl_read(c->ssl, data, size))) {
+        keep_session(c, false);
+    }
     if (got == MBEDTLS_ERR_SSL_WANT_READ || got == MBEDTLS_ERR_SSL_WANT_WRITE) {
         errno = EAGAIN;
         return -1;
@@ -499,7 +507,9 @@ static void handshake_done(struct worker_job *job) {
             forget_session(c->o.session); /* perhaps it was that: the next handshake is a full one */
         }
         uint32_t flags = mbedtls_ssl_get_verify_result(c->ssl);
-        enum grey_error why = E_TLS;
+        enum grey_error why = mbed_is_old_tls(c->job_result)           ? E_TLS_OLD
+                              : c->job_result == MBED_ERR_KEY_AWAY ? E_VAULT_AWAY
+                                                                   : E_TLS;
         if (flags != 0 && flags != UINT32_MAX) {
             why = (flags & MBEDTLS_X509_BADCERT_REVOKED) != 0 ? E_REVOKED : E_CERT;
             char *end = detail;
@@ -515,7 +525,7 @@ static void handshake_done(struct worker_job *job) {
         conn_fail(c, why, detail);
     } else {
         read_peer(c);
-        keep_session(c);
+        keep_session(c, true);
         conn_opened(c);
     }
 }
