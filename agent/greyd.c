@@ -82,7 +82,7 @@ static void print_text(struct builder *b) {
 static int complain(const struct fault *f) {
     (void)fprintf(stderr, "greyd: %s (GREY-%d): %s\n  -> %s\n", error_sentence(f->code), error_id(f->code), f->text,
                   error_remedy(f->code));
-    return f->code == E_USAGE || f->code == E_CONFIG ? EXIT_USAGE : EXIT_FAILED;
+    return f->code == E_USAGE || f->code == E_CONFIG || f->code == E_TLS_VERSION ? EXIT_USAGE : EXIT_FAILED;
 }
 
 /* --- restore ---------------------------------------------------------------------------------------------------------------------------- */

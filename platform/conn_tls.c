@@ -507,7 +507,7 @@ static void handshake_done(struct worker_job *job) {
             forget_session(c->o.session); /* perhaps it was that: the next handshake is a full one */
         }
         uint32_t flags = mbedtls_ssl_get_verify_result(c->ssl);
-        enum grey_error why = mbed_is_old_tls(c->job_result)           ? E_TLS_OLD
+        enum grey_error why = mbed_is_old_tls(c->job_result)       ? E_TLS_OLD
                               : c->job_result == MBED_ERR_KEY_AWAY ? E_VAULT_AWAY
                                                                    : E_TLS;
         if (flags != 0 && flags != UINT32_MAX) {

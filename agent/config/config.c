@@ -278,7 +278,8 @@ static enum grey_error settle(struct config *c, struct fault *f) {
                          c->peer_addr);
     }
     if (strcmp(c->tls_min_version, "1.3") == 0 && !conn_tls_knows_13()) {
-        return fault_set(f, E_TLS_VERSION, "security.tls.min_version is 1.3, and the mbedTLS of this build is 2.28, which speaks 1.2");
+        return fault_set(f, E_TLS_VERSION,
+                         "security.tls.min_version is 1.3, and the mbedTLS of this build is 2.28, which speaks 1.2");
     }
     const int64_t limits[] = {c->limit_kbps, c->down_limit_kbps};
     for (size_t i = 0; i < 2; i++) {
