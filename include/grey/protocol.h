@@ -28,6 +28,7 @@
 #define CODING_PARTS 4u     /* ... and UP_PART: large frames in parts, so that what is urgent can go between */
 #define CODING_OBJECTS 8u   /* ... and UP_HOLDINGS, UP_PULL: it has configs, policies and data to give */
 #define CODING_CERTIFY 16u  /* ... and UP_CERTIFY: it renews certificates */
+#define CODING_ATTEST 32u   /* ... and UP_ATTEST: it judges gateways */
 
 /* Topics: grey/v2/{site}/up/{channel} and grey/v2/{site}/down/{channel}, channel as event_channel_name. */
 #define TOPIC_PREFIX "grey/v2/"
@@ -65,6 +66,7 @@ enum message_kind {
     MESSAGE_UP_HOLDINGS = 69, /* this and the next: federation/supply.h */
     MESSAGE_UP_PULL = 70,
     MESSAGE_UP_CERTIFY = 71,      /* federation/certify.h */
+    MESSAGE_UP_ATTEST = 72,       /* federation/attest/exchange.h, as 87 */
     MESSAGE_UP_SEALED_HELLO = 79, /* federation/handshake.h, as 95 */
     MESSAGE_DOWN_WELCOME = 80,
     MESSAGE_DOWN_ACK = 81,
@@ -73,6 +75,7 @@ enum message_kind {
     MESSAGE_DOWN_OFFER = 84, /* this and the next: federation/supply.h */
     MESSAGE_DOWN_CHUNK = 85,
     MESSAGE_DOWN_CERTIFIED = 86, /* federation/certify.h */
+    MESSAGE_DOWN_ATTEST = 87,
     MESSAGE_DOWN_SEALED_WELCOME = 95,
 };
 
