@@ -123,16 +123,9 @@ static void made(void *context, enum grey_error err, struct bytes output, const 
 }
 
 static void order(struct attestor *a, const char *verb, enum exchange_word word, struct bytes input, size_t output_max) {
-    const char *arguments[8] = {a->o.program, "--tpm", a->o.tpm};
-    size_t count = 3;
     struct fault f = {.text = ""};
-    if (a->o.start_log != NULL) {
-        arguments[count++] = "--start-log";
-        arguments[count++] = a->o.start_log;
-    }
-    arguments[count++] = verb;
     a->making = word;
-    enum grey_error err = errand_start(&a->errand, a->loop, (char *const *)arguments, input, output_max, LIMIT_MS, made, a, &f);
+    enum grey_error err = errand_start(&a->errand, a->loop, a->o.socket, verb, input, output_max, LIMIT_MS, made, a, &f);
     if (err != E_OK && err != E_BUSY) { /* busy: the same word came twice */
         note(a, E_TPM, f.text);
         again(a);
@@ -282,8 +275,8 @@ const char *attestor_state_name(enum attestor_state s) {
 
 void attestor_facts(const struct attestor *a, struct attestor_facts *out) {
     int64_t now_s = now_wall_ms() / 1000;
-    *out =
-        (struct attestor_facts){.type = a->o.type, .status = a->status, .until_s = a->until_s, .why = a->why, .detail = a->detail};
+    *out = (struct attestor_facts){
+        .type = a->o.type, .status = a->status, .from_s = a->from_s, .until_s = a->until_s, .why = a->why, .detail = a->detail};
     out->state = a->refused            ? ATTESTOR_FAILED
                  : a->result_size == 0 ? ATTESTOR_PENDING
                  : now_s >= a->until_s ? ATTESTOR_EXPIRED

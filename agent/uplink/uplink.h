@@ -6,6 +6,7 @@
 #define AGENT_UPLINK_H
 
 #include "agent/node/node.h"
+#include "federation/attest/exchange.h"
 #include "federation/budget.h"
 #include "federation/ledger.h"
 #include "federation/window.h"
@@ -92,6 +93,16 @@ void uplink_facts(const struct uplink *u, struct uplink_facts *out);
 /* A gateway's request for a certificate, which stands in the log, goes to the core; its answer becomes an entry (federation/certify.h).
  * Nothing happens unless this node leads and a core that certifies has welcomed it: who needs one asks again. */
 void uplink_certify(struct uplink *u, struct bytes request);
+
+/* Words between gateways of this site and the core's verifier (federation/attest/exchange.h).  ready: a core that judges has welcomed this
+ * session; heard: what it says to a gateway.  Both in the middle of the uplink's work: a word may be said in them, the uplink not freed. */
+struct uplink_attest_events {
+    void (*ready)(void *context);
+    void (*heard)(void *context, struct bytes node, enum exchange_word word, struct bytes body);
+};
+void uplink_on_attest(struct uplink *u, const struct uplink_attest_events *events, void *context);
+/* False: not now.  Nobody says it again. */
+bool uplink_attest(struct uplink *u, struct bytes node, enum exchange_word word, struct bytes body);
 
 /* An operator has reason to hope (the line was mended): tries now instead of at the next time planned.  False: this node does not
  * lead. */

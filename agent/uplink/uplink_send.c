@@ -50,10 +50,14 @@ size_t uplink_send_bytes_max(const struct uplink *u) {
 }
 
 bool uplink_send_content(struct uplink *u, enum event_channel c, struct bytes content, uint16_t flags) {
+    return uplink_send_of(u, c, LEDGER_SESSION, content, flags);
+}
+
+bool uplink_send_of(struct uplink *u, enum event_channel c, enum ledger_feature of, struct bytes content, uint16_t flags) {
     struct builder frame;
     builder_init(&frame, LIMIT_FRAME_PAYLOAD_BYTES + FRAME_OVERHEAD_BYTES);
     frame_write(&frame, flags, ++u->message_id, (uint64_t)now_wall_ms() * 1000000u, content);
-    enum grey_error err = frame.err != E_OK ? frame.err : publish(u, c, LEDGER_SESSION, builder_bytes(&frame));
+    enum grey_error err = frame.err != E_OK ? frame.err : publish(u, c, of, builder_bytes(&frame));
     builder_free(&frame);
     return err == E_OK;
 }

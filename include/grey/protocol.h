@@ -13,14 +13,15 @@
 #define FRAME_FLAG_IDEMPOTENT 0x0008u
 #define FRAME_FLAGS_KNOWN 0x000fu
 
-#define FEATURE_LEVEL 5u         /* said in the hello; raised in the log only when all members have it */
+#define FEATURE_LEVEL 6u         /* said in the hello; raised in the log only when all members have it */
 #define FEATURE_LEVEL_TASKS 2u   /* from here on the log may hold entries of tasks, quotas and nodes */
 #define FEATURE_LEVEL_OBJECTS 3u /* from here on it may hold objects of the core */
 #define FEATURE_LEVEL_PROOFS                                                                                                       \
     4u /* from here on reports of tasks may hold proofs, orders health probes, and their rows more fields */
 #define FEATURE_LEVEL_ORIGIN                                                                                                       \
-    5u              /* from here on it may hold tokens and notes, and say who asked for an entry (federation/origin.h) */
-#define UP_LEVEL 2u /* said in UP_HELLO; from 2 on a site reads the codings in DOWN_WELCOME, and DOWN_ROUTE */
+    5u /* from here on it may hold tokens and notes, and say who asked for an entry (federation/origin.h) */
+#define FEATURE_LEVEL_VERDICTS 6u /* from here on it may hold verdicts on gateways (agent/state/verdicts.h) */
+#define UP_LEVEL 2u               /* said in UP_HELLO; from 2 on a site reads the codings in DOWN_WELCOME, and DOWN_ROUTE */
 #define UP_LEVEL_CODINGS 2u
 #define UP_LEVEL_ROUTES 2u
 #define CODING_SQUEEZE 1u   /* codings of DOWN_WELCOME, bits: the core takes UP_SQUEEZED */
@@ -28,6 +29,7 @@
 #define CODING_PARTS 4u     /* ... and UP_PART: large frames in parts, so that what is urgent can go between */
 #define CODING_OBJECTS 8u   /* ... and UP_HOLDINGS, UP_PULL: it has configs, policies and data to give */
 #define CODING_CERTIFY 16u  /* ... and UP_CERTIFY: it renews certificates */
+#define CODING_ATTEST 32u   /* ... and UP_ATTEST: it judges gateways */
 
 /* Topics: grey/v2/{site}/up/{channel} and grey/v2/{site}/down/{channel}, channel as event_channel_name. */
 #define TOPIC_PREFIX "grey/v2/"
@@ -56,6 +58,7 @@ enum message_kind {
     MESSAGE_MEND_ROWS = 17,
     MESSAGE_OUTPUT_FETCH = 18,
     MESSAGE_OUTPUT = 19,
+    MESSAGE_ATTEST = 20,
     /* between site and core: federation/sync.h */
     MESSAGE_UP_HELLO = 64,
     MESSAGE_UP_EVENTS = 65,
@@ -65,6 +68,7 @@ enum message_kind {
     MESSAGE_UP_HOLDINGS = 69, /* this and the next: federation/supply.h */
     MESSAGE_UP_PULL = 70,
     MESSAGE_UP_CERTIFY = 71,      /* federation/certify.h */
+    MESSAGE_UP_ATTEST = 72,       /* federation/attest/exchange.h, as 87 */
     MESSAGE_UP_SEALED_HELLO = 79, /* federation/handshake.h, as 95 */
     MESSAGE_DOWN_WELCOME = 80,
     MESSAGE_DOWN_ACK = 81,
@@ -73,6 +77,7 @@ enum message_kind {
     MESSAGE_DOWN_OFFER = 84, /* this and the next: federation/supply.h */
     MESSAGE_DOWN_CHUNK = 85,
     MESSAGE_DOWN_CERTIFIED = 86, /* federation/certify.h */
+    MESSAGE_DOWN_ATTEST = 87,
     MESSAGE_DOWN_SEALED_WELCOME = 95,
 };
 
