@@ -171,7 +171,7 @@ static int fill(mbedtls_x509write_cert *crt, const struct cert_request *q, mbedt
 }
 
 static enum grey_error read_key(mbedtls_pk_context *key, const char *pem, const char *whose, struct fault *f) {
-    int code = mbed_parse_key(key, pem);
+    int code = mbed_parse_key(key, bytes_of((const uint8_t *)pem, strlen(pem) + 1));
     if (code != 0) {
         return refuse(f, E_KEY, whose, code);
     }

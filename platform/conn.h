@@ -27,7 +27,10 @@ struct conn_tls *conn_tls_new(const char *ca_path, const char *cert_path, const 
 
 /* The same with more to say. */
 struct conn_tls_files {
-    const char *ca_path, *cert_path, *key_path; /* PEM; certificates of a chain follow the own one */
+    const char *ca_path, *cert_path; /* PEM; certificates of a chain follow the own one */
+    /* As platform/keyring.h has it.  A key that a TPM keeps is looked up once, when this is opened; handshakes then wait for its signature on the
+     * crypto worker, and fail with E_VAULT_AWAY when none comes. */
+    const char *key_path;
     /* PEM with further CA certificates and lists of revoked certificates, which are obeyed when they are signed by a CA that is trusted;
      * NULL or not there: none.  A list that is older than it should be still counts: nobody could renew it while the core is away. */
     const char *trust_path;

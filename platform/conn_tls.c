@@ -17,6 +17,7 @@
 
 #include "include/grey/must.h"
 #include "platform/cert.h"
+#include "platform/keyring.h"
 #include "platform/keys.h"
 #include "platform/now.h"
 
@@ -38,6 +39,9 @@ struct conn_tls {
     struct tls_material *now;
     const char *protocols[2];
     char *ca_path, *cert_path, *key_path, *trust_path; /* copies */
+    /* A key that a TPM keeps is read once: a reload is the loop's, and must not wait for the service. */
+    struct keysign elsewhere; /* at a handle; not all zero: the key of all materials */
+    struct builder secret;    /* of a file that the TPM opened; empty: the key is in a plain file */
     bool anybody, from_13;
 };
 
@@ -131,6 +135,32 @@ static enum grey_error read_trust(struct tls_material *m, const char *path, stru
     return code == 0 ? E_OK : fault_set(f, E_CERT, "%s: %s", path, conn_tls_text(code, text));
 }
 
+static enum grey_error open_tpm_key(struct conn_tls *t, struct fault *f) {
+    builder_init(&t->secret, KEYRING_TEXT_BYTES_MAX);
+    if (!keyring_with_tpm(t->key_path)) {
+        return E_OK;
+    }
+    if (keyring_in_tpm(t->key_path) && !mbed_can_sign_elsewhere()) {
+        return fault_set(f, E_VAULT_LIBRARY, "%.100s: mbedTLS 3.6 takes keys from files only", t->key_path);
+    }
+    return keyring_in_tpm(t->key_path) ? keyring_open(t->key_path, &t->elsewhere, f) : keyring_read(t->key_path, &t->secret, f);
+}
+
+static enum grey_error read_key(const struct conn_tls *t, struct tls_material *m, struct fault *f) {
+    char text[128];
+    int code = t->elsewhere.key != NULL ? mbed_sign_elsewhere(&m->key, &t->elsewhere)
+               : t->secret.size > 0     ? mbed_parse_key(&m->key, builder_bytes(&t->secret))
+                                        : mbed_parse_key_file(&m->key, t->key_path);
+    if (code != 0) {
+        return fault_set(f, E_KEY, "%s: %s", t->key_path, conn_tls_text(code, text));
+    }
+    if (mbed_check_pair(&m->own.pk, &m->key) != 0) {
+        return fault_set(f, t->elsewhere.key != NULL ? E_VAULT_OTHER : E_KEY, "%s does not belong to %s", t->key_path,
+                         t->cert_path);
+    }
+    return E_OK;
+}
+
 static enum grey_error read_files(const struct conn_tls *t, struct tls_material *m, struct fault *f) {
     char text[128];
     int code;
@@ -143,13 +173,8 @@ static enum grey_error read_files(const struct conn_tls *t, struct tls_material 
     if ((code = mbedtls_x509_crt_parse_file(&m->own, t->cert_path)) != 0) {
         return fault_set(f, E_CERT, "%s: %s", t->cert_path, conn_tls_text(code, text));
     }
-    if ((code = mbed_parse_key_file(&m->key, t->key_path)) != 0) {
-        return fault_set(f, E_KEY, "%s: %s", t->key_path, conn_tls_text(code, text));
-    }
-    if (mbed_check_pair(&m->own.pk, &m->key) != 0) {
-        return fault_set(f, E_KEY, "%s does not belong to %s", t->key_path, t->cert_path);
-    }
-    enum grey_error err = read_trust(m, t->trust_path, f);
+    enum grey_error err = read_key(t, m, f);
+    err = err != E_OK ? err : read_trust(m, t->trust_path, f);
     if (err == E_OK && ((code = configure(m, &m->client, MBEDTLS_SSL_IS_CLIENT, false, t->from_13)) != 0 ||
                         (code = configure(m, &m->server, MBEDTLS_SSL_IS_SERVER, t->anybody, t->from_13)) != 0 ||
                         (code = configure(m, &m->guests, MBEDTLS_SSL_IS_SERVER, false, t->from_13)) != 0)) {
@@ -204,7 +229,7 @@ struct conn_tls *conn_tls_open(const struct conn_tls_files *files, struct fault 
     }
     t->anybody = files->anybody;
     t->from_13 = files->from_13;
-    if (conn_tls_reload(t, f) != E_OK) {
+    if (open_tpm_key(t, f) != E_OK || conn_tls_reload(t, f) != E_OK) {
         conn_tls_free(t);
         return NULL;
     }
@@ -218,6 +243,11 @@ struct conn_tls *conn_tls_new(const char *ca_path, const char *cert_path, const 
 void conn_tls_free(struct conn_tls *t) {
     if (t != NULL) {
         material_drop(t->now);
+        keysign_close(&t->elsewhere);
+        if (t->secret.data != NULL) {
+            keys_wipe(t->secret.data, t->secret.size);
+        }
+        builder_free(&t->secret);
         mem_free(t->ca_path);
         mem_free(t->cert_path);
         mem_free(t->key_path);

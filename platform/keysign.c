@@ -40,14 +40,14 @@ static void release(void *key) {
     mem_free(key);
 }
 
-enum grey_error keysign_open_pem(const char *pem, struct keysign *out, struct fault *f) {
+enum grey_error keysign_open(struct bytes text, struct keysign *out, struct fault *f) {
     mbedtls_pk_context *key = mem_new(1, sizeof *key);
     *out = (struct keysign){0};
     if (key == NULL) {
         return fault_set(f, E_NO_MEMORY, "key");
     }
     mbedtls_pk_init(key);
-    int code = mbed_parse_key(key, pem);
+    int code = mbed_parse_key(key, text);
     enum grey_error err = code != 0 ? refuse(f, "key", code) : E_OK;
     if (err == E_OK && !mbed_is_p256(key)) {
         err = fault_set(f, E_KEY, "key: not a P-256 key");
@@ -58,6 +58,10 @@ enum grey_error keysign_open_pem(const char *pem, struct keysign *out, struct fa
     }
     *out = (struct keysign){.public_key = public_key, .sign = sign, .release = release, .key = key};
     return E_OK;
+}
+
+enum grey_error keysign_open_pem(const char *pem, struct keysign *out, struct fault *f) {
+    return keysign_open(bytes_of(pem, strlen(pem) + 1), out, f);
 }
 
 void keysign_close(struct keysign *k) {

@@ -18,8 +18,8 @@
 
 #include <psa/crypto.h>
 
-int mbed_parse_key(mbedtls_pk_context *key, const char *pem) {
-    return mbedtls_pk_parse_key(key, (const unsigned char *)pem, strlen(pem) + 1, NULL, 0, keys_rng, NULL);
+int mbed_parse_key(mbedtls_pk_context *key, struct bytes text) {
+    return mbedtls_pk_parse_key(key, text.data, text.size, NULL, 0, keys_rng, NULL);
 }
 
 int mbed_parse_key_file(mbedtls_pk_context *key, const char *path) {
@@ -94,8 +94,8 @@ bool mbed_is_old_tls(int code) {
 
 #include <mbedtls/pk_internal.h>
 
-int mbed_parse_key(mbedtls_pk_context *key, const char *pem) {
-    return mbedtls_pk_parse_key(key, (const unsigned char *)pem, strlen(pem) + 1, NULL, 0);
+int mbed_parse_key(mbedtls_pk_context *key, struct bytes text) {
+    return mbedtls_pk_parse_key(key, text.data, text.size, NULL, 0);
 }
 
 int mbed_parse_key_file(mbedtls_pk_context *key, const char *path) {

@@ -19,7 +19,7 @@
 
 /* --- keys ----------------------------------------------------------------------------------------------------------------------------------- */
 
-int mbed_parse_key(mbedtls_pk_context *key, const char *pem); /* a private one */
+int mbed_parse_key(mbedtls_pk_context *key, struct bytes text); /* a private one: PEM with its NUL, or DER */
 int mbed_parse_key_file(mbedtls_pk_context *key, const char *path);
 bool mbed_is_p256(const mbedtls_pk_context *key);
 int mbed_check_pair(mbedtls_pk_context *public_half, mbedtls_pk_context *key);

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "agent/identity/custody.h"
 #include "agent/identity/prove.h"
 #include "agent/identity/startfile.h"
 #include "agent/identity/tpmdoor.h"
@@ -205,6 +206,17 @@ static enum grey_error do_forget(const struct options *o, struct tpm *t, struct 
     return tpm_forget_key(t, o->handle, f);
 }
 
+/* Of keys: what came goes to agent/identity/custody.h as it is. */
+#define CUSTODY(verb)                                                                                                              \
+    static enum grey_error do_##verb(const struct options *o, struct tpm *t, struct fault *f) {                                    \
+        return custody_##verb(t, builder_bytes(o->input), o->output, f);                                                           \
+    }
+CUSTODY(public)
+CUSTODY(make)
+CUSTODY(sign)
+CUSTODY(seal)
+CUSTODY(unseal)
+
 static const struct verb {
     const char *name;
     enum grey_error (*run)(const struct options *, struct tpm *, struct fault *); /* NULL: serve */
@@ -212,6 +224,11 @@ static const struct verb {
 } verbs[] = {{"introduce", do_introduce, INQUIRY_ORDER_BYTES_MAX, INTRODUCE_BYTES_MAX},
              {"activate", do_activate, INTRODUCE_CHALLENGE_BYTES_MAX, CREDENTIAL_SECRET_BYTES},
              {"quote", do_quote, INQUIRY_ORDER_BYTES_MAX, ATTEST_EVIDENCE_BYTES_MAX},
+             {"public", do_public, CUSTODY_INPUT_BYTES_MAX, CUSTODY_OUTPUT_BYTES_MAX},
+             {"make", do_make, CUSTODY_INPUT_BYTES_MAX, CUSTODY_OUTPUT_BYTES_MAX},
+             {"sign", do_sign, CUSTODY_INPUT_BYTES_MAX, CUSTODY_OUTPUT_BYTES_MAX},
+             {"seal", do_seal, CUSTODY_INPUT_BYTES_MAX, CUSTODY_OUTPUT_BYTES_MAX},
+             {"unseal", do_unseal, CUSTODY_INPUT_BYTES_MAX, CUSTODY_OUTPUT_BYTES_MAX},
              {"measure", do_measure, 0, 0},
              {"status", do_status, 0, 0},
              {"forget", do_forget, 0, 0},
@@ -299,10 +316,11 @@ static const char usage[] =
     "  introduce   order on standard input, endorsement certificate and attestation key on standard output\n"
     "  activate    challenge in, its secret out\n"
     "  quote       order with an inquiry in, evidence out\n"
+    "  public, make, sign, seal, unseal   keys that lie in the TPM, as greyd asks for them at the socket\n"
     "  measure     hash program and configuration, extend register 14, add to the log of starts; then become COMMAND\n"
     "  status      endorsement certificate (SHA-256) and registers\n"
     "  forget      drop the attestation key; the gateway must be enrolled anew\n"
-    "  serve       take introduce, activate and quote at a socket, one after the other\n\n"
+    "  serve       take introduce, activate, quote and the orders about keys at a socket, one after the other\n\n"
     "  --tpm WAY                device:/dev/tpmrm0, or swtpm:path=SOCKET\n"
     "  --handle NUMBER          where the attestation key is kept; 0x81018001\n"
     "  --boot-log FILE          " FIRMWARE_LOG "\n"

@@ -399,7 +399,7 @@ static void forge(struct bytes cn, struct bytes uri, struct builder *out) {
     mbedtls_x509write_crt_init(&crt);
     mbedtls_pk_init(&pair);
     mbedtls_mpi_init(&serial);
-    assert_int_equal(mbed_parse_key(&pair, (const char *)key.data), 0);
+    assert_int_equal(mbed_parse_key(&pair, builder_bytes(&key)), 0);
     assert_int_equal(mbedtls_mpi_lset(&serial, 7), 0);
     mbedtls_x509write_crt_set_md_alg(&crt, MBEDTLS_MD_SHA256);
     mbedtls_x509write_crt_set_subject_key(&crt, &pair);

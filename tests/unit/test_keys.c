@@ -122,7 +122,7 @@ static void p256_keys_are_valid_and_differ(void **state) {
         builder_add_byte(&pem[i], 0);
         mbedtls_pk_context key;
         mbedtls_pk_init(&key);
-        assert_int_equal(mbed_parse_key(&key, (const char *)pem[i].data), 0);
+        assert_int_equal(mbed_parse_key(&key, builder_bytes(&pem[i])), 0);
         const mbedtls_ecp_keypair *pair = mbedtls_pk_ec(key);
         assert_int_equal(pair->grp.id, MBEDTLS_ECP_DP_SECP256R1);
         assert_int_equal(mbedtls_ecp_check_privkey(&pair->grp, &pair->d), 0);
