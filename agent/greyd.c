@@ -13,6 +13,7 @@
 
 #include "agent/api/api.h"
 #include "agent/config/config.h"
+#include "agent/identity/attesting.h"
 #include "agent/identity/enroll.h"
 #include "agent/identity/identity.h"
 #include "agent/jail.h"
@@ -44,6 +45,7 @@ struct greyd {
     struct node *node;
     struct uplink *uplink;
     struct identity *identity;
+    struct attesting *attesting; /* NULL: neither core nor other gateways, or a witness */
     struct boardwatch *board;
     struct executor *executor; /* NULL: no tasks here */
     struct tasklog *tasklog;
@@ -148,7 +150,11 @@ static void on_failed(void *context, enum grey_error err, const char *detail) {
 
 static void on_output(void *context, raft_id from, const struct message *m) {
     struct greyd *g = context;
-    if (g->tasklog != NULL) {
+    if (m->kind == MESSAGE_ATTEST) {
+        if (g->attesting != NULL) {
+            attesting_message(g->attesting, from, m);
+        }
+    } else if (g->tasklog != NULL) {
         tasklog_message(g->tasklog, from, m);
     }
 }
@@ -361,6 +367,10 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .task_memory_bytes = capacity_of(c).memory_bytes,
                              .queue = queue_limits(c),
                              .offline_hours_max = c->federation ? (uint32_t)c->offline_hours_max : 0};
+    o.has_verifier_key = c->core_key[0] != 0;
+    if (o.has_verifier_key && keyfile_get_public(c->core_key, o.verifier_key, f) != E_OK) {
+        return false;
+    }
     db_set_cache((uint32_t)c->cache_kb * 1024u);
     g->node = node_new(&g->x, &o, &node_events, g, f);
     if (g->node == NULL && f->code == E_CORRUPT && salvage_marked(c->wal_dir) && mend_log(g, &o, f)) {
@@ -439,6 +449,40 @@ static bool start_uplink(struct greyd *g, struct fault *f) {
     }
     g->uplink = uplink_new(&g->x, &o, g->node, f);
     return g->uplink != NULL;
+}
+
+static enum attest_type type_of(const char *name) {
+    enum attest_type type = ATTEST_NONE;
+    while (type + 1 < ATTEST_TYPES && strcmp(attest_type_name(type), name) != 0) {
+        type++;
+    }
+    return type;
+}
+
+static bool start_attesting(struct greyd *g, struct fault *f) {
+    const struct config *c = &g->config;
+    if (c->mode == CONFIG_MODE_WITNESS) {
+        return true;
+    }
+    struct attesting_options o = {.loop = g->x.loop,
+                                  .node = g->node,
+                                  .uplink = g->uplink,
+                                  .enabled = c->attestation,
+                                  .type = type_of(c->attest_type),
+                                  .socket = c->attest_socket,
+                                  .document = c->attest_document[0] != 0 ? c->attest_document : NULL,
+                                  .data_dir = c->data_dir,
+                                  .cert_path = g->tls != NULL            ? c->tls_cert
+                                               : g->upstream_tls != NULL ? c->upstream_cert
+                                                                         : "",
+                                  .period_s = (uint32_t)c->attest_period_s,
+                                  .has_verifier_key = c->core_key[0] != 0};
+    if (o.has_verifier_key && keyfile_get_public(c->core_key, o.verifier_key, f) != E_OK) {
+        return false;
+    }
+    attesting_register();
+    g->attesting = attesting_new(&o, f);
+    return g->attesting != NULL;
 }
 
 static bool find_group(const char *name, struct api_options *o, struct fault *f) {
@@ -566,14 +610,15 @@ static bool start(struct greyd *g, struct fault *f) {
                  "set security.tls.enabled for anything but a trial",
                  c->peer_addr);
     }
-    return start_node(g, f) && start_uplink(g, f) && start_identity(g, f) && start_executor(g, f) && start_boardwatch(g, f) &&
-           start_api(g, f);
+    return start_node(g, f) && start_uplink(g, f) && start_identity(g, f) && start_attesting(g, f) && start_executor(g, f) &&
+           start_boardwatch(g, f) && start_api(g, f);
 }
 
 static void stop(struct greyd *g) {
     http_server_free(g->http);
     g->http = NULL;
     identity_stop(g->identity);
+    attesting_stop(g->attesting);
     uplink_free(g->uplink);
     g->uplink = NULL;
     supervise_end(&g->supervise);
@@ -584,6 +629,7 @@ static void stop(struct greyd *g) {
     api_free(g->api);
     worker_stop(g->x.crypto);
     identity_free(g->identity);
+    attesting_free(g->attesting);
     boardwatch_free(g->board);
     loop_free(g->x.loop);
     conn_tls_free(g->tls);

@@ -300,6 +300,14 @@ static enum grey_error settle(struct config *c, struct fault *f) {
         say(f, "federation.enabled wants at least one federation.upstream.endpoints");
         return E_CONFIG;
     }
+    if (c->attestation && (!c->federation || c->core_key[0] == 0)) {
+        say(f, "attestation.enabled wants a core (federation.enabled) and its key (federation.upstream.core_key): it judges");
+        return E_CONFIG;
+    }
+    if (c->attestation && strcmp(c->attest_type, "instance-identity") == 0 && c->attest_document[0] == 0) {
+        say(f, "attestation.type instance-identity wants attestation.document");
+        return E_CONFIG;
+    }
     if (c->floor_percent[PRIORITY_HIGH] + c->floor_percent[PRIORITY_NORMAL] + c->floor_percent[PRIORITY_LOW] > 90) {
         say(f, "federation.offline.floor_percent: the shares together are more than 90");
         return E_CONFIG;

@@ -98,18 +98,18 @@ static void load_result(struct attestor *a) {
 
 /* --- what is said -------------------------------------------------------------------------------------------------------------------------- */
 
-static void say(struct attestor *a, enum exchange_word word, struct bytes body) {
-    if (a->say(a->context, word, body)) {
-        loop_timer_after(a->loop, &a->timer, PATIENCE_MS);
-    } else { /* nobody to say it to: whoever makes the link calls attestor_ask; this is for the case that it is lost */
-        loop_timer_after(a->loop, &a->timer, (uint64_t)a->o.period_s * 1000);
-    }
-}
-
 static void again(struct attestor *a) {
     uint64_t period_ms = (uint64_t)a->o.period_s * 1000;
     loop_timer_after(a->loop, &a->timer, a->again_ms < period_ms ? a->again_ms : period_ms);
     a->again_ms = a->again_ms * 2 < period_ms ? a->again_ms * 2 : period_ms;
+}
+
+static void say(struct attestor *a, enum exchange_word word, struct bytes body) {
+    if (a->say(a->context, word, body)) {
+        loop_timer_after(a->loop, &a->timer, PATIENCE_MS);
+    } else { /* nobody to say it to yet: whoever makes the link calls attestor_ask; this is for the case that it is lost */
+        again(a);
+    }
 }
 
 static void made(void *context, enum grey_error err, struct bytes output, const char *words) {

@@ -105,6 +105,7 @@ static void peer_message(void *context, raft_id from, const struct message *m) {
         return;
     case MESSAGE_OUTPUT_FETCH:
     case MESSAGE_OUTPUT:
+    case MESSAGE_ATTEST:
         if (node_member(n, from) != NULL && n->events->output != NULL) {
             n->events->output(n->context, from, m);
         }

@@ -411,6 +411,7 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     upkeep_start(n);
     sealing_start(n, &newest);
     foreman_start(n);
+    quarantine_start(n);
     loop_hook(x->loop, on_turn, n);
     membership_start(n);
     arm_tick(n);
@@ -431,7 +432,7 @@ void node_leave_leadership(struct node *n) {
     raft_status(n->raft, &s);
     n->stopping = true;
     if (s.role == RAFT_LEADER && s.peer_count > 0) {
-        struct raft_input in = {.kind = RAFT_IN_TRANSFER};
+        struct raft_input in = {.kind = RAFT_IN_TRANSFER, .peer = quarantine_successor(n)};
         (void)node_step(n, &in, NULL);
     }
 }

@@ -7,6 +7,8 @@
 #define AGENT_NODE_H
 
 #include "agent/node/peers.h"
+#include "agent/node/signer.h"
+#include "agent/state/standing.h"
 #include "agent/state/state.h"
 #include "agent/store/sitelog.h"
 #include "federation/proof.h"
@@ -34,15 +36,19 @@ struct node_options {
     uint32_t offline_hours_max;  /* an alarm when something has waited longer for the core; 0: never */
     bool offers_work;            /* tasks may be placed here, within these bounds, once something can run them: node_can_work */
     uint64_t task_cpu_millicores, task_memory_bytes;
-    uint32_t proof_s;   /* how long proofs of runs are kept; 0: none are made; proposed likewise */
+    uint32_t proof_s;      /* how long proofs of runs are kept; 0: none are made; proposed likewise */
+    bool has_verifier_key; /* results of attestation are checked with it; without it none counts here */
+    uint8_t verifier_key[KEYS_ED25519_PUBLIC_BYTES];
     uint32_t tasks_max; /* of the site at a time; proposed by a leader that finds another value in force */
 };
 
 struct node_events {
     void (*leading)(void *context, bool leads,
                     grey_epoch epoch); /* this node became or ceased to be a leader that has applied an entry of its term */
-    void (*applied)(void *context, const struct entry *e);                  /* after each entry; may be NULL */
-    void (*output)(void *context, raft_id from, const struct message *m);   /* MESSAGE_OUTPUT_FETCH or MESSAGE_OUTPUT of a member */
+    void (*applied)(void *context, const struct entry *e); /* after each entry; may be NULL */
+    void (*output)(void *context, raft_id from,
+                   const struct message *m); /* MESSAGE_OUTPUT_FETCH, MESSAGE_OUTPUT or MESSAGE_ATTEST of a
+                                                                             member */
     void (*failed)(void *context, enum grey_error err, const char *detail); /* the node must stop: disk, damage, unknown entry */
 };
 
@@ -158,6 +164,9 @@ const char *node_site(const struct node *n);
 uint64_t node_cluster_id(const struct node *n);
 uint32_t node_requests_waiting(const struct node *n);
 void node_core_time(struct node *n, int64_t time_ms); /* the core's wall time, as it said over its authenticated channel */
+/* How far each member may be trusted, as this gateway judges; lends until the next turn.  Empty on a witness. */
+const struct standings *node_standings(const struct node *n);
+const struct signer *node_signer(const struct node *n); /* this gateway's own key; lends for the node's life */
 /* The newest seal of the log that is known to hold here (index 0: none), and who made it. */
 void sealing_status(const struct node *n, struct seal *newest, struct sealdb_signer *signer);
 const char *node_clock_source(const struct node *n); /* whom this gateway's idea of the time comes from: "core", "site", "unsure" */
