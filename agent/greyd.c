@@ -341,6 +341,7 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .site = c->site_id,
                              .data_dir = c->data_dir,
                              .wal_dir = c->wal_dir,
+                             .vault = strcmp(c->signing_key, "tpm") == 0 ? c->attest_socket : NULL,
                              .peer_listen_address = single ? NULL : c->peer_addr,
                              .peer_address = c->peer_advertise,
                              .http_address = c->http_addr,

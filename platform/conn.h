@@ -38,7 +38,8 @@ struct conn_tls_files {
     bool from_13; /* TLS 1.3 is the least; E_TLS_VERSION where mbedTLS has none */
 };
 struct conn_tls *conn_tls_open(const struct conn_tls_files *files, struct fault *f);
-bool conn_tls_knows_13(void); /* with this mbedTLS */
+bool conn_tls_knows_13(void);        /* with this mbedTLS */
+bool conn_tls_signs_elsewhere(void); /* a key may lie in a TPM, with this mbedTLS */
 /* Reads the files again.  Conns that are open stay; those that begin from now on use what was read.  On failure all is as before. */
 enum grey_error conn_tls_reload(struct conn_tls *t, struct fault *f);
 void conn_tls_free(struct conn_tls *t); /* NULL is allowed; after the conns that use it */

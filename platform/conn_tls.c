@@ -219,6 +219,10 @@ bool conn_tls_knows_13(void) {
     return mbed_has_tls13();
 }
 
+bool conn_tls_signs_elsewhere(void) {
+    return mbed_can_sign_elsewhere();
+}
+
 struct conn_tls *conn_tls_open(const struct conn_tls_files *files, struct fault *f) {
     struct conn_tls *t = mem_new(1, sizeof *t);
     if (t == NULL || !copy_path(&t->ca_path, files->ca_path) || !copy_path(&t->cert_path, files->cert_path) ||

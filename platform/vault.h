@@ -11,8 +11,8 @@
 #include "platform/digest.h"
 #include "platform/fault.h"
 
-#define VAULT_SOCKET "/run/grey-tpm/socket" /* where none is named */
-#define VAULT_HANDLE_FIRST 0x81008000u      /* where in a TPM keys of gateways lie: in the owner's range */
+#define VAULT_SOCKET "/run/grey-tpm/tpm.sock" /* where none is named */
+#define VAULT_HANDLE_FIRST 0x81008000u        /* where in a TPM keys of gateways lie: in the owner's range */
 #define VAULT_HANDLE_LAST 0x810080ffu
 #define VAULT_HANDLE_TLS 0x81008001u
 #define VAULT_WAIT_MS 5000

@@ -6,6 +6,7 @@
 #include "agent/config/config_core.h"
 #include "federation/shaper.h"
 #include "platform/conn.h"
+#include "platform/keyring.h"
 
 #define FILE_OPTIONS 2u /* of config_options: they name files; the others are switches */
 
@@ -223,6 +224,14 @@ static void say(struct fault *f, const char *text) {
     (void)fault_set(f, E_CONFIG, "%s", text);
 }
 
+/* Keys in the TPM are asked for where attestation asks. */
+static void add_socket(const struct config *c, char *key, size_t size) {
+    size_t used = strlen(key);
+    if (keyring_with_tpm(key) && keyring_socket(key)[0] == 0 && used + strlen(c->attest_socket) + 2 <= size) {
+        (void)snprintf(key + used, size - used, "@%s", c->attest_socket);
+    }
+}
+
 /* ":8081" means this machine only, as all defaults do; "0.0.0.0:8081" must be said. */
 static void add_host(char address[LIMIT_ADDRESS_BYTES + 1]) {
     char whole[LIMIT_ADDRESS_BYTES + 1];
@@ -260,6 +269,8 @@ static enum grey_error settle(struct config *c, struct fault *f) {
     if (c->peer_advertise[0] == 0) {
         memcpy(c->peer_advertise, c->peer_addr, sizeof c->peer_addr);
     }
+    add_socket(c, c->tls_key, sizeof c->tls_key);
+    add_socket(c, c->upstream_key, sizeof c->upstream_key);
     bool tls = c->peer_tls && c->mode != CONFIG_MODE_SINGLE;
     if (tls && (c->tls_ca[0] == 0 || c->tls_cert[0] == 0 || c->tls_key[0] == 0)) {
         say(f, "security.tls.enabled wants security.tls.ca_cert, security.tls.cert and security.tls.key");

@@ -11,6 +11,7 @@
 #include "platform/cert.h"
 #include "platform/crl.h"
 #include "platform/csr.h"
+#include "platform/keyring.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
 #include "platform/now.h"

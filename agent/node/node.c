@@ -378,8 +378,8 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     n->stalled_timer = (struct loop_timer){.fire = persist_again, .context = n};
     n->table = table_new(TABLE_CLEAN_BYTES);
     n->held = mem_new(HELD_SENDS_MAX, sizeof *n->held);
-    bool ok =
-        n->table != NULL && n->held != NULL && open_disk(n, &start, f) && signer_open(n->o.data_dir, &n->sealing.signer, f) == E_OK;
+    bool ok = n->table != NULL && n->held != NULL && open_disk(n, &start, f) &&
+              signer_open(n->o.data_dir, n->o.vault, &n->sealing.signer, f) == E_OK;
     if (ok) {
         n->self = start.self;
         n->cluster_id = start.cluster_id;

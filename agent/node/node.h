@@ -18,6 +18,7 @@ struct node;
 struct node_options {
     const char *node, *site;
     const char *data_dir, *wal_dir;
+    const char *vault; /* socket of the service that seals the signing key to the TPM; NULL: the key is in a plain file */
     const char *peer_listen_address;         /* NULL: a group of one without peers */
     const char *peer_address, *http_address; /* what others are told */
     const char *seeds;                       /* --join: addresses, comma separated; may be empty */

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "agent/config/config.h"
+#include "platform/conn.h"
 
 static const char *env_name, *env_value, *file_text, *profile_text;
 static char path_read[LIMIT_PATH_BYTES + 1];
