@@ -177,10 +177,10 @@ static uint32_t enough(enum grey_error why) {
     case E_ATTEST_PCR:
     case E_ATTEST_COUNTERS:
     case E_ATTEST_FIRMWARE:
-    case E_ATTEST_BOOT_LOG:
     case E_ATTEST_START_LOG:
     case E_ATTEST_REFERENCE:
         return 1;
+    case E_ATTEST_BOOT_LOG: /* or it was left out, and the verifier wants to see it now */
     case E_ATTEST_TYPE:
     case E_ATTEST_IDENTITY:
     case E_ATTEST_EK:
