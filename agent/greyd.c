@@ -13,8 +13,8 @@
 
 #include "agent/api/api.h"
 #include "agent/config/config.h"
-#include "agent/identity/attesting.h"
 #include "agent/identity/enroll.h"
+#include "agent/identity/herald.h"
 #include "agent/identity/identity.h"
 #include "agent/jail.h"
 #include "agent/node/mending.h"
@@ -45,7 +45,7 @@ struct greyd {
     struct node *node;
     struct uplink *uplink;
     struct identity *identity;
-    struct attesting *attesting; /* NULL: neither core nor other gateways, or a witness */
+    struct herald *herald; /* NULL: neither core nor other gateways, or a witness */
     struct boardwatch *board;
     struct executor *executor; /* NULL: no tasks here */
     struct tasklog *tasklog;
@@ -151,8 +151,8 @@ static void on_failed(void *context, enum grey_error err, const char *detail) {
 static void on_output(void *context, raft_id from, const struct message *m) {
     struct greyd *g = context;
     if (m->kind == MESSAGE_ATTEST) {
-        if (g->attesting != NULL) {
-            attesting_message(g->attesting, from, m);
+        if (g->herald != NULL) {
+            herald_message(g->herald, from, m);
         }
     } else if (g->tasklog != NULL) {
         tasklog_message(g->tasklog, from, m);
@@ -460,31 +460,53 @@ static enum attest_type type_of(const char *name) {
     return type;
 }
 
-static bool start_attesting(struct greyd *g, struct fault *f) {
+static bool start_herald(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
     if (c->mode == CONFIG_MODE_WITNESS) {
         return true;
     }
-    struct attesting_options o = {.loop = g->x.loop,
-                                  .node = g->node,
-                                  .uplink = g->uplink,
-                                  .enabled = c->attestation,
-                                  .type = type_of(c->attest_type),
-                                  .socket = c->attest_socket,
-                                  .document = c->attest_document[0] != 0 ? c->attest_document : NULL,
-                                  .data_dir = c->data_dir,
-                                  .cert_path = g->tls != NULL            ? c->tls_cert
-                                               : g->upstream_tls != NULL ? c->upstream_cert
-                                                                         : "",
-                                  .period_s = (uint32_t)c->attest_period_s,
-                                  .has_verifier_key = c->core_key[0] != 0};
+    struct herald_options o = {.loop = g->x.loop,
+                               .node = g->node,
+                               .uplink = g->uplink,
+                               .enabled = c->attestation,
+                               .type = type_of(c->attest_type),
+                               .socket = c->attest_socket,
+                               .document = c->attest_document[0] != 0 ? c->attest_document : NULL,
+                               .data_dir = c->data_dir,
+                               .cert_path = g->tls != NULL            ? c->tls_cert
+                                            : g->upstream_tls != NULL ? c->upstream_cert
+                                                                      : "",
+                               .period_s = (uint32_t)c->attest_period_s,
+                               .has_verifier_key = c->core_key[0] != 0};
     if (o.has_verifier_key && keyfile_get_public(c->core_key, o.verifier_key, f) != E_OK) {
         return false;
     }
-    attesting_register();
-    g->attesting = attesting_new(&o, f);
-    return g->attesting != NULL;
+    herald_register();
+    g->herald = herald_new(&o, f);
+    return g->herald != NULL;
 }
+
+static bool attest_facts(void *context, struct api_attest_facts *out) {
+    const struct greyd *g = context;
+    struct attestor_facts f;
+    if (!herald_facts(g->herald, &f)) {
+        return false;
+    }
+    *out = (struct api_attest_facts){.state = attestor_state_name(f.state),
+                                     .type = attest_type_name(f.type),
+                                     .from_s = f.from_s,
+                                     .until_s = f.until_s,
+                                     .why = f.why,
+                                     .detail = f.detail};
+    return true;
+}
+
+static void attest_now(void *context) {
+    const struct greyd *g = context;
+    herald_now(g->herald);
+}
+
+static const struct api_attest api_attest = {.facts = attest_facts, .now = attest_now};
 
 static bool find_group(const char *name, struct api_options *o, struct fault *f) {
     if (name[0] == 0) {
@@ -541,6 +563,8 @@ static bool start_api(struct greyd *g, struct fault *f) {
     struct api_options o = {.loop = g->x.loop,
                             .node = g->node,
                             .uplink = g->uplink,
+                            .attest = g->herald == NULL ? NULL : &api_attest,
+                            .attest_context = g,
                             .board = g->board,
                             .tasklog = g->tasklog,
                             .mode = modes[c->mode],
@@ -611,7 +635,7 @@ static bool start(struct greyd *g, struct fault *f) {
                  "set security.tls.enabled for anything but a trial",
                  c->peer_addr);
     }
-    return start_node(g, f) && start_uplink(g, f) && start_identity(g, f) && start_attesting(g, f) && start_executor(g, f) &&
+    return start_node(g, f) && start_uplink(g, f) && start_identity(g, f) && start_herald(g, f) && start_executor(g, f) &&
            start_boardwatch(g, f) && start_api(g, f);
 }
 
@@ -619,7 +643,7 @@ static void stop(struct greyd *g) {
     http_server_free(g->http);
     g->http = NULL;
     identity_stop(g->identity);
-    attesting_stop(g->attesting);
+    herald_stop(g->herald);
     uplink_free(g->uplink);
     g->uplink = NULL;
     supervise_end(&g->supervise);
@@ -630,7 +654,7 @@ static void stop(struct greyd *g) {
     api_free(g->api);
     worker_stop(g->x.crypto);
     identity_free(g->identity);
-    attesting_free(g->attesting);
+    herald_free(g->herald);
     boardwatch_free(g->board);
     loop_free(g->x.loop);
     conn_tls_free(g->tls);

@@ -30,6 +30,8 @@ struct settings {
     char data_dir[LIMIT_PATH_BYTES + 1], http_addr[LIMIT_ADDRESS_BYTES + 1], broker[1024], store[LIMIT_PATH_BYTES + 16];
     char sign_dir[LIMIT_PATH_BYTES + 1], ca_dir[LIMIT_PATH_BYTES + 1], enroll_addr[LIMIT_ADDRESS_BYTES + 1], cert_hours[8];
     char broker_pid[LIMIT_PATH_BYTES + 1];
+    char attest[8], attest_roots[LIMIT_PATH_BYTES + 1], attest_vtpm_roots[LIMIT_PATH_BYTES + 1],
+        attest_signers[LIMIT_PATH_BYTES + 1];
     char tls_ca[LIMIT_PATH_BYTES + 1], tls_cert[LIMIT_PATH_BYTES + 1], tls_key[LIMIT_PATH_BYTES + 1];
     char log_level[16], log_format[16], client_id[LIMIT_NAME_BYTES + 1], tokens[LIMIT_PATH_BYTES + 1], config[LIMIT_PATH_BYTES + 1];
 };
@@ -60,6 +62,13 @@ static const struct setting {
     SETTING(cert_hours, "cert-hours", "GREY_CORE_CERT_HOURS", "720", "hours for which a gateway's certificate holds, 1 to 8760"),
     SETTING(broker_pid, "broker-pid", "GREY_CORE_BROKER_PID", "",
             "pid file of a broker of this machine, which is told (SIGHUP) when certificates were revoked"),
+    SETTING(attest, "attest", "GREY_CORE_ATTEST", "policy",
+            "policy: gateways are judged when there is an attestation policy; learn: before that what they show is taken; off"),
+    SETTING(attest_roots, "attest-roots", "GREY_CORE_ATTEST_ROOTS", "",
+            "PEM file of the makers of TPMs that are trusted: roots and issuing certificates"),
+    SETTING(attest_vtpm_roots, "attest-vtpm-roots", "GREY_CORE_ATTEST_VTPM_ROOTS", "", "the same for virtual TPMs"),
+    SETTING(attest_signers, "attest-signers", "GREY_CORE_ATTEST_SIGNERS", "",
+            "file of public keys (64 hexadecimal digits a line) that may sign identity documents of instances"),
     SETTING(client_id, "client-id", "GREY_CORE_CLIENT_ID", "",
             "MQTT client id; without it grey-core, and with PostgreSQL a number behind it"),
     SETTING(log_level, "log-level", "GREY_LOG_LEVEL", "info", "trace, debug, info, warn or error"),
@@ -76,6 +85,7 @@ struct grey_core {
     struct ingest *ingest;
     struct giver *giver;
     struct enroller *enroller;
+    struct attesting *attesting;
     struct keyfile sign;
     struct core_api api;
     struct http_server *http;
@@ -229,6 +239,29 @@ static bool start_enroller(struct grey_core *g, struct fault *f) {
     return g->enroller != NULL;
 }
 
+static bool start_attesting(struct grey_core *g, struct fault *f) {
+    const struct settings *s = &g->s;
+    bool learn = strcmp(s->attest, "learn") == 0;
+    struct attesting_options o = {.name = s->client_id,
+                                  .public_key = g->sign.public_key,
+                                  .secret_key = g->sign.secret_key,
+                                  .roots = s->attest_roots,
+                                  .vtpm_roots = s->attest_vtpm_roots,
+                                  .document_keys = s->attest_signers,
+                                  .learn = learn};
+    if (strcmp(s->attest, "off") == 0) {
+        return true;
+    }
+    if (!learn && strcmp(s->attest, "policy") != 0) {
+        (void)fault_set(f, E_USAGE, "--attest '%s' is not policy, learn or off", s->attest);
+        return false;
+    }
+    attesting_register();
+    g->attesting = attesting_new(&g->x, &o, g->storage, g->ingest, f);
+    g->api.attesting = g->attesting;
+    return g->attesting != NULL;
+}
+
 /* The loop lives when it asks this.  A PostgreSQL server that is away is waited for; no restart of the core would bring it back. */
 static bool gets_on(void *context, char *why, size_t size) {
     const struct grey_core *g = context;
@@ -316,16 +349,18 @@ static bool start(struct grey_core *g, struct fault *f) {
     g->api.storage = g->storage;
     g->api.ingest = g->ingest;
     g->api.giver = g->giver;
-    return g->giver != NULL && start_enroller(g, f);
+    return g->giver != NULL && start_enroller(g, f) && start_attesting(g, f);
 }
 
 static void stop(struct grey_core *g) {
     supervise_end(&g->supervise);
     http_server_free(g->http);
+    attesting_stop(g->attesting);
     enroller_stop(g->enroller);
     giver_stop(g->giver);
     ingest_stop(g->ingest);
     worker_stop(g->storage);
+    attesting_free(g->attesting);
     enroller_free(g->enroller);
     giver_free(g->giver);
     ingest_free(g->ingest);

@@ -82,6 +82,14 @@ enum store_statement {
     STORE_CERTIFICATES_REVOKE,
     STORE_CERTIFICATES,
     STORE_REVOKED,
+    /* what gateways have shown of themselves: store_attest.c */
+    STORE_ATTEST,
+    STORE_ATTEST_PUT,
+    STORE_ATTEST_FORGET,
+    STORE_ATTEST_COUNT,
+    STORE_ATTEST_POLICY,
+    STORE_ATTESTS,
+    STORE_HOLDING_FAILED,
     STORE_STATEMENTS
 };
 

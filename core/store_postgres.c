@@ -62,6 +62,8 @@ static const char schema[] =
     " revoked_ms bigint NOT NULL);"
     "CREATE INDEX IF NOT EXISTS certificate_key ON certificate(key);"
     "CREATE INDEX IF NOT EXISTS certificate_node ON certificate(site, node);"
+    "CREATE TABLE IF NOT EXISTS attestation(site text COLLATE \"C\", node text COLLATE \"C\", revision bigint NOT NULL,"
+    " kept bytea NOT NULL, error bigint NOT NULL, until_ms bigint NOT NULL, PRIMARY KEY(site, node));"
     "COMMIT";
 
 enum { EVENTS_ADD = STORE_STATEMENTS, SITES_LOCK, STATEMENTS };

@@ -6,7 +6,11 @@
     "p2.known,"                                                                                                                    \
     " (SELECT count(*) FROM gap g WHERE g.inc IN (SELECT no FROM incarnation WHERE site = s.no)),"                                 \
     " (SELECT CAST(coalesce(sum(g.to_seq - g.from_seq + 1), 0) AS bigint) FROM gap g"                                              \
-    " WHERE g.inc IN (SELECT no FROM incarnation WHERE site = s.no))"                                                              \
+    " WHERE g.inc IN (SELECT no FROM incarnation WHERE site = s.no)),"                                                             \
+    " (SELECT count(*) FROM attestation t WHERE t.site = s.id),"                                                                   \
+    " (SELECT count(*) FROM attestation t WHERE t.site = s.id AND t.error <> 0),"                                                  \
+    " (SELECT count(*) FROM attestation t WHERE t.site = s.id AND t.error = 0 AND t.until_ms = 0),"                                \
+    " (SELECT coalesce(min(t.until_ms), 0) FROM attestation t WHERE t.site = s.id AND t.error = 0 AND t.until_ms > 0)"             \
     " FROM site s" STORE_LATEST_SQL STORE_POSITIONS_SQL
 
 /* Does site s get the newest version of aim a already? */
@@ -130,4 +134,18 @@ const char *const store_sql[STORE_STATEMENTS] = {
         " ORDER BY c.site, c.node LIMIT ?2",
     [STORE_REVOKED] = "SELECT serial, revoked_ms FROM certificate WHERE revoked_ms > 0 AND not_after_ms > ?1"
                       " ORDER BY revoked_ms DESC, serial LIMIT ?2",
+    [STORE_ATTEST] = "SELECT revision, kept FROM attestation WHERE site = ?1 AND node = ?2",
+    [STORE_ATTEST_PUT] = "INSERT INTO attestation(site, node, revision, kept, error, until_ms) VALUES(?1, ?2, ?3, ?4, ?5, ?6)"
+                         " ON CONFLICT(site, node) DO UPDATE SET revision = ?3, kept = ?4, error = ?5, until_ms = ?6 WHERE "
+                         "attestation.revision = ?7",
+    [STORE_ATTEST_FORGET] = "DELETE FROM attestation WHERE site = ?1 AND node = ?2",
+    [STORE_ATTEST_COUNT] = "SELECT count(*) FROM attestation WHERE site = ?1",
+    [STORE_ATTEST_POLICY] = "SELECT CASE WHEN " REACHED " OR (a.state = 1 AND h.version = a.target) THEN a.target ELSE a.former END"
+                            " FROM site s CROSS JOIN aim a LEFT JOIN holding h ON h.site = s.no AND h.kind = a.kind AND"
+                            " h.name = a.name WHERE s.id = ?1 AND a.kind = ?2 AND a.name = ?3",
+    [STORE_ATTESTS] = "SELECT site, node, kept FROM attestation WHERE (CAST(?3 AS bigint) = 1 OR site = ?1)"
+                      " AND (CAST(?4 AS bigint) = 1 OR node = ?2) AND (site > ?5 OR (site = ?5 AND node > ?6))"
+                      " ORDER BY site, node LIMIT ?7",
+    [STORE_HOLDING_FAILED] = "UPDATE holding SET health = 2 WHERE site = (SELECT no FROM site WHERE id = ?1) AND kind = ?2"
+                             " AND name = ?3 AND issue = ?4",
 };

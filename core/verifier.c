@@ -295,3 +295,8 @@ enum grey_error verifier_look(struct bytes kept, int64_t now_ms, struct verifier
                                         : VERIFIER_TRUSTED;
     return E_OK;
 }
+
+bool verifier_measured(struct bytes kept, struct attested *out) {
+    struct kept k;
+    return get_kept(kept, &k) == E_OK && k.proven.size > 0 && attested_get(k.proven, out) == E_OK && out->seen;
+}

@@ -48,5 +48,7 @@ struct verifier_facts {
     struct bytes detail;
 };
 enum grey_error verifier_look(struct bytes kept, int64_t now_ms, struct verifier_facts *out); /* E_ATTEST_FORMAT */
+/* What was measured when it was last accepted; false: it never was, or shows no measurements. */
+bool verifier_measured(struct bytes kept, struct attested *out);
 
 #endif

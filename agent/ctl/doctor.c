@@ -72,7 +72,8 @@ static void check_members(struct doctor *d, const json_t *cluster) {
     const json_t *m;
     unsigned voters = 0, alive = 0;
     json_array_foreach(json_object_get(cluster, "members"), i, m) {
-        bool healthy = strcmp(verbs_text(m, "state"), "healthy") == 0, voter = strcmp(verbs_text(m, "kind"), "learner") != 0;
+        bool healthy = strcmp(verbs_text(m, "state"), "healthy") == 0 || strcmp(verbs_text(m, "state"), "quarantined") == 0,
+             voter = strcmp(verbs_text(m, "kind"), "learner") != 0;
         voters += voter;
         alive += voter && healthy;
         if (!healthy) {
@@ -132,6 +133,34 @@ static void check_link(struct doctor *d, const json_t *cluster, const json_t *fe
         say(d, LOOK, "link", "the site goes on without it; check modem, name service and federation.upstream.endpoints",
             "down%s%s; last contact %s%s", error[0] != 0 ? ": " : "", error, contact_s < 0 ? "never" : render_span(contact_s, span),
             contact_s < 0 ? " since this node leads" : " ago");
+    }
+}
+
+/* Silent where nobody is attested. */
+static void check_attestation(struct doctor *d, const json_t *attestation) {
+    size_t i, trusted = 0, said = 0;
+    const json_t *m, *why;
+    json_array_foreach(json_object_get(attestation, "members"), i, m) {
+        const char *word = verbs_text(m, "attestation"), *name = verbs_text(m, "id");
+        bool shut = json_is_true(json_object_get(m, "quarantined"));
+        why = json_object_get(m, "why");
+        trusted += strcmp(word, "trusted") == 0;
+        said += strcmp(word, "none") != 0;
+        if (strcmp(word, "failed") == 0) {
+            say(d, shut ? BROKEN : LOOK, "attestation", verbs_text(why, "remedy"), "node %s is not trusted%s: %s: %s", name,
+                shut ? " and in quarantine" : "", verbs_text(why, "sentence"), verbs_text(why, "detail"));
+        } else if (strcmp(word, "pending") == 0) {
+            say(d, LOOK, "attestation", "does its attestation run (attestation.enabled, grey-tpm), and does the core judge?",
+                "node %s was not attested yet", name);
+        }
+    }
+    why = json_object_get(json_object_get(attestation, "self"), "why");
+    if (json_is_object(why)) {
+        say(d, LOOK, "attestation", verbs_text(why, "remedy"), "this gateway, last: %s: %s", verbs_text(why, "sentence"),
+            verbs_text(why, "detail"));
+    }
+    if (said > 0 && trusted == said) {
+        say(d, FINE, "attestation", "", "%zu gateways are trusted", trusted);
     }
 }
 
@@ -226,6 +255,7 @@ static void check_node(struct doctor *d) {
     }
     if (client_get(client, CLIENT_NODE, "/v1/federation/status", &federation, NULL, p) == CTL_OK) {
         check_link(d, cluster, federation);
+        check_attestation(d, json_object_get(federation, "attestation"));
     }
     json_decref(cluster);
     json_decref(queue);

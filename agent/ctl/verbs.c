@@ -241,6 +241,8 @@ static const struct verb table[] = {
      given_policy_set,
      {{"type", "T", "its content type"}}},
     {"policy get", "NAME", 1, 1, "a policy as the core gives it", given_policy_get, {{"version", "N", "else the newest"}}},
+    {"attest status", "", 0, 0, "whom of the site's gateways to trust, until when, and why not", proven_status, NONE},
+    {"attest now", "", 0, 0, "all gateways of the site get themselves attested now", proven_now, NONE},
     {"enroll token",
      "",
      0,
@@ -289,7 +291,6 @@ static const struct verb table[] = {
     LATER("site recover", "--force-single", "go on with one node after the others are lost"),
     LATER("federation agree", "", "agreements among sites"),
     LATER("federation revoke", "", "agreements among sites"),
-    LATER("attest", "status|now", "attestation"),
     LATER("support-bundle", "", "what to send with a question"),
     LATER("top", "", "a live screen"),
 };

@@ -83,6 +83,7 @@ verb_run given_config_set, given_config_get, given_policy_set, given_policy_get,
 verb_run local_explain, local_config_show, local_config_check, local_completion, local_help, local_version;
 verb_run tokens_create, tokens_list, tokens_revoke;
 verb_run doctor_run;
+verb_run proven_status, proven_now;
 verb_run link_status, link_try;
 verb_run cost_budget, cost_probe;
 /* What the link may carry just now, of an answer of /v1/federation/status. */

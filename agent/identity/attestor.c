@@ -29,6 +29,7 @@ struct attestor {
     struct loop_timer timer;
     uint64_t again_ms;
     bool refused;
+    bool left_out; /* the boot log, from the last evidence, as the verifier wished */
     enum grey_error why;
     char detail[EXCHANGE_DETAIL_BYTES + 1];
     uint8_t result[VERDICT_BYTES_MAX];
@@ -200,6 +201,7 @@ static void hear_inquiry(struct attestor *a, struct bytes body) {
         note(a, E_ATTEST_FORMAT, "the verifier's question cannot be read");
         return;
     }
+    a->left_out = i.boot_log_known;
     if (!has_tpm(a)) {
         say_signed(a, &i);
         return;
@@ -230,6 +232,11 @@ static void hear_refusal(struct attestor *a, struct bytes body) {
     char text[EXCHANGE_DETAIL_BYTES + 1];
     if (exchange_get_refusal(body, &why, &detail) != E_OK) {
         note(a, E_ATTEST_FORMAT, "the verifier's answer cannot be read");
+        return;
+    }
+    if (why == E_ATTEST_BOOT_LOG && a->left_out) { /* registers or policy changed: it will ask for the log */
+        a->left_out = false;
+        attestor_ask(a);
         return;
     }
     memcpy(text, detail.data, detail.size);

@@ -112,39 +112,35 @@ static uint32_t count_all(struct table *t) {
     return count;
 }
 
-struct word {
-    uint64_t op, error;
-    struct bytes node, detail, result;
-    raft_id id;
-};
-
-static bool word_read(struct bytes payload, struct word *w) {
+bool verdicts_read(struct bytes payload, struct verdicts_word *out) {
     struct codec_reader r;
-    *w = (struct word){.result = bytes_of(NULL, 0)};
+    *out = (struct verdicts_word){.why = E_OK};
     codec_reader_init(&r, payload);
     uint64_t fields = codec_array(&r, 5);
-    w->op = codec_uint(&r, OP_FORGET);
-    w->node = codec_text(&r, LIMIT_NAME_BYTES);
-    w->id = w->op == OP_FORGET ? 0 : codec_uint(&r, UINT64_MAX);
-    if (w->op == OP_RESULT) {
-        w->result = codec_bytes(&r, VERDICT_BYTES_MAX);
-    } else if (w->op == OP_REFUSED) {
-        w->error = codec_uint(&r, ERROR_ID_MAX);
-        w->detail = codec_text(&r, EXCHANGE_DETAIL_BYTES);
+    uint64_t op = codec_uint(&r, OP_FORGET);
+    out->node = codec_text(&r, LIMIT_NAME_BYTES);
+    out->refused = op == OP_REFUSED;
+    out->forgets = op == OP_FORGET;
+    out->id = out->forgets ? 0 : codec_uint(&r, UINT64_MAX);
+    if (op == OP_RESULT) {
+        out->result = codec_bytes(&r, VERDICT_BYTES_MAX);
+    } else if (out->refused) {
+        out->why = error_of(codec_uint(&r, ERROR_ID_MAX));
+        out->detail = codec_text(&r, EXCHANGE_DETAIL_BYTES);
     }
-    return codec_end(&r) == E_OK && fields == op_fields[w->op] && grey_name_valid((const char *)w->node.data, w->node.size) &&
-           (w->op != OP_RESULT || w->result.size > 0);
+    return codec_end(&r) == E_OK && fields == op_fields[op] && grey_name_valid((const char *)out->node.data, out->node.size) &&
+           (op != OP_RESULT || out->result.size > 0);
 }
 
 enum grey_error verdicts_apply(struct table *t, const struct entry *e, struct builder *changes, struct fault *f) {
-    struct word w;
+    struct verdicts_word w;
     struct verdicts_row old, next = {0};
-    if (!word_read(blob_bytes(e->payload), &w)) {
+    if (!verdicts_read(blob_bytes(e->payload), &w)) {
         return fault_set(f, E_BAD_MESSAGE, "the payload is no verdict on a gateway");
     }
     memcpy(next.node.text, w.node.data, w.node.size);
     bool known = verdicts_find(t, next.node.text, &old);
-    if (w.op == OP_FORGET) {
+    if (w.forgets) {
         if (known) {
             table_change_delete(changes, TABLE_VERDICT, w.node);
         }
@@ -155,10 +151,10 @@ enum grey_error verdicts_apply(struct table *t, const struct entry *e, struct bu
     }
     next.id = w.id;
     next.index = e->index;
-    next.failed = w.op == OP_REFUSED;
+    next.failed = w.refused;
     next.since = known && old.id == w.id && old.failed == next.failed ? old.since : e->index;
     next.result = next.failed && known && old.id == w.id ? old.result : w.result;
-    next.why = error_of(w.error);
+    next.why = w.why;
     if (!take_text(w.detail, next.detail, sizeof next.detail)) {
         return fault_set(f, E_BAD_MESSAGE, "the payload is no verdict on a gateway");
     }

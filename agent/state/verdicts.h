@@ -33,6 +33,15 @@ bool verdicts_find(struct table *t, const char *node, struct verdicts_row *out);
 /* The one behind `after` ("": the first), by name; false: there is none. */
 bool verdicts_next(struct table *t, const char *after, struct verdicts_row *out);
 
+/* What an entry says; slices borrow from its payload.  False: it is none. */
+struct verdicts_word {
+    struct bytes node, detail, result;
+    raft_id id;
+    bool refused, forgets;
+    enum grey_error why;
+};
+bool verdicts_read(struct bytes payload, struct verdicts_word *out);
+
 /* --- payloads (docs/FORMATS.md) ----------------------------------------------------------------------------------------------------- */
 void payload_verdict(struct builder *out, const char *node, raft_id id, struct bytes result);
 void payload_verdict_refused(struct builder *out, const char *node, raft_id id, enum grey_error why, struct bytes detail);

@@ -1,16 +1,16 @@
-/* attesting.h: attestation in a running site: carries words between this gateway's attestor, the gateway that leads and the core's
+/* herald.h: attestation in a running site: carries words between this gateway's attestor, the gateway that leads and the core's
  * verifier, and, where this one leads, writes what the verifier says into the site's log (agent/state/verdicts.h).
  *
  * Where attestation is off it carries words for the others all the same.  Thread: the loop's. */
-#ifndef AGENT_ATTESTING_H
-#define AGENT_ATTESTING_H
+#ifndef AGENT_HERALD_H
+#define AGENT_HERALD_H
 
 #include "agent/identity/attestor.h"
 #include "agent/uplink/uplink.h"
 
-struct attesting;
+struct herald;
 
-struct attesting_options {
+struct herald_options {
     struct loop *loop;
     struct node *node;     /* borrowed, as is uplink */
     struct uplink *uplink; /* NULL: there is no core */
@@ -24,13 +24,13 @@ struct attesting_options {
     uint8_t verifier_key[KEYS_ED25519_PUBLIC_BYTES];
 };
 
-void attesting_register(void); /* metrics */
-struct attesting *attesting_new(const struct attesting_options *o, struct fault *f);
-void attesting_message(struct attesting *a, raft_id from, const struct message *m); /* MESSAGE_ATTEST */
-void attesting_now(struct attesting *a);                                            /* all gateways of the site, this one too */
+void herald_register(void); /* metrics */
+struct herald *herald_new(const struct herald_options *o, struct fault *f);
+void herald_message(struct herald *a, raft_id from, const struct message *m); /* MESSAGE_ATTEST */
+void herald_now(struct herald *a);                                            /* all gateways of the site, this one too */
 /* False: attestation is off here. */
-bool attesting_facts(const struct attesting *a, struct attestor_facts *out);
-void attesting_stop(struct attesting *a); /* before the uplink is freed.  NULL is allowed, as below */
-void attesting_free(struct attesting *a); /* after the node, which answers what was proposed */
+bool herald_facts(const struct herald *a, struct attestor_facts *out);
+void herald_stop(struct herald *a); /* before the uplink is freed.  NULL is allowed, as below */
+void herald_free(struct herald *a); /* after the node, which answers what was proposed */
 
 #endif

@@ -1,4 +1,4 @@
-#include "agent/identity/attesting.h"
+#include "agent/identity/herald.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -24,12 +24,12 @@ static struct metric heard =
     METRIC_COUNTER_LABELS("grey_attestation_results_total",
                           "What the verifier said of gateways of this site, as this gateway heard it.", "result", words);
 
-void attesting_register(void) {
+void herald_register(void) {
     metrics_register(&heard);
 }
 
-struct attesting {
-    struct attesting_options o;
+struct herald {
+    struct herald_options o;
     struct attestor *attestor; /* NULL: off */
     bool proposing, stopping;
     struct {
@@ -40,25 +40,25 @@ struct attesting {
 
 /* --- words ------------------------------------------------------------------------------------------------------------------------------------ */
 
-static raft_id leader_of(const struct attesting *a) {
+static raft_id leader_of(const struct herald *a) {
     struct raft_status s;
     node_raft_status(a->o.node, &s);
     return s.leader;
 }
 
-static raft_id self_of(const struct attesting *a) {
+static raft_id self_of(const struct herald *a) {
     struct raft_status s;
     node_raft_status(a->o.node, &s);
     return s.self;
 }
 
-static bool send_to(struct attesting *a, raft_id to, struct bytes node, uint32_t word, struct bytes body) {
+static bool send_to(struct herald *a, raft_id to, struct bytes node, uint32_t word, struct bytes body) {
     struct message m = {.kind = MESSAGE_ATTEST, .u.attest = {.node = node, .word = word, .body = body}};
     return node_peers(a->o.node) != NULL && peers_send(node_peers(a->o.node), to, &m);
 }
 
 static bool say(void *context, enum exchange_word word, struct bytes body) {
-    struct attesting *a = context;
+    struct herald *a = context;
     struct bytes node = bytes_str(node_name(a->o.node));
     raft_id leader = leader_of(a);
     if (leader == self_of(a)) {
@@ -68,7 +68,7 @@ static bool say(void *context, enum exchange_word word, struct bytes body) {
 }
 
 /* The core is heard again, or it is the wish of an operator. */
-static void ask_self(struct attesting *a, bool wished) {
+static void ask_self(struct herald *a, bool wished) {
     struct attestor_facts f;
     if (a->attestor == NULL) {
         return;
@@ -80,7 +80,7 @@ static void ask_self(struct attesting *a, bool wished) {
     }
 }
 
-static void tell_others(struct attesting *a, bool wished) {
+static void tell_others(struct herald *a, bool wished) {
     struct raft_status s;
     node_raft_status(a->o.node, &s);
     for (uint32_t i = 0; i < s.members->count; i++) {
@@ -91,13 +91,13 @@ static void tell_others(struct attesting *a, bool wished) {
     }
 }
 
-void attesting_now(struct attesting *a) {
+void herald_now(struct herald *a) {
     tell_others(a, true);
     ask_self(a, true);
 }
 
 static void core_ready(void *context) {
-    struct attesting *a = context;
+    struct herald *a = context;
     tell_others(a, false);
     ask_self(a, false);
 }
@@ -105,7 +105,7 @@ static void core_ready(void *context) {
 /* --- what the verifier says becomes an entry, where this gateway leads ------------------------------------------------------------------------ */
 
 static void kept(void *context, const struct node_answer *answer) {
-    struct attesting *a = context;
+    struct herald *a = context;
     a->proposing = false;
     if (answer->err != E_OK && answer->err != E_STOPPING) {
         log_limited(LOG_WARN, "attest", "keep", "error=GREY-%d %s: %s", error_id(answer->err), error_sentence(answer->err),
@@ -114,7 +114,7 @@ static void kept(void *context, const struct node_answer *answer) {
 }
 
 /* One at a time: what is still new after it is so at the next word too. */
-static void propose(struct attesting *a, struct builder *payload) {
+static void propose(struct herald *a, struct builder *payload) {
     struct site_facts site;
     struct blob *blob = builder_blob(payload);
     builder_free(payload);
@@ -125,7 +125,7 @@ static void propose(struct attesting *a, struct builder *payload) {
     blob_unref(blob);
 }
 
-static uint32_t *refusals_of(struct attesting *a, raft_id id) {
+static uint32_t *refusals_of(struct herald *a, raft_id id) {
     uint32_t free_place = 0;
     for (uint32_t i = 0; i < LIMIT_MEMBERS; i++) {
         if (a->refusals[i].id == id) {
@@ -145,7 +145,7 @@ static bool is_news(const struct verdict *v, const struct standing_of *s) {
            s->policy_serial != v->policy_serial || v->until_s - s->until_s >= (v->until_s - v->from_s) / RENEWAL_SHARE;
 }
 
-static void note_result(struct attesting *a, const struct raft_member *m, struct bytes body) {
+static void note_result(struct herald *a, const struct raft_member *m, struct bytes body) {
     struct verdict v;
     struct fault f = {.text = ""};
     struct builder b;
@@ -177,10 +177,10 @@ static uint32_t enough(enum grey_error why) {
     case E_ATTEST_PCR:
     case E_ATTEST_COUNTERS:
     case E_ATTEST_FIRMWARE:
-    case E_ATTEST_BOOT_LOG:
     case E_ATTEST_START_LOG:
     case E_ATTEST_REFERENCE:
         return 1;
+    case E_ATTEST_BOOT_LOG: /* or it was left out, and the verifier wants to see it now */
     case E_ATTEST_TYPE:
     case E_ATTEST_IDENTITY:
     case E_ATTEST_EK:
@@ -197,7 +197,7 @@ static uint32_t enough(enum grey_error why) {
     }
 }
 
-static void note_refusal(struct attesting *a, const struct raft_member *m, struct bytes body) {
+static void note_refusal(struct herald *a, const struct raft_member *m, struct bytes body) {
     enum grey_error why;
     struct bytes detail;
     struct builder b;
@@ -217,7 +217,7 @@ static void note_refusal(struct attesting *a, const struct raft_member *m, struc
 }
 
 static void core_said(void *context, struct bytes node, enum exchange_word word, struct bytes body) {
-    struct attesting *a = context;
+    struct herald *a = context;
     struct raft_status s;
     node_raft_status(a->o.node, &s);
     const struct raft_member *m = NULL;
@@ -243,7 +243,7 @@ static const struct uplink_attest_events uplink_events = {.ready = core_ready, .
 
 /* --- other gateways ----------------------------------------------------------------------------------------------------------------------------- */
 
-void attesting_message(struct attesting *a, raft_id from, const struct message *message) {
+void herald_message(struct herald *a, raft_id from, const struct message *message) {
     const struct message_attest *m = &message->u.attest;
     const struct raft_member *member = node_member(a->o.node, from);
     enum exchange_word word = (enum exchange_word)m->word;
@@ -282,7 +282,7 @@ static enum grey_error read_key(const char *path, uint8_t out[DIGEST_SHA256_BYTE
     return err;
 }
 
-static enum grey_error begin(struct attesting *a, struct fault *f) {
+static enum grey_error begin(struct herald *a, struct fault *f) {
     const struct signer *signer = node_signer(a->o.node);
     struct attestor_options o = {
         .type = a->o.type,
@@ -303,8 +303,8 @@ static enum grey_error begin(struct attesting *a, struct fault *f) {
     return err;
 }
 
-struct attesting *attesting_new(const struct attesting_options *o, struct fault *f) {
-    struct attesting *a = mem_new(1, sizeof *a);
+struct herald *herald_new(const struct herald_options *o, struct fault *f) {
+    struct herald *a = mem_new(1, sizeof *a);
     if (a == NULL) {
         (void)fault_set(f, E_NO_MEMORY, "attestation");
         return NULL;
@@ -320,7 +320,7 @@ struct attesting *attesting_new(const struct attesting_options *o, struct fault 
     return a;
 }
 
-bool attesting_facts(const struct attesting *a, struct attestor_facts *out) {
+bool herald_facts(const struct herald *a, struct attestor_facts *out) {
     *out = (struct attestor_facts){.type = ATTEST_NONE};
     if (a->attestor != NULL) {
         attestor_facts(a->attestor, out);
@@ -328,7 +328,7 @@ bool attesting_facts(const struct attesting *a, struct attestor_facts *out) {
     return a->attestor != NULL;
 }
 
-void attesting_stop(struct attesting *a) {
+void herald_stop(struct herald *a) {
     if (a != NULL && !a->stopping) {
         a->stopping = true;
         if (a->o.uplink != NULL) {
@@ -339,7 +339,7 @@ void attesting_stop(struct attesting *a) {
     }
 }
 
-void attesting_free(struct attesting *a) {
-    attesting_stop(a);
+void herald_free(struct herald *a) {
+    herald_stop(a);
     mem_free(a);
 }
