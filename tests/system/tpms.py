@@ -32,6 +32,11 @@ class TpmSite(Site):
         self.spawn("tpm%d" % n, [swtpm, "socket", "--tpm2", "--tpmstate", "dir=" + self.path("tpm%d" % n), "--server", "type=unixio,path=" + socket_path,
                                  "--ctrl", "type=unixio,path=%s.ctrl" % socket_path, "--flags", "not-need-init,startup-clear"])
         wait_until("the TPM", lambda: os.path.exists(socket_path), 30)
+        self.open_door(n)
+
+    def open_door(self, n):
+        if os.path.exists(self.path("door%d" % n)):
+            os.unlink(self.path("door%d" % n))
         self.spawn("door%d" % n, program("grey-tpm") + self.tpm_flags(n) + ["--socket", self.path("door%d" % n), "serve"])
         wait_until("its door", lambda: os.path.exists(self.path("door%d" % n)), 30)
 
