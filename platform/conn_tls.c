@@ -452,9 +452,12 @@ ssize_t conn_tls_send(struct conn *c, const uint8_t *data, size_t size) {
 
 ssize_t conn_tls_receive(struct conn *c, uint8_t *data, size_t size) {
     int got;
-    while (mbed_is_ticket(got = mbedtls_ssl_read(c->ssl, data, size))) {
-        keep_session(c, false);
-    }
+    do {
+        got = mbedtls_ssl_read(c->ssl, data, size);
+        if (mbed_is_ticket(got)) {
+            keep_session(c, false);
+        }
+    } while (mbed_read_again(c->ssl, got));
     if (got == MBEDTLS_ERR_SSL_WANT_READ || got == MBEDTLS_ERR_SSL_WANT_WRITE) {
         errno = EAGAIN;
         return -1;

@@ -135,7 +135,7 @@ ssize_t fetch_tls_receive(struct fetch_tls *t, void *in, size_t size) {
     int got;
     do {
         got = mbedtls_ssl_read(&t->ssl, in, size);
-    } while (mbed_is_ticket(got)); /* one call, one session: nobody comes back with it */
+    } while (mbed_read_again(&t->ssl, got)); /* one call, one session: nobody comes back with it */
     return result(got);
 }
 

@@ -75,6 +75,10 @@ bool mbed_is_ticket(int code) {
     return code == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET;
 }
 
+bool mbed_read_again(const mbedtls_ssl_context *ssl, int code) {
+    return mbed_is_ticket(code) || (code == MBEDTLS_ERR_SSL_WANT_READ && mbedtls_ssl_check_pending(ssl) != 0);
+}
+
 bool mbed_tickets_follow(const mbedtls_ssl_context *ssl) {
     return mbedtls_ssl_get_version_number(ssl) == MBEDTLS_SSL_VERSION_TLS1_3;
 }
@@ -219,6 +223,11 @@ static int limit(mbedtls_ssl_config *c, int endpoint, bool from_13) {
 bool mbed_is_ticket(int code) {
     (void)code;
     return false; /* they come within the handshake */
+}
+
+bool mbed_read_again(const mbedtls_ssl_context *ssl, int code) {
+    (void)ssl, (void)code;
+    return false;
 }
 
 bool mbed_tickets_follow(const mbedtls_ssl_context *ssl) {

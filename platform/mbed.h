@@ -43,7 +43,9 @@ bool mbed_has_tls13(void);
 /* A configuration that begins from what mbedTLS thinks right: TLS 1.2 and above (from_13: 1.3 and above), AEAD suites with forward secrecy, curves
  * X25519 and P-256, no renegotiation, random numbers of the kernel.  Client: sessions may be resumed by tickets. */
 int mbed_configure(mbedtls_ssl_config *c, int endpoint, bool from_13);
-/* Reading met a ticket (TLS 1.3 brings them after the handshake): no error, read on. */
+/* What mbedtls_ssl_read said is no result: with TLS 1.3, messages of the handshake come among the data, and the rest of what was received waits
+ * inside.  Read on at once; no socket will tell.  mbed_is_ticket: it was a ticket, which can be had now. */
+bool mbed_read_again(const mbedtls_ssl_context *ssl, int code);
 bool mbed_is_ticket(int code);
 bool mbed_tickets_follow(
     const mbedtls_ssl_context *ssl); /* they are still to come: what the handshake gave is nothing to come back with */

@@ -137,7 +137,7 @@ ssize_t pinned_receive(struct pinned *p, void *room, size_t size) {
     int got;
     do {
         got = mbedtls_ssl_read(&p->ssl, room, size);
-    } while (mbed_is_ticket(got));
+    } while (mbed_read_again(&p->ssl, got));
     if (got == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY || got == MBEDTLS_ERR_SSL_CONN_EOF) {
         return 0;
     }
