@@ -228,6 +228,15 @@ system-slow: $(PROGRAMS) $(BUILD)/swarm ## those that wait for minutes
 check-vm: $(PROGRAMS) $(BUILD)/tests/test_cage ## tasks under cgroup v2, in an emulated machine (qemu)
 	$(Q)deploy/deps.sh vm
 	$(Q)printf '#!/bin/sh\nexec tests/vm/run.sh $(BUILD)\n' >$(BUILD)/check-vm && chmod +x $(BUILD)/check-vm && TEST_TIMEOUT=1200 tests/script/tap.sh $(BUILD)/check-vm
+# What differs between the two mbedTLS: certificates, keys, handshakes, and two sites.
+TLS_UNITS := cert csr keys cipher digest ekcert conn conn_proxy authority http vault
+TLS_SYSTEM := test_tls13 test_tpm_keys
+.PHONY: mbedtls36 mbedtls36-now
+mbedtls36: ## what uses TLS, built and tested with mbedTLS 3.6 of Debian 13; all of it: make check MBEDTLS=3.6
+	@$(MAKE) --no-print-directory MBEDTLS=3.6 mbedtls36-now
+mbedtls36-now: $(PROGRAMS) $(addprefix $(BUILD)/tests/test_,$(TLS_UNITS))
+	$(Q)tests/script/tap.sh $(addprefix $(BUILD)/tests/test_,$(TLS_UNITS))
+	$(Q)BUILD=$(CURDIR)/$(BUILD) TEST_JOBS=$(SYSTEM_JOBS) tests/script/tap.sh $(patsubst %,tests/system/%.py,$(TLS_SYSTEM))
 boards: $(BUILD)/greyd ## each folder of boards/ is whole, and greyd takes its profile
 	$(Q)printf '#!/bin/sh\nexec tests/script/boards.sh $(BUILD)\n' >$(BUILD)/boards && chmod +x $(BUILD)/boards && tests/script/tap.sh $(BUILD)/boards
 docs-check: $(PROGRAMS) ## generated tables in docs/ are in step with the code
@@ -248,7 +257,7 @@ deps: ## install what building, running and testing need (apt)
 # Each part adds its counts to the tally; the last line is the sum.  A part that fails without a failed test, because it could not be
 # built, counts as one failure.
 CHECK_PARTS := format-check layers pure symbols hardened boards docs-check unit sim-brief week-brief fuzz-brief system
-ALL_PARTS := sanitize lint packages
+ALL_PARTS := sanitize lint packages mbedtls36
 define run_parts
 	@tally=$$(mktemp) && export TALLY=$$tally && for part in $(1); do echo "== $$part"; before=$$(wc -l <$$tally); \
 	    $(MAKE) --no-print-directory $$part || awk -v before=$$before 'NR > before {f += $$2} END {exit f == 0}' $$tally || echo "0 1" >>$$tally; done; \
