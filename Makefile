@@ -277,6 +277,7 @@ check-all-now: all
 .PHONY: up up-now down clean-run bench bench-now install
 up: ## start a site of three gateways, a broker and a core on this machine; see README.md
 	$(Q)deploy/deps.sh build run
+	$(Q)deploy/deps.sh tpm || echo "software TPMs could not be installed: see below what that means"
 	@$(MAKE) --no-print-directory up-now
 up-now: all
 	$(Q)BUILD=$(CURDIR)/$(BUILD) deploy/local/start-cluster.sh

@@ -136,6 +136,9 @@ static void on_applied(void *context, const struct entry *e) {
     if (g->identity != NULL) {
         identity_applied(g->identity, e);
     }
+    if (g->herald != NULL) {
+        herald_applied(g->herald, e);
+    }
     if (g->uplink != NULL && (e->kind == ENTRY_EVENTS || e->kind == ENTRY_ACK || e->kind == ENTRY_SITE)) {
         uplink_wake(g->uplink);
     }

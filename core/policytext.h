@@ -8,7 +8,7 @@
 #include "federation/attest/reference.h"
 #include "platform/fault.h"
 
-#define POLICYTEXT_NAME "grey-attestation"
+#define POLICYTEXT_NAME REFERENCE_OBJECT_NAME
 #define POLICYTEXT_BYTES_MAX (256u * 1024u)
 
 /* Fills *out but for its serial; the name is POLICYTEXT_NAME, and constant.  E_ATTEST_POLICY, with line, column and what was expected. */

@@ -14,9 +14,10 @@
 #include "platform/log.h"
 #include "platform/now.h"
 
-#define LIMIT_MS 30000u    /* for one grey-tpm; some chips need seconds for a key */
-#define PATIENCE_MS 60000u /* for a word of the verifier; then the question is asked anew */
-#define AGAIN_MS_MIN 5000u /* after a refusal; doubled each time up to the period */
+#define LIMIT_MS 30000u     /* for one grey-tpm; some chips need seconds for a key */
+#define PATIENCE_MS 60000u  /* for a word of the verifier, or a period; then the question is asked anew */
+#define AGAIN_MS_MIN 5000u  /* after a refusal; doubled each time up to the period */
+#define UNSAID_MS_MIN 1000u /* while nobody takes a word; doubled likewise */
 #define RESULT_FILE "attestation"
 
 struct attestor {
@@ -27,7 +28,7 @@ struct attestor {
     struct errand errand;
     enum exchange_word making; /* by the errand that runs */
     struct loop_timer timer;
-    uint64_t again_ms;
+    uint64_t again_ms, unsaid_ms;
     bool refused;
     bool left_out; /* the boot log, from the last evidence, as the verifier wished */
     enum grey_error why;
@@ -99,17 +100,27 @@ static void load_result(struct attestor *a) {
 
 /* --- what is said -------------------------------------------------------------------------------------------------------------------------- */
 
+static uint64_t period_ms(const struct attestor *a) {
+    return (uint64_t)a->o.period_s * 1000;
+}
+
+/* Asks again after *wait_ms, which is doubled for the next time. */
+static void after(struct attestor *a, uint64_t *wait_ms) {
+    uint64_t most_ms = period_ms(a);
+    loop_timer_after(a->loop, &a->timer, *wait_ms < most_ms ? *wait_ms : most_ms);
+    *wait_ms = *wait_ms * 2 < most_ms ? *wait_ms * 2 : most_ms;
+}
+
 static void again(struct attestor *a) {
-    uint64_t period_ms = (uint64_t)a->o.period_s * 1000;
-    loop_timer_after(a->loop, &a->timer, a->again_ms < period_ms ? a->again_ms : period_ms);
-    a->again_ms = a->again_ms * 2 < period_ms ? a->again_ms * 2 : period_ms;
+    after(a, &a->again_ms);
 }
 
 static void say(struct attestor *a, enum exchange_word word, struct bytes body) {
     if (a->say(a->context, word, body)) {
-        loop_timer_after(a->loop, &a->timer, PATIENCE_MS);
+        a->unsaid_ms = UNSAID_MS_MIN;
+        loop_timer_after(a->loop, &a->timer, period_ms(a) < PATIENCE_MS ? period_ms(a) : PATIENCE_MS);
     } else { /* nobody to say it to yet: whoever makes the link calls attestor_ask; this is for the case that it is lost */
-        again(a);
+        after(a, &a->unsaid_ms);
     }
 }
 
@@ -223,7 +234,7 @@ static void hear_result(struct attestor *a, struct bytes body) {
     a->refused = false, a->why = E_OK, a->detail[0] = 0;
     a->again_ms = AGAIN_MS_MIN;
     log_info("attestor", "trusted", "status=%u until=%" PRId64, a->status, a->until_s);
-    loop_timer_after(a->loop, &a->timer, (uint64_t)a->o.period_s * 1000);
+    loop_timer_after(a->loop, &a->timer, period_ms(a));
 }
 
 static void hear_refusal(struct attestor *a, struct bytes body) {
@@ -307,6 +318,7 @@ struct attestor *attestor_new(struct loop *l, const struct attestor_options *o,
     a->say = say_it;
     a->context = context;
     a->again_ms = AGAIN_MS_MIN;
+    a->unsaid_ms = UNSAID_MS_MIN;
     a->timer = (struct loop_timer){.fire = on_timer, .context = a};
     load_result(a);
     loop_timer_after(l, &a->timer, 0);

@@ -4,7 +4,9 @@
 #include <string.h>
 
 #include "agent/node/signer.h"
+#include "agent/state/holding.h"
 #include "agent/state/standing.h"
+#include "federation/attest/reference.h"
 #include "include/grey/limits.h"
 #include "platform/cert.h"
 #include "platform/log.h"
@@ -32,6 +34,7 @@ struct herald {
     struct herald_options o;
     struct attestor *attestor; /* NULL: off */
     bool proposing, stopping;
+    uint64_t policy_issue; /* of the policy that the last question was asked under, as far as the site has heard of it */
     struct {
         raft_id id;
         uint32_t count;
@@ -261,6 +264,18 @@ void herald_message(struct herald *a, raft_id from, const struct message *messag
     } else if (a->attestor != NULL && from == leader_of(a) && bytes_equal_str(m->node, node_name(a->o.node))) {
         attestor_hear(a->attestor, word, m->body);
     }
+}
+
+/* By a new policy another result may come out. */
+void herald_applied(struct herald *a, const struct entry *e) {
+    struct holding h;
+    if (e->kind != ENTRY_OBJECT || a->stopping ||
+        !holding_find(node_table(a->o.node), OBJECT_POLICY, bytes_str(REFERENCE_OBJECT_NAME), &h) || h.force.version == 0 ||
+        h.force.issue == a->policy_issue) {
+        return;
+    }
+    a->policy_issue = h.force.issue;
+    ask_self(a, true);
 }
 
 /* --- life --------------------------------------------------------------------------------------------------------------------------------------- */

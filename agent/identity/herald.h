@@ -27,6 +27,7 @@ struct herald_options {
 void herald_register(void); /* metrics */
 struct herald *herald_new(const struct herald_options *o, struct fault *f);
 void herald_message(struct herald *a, raft_id from, const struct message *m); /* MESSAGE_ATTEST */
+void herald_applied(struct herald *a, const struct entry *e);                 /* after it was applied */
 void herald_now(struct herald *a);                                            /* all gateways of the site, this one too */
 /* False: attestation is off here. */
 bool herald_facts(const struct herald *a, struct attestor_facts *out);

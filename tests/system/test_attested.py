@@ -57,6 +57,24 @@ def test(site):
     site.wait_voters()
     site.ok(site.members(site.leader())[bad]["state"] == "healthy", "the gateway is trusted, votes and works again")
 
+    # Another program in the place of the agent; the way back is a restart of the machine with the right one.
+    site.learn(False)
+    swapped = [n for n in good if n != site.leader()][0]
+    other = site.path("another")
+    with open(program("greyd")[-1], "rb") as of, open(other, "wb") as to:
+        to.write(of.read() + b"x")
+    os.chmod(other, 0o755)
+    site.kill("node%d" % swapped, signal.SIGTERM)
+    site.start_node(swapped, other=other)
+    wait_until("the other program to be found", lambda: site.members(site.leader())[swapped]["state"] == "quarantined", 60)
+    site.ok(True, "a gateway that was started with another program is in quarantine")
+    site.power_off(swapped)
+    site.power_on(swapped)
+    site.start_node(swapped)
+    site.wait_words(ALL_TRUSTED)
+    site.wait_voters()
+    site.ok(True, "with the right one, after a restart of the machine, it is trusted and votes again")
+
     # Without the core, and after a restart, peers still know whom to trust.
     site.kill("core")
     site.kill("broker")

@@ -43,9 +43,21 @@ class TpmSite(Site):
     def tpm_flags(self, n):
         return ["--tpm", self.way(n), "--boot-log", self.path("none"), "--start-log", self.path("starts%d" % n)]
 
-    def start_node(self, n, bootstrap=None, under=()):
-        measure = program("grey-tpm") + self.tpm_flags(n) + ["--program", program("greyd")[-1], "--measured-config", self.path("node%d" % n, "greyd.yaml"), "measure", "--"]
-        super().start_node(n, bootstrap, measure + list(under))
+    def start_node(self, n, bootstrap=None, under=(), other=None):
+        """other: the program that somebody put in the place of greyd."""
+        measure = program("grey-tpm") + self.tpm_flags(n) + ["--program", other or program("greyd")[-1], "--measured-config", self.path("node%d" % n, "greyd.yaml"), "measure", "--"]
+        instead = ["/bin/sh", "-c", "shift; exec '%s' \"$@\"" % other, "sh"] if other else []
+        super().start_node(n, bootstrap, measure + list(under) + instead)
+
+    def power_off(self, n):
+        for name in ("node%d" % n, "door%d" % n, "tpm%d" % n):
+            if self.alive(name):
+                self.kill(name, signal.SIGTERM)
+        for name in ("s", "s.ctrl"):
+            if os.path.exists(self.path("tpm%d" % n, name)):
+                os.unlink(self.path("tpm%d" % n, name))
+        if os.path.exists(self.path("door%d" % n)):
+            os.unlink(self.path("door%d" % n))
 
     def extend(self, n, register):
         """Somebody runs what does not belong there."""

@@ -159,6 +159,7 @@ static void others_come_back(void **state) {
         {.kind = MESSAGE_OUTPUT_FETCH, .u.output_fetch = {.request = 1, .token = 2, .offset = 3, .stream = 1, .bytes_max = 4}},
         {.kind = MESSAGE_OUTPUT,
          .u.output = {.request = 1, .offset = 2, .end_offset = 3, .err = E_CONNECT, .data = bytes_str("o")}},
+        {.kind = MESSAGE_ATTEST, .u.attest = {.node = bytes_str("2"), .word = EXCHANGE_EVIDENCE, .body = bytes_str("e")}},
         {.kind = MESSAGE_MEND_FETCH, .u.mend_fetch = {.from = 1, .to = 2, .anchor = 3, .anchor_term = 4, .bytes_max = 5}},
         {.kind = MESSAGE_MEND_ROWS,
          .u.mend_rows = {.from = 1, .to = 2, .anchor = 3, .certain = 4, .same = true, .entries = lost, .entry_count = 2}},

@@ -28,7 +28,8 @@ static void longest_verb_wins(void **state) {
     assert_int_equal(used, 2);
     assert_string_equal(find("status", "x", &used)->name, "status");
     assert_int_equal(used, 1);
-    assert_string_equal(find("attest", "status", &used)->name, "attest");
+    assert_string_equal(find("attest", "status", &used)->name, "attest status");
+    assert_string_equal(find("top", "x", &used)->name, "top");
     assert_null(find("kv", NULL, &used));
     assert_null(find("kv", "pu", &used));
     assert_null(find("statu", NULL, &used));
@@ -53,10 +54,9 @@ static void verbs_of_the_contract_are_known(void **state) {
         {"link", "status"},      {"link", "try"},          {"link", "test"},       {"link", "budget"},
         {"site", "label"},       {"config", "set"},        {"config", "get"},      {"config", "rollout"},
         {"policy", "set"},       {"policy", "get"},        {"enroll", "token"},    {"enroll", "revoke"},
-        {"task", "proof"}};
-    static const char *const later[][2] = {
-        {"replay", NULL},         {"site", "recover"}, {"federation", "agree"}, {"federation", "revoke"}, {"attest", "status"},
-        {"support-bundle", NULL}, {"top", NULL}};
+        {"task", "proof"},       {"attest", "status"},     {"attest", "now"}};
+    static const char *const later[][2] = {{"replay", NULL},         {"site", "recover"},      {"federation", "agree"},
+                                           {"federation", "revoke"}, {"support-bundle", NULL}, {"top", NULL}};
     unsigned used;
     for (size_t i = 0; i < sizeof now / sizeof now[0]; i++) {
         const struct verb *v = find(now[i][0], now[i][1], &used);
