@@ -330,6 +330,7 @@ static void keep_session(struct conn *c, bool shaken) {
         uint64_t born_ms = s->resumed && s->born_ms != 0 ? s->born_ms : loop_now_ms(c->x.loop) + 1;
         mbedtls_ssl_session_free(&s->kept);
         s->kept = fresh; /* with the newest ticket */
+        mbed_trim_session(&s->kept);
         s->born_ms = born_ms;
     } else {
         mbedtls_ssl_session_free(&fresh);

@@ -16,6 +16,7 @@
 #if MBEDTLS_VERSION_MAJOR >=                                                                                                       \
     3 /* --- 3.6 ------------------------------------------------------------------------------------------------ */
 
+#include <mbedtls/platform.h>
 #include <psa/crypto.h>
 
 int mbed_parse_key(mbedtls_pk_context *key, struct bytes text) {
@@ -81,6 +82,15 @@ bool mbed_read_again(const mbedtls_ssl_context *ssl, int code) {
 
 bool mbed_tickets_follow(const mbedtls_ssl_context *ssl) {
     return mbedtls_ssl_get_version_number(ssl) == MBEDTLS_SSL_VERSION_TLS1_3;
+}
+
+/* The certificate would be copied into the next connection, as if it had been shown there. */
+void mbed_trim_session(mbedtls_ssl_session *session) {
+    if (session->tls_version == MBEDTLS_SSL_VERSION_TLS1_3 && session->peer_cert != NULL) {
+        mbedtls_x509_crt_free(session->peer_cert);
+        mbedtls_free(session->peer_cert);
+        session->peer_cert = NULL;
+    }
 }
 
 /* TLS 1.3: who takes a ticket shows no certificate again. */
@@ -233,6 +243,10 @@ bool mbed_read_again(const mbedtls_ssl_context *ssl, int code) {
 bool mbed_tickets_follow(const mbedtls_ssl_context *ssl) {
     (void)ssl;
     return false;
+}
+
+void mbed_trim_session(mbedtls_ssl_session *session) {
+    (void)session;
 }
 
 /* A resumed session has the master secret of the one before. */

@@ -49,7 +49,9 @@ bool mbed_read_again(const mbedtls_ssl_context *ssl, int code);
 bool mbed_is_ticket(int code);
 bool mbed_tickets_follow(
     const mbedtls_ssl_context *ssl); /* they are still to come: what the handshake gave is nothing to come back with */
-/* A client's handshake was a short one.  fresh: the session it gave; offered: the one it began with. */
+/* Takes from a session what is not needed to come back with it. */
+void mbed_trim_session(mbedtls_ssl_session *session);
+/* A client's handshake was a short one.  fresh: the session it gave; offered: the one it began with, trimmed. */
 bool mbed_resumed(const mbedtls_ssl_context *ssl, const mbedtls_ssl_session *fresh, const mbedtls_ssl_session *offered);
 /* The other side does not speak what we ask for: an older TLS, or no suite that we take. */
 bool mbed_is_old_tls(int code);

@@ -113,7 +113,8 @@ enum grey_error tpm_unseal(struct tpm *t, struct bytes blob, struct builder *sec
     TPM2B_PRIVATE private_part = {.size = 0};
     TPM2B_SENSITIVE_DATA *inside = NULL;
     size_t at = 4;
-    if (blob.size < at || blob.data[0] != 0 || Tss2_MU_TPM2B_PUBLIC_Unmarshal(blob.data, blob.size, &at, &public_part) != TSS2_RC_SUCCESS ||
+    if (blob.size < at || blob.data[0] != 0 ||
+        Tss2_MU_TPM2B_PUBLIC_Unmarshal(blob.data, blob.size, &at, &public_part) != TSS2_RC_SUCCESS ||
         Tss2_MU_TPM2B_PRIVATE_Unmarshal(blob.data, blob.size, &at, &private_part) != TSS2_RC_SUCCESS || at != blob.size) {
         return fault_set(f, E_CORRUPT, "what is sealed cannot be read");
     }
