@@ -15,8 +15,10 @@
 
 #define HEARINGS_MAX 64u                       /* words under way, answers that wait for their links included */
 #define HEARING_BYTES_MAX (8u * 1024u * 1024u) /* of them */
-#define PER_MINUTE 30u                         /* words of one gateway: an exchange is 2, the first one 4 */
-#define BURST 12u
+#define PER_MINUTE 60u                         /* words of one gateway: an exchange is 2, the first one 4 */
+#define BURST 60u
+#define SITE_PER_MINUTE 600u /* of all that speak for a site, whatever they call themselves */
+#define SITE_BURST 300u
 #define TRIES 4u /* when other cores hear the same gateway */
 #define ANSWER_RETRY_MS 50u
 #define ANSWER_PATIENCE_MS 60000u /* then the gateway has asked again */
@@ -79,7 +81,7 @@ struct attesting {
     struct reference fallback;
     struct reference policy; /* the judging thread's: of policy_serial, as read last */
     uint64_t policy_serial;
-    struct throttle throttle;
+    struct throttle gateways, sites;
     struct hearing *hearings;
     uint32_t count, jobs; /* jobs: that a thread has */
     size_t bytes;
@@ -331,10 +333,12 @@ static const struct hearing *under_way(const struct attesting *a, const struct g
     return h;
 }
 
-static uint64_t wait_ms(struct attesting *a, const struct grey_name *site, struct bytes node) {
+static bool too_often(struct attesting *a, const struct grey_name *site, struct bytes node) {
     char name[2 * LIMIT_NAME_BYTES + 2];
     int size = snprintf(name, sizeof name, "%s/%.*s", site->text, (int)node.size, (const char *)node.data);
-    return throttle_take(&a->throttle, bytes_of(name, (size_t)size), loop_now_ms(a->x.loop));
+    uint64_t now_ms = loop_now_ms(a->x.loop);
+    return throttle_take(&a->sites, bytes_str(site->text), now_ms) > 0 ||
+           throttle_take(&a->gateways, bytes_of(name, (size_t)size), now_ms) > 0;
 }
 
 static void heard(void *context, const struct grey_name *site, struct bytes content) {
@@ -342,7 +346,7 @@ static void heard(void *context, const struct grey_name *site, struct bytes cont
     struct sync_attest said;
     enum grey_error err = sync_get_attest(content, &said);
     unsigned reason = err != E_OK || !exchange_goes_up(said.word)                         ? DROPPED_MESSAGE
-                      : wait_ms(a, site, said.node) > 0                                   ? DROPPED_RATE
+                      : too_often(a, site, said.node)                                     ? DROPPED_RATE
                       : under_way(a, site, said.node) != NULL || a->count >= HEARINGS_MAX ? DROPPED_BUSY
                                                                                           : DROPPED_MEMORY;
     struct hearing *h = reason == DROPPED_MEMORY && a->bytes + said.body.size <= HEARING_BYTES_MAX ? mem_new(1, sizeof *h) : NULL;
@@ -481,7 +485,8 @@ struct attesting *attesting_new(const struct conn_context *x, const struct attes
     builder_init(&a->vtpm_roots, ROOTS_BYTES_MAX);
     policytext_learn(&a->fallback);
     keys_random(&seed, sizeof seed);
-    throttle_init(&a->throttle, seed, PER_MINUTE, BURST);
+    throttle_init(&a->gateways, seed, PER_MINUTE, BURST);
+    throttle_init(&a->sites, seed, SITE_PER_MINUTE, SITE_BURST);
     a->answer_timer = (struct loop_timer){.fire = answer_all, .context = a};
     a->offer_timer = (struct loop_timer){.fire = on_offer_timer, .context = a};
     a->judging = read_files(a, o, f) != E_OK ? NULL : worker_new(x->loop, "attest", HEARINGS_MAX, NULL, NULL, f);
