@@ -87,7 +87,8 @@ static void put_line(struct builder *out, const json_t *doc, const char *title, 
 
 int appraised_show(struct call *c) {
     char path[2 * LIMIT_NAME_BYTES + 40];
-    json_t *doc;
+    json_t *doc, *value;
+    const char *number;
     int code;
     struct builder out;
     if (!named("site", c->args[0]) || !named("gateway", c->args[1])) {
@@ -108,6 +109,10 @@ int appraised_show(struct call *c) {
     put_line(&out, doc, "config", "config");
     if (json_object_get(doc, "policy_serial") != NULL) {
         builder_addf(&out, "%-14s%" PRIu64 "\n", "policy serial", verbs_uint(doc, "policy_serial"));
+    }
+    put_line(&out, doc, "firmware", "firmware");
+    json_object_foreach(json_object_get(doc, "registers"), number, value) {
+        builder_addf(&out, "register %-5s%s\n", number, json_is_string(value) ? json_string_value(value) : "");
     }
     json_decref(doc);
     return verbs_print(&out);
