@@ -5,6 +5,7 @@
 
 #include "core/policytext.h"
 #include "core/store_attest.h"
+#include "core/store_enroll.h"
 #include "federation/throttle.h"
 #include "include/grey/limits.h"
 #include "include/grey/must.h"
@@ -61,6 +62,8 @@ struct hearing {
     struct builder policy, kept, changed, reply; /* changed: what is to be kept; empty: as it is */
     uint64_t serial;                             /* of the policy */
     int64_t revision;
+    uint8_t registered[DIGEST_SHA256_BYTES]; /* the TPM that was, with is_registered */
+    bool is_registered;
     enum store_attest_put put;
     bool was_trusted;
     enum grey_error err; /* why it was refused */
@@ -138,8 +141,11 @@ static void judge(struct worker_job *job) {
     struct verifier_facts before;
     uint64_t began_us = now_monotonic_us();
     int64_t now_ms = now_wall_ms();
-    const struct verifier_message m = {
-        .site = bytes_str(h->site.text), .node = bytes_str(h->node.text), .word = h->said, .body = blob_bytes(h->body)};
+    const struct verifier_message m = {.site = bytes_str(h->site.text),
+                                       .node = bytes_str(h->node.text),
+                                       .word = h->said,
+                                       .body = blob_bytes(h->body),
+                                       .registered = h->is_registered ? h->registered : NULL};
     h->fault = (struct fault){0};
     h->was_trusted = verifier_look(builder_bytes(&h->kept), now_ms, &before) == E_OK && before.state == VERIFIER_TRUSTED;
     h->err = take_policy(h, &v->policy);
@@ -288,6 +294,11 @@ static void run_read(struct storage_job *storage, struct store *store) {
     const struct store_gateway g = {h->site.text, h->node.text};
     storage->err = store_attest_get(store, &g, &h->kept, &h->revision, &storage->fault);
     if (storage->err == E_OK) {
+        enum grey_error err = store_tpm_of(store, h->site.text, h->node.text, h->registered, &storage->fault);
+        h->is_registered = err == E_OK;
+        storage->err = err == E_NOT_FOUND ? E_OK : err;
+    }
+    if (storage->err == E_OK) {
         storage->err = store_attest_policy(store, h->site.text, &h->serial, &h->policy, &storage->fault);
         storage->err = storage->err == E_NOT_FOUND && h->a->learn ? E_OK : storage->err;
     }
@@ -425,6 +436,10 @@ void attesting_policy(struct attesting *a) {
     if (a != NULL) {
         on_offer_timer(a);
     }
+}
+
+const char *const *attesting_roots(const struct attesting *a) {
+    return a->verifier.roots_pem;
 }
 
 const struct reference *attesting_fallback(const struct attesting *a) {

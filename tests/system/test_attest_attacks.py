@@ -22,7 +22,7 @@ class Attacked(Site):
     def start(self):
         first = self.tpm()
         self.makers[0].roots(self.path("makers.pem"))
-        self.core_extra = ["--attest-roots", self.path("makers.pem"), "--attest", "learn"]
+        self.core_extra = ["--attest-roots", self.path("makers.pem"), "--attest", "learn", "--ca-dir", self.ca]
         self.start_broker()
         for number in range(1, len(self.core_ports) + 1):
             self.start_core(number)
@@ -162,6 +162,8 @@ def changed(site):
 def replaced(site):
     g, new = site.gateway, Gateway(site.link, "1", site.tpms[1])
     site.refused(new.introduce(), IDENTITY, "identity", "a board with another TPM")
+    site.ok(site.ctl("enroll", "register", "--ek", "00" * 32, "--site", SITE, "--node", "3").returncode == 0, "for another gateway an operator registers a board")
+    site.refused(Gateway(site.link, "3", new.tpm, 79).introduce(), IDENTITY, "identity", "whose place no other TPM takes")
     site.ok(site.ctl("attest", "forget", SITE, "1").returncode == 0 and site.ctl("attest", "forget", SITE, "1").returncode != 0, "until an operator forgets the old one")
     site.ok(new.attest()[0] == RESULT and shown(site)["state"] == "trusted", "then it may come in")
     site.refused(g.say(INTRODUCTION, g.tpm.run(g.order(), "introduce")), IDENTITY, "identity", "and the old one may not come back")
