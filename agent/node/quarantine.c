@@ -180,6 +180,10 @@ const struct standings *node_standings(const struct node *n) {
     return &n->quarantine.standings;
 }
 
+bool node_quarantined(const struct node *n) {
+    return quarantine_holds(n, n->self);
+}
+
 const struct signer *node_signer(const struct node *n) {
     return &n->sealing.signer;
 }
