@@ -178,6 +178,10 @@ def restarted(site):
     wait_until("the core", lambda: request(site.core_port, "GET", "/health/ready").status == 200, 60)
     wait_until("a welcome", lambda: site.link.hello(), 60)
     site.ok(word == INQUIRY and site.gateway.say(EVIDENCE, site.gateway.evidence(inquiry))[0] == RESULT, "a question that was out before the core was killed may be answered after")
+    inquiry = site.gateway.inquiry()[1]
+    site.link.say([UP_ATTEST, "1", EVIDENCE, site.gateway.evidence(inquiry)])
+    site.kill("core", signal.SIGTERM)
+    site.ok(site.processes["core"].returncode == 0, "and a core that is stopped while it judges ends in order")
 
 
 def test(site):

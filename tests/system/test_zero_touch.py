@@ -101,6 +101,8 @@ def test(site):
 
     site.ok(site.ctl("enroll", "unregister", ek(first)).returncode == 0 and site.ctl("enroll", "unregister", ek(first)).returncode != 0, "an operator takes the registration back")
     refused(site, come_in(site, first, "f"), "GREY-3011", "unregistered", "then the board stays outside")
+    site.kill("core", signal.SIGTERM)
+    site.ok(site.processes["core"].returncode == 0, "the core ends in order")
 
 
 run_test(test, Factory)
