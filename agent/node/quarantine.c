@@ -148,6 +148,9 @@ static void forget_one(struct node *n) {
 void quarantine_start(struct node *n) {
     metrics_register(&in_quarantine);
     n->quarantine.stale = true;
+    if (!n->o.witness && n->members.count > 0) { /* before it may campaign */
+        judge(n);
+    }
 }
 
 void quarantine_applied(struct node *n, const struct entry *e) {
