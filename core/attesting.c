@@ -5,6 +5,7 @@
 
 #include "core/policytext.h"
 #include "core/store_attest.h"
+#include "core/store_enroll.h"
 #include "federation/throttle.h"
 #include "include/grey/limits.h"
 #include "include/grey/must.h"
@@ -15,8 +16,10 @@
 
 #define HEARINGS_MAX 64u                       /* words under way, answers that wait for their links included */
 #define HEARING_BYTES_MAX (8u * 1024u * 1024u) /* of them */
-#define PER_MINUTE 30u                         /* words of one gateway: an exchange is 2, the first one 4 */
-#define BURST 12u
+#define PER_MINUTE 60u                         /* words of one gateway: an exchange is 2, the first one 4 */
+#define BURST 60u
+#define SITE_PER_MINUTE 600u /* of all that speak for a site, whatever they call themselves */
+#define SITE_BURST 300u
 #define TRIES 4u /* when other cores hear the same gateway */
 #define ANSWER_RETRY_MS 50u
 #define ANSWER_PATIENCE_MS 60000u /* then the gateway has asked again */
@@ -59,6 +62,8 @@ struct hearing {
     struct builder policy, kept, changed, reply; /* changed: what is to be kept; empty: as it is */
     uint64_t serial;                             /* of the policy */
     int64_t revision;
+    uint8_t registered[DIGEST_SHA256_BYTES]; /* the TPM that was, with is_registered */
+    bool is_registered;
     enum store_attest_put put;
     bool was_trusted;
     enum grey_error err; /* why it was refused */
@@ -79,7 +84,7 @@ struct attesting {
     struct reference fallback;
     struct reference policy; /* the judging thread's: of policy_serial, as read last */
     uint64_t policy_serial;
-    struct throttle throttle;
+    struct throttle gateways, sites;
     struct hearing *hearings;
     uint32_t count, jobs; /* jobs: that a thread has */
     size_t bytes;
@@ -136,8 +141,11 @@ static void judge(struct worker_job *job) {
     struct verifier_facts before;
     uint64_t began_us = now_monotonic_us();
     int64_t now_ms = now_wall_ms();
-    const struct verifier_message m = {
-        .site = bytes_str(h->site.text), .node = bytes_str(h->node.text), .word = h->said, .body = blob_bytes(h->body)};
+    const struct verifier_message m = {.site = bytes_str(h->site.text),
+                                       .node = bytes_str(h->node.text),
+                                       .word = h->said,
+                                       .body = blob_bytes(h->body),
+                                       .registered = h->is_registered ? h->registered : NULL};
     h->fault = (struct fault){0};
     h->was_trusted = verifier_look(builder_bytes(&h->kept), now_ms, &before) == E_OK && before.state == VERIFIER_TRUSTED;
     h->err = take_policy(h, &v->policy);
@@ -286,6 +294,11 @@ static void run_read(struct storage_job *storage, struct store *store) {
     const struct store_gateway g = {h->site.text, h->node.text};
     storage->err = store_attest_get(store, &g, &h->kept, &h->revision, &storage->fault);
     if (storage->err == E_OK) {
+        enum grey_error err = store_tpm_of(store, h->site.text, h->node.text, h->registered, &storage->fault);
+        h->is_registered = err == E_OK;
+        storage->err = err == E_NOT_FOUND ? E_OK : err;
+    }
+    if (storage->err == E_OK) {
         storage->err = store_attest_policy(store, h->site.text, &h->serial, &h->policy, &storage->fault);
         storage->err = storage->err == E_NOT_FOUND && h->a->learn ? E_OK : storage->err;
     }
@@ -331,10 +344,12 @@ static const struct hearing *under_way(const struct attesting *a, const struct g
     return h;
 }
 
-static uint64_t wait_ms(struct attesting *a, const struct grey_name *site, struct bytes node) {
+static bool too_often(struct attesting *a, const struct grey_name *site, struct bytes node) {
     char name[2 * LIMIT_NAME_BYTES + 2];
     int size = snprintf(name, sizeof name, "%s/%.*s", site->text, (int)node.size, (const char *)node.data);
-    return throttle_take(&a->throttle, bytes_of(name, (size_t)size), loop_now_ms(a->x.loop));
+    uint64_t now_ms = loop_now_ms(a->x.loop);
+    return throttle_take(&a->sites, bytes_str(site->text), now_ms) > 0 ||
+           throttle_take(&a->gateways, bytes_of(name, (size_t)size), now_ms) > 0;
 }
 
 static void heard(void *context, const struct grey_name *site, struct bytes content) {
@@ -342,7 +357,7 @@ static void heard(void *context, const struct grey_name *site, struct bytes cont
     struct sync_attest said;
     enum grey_error err = sync_get_attest(content, &said);
     unsigned reason = err != E_OK || !exchange_goes_up(said.word)                         ? DROPPED_MESSAGE
-                      : wait_ms(a, site, said.node) > 0                                   ? DROPPED_RATE
+                      : too_often(a, site, said.node)                                     ? DROPPED_RATE
                       : under_way(a, site, said.node) != NULL || a->count >= HEARINGS_MAX ? DROPPED_BUSY
                                                                                           : DROPPED_MEMORY;
     struct hearing *h = reason == DROPPED_MEMORY && a->bytes + said.body.size <= HEARING_BYTES_MAX ? mem_new(1, sizeof *h) : NULL;
@@ -423,6 +438,10 @@ void attesting_policy(struct attesting *a) {
     }
 }
 
+const char *const *attesting_roots(const struct attesting *a) {
+    return a->verifier.roots_pem;
+}
+
 const struct reference *attesting_fallback(const struct attesting *a) {
     return a != NULL && a->learn ? &a->fallback : NULL;
 }
@@ -481,7 +500,8 @@ struct attesting *attesting_new(const struct conn_context *x, const struct attes
     builder_init(&a->vtpm_roots, ROOTS_BYTES_MAX);
     policytext_learn(&a->fallback);
     keys_random(&seed, sizeof seed);
-    throttle_init(&a->throttle, seed, PER_MINUTE, BURST);
+    throttle_init(&a->gateways, seed, PER_MINUTE, BURST);
+    throttle_init(&a->sites, seed, SITE_PER_MINUTE, SITE_BURST);
     a->answer_timer = (struct loop_timer){.fire = answer_all, .context = a};
     a->offer_timer = (struct loop_timer){.fire = on_offer_timer, .context = a};
     a->judging = read_files(a, o, f) != E_OK ? NULL : worker_new(x->loop, "attest", HEARINGS_MAX, NULL, NULL, f);

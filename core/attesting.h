@@ -29,10 +29,11 @@ void attesting_register(void);
 struct attesting *attesting_new(const struct conn_context *x, const struct attesting_options *o, struct worker *storage,
                                 struct ingest *ingest, struct fault *f);
 void attesting_stop(struct attesting *a); /* hears and says nothing more; before the storage thread is stopped.  NULL is allowed */
-void attesting_free(struct attesting *a); /* after it was, and before ingest_free */
+void attesting_free(struct attesting *a); /* after it was */
 
 /* A policy was given: sites are told that this core judges, when they were not yet.  a NULL: this core judges nobody. */
 void attesting_policy(struct attesting *a);
+const char *const *attesting_roots(const struct attesting *a); /* of TPM makers by type; lent for its life */
 /* What is in force where nobody has given one; NULL: nothing. */
 const struct reference *attesting_fallback(const struct attesting *a);
 

@@ -301,6 +301,10 @@ static const struct {
     {"GET", "/v1/enroll/tokens", ROLE_ADMIN},
     {"POST", "/v1/enroll/tokens", ROLE_ADMIN},
     {"DELETE", "/v1/enroll/tokens/", ROLE_ADMIN},
+    {"POST", "/v1/enroll/tpm", ROLE_NONE}, /* the TPM says who asks */
+    {"GET", "/v1/enroll/tpms", ROLE_ADMIN},
+    {"POST", "/v1/enroll/tpms", ROLE_ADMIN},
+    {"DELETE", "/v1/enroll/tpms/", ROLE_ADMIN},
     {"GET", "/v1/certificates", ROLE_VIEWER},
     {"POST", "/v1/certificates/revoke", ROLE_ADMIN},
     {"GET", "/v1/attestations", ROLE_VIEWER},
@@ -329,7 +333,7 @@ void core_api_handle(void *context, struct http_request *q) {
         return;
     }
     if (core_objects_handle(api, q) || core_rollouts_handle(api, q) || core_attest_handle(api, q) ||
-        enroller_handle(api->enroller, q)) {
+        registrar_handle(api->registrar, q) || enroller_handle(api->enroller, q)) {
         return;
     }
     if (strcmp(http_method(q), "GET") != 0 && strcmp(http_method(q), "HEAD") != 0) {

@@ -16,6 +16,7 @@ struct core_api {
     struct core_access access;
     struct enroller *enroller; /* NULL: this core has no CA */
     struct attesting *attesting;
+    struct registrar *registrar; /* NULL: nobody is taken in by TPM */
 };
 
 void core_api_register(void);

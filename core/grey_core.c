@@ -86,6 +86,7 @@ struct grey_core {
     struct giver *giver;
     struct enroller *enroller;
     struct attesting *attesting;
+    struct registrar *registrar;
     struct keyfile sign;
     struct core_api api;
     struct http_server *http;
@@ -232,6 +233,7 @@ static bool start_enroller(struct grey_core *g, struct fault *f) {
                                  .address = s->enroll_addr,
                                  .broker_pid = s->broker_pid,
                                  .life_hours = (uint32_t)hours,
+                                 .registrar = g->registrar,
                                  .core_key = g->sign.public_key};
     enroller_register();
     g->enroller = enroller_new(&g->x, &o, g->storage, g->ingest, g->giver, f);
@@ -259,7 +261,13 @@ static bool start_attesting(struct grey_core *g, struct fault *f) {
     attesting_register();
     g->attesting = attesting_new(&g->x, &o, g->storage, g->ingest, f);
     g->api.attesting = g->attesting;
-    return g->attesting != NULL;
+    if (g->attesting == NULL || s->ca_dir[0] == 0 || (s->attest_roots[0] == 0 && s->attest_vtpm_roots[0] == 0)) {
+        return g->attesting != NULL;
+    }
+    registrar_register();
+    g->registrar = registrar_new(&g->x, g->storage, attesting_roots(g->attesting));
+    g->api.registrar = g->registrar;
+    return g->registrar != NULL || fault_set(f, E_NO_MEMORY, "enrolment by TPM") == E_OK;
 }
 
 /* The loop lives when it asks this.  A PostgreSQL server that is away is waited for; no restart of the core would bring it back. */
@@ -349,23 +357,25 @@ static bool start(struct grey_core *g, struct fault *f) {
     g->api.storage = g->storage;
     g->api.ingest = g->ingest;
     g->api.giver = g->giver;
-    return g->giver != NULL && start_enroller(g, f) && start_attesting(g, f);
+    return g->giver != NULL && start_attesting(g, f) && start_enroller(g, f);
 }
 
 static void stop(struct grey_core *g) {
     supervise_end(&g->supervise);
     http_server_free(g->http);
+    registrar_stop(g->registrar);
     attesting_stop(g->attesting);
     enroller_stop(g->enroller);
     giver_stop(g->giver);
     ingest_stop(g->ingest);
     worker_stop(g->storage);
-    attesting_free(g->attesting);
     enroller_free(g->enroller);
     giver_free(g->giver);
     ingest_free(g->ingest);
     store_close(g->store);
     worker_stop(g->x.crypto);
+    registrar_free(g->registrar);
+    attesting_free(g->attesting);
     conn_tls_free(g->tls);
     loop_free(g->x.loop);
 }

@@ -2,6 +2,7 @@
  * result (0: none yet). */
 #include "core/store_attest.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -132,11 +133,25 @@ static void put_hex(struct json_writer *w, const char *name, const uint8_t diges
 static void put_measured(struct json_writer *w, struct bytes kept) {
     static const uint8_t nothing[DIGEST_SHA256_BYTES];
     struct attested a;
+    char text[20];
     if (!verifier_measured(kept, &a)) {
         return;
     }
     json_key(w, "policy_serial");
     json_uint(w, a.policy_serial);
+    if (a.pcr_mask != 0) {
+        (void)snprintf(text, sizeof text, "%016" PRIx64, a.firmware);
+        put_text(w, "firmware", bytes_str(text));
+        json_key(w, "registers");
+        json_open(w, '{');
+        for (unsigned pcr = 0; pcr < TPMWIRE_PCR_COUNT; pcr++) {
+            if ((a.pcr_mask >> pcr & 1u) != 0) {
+                (void)snprintf(text, sizeof text, "%u", pcr);
+                put_hex(w, text, a.pcr[pcr]);
+            }
+        }
+        json_close(w);
+    }
     if (memcmp(a.program, nothing, sizeof nothing) != 0) {
         put_hex(w, "program", a.program);
         put_hex(w, "config", a.config);

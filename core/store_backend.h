@@ -73,6 +73,7 @@ enum store_statement {
     STORE_TOKENS,
     STORE_TOKEN_LOCK, /* waits until no other transaction has it; NULL where there is no other */
     STORE_TOKEN,
+    STORE_TOKEN_DROP,
     STORE_TOKEN_USE,
     STORE_TOKEN_END,
     STORE_CERTIFICATE_OF_KEY,
@@ -82,6 +83,12 @@ enum store_statement {
     STORE_CERTIFICATES_REVOKE,
     STORE_CERTIFICATES,
     STORE_REVOKED,
+    STORE_TPM,
+    STORE_TPM_OF,
+    STORE_TPM_CLEAR,
+    STORE_TPM_ADD,
+    STORE_TPM_REMOVE,
+    STORE_TPMS,
     /* what gateways have shown of themselves: store_attest.c */
     STORE_ATTEST,
     STORE_ATTEST_PUT,

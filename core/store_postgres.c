@@ -62,6 +62,9 @@ static const char schema[] =
     " revoked_ms bigint NOT NULL);"
     "CREATE INDEX IF NOT EXISTS certificate_key ON certificate(key);"
     "CREATE INDEX IF NOT EXISTS certificate_node ON certificate(site, node);"
+    "ALTER TABLE token ADD COLUMN IF NOT EXISTS node text COLLATE \"C\";"
+    "CREATE TABLE IF NOT EXISTS tpm(ek bytea PRIMARY KEY, site text COLLATE \"C\" NOT NULL, node text COLLATE \"C\" NOT NULL,"
+    " added_ms bigint);"
     "CREATE TABLE IF NOT EXISTS attestation(site text COLLATE \"C\", node text COLLATE \"C\", revision bigint NOT NULL,"
     " kept bytea NOT NULL, error bigint NOT NULL, until_ms bigint NOT NULL, PRIMARY KEY(site, node));"
     "COMMIT";

@@ -106,14 +106,16 @@ const char *const store_sql[STORE_STATEMENTS] = {
                       " AND o.version = a.target WHERE a.kind = ?1 ORDER BY a.name",
     [STORE_SITE_OBJECTS] = "SELECT h.kind, h.name, h.version, h.issue, h.health, h.since_ms FROM holding h"
                            " JOIN site s ON s.no = h.site WHERE s.id = ?1 ORDER BY h.kind, h.name",
-    [STORE_TOKEN_ADD] = "INSERT INTO token(hash, site, nodes, used, created_ms, expires_ms) VALUES(?1, ?2, ?3, 0, ?4, ?5)"
+    [STORE_TOKEN_ADD] = "INSERT INTO token(hash, site, nodes, used, created_ms, expires_ms, node) VALUES(?1, ?2, ?3, 0, ?4, ?5, ?6)"
                         " ON CONFLICT DO NOTHING",
     [STORE_TOKENS] = "SELECT hash, site, nodes, used, created_ms, expires_ms FROM token WHERE expires_ms > ?1 ORDER BY created_ms"
                      " LIMIT ?2",
-    [STORE_TOKEN] = "SELECT t.nodes, t.used, t.expires_ms, CAST(CASE WHEN t.site = ?2 THEN 1 ELSE 0 END AS bigint), (SELECT "
+    [STORE_TOKEN] = "SELECT t.nodes, t.used, t.expires_ms, CAST(CASE WHEN t.site = ?2 AND (t.node IS NULL OR t.node = ?3) THEN 1 "
+                    "ELSE 0 END AS bigint), (SELECT "
                     "count(*) FROM certificate c"
                     " WHERE c.token = ?1 AND c.site = ?2 AND c.node = ?3 AND c.key <> ?4 AND c.revoked_ms = 0) FROM token t"
                     " WHERE t.hash = ?1",
+    [STORE_TOKEN_DROP] = "DELETE FROM token WHERE site = ?1 AND node = ?2 AND used = 0",
     [STORE_TOKEN_USE] = "UPDATE token SET used = used + 1 WHERE hash = ?1",
     [STORE_TOKEN_END] = "UPDATE token SET expires_ms = ?2 WHERE hash = ?1",
     [STORE_CERTIFICATE_OF_KEY] = "SELECT site, node, token, not_after_ms, revoked_ms, pem FROM certificate WHERE key = ?1"
@@ -134,6 +136,13 @@ const char *const store_sql[STORE_STATEMENTS] = {
         " ORDER BY c.site, c.node LIMIT ?2",
     [STORE_REVOKED] = "SELECT serial, revoked_ms FROM certificate WHERE revoked_ms > 0 AND not_after_ms > ?1"
                       " ORDER BY revoked_ms DESC, serial LIMIT ?2",
+    [STORE_TPM] = "SELECT site, node FROM tpm WHERE ek = ?1",
+    [STORE_TPM_OF] = "SELECT ek FROM tpm WHERE site = ?1 AND node = ?2",
+    [STORE_TPM_CLEAR] = "DELETE FROM tpm WHERE site = ?1 AND node = ?2",
+    [STORE_TPM_ADD] = "INSERT INTO tpm(ek, site, node, added_ms) VALUES(?1, ?2, ?3, ?4)"
+                      " ON CONFLICT(ek) DO UPDATE SET site = ?2, node = ?3, added_ms = ?4",
+    [STORE_TPM_REMOVE] = "DELETE FROM tpm WHERE ek = ?1",
+    [STORE_TPMS] = "SELECT ek, site, node, added_ms FROM tpm ORDER BY site, node LIMIT ?1",
     [STORE_ATTEST] = "SELECT revision, kept FROM attestation WHERE site = ?1 AND node = ?2",
     [STORE_ATTEST_PUT] = "INSERT INTO attestation(site, node, revision, kept, error, until_ms) VALUES(?1, ?2, ?3, ?4, ?5, ?6)"
                          " ON CONFLICT(site, node) DO UPDATE SET revision = ?3, kept = ?4, error = ?5, until_ms = ?6 WHERE "

@@ -48,6 +48,7 @@ static const char schema_added[] = /* what a core.db of format 1 may lack */
     " token BLOB, issued_ms INTEGER, not_after_ms INTEGER, pem TEXT NOT NULL, revoked_ms INTEGER NOT NULL) WITHOUT ROWID;"
     "CREATE INDEX IF NOT EXISTS certificate_key ON certificate(key);"
     "CREATE INDEX IF NOT EXISTS certificate_node ON certificate(site, node);"
+    "CREATE TABLE IF NOT EXISTS tpm(ek BLOB PRIMARY KEY, site TEXT NOT NULL, node TEXT NOT NULL, added_ms INTEGER) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS attestation(site TEXT, node TEXT, revision INTEGER NOT NULL, kept BLOB NOT NULL,"
     " error INTEGER NOT NULL, until_ms INTEGER NOT NULL, PRIMARY KEY(site, node)) WITHOUT ROWID;";
 static const struct {
@@ -57,6 +58,7 @@ static const struct {
      "ALTER TABLE gap ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;"},
     {"SELECT count(*) FROM pragma_table_info('site') WHERE name = 'asked_ms'",
      "ALTER TABLE site ADD COLUMN asked_ms INTEGER NOT NULL DEFAULT 0"},
+    {"SELECT count(*) FROM pragma_table_info('token') WHERE name = 'node'", "ALTER TABLE token ADD COLUMN node TEXT"},
     {"SELECT count(*) FROM pragma_table_info('gap') WHERE name = 'bytes'",
      "ALTER TABLE gap ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0"},
 };

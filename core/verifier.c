@@ -174,6 +174,9 @@ static enum grey_error hear_introduction(struct hearing *h) {
     if (err != E_OK) {
         return err;
     }
+    if (h->m->registered != NULL && memcmp(h->m->registered, pending.claimed.endorsement, DIGEST_SHA256_BYTES) != 0) {
+        return fault_set(h->f, E_ATTEST_IDENTITY, "another TPM was registered for the gateway of this name");
+    }
     bool was_proven = h->k.proven.size > 0 && attested_get(h->k.proven, &proven) == E_OK;
     if (was_proven && memcmp(proven.endorsement, pending.claimed.endorsement, sizeof proven.endorsement) != 0) {
         return fault_set(h->f, E_ATTEST_IDENTITY, "the gateway of this name has another TPM; forget it first, if it was replaced");

@@ -29,6 +29,7 @@ struct verifier_message {
     struct bytes site, node;
     enum exchange_word word;
     struct bytes body;
+    const uint8_t *registered; /* SHA-256 of the endorsement certificate that an operator registered for it; NULL: none was */
 };
 
 /* verifier_hear: kept: of this gateway, empty at first; next gets what to keep in its place.  *word and reply: the answer, always one; a

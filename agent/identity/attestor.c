@@ -234,7 +234,10 @@ static void hear_result(struct attestor *a, struct bytes body) {
     a->refused = false, a->why = E_OK, a->detail[0] = 0;
     a->again_ms = AGAIN_MS_MIN;
     log_info("attestor", "trusted", "status=%u until=%" PRId64, a->status, a->until_s);
-    loop_timer_after(a->loop, &a->timer, period_ms(a));
+    /* Before it is over, whatever the policy and the period say. */
+    int64_t left_s = a->until_s - now_wall_ms() / 1000;
+    uint64_t half_ms = left_s > 2 ? (uint64_t)left_s * 500 : 1000;
+    loop_timer_after(a->loop, &a->timer, half_ms < period_ms(a) ? half_ms : period_ms(a));
 }
 
 static void hear_refusal(struct attestor *a, struct bytes body) {

@@ -1,7 +1,8 @@
 /* attestor.h: gets this gateway attested: asks the verifier, answers what it wants to know with the help of grey-tpm, keeps the result.
  *
- * It asks when it starts, each period, when the core is heard again (attestor_ask) and after a refusal, sooner first and then less often.  It
- * gives grey-tpm one order at a time, at the socket of `grey-tpm serve`, and waits 30 s at most.  Thread: the loop's. */
+ * It asks when it starts, each period, when half of a result's time is over, when the core is heard again (attestor_ask) and after a
+ * refusal, sooner first and then less often.  It gives grey-tpm one order at a time, at the socket of `grey-tpm serve`, and waits 30 s at
+ * most.  Thread: the loop's. */
 #ifndef AGENT_ATTESTOR_H
 #define AGENT_ATTESTOR_H
 

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/identity/zerotouch.h"
 #include "agent/store/datadir.h"
 #include "federation/invite.h"
 #include "include/grey/limits.h"
@@ -27,7 +28,9 @@
 #define KEY_NOTE "key-name" /* a file with it */
 
 struct enrolling {
-    const char *core, *token, *token_file, *node, *site, *dir, *config, *broker, *key_place, *socket;
+    const char *core, *token, *token_file, *node, *site, *dir, *config, *broker;
+    const char *tpm, *vtpm, *root, *grey_tpm; /* who comes in by his TPM */
+    const char *key_place, *socket;
     bool request;
     struct invite invite;
     char node_name[LIMIT_NAME_BYTES + 1], url[LIMIT_PATH_BYTES + 1];
@@ -41,6 +44,8 @@ struct enrolling {
 static const char usage[] =
     "usage: greyd enroll --core https://HOST:PORT --token TOKEN|--token-file FILE [--node NODE]\n"
     "                    [--dir DIR] [--broker HOST:PORT] [--config FILE] [--key file|tpm|sealed] [--tpm-socket PATH]\n"
+    "       greyd enroll --core https://HOST:PORT --root FINGERPRINT --tpm WAY|--vtpm WAY [--dir DIR] ...\n"
+    "                                                                     by the TPM, which was registered at the core\n"
     "       greyd enroll [--dir DIR]                                      renew what was enrolled there\n"
     "       greyd enroll --request --site SITE --node NODE [--dir DIR]    only a key and a request, to be signed by hand\n";
 
@@ -303,8 +308,10 @@ static bool read_flags(struct enrolling *e, int argc, char **argv) {
     const struct {
         const char *name;
         const char **value;
-    } flags[] = {{"--core", &e->core},     {"--token", &e->token},      {"--token-file", &e->token_file}, {"--node", &e->node},
-                 {"--site", &e->site},     {"--dir", &e->dir},          {"--config", &e->config},         {"--broker", &e->broker},
+    } flags[] = {{"--core", &e->core},     {"--token", &e->token},      {"--token-file", &e->token_file},
+                 {"--node", &e->node},     {"--site", &e->site},        {"--dir", &e->dir},
+                 {"--config", &e->config}, {"--broker", &e->broker},    {"--tpm", &e->tpm},
+                 {"--vtpm", &e->vtpm},     {"--root", &e->root},        {"--grey-tpm", &e->grey_tpm},
                  {"--key", &e->key_place}, {"--tpm-socket", &e->socket}};
     for (int i = 0; i < argc; i++) {
         bool known = strcmp(argv[i], "--request") == 0;
@@ -319,7 +326,10 @@ static bool read_flags(struct enrolling *e, int argc, char **argv) {
             return false;
         }
     }
-    bool token = e->token != NULL || e->token_file != NULL;
+    bool token = e->token != NULL || e->token_file != NULL, tpm = e->tpm != NULL || e->vtpm != NULL;
+    if (tpm != (e->root != NULL) || (tpm && (token || e->request || e->core == NULL || (e->tpm != NULL && e->vtpm != NULL)))) {
+        return false;
+    }
     return !(e->token != NULL && e->token_file != NULL) && strlen(e->dir) < LIMIT_PATH_BYTES - 32 &&
            (e->request ? e->site != NULL && e->node != NULL && !token : !token || e->core != NULL);
 }
@@ -337,16 +347,37 @@ static enum grey_error request_only(struct enrolling *e, struct fault *f) {
     return err;
 }
 
+/* Who this gateway is, and its right to come in, from the core that the root's fingerprint names. */
+static enum grey_error ask_by_tpm(struct enrolling *e, struct fault *f) {
+    const struct zerotouch z = {.core = e->core,
+                                .program = e->grey_tpm,
+                                .tpm = e->tpm != NULL ? e->tpm : e->vtpm,
+                                .type = e->tpm != NULL ? ATTEST_TPM2 : ATTEST_VTPM};
+    char node[LIMIT_NAME_BYTES + 1];
+    if (strlen(e->root) != 2 * sizeof e->invite.fingerprint ||
+        !bytes_unhex(e->root, sizeof e->invite.fingerprint, e->invite.fingerprint)) {
+        return fault_set(f, E_USAGE, "--root is SHA-256 of the root certificate of the core's CA, 64 hexadecimal digits");
+    }
+    enum grey_error err = zerotouch_ask(&z, &e->invite, node, f);
+    if (err == E_OK &&
+        ((e->site != NULL && strcmp(e->site, e->invite.site.text) != 0) || (e->node != NULL && strcmp(e->node, node) != 0))) {
+        err = fault_set(f, E_TOKEN_SITE, "this TPM was registered for node '%s' of site '%s'", node, e->invite.site.text);
+    }
+    (void)snprintf(e->node_name, sizeof e->node_name, "%s", err == E_OK ? node : "");
+    return err;
+}
+
 static enum grey_error enroll(struct enrolling *e, bool renew, struct fault *f) {
     char config[LIMIT_PATH_BYTES + 32];
     json_t *answer = NULL;
     bool wrote = false;
-    if (!renew) {
+    bool by_tpm = e->root != NULL;
+    if (!renew && !by_tpm) {
         char host[LIMIT_NAME_BYTES + 1] = "";
         (void)gethostname(host, sizeof host - 1);
         (void)snprintf(e->node_name, sizeof e->node_name, "%.64s", e->node != NULL ? e->node : host);
     }
-    enum grey_error err = renew ? read_former(e, f) : read_token(e, f);
+    enum grey_error err = renew ? read_former(e, f) : by_tpm ? ask_by_tpm(e, f) : read_token(e, f);
     err = err != E_OK ? err : make_request(e, e->invite.site.text, f);
     err = err != E_OK ? err : ask(e, renew, &answer, f);
     err = err != E_OK ? err : keep(e, answer, f);
@@ -374,7 +405,8 @@ int enroll_command(int argc, char **argv) {
         return 2;
     }
     builder_init(&e.csr, CSR_PEM_BYTES_MAX);
-    enum grey_error err = e.request ? request_only(&e, &f) : enroll(&e, e.token == NULL && e.token_file == NULL, &f);
+    enum grey_error err =
+        e.request ? request_only(&e, &f) : enroll(&e, e.token == NULL && e.token_file == NULL && e.root == NULL, &f);
     keysign_close(&e.key);
     builder_free(&e.csr);
     explicit_bzero(&e.invite, sizeof e.invite);

@@ -243,7 +243,7 @@ static const struct verb *verb_of(struct bytes name) {
     return NULL;
 }
 
-static enum grey_error run_verb(struct options *o, const struct verb *verb, struct fault *f) {
+static enum grey_error run_verb(const struct options *o, const struct verb *verb, struct fault *f) {
     struct tpm *t = tpm_open(o->way, f);
     enum grey_error err = t == NULL ? f->code : verb->run(o, t, f);
     tpm_close(t);
@@ -251,13 +251,14 @@ static enum grey_error run_verb(struct options *o, const struct verb *verb, stru
 }
 
 /* One order, from a file or a pipe to another; the reader is told nothing but what came out. */
-static enum grey_error run_order(struct options *o, const struct verb *verb, struct fault *f) {
+static enum grey_error run_order(const struct options *o, const struct verb *verb, struct fault *f) {
     struct builder in, out;
     builder_init(&in, verb->input_max);
     builder_init(&out, verb->output_max);
-    o->input = &in, o->output = &out;
+    struct options with = *o;
+    with.input = &in, with.output = &out;
     enum grey_error err = read_all(STDIN_FILENO, "standard input", &in, f);
-    err = err != E_OK ? err : run_verb(o, verb, f);
+    err = err != E_OK ? err : run_verb(&with, verb, f);
     err = err != E_OK ? err : write_all(STDOUT_FILENO, "standard output", builder_bytes(&out), f);
     builder_free(&in);
     builder_free(&out);
@@ -266,7 +267,7 @@ static enum grey_error run_order(struct options *o, const struct verb *verb, str
 
 /* --- the door ----------------------------------------------------------------------------------------------------------------------------- */
 
-static enum grey_error run_said(struct options *o, struct bytes said, struct builder *out, struct fault *f) {
+static enum grey_error run_said(const struct options *o, struct bytes said, struct builder *out, struct fault *f) {
     struct builder in;
     const uint8_t *end = said.size == 0 ? NULL : memchr(said.data, '\n', said.size);
     const struct verb *verb = end == NULL ? NULL : verb_of(bytes_of(said.data, (size_t)(end - said.data)));
@@ -275,14 +276,15 @@ static enum grey_error run_said(struct options *o, struct bytes said, struct bui
     }
     builder_init(&in, verb->input_max);
     builder_add(&in, bytes_of(end + 1, said.size - (size_t)(end + 1 - said.data)));
-    o->input = &in, o->output = out;
-    enum grey_error err = in.err != E_OK ? fault_set(f, in.err, "the order's input") : run_verb(o, verb, f);
+    struct options with = *o;
+    with.input = &in, with.output = out;
+    enum grey_error err = in.err != E_OK ? fault_set(f, in.err, "the order's input") : run_verb(&with, verb, f);
     builder_free(&in);
     return err;
 }
 
 static void answer(void *context, int caller) {
-    struct options *o = context;
+    const struct options *o = context;
     struct builder said, out;
     struct fault f = {.code = E_OK, .text = ""};
     builder_init(&said, ERRAND_INPUT_BYTES_MAX);

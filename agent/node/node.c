@@ -157,6 +157,7 @@ enum grey_error node_step(struct node *n, struct raft_input *in, raft_index *pro
 }
 
 void node_set_members(struct node *n, const struct raft_members *members, raft_index index) {
+    n->quarantine.stale = true;
     struct builder b;
     builder_init(&b, 64u * 1024u);
     raft_members_encode(members, &b);

@@ -148,6 +148,9 @@ static void forget_one(struct node *n) {
 void quarantine_start(struct node *n) {
     metrics_register(&in_quarantine);
     n->quarantine.stale = true;
+    if (!n->o.witness && n->members.count > 0) { /* before it may campaign */
+        judge(n);
+    }
 }
 
 void quarantine_applied(struct node *n, const struct entry *e) {
@@ -178,6 +181,10 @@ void quarantine_duty(struct node *n) {
 
 const struct standings *node_standings(const struct node *n) {
     return &n->quarantine.standings;
+}
+
+bool node_quarantined(const struct node *n) {
+    return quarantine_holds(n, n->self);
 }
 
 const struct signer *node_signer(const struct node *n) {

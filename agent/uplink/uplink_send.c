@@ -124,9 +124,10 @@ static bool has_more(struct uplink *u, enum event_channel c) {
     return now_ms >= s->gather_until_ms;
 }
 
+/* A gateway in quarantine that still leads, because nobody else can, says nothing but words of attestation: they are its way back. */
 static void what_waits(struct uplink *u, bool waiting[CHANNEL_COUNT]) {
     for (int i = 0; i < CHANNEL_COUNT; i++) {
-        waiting[i] = !uplink_meter_holds(u, (enum event_channel)i) && has_more(u, (enum event_channel)i);
+        waiting[i] = !node_quarantined(u->node) && !uplink_meter_holds(u, (enum event_channel)i) && has_more(u, (enum event_channel)i);
     }
 }
 

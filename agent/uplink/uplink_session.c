@@ -208,6 +208,10 @@ static bool take_supply(struct uplink *u, enum message_kind kind, struct bytes c
                         enum grey_error *why) {
     struct supply_offer o;
     struct supply_chunk k;
+    if (node_quarantined(u->node)) {
+        *why = E_OK;
+        return false; /* the next leader gets it */
+    }
     if (kind == MESSAGE_DOWN_OFFER && (*why = supply_get_offer(content, &o)) == E_OK && o.incarnation == incarnation &&
         o.epoch == u->epoch && u->welcomed) {
         uplink_supply_offer(u, &o);

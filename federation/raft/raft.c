@@ -443,7 +443,11 @@ enum grey_error raft_step(struct raft *r, const struct raft_input *in, struct ra
 /* --- Questions ------------------------------------------------------------------------------------------------------------------- */
 
 void raft_set_reluctant(struct raft *r, bool reluctant) {
+    bool begins = reluctant && !r->reluctant;
     r->reluctant = reluctant;
+    if (begins) {
+        vote_draw_deadline(r);
+    }
 }
 
 uint64_t raft_deadline_ms(const struct raft *r) {

@@ -35,7 +35,8 @@ static void make_kept(const char *site, const char *node, struct builder *kept) 
     builder_init(kept, VERIFIER_KEPT_BYTES_MAX);
     policytext_learn(&policy);
     inquiry_put_order(&body, &o);
-    const struct verifier_message m = {bytes_str(site), bytes_str(node), EXCHANGE_ASK, builder_bytes(&body)};
+    const struct verifier_message m = {
+        .site = bytes_str(site), .node = bytes_str(node), .word = EXCHANGE_ASK, .body = builder_bytes(&body)};
     assert_int_equal(verifier_hear(&verifier, &m, bytes_of(NULL, 0), NOW, kept, &word, &reply, &f), E_OK);
     builder_free(&reply);
     builder_free(&body);

@@ -232,7 +232,7 @@ static struct end ends[2]; /* client, server */
 
 static void on_open(void *context, struct conn *c) {
     struct end *e = context;
-    (void)c;
+    e->conn = c;
     e->open = true;
     if (ends[0].open && ends[1].open) {
         loop_stop(loop);
@@ -296,6 +296,7 @@ static void meet(struct conn_tls *client, struct conn_tls *server) {
     assert_non_null(ends[0].conn);
     loop_run(loop);
     conn_close(ends[0].conn);
+    conn_close(ends[1].conn);
     conn_listener_close(l);
     worker_stop(crypto);
     loop_free(loop);
