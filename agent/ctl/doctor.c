@@ -12,6 +12,7 @@
 #include "agent/ctl/input.h"
 #include "agent/ctl/verbs.h"
 #include "platform/cert.h"
+#include "platform/keyring.h"
 #include "platform/yaml.h"
 
 #define DISK_LOOK 0.85
@@ -297,6 +298,22 @@ static void check_certificate(struct doctor *d, const char *key, const char *pat
     builder_free(&pem);
 }
 
+/* A key that this machine's TPM keeps; door: where its service is asked, NULL: the usual place. */
+static void check_tpm_key(struct doctor *d, const char *key, const char *name, const char *door) {
+    char where[2 * LIMIT_PATH_BYTES + 2];
+    struct keysign k;
+    struct fault f = {0};
+    bool told = keyring_socket(name)[0] != 0 || door == NULL;
+    (void)snprintf(where, sizeof where, "%.1024s%s%.1024s", name, told ? "" : "@", told ? "" : door);
+    enum grey_error err = keyring_open(where, &k, &f);
+    if (err == E_OK) {
+        keysign_close(&k);
+        say(d, FINE, "key", "", "%s: %s, which this machine's TPM keeps", key, name);
+    } else {
+        say(d, BROKEN, "key", error_remedy(err), "%s: %s (GREY-%d): %s", key, error_sentence(err), error_id(err), f.text);
+    }
+}
+
 static void check_key(struct doctor *d, const char *key, const char *path) {
     struct stat s;
     if (stat(path, &s) != 0) {
@@ -333,7 +350,9 @@ static void check_files(struct doctor *d, const struct yaml_node *root) {
     }
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         const char *path = setting(root, keys[i]);
-        if (path != NULL) {
+        if (path != NULL && keyring_with_tpm(path)) {
+            check_tpm_key(d, keys[i], path, setting(root, "attestation.socket"));
+        } else if (path != NULL) {
             check_key(d, keys[i], path);
         }
     }

@@ -44,6 +44,9 @@ def test(site):
     site.ok(True, "and it reaches the core: links, uplink and sealed session are signed by TPMs")
     site.wait_words({n: "trusted" for n in site.nodes})
 
+    looked = site.ctl("doctor", "--config", site.path("node1", "greyd.yaml")).stdout
+    site.ok("which this machine's TPM keeps" in looked, "greyctl doctor tells where the key is")
+
     # Certificates are renewed with the key where it lies.
     renewed = subprocess.run(program("greyd") + ["enroll", "--dir", site.path("node1")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
     site.ok(renewed.returncode == 0 and "renewed" in renewed.stdout, "the core takes a request for renewal that the TPM signs " + renewed.stderr)
