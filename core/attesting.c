@@ -80,7 +80,7 @@ struct attesting {
     char name[LIMIT_NAME_BYTES + 1];
     struct builder roots, vtpm_roots;
     uint8_t document_keys[ATTESTING_DOCUMENT_KEYS_MAX][KEYS_ED25519_PUBLIC_BYTES];
-    bool learn, offers, looking, stopping;
+    bool learn, shared, offers, looking, stopping;
     struct reference fallback;
     struct reference policy; /* the judging thread's: of policy_serial, as read last */
     uint64_t policy_serial;
@@ -409,7 +409,7 @@ static void was_looked(struct worker_job *job) {
     a->jobs--;
     if (!a->stopping && !a->offers && l->storage.err == E_OK) {
         offer(a);
-    } else if (!a->stopping && !a->offers) {
+    } else if (!a->stopping && !a->offers && a->shared) { /* another core may be given a policy */
         loop_timer_after(a->x.loop, &a->offer_timer, OFFER_MS);
     }
     mem_free(l);
@@ -492,6 +492,7 @@ struct attesting *attesting_new(const struct conn_context *x, const struct attes
     a->storage = storage;
     a->ingest = ingest;
     a->learn = o->learn;
+    a->shared = o->shared;
     (void)snprintf(a->name, sizeof a->name, "%s", o->name);
     a->verifier.name = a->name;
     memcpy(a->verifier.public_key, o->public_key, sizeof a->verifier.public_key);

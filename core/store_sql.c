@@ -156,5 +156,6 @@ const char *const store_sql[STORE_STATEMENTS] = {
                       " AND (CAST(?4 AS bigint) = 1 OR node = ?2) AND (site > ?5 OR (site = ?5 AND node > ?6))"
                       " ORDER BY site, node LIMIT ?7",
     [STORE_HOLDING_FAILED] = "UPDATE holding SET health = 2 WHERE site = (SELECT no FROM site WHERE id = ?1) AND kind = ?2"
-                             " AND name = ?3 AND issue = ?4",
+                             " AND name = ?3 AND issue = ?4 AND EXISTS (SELECT 1 FROM aim a WHERE a.kind = ?2 AND a.name = ?3"
+                             " AND a.state = 1)",
 };
