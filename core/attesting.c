@@ -63,7 +63,7 @@ struct hearing {
     uint64_t serial;                             /* of the policy */
     int64_t revision;
     uint8_t registered[DIGEST_SHA256_BYTES]; /* the TPM that was, with is_registered */
-    bool is_registered;
+    bool is_registered, is_revoked;
     enum store_attest_put put;
     bool was_trusted;
     enum grey_error err; /* why it was refused */
@@ -145,6 +145,7 @@ static void judge(struct worker_job *job) {
                                        .node = bytes_str(h->node.text),
                                        .word = h->said,
                                        .body = blob_bytes(h->body),
+                                       .revoked = h->is_revoked,
                                        .registered = h->is_registered ? h->registered : NULL};
     h->fault = (struct fault){0};
     h->was_trusted = verifier_look(builder_bytes(&h->kept), now_ms, &before) == E_OK && before.state == VERIFIER_TRUSTED;
@@ -297,6 +298,9 @@ static void run_read(struct storage_job *storage, struct store *store) {
         enum grey_error err = store_tpm_of(store, h->site.text, h->node.text, h->registered, &storage->fault);
         h->is_registered = err == E_OK;
         storage->err = err == E_NOT_FOUND ? E_OK : err;
+    }
+    if (storage->err == E_OK) {
+        storage->err = store_is_revoked(store, h->site.text, h->node.text, &h->is_revoked, &storage->fault);
     }
     if (storage->err == E_OK) {
         storage->err = store_attest_policy(store, h->site.text, &h->serial, &h->policy, &storage->fault);

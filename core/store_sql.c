@@ -136,6 +136,8 @@ const char *const store_sql[STORE_STATEMENTS] = {
         " ORDER BY c.site, c.node LIMIT ?2",
     [STORE_REVOKED] = "SELECT serial, revoked_ms FROM certificate WHERE revoked_ms > 0 AND not_after_ms > ?1"
                       " ORDER BY revoked_ms DESC, serial LIMIT ?2",
+    [STORE_REVOKED_IS] =
+        "SELECT revoked_ms FROM certificate WHERE site = ?1 AND node = ?2 ORDER BY issued_ms DESC, revoked_ms LIMIT 1",
     [STORE_TPM] = "SELECT site, node FROM tpm WHERE ek = ?1",
     [STORE_TPM_OF] = "SELECT ek FROM tpm WHERE site = ?1 AND node = ?2",
     [STORE_TPM_CLEAR] = "DELETE FROM tpm WHERE site = ?1 AND node = ?2",
