@@ -14,7 +14,7 @@
 #include "platform/now.h"
 #include "platform/wholefile.h"
 
-#define HEARINGS_MAX 64u                       /* words under way, answers that wait for their links included */
+#define HEARINGS_MAX 256u                      /* words under way, answers that wait for their links included */
 #define HEARING_BYTES_MAX (8u * 1024u * 1024u) /* of them */
 #define PER_MINUTE 60u                         /* words of one gateway: an exchange is 2, the first one 4 */
 #define BURST 60u
@@ -59,8 +59,9 @@ struct hearing {
     struct grey_name site, node;
     enum exchange_word said, word; /* word, reply: the answer */
     struct blob *body;
-    struct builder policy, kept, changed, reply; /* changed: what is to be kept; empty: as it is */
-    uint64_t serial;                             /* of the policy */
+    struct blob *policy;                 /* its text; NULL: the fallback */
+    struct builder kept, changed, reply; /* changed: what is to be kept; empty: as it is */
+    uint64_t serial;                     /* of the policy */
     int64_t revision;
     uint8_t registered[DIGEST_SHA256_BYTES]; /* the TPM that was, with is_registered */
     bool is_registered, is_revoked;
@@ -84,6 +85,8 @@ struct attesting {
     struct reference fallback;
     struct reference policy; /* the judging thread's: of policy_serial, as read last */
     uint64_t policy_serial;
+    struct blob *text; /* the storage thread's: of text_serial, as fetched last; hearings share it */
+    uint64_t text_serial;
     struct throttle gateways, sites;
     struct hearing *hearings;
     uint32_t count, jobs; /* jobs: that a thread has */
@@ -103,7 +106,7 @@ static void end(struct hearing *h) {
     a->count--;
     a->bytes -= h->body->size;
     blob_unref(h->body);
-    builder_free(&h->policy);
+    blob_unref(h->policy);
     builder_free(&h->kept);
     builder_free(&h->changed);
     builder_free(&h->reply);
@@ -129,7 +132,7 @@ static enum grey_error take_policy(struct hearing *h, const struct reference **o
         return E_OK;
     }
     a->policy_serial = 0;
-    enum grey_error err = policytext_read(builder_bytes(&h->policy), &a->policy, &h->fault);
+    enum grey_error err = policytext_read(blob_bytes(h->policy), &a->policy, &h->fault);
     a->policy.serial = h->serial;
     a->policy_serial = err == E_OK ? h->serial : 0;
     return err;
@@ -290,6 +293,27 @@ static void was_judged(struct worker_job *job) {
     }
 }
 
+/* The same text serves many: it is fetched when there is another one. */
+static enum grey_error fetch_policy(struct hearing *h, struct store *store) {
+    struct attesting *a = h->a;
+    struct builder text;
+    enum grey_error err = store_attest_policy(store, h->site.text, &h->serial, NULL, &h->storage.fault);
+    if (err != E_OK) {
+        return err == E_NOT_FOUND && a->learn ? E_OK : err;
+    }
+    if (h->serial != a->text_serial) {
+        builder_init(&text, POLICYTEXT_BYTES_MAX);
+        err = store_attest_policy(store, h->site.text, &h->serial, &text, &h->storage.fault);
+        blob_unref(a->text);
+        a->text = err == E_OK ? builder_blob(&text) : NULL;
+        a->text_serial = a->text == NULL ? 0 : h->serial;
+        err = err == E_OK && a->text == NULL ? E_NO_MEMORY : err;
+        builder_free(&text);
+    }
+    h->policy = blob_ref(a->text);
+    return err;
+}
+
 static void run_read(struct storage_job *storage, struct store *store) {
     struct hearing *h = of_storage(storage);
     const struct store_gateway g = {h->site.text, h->node.text};
@@ -303,8 +327,7 @@ static void run_read(struct storage_job *storage, struct store *store) {
         storage->err = store_is_revoked(store, h->site.text, h->node.text, &h->is_revoked, &storage->fault);
     }
     if (storage->err == E_OK) {
-        storage->err = store_attest_policy(store, h->site.text, &h->serial, &h->policy, &storage->fault);
-        storage->err = storage->err == E_NOT_FOUND && h->a->learn ? E_OK : storage->err;
+        storage->err = fetch_policy(h, store);
     }
 }
 
@@ -331,7 +354,8 @@ static void was_read(struct worker_job *job) {
 }
 
 static void read_again(struct hearing *h) {
-    builder_reset(&h->policy);
+    blob_unref(h->policy);
+    h->policy = NULL;
     builder_reset(&h->kept);
     builder_reset(&h->changed);
     builder_reset(&h->reply);
@@ -377,7 +401,6 @@ static void heard(void *context, const struct grey_name *site, struct bytes cont
     memcpy(h->node.text, said.node.data, said.node.size);
     h->said = said.word;
     h->body = body;
-    builder_init(&h->policy, POLICYTEXT_BYTES_MAX);
     builder_init(&h->kept, VERIFIER_KEPT_BYTES_MAX);
     builder_init(&h->changed, VERIFIER_KEPT_BYTES_MAX);
     builder_init(&h->reply, VERIFIER_REPLY_BYTES_MAX);
@@ -542,6 +565,7 @@ void attesting_free(struct attesting *a) {
     while (a->hearings != NULL) {
         end(a->hearings);
     }
+    blob_unref(a->text);
     builder_free(&a->roots);
     builder_free(&a->vtpm_roots);
     keys_wipe(a->verifier.secret_key, sizeof a->verifier.secret_key);
