@@ -14,7 +14,7 @@
 #include "platform/now.h"
 #include "platform/wholefile.h"
 
-#define HEARINGS_MAX 64u                       /* words under way, answers that wait for their links included */
+#define HEARINGS_MAX 256u                      /* words under way, answers that wait for their links included */
 #define HEARING_BYTES_MAX (8u * 1024u * 1024u) /* of them */
 #define PER_MINUTE 60u                         /* words of one gateway: an exchange is 2, the first one 4 */
 #define BURST 60u
@@ -59,11 +59,12 @@ struct hearing {
     struct grey_name site, node;
     enum exchange_word said, word; /* word, reply: the answer */
     struct blob *body;
-    struct builder policy, kept, changed, reply; /* changed: what is to be kept; empty: as it is */
-    uint64_t serial;                             /* of the policy */
+    struct blob *policy;                 /* its text; NULL: the fallback */
+    struct builder kept, changed, reply; /* changed: what is to be kept; empty: as it is */
+    uint64_t serial;                     /* of the policy */
     int64_t revision;
     uint8_t registered[DIGEST_SHA256_BYTES]; /* the TPM that was, with is_registered */
-    bool is_registered;
+    bool is_registered, is_revoked;
     enum store_attest_put put;
     bool was_trusted;
     enum grey_error err; /* why it was refused */
@@ -80,10 +81,12 @@ struct attesting {
     char name[LIMIT_NAME_BYTES + 1];
     struct builder roots, vtpm_roots;
     uint8_t document_keys[ATTESTING_DOCUMENT_KEYS_MAX][KEYS_ED25519_PUBLIC_BYTES];
-    bool learn, offers, looking, stopping;
+    bool learn, shared, offers, looking, stopping;
     struct reference fallback;
     struct reference policy; /* the judging thread's: of policy_serial, as read last */
     uint64_t policy_serial;
+    struct blob *text; /* the storage thread's: of text_serial, as fetched last; hearings share it */
+    uint64_t text_serial;
     struct throttle gateways, sites;
     struct hearing *hearings;
     uint32_t count, jobs; /* jobs: that a thread has */
@@ -103,7 +106,7 @@ static void end(struct hearing *h) {
     a->count--;
     a->bytes -= h->body->size;
     blob_unref(h->body);
-    builder_free(&h->policy);
+    blob_unref(h->policy);
     builder_free(&h->kept);
     builder_free(&h->changed);
     builder_free(&h->reply);
@@ -129,7 +132,7 @@ static enum grey_error take_policy(struct hearing *h, const struct reference **o
         return E_OK;
     }
     a->policy_serial = 0;
-    enum grey_error err = policytext_read(builder_bytes(&h->policy), &a->policy, &h->fault);
+    enum grey_error err = policytext_read(blob_bytes(h->policy), &a->policy, &h->fault);
     a->policy.serial = h->serial;
     a->policy_serial = err == E_OK ? h->serial : 0;
     return err;
@@ -145,6 +148,7 @@ static void judge(struct worker_job *job) {
                                        .node = bytes_str(h->node.text),
                                        .word = h->said,
                                        .body = blob_bytes(h->body),
+                                       .revoked = h->is_revoked,
                                        .registered = h->is_registered ? h->registered : NULL};
     h->fault = (struct fault){0};
     h->was_trusted = verifier_look(builder_bytes(&h->kept), now_ms, &before) == E_OK && before.state == VERIFIER_TRUSTED;
@@ -289,6 +293,27 @@ static void was_judged(struct worker_job *job) {
     }
 }
 
+/* The same text serves many: it is fetched when there is another one. */
+static enum grey_error fetch_policy(struct hearing *h, struct store *store) {
+    struct attesting *a = h->a;
+    struct builder text;
+    enum grey_error err = store_attest_policy(store, h->site.text, &h->serial, NULL, &h->storage.fault);
+    if (err != E_OK) {
+        return err == E_NOT_FOUND && a->learn ? E_OK : err;
+    }
+    if (h->serial != a->text_serial) {
+        builder_init(&text, POLICYTEXT_BYTES_MAX);
+        err = store_attest_policy(store, h->site.text, &h->serial, &text, &h->storage.fault);
+        blob_unref(a->text);
+        a->text = err == E_OK ? builder_blob(&text) : NULL;
+        a->text_serial = a->text == NULL ? 0 : h->serial;
+        err = err == E_OK && a->text == NULL ? E_NO_MEMORY : err;
+        builder_free(&text);
+    }
+    h->policy = blob_ref(a->text);
+    return err;
+}
+
 static void run_read(struct storage_job *storage, struct store *store) {
     struct hearing *h = of_storage(storage);
     const struct store_gateway g = {h->site.text, h->node.text};
@@ -299,8 +324,10 @@ static void run_read(struct storage_job *storage, struct store *store) {
         storage->err = err == E_NOT_FOUND ? E_OK : err;
     }
     if (storage->err == E_OK) {
-        storage->err = store_attest_policy(store, h->site.text, &h->serial, &h->policy, &storage->fault);
-        storage->err = storage->err == E_NOT_FOUND && h->a->learn ? E_OK : storage->err;
+        storage->err = store_is_revoked(store, h->site.text, h->node.text, &h->is_revoked, &storage->fault);
+    }
+    if (storage->err == E_OK) {
+        storage->err = fetch_policy(h, store);
     }
 }
 
@@ -327,7 +354,8 @@ static void was_read(struct worker_job *job) {
 }
 
 static void read_again(struct hearing *h) {
-    builder_reset(&h->policy);
+    blob_unref(h->policy);
+    h->policy = NULL;
     builder_reset(&h->kept);
     builder_reset(&h->changed);
     builder_reset(&h->reply);
@@ -373,7 +401,6 @@ static void heard(void *context, const struct grey_name *site, struct bytes cont
     memcpy(h->node.text, said.node.data, said.node.size);
     h->said = said.word;
     h->body = body;
-    builder_init(&h->policy, POLICYTEXT_BYTES_MAX);
     builder_init(&h->kept, VERIFIER_KEPT_BYTES_MAX);
     builder_init(&h->changed, VERIFIER_KEPT_BYTES_MAX);
     builder_init(&h->reply, VERIFIER_REPLY_BYTES_MAX);
@@ -409,7 +436,7 @@ static void was_looked(struct worker_job *job) {
     a->jobs--;
     if (!a->stopping && !a->offers && l->storage.err == E_OK) {
         offer(a);
-    } else if (!a->stopping && !a->offers) {
+    } else if (!a->stopping && !a->offers && a->shared) { /* another core may be given a policy */
         loop_timer_after(a->x.loop, &a->offer_timer, OFFER_MS);
     }
     mem_free(l);
@@ -492,6 +519,7 @@ struct attesting *attesting_new(const struct conn_context *x, const struct attes
     a->storage = storage;
     a->ingest = ingest;
     a->learn = o->learn;
+    a->shared = o->shared;
     (void)snprintf(a->name, sizeof a->name, "%s", o->name);
     a->verifier.name = a->name;
     memcpy(a->verifier.public_key, o->public_key, sizeof a->verifier.public_key);
@@ -537,6 +565,7 @@ void attesting_free(struct attesting *a) {
     while (a->hearings != NULL) {
         end(a->hearings);
     }
+    blob_unref(a->text);
     builder_free(&a->roots);
     builder_free(&a->vtpm_roots);
     keys_wipe(a->verifier.secret_key, sizeof a->verifier.secret_key);

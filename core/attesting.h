@@ -22,6 +22,7 @@ struct attesting_options {
     const char *roots, *vtpm_roots; /* files of PEM certificates: makers of TPMs, of virtual ones; "": none trusted.  Read now */
     const char *document_keys; /* file: who may sign identity documents, a public key in hexadecimal digits a line; "": nobody */
     bool learn;                /* without a policy: take what gateways show, and remember it; else judge nobody */
+    bool shared;               /* several cores share the store */
 };
 
 void attesting_register(void);

@@ -250,7 +250,8 @@ static bool start_attesting(struct grey_core *g, struct fault *f) {
                                   .roots = s->attest_roots,
                                   .vtpm_roots = s->attest_vtpm_roots,
                                   .document_keys = s->attest_signers,
-                                  .learn = learn};
+                                  .learn = learn,
+                                  .shared = store_is_postgres(s->store)};
     if (strcmp(s->attest, "off") == 0) {
         return true;
     }

@@ -25,10 +25,10 @@ enum grey_error store_attest_put(struct store *s, const struct store_gateway *g,
 enum grey_error store_attest_forget(struct store *s, const struct store_gateway *g, struct fault *f);
 
 /* The policy by which this site is judged now: the newest, or while that is rolled out in stages and has not reached it, the one before.  serial:
- * rises with all that the core says of it.  content: appended.  E_NOT_FOUND: there is none. */
+ * rises with all that the core says of it.  content: appended; NULL: not wanted.  E_NOT_FOUND: there is none. */
 enum grey_error store_attest_policy(struct store *s, const char *site, uint64_t *serial, struct builder *content, struct fault *f);
 enum grey_error store_attest_has_policy(struct store *s, struct fault *f); /* for any site; E_NOT_FOUND */
-/* The site says of the policy of this serial that it does not do, for gateways that were good are not by it: a rollout goes back. */
+/* The site says of the policy of this serial that it does not do, for gateways that were good are not by it: a rollout of it goes back; where none is under way nothing changes. */
 enum grey_error store_attest_policy_failed(struct store *s, const char *site, uint64_t serial, struct fault *f);
 
 /* An array of what is known of gateways, in order of site and node.  site "": of all; node "": of all of the site; after: "site/node", only those

@@ -320,6 +320,15 @@ enum grey_error store_revoke(struct store *s, const char *site, const char *node
     return err != E_OK ? err : s->ops->run(s, STORE_CERTIFICATES_REVOKE, in, 4, f);
 }
 
+enum grey_error store_is_revoked(struct store *s, const char *site, const char *node, bool *revoked, struct fault *f) {
+    const struct store_value in[] = {text(site), text(node)};
+    int64_t at_ms = 0;
+    bool found = false;
+    enum grey_error err = store_row(s, STORE_REVOKED_IS, in, 2, &at_ms, 1, &found, f);
+    *revoked = found && at_ms > 0;
+    return err;
+}
+
 enum grey_error store_revoked(struct store *s, int64_t now_ms, struct crl_entry *out, size_t max, size_t *count, struct fault *f) {
     const struct store_value in[] = {store_number(now_ms), store_number((int64_t)max)};
     struct store_rows *rows = NULL;

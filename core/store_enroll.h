@@ -60,6 +60,8 @@ enum grey_error store_certificate_add(struct store *s, const struct store_enroll
                                       struct fault *f);
 /* Revokes what a node has, or with node "" all that the site has.  *count: certificates that were good until now.  E_NOT_FOUND: none ever. */
 enum grey_error store_revoke(struct store *s, const char *site, const char *node, int64_t now_ms, uint32_t *count, struct fault *f);
+/* Was what this gateway has revoked?  False too for one that has nothing of this core. */
+enum grey_error store_is_revoked(struct store *s, const char *site, const char *node, bool *revoked, struct fault *f);
 /* What the list of revoked certificates must name: those that would still hold.  At most max, the latest. */
 enum grey_error store_revoked(struct store *s, int64_t now_ms, struct crl_entry *out, size_t max, size_t *count, struct fault *f);
 /* An array of the newest certificate of each node: site, node, serial, issued, expires, revoked.  site "": of all. */

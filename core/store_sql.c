@@ -136,6 +136,8 @@ const char *const store_sql[STORE_STATEMENTS] = {
         " ORDER BY c.site, c.node LIMIT ?2",
     [STORE_REVOKED] = "SELECT serial, revoked_ms FROM certificate WHERE revoked_ms > 0 AND not_after_ms > ?1"
                       " ORDER BY revoked_ms DESC, serial LIMIT ?2",
+    [STORE_REVOKED_IS] =
+        "SELECT revoked_ms FROM certificate WHERE site = ?1 AND node = ?2 ORDER BY issued_ms DESC, revoked_ms LIMIT 1",
     [STORE_TPM] = "SELECT site, node FROM tpm WHERE ek = ?1",
     [STORE_TPM_OF] = "SELECT ek FROM tpm WHERE site = ?1 AND node = ?2",
     [STORE_TPM_CLEAR] = "DELETE FROM tpm WHERE site = ?1 AND node = ?2",
@@ -156,5 +158,6 @@ const char *const store_sql[STORE_STATEMENTS] = {
                       " AND (CAST(?4 AS bigint) = 1 OR node = ?2) AND (site > ?5 OR (site = ?5 AND node > ?6))"
                       " ORDER BY site, node LIMIT ?7",
     [STORE_HOLDING_FAILED] = "UPDATE holding SET health = 2 WHERE site = (SELECT no FROM site WHERE id = ?1) AND kind = ?2"
-                             " AND name = ?3 AND issue = ?4",
+                             " AND name = ?3 AND issue = ?4 AND EXISTS (SELECT 1 FROM aim a WHERE a.kind = ?2 AND a.name = ?3"
+                             " AND a.state = 1)",
 };

@@ -246,6 +246,8 @@ enum grey_error verifier_hear(const struct verifier *v, const struct verifier_me
     enum grey_error err = get_kept(kept, &h.k);
     if (err != E_OK) {
         err = fault_set(&own, err, "what is kept of it cannot be read");
+    } else if (m->revoked) {
+        err = fault_set(&own, E_REVOKED, "the gateway was shut out at the core");
     } else if (!exchange_goes_up(m->word)) {
         err = fault_set(&own, E_ATTEST_FORMAT, "a gateway does not say that");
     } else {

@@ -29,6 +29,7 @@ struct verifier_message {
     struct bytes site, node;
     enum exchange_word word;
     struct bytes body;
+    bool revoked;              /* its certificate was: it is not judged any more */
     const uint8_t *registered; /* SHA-256 of the endorsement certificate that an operator registered for it; NULL: none was */
 };
 

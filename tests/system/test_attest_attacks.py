@@ -170,6 +170,17 @@ def replaced(site):
     site.gateway = new
 
 
+def revoked(site):
+    g, folder = Gateway(site.link, "5", site.tpms[0], 80), site.path("five")
+    subprocess.run([os.path.join(BUILD, "greyd"), "enroll", "--request", "--site", SITE, "--node", "5", "--dir", folder], check=True, stdout=subprocess.DEVNULL)
+    with open(folder + "/node.csr") as f:
+        wish = {"csr": f.read(), "token": site.token().split(":")[2]}
+    site.ok(request(site.core_port, "POST", "/v1/enroll", json.dumps(wish).encode()).status == 201 and g.attest()[0] == RESULT, "a gateway that enrolled here is trusted")
+    site.ok(site.ctl("enroll", "revoke", SITE, "5").returncode == 0, "an operator shuts it out")
+    site.refused(g.say(ASK, g.order()), 3018, "other", "whatever it says from then on")
+    site.ok(shown(site, "5")["why"] == "GREY-3018", "and the core shows why")
+
+
 def restarted(site):
     """What is known of gateways is in the store alone."""
     word, inquiry = site.gateway.inquiry()
@@ -185,7 +196,7 @@ def restarted(site):
 
 
 def test(site):
-    for part in (genuine, forged, malformed, changed, replaced, restarted):
+    for part in (genuine, forged, malformed, changed, replaced, revoked, restarted):
         part(site)
 
 

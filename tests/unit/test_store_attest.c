@@ -42,6 +42,26 @@ static void make_kept(const char *site, const char *node, struct builder *kept) 
     builder_free(&body);
 }
 
+/* A gateway that was shut out for good would else be told again and again that it is to be trusted. */
+static void a_revoked_gateway_is_not_judged(void **state) {
+    (void)state;
+    struct builder before, after, reply;
+    enum exchange_word word;
+    struct fault f = {.text = ""};
+    struct verifier_facts facts;
+    make_kept("s", "a", &before);
+    builder_init(&after, VERIFIER_KEPT_BYTES_MAX);
+    builder_init(&reply, VERIFIER_REPLY_BYTES_MAX);
+    const struct verifier_message m = {.site = bytes_str("s"), .node = bytes_str("a"), .word = EXCHANGE_EVIDENCE, .revoked = true};
+    assert_int_equal(verifier_hear(&verifier, &m, builder_bytes(&before), NOW + 1, &after, &word, &reply, &f), E_REVOKED);
+    assert_int_equal(word, EXCHANGE_REFUSAL);
+    assert_int_equal(verifier_look(builder_bytes(&after), NOW + 1, &facts), E_OK);
+    assert_true(facts.state == VERIFIER_FAILED && facts.why == E_REVOKED);
+    builder_free(&reply);
+    builder_free(&after);
+    builder_free(&before);
+}
+
 static enum store_attest_put put(struct store *s, const char *site, const char *node, int64_t revision, int64_t now_ms) {
     struct builder kept;
     struct fault f = {0};
@@ -266,7 +286,8 @@ static void a_policy_reaches_sites_in_stages_and_goes_back(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {ON(who_was_slower_judges_again), ON(a_forgotten_gateway_is_a_new_one),
-                                       ON(lists_go_through_all), ON(a_policy_reaches_sites_in_stages_and_goes_back)};
+                                       ON(lists_go_through_all), ON(a_revoked_gateway_is_not_judged),
+                                       ON(a_policy_reaches_sites_in_stages_and_goes_back)};
     const struct CMUnitTest on_postgres[] = {ON_POSTGRES(who_was_slower_judges_again),
                                              ON_POSTGRES(a_forgotten_gateway_is_a_new_one), ON_POSTGRES(lists_go_through_all),
                                              ON_POSTGRES(a_policy_reaches_sites_in_stages_and_goes_back)};

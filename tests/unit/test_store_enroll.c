@@ -61,6 +61,13 @@ static size_t revoked(struct store *s, int64_t now_ms) {
     return count;
 }
 
+static bool is_revoked(struct store *s, const char *node) {
+    struct fault f = {0};
+    bool is;
+    assert_int_equal(store_is_revoked(s, "s", node, &is, &f), E_OK);
+    return is;
+}
+
 static enum grey_error shut_out(struct store *s, const char *site, const char *node, uint32_t *count) {
     struct fault f = {0};
     assert_int_equal(store_begin(s, &f), E_OK);
@@ -135,11 +142,13 @@ static void what_is_revoked_stays_so(void **state) {
     assert_int_equal(enroll(s, token, 1, "s", "a", NOW, &again), E_OK);
     assert_int_equal(enroll(s, token, 2, "s", "b", NOW, &again), E_OK);
     assert_int_equal(enroll(s, NULL, 1, "s", "a", NOW + LIFE / 2, &again), E_OK);
+    assert_false(is_revoked(s, "a") || is_revoked(s, "x"));
     assert_int_equal(shut_out(s, "s", "x", &count), E_NOT_FOUND);
     assert_int_equal(shut_out(s, "s", "a", &count), E_OK);
     assert_int_equal(count, 2);
     assert_int_equal(shut_out(s, "s", "a", &count), E_OK); /* once more changes nothing */
     assert_int_equal(count, 0);
+    assert_true(is_revoked(s, "a") && !is_revoked(s, "b"));
     assert_int_equal(revoked(s, NOW), 2);
     assert_int_equal(revoked(s, NOW + LIFE), 1); /* what is over by itself need not be named */
     assert_int_equal(revoked(s, NOW + 2 * LIFE), 0);
@@ -148,6 +157,7 @@ static void what_is_revoked_stays_so(void **state) {
     assert_int_equal(enroll(s, other_token, 1, "s", "a", NOW, &again), E_REVOKED);
     assert_int_equal(enroll(s, other_token, 3, "s", "b", NOW, &again), E_OK); /* a new key for the name of another */
     assert_int_equal(revoked(s, NOW), 3);
+    assert_false(is_revoked(s, "b")); /* its former key is */
     assert_int_equal(enroll(s, NULL, 2, "s", "b", NOW, &again), E_REVOKED);
     assert_int_equal(shut_out(s, "s", "", &count), E_OK);
     assert_int_equal(count, 1);
