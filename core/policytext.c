@@ -11,7 +11,7 @@
 #include "platform/yaml.h"
 
 #define VALIDITY_S_DEFAULT REFERENCE_VALIDITY_S_MAX /* DECISIONS 26: a site is without its core for a week */
-#define REGISTERS_DEFAULT 0x40ffu /* 0 to 7: firmware and boot; 14: the log of starts */
+#define REGISTERS_DEFAULT 0x40ffu                   /* 0 to 7: firmware and boot; 14: the log of starts */
 
 static const char *const kind_names[REFERENCE_KINDS] = {"register", "event", "program", "config"};
 

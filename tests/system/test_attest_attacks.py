@@ -159,6 +159,41 @@ def changed(site):
             "the operator looks, takes it as it is, and the gateway is back")
 
 
+def staged(site):
+    """A policy that good gateways do not meet stops at the first site that it reaches."""
+    def rollout():
+        return request(site.core_port, "GET", "/v1/rollouts/grey-attestation?kind=policy").json()
+
+    def hold(link, version):
+        link.say([69, 7, 1, [[2, "grey-attestation", version, held["issue"], 1]]])
+    prefix = site.path("other")
+    site.identity(site.ca, "other-site", 1, prefix)
+    other = Link(site.broker_port, "other-site", site.ca + "/ca.crt", prefix + ".crt", prefix + ".key")
+    other.hello()
+    second = Gateway(other, "1", site.tpms[1], 90)
+    site.ok(second.attest()[0] == RESULT and site.gateway.attest()[0] == RESULT, "gateways of two sites are trusted")
+    site.ok(site.ctl("attest", "policy", "enforce").returncode == 0, "learning ends")
+    good = site.ctl("attest", "policy", "show").stdout
+    held = [p for p in request(site.core_port, "GET", "/v1/policies").json() if p["name"] == "grey-attestation"][0]
+    for link in (site.link, other):
+        hold(link, held["version"])
+    site.ok(second.attest()[0] == RESULT and site.gateway.attest()[0] == RESULT, "they are by what was learnt, too")
+    site.ok(site.ctl("site", "label", SITE, "ring=canary").returncode == 0 and
+            site.ctl("config", "rollout", "grey-attestation", "ring=canary:3600", "--kind", "policy").returncode == 0, "one site is to have new policies first")
+    strict = good.replace("values:", "values:\n  - {register: 7, sha256: \"%s\"}" % ("77" * 32))
+    site.ok(site.ctl("attest", "policy", "set", "-", stdin=strict).returncode == 0 and rollout()["state"] == "running", "a policy with a wrong value is given")
+    held = [p for p in request(site.core_port, "GET", "/v1/policies").json() if p["name"] == "grey-attestation"][0]
+    hold(site.link, held["version"])
+    site.ok(second.attest()[0] == RESULT, "the other site is judged by the one before")
+    site.refused(site.gateway.attest(), REFERENCE, "reference", "a good gateway of the first fails by it")
+    wait_until("the rollout to go back", lambda: rollout()["state"] == "rolled-back", 30)
+    site.ok(site.gateway.attest()[0] == RESULT and second.attest()[0] == RESULT, "which takes the policy back: both are trusted")
+    other.close()
+    site.ok(site.ctl("config", "rollout", "grey-attestation", "none", "--kind", "policy").returncode == 0 and site.ctl("attest", "policy", "learn").returncode == 0,
+            "the operator begins anew")
+    site.ok(site.gateway.attest()[0] == RESULT, "and the gateway goes on")
+
+
 def replaced(site):
     g, new = site.gateway, Gateway(site.link, "1", site.tpms[1])
     site.refused(new.introduce(), IDENTITY, "identity", "a board with another TPM")
@@ -196,7 +231,7 @@ def restarted(site):
 
 
 def test(site):
-    for part in (genuine, forged, malformed, changed, replaced, revoked, restarted):
+    for part in (genuine, forged, malformed, changed, staged, replaced, revoked, restarted):
         part(site)
 
 
