@@ -1,6 +1,6 @@
 # Grey Edge.  `make help` lists the targets; `make V=1` shows the commands; `make CC=clang`; `make SAN=address,undefined`;
-# `make cross BOARD=raspberrypi4` or `make cross ARCH=arm64`: for another machine.  One build, not recursive, out of tree in
-# build/<arch>[-variant]/.
+# `make cross BOARD=raspberrypi4` or `make cross ARCH=arm64`: for another machine; `make MBEDTLS=3.6`: with the mbedTLS of Debian 13.
+# One build, not recursive, out of tree in build/<arch>[-variant]/.
 
 CC ?= gcc
 ifeq ($(origin CC),default)
@@ -26,8 +26,18 @@ override CC := $(if $(findstring clang,$(CC)),clang --target=$(TRIPLE),$(TRIPLE)
 AR := $(TRIPLE)-ar
 RUNNER := qemu-$(firstword $(subst -, ,$(TRIPLE)))-static -L $(CURDIR)/$(SYSROOT)
 endif
-VARIANT := $(if $(CPU_FLAGS),-$(BOARD))$(if $(findstring clang,$(CC)),-clang)$(if $(SAN),-$(subst $(comma),-,$(SAN)))
+# The machine's mbedTLS, or 3.6 from Debian 13's source package where that is another one.
+MBEDTLS ?=
+MBEDTLS_TREE := $(if $(filter 3.6,$(MBEDTLS)),build/mbedtls-3.6)
+ifneq ($(filter-out 3.6,$(MBEDTLS)),)
+$(error MBEDTLS=$(MBEDTLS): it is 3.6, or nothing for the one that is installed)
+endif
+ifneq ($(and $(MBEDTLS_TREE),$(filter-out $(MACHINE),$(ARCH))),)
+$(error MBEDTLS=3.6 is for tests on this machine; other machines get the mbedTLS of their Debian)
+endif
+VARIANT := $(if $(MBEDTLS_TREE),-mbedtls36)$(if $(CPU_FLAGS),-$(BOARD))$(if $(findstring clang,$(CC)),-clang)$(if $(SAN),-$(subst $(comma),-,$(SAN)))
 BUILD ?= build/$(ARCH)$(VARIANT)
+FUZZ_BUILD := build/$(ARCH)-fuzz$(if $(MBEDTLS_TREE),-mbedtls36)
 V ?= 0
 Q := $(if $(filter 1,$(V)),,@)
 say = $(if $(filter 1,$(V)),,@printf '  %-7s %s\n' $(1) $(2);)
@@ -35,6 +45,11 @@ say = $(if $(filter 1,$(V)),,@printf '  %-7s %s\n' $(1) $(2);)
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Werror
 CFLAGS ?= -O2 -g
 CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -DGREY_VERSION='"$(VERSION)"'
+ifneq ($(MBEDTLS_TREE),)
+CPPFLAGS += -isystem $(MBEDTLS_TREE)/include
+LDFLAGS += -L$(MBEDTLS_TREE)/library
+MBEDTLS_LIBRARY := $(MBEDTLS_TREE)/library/libmbedtls.a
+endif
 # What this compiler knows for this processor.
 takes = $(shell $(CC) -Werror $(1) -c -x c /dev/null -o /dev/null 2>/dev/null && echo $(1))
 HARDEN := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2 $(call takes,-fstack-clash-protection) $(call takes,-fcf-protection) \
@@ -64,7 +79,7 @@ WEEK_O := $(call objects,$(wildcard tests/week/*.c))
 
 # Pure modules: no system call, no clock, no allocator but platform/bytes (docs/ARCHITECTURE.md).  COMPUTE: what they may use below.
 COMPUTE := platform/bytes.c platform/fault.c platform/codec.c platform/json.c platform/yaml.c platform/compress.c platform/digest.c \
-           platform/keys.c platform/cert.c platform/cipher.c platform/ecdsa.c platform/ekcert.c platform/credential.c
+           platform/keys.c platform/cert.c platform/cipher.c platform/ecdsa.c platform/ekcert.c platform/credential.c platform/mbed.c
 PURE := $(filter federation/% agent/table/% agent/state/% agent/work/% agent/store/mendplan.c agent/store/mendask.c agent/store/wear.c,$(SOURCES))
 PURE_MAY_CALL := json_array_get json_array_size json_delete json_object_get json_object_iter json_object_iter_key \
                  json_object_iter_next json_string_length json_string_value \
@@ -73,13 +88,16 @@ PURE_MAY_CALL := json_array_get json_array_size json_delete json_object_get json
 
 # The earliest time that a clock may show: of the commit, for the same source gives the same program, unless this machine's is earlier.
 BUILD_S := $(shell now=$$(date +%s); s=$${SOURCE_DATE_EPOCH:-$$(git log -1 --format=%ct 2>/dev/null || echo $$now)}; [ "$$s" -lt "$$now" ] && echo $$s || echo $$now)
-$(BUILD)/obj/platform/now.o build/$(ARCH)-fuzz/obj/platform/now.o: CPPFLAGS += -DGREY_BUILD_S=$(BUILD_S)
+$(BUILD)/obj/platform/now.o $(FUZZ_BUILD)/obj/platform/now.o: CPPFLAGS += -DGREY_BUILD_S=$(BUILD_S)
 
 .SECONDARY:
 .PHONY: all
 all: $(PROGRAMS) $(ARCHIVES) ## build greyd, greyctl, grey-core and grey-launch
 
-$(BUILD)/obj/%.o: %.c Makefile | $(addsuffix .packages,$(SYSROOT))
+build/mbedtls-3.6/library/libmbedtls.a:
+	$(Q)deploy/mbedtls36.sh build/mbedtls-3.6
+
+$(BUILD)/obj/%.o: %.c Makefile | $(addsuffix .packages,$(SYSROOT)) $(MBEDTLS_LIBRARY)
 	@mkdir -p $(@D)
 	$(call say,CC,$<) $(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
@@ -119,17 +137,16 @@ $(BUILD)/week: $(WEEK_O) $(ARCHIVES)
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 # --- Fuzz targets: tests/fuzz/fuzz_X.c, libFuzzer with address and undefined-behaviour sanitizers, always clang. -------------------
-FUZZ_BUILD := build/$(ARCH)-fuzz
 FUZZERS := $(patsubst tests/fuzz/%.c,$(FUZZ_BUILD)/%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_SECONDS ?= 5
 FUZZ_O := $(patsubst %.c,$(FUZZ_BUILD)/obj/%.o,$(SOURCES))
-$(FUZZ_BUILD)/obj/%.o: %.c Makefile
+$(FUZZ_BUILD)/obj/%.o: %.c Makefile | $(MBEDTLS_LIBRARY)
 	@mkdir -p $(@D)
 	$(call say,CC,"$< (fuzz)") clang $(CPPFLAGS) -std=c11 -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -MMD -MP -c $< -o $@
 $(FUZZ_BUILD)/libfuzzed.a: $(FUZZ_O)
 	$(call say,AR,$@) rm -f $@ && $(AR) rcs $@ $^
 $(FUZZ_BUILD)/fuzz_%: $(FUZZ_BUILD)/obj/tests/fuzz/fuzz_%.o $(FUZZ_BUILD)/libfuzzed.a
-	$(call say,LD,$@) clang -fsanitize=fuzzer,address,undefined -o $@ $^ -Wl,--as-needed $(LIBS)
+	$(call say,LD,$@) clang -fsanitize=fuzzer,address,undefined $(LDFLAGS) -o $@ $^ -Wl,--as-needed $(LIBS)
 
 # --- For other machines: the same rules with BOARD or ARCH set (see the top); the sysroot comes with the first object. ------------------
 .PHONY: cross
@@ -139,8 +156,8 @@ cross: ## build for another machine: make cross BOARD=raspberrypi4, or ARCH=armh
 
 CROSS_ARCHES := arm64 armhf
 # What is not emulated, and why; all of it runs in make unit, on this machine.
-CROSS_FOREIGN := attestor cage# start programs of the other machine by themselves, which this kernel does not run
-CROSS_CALLS := conn conn_wire netwatch runs# ask for calls that the emulator does not pass on: TCP_INFO, netlink, namespaces
+CROSS_FOREIGN := attestor cage vault# start programs of the other machine by themselves, which this kernel does not run
+CROSS_CALLS := conn conn_wire conn_session netwatch runs# ask for calls that the emulator does not pass on: TCP_INFO, netlink, namespaces
 CROSS_SLOW := outbox reconnect squeeze storage_faults store# take more than two minutes each
 CROSS_SKIPS := $(CROSS_FOREIGN) $(CROSS_CALLS) $(CROSS_SLOW)
 CROSS_SAME := state work# run by tests/cross/same.sh
@@ -234,6 +251,16 @@ system-slow: $(PROGRAMS) $(BUILD)/swarm ## those that wait for minutes
 check-vm: $(PROGRAMS) $(BUILD)/tests/test_cage ## tasks under cgroup v2, in an emulated machine (qemu)
 	$(Q)deploy/deps.sh vm
 	$(Q)printf '#!/bin/sh\nexec tests/vm/run.sh $(BUILD)\n' >$(BUILD)/check-vm && chmod +x $(BUILD)/check-vm && TEST_TIMEOUT=1200 tests/script/tap.sh $(BUILD)/check-vm
+# What differs between the two mbedTLS: certificates, keys, handshakes, and two sites.
+TLS_UNITS := cert csr keys cipher digest ekcert conn conn_session conn_proxy authority http vault
+TLS_SYSTEM := test_tls13 test_tpm_keys
+.PHONY: mbedtls36 mbedtls36-now
+mbedtls36: ## what uses TLS, built and tested with mbedTLS 3.6 of Debian 13; all of it: make check MBEDTLS=3.6
+	$(Q)deploy/deps.sh build run test
+	@$(MAKE) --no-print-directory MBEDTLS=3.6 mbedtls36-now
+mbedtls36-now: $(PROGRAMS) $(addprefix $(BUILD)/tests/test_,$(TLS_UNITS))
+	$(Q)tests/script/tap.sh $(addprefix $(BUILD)/tests/test_,$(TLS_UNITS))
+	$(Q)BUILD=$(CURDIR)/$(BUILD) TEST_JOBS=$(SYSTEM_JOBS) tests/script/tap.sh $(patsubst %,tests/system/%.py,$(TLS_SYSTEM))
 # Boundaries that are tried of some thousands; 0: all.
 CUTS ?= 150
 check-cuts: $(PROGRAMS) ## the power is cut at the boundaries of writes below the file system (CUTS of them)
@@ -259,7 +286,7 @@ deps: ## install what building, running and testing need (apt)
 # Each part adds its counts to the tally; the last line is the sum.  A part that fails without a failed test, because it could not be
 # built, counts as one failure.
 CHECK_PARTS := format-check layers pure symbols hardened boards docs-check unit sim-brief week-brief fuzz-brief system
-ALL_PARTS := sanitize lint check-cuts packages cross-brief
+ALL_PARTS := sanitize lint check-cuts packages cross-brief mbedtls36
 define run_parts
 	@tally=$$(mktemp) && export TALLY=$$tally && for part in $(1); do echo "== $$part"; before=$$(wc -l <$$tally); \
 	    $(MAKE) --no-print-directory $$part || awk -v before=$$before 'NR > before {f += $$2} END {exit f == 0}' $$tally || echo "0 1" >>$$tally; done; \
@@ -279,6 +306,7 @@ check-all-now: all
 .PHONY: up up-now down clean-run bench bench-now install
 up: ## start a site of three gateways, a broker and a core on this machine; see README.md
 	$(Q)deploy/deps.sh build run
+	$(Q)deploy/deps.sh tpm || echo "software TPMs could not be installed: see below what that means"
 	@$(MAKE) --no-print-directory up-now
 up-now: all
 	$(Q)BUILD=$(CURDIR)/$(BUILD) deploy/local/start-cluster.sh
@@ -357,4 +385,4 @@ clean: ## remove build/
 help: ## this list
 	@awk -F':.*## ' '/^[a-z][a-zA-Z_-]*:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
--include $(shell find build \( -path build/sysroot -o -path build/packages -o -path build/image \) -prune -o -name '*.d' -type f -print 2>/dev/null)
+-include $(shell find build \( -path build/sysroot -o -path build/packages -o -path build/image -o -path build/mbedtls-3.6 \) -prune -o -name '*.d' -type f -print 2>/dev/null)

@@ -14,6 +14,7 @@
 #include "agent/api/api.h"
 #include "agent/config/config.h"
 #include "agent/identity/enroll.h"
+#include "agent/identity/herald.h"
 #include "agent/identity/identity.h"
 #include "agent/identity/sitecert.h"
 #include "agent/jail.h"
@@ -46,6 +47,7 @@ struct greyd {
     struct node *node;
     struct uplink *uplink;
     struct identity *identity;
+    struct herald *herald; /* NULL: neither core nor other gateways, or a witness */
     struct boardwatch *board;
     struct executor *executor; /* NULL: no tasks here */
     struct tasklog *tasklog;
@@ -84,7 +86,7 @@ static void print_text(struct builder *b) {
 static int complain(const struct fault *f) {
     (void)fprintf(stderr, "greyd: %s (GREY-%d): %s\n  -> %s\n", error_sentence(f->code), error_id(f->code), f->text,
                   error_remedy(f->code));
-    return f->code == E_USAGE || f->code == E_CONFIG ? EXIT_USAGE : EXIT_FAILED;
+    return f->code == E_USAGE || f->code == E_CONFIG || f->code == E_TLS_VERSION ? EXIT_USAGE : EXIT_FAILED;
 }
 
 /* --- restore ---------------------------------------------------------------------------------------------------------------------------- */
@@ -136,6 +138,9 @@ static void on_applied(void *context, const struct entry *e) {
     if (g->identity != NULL) {
         identity_applied(g->identity, e);
     }
+    if (g->herald != NULL) {
+        herald_applied(g->herald, e);
+    }
     if (g->uplink != NULL && (e->kind == ENTRY_EVENTS || e->kind == ENTRY_ACK || e->kind == ENTRY_SITE)) {
         uplink_wake(g->uplink);
     }
@@ -150,7 +155,11 @@ static void on_failed(void *context, enum grey_error err, const char *detail) {
 
 static void on_asked(void *context, raft_id from, const struct message *m) {
     struct greyd *g = context;
-    if (m->kind == MESSAGE_REACH_ASK || m->kind == MESSAGE_REACH) {
+    if (m->kind == MESSAGE_ATTEST) {
+        if (g->herald != NULL) {
+            herald_message(g->herald, from, m);
+        }
+    } else if (m->kind == MESSAGE_REACH_ASK || m->kind == MESSAGE_REACH) {
         if (g->uplink != NULL) {
             uplink_heard(g->uplink, from, m);
         }
@@ -357,6 +366,7 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .site = c->site_id,
                              .data_dir = c->data_dir,
                              .wal_dir = c->wal_dir,
+                             .vault = strcmp(c->signing_key, "tpm") == 0 ? c->attest_socket : NULL,
                              .peer_listen_address = single ? NULL : c->peer_addr,
                              .peer_address = c->peer_advertise,
                              .http_address = c->http_addr,
@@ -388,6 +398,10 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .task_memory_bytes = capacity_of(c).memory_bytes,
                              .queue = queue_limits(c),
                              .offline_hours_max = c->federation ? (uint32_t)c->offline_hours_max : 0};
+    o.has_verifier_key = c->core_key[0] != 0;
+    if (o.has_verifier_key && keyfile_get_public(c->core_key, o.verifier_key, f) != E_OK) {
+        return false;
+    }
     db_set_cache((uint32_t)c->cache_kb * 1024u);
     g->node = node_new(&g->x, &o, &node_events, g, f);
     if (g->node == NULL && f->code == E_CORRUPT && salvage_marked(c->wal_dir) && mend_log(g, &o, f)) {
@@ -408,7 +422,8 @@ static struct conn_tls *read_certificates(const struct greyd *g, bool site, cons
                                                   .key_path = key,
                                                   .trust_path = trust,
                                                   .site_path = site ? own : NULL,
-                                                  .known_path = site ? known : NULL},
+                                                  .known_path = site ? known : NULL,
+                                                  .from_13 = strcmp(g->config.tls_min_version, "1.3") == 0},
                          f);
 }
 
@@ -472,6 +487,62 @@ static bool start_uplink(struct greyd *g, struct fault *f) {
     return g->uplink != NULL;
 }
 
+static enum attest_type type_of(const char *name) {
+    enum attest_type type = ATTEST_NONE;
+    while (type + 1 < ATTEST_TYPES && strcmp(attest_type_name(type), name) != 0) {
+        type++;
+    }
+    return type;
+}
+
+static bool start_herald(struct greyd *g, struct fault *f) {
+    const struct config *c = &g->config;
+    if (c->mode == CONFIG_MODE_WITNESS) {
+        return true;
+    }
+    struct herald_options o = {.loop = g->x.loop,
+                               .node = g->node,
+                               .uplink = g->uplink,
+                               .enabled = c->attestation,
+                               .type = type_of(c->attest_type),
+                               .socket = c->attest_socket,
+                               .document = c->attest_document[0] != 0 ? c->attest_document : NULL,
+                               .data_dir = c->data_dir,
+                               .cert_path = g->tls != NULL            ? c->tls_cert
+                                            : g->upstream_tls != NULL ? c->upstream_cert
+                                                                      : "",
+                               .period_s = (uint32_t)c->attest_period_s,
+                               .has_verifier_key = c->core_key[0] != 0};
+    if (o.has_verifier_key && keyfile_get_public(c->core_key, o.verifier_key, f) != E_OK) {
+        return false;
+    }
+    herald_register();
+    g->herald = herald_new(&o, f);
+    return g->herald != NULL;
+}
+
+static bool attest_facts(void *context, struct api_attest_facts *out) {
+    const struct greyd *g = context;
+    struct attestor_facts f;
+    if (!herald_facts(g->herald, &f)) {
+        return false;
+    }
+    *out = (struct api_attest_facts){.state = attestor_state_name(f.state),
+                                     .type = attest_type_name(f.type),
+                                     .from_s = f.from_s,
+                                     .until_s = f.until_s,
+                                     .why = f.why,
+                                     .detail = f.detail};
+    return true;
+}
+
+static void attest_now(void *context) {
+    const struct greyd *g = context;
+    herald_now(g->herald);
+}
+
+static const struct api_attest api_attest = {.facts = attest_facts, .now = attest_now};
+
 static bool find_group(const char *name, struct api_options *o, struct fault *f) {
     if (name[0] == 0) {
         return true;
@@ -532,6 +603,8 @@ static bool start_api(struct greyd *g, struct fault *f) {
     struct api_options o = {.loop = g->x.loop,
                             .node = g->node,
                             .uplink = g->uplink,
+                            .attest = g->herald == NULL ? NULL : &api_attest,
+                            .attest_context = g,
                             .board = g->board,
                             .tasklog = g->tasklog,
                             .mode = modes[c->mode],
@@ -604,14 +677,15 @@ static bool start(struct greyd *g, struct fault *f) {
                  "set security.tls.enabled for anything but a trial",
                  c->peer_addr);
     }
-    return start_node(g, f) && start_uplink(g, f) && start_identity(g, f) && start_executor(g, f) && start_boardwatch(g, f) &&
-           start_api(g, f);
+    return start_node(g, f) && start_uplink(g, f) && start_identity(g, f) && start_herald(g, f) && start_executor(g, f) &&
+           start_boardwatch(g, f) && start_api(g, f);
 }
 
 static void stop(struct greyd *g) {
     http_server_free(g->http);
     g->http = NULL;
     identity_stop(g->identity);
+    herald_stop(g->herald);
     uplink_free(g->uplink);
     g->uplink = NULL;
     supervise_end(&g->supervise);
@@ -622,6 +696,7 @@ static void stop(struct greyd *g) {
     api_free(g->api);
     worker_stop(g->x.crypto);
     identity_free(g->identity);
+    herald_free(g->herald);
     boardwatch_free(g->board);
     loop_free(g->x.loop);
     conn_tls_free(g->tls);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/core_attest.h"
 #include "core/core_objects.h"
 #include "core/core_rollouts.h"
 #include "core/store_answers.h"
@@ -80,6 +81,17 @@ static void put_age(struct builder *b, double seconds) {
     }
 }
 
+static void put_attestation(struct builder *b, const json_t *site) {
+    const char *state = json_string_value(json_object_get(site, "attestation"));
+    json_int_t all = json_integer_value(json_object_get(site, "attested_nodes"));
+    json_int_t failed = json_integer_value(json_object_get(site, "failed_nodes"));
+    bool good = state != NULL && strcmp(state, "trusted") == 0, plain = all == 0;
+    builder_addf(b, "<td class=%s>%s", failed > 0 ? "away" : good ? "ok" : plain ? "n" : "late", state == NULL ? "none" : state);
+    if (!plain) {
+        builder_addf(b, " (%" JSON_INTEGER_FORMAT " of %" JSON_INTEGER_FORMAT ")", failed > 0 ? failed : all, all);
+    }
+}
+
 static void put_row(struct builder *b, const json_t *site) {
     static const char *const names[] = {"control", "events", "data"};
     double seconds = json_number_value(json_object_get(site, "last_contact_seconds"));
@@ -97,8 +109,9 @@ static void put_row(struct builder *b, const json_t *site) {
         builder_addf(b, "<td class=n>%" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(c, "acked_seq")));
         behind += json_integer_value(json_object_get(c, "behind"));
     }
-    builder_addf(b, "<td class=n>%" JSON_INTEGER_FORMAT "<td class=n>%" JSON_INTEGER_FORMAT "<td>none", behind,
+    builder_addf(b, "<td class=n>%" JSON_INTEGER_FORMAT "<td class=n>%" JSON_INTEGER_FORMAT, behind,
                  json_integer_value(json_object_get(site, "gap_events")));
+    put_attestation(b, site);
 }
 
 static void send_page(struct question *a) {
@@ -288,8 +301,16 @@ static const struct {
     {"GET", "/v1/enroll/tokens", ROLE_ADMIN},
     {"POST", "/v1/enroll/tokens", ROLE_ADMIN},
     {"DELETE", "/v1/enroll/tokens/", ROLE_ADMIN},
+    {"POST", "/v1/enroll/tpm", ROLE_NONE}, /* the TPM says who asks */
+    {"GET", "/v1/enroll/tpms", ROLE_ADMIN},
+    {"POST", "/v1/enroll/tpms", ROLE_ADMIN},
+    {"DELETE", "/v1/enroll/tpms/", ROLE_ADMIN},
     {"GET", "/v1/certificates", ROLE_VIEWER},
     {"POST", "/v1/certificates/revoke", ROLE_ADMIN},
+    {"GET", "/v1/attestations", ROLE_VIEWER},
+    {"GET", "/v1/attestations/", ROLE_VIEWER},
+    {"POST", "/v1/attestations/*/forget", ROLE_ADMIN},
+    {"POST", "/v1/attestations/policy", ROLE_ADMIN},
 };
 
 /* What is not named is for admins, so that a call that was forgotten here is shut and not open. */
@@ -311,7 +332,8 @@ void core_api_handle(void *context, struct http_request *q) {
     if (!core_access_check(&api->access, q, least_role(http_method(q), path))) {
         return;
     }
-    if (core_objects_handle(api, q) || core_rollouts_handle(api, q) || enroller_handle(api->enroller, q)) {
+    if (core_objects_handle(api, q) || core_rollouts_handle(api, q) || core_attest_handle(api, q) ||
+        registrar_handle(api->registrar, q) || enroller_handle(api->enroller, q)) {
         return;
     }
     if (strcmp(http_method(q), "GET") != 0 && strcmp(http_method(q), "HEAD") != 0) {

@@ -2,6 +2,7 @@
 #ifndef CORE_CORE_API_H
 #define CORE_CORE_API_H
 
+#include "core/attesting.h"
 #include "core/core_access.h"
 #include "core/enroller.h"
 #include "core/giver.h"
@@ -14,6 +15,8 @@ struct core_api {
     struct giver *giver;
     struct core_access access;
     struct enroller *enroller; /* NULL: this core has no CA */
+    struct attesting *attesting;
+    struct registrar *registrar; /* NULL: nobody is taken in by TPM */
 };
 
 void core_api_register(void);

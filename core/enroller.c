@@ -48,6 +48,7 @@ struct enroller {
     struct worker *storage;
     struct ingest *ingest;
     struct giver *giver;
+    struct registrar *registrar;
     struct authority ca;
     struct conn_tls *tls;
     struct http_server *http; /* NULL: no address of its own */
@@ -596,8 +597,8 @@ static void handle_anybody(void *context, struct http_request *q) {
     struct enroller *e = context;
     if (bytes_equal_str(http_path(q), "/v1/enroll") && strcmp(http_method(q), "POST") == 0) {
         ask(e, q, ENROLL, "");
-    } else {
-        http_reply_error(q, E_NOT_FOUND, "this address serves POST /v1/enroll only");
+    } else if (!registrar_handle_anybody(e->registrar, q)) {
+        http_reply_error(q, E_NOT_FOUND, "this address serves POST /v1/enroll and /v1/enroll/tpm only");
     }
 }
 
@@ -641,7 +642,7 @@ void enroller_reload(struct enroller *e) {
 
 static bool listen_anybody(struct enroller *e, const char *address, struct fault *f) {
     static const struct http_limits limits = {.connections_max = CONNECTIONS_MAX,
-                                              .body_bytes_max = BODY_BYTES_MAX,
+                                              .body_bytes_max = 2 * BODY_BYTES_MAX, /* of the largest call */
                                               .idle_timeout_ms = 15000,
                                               .request_timeout_ms = 10000};
     char crt[LIMIT_PATH_BYTES + 32], key[LIMIT_PATH_BYTES + 32];
@@ -665,6 +666,7 @@ struct enroller *enroller_new(const struct conn_context *x, const struct enrolle
     e->x = *x;
     e->storage = storage;
     e->giver = giver;
+    e->registrar = o->registrar;
     e->ingest = ingest;
     e->life_ms = (int64_t)o->life_hours * 3600000;
     (void)snprintf(e->ca_dir, sizeof e->ca_dir, "%s", o->ca_dir);

@@ -7,6 +7,7 @@
 #define CORE_ENROLLER_H
 
 #include "core/giver.h"
+#include "core/registrar.h"
 #include "platform/http.h"
 
 struct enroller;
@@ -17,8 +18,9 @@ struct enroller_options {
     const char *address;  /* "host:port"; "": none */
     const char *
         broker_pid; /* file with the process id of a broker of this machine, told when the list of revoked ones is new; "": none; copied */
-    uint32_t life_hours;     /* of gateways' certificates */
-    const uint8_t *core_key; /* KEYS_ED25519_PUBLIC_BYTES: what gateways check the core's word with; copied */
+    uint32_t life_hours;         /* of gateways' certificates */
+    struct registrar *registrar; /* takes in by TPM; NULL: nobody is; borrowed */
+    const uint8_t *core_key;     /* KEYS_ED25519_PUBLIC_BYTES: what gateways check the core's word with; copied */
 };
 
 void enroller_register(void);

@@ -32,6 +32,8 @@ struct settings {
     char data_dir[LIMIT_PATH_BYTES + 1], http_addr[LIMIT_ADDRESS_BYTES + 1], broker[1024], store[LIMIT_PATH_BYTES + 16];
     char sign_dir[LIMIT_PATH_BYTES + 1], ca_dir[LIMIT_PATH_BYTES + 1], enroll_addr[LIMIT_ADDRESS_BYTES + 1], cert_hours[8];
     char broker_pid[LIMIT_PATH_BYTES + 1], worker[LIMIT_ADDRESS_BYTES + 8];
+    char attest[8], attest_roots[LIMIT_PATH_BYTES + 1], attest_vtpm_roots[LIMIT_PATH_BYTES + 1],
+        attest_signers[LIMIT_PATH_BYTES + 1];
     char tls_ca[LIMIT_PATH_BYTES + 1], tls_cert[LIMIT_PATH_BYTES + 1], tls_key[LIMIT_PATH_BYTES + 1];
     char http_tls_cert[LIMIT_PATH_BYTES + 1], http_tls_key[LIMIT_PATH_BYTES + 1], http_tls_ca[LIMIT_PATH_BYTES + 1], http_host[256];
     char insecure[8], log_level[16], log_format[16], client_id[LIMIT_NAME_BYTES + 1], tokens[LIMIT_PATH_BYTES + 1],
@@ -76,6 +78,13 @@ static const struct setting {
     SETTING(
         worker, "worker", "GREY_CORE_WORKER", "",
         "API of a greyd in mode single beside it, which runs tasks of sites: http://127.0.0.1:8090 or unix:/path; without it none"),
+    SETTING(attest, "attest", "GREY_CORE_ATTEST", "policy",
+            "policy: gateways are judged when there is an attestation policy; learn: before that what they show is taken; off"),
+    SETTING(attest_roots, "attest-roots", "GREY_CORE_ATTEST_ROOTS", "",
+            "PEM file of the makers of TPMs that are trusted: roots and issuing certificates"),
+    SETTING(attest_vtpm_roots, "attest-vtpm-roots", "GREY_CORE_ATTEST_VTPM_ROOTS", "", "the same for virtual TPMs"),
+    SETTING(attest_signers, "attest-signers", "GREY_CORE_ATTEST_SIGNERS", "",
+            "file of public keys (64 hexadecimal digits a line) that may sign identity documents of instances"),
     SETTING(client_id, "client-id", "GREY_CORE_CLIENT_ID", "",
             "MQTT client id; without it grey-core, and with PostgreSQL a number behind it"),
     SETTING(log_level, "log-level", "GREY_LOG_LEVEL", "info", "trace, debug, info, warn or error"),
@@ -93,6 +102,8 @@ struct grey_core {
     struct giver *giver;
     struct enroller *enroller;
     struct offloads *offloads;
+    struct attesting *attesting;
+    struct registrar *registrar;
     struct keyfile sign;
     struct core_api api;
     struct http_server *http;
@@ -240,11 +251,42 @@ static bool start_enroller(struct grey_core *g, struct fault *f) {
                                  .address = s->enroll_addr,
                                  .broker_pid = s->broker_pid,
                                  .life_hours = (uint32_t)hours,
+                                 .registrar = g->registrar,
                                  .core_key = g->sign.public_key};
     enroller_register();
     g->enroller = enroller_new(&g->x, &o, g->storage, g->ingest, g->giver, f);
     g->api.enroller = g->enroller;
     return g->enroller != NULL;
+}
+
+static bool start_attesting(struct grey_core *g, struct fault *f) {
+    const struct settings *s = &g->s;
+    bool learn = strcmp(s->attest, "learn") == 0;
+    struct attesting_options o = {.name = s->client_id,
+                                  .public_key = g->sign.public_key,
+                                  .secret_key = g->sign.secret_key,
+                                  .roots = s->attest_roots,
+                                  .vtpm_roots = s->attest_vtpm_roots,
+                                  .document_keys = s->attest_signers,
+                                  .learn = learn,
+                                  .shared = store_is_postgres(s->store)};
+    if (strcmp(s->attest, "off") == 0) {
+        return true;
+    }
+    if (!learn && strcmp(s->attest, "policy") != 0) {
+        (void)fault_set(f, E_USAGE, "--attest '%s' is not policy, learn or off", s->attest);
+        return false;
+    }
+    attesting_register();
+    g->attesting = attesting_new(&g->x, &o, g->storage, g->ingest, f);
+    g->api.attesting = g->attesting;
+    if (g->attesting == NULL || s->ca_dir[0] == 0 || (s->attest_roots[0] == 0 && s->attest_vtpm_roots[0] == 0)) {
+        return g->attesting != NULL;
+    }
+    registrar_register();
+    g->registrar = registrar_new(&g->x, g->storage, attesting_roots(g->attesting));
+    g->api.registrar = g->registrar;
+    return g->registrar != NULL || fault_set(f, E_NO_MEMORY, "enrolment by TPM") == E_OK;
 }
 
 /* The loop lives when it asks this.  A PostgreSQL server that is away is waited for; no restart of the core would bring it back. */
@@ -347,12 +389,14 @@ static bool start(struct grey_core *g, struct fault *f) {
     if (g->giver != NULL && s->worker[0] != 0) {
         g->offloads = offloads_new(g->x.loop, g->storage, g->ingest, s->worker, f);
     }
-    return g->giver != NULL && (s->worker[0] == 0 || g->offloads != NULL) && start_enroller(g, f);
+    return g->giver != NULL && (s->worker[0] == 0 || g->offloads != NULL) && start_attesting(g, f) && start_enroller(g, f);
 }
 
 static void stop(struct grey_core *g) {
     supervise_end(&g->supervise);
     http_server_free(g->http);
+    registrar_stop(g->registrar);
+    attesting_stop(g->attesting);
     enroller_stop(g->enroller);
     giver_stop(g->giver);
     offloads_stop(g->offloads);
@@ -365,6 +409,8 @@ static void stop(struct grey_core *g) {
     store_close(g->store);
     worker_stop(g->x.crypto);
     core_door_free(g->door);
+    registrar_free(g->registrar);
+    attesting_free(g->attesting);
     conn_tls_free(g->tls);
     loop_free(g->x.loop);
 }

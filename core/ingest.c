@@ -10,6 +10,7 @@
 #include "core/downpace.h"
 #include "core/recall.h"
 #include "core/sealed.h"
+#include "core/speaker.h"
 #include "core/unpack.h"
 #include "federation/credit.h"
 #include "federation/frame.h"
@@ -34,7 +35,7 @@ struct ingest {
     struct credit credit;
     struct answers *answers;
     struct downpace *downpace;
-    uint64_t message_id;
+    struct speaker speaker;
     uint32_t jobs;
     size_t waiting_bytes;
     bool held, write_failed, stopping, shared;
@@ -43,7 +44,9 @@ struct ingest {
     void *supply_context;
     ingest_certify *certify; /* NULL: this core certifies nobody */
     void *certify_context;
-    bool worker;    /* there is one for tasks of sites */
+    bool worker;           /* there is one for tasks of sites */
+    ingest_attest *attest; /* NULL: this core judges nobody */
+    void *attest_context;
     bool told_full; /* the MQTT client took no more, last time */
     struct recall *recall;
 };
@@ -154,70 +157,9 @@ static void run_events(struct storage_job *storage, struct store *store) {
     }
 }
 
-/* --- answers -------------------------------------------------------------------------------------------------------------------------------- */
-
-/* Plain words are those that promise nothing: where the core stands, who it is; and a welcome that is sealed in itself. */
-static bool may_be_plain(enum message_kind kind) {
-    return kind == MESSAGE_DOWN_RESYNC || kind == MESSAGE_DOWN_ROUTE || kind == MESSAGE_DOWN_SEALED_WELCOME;
-}
-
-static enum grey_error publish(struct ingest *g, const struct grey_name *site, enum event_channel c, enum message_kind kind,
-                               struct bytes content) {
-    struct builder frame, sealed;
-    char topic[TOPIC_BYTES_MAX];
-    int id;
-    builder_init(&frame, content.size + FRAME_OVERHEAD_BYTES);
-    builder_init(&sealed, content.size + FRAME_OVERHEAD_BYTES + ENVELOPE_OVERHEAD_BYTES);
-    frame_write(&frame, FRAME_FLAG_PRIORITY | FRAME_FLAG_IDEMPOTENT, ++g->message_id, (uint64_t)now_wall_ms() * 1000000u, content);
-    enum grey_error err = frame.err;
-    bool seal = !may_be_plain(kind) && sealed_manner(g->sealed, site->text) == SEALED_SEALED;
-    if (err == E_OK && seal) {
-        err = sealed_seal(g->sealed, site->text, c, builder_bytes(&frame), &sealed);
-    }
-    sync_topic(topic, site->text, false, c);
-    err = err != E_OK ? err : mqtt_publish(g->mqtt, topic, builder_bytes(seal ? &sealed : &frame), &id);
-    builder_free(&frame);
-    builder_free(&sealed);
-    return err;
-}
-
-/* To a hello that came sealed the welcome goes sealed. */
-static enum grey_error say_welcome(struct ingest *g, const struct answer *a, struct bytes welcome) {
-    if (!sealed_awaits(g->sealed, a->site.text)) {
-        return sealed_manner(g->sealed, a->site.text) == SEALED_SEALED
-                   ? E_OK /* it was answered: this one is of a hello that was said twice */
-                   : publish(g, &a->site, a->channel, MESSAGE_DOWN_WELCOME, welcome);
-    }
-    struct builder content;
-    builder_init(&content, 1024);
-    enum grey_error err = sealed_welcome(g->sealed, a->site.text, welcome, &content);
-    err = err != E_OK ? err : publish(g, &a->site, a->channel, MESSAGE_DOWN_SEALED_WELCOME, builder_bytes(&content));
-    if (err == E_OK) {
-        sealed_welcomed(g->sealed, a->site.text);
-    }
-    builder_free(&content);
-    return err;
-}
-
-static enum grey_error say(void *context, const struct answer *r) {
+static enum grey_error say(void *context, const struct answer *a) {
     struct ingest *g = context;
-    struct builder content;
-    builder_init(&content, 1024);
-    if (r->kind == MESSAGE_DOWN_WELCOME) {
-        sync_put_welcome(&content, &r->welcome);
-    } else if (r->kind == MESSAGE_DOWN_RESYNC) {
-        sync_put_resync(&content, &r->welcome);
-    } else if (r->kind == MESSAGE_DOWN_ROUTE) {
-        struct sync_route route = {.incarnation = r->welcome.incarnation, .epoch = r->welcome.epoch};
-        memcpy(route.route, g->route, sizeof route.route);
-        sync_put_route(&content, &route);
-    } else {
-        sync_put_ack(&content, &r->ack);
-    }
-    enum grey_error err = r->kind == MESSAGE_DOWN_WELCOME ? say_welcome(g, r, builder_bytes(&content))
-                                                          : publish(g, &r->site, r->channel, r->kind, builder_bytes(&content));
-    builder_free(&content);
-    return err;
+    return speaker_answer(&g->speaker, a);
 }
 
 static void on_writable(void *context) {
@@ -238,6 +180,14 @@ static void update_hold(struct ingest *g) {
         metrics_set(&held, 0, over);
     }
     mqtt_hold(g->mqtt, over);
+}
+
+/* What this core can do for a site of that level. */
+static uint32_t codings_of(const struct ingest *g, uint32_t feature_level) {
+    return feature_level < UP_LEVEL_CODINGS ? 0
+                                            : CODING_GAP_BYTES | CODING_PARTS | (g->supply != NULL ? CODING_OBJECTS : 0) |
+                                                  (g->certify != NULL ? CODING_CERTIFY : 0) | (g->worker ? CODING_OFFLOAD : 0) |
+                                                  (g->attest != NULL ? CODING_ATTEST : 0);
 }
 
 static void intake_done(struct worker_job *worker_job) {
@@ -262,11 +212,7 @@ static void intake_done(struct worker_job *worker_job) {
                             job->site.text);
             }
             bool may = job->feature_level >= UP_LEVEL_CODINGS && unpack_admit(g->unpack, job->site.text, loop_now_ms(g->x.loop));
-            job->answer.welcome.codings = (job->feature_level >= UP_LEVEL_CODINGS
-                                               ? CODING_GAP_BYTES | CODING_PARTS | (g->supply != NULL ? CODING_OBJECTS : 0) |
-                                                     (g->certify != NULL ? CODING_CERTIFY : 0) | (g->worker ? CODING_OFFLOAD : 0)
-                                               : 0) |
-                                          (may ? CODING_SQUEEZE : 0);
+            job->answer.welcome.codings = codings_of(g, job->feature_level) | (may ? CODING_SQUEEZE : 0);
             assemble_forget(g->assembler, job->site.text);
             log_info("ingest", "hello", "site=%s epoch=%" PRIu64 " sealed=%s", job->site.text, job->answer.welcome.epoch,
                      job->is_sealed ? "yes" : "no");
@@ -446,6 +392,8 @@ static void take_content(struct ingest *g, const char *topic, const struct grey_
         g->supply(g->supply_context, site, kind, content);
     } else if (kind == MESSAGE_UP_CERTIFY && g->certify != NULL) {
         g->certify(g->certify_context, site, content);
+    } else if (kind == MESSAGE_UP_ATTEST && g->attest != NULL) {
+        g->attest(g->attest_context, site, content);
     } else if (kind != MESSAGE_UP_SQUEEZED) {
         refuse(REFUSED_MESSAGE, topic, E_BAD_MESSAGE);
     } else if (unsqueeze(g, topic, site, channel, content, &plain)) {
@@ -592,6 +540,7 @@ struct ingest *ingest_new(const struct conn_context *x, const struct ingest_opti
         free_all(g);
         return NULL;
     }
+    g->speaker = (struct speaker){.mqtt = g->mqtt, .sealed = g->sealed, .route = g->route};
     dialler_init(&g->dialler, x, g->mqtt, o->tls, o->endpoints, o->endpoint_count, KEEPALIVE_S);
     dialler_start(&g->dialler);
     return g;
@@ -627,9 +576,19 @@ void ingest_on_certify(struct ingest *g, ingest_certify *hear, void *context) {
     g->certify_context = context;
 }
 
+void ingest_on_attest(struct ingest *g, ingest_attest *hear, void *context) {
+    bool news = hear != NULL && g->attest == NULL && mqtt_connected(g->mqtt);
+    g->attest = hear;
+    g->attest_context = context;
+    if (news) {
+        recall_all(g->recall); /* their next welcome says it */
+    }
+}
+
 enum grey_error ingest_tell(struct ingest *g, const struct grey_name *site, struct bytes content) {
-    enum grey_error err =
-        answers_wait(g->answers) ? E_BUSY : publish(g, site, CHANNEL_CONTROL, sync_kind(content), content); /* answers go first */
+    enum grey_error err = answers_wait(g->answers) ? E_BUSY
+                                                   : speaker_publish(&g->speaker, site, CHANNEL_CONTROL, sync_kind(content),
+                                                                     content); /* answers go first */
     g->told_full = err == E_BUSY;
     return err;
 }

@@ -34,6 +34,10 @@ typedef void ingest_certify(void *context, const struct grey_name *site, struct 
 void ingest_on_certify(struct ingest *g, ingest_certify *hear, void *context);
 /* Sites are told that this core has a worker for their tasks (federation/offload.h). */
 void ingest_has_worker(struct ingest *g);
+/* Words of a site's gateways to the verifier (federation/sync.h) go to hear, which reads them; NULL: this core judges nobody, and no site is
+ * told that it does.  Sites in contact hear of a change in their next welcome, for which they are asked to say hello. */
+typedef void ingest_attest(void *context, const struct grey_name *site, struct bytes content);
+void ingest_on_attest(struct ingest *g, ingest_attest *hear, void *context);
 /* Sends a message to a site, on its control channel.  E_BUSY: not now; others: the connection is gone. */
 enum grey_error ingest_tell(struct ingest *g, const struct grey_name *site, struct bytes content);
 bool ingest_may_tell(const struct ingest *g); /* false: for the next moment ingest_tell says E_BUSY, whatever the site */

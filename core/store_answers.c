@@ -22,7 +22,11 @@ enum {
     SITE_EPOCH,
     SITE_POSITIONS,
     SITE_GAPS = SITE_POSITIONS + 2 * CHANNEL_COUNT,
-    SITE_GAP_EVENTS
+    SITE_GAP_EVENTS,
+    SITE_ATTESTED, /* gateways that ever were, those of them that failed, that are not judged yet, when the first result ends */
+    SITE_ATTEST_FAILED,
+    SITE_ATTEST_PENDING,
+    SITE_ATTEST_UNTIL_MS
 };
 
 /* --- sites ------------------------------------------------------------------------------------------------------------------------------------- */
@@ -39,6 +43,20 @@ static void put_text(struct json_writer *w, const char *name, struct bytes text)
     json_text(w, text);
 }
 
+/* The worst that is known of a gateway of the site, and of how many it is. */
+static void put_attestation(struct store *s, const struct store_rows *rows, struct json_writer *w) {
+    const struct store_ops *o = s->ops;
+    int64_t all = o->number(rows, SITE_ATTESTED), failed = o->number(rows, SITE_ATTEST_FAILED);
+    int64_t pending = o->number(rows, SITE_ATTEST_PENDING), until_ms = o->number(rows, SITE_ATTEST_UNTIL_MS);
+    bool expired = until_ms > 0 && until_ms <= now_wall_ms();
+    json_key(w, "attestation");
+    json_str(w, all == 0 ? "none" : failed > 0 ? "failed" : expired ? "expired" : pending > 0 ? "pending" : "trusted");
+    json_key(w, "attested_nodes");
+    json_int(w, all);
+    json_key(w, "failed_nodes");
+    json_int(w, failed);
+}
+
 static void put_facts(struct store *s, const struct store_rows *rows, struct json_writer *w) {
     const struct store_ops *o = s->ops;
     put_text(w, "id", o->bytes(rows, SITE_ID));
@@ -47,8 +65,7 @@ static void put_facts(struct store *s, const struct store_rows *rows, struct jso
     json_key(w, "last_contact_seconds");
     json_milli(w, now_wall_ms() - o->number(rows, SITE_CONTACT_MS));
     put_text(w, "node", o->bytes(rows, SITE_NODE));
-    json_key(w, "attestation");
-    json_str(w, "none");
+    put_attestation(s, rows, w);
     if (!o->null(rows, SITE_INCARNATION)) {
         char text[24];
         (void)snprintf(text, sizeof text, "%016" PRIx64, (uint64_t)o->number(rows, SITE_INCARNATION));

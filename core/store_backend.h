@@ -73,6 +73,7 @@ enum store_statement {
     STORE_TOKENS,
     STORE_TOKEN_LOCK, /* waits until no other transaction has it; NULL where there is no other */
     STORE_TOKEN,
+    STORE_TOKEN_DROP,
     STORE_TOKEN_USE,
     STORE_TOKEN_END,
     STORE_CERTIFICATE_OF_KEY,
@@ -89,6 +90,21 @@ enum store_statement {
     STORE_OFFLOAD_SEEN,
     STORE_OFFLOAD_END,
     STORE_OFFLOAD_DROP,
+    STORE_REVOKED_IS,
+    STORE_TPM,
+    STORE_TPM_OF,
+    STORE_TPM_CLEAR,
+    STORE_TPM_ADD,
+    STORE_TPM_REMOVE,
+    STORE_TPMS,
+    /* what gateways have shown of themselves: store_attest.c */
+    STORE_ATTEST,
+    STORE_ATTEST_PUT,
+    STORE_ATTEST_FORGET,
+    STORE_ATTEST_COUNT,
+    STORE_ATTEST_POLICY,
+    STORE_ATTESTS,
+    STORE_HOLDING_FAILED,
     STORE_STATEMENTS
 };
 

@@ -38,10 +38,108 @@ static void put_text(struct json_writer *w, const char *name, struct bytes value
 /* --- tokens ------------------------------------------------------------------------------------------------------------------------------- */
 
 enum grey_error store_token_add(struct store *s, const struct store_token *t, struct fault *f) {
-    const struct store_value in[] = {hash(t->hash), text(t->site), store_number(t->nodes), store_number(t->created_ms),
-                                     store_number(t->expires_ms)};
-    return s->ops->run(s, STORE_TOKEN_ADD, in, 5, f);
+    const struct store_value in[] = {hash(t->hash),
+                                     text(t->site),
+                                     store_number(t->nodes),
+                                     store_number(t->created_ms),
+                                     store_number(t->expires_ms),
+                                     t->node == NULL ? (struct store_value){0} : text(t->node)};
+    return s->ops->run(s, STORE_TOKEN_ADD, in, 6, f);
 }
+
+/* --- TPMs ---------------------------------------------------------------------------------------------------------------------------------- */
+
+enum grey_error store_tpm_add(struct store *s, const uint8_t ek[DIGEST_SHA256_BYTES], const char *site, const char *node,
+                              int64_t now_ms, struct fault *f) {
+    const struct store_value in[] = {hash(ek), text(site), text(node), store_number(now_ms)};
+    enum grey_error err = s->ops->run(s, STORE_TPM_CLEAR, in + 1, 2, f); /* the board was replaced */
+    return err != E_OK ? err : s->ops->run(s, STORE_TPM_ADD, in, 4, f);
+}
+
+/* E_NOT_FOUND. */
+static enum grey_error find_tpm(struct store *s, const uint8_t *ek, char *site, char *node, struct fault *f) {
+    const struct store_value in[] = {hash(ek)};
+    struct store_rows *rows = NULL;
+    bool row = false;
+    enum grey_error err = s->ops->ask(s, STORE_TPM, in, 1, &rows, f);
+    err = err != E_OK || rows == NULL ? err : s->ops->next(rows, &row, f);
+    if (err == E_OK && row) {
+        struct bytes names[] = {s->ops->bytes(rows, 0), s->ops->bytes(rows, 1)};
+        (void)snprintf(site, LIMIT_NAME_BYTES + 1, "%.*s", (int)names[0].size, (const char *)names[0].data);
+        (void)snprintf(node, LIMIT_NAME_BYTES + 1, "%.*s", (int)names[1].size, (const char *)names[1].data);
+    }
+    if (rows != NULL) {
+        s->ops->end(rows);
+    }
+    return err == E_OK && !row ? E_NOT_FOUND : err;
+}
+
+enum grey_error store_tpm_of(struct store *s, const char *site, const char *node, uint8_t ek[DIGEST_SHA256_BYTES],
+                             struct fault *f) {
+    const struct store_value in[] = {text(site), text(node)};
+    struct store_rows *rows = NULL;
+    bool row = false;
+    enum grey_error err = s->ops->ask(s, STORE_TPM_OF, in, 2, &rows, f);
+    err = err != E_OK || rows == NULL ? err : s->ops->next(rows, &row, f);
+    if (err == E_OK && row && s->ops->bytes(rows, 0).size == DIGEST_SHA256_BYTES) {
+        memcpy(ek, s->ops->bytes(rows, 0).data, DIGEST_SHA256_BYTES);
+    } else if (err == E_OK) {
+        err = E_NOT_FOUND;
+    }
+    if (rows != NULL) {
+        s->ops->end(rows);
+    }
+    return err;
+}
+
+enum grey_error store_tpm_remove(struct store *s, const uint8_t ek[DIGEST_SHA256_BYTES], struct fault *f) {
+    const struct store_value in[] = {hash(ek)};
+    char site[LIMIT_NAME_BYTES + 1], node[LIMIT_NAME_BYTES + 1];
+    enum grey_error err = find_tpm(s, ek, site, node, f);
+    return err != E_OK ? err : s->ops->run(s, STORE_TPM_REMOVE, in, 1, f);
+}
+
+enum grey_error store_tpm_invite(struct store *s, const uint8_t ek[DIGEST_SHA256_BYTES], const uint8_t token[DIGEST_SHA256_BYTES],
+                                 int64_t now_ms, int64_t life_ms, char *site, char *node, struct fault *f) {
+    enum grey_error err = find_tpm(s, ek, site, node, f);
+    if (err == E_NOT_FOUND) {
+        return fault_set(f, E_TOKEN_UNKNOWN, "the TPM with this certificate was not registered at this core");
+    }
+    const struct store_value in[] = {text(site), text(node)};
+    err = err != E_OK ? err
+                      : s->ops->run(s, STORE_TOKEN_DROP, in, 2, f); /* one at a time, so who asks again and again fills nothing */
+    struct store_token t = {.site = site, .node = node, .nodes = 1, .created_ms = now_ms, .expires_ms = now_ms + life_ms};
+    memcpy(t.hash, token, sizeof t.hash);
+    return err != E_OK ? err : store_token_add(s, &t, f);
+}
+
+enum grey_error store_tpm_list(struct store *s, struct json_writer *w, struct fault *f) {
+    const struct store_value in[] = {store_number(LIST_MAX)};
+    struct store_rows *rows = NULL;
+    bool row = false;
+    enum grey_error err = s->ops->ask(s, STORE_TPMS, in, 1, &rows, f);
+    json_open(w, '[');
+    while (rows != NULL && err == E_OK && (err = s->ops->next(rows, &row, f)) == E_OK && row) {
+        char hex[2 * DIGEST_SHA256_BYTES + 1] = "";
+        struct bytes ek = s->ops->bytes(rows, 0);
+        if (ek.size == DIGEST_SHA256_BYTES) {
+            bytes_hex(ek.data, ek.size, hex);
+        }
+        json_open(w, '{');
+        put_text(w, "ek", bytes_str(hex));
+        put_text(w, "site", s->ops->bytes(rows, 1));
+        put_text(w, "node", s->ops->bytes(rows, 2));
+        put_time(w, "registered", s->ops->number(rows, 3));
+        json_close(w);
+    }
+    json_close(w);
+    if (rows != NULL) {
+        s->ops->end(rows);
+    }
+    return err;
+}
+
+/* --- lists and ends of tokens --------------------------------------------------------------------------------------------------------------- */
 
 enum grey_error store_token_list(struct store *s, int64_t now_ms, struct json_writer *w, struct fault *f) {
     const struct store_value in[] = {store_number(now_ms - DAY_MS), store_number(LIST_MAX)};
@@ -161,7 +259,7 @@ static enum grey_error use_token(struct store *s, const struct store_enroll *q, 
         return fault_set(f, E_TOKEN_UNKNOWN, "no token with this secret was made at this core");
     }
     if (t[SITE_FITS] == 0) {
-        return fault_set(f, E_TOKEN_SITE, "it does not enrol gateways of site '%s'", q->site);
+        return fault_set(f, E_TOKEN_SITE, "it does not enrol gateway '%s' of site '%s'", q->node, q->site);
     }
     if (q->now_ms >= t[EXPIRES_MS]) {
         return fault_set(f, E_TOKEN_EXPIRED, "%" PRId64 " min ago", (q->now_ms - t[EXPIRES_MS]) / 60000);
@@ -220,6 +318,15 @@ enum grey_error store_revoke(struct store *s, const char *site, const char *node
         return E_NOT_FOUND;
     }
     return err != E_OK ? err : s->ops->run(s, STORE_CERTIFICATES_REVOKE, in, 4, f);
+}
+
+enum grey_error store_is_revoked(struct store *s, const char *site, const char *node, bool *revoked, struct fault *f) {
+    const struct store_value in[] = {text(site), text(node)};
+    int64_t at_ms = 0;
+    bool found = false;
+    enum grey_error err = store_row(s, STORE_REVOKED_IS, in, 2, &at_ms, 1, &found, f);
+    *revoked = found && at_ms > 0;
+    return err;
 }
 
 enum grey_error store_revoked(struct store *s, int64_t now_ms, struct crl_entry *out, size_t max, size_t *count, struct fault *f) {

@@ -14,7 +14,7 @@
 
 struct store_token {
     uint8_t hash[DIGEST_SHA256_BYTES]; /* of the secret */
-    const char *site;
+    const char *site, *node;           /* node: the only one that it enrols; NULL: any */
     uint32_t nodes;
     int64_t created_ms, expires_ms;
 };
@@ -23,6 +23,17 @@ enum grey_error store_token_add(struct store *s, const struct store_token *t, st
 enum grey_error store_token_list(struct store *s, int64_t now_ms, struct json_writer *w, struct fault *f);
 /* Ends a token now, by its id.  E_NOT_FOUND. */
 enum grey_error store_token_end(struct store *s, const char *id, int64_t now_ms, struct fault *f);
+
+/* TPMs that were registered, by SHA-256 of their endorsement certificates; one for each gateway, the latest.  E_NOT_FOUND. */
+enum grey_error store_tpm_add(struct store *s, const uint8_t ek[DIGEST_SHA256_BYTES], const char *site, const char *node,
+                              int64_t now_ms, struct fault *f);
+/* Which one was registered for this gateway. */
+enum grey_error store_tpm_of(struct store *s, const char *site, const char *node, uint8_t ek[DIGEST_SHA256_BYTES], struct fault *f);
+enum grey_error store_tpm_remove(struct store *s, const uint8_t ek[DIGEST_SHA256_BYTES], struct fault *f);
+enum grey_error store_tpm_list(struct store *s, struct json_writer *w, struct fault *f); /* an array: ek, site, node, registered */
+/* Makes a token (by its hash) for the gateway that this TPM was registered for; site, node: LIMIT_NAME_BYTES + 1.  E_TOKEN_UNKNOWN. */
+enum grey_error store_tpm_invite(struct store *s, const uint8_t ek[DIGEST_SHA256_BYTES], const uint8_t token[DIGEST_SHA256_BYTES],
+                                 int64_t now_ms, int64_t life_ms, char *site, char *node, struct fault *f);
 
 /* A gateway asks for a certificate. */
 struct store_enroll {
@@ -49,6 +60,8 @@ enum grey_error store_certificate_add(struct store *s, const struct store_enroll
                                       struct fault *f);
 /* Revokes what a node has, or with node "" all that the site has.  *count: certificates that were good until now.  E_NOT_FOUND: none ever. */
 enum grey_error store_revoke(struct store *s, const char *site, const char *node, int64_t now_ms, uint32_t *count, struct fault *f);
+/* Was what this gateway has revoked?  False too for one that has nothing of this core. */
+enum grey_error store_is_revoked(struct store *s, const char *site, const char *node, bool *revoked, struct fault *f);
 /* What the list of revoked certificates must name: those that would still hold.  At most max, the latest. */
 enum grey_error store_revoked(struct store *s, int64_t now_ms, struct crl_entry *out, size_t max, size_t *count, struct fault *f);
 /* An array of the newest certificate of each node: site, node, serial, issued, expires, revoked.  site "": of all. */

@@ -66,6 +66,11 @@ static const char schema[] =
     "bigint,"
     " seen_ms bigint NOT NULL, errand bytea NOT NULL, outcome bigint, status bigint, hash bytea, size bigint, output bytea,"
     " PRIMARY KEY(inc, task, token));"
+    "ALTER TABLE token ADD COLUMN IF NOT EXISTS node text COLLATE \"C\";"
+    "CREATE TABLE IF NOT EXISTS tpm(ek bytea PRIMARY KEY, site text COLLATE \"C\" NOT NULL, node text COLLATE \"C\" NOT NULL,"
+    " added_ms bigint);"
+    "CREATE TABLE IF NOT EXISTS attestation(site text COLLATE \"C\", node text COLLATE \"C\", revision bigint NOT NULL,"
+    " kept bytea NOT NULL, error bigint NOT NULL, until_ms bigint NOT NULL, PRIMARY KEY(site, node));"
     "COMMIT";
 
 enum { EVENTS_ADD = STORE_STATEMENTS, SITES_LOCK, STATEMENTS };

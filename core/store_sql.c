@@ -6,7 +6,11 @@
     "p2.known,"                                                                                                                    \
     " (SELECT count(*) FROM gap g WHERE g.inc IN (SELECT no FROM incarnation WHERE site = s.no)),"                                 \
     " (SELECT CAST(coalesce(sum(g.to_seq - g.from_seq + 1), 0) AS bigint) FROM gap g"                                              \
-    " WHERE g.inc IN (SELECT no FROM incarnation WHERE site = s.no))"                                                              \
+    " WHERE g.inc IN (SELECT no FROM incarnation WHERE site = s.no)),"                                                             \
+    " (SELECT count(*) FROM attestation t WHERE t.site = s.id),"                                                                   \
+    " (SELECT count(*) FROM attestation t WHERE t.site = s.id AND t.error <> 0),"                                                  \
+    " (SELECT count(*) FROM attestation t WHERE t.site = s.id AND t.error = 0 AND t.until_ms = 0),"                                \
+    " (SELECT coalesce(min(t.until_ms), 0) FROM attestation t WHERE t.site = s.id AND t.error = 0 AND t.until_ms > 0)"             \
     " FROM site s" STORE_LATEST_SQL STORE_POSITIONS_SQL
 
 /* Does site s get the newest version of aim a already? */
@@ -102,14 +106,16 @@ const char *const store_sql[STORE_STATEMENTS] = {
                       " AND o.version = a.target WHERE a.kind = ?1 ORDER BY a.name",
     [STORE_SITE_OBJECTS] = "SELECT h.kind, h.name, h.version, h.issue, h.health, h.since_ms FROM holding h"
                            " JOIN site s ON s.no = h.site WHERE s.id = ?1 ORDER BY h.kind, h.name",
-    [STORE_TOKEN_ADD] = "INSERT INTO token(hash, site, nodes, used, created_ms, expires_ms) VALUES(?1, ?2, ?3, 0, ?4, ?5)"
+    [STORE_TOKEN_ADD] = "INSERT INTO token(hash, site, nodes, used, created_ms, expires_ms, node) VALUES(?1, ?2, ?3, 0, ?4, ?5, ?6)"
                         " ON CONFLICT DO NOTHING",
     [STORE_TOKENS] = "SELECT hash, site, nodes, used, created_ms, expires_ms FROM token WHERE expires_ms > ?1 ORDER BY created_ms"
                      " LIMIT ?2",
-    [STORE_TOKEN] = "SELECT t.nodes, t.used, t.expires_ms, CAST(CASE WHEN t.site = ?2 THEN 1 ELSE 0 END AS bigint), (SELECT "
+    [STORE_TOKEN] = "SELECT t.nodes, t.used, t.expires_ms, CAST(CASE WHEN t.site = ?2 AND (t.node IS NULL OR t.node = ?3) THEN 1 "
+                    "ELSE 0 END AS bigint), (SELECT "
                     "count(*) FROM certificate c"
                     " WHERE c.token = ?1 AND c.site = ?2 AND c.node = ?3 AND c.key <> ?4 AND c.revoked_ms = 0) FROM token t"
                     " WHERE t.hash = ?1",
+    [STORE_TOKEN_DROP] = "DELETE FROM token WHERE site = ?1 AND node = ?2 AND used = 0",
     [STORE_TOKEN_USE] = "UPDATE token SET used = used + 1 WHERE hash = ?1",
     [STORE_TOKEN_END] = "UPDATE token SET expires_ms = ?2 WHERE hash = ?1",
     [STORE_CERTIFICATE_OF_KEY] = "SELECT site, node, token, not_after_ms, revoked_ms, pem FROM certificate WHERE key = ?1"
@@ -140,4 +146,28 @@ const char *const store_sql[STORE_STATEMENTS] = {
     [STORE_OFFLOAD_END] = "UPDATE offload SET state = 1, outcome = ?4, status = ?5, hash = ?6, size = ?7, output = ?8"
                           " WHERE inc = ?1 AND task = ?2 AND token = ?3 AND state = 0",
     [STORE_OFFLOAD_DROP] = "DELETE FROM offload WHERE inc = ?1 AND task = ?2 AND token = ?3 AND state = 2",
+    [STORE_REVOKED_IS] =
+        "SELECT revoked_ms FROM certificate WHERE site = ?1 AND node = ?2 ORDER BY issued_ms DESC, revoked_ms LIMIT 1",
+    [STORE_TPM] = "SELECT site, node FROM tpm WHERE ek = ?1",
+    [STORE_TPM_OF] = "SELECT ek FROM tpm WHERE site = ?1 AND node = ?2",
+    [STORE_TPM_CLEAR] = "DELETE FROM tpm WHERE site = ?1 AND node = ?2",
+    [STORE_TPM_ADD] = "INSERT INTO tpm(ek, site, node, added_ms) VALUES(?1, ?2, ?3, ?4)"
+                      " ON CONFLICT(ek) DO UPDATE SET site = ?2, node = ?3, added_ms = ?4",
+    [STORE_TPM_REMOVE] = "DELETE FROM tpm WHERE ek = ?1",
+    [STORE_TPMS] = "SELECT ek, site, node, added_ms FROM tpm ORDER BY site, node LIMIT ?1",
+    [STORE_ATTEST] = "SELECT revision, kept FROM attestation WHERE site = ?1 AND node = ?2",
+    [STORE_ATTEST_PUT] = "INSERT INTO attestation(site, node, revision, kept, error, until_ms) VALUES(?1, ?2, ?3, ?4, ?5, ?6)"
+                         " ON CONFLICT(site, node) DO UPDATE SET revision = ?3, kept = ?4, error = ?5, until_ms = ?6 WHERE "
+                         "attestation.revision = ?7",
+    [STORE_ATTEST_FORGET] = "DELETE FROM attestation WHERE site = ?1 AND node = ?2",
+    [STORE_ATTEST_COUNT] = "SELECT count(*) FROM attestation WHERE site = ?1",
+    [STORE_ATTEST_POLICY] = "SELECT CASE WHEN " REACHED " OR (a.state = 1 AND h.version = a.target) THEN a.target ELSE a.former END"
+                            " FROM site s CROSS JOIN aim a LEFT JOIN holding h ON h.site = s.no AND h.kind = a.kind AND"
+                            " h.name = a.name WHERE s.id = ?1 AND a.kind = ?2 AND a.name = ?3",
+    [STORE_ATTESTS] = "SELECT site, node, kept FROM attestation WHERE (CAST(?3 AS bigint) = 1 OR site = ?1)"
+                      " AND (CAST(?4 AS bigint) = 1 OR node = ?2) AND (site > ?5 OR (site = ?5 AND node > ?6))"
+                      " ORDER BY site, node LIMIT ?7",
+    [STORE_HOLDING_FAILED] = "UPDATE holding SET health = 2 WHERE site = (SELECT no FROM site WHERE id = ?1) AND kind = ?2"
+                             " AND name = ?3 AND issue = ?4 AND EXISTS (SELECT 1 FROM aim a WHERE a.kind = ?2 AND a.name = ?3"
+                             " AND a.state = 1)",
 };

@@ -50,7 +50,10 @@ static const char schema_added[] = /* what a core.db of format 1 may lack */
     "CREATE INDEX IF NOT EXISTS certificate_node ON certificate(site, node);"
     "CREATE TABLE IF NOT EXISTS offload(inc INTEGER, task TEXT, token INTEGER, state INTEGER NOT NULL, received_ms INTEGER,"
     " seen_ms INTEGER NOT NULL, errand BLOB NOT NULL, outcome INTEGER, status INTEGER, hash BLOB, size INTEGER, output BLOB,"
-    " PRIMARY KEY(inc, task, token)) WITHOUT ROWID;";
+    " PRIMARY KEY(inc, task, token)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS tpm(ek BLOB PRIMARY KEY, site TEXT NOT NULL, node TEXT NOT NULL, added_ms INTEGER) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS attestation(site TEXT, node TEXT, revision INTEGER NOT NULL, kept BLOB NOT NULL,"
+    " error INTEGER NOT NULL, until_ms INTEGER NOT NULL, PRIMARY KEY(site, node)) WITHOUT ROWID;";
 static const struct {
     const char *there, *add;
 } columns_added[] = {
@@ -58,6 +61,7 @@ static const struct {
      "ALTER TABLE gap ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0;"},
     {"SELECT count(*) FROM pragma_table_info('site') WHERE name = 'asked_ms'",
      "ALTER TABLE site ADD COLUMN asked_ms INTEGER NOT NULL DEFAULT 0"},
+    {"SELECT count(*) FROM pragma_table_info('token') WHERE name = 'node'", "ALTER TABLE token ADD COLUMN node TEXT"},
     {"SELECT count(*) FROM pragma_table_info('gap') WHERE name = 'bytes'",
      "ALTER TABLE gap ADD COLUMN bytes INTEGER NOT NULL DEFAULT 0"},
 };

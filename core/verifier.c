@@ -174,6 +174,9 @@ static enum grey_error hear_introduction(struct hearing *h) {
     if (err != E_OK) {
         return err;
     }
+    if (h->m->registered != NULL && memcmp(h->m->registered, pending.claimed.endorsement, DIGEST_SHA256_BYTES) != 0) {
+        return fault_set(h->f, E_ATTEST_IDENTITY, "another TPM was registered for the gateway of this name");
+    }
     bool was_proven = h->k.proven.size > 0 && attested_get(h->k.proven, &proven) == E_OK;
     if (was_proven && memcmp(proven.endorsement, pending.claimed.endorsement, sizeof proven.endorsement) != 0) {
         return fault_set(h->f, E_ATTEST_IDENTITY, "the gateway of this name has another TPM; forget it first, if it was replaced");
@@ -243,6 +246,8 @@ enum grey_error verifier_hear(const struct verifier *v, const struct verifier_me
     enum grey_error err = get_kept(kept, &h.k);
     if (err != E_OK) {
         err = fault_set(&own, err, "what is kept of it cannot be read");
+    } else if (m->revoked) {
+        err = fault_set(&own, E_REVOKED, "the gateway was shut out at the core");
     } else if (!exchange_goes_up(m->word)) {
         err = fault_set(&own, E_ATTEST_FORMAT, "a gateway does not say that");
     } else {
@@ -294,4 +299,9 @@ enum grey_error verifier_look(struct bytes kept, int64_t now_ms, struct verifier
                  : now_ms >= k.until_ms ? VERIFIER_EXPIRED
                                         : VERIFIER_TRUSTED;
     return E_OK;
+}
+
+bool verifier_measured(struct bytes kept, struct attested *out) {
+    struct kept k;
+    return get_kept(kept, &k) == E_OK && k.proven.size > 0 && attested_get(k.proven, out) == E_OK && out->seen;
 }

@@ -29,6 +29,8 @@ struct verifier_message {
     struct bytes site, node;
     enum exchange_word word;
     struct bytes body;
+    bool revoked;              /* its certificate was: it is not judged any more */
+    const uint8_t *registered; /* SHA-256 of the endorsement certificate that an operator registered for it; NULL: none was */
 };
 
 /* verifier_hear: kept: of this gateway, empty at first; next gets what to keep in its place.  *word and reply: the answer, always one; a
@@ -48,5 +50,7 @@ struct verifier_facts {
     struct bytes detail;
 };
 enum grey_error verifier_look(struct bytes kept, int64_t now_ms, struct verifier_facts *out); /* E_ATTEST_FORMAT */
+/* What was measured when it was last accepted; false: it never was, or shows no measurements. */
+bool verifier_measured(struct bytes kept, struct attested *out);
 
 #endif

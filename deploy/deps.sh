@@ -9,6 +9,7 @@ declare -A groups=(
     [build]="build-essential pkg-config $libraries"
     [run]="mosquitto curl iproute2"
     [test]="libcmocka-dev clang libclang-rt-14-dev clang-format clang-tidy cppcheck openssl mosquitto mosquitto-clients curl iproute2 python3 python3-cryptography faketime postgresql swtpm swtpm-tools tpm2-tools"
+    [tpm]="swtpm swtpm-tools tpm2-tools"
     [vm]="qemu-system-x86 busybox-static cpio python3 gzip"
     [cross]="mmdebstrap gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf qemu-user-static python3 mosquitto"
     [cuts]="python3-fusepy fuse3 e2fsprogs mount"

@@ -68,3 +68,13 @@ enum grey_error invite_read(const char *text, struct invite *out, struct fault *
     memcpy(out->site.text, site, site_size);
     return E_OK;
 }
+
+/* The first half of SHA-256 of "grey-enrol-by-tpm-1" with its NUL, and the challenge's secret. */
+void invite_of_challenge(const uint8_t challenge[DIGEST_SHA256_BYTES], uint8_t secret[INVITE_SECRET_BYTES]) {
+    static const char label[] = "grey-enrol-by-tpm-1";
+    uint8_t all[sizeof label + DIGEST_SHA256_BYTES], hash[DIGEST_SHA256_BYTES];
+    memcpy(all, label, sizeof label);
+    memcpy(all + sizeof label, challenge, DIGEST_SHA256_BYTES);
+    digest_sha256(bytes_of(all, sizeof all), hash);
+    memcpy(secret, hash, INVITE_SECRET_BYTES);
+}

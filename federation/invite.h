@@ -24,4 +24,7 @@ void invite_write(const struct invite *i, char out[INVITE_TEXT_BYTES]);
 /* E_TOKEN_UNKNOWN: not such a text, with what is wrong.  Blanks around it are passed over. */
 enum grey_error invite_read(const char *text, struct invite *out, struct fault *f);
 
+/* A gateway that comes in by its TPM: the secret of its token is made of what its challenge held (core/registrar.h). */
+void invite_of_challenge(const uint8_t challenge[DIGEST_SHA256_BYTES], uint8_t secret[INVITE_SECRET_BYTES]);
+
 #endif

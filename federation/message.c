@@ -264,6 +264,12 @@ void message_encode(const struct message *m, struct builder *out) {
         codec_put_bytes(out, o->data);
         return;
     }
+    case MESSAGE_ATTEST:
+        head(out, m->kind, 3);
+        codec_put_text(out, m->u.attest.node);
+        codec_put_uint(out, m->u.attest.word);
+        codec_put_bytes(out, m->u.attest.body);
+        return;
     case MESSAGE_MEND_FETCH: {
         const struct message_mend_fetch *f = &m->u.mend_fetch;
         head(out, m->kind, 5);
@@ -451,7 +457,7 @@ static const uint8_t field_counts[] = {
     [MESSAGE_JOIN] = 6,          [MESSAGE_JOIN_REPLY] = 4, [MESSAGE_SNAPSHOT_FETCH] = 3, [MESSAGE_SNAPSHOT_CHUNK] = 5,
     [MESSAGE_PAYLOAD_FETCH] = 3, [MESSAGE_PAYLOADS] = 4,   [MESSAGE_CLOCK] = 2,          [MESSAGE_STATE_HASH] = 2,
     [MESSAGE_SEAL] = 5,          [MESSAGE_MEND_FETCH] = 5, [MESSAGE_MEND_ROWS] = 6,      [MESSAGE_OUTPUT_FETCH] = 5,
-    [MESSAGE_OUTPUT] = 5,        [MESSAGE_REACH_ASK] = 1,  [MESSAGE_REACH] = 2,
+    [MESSAGE_OUTPUT] = 5,        [MESSAGE_REACH_ASK] = 1,  [MESSAGE_REACH] = 2,          [MESSAGE_ATTEST] = 3,
 };
 
 static void read_exactly(struct codec_reader *r, uint8_t *out, size_t size) {
@@ -583,6 +589,13 @@ static void decode_fields(struct codec_reader *r, struct message *m) {
         o->offset = codec_uint(r, INT64_MAX);
         o->end_offset = codec_uint(r, INT64_MAX);
         o->data = codec_bytes(r, LIMIT_FRAME_PAYLOAD_BYTES);
+        return;
+    }
+    case MESSAGE_ATTEST: {
+        struct message_attest *a = &m->u.attest;
+        a->node = codec_text(r, LIMIT_NAME_BYTES);
+        a->word = (uint32_t)codec_uint(r, EXCHANGE_WORDS - 1);
+        a->body = codec_bytes(r, ATTEST_EVIDENCE_BYTES_MAX);
         return;
     }
     case MESSAGE_MEND_FETCH: {

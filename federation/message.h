@@ -3,6 +3,7 @@
 #ifndef FEDERATION_MESSAGE_H
 #define FEDERATION_MESSAGE_H
 
+#include "federation/attest/exchange.h"
 #include "federation/raft/raft.h"
 #include "federation/seal.h"
 #include "include/grey/protocol.h"
@@ -92,6 +93,14 @@ struct message_output {
     struct bytes data;
 };
 
+/* A word of an exchange between the gateway `node` and the verifier (federation/attest/exchange.h): from the gateway to the leader, or from
+ * there to the gateway.  Without a word: the one who hears it gets itself attested anew. */
+struct message_attest {
+    struct bytes node;
+    uint32_t word; /* enum exchange_word; 0: none */
+    struct bytes body;
+};
+
 /* A gateway whose log is damaged asks for entries and payloads that it lost.  anchor: it has an entry of that term there, which tells whether
  * its log and the other's are the same up to there; 0: what it asks for is committed for sure. */
 struct message_mend_fetch {
@@ -133,6 +142,7 @@ struct message {
         struct message_payloads payloads;
         struct message_output_fetch output_fetch;
         struct message_output output;
+        struct message_attest attest;
         struct message_mend_fetch mend_fetch;
         struct message_mend_rows mend_rows;
         struct message_reach reach;

@@ -148,6 +148,17 @@ void sync_put_route(struct builder *out, const struct sync_route *r) {
     codec_put_text(out, bytes_str(r->route));
 }
 
+static enum message_kind attest_kind(enum exchange_word w) {
+    return exchange_goes_up(w) ? MESSAGE_UP_ATTEST : MESSAGE_DOWN_ATTEST;
+}
+
+void sync_put_attest(struct builder *out, const struct sync_attest *a) {
+    head(out, attest_kind(a->word), 3);
+    codec_put_text(out, a->node);
+    codec_put_uint(out, (uint64_t)a->word);
+    codec_put_bytes(out, a->body);
+}
+
 /* --- reading ------------------------------------------------------------------------------------------------------------------------------ */
 
 static void want(struct codec_reader *r, uint64_t count) {
@@ -382,6 +393,21 @@ enum grey_error sync_get_route(struct bytes content, struct sync_route *r) {
         memcpy(r->route, route.data, route.size);
     }
     return codec_end(&reader);
+}
+
+enum grey_error sync_get_attest(struct bytes content, struct sync_attest *a) {
+    struct codec_reader r;
+    memset(a, 0, sizeof *a);
+    enum message_kind kind = sync_kind(content) == MESSAGE_UP_ATTEST ? MESSAGE_UP_ATTEST : MESSAGE_DOWN_ATTEST;
+    begin(&r, content, kind, 3);
+    a->node = codec_text(&r, LIMIT_NAME_BYTES);
+    a->word = (enum exchange_word)codec_uint(&r, EXCHANGE_WORDS - 1);
+    a->body = codec_bytes(&r, SYNC_ATTEST_BODY_BYTES_MAX);
+    if (r.err == E_OK &&
+        (a->word < EXCHANGE_ASK || attest_kind(a->word) != kind || !grey_name_valid((const char *)a->node.data, a->node.size))) {
+        r.err = E_BAD_MESSAGE;
+    }
+    return codec_end(&r);
 }
 
 /* --- topics ---------------------------------------------------------------------------------------------------------------------------------- */

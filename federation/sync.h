@@ -7,6 +7,7 @@
 #ifndef FEDERATION_SYNC_H
 #define FEDERATION_SYNC_H
 
+#include "federation/attest/exchange.h"
 #include "include/grey/event.h"
 #include "include/grey/protocol.h"
 #include "platform/codec.h"
@@ -97,6 +98,15 @@ struct sync_route {
     char route[ROUTE_BYTES_MAX + 1]; /* lower-case letters and digits, at least one */
 };
 
+/* A word between one of the site's gateways and the verifier of the core, by way of whichever gateway leads.  Belongs to no session: a word
+ * that was lost is asked for again. */
+#define SYNC_ATTEST_BODY_BYTES_MAX ATTEST_EVIDENCE_BYTES_MAX
+struct sync_attest {
+    struct bytes node; /* the gateway that says it, or is told it */
+    enum exchange_word word;
+    struct bytes body;
+};
+
 const char *sync_gap_reason_name(enum sync_gap_reason r);
 
 void sync_put_hello(struct builder *out, const struct sync_hello *h);
@@ -107,6 +117,7 @@ void sync_put_welcome(struct builder *out, const struct sync_welcome *w);
 void sync_put_resync(struct builder *out, const struct sync_welcome *w);
 void sync_put_route(struct builder *out, const struct sync_route *r);
 void sync_put_ack(struct builder *out, const struct sync_ack *a);
+void sync_put_attest(struct builder *out, const struct sync_attest *a); /* UP_ATTEST or DOWN_ATTEST, by the word */
 
 enum message_kind sync_kind(struct bytes content); /* 0 when it cannot be read */
 /* Slices borrow from content.  E_BAD_CBOR, E_BAD_MESSAGE. */
@@ -119,6 +130,7 @@ enum grey_error sync_get_welcome(struct bytes content, struct sync_welcome *w);
 enum grey_error sync_get_resync(struct bytes content, struct sync_welcome *w);
 enum grey_error sync_get_route(struct bytes content, struct sync_route *r);
 enum grey_error sync_get_ack(struct bytes content, struct sync_ack *a);
+enum grey_error sync_get_attest(struct bytes content, struct sync_attest *a); /* the word goes the way that the kind says */
 
 /* Topics.  out: TOPIC_BYTES_MAX. */
 void sync_topic(char out[TOPIC_BYTES_MAX], const char *site, bool up, enum event_channel c);

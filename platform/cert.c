@@ -1,5 +1,7 @@
 #include "platform/cert.h"
 
+#include "platform/mbed.h" /* before the headers of mbedTLS */
+
 #include <arpa/inet.h>
 #include <inttypes.h>
 #include <mbedtls/asn1write.h>
@@ -199,11 +201,11 @@ static int fill(mbedtls_x509write_cert *crt, const struct cert_request *q, mbedt
 }
 
 static enum grey_error read_key(mbedtls_pk_context *key, const char *pem, const char *whose, struct fault *f) {
-    int code = mbedtls_pk_parse_key(key, (const unsigned char *)pem, strlen(pem) + 1, NULL, 0);
+    int code = mbed_parse_key(key, bytes_of((const uint8_t *)pem, strlen(pem) + 1));
     if (code != 0) {
         return refuse(f, E_KEY, whose, code);
     }
-    if (!mbedtls_pk_can_do(key, MBEDTLS_PK_ECKEY) || mbedtls_pk_ec(*key)->grp.id != MBEDTLS_ECP_DP_SECP256R1) {
+    if (!mbed_is_p256(key)) {
         return fault_set(f, E_KEY, "%s: not a P-256 key", whose);
     }
     return E_OK;
@@ -218,9 +220,7 @@ static enum grey_error read_subject_key(mbedtls_pk_context *key, const struct ce
     if (code != 0) {
         return refuse(f, E_KEY, whose, code);
     }
-    return mbedtls_pk_can_do(key, MBEDTLS_PK_ECKEY) && mbedtls_pk_ec(*key)->grp.id == MBEDTLS_ECP_DP_SECP256R1
-               ? E_OK
-               : fault_set(f, E_KEY, "%s: not a P-256 key", whose);
+    return mbed_is_p256(key) ? E_OK : fault_set(f, E_KEY, "%s: not a P-256 key", whose);
 }
 
 /* The issuer's subject as it stands in its certificate, forms of text included: other programs compare names byte by byte. */
@@ -253,7 +253,7 @@ static enum grey_error read_issuer(mbedtls_x509_crt *issuer, mbedtls_pk_context 
     if (!issuer->ca_istrue || mbedtls_x509_crt_check_key_usage(issuer, MBEDTLS_X509_KU_KEY_CERT_SIGN) != 0) {
         return fault_set(f, E_CERT, "%s: it may not sign certificates", whose);
     }
-    if (mbedtls_pk_check_pair(&issuer->pk, key) != 0) {
+    if (mbed_check_pair(&issuer->pk, key) != 0) {
         return fault_set(f, E_KEY, "key of the issuer: it does not belong to the certificate of the issuer");
     }
     return E_OK;

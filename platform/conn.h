@@ -27,7 +27,10 @@ struct conn_tls *conn_tls_new(const char *ca_path, const char *cert_path, const 
 
 /* The same with more to say. */
 struct conn_tls_files {
-    const char *ca_path, *cert_path, *key_path; /* PEM; certificates of a chain follow the own one */
+    const char *ca_path, *cert_path; /* PEM; certificates of a chain follow the own one */
+    /* As platform/keyring.h has it.  A key that a TPM keeps is looked up once, when this is opened; handshakes then wait for its signature on the
+     * crypto worker, and fail with E_VAULT_AWAY when none comes. */
+    const char *key_path;
     /* PEM with further CA certificates and lists of revoked certificates, which are obeyed when they are signed by a CA that is trusted;
      * NULL or not there: none.  A list that is older than it should be still counts: nobody could renew it while the core is away. */
     const char *trust_path;
@@ -35,8 +38,11 @@ struct conn_tls_files {
      * known_path: certificates; who shows one for the same key that has lapsed is let in for as long as the one here holds. */
     const char *site_path, *known_path;
     bool anybody; /* server: the other side shows no certificate, and ca_path is not read */
+    bool from_13; /* TLS 1.3 is the least; E_TLS_VERSION where mbedTLS has none */
 };
 struct conn_tls *conn_tls_open(const struct conn_tls_files *files, struct fault *f);
+bool conn_tls_knows_13(void);        /* with this mbedTLS */
+bool conn_tls_signs_elsewhere(void); /* a key may lie in a TPM, with this mbedTLS */
 /* Reads the files again.  Conns that are open stay; those that begin from now on use what was read.  On failure all is as before. */
 enum grey_error conn_tls_reload(struct conn_tls *t, struct fault *f);
 void conn_tls_free(struct conn_tls *t); /* NULL is allowed; after the conns that use it */

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "include/grey/must.h"
+#include "platform/keyring.h"
 #include "platform/keys.h"
 #include "platform/now.h"
 
@@ -42,23 +43,12 @@ static int judge_dates(void *context, mbedtls_x509_crt *crt, int depth, uint32_t
     return 0;
 }
 
-static int configure(struct tls_material *m, mbedtls_ssl_config *c, int endpoint, bool anybody) {
-    static const int suites[] = {MBEDTLS_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-                                 MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-                                 0};
-    static const mbedtls_ecp_group_id curves[] = {MBEDTLS_ECP_DP_CURVE25519, MBEDTLS_ECP_DP_SECP256R1, MBEDTLS_ECP_DP_NONE};
-    int code = mbedtls_ssl_config_defaults(c, endpoint, MBEDTLS_SSL_TRANSPORT_STREAM, MBEDTLS_SSL_PRESET_DEFAULT);
+static int configure(struct tls_material *m, mbedtls_ssl_config *c, int endpoint, bool anybody, bool from_13) {
+    int code = mbed_configure(c, endpoint, from_13);
     if (code != 0) {
         return code;
     }
-    mbedtls_ssl_conf_min_version(c, MBEDTLS_SSL_MAJOR_VERSION_3, MBEDTLS_SSL_MINOR_VERSION_3);
-    mbedtls_ssl_conf_ciphersuites(c, suites);
-    mbedtls_ssl_conf_curves(c, curves);
-    mbedtls_ssl_conf_renegotiation(c, MBEDTLS_SSL_RENEGOTIATION_DISABLED);
-    mbedtls_ssl_conf_session_tickets(c, endpoint == MBEDTLS_SSL_IS_CLIENT ? MBEDTLS_SSL_SESSION_TICKETS_ENABLED
-                                                                          : MBEDTLS_SSL_SESSION_TICKETS_DISABLED);
     mbedtls_ssl_conf_authmode(c, anybody ? MBEDTLS_SSL_VERIFY_NONE : MBEDTLS_SSL_VERIFY_REQUIRED);
-    mbedtls_ssl_conf_rng(c, keys_rng, NULL); /* no generator state is shared between loop and crypto worker */
     mbedtls_ssl_conf_ca_chain(c, &m->ca, m->revoked.version == 0 ? NULL : &m->revoked);
     mbedtls_ssl_conf_verify(c, judge_dates, m);
     return mbedtls_ssl_conf_own_cert(c, &m->own, &m->key);
@@ -122,7 +112,7 @@ static void read_site(const struct conn_tls *t, struct tls_material *m) {
     mbedtls_x509_crt own;
     mbedtls_x509_crt_init(&own);
     if (t->site_path != NULL && mbedtls_x509_crt_parse_file(&own, t->site_path) == 0 &&
-        date_ms(&own.valid_to) > date_ms(&m->own.valid_to) && mbedtls_pk_check_pair(&own.pk, &m->key) == 0) {
+        date_ms(&own.valid_to) > date_ms(&m->own.valid_to) && mbed_check_pair(&own.pk, &m->key) == 0) {
         mbedtls_x509_crt_free(&m->own);
         m->own = own;
         mbedtls_x509_crt_init(&own);
@@ -134,26 +124,53 @@ static void read_site(const struct conn_tls *t, struct tls_material *m) {
     }
 }
 
+static enum grey_error open_tpm_key(struct conn_tls *t, struct fault *f) {
+    builder_init(&t->secret, KEYRING_TEXT_BYTES_MAX);
+    if (!keyring_with_tpm(t->key_path)) {
+        return E_OK;
+    }
+    if (keyring_in_tpm(t->key_path) && !mbed_can_sign_elsewhere()) {
+        return fault_set(f, E_VAULT_LIBRARY, "%.100s: mbedTLS 3.6 takes keys from files only", t->key_path);
+    }
+    return keyring_in_tpm(t->key_path) ? keyring_open(t->key_path, &t->elsewhere, f) : keyring_read(t->key_path, &t->secret, f);
+}
+
+static enum grey_error read_key(const struct conn_tls *t, struct tls_material *m, struct fault *f) {
+    char text[128];
+    int code = t->elsewhere.key != NULL ? mbed_sign_elsewhere(&m->key, &t->elsewhere)
+               : t->secret.size > 0     ? mbed_parse_key(&m->key, builder_bytes(&t->secret))
+                                        : mbed_parse_key_file(&m->key, t->key_path);
+    if (code != 0) {
+        return fault_set(f, E_KEY, "%s: %s", t->key_path, conn_tls_text(code, text));
+    }
+    if (mbed_check_pair(&m->own.pk, &m->key) != 0) {
+        return fault_set(f, t->elsewhere.key != NULL ? E_VAULT_OTHER : E_KEY, "%s does not belong to %s", t->key_path,
+                         t->cert_path);
+    }
+    return E_OK;
+}
+
 static enum grey_error read_files(const struct conn_tls *t, struct tls_material *m, struct fault *f) {
     char text[128];
     int code;
+    if (t->from_13 && !conn_tls_knows_13()) {
+        return fault_set(f, E_TLS_VERSION, "TLS 1.3 was asked for as the least; mbedTLS 2.28 speaks 1.2");
+    }
     if (!t->anybody && (code = mbedtls_x509_crt_parse_file(&m->ca, t->ca_path)) != 0) {
         return fault_set(f, E_CERT, "%s: %s", t->ca_path, conn_tls_text(code, text));
     }
     if ((code = mbedtls_x509_crt_parse_file(&m->own, t->cert_path)) != 0) {
         return fault_set(f, E_CERT, "%s: %s", t->cert_path, conn_tls_text(code, text));
     }
-    if ((code = mbedtls_pk_parse_keyfile(&m->key, t->key_path, NULL)) != 0) {
-        return fault_set(f, E_KEY, "%s: %s", t->key_path, conn_tls_text(code, text));
-    }
-    if (mbedtls_pk_check_pair(&m->own.pk, &m->key) != 0) {
-        return fault_set(f, E_KEY, "%s does not belong to %s", t->key_path, t->cert_path);
+    enum grey_error err = read_key(t, m, f);
+    if (err != E_OK) {
+        return err;
     }
     read_site(t, m);
-    enum grey_error err = read_trust(m, t->trust_path, f);
-    if (err == E_OK && ((code = configure(m, &m->client, MBEDTLS_SSL_IS_CLIENT, false)) != 0 ||
-                        (code = configure(m, &m->server, MBEDTLS_SSL_IS_SERVER, t->anybody)) != 0 ||
-                        (code = configure(m, &m->guests, MBEDTLS_SSL_IS_SERVER, false)) != 0)) {
+    err = read_trust(m, t->trust_path, f);
+    if (err == E_OK && ((code = configure(m, &m->client, MBEDTLS_SSL_IS_CLIENT, false, t->from_13)) != 0 ||
+                        (code = configure(m, &m->server, MBEDTLS_SSL_IS_SERVER, t->anybody, t->from_13)) != 0 ||
+                        (code = configure(m, &m->guests, MBEDTLS_SSL_IS_SERVER, false, t->from_13)) != 0)) {
         err = fault_set(f, E_TLS, "%s", conn_tls_text(code, text));
     }
     mbedtls_ssl_conf_authmode(&m->guests, MBEDTLS_SSL_VERIFY_OPTIONAL);
@@ -162,7 +179,7 @@ static enum grey_error read_files(const struct conn_tls *t, struct tls_material 
 
 static enum grey_error offer(struct conn_tls *t, struct tls_material *m, struct fault *f) {
     char text[128];
-    int code = configure(m, &m->offering, MBEDTLS_SSL_IS_CLIENT, false);
+    int code = configure(m, &m->offering, MBEDTLS_SSL_IS_CLIENT, false, t->from_13);
     code = code != 0 ? code : mbedtls_ssl_conf_alpn_protocols(&m->offering, t->protocols);
     return code == 0 ? E_OK : fault_set(f, E_TLS, "ALPN '%.40s': %s", t->protocols[0], conn_tls_text(code, text));
 }
@@ -191,6 +208,14 @@ static bool copy_path(char **to, const char *from) {
     return *to != NULL;
 }
 
+bool conn_tls_knows_13(void) {
+    return mbed_has_tls13();
+}
+
+bool conn_tls_signs_elsewhere(void) {
+    return mbed_can_sign_elsewhere();
+}
+
 struct conn_tls *conn_tls_open(const struct conn_tls_files *files, struct fault *f) {
     struct conn_tls *t = mem_new(1, sizeof *t);
     if (t == NULL || !copy_path(&t->ca_path, files->ca_path) || !copy_path(&t->cert_path, files->cert_path) ||
@@ -201,7 +226,8 @@ struct conn_tls *conn_tls_open(const struct conn_tls_files *files, struct fault 
         return NULL;
     }
     t->anybody = files->anybody;
-    if (conn_tls_reload(t, f) != E_OK) {
+    t->from_13 = files->from_13;
+    if (open_tpm_key(t, f) != E_OK || conn_tls_reload(t, f) != E_OK) {
         conn_tls_free(t);
         return NULL;
     }
@@ -215,6 +241,11 @@ struct conn_tls *conn_tls_new(const char *ca_path, const char *cert_path, const 
 void conn_tls_free(struct conn_tls *t) {
     if (t != NULL) {
         conn_material_drop(t->now);
+        keysign_close(&t->elsewhere);
+        if (t->secret.data != NULL) {
+            keys_wipe(t->secret.data, t->secret.size);
+        }
+        builder_free(&t->secret);
         mem_free(t->ca_path);
         mem_free(t->cert_path);
         mem_free(t->key_path);

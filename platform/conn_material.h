@@ -2,8 +2,8 @@
 #ifndef PLATFORM_CONN_MATERIAL_H
 #define PLATFORM_CONN_MATERIAL_H
 
-#include <mbedtls/pk.h>
-#include <mbedtls/ssl.h>
+#include "platform/mbed.h" /* before the headers of mbedTLS */
+
 #include <mbedtls/x509_crl.h>
 #include <mbedtls/x509_crt.h>
 
@@ -23,7 +23,10 @@ struct conn_tls {
     struct tls_material *now;
     const char *protocols[2];
     char *ca_path, *cert_path, *key_path, *trust_path, *site_path, *known_path; /* copies */
-    bool anybody;
+    /* A key that a TPM keeps is read once: a reload is the loop's, and must not wait for the service. */
+    struct keysign elsewhere; /* at a handle; not all zero: the key of all materials */
+    struct builder secret;    /* of a file that the TPM opened; empty: the key is in a plain file */
+    bool anybody, from_13;
 };
 
 void conn_material_drop(struct tls_material *m); /* one holder less; NULL is allowed */

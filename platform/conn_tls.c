@@ -1,5 +1,7 @@
 #include "platform/conn_material.h"
 
+#include "platform/mbed.h" /* before the headers of mbedTLS */
+
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -72,25 +74,32 @@ static int offer_session(struct conn *c) {
     return s->born_ms == 0 ? 0 : mbedtls_ssl_set_session(c->ssl, &s->kept);
 }
 
-/* A resumed session has the master secret of the one before. */
-static void keep_session(struct conn *c) {
+/* What this connection gave to come back with: the handshake (shaken), or with TLS 1.3 a ticket that comes later. */
+static void keep_session(struct conn *c, bool shaken) {
     struct conn_session *s = c->o.session;
     mbedtls_ssl_session fresh;
     if (s == NULL || !c->client) {
         return;
     }
     mbedtls_ssl_session_init(&fresh);
-    if (mbedtls_ssl_get_session(c->ssl, &fresh) == 0) {
-        s->resumed = s->born_ms != 0 && memcmp(fresh.master, s->kept.master, sizeof fresh.master) == 0;
-        uint64_t born_ms = s->resumed ? s->born_ms : loop_now_ms(c->x.loop) + 1;
+    bool got = mbedtls_ssl_get_session(c->ssl, &fresh) == 0;
+    if (got && shaken) {
+        s->resumed = s->born_ms != 0 && mbed_resumed(c->ssl, &fresh, &s->kept);
+    }
+    bool usable = got && (!shaken || !mbed_tickets_follow(c->ssl));
+    if (usable) {
+        uint64_t born_ms = s->resumed && s->born_ms != 0 ? s->born_ms : loop_now_ms(c->x.loop) + 1;
         mbedtls_ssl_session_free(&s->kept);
         s->kept = fresh; /* with the newest ticket */
+        mbed_trim_session(&s->kept);
         s->born_ms = born_ms;
-        s->tries = 0;
     } else {
         mbedtls_ssl_session_free(&fresh);
-        forget_session(s);
+        if (!got || !s->resumed) {
+            forget_session(s);
+        }
     }
+    s->tries = 0;
 }
 
 /* --- names of the other side ----------------------------------------------------------------------------------------------------------- */
@@ -206,7 +215,13 @@ ssize_t conn_tls_send(struct conn *c, const uint8_t *data, size_t size) {
 }
 
 ssize_t conn_tls_receive(struct conn *c, uint8_t *data, size_t size) {
-    int got = mbedtls_ssl_read(c->ssl, data, size);
+    int got;
+    do {
+        got = mbedtls_ssl_read(c->ssl, data, size);
+        if (mbed_is_ticket(got)) {
+            keep_session(c, false);
+        }
+    } while (mbed_read_again(c->ssl, got));
     if (got == MBEDTLS_ERR_SSL_WANT_READ || got == MBEDTLS_ERR_SSL_WANT_WRITE) {
         errno = EAGAIN;
         return -1;
@@ -300,7 +315,9 @@ static void handshake_done(struct worker_job *job) {
             forget_session(c->o.session); /* perhaps it was that: the next handshake is a full one */
         }
         uint32_t flags = mbedtls_ssl_get_verify_result(c->ssl);
-        enum grey_error why = E_TLS;
+        enum grey_error why = mbed_is_old_tls(c->job_result)       ? E_TLS_OLD
+                              : c->job_result == MBED_ERR_KEY_AWAY ? E_VAULT_AWAY
+                                                                   : E_TLS;
         if (flags != 0 && flags != UINT32_MAX) {
             why = (flags & MBEDTLS_X509_BADCERT_REVOKED) != 0 ? E_REVOKED : E_CERT;
             char *end = detail;
@@ -320,7 +337,7 @@ static void handshake_done(struct worker_job *job) {
         conn_fail(c, c->judged, f.text);
     } else {
         read_peer(c);
-        keep_session(c);
+        keep_session(c, true);
         conn_opened(c);
     }
 }

@@ -1,5 +1,7 @@
 #include "platform/crl.h"
 
+#include "platform/mbed.h" /* before the headers of mbedTLS */
+
 #include <mbedtls/asn1write.h>
 #include <mbedtls/error.h>
 #include <mbedtls/oid.h>
@@ -117,12 +119,6 @@ static void put_extensions(struct writing *w, const struct crl_request *q, mbedt
     wrap(w, all, MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_CONTEXT_SPECIFIC | 0);
 }
 
-static void put_algorithm(struct writing *w) {
-    const unsigned char *mark = w->at;
-    put(w, mbedtls_asn1_write_oid(&w->at, w->room, MBEDTLS_OID_ECDSA_SHA256, MBEDTLS_OID_SIZE(MBEDTLS_OID_ECDSA_SHA256)));
-    wrap(w, mark, SEQUENCE);
-}
-
 /* TBSCertList ::= SEQUENCE { version, signature, issuer, thisUpdate, nextUpdate, revokedCertificates, crlExtensions [0] } */
 static void put_list(struct writing *w, const struct crl_request *q, mbedtls_x509_crt *issuer) {
     const unsigned char *mark = w->at;
@@ -131,15 +127,14 @@ static void put_list(struct writing *w, const struct crl_request *q, mbedtls_x50
     put_time(w, q->next_s);
     put_time(w, q->this_s);
     put(w, mbedtls_asn1_write_raw_buffer(&w->at, w->room, issuer->subject_raw.p, issuer->subject_raw.len));
-    put_algorithm(w);
+    put(w, mbed_write_algorithm(&w->at, w->room));
     put(w, mbedtls_asn1_write_int(&w->at, w->room, 1)); /* version 2 */
     wrap(w, mark, SEQUENCE);
 }
 
 static void put_signature(struct writing *w, struct bytes list, struct builder *signature) {
     const unsigned char *mark = w->at;
-    put(w, mbedtls_x509_write_sig(&w->at, w->room, MBEDTLS_OID_ECDSA_SHA256, MBEDTLS_OID_SIZE(MBEDTLS_OID_ECDSA_SHA256),
-                                  signature->data, signature->size));
+    put(w, mbed_write_signature(&w->at, w->room, builder_bytes(signature)));
     put(w, mbedtls_asn1_write_raw_buffer(&w->at, w->room, list.data, list.size));
     wrap(w, mark, SEQUENCE);
 }

@@ -1,5 +1,7 @@
 #include "platform/csr.h"
 
+#include "platform/mbed.h" /* before the headers of mbedTLS */
+
 #include <mbedtls/asn1write.h>
 #include <mbedtls/error.h>
 #include <mbedtls/oid.h>
@@ -30,20 +32,31 @@ static int wrap(unsigned char **at, unsigned char *room, int size, unsigned char
     return plus(sum, sum < 0 ? sum : mbedtls_asn1_write_tag(at, room, tag));
 }
 
+/* RelativeDistinguishedName ::= SET { SEQUENCE { type, value } } */
+static int write_name(unsigned char **at, unsigned char *room, const char *oid, size_t oid_size, const char *value) {
+    int sum = mbedtls_asn1_write_utf8_string(at, room, value, strlen(value));
+    sum = plus(sum, sum < 0 ? sum : mbedtls_asn1_write_oid(at, room, oid, oid_size));
+    sum = wrap(at, room, sum, MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_SEQUENCE);
+    return wrap(at, room, sum, MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_SET);
+}
+
+/* Name: CN the site, then OU the node. */
+static int write_subject(unsigned char **at, unsigned char *room, const char *site, const char *node) {
+    int sum = write_name(at, room, MBEDTLS_OID_AT_ORG_UNIT, MBEDTLS_OID_SIZE(MBEDTLS_OID_AT_ORG_UNIT), node);
+    sum = plus(sum, sum < 0 ? sum : write_name(at, room, MBEDTLS_OID_AT_CN, MBEDTLS_OID_SIZE(MBEDTLS_OID_AT_CN), site));
+    return wrap(at, room, sum, MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_SEQUENCE);
+}
+
 /* CertificationRequestInfo ::= SEQUENCE { version, subject, subjectPKInfo, attributes [0] } with no attributes. */
-static int write_info(unsigned char **at, unsigned char *room, const char *subject, struct bytes public_key) {
-    mbedtls_asn1_named_data *names = NULL;
-    int sum = mbedtls_x509_string_to_names(&names, subject);
-    sum = sum < 0 ? sum : wrap(at, room, 0, MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_CONTEXT_SPECIFIC);
+static int write_info(unsigned char **at, unsigned char *room, const char *site, const char *node, struct bytes public_key) {
+    int sum = wrap(at, room, 0, MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_CONTEXT_SPECIFIC);
     sum = plus(sum, sum < 0 ? sum : mbedtls_asn1_write_raw_buffer(at, room, public_key.data, public_key.size));
-    sum = plus(sum, sum < 0 ? sum : mbedtls_x509_write_names(at, room, names));
+    sum = plus(sum, sum < 0 ? sum : write_subject(at, room, site, node));
     sum = plus(sum, sum < 0 ? sum : mbedtls_asn1_write_int(at, room, 0));
-    mbedtls_asn1_free_named_data_list(&names);
     return wrap(at, room, sum, MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_SEQUENCE);
 }
 
 static enum grey_error sign_info(struct bytes info, const struct keysign *key, struct builder *pem, struct fault *f) {
-    static const char oid[] = MBEDTLS_OID_ECDSA_SHA256;
     uint8_t hash[DIGEST_SHA256_BYTES];
     unsigned char room[DER_BYTES_MAX], *at = room + sizeof room, text[CSR_PEM_BYTES_MAX];
     struct builder signature;
@@ -52,7 +65,7 @@ static enum grey_error sign_info(struct bytes info, const struct keysign *key, s
     digest_sha256(info, hash);
     enum grey_error err = key->sign(key->key, hash, &signature, f);
     if (err == E_OK) {
-        int sum = mbedtls_x509_write_sig(&at, room, oid, sizeof oid - 1, signature.data, signature.size);
+        int sum = mbed_write_signature(&at, room, builder_bytes(&signature));
         sum = plus(sum, sum < 0 ? sum : mbedtls_asn1_write_raw_buffer(&at, room, info.data, info.size));
         sum = wrap(&at, room, sum, MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_SEQUENCE);
         sum = sum < 0 ? sum : mbedtls_pem_write_buffer(BEGIN, END, at, (size_t)sum, text, sizeof text, &text_size);
@@ -68,18 +81,16 @@ static enum grey_error sign_info(struct bytes info, const struct keysign *key, s
 }
 
 enum grey_error csr_make(const char *site, const char *node, const struct keysign *key, struct builder *pem, struct fault *f) {
-    char subject[2 * CERT_CN_BYTES + 16];
     unsigned char room[DER_BYTES_MAX], *at = room + sizeof room;
     struct builder public_key;
     if (!grey_name_valid(site, strlen(site)) || !grey_name_valid(node, strlen(node))) {
         return fault_set(f, E_CERT, "'%.64s' of '%.64s' cannot be a gateway's name: 1 to 64 letters, digits, '.', '_' or '-'", node,
                          site);
     }
-    (void)snprintf(subject, sizeof subject, "CN=%s,OU=%s", site, node);
     builder_init(&public_key, KEYSIGN_PUBLIC_BYTES_MAX);
     enum grey_error err = key->public_key(key->key, &public_key, f);
     if (err == E_OK) {
-        int size = write_info(&at, room, subject, builder_bytes(&public_key));
+        int size = write_info(&at, room, site, node, builder_bytes(&public_key));
         err = size < 0 ? refuse(f, E_CERT, "certificate request", size) : sign_info(bytes_of(at, (size_t)size), key, pem, f);
     }
     builder_free(&public_key);
@@ -135,7 +146,7 @@ static int verify(mbedtls_x509_csr *csr) {
 
 static enum grey_error judge(mbedtls_x509_csr *csr, struct csr_facts *out, struct fault *f) {
     unsigned char room[KEYSIGN_PUBLIC_BYTES_MAX];
-    if (!mbedtls_pk_can_do(&csr->pk, MBEDTLS_PK_ECKEY) || mbedtls_pk_ec(csr->pk)->grp.id != MBEDTLS_ECP_DP_SECP256R1) {
+    if (!mbed_is_p256(&csr->pk)) {
         return fault_set(f, E_KEY, "certificate request: its key is not P-256");
     }
     int code = verify(csr);

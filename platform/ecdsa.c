@@ -49,3 +49,38 @@ bool ecdsa_verify(struct bytes message, const uint8_t point[ECDSA_POINT_BYTES], 
     mbedtls_ecp_group_free(&group);
     return holds;
 }
+
+/* INTEGER: no zeros before it but one that keeps the first bit free of the sign. */
+static void put_number(const uint8_t number[32], struct builder *der) {
+    size_t zeros = 0;
+    while (zeros < 31 && number[zeros] == 0) {
+        zeros++;
+    }
+    bool sign = (number[zeros] & 0x80) != 0;
+    builder_add_byte(der, 0x02);
+    builder_add_byte(der, (uint8_t)(32 - zeros + sign));
+    if (sign) {
+        builder_add_byte(der, 0);
+    }
+    builder_add(der, bytes_of(number + zeros, 32 - zeros));
+}
+
+void ecdsa_put_signature(const uint8_t signature[ECDSA_SIGNATURE_BYTES], struct builder *der) {
+    struct builder both;
+    builder_init(&both, 80);
+    put_number(signature, &both);
+    put_number(signature + 32, &both);
+    builder_add_byte(der, 0x30);
+    builder_add_byte(der, (uint8_t)both.size);
+    builder_add(der, builder_bytes(&both));
+    der->err = der->err != E_OK ? der->err : both.err;
+    builder_free(&both);
+}
+
+/* SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 }, BIT STRING { uncompressed point } } */
+void ecdsa_put_public(const uint8_t point[ECDSA_POINT_BYTES], struct builder *der) {
+    static const uint8_t head[] = {0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06,
+                                   0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04};
+    builder_add(der, bytes_of(head, sizeof head));
+    builder_add(der, bytes_of(point, ECDSA_POINT_BYTES));
+}

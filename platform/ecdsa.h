@@ -17,4 +17,8 @@ void ecdsa_lower(uint8_t signature[ECDSA_SIGNATURE_BYTES]);
 /* ecdsa_verify: over SHA-256 of message.  False as well for a point that is not on the curve, and for the form with the higher s. */
 bool ecdsa_verify(struct bytes message, const uint8_t point[ECDSA_POINT_BYTES], const uint8_t signature[ECDSA_SIGNATURE_BYTES]);
 
+/* The forms of certificates: appends ECDSA-Sig-Value (RFC 3279), and SubjectPublicKeyInfo (RFC 5480), as DER. */
+void ecdsa_put_signature(const uint8_t signature[ECDSA_SIGNATURE_BYTES], struct builder *der);
+void ecdsa_put_public(const uint8_t point[ECDSA_POINT_BYTES], struct builder *der);
+
 #endif

@@ -1,5 +1,7 @@
 #include "platform/ekcert.h"
 
+#include "platform/mbed.h" /* before the headers of mbedTLS */
+
 #include <mbedtls/error.h>
 #include <mbedtls/oid.h>
 #include <mbedtls/x509_crt.h>

@@ -1,5 +1,7 @@
 #include "platform/fetch_tls.h"
 
+#include "platform/mbed.h" /* before the headers of mbedTLS */
+
 #include <errno.h>
 #include <mbedtls/error.h>
 #include <mbedtls/net_sockets.h>
@@ -37,19 +39,16 @@ static enum grey_error load(struct fetch_tls *t, const struct http_fetch_tls *fr
     if (from->cert_path != NULL && (code = mbedtls_x509_crt_parse_file(&t->own, from->cert_path)) != 0) {
         return failed(f, E_CERT, from->cert_path, code);
     }
-    if (from->cert_path != NULL && from->key_path != NULL &&
-        (code = mbedtls_pk_parse_keyfile(&t->key, from->key_path, NULL)) != 0) {
+    if (from->cert_path != NULL && from->key_path != NULL && (code = mbed_parse_key_file(&t->key, from->key_path)) != 0) {
         return failed(f, E_KEY, from->key_path, code);
     }
-    code = mbedtls_ssl_config_defaults(&t->config, MBEDTLS_SSL_IS_CLIENT, MBEDTLS_SSL_TRANSPORT_STREAM, MBEDTLS_SSL_PRESET_DEFAULT);
+    code = mbed_configure(&t->config, MBEDTLS_SSL_IS_CLIENT, false);
     if (code == 0 && from->cert_path != NULL) {
         code = mbedtls_ssl_conf_own_cert(&t->config, &t->own, &t->key);
     }
     if (code == 0) {
-        mbedtls_ssl_conf_min_version(&t->config, MBEDTLS_SSL_MAJOR_VERSION_3, MBEDTLS_SSL_MINOR_VERSION_3);
         mbedtls_ssl_conf_authmode(&t->config, MBEDTLS_SSL_VERIFY_REQUIRED);
         mbedtls_ssl_conf_ca_chain(&t->config, &t->ca, NULL);
-        mbedtls_ssl_conf_rng(&t->config, keys_rng, NULL);
         code = mbedtls_ssl_setup(&t->ssl, &t->config);
     }
     if (code == 0) { /* a gateway is known by the URI of its certificate, not by where it happens to be reached */
@@ -152,7 +151,11 @@ ssize_t fetch_tls_send(struct fetch_tls *t, struct bytes out) {
 }
 
 ssize_t fetch_tls_receive(struct fetch_tls *t, void *in, size_t size) {
-    return result(mbedtls_ssl_read(&t->ssl, in, size));
+    int got;
+    do {
+        got = mbedtls_ssl_read(&t->ssl, in, size);
+    } while (mbed_read_again(&t->ssl, got)); /* one call, one session: nobody comes back with it */
+    return result(got);
 }
 
 void fetch_tls_close(struct fetch_tls *t) {

@@ -8,9 +8,11 @@
 #include <unistd.h>
 
 #include "include/grey/limits.h"
+#include "platform/vault.h"
 #include "platform/wholefile.h"
 
 #define PREFIX "grey-ed25519-secret 1 "
+#define SEALED_FILE_BYTES_MAX 4096u
 #define PREFIX_BYTES (sizeof PREFIX - 1)
 #define PUBLIC "grey-ed25519-public 1 "
 #define PUBLIC_BYTES (sizeof PUBLIC - 1 + 2 * KEYS_ED25519_PUBLIC_BYTES + 1)
@@ -44,6 +46,9 @@ static enum grey_error load(int fd, const char *path, struct keyfile *s, struct 
     }
     ssize_t size = read(fd, text, sizeof text);
     bool ok = size >= 0 && parse(text, (size_t)size, s);
+    if (size > 0 && vault_is_sealed(bytes_of(text, (size_t)size))) {
+        return fault_set(f, E_KEY, "%s is sealed to this machine's TPM: set security.signing_key to tpm", path);
+    }
     memset(text, 0, sizeof text);
     return ok ? E_OK : fault_set(f, E_KEY, "%s holds no key; delete it, and a new one is made", path);
 }
@@ -73,6 +78,64 @@ enum grey_error keyfile_open(const char *dir, const char *name, struct keyfile *
     }
     err = load(fd, path, s, f);
     close(fd);
+    return err;
+}
+
+/* --- sealed -------------------------------------------------------------------------------------------------------------------------------- */
+
+static bool take(struct bytes secret, struct keyfile *s) {
+    char text[FILE_BYTES];
+    if (secret.size != KEYS_ED25519_SECRET_BYTES) {
+        return false;
+    }
+    memcpy(text, PREFIX, PREFIX_BYTES);
+    bytes_hex(secret.data, KEYS_ED25519_SECRET_BYTES, text + PREFIX_BYTES);
+    text[FILE_BYTES - 1] = '\n';
+    bool good = parse(text, FILE_BYTES, s);
+    keys_wipe(text, sizeof text);
+    return good;
+}
+
+static enum grey_error open_sealed(const char *path, struct bytes line, const char *socket_path, struct keyfile *s,
+                                   struct fault *f) {
+    struct builder secret;
+    builder_init(&secret, VAULT_SECRET_BYTES_MAX);
+    enum grey_error err = vault_unseal(socket_path, line, &secret, f);
+    if (err == E_OK && !take(builder_bytes(&secret), s)) {
+        err = fault_set(f, E_KEY, "%s holds no key; delete it, and a new one is made", path);
+    }
+    if (secret.data != NULL) {
+        keys_wipe(secret.data, secret.size);
+    }
+    builder_free(&secret);
+    return err;
+}
+
+enum grey_error keyfile_open_sealed(const char *dir, const char *name, const char *socket_path, struct keyfile *s,
+                                    struct fault *f) {
+    char path[LIMIT_PATH_BYTES + 48];
+    struct builder line;
+    (void)snprintf(path, sizeof path, "%s/%.32s", dir, name);
+    builder_init(&line, SEALED_FILE_BYTES_MAX);
+    enum grey_error err = wholefile_read(path, &line, f);
+    if (err == E_OK && vault_is_sealed(builder_bytes(&line))) {
+        err = open_sealed(path, builder_bytes(&line), socket_path, s, f);
+        builder_free(&line);
+        return err;
+    }
+    if (err == E_OK) {
+        keys_wipe(line.data, line.size);
+    }
+    builder_reset(&line);
+    if (err == E_NOT_FOUND) { /* never plain on the disk, not for a moment */
+        keys_new_ed25519(s->public_key, s->secret_key);
+        err = E_OK;
+    } else if (err == E_OK) {
+        err = keyfile_open(dir, name, s, f);
+    }
+    err = err != E_OK ? err : vault_seal(socket_path, bytes_of(s->secret_key, sizeof s->secret_key), &line, f);
+    err = err != E_OK ? err : wholefile_write(path, builder_bytes(&line), 0600, f);
+    builder_free(&line);
     return err;
 }
 

@@ -33,28 +33,40 @@ int keys_rng(void *context, unsigned char *out, size_t size) {
     return 0;
 }
 
-enum grey_error keys_new_p256(struct builder *pem, struct fault *f) {
+static int make_p256(mbedtls_pk_context *key) {
+    int code = mbedtls_pk_setup(key, mbedtls_pk_info_from_type(MBEDTLS_PK_ECKEY));
+    return code != 0 ? code : mbedtls_ecp_gen_key(MBEDTLS_ECP_DP_SECP256R1, mbedtls_pk_ec(*key), keys_rng, NULL);
+}
+
+static enum grey_error new_p256(bool der, struct builder *out, struct fault *f) {
     unsigned char text[512];
     char reason[128];
     mbedtls_pk_context key;
     mbedtls_pk_init(&key);
-    int code = mbedtls_pk_setup(&key, mbedtls_pk_info_from_type(MBEDTLS_PK_ECKEY));
-    if (code == 0) {
-        code = mbedtls_ecp_gen_key(MBEDTLS_ECP_DP_SECP256R1, mbedtls_pk_ec(key), keys_rng, NULL);
-    }
-    if (code == 0) {
-        code = mbedtls_pk_write_key_pem(&key, text, sizeof text);
-    }
+    int code = make_p256(&key);
+    code = code != 0 ? code
+           : der     ? mbedtls_pk_write_key_der(&key, text, sizeof text)
+                     : mbedtls_pk_write_key_pem(&key, text, sizeof text);
     mbedtls_pk_free(&key);
-    if (code == 0) {
-        builder_add_str(pem, (const char *)text);
+    if (code > 0) { /* DER is at the end of the room */
+        builder_add(out, bytes_of(text + sizeof text - code, (size_t)code));
+    } else if (code == 0) {
+        builder_add_str(out, (const char *)text);
     }
     mbedtls_platform_zeroize(text, sizeof text);
-    if (code != 0) {
+    if (code < 0) {
         mbedtls_strerror(code, reason, sizeof reason);
         return fault_set(f, E_KEY, "new P-256 key: %s", reason);
     }
-    return pem->err == E_OK ? E_OK : fault_set(f, pem->err, "new P-256 key: no room for its text");
+    return out->err == E_OK ? E_OK : fault_set(f, out->err, "new P-256 key: no room for its text");
+}
+
+enum grey_error keys_new_p256(struct builder *pem, struct fault *f) {
+    return new_p256(false, pem, f);
+}
+
+enum grey_error keys_new_p256_der(struct builder *der, struct fault *f) {
+    return new_p256(true, der, f);
 }
 
 /* Costs a lock once it has been done; every door begins here, so that no caller has to know. */

@@ -18,6 +18,7 @@ int keys_rng(void *context, unsigned char *out, size_t size);
 
 /* A new P-256 private key as PEM (RFC 5915), appended without a NUL; the caller wipes it.  E_KEY, or the builder's error. */
 enum grey_error keys_new_p256(struct builder *pem, struct fault *f);
+enum grey_error keys_new_p256_der(struct builder *der, struct fault *f); /* the same as DER: 121 bytes */
 
 void keys_new_ed25519(uint8_t public_key[KEYS_ED25519_PUBLIC_BYTES], uint8_t secret_key[KEYS_ED25519_SECRET_BYTES]);
 void keys_sign_ed25519(struct bytes message, const uint8_t secret_key[KEYS_ED25519_SECRET_BYTES],

@@ -1,5 +1,7 @@
 #include "platform/keysign.h"
 
+#include "platform/mbed.h" /* before the headers of mbedTLS */
+
 #include <mbedtls/error.h>
 #include <mbedtls/pk.h>
 #include <string.h>
@@ -25,7 +27,7 @@ static enum grey_error public_key(void *key, struct builder *der, struct fault *
 static enum grey_error sign(void *key, const uint8_t hash[DIGEST_SHA256_BYTES], struct builder *der, struct fault *f) {
     unsigned char room[MBEDTLS_PK_SIGNATURE_MAX_SIZE];
     size_t size = 0;
-    int code = mbedtls_pk_sign(key, MBEDTLS_MD_SHA256, hash, DIGEST_SHA256_BYTES, room, &size, keys_rng, NULL);
+    int code = mbed_sign(key, hash, room, sizeof room, &size);
     if (code != 0) {
         return refuse(f, "signing", code);
     }
@@ -38,16 +40,16 @@ static void release(void *key) {
     mem_free(key);
 }
 
-enum grey_error keysign_open_pem(const char *pem, struct keysign *out, struct fault *f) {
+enum grey_error keysign_open(struct bytes text, struct keysign *out, struct fault *f) {
     mbedtls_pk_context *key = mem_new(1, sizeof *key);
     *out = (struct keysign){0};
     if (key == NULL) {
         return fault_set(f, E_NO_MEMORY, "key");
     }
     mbedtls_pk_init(key);
-    int code = mbedtls_pk_parse_key(key, (const unsigned char *)pem, strlen(pem) + 1, NULL, 0);
+    int code = mbed_parse_key(key, text);
     enum grey_error err = code != 0 ? refuse(f, "key", code) : E_OK;
-    if (err == E_OK && (!mbedtls_pk_can_do(key, MBEDTLS_PK_ECKEY) || mbedtls_pk_ec(*key)->grp.id != MBEDTLS_ECP_DP_SECP256R1)) {
+    if (err == E_OK && !mbed_is_p256(key)) {
         err = fault_set(f, E_KEY, "key: not a P-256 key");
     }
     if (err != E_OK) {
@@ -56,6 +58,10 @@ enum grey_error keysign_open_pem(const char *pem, struct keysign *out, struct fa
     }
     *out = (struct keysign){.public_key = public_key, .sign = sign, .release = release, .key = key};
     return E_OK;
+}
+
+enum grey_error keysign_open_pem(const char *pem, struct keysign *out, struct fault *f) {
+    return keysign_open(bytes_of(pem, strlen(pem) + 1), out, f);
 }
 
 void keysign_close(struct keysign *k) {

@@ -21,7 +21,8 @@ struct keysign {
     void *key;
 };
 
-/* A key from PEM text (RFC 5915 or PKCS#8), in memory.  E_KEY: none, or not P-256. */
+/* A key in memory: PEM text (RFC 5915 or PKCS#8) with its NUL, or DER.  E_KEY: none, or not P-256.  By name: platform/keyring.h. */
+enum grey_error keysign_open(struct bytes text, struct keysign *out, struct fault *f);
 enum grey_error keysign_open_pem(const char *pem, struct keysign *out, struct fault *f);
 void keysign_close(struct keysign *k); /* one that was never opened, all zero, is allowed */
 

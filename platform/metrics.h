@@ -11,7 +11,7 @@
 #include "platform/bytes.h"
 
 enum metric_type { METRIC_COUNTER_TYPE, METRIC_GAUGE_TYPE, METRIC_HISTOGRAM_TYPE };
-#define METRIC_LABELS_MAX 16u
+#define METRIC_LABELS_MAX 20u
 #define METRIC_BUCKETS 16 /* seconds: 0.0001 0.00025 0.0005 0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 10 +Inf */
 
 struct metric {

@@ -1,5 +1,7 @@
 #include "platform/pinned.h"
 
+#include "platform/mbed.h" /* before the headers of mbedTLS */
+
 #include <errno.h>
 #include <mbedtls/error.h>
 #include <mbedtls/ssl.h>
@@ -88,9 +90,6 @@ static enum grey_error judge(const mbedtls_ssl_context *ssl, const uint8_t finge
 }
 
 struct pinned *pinned_open(int fd, const uint8_t fingerprint[32], uint64_t deadline_ms, struct fault *f) {
-    static const int suites[] = {MBEDTLS_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-                                 MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384, MBEDTLS_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-                                 0};
     char text[128];
     bool late = false;
     struct pinned *p = mem_new(1, sizeof *p);
@@ -101,13 +100,9 @@ struct pinned *pinned_open(int fd, const uint8_t fingerprint[32], uint64_t deadl
     p->fd = fd;
     mbedtls_ssl_config_init(&p->config);
     mbedtls_ssl_init(&p->ssl);
-    int code =
-        mbedtls_ssl_config_defaults(&p->config, MBEDTLS_SSL_IS_CLIENT, MBEDTLS_SSL_TRANSPORT_STREAM, MBEDTLS_SSL_PRESET_DEFAULT);
+    int code = mbed_configure(&p->config, MBEDTLS_SSL_IS_CLIENT, false);
     if (code == 0) {
-        mbedtls_ssl_conf_min_version(&p->config, MBEDTLS_SSL_MAJOR_VERSION_3, MBEDTLS_SSL_MINOR_VERSION_3);
-        mbedtls_ssl_conf_ciphersuites(&p->config, suites);
         mbedtls_ssl_conf_authmode(&p->config, MBEDTLS_SSL_VERIFY_NONE); /* judged below, before a byte is sent */
-        mbedtls_ssl_conf_rng(&p->config, keys_rng, NULL);
         code = mbedtls_ssl_setup(&p->ssl, &p->config);
     }
     if (code == 0) {
@@ -143,7 +138,10 @@ ssize_t pinned_send(struct pinned *p, struct bytes out) {
 }
 
 ssize_t pinned_receive(struct pinned *p, void *room, size_t size) {
-    int got = mbedtls_ssl_read(&p->ssl, room, size);
+    int got;
+    do {
+        got = mbedtls_ssl_read(&p->ssl, room, size);
+    } while (mbed_read_again(&p->ssl, got));
     if (got == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY || got == MBEDTLS_ERR_SSL_CONN_EOF) {
         return 0;
     }

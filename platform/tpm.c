@@ -2,25 +2,18 @@
  * - Without a resource manager there is room for three transient objects: each call flushes what it loaded, on every way out.
  * - Use of the endorsement key needs PolicySecret(endorsement), in a fresh session for each command.
  * - PCR_Read returns at most eight values: it is called until all are there. */
-#include "platform/tpm.h"
+#include "platform/tpm_core.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <tss2/tss2_esys.h>
 #include <tss2/tss2_mu.h>
 #include <tss2/tss2_tctildr.h>
 
 #define EK_HANDLE 0x81010001u /* RSA-2048 (TCG EK profile, 2.2.2) */
 #define EK_NV_INDEX 0x01c00002u
 #define NV_CHUNK_BYTES 512u /* every TPM reads as much at once */
-#define SEALED_BYTES_MAX 128u
 
-struct tpm {
-    TSS2_TCTI_CONTEXT *tcti;
-    ESYS_CONTEXT *esys;
-};
-
-static enum grey_error refuse(struct fault *f, const char *what, TSS2_RC rc) {
+enum grey_error tpm_refuse(struct fault *f, const char *what, TSS2_RC rc) {
     return fault_set(f, E_TPM, "%s: response code 0x%08x ('tpm2_rc_decode' explains it)", what, (unsigned)rc);
 }
 
@@ -49,7 +42,7 @@ void tpm_close(struct tpm *t) {
     }
 }
 
-static void drop(struct tpm *t, ESYS_TR *what) {
+void tpm_drop(struct tpm *t, ESYS_TR *what) {
     if (*what != ESYS_TR_NONE) {
         (void)Esys_FlushContext(t->esys, *what);
         *what = ESYS_TR_NONE;
@@ -100,13 +93,13 @@ static TSS2_RC find_endorsement(struct tpm *t, struct endorsement *e) {
 
 static void leave_endorsement(struct tpm *t, struct endorsement *e) {
     if (e->transient) {
-        drop(t, &e->key);
+        tpm_drop(t, &e->key);
     } else if (e->key != ESYS_TR_NONE) {
         (void)Esys_TR_Close(t->esys, &e->key);
     }
 }
 
-static TSS2_RC start_session(struct tpm *t, TPM2_SE type, ESYS_TR *session) {
+TSS2_RC tpm_start_session(struct tpm *t, TPM2_SE type, ESYS_TR *session) {
     const TPMT_SYM_DEF none = {.algorithm = TPM2_ALG_NULL};
     TSS2_RC rc = Esys_StartAuthSession(t->esys, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, NULL, type,
                                        &none, TPM2_ALG_SHA256, session);
@@ -117,18 +110,18 @@ static TSS2_RC start_session(struct tpm *t, TPM2_SE type, ESYS_TR *session) {
     /* It stays when it was used, so that one place ends it whether the command worked or not. */
     rc = Esys_TRSess_SetAttributes(t->esys, *session, TPMA_SESSION_CONTINUESESSION, TPMA_SESSION_CONTINUESESSION);
     if (rc != TSS2_RC_SUCCESS) {
-        drop(t, session);
+        tpm_drop(t, session);
     }
     return rc;
 }
 
 static TSS2_RC endorsement_session(struct tpm *t, ESYS_TR *session) {
-    TSS2_RC rc = start_session(t, TPM2_SE_POLICY, session);
+    TSS2_RC rc = tpm_start_session(t, TPM2_SE_POLICY, session);
     if (rc == TSS2_RC_SUCCESS) {
         rc = Esys_PolicySecret(t->esys, ESYS_TR_RH_ENDORSEMENT, *session, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, NULL, NULL,
                                NULL, 0, NULL, NULL);
         if (rc != TSS2_RC_SUCCESS) {
-            drop(t, session);
+            tpm_drop(t, session);
         }
     }
     return rc;
@@ -162,7 +155,7 @@ enum grey_error tpm_read_endorsement(struct tpm *t, struct builder *der, struct 
     }
     (void)Esys_TR_Close(t->esys, &index);
     if (rc != TSS2_RC_SUCCESS) {
-        return refuse(f, "endorsement certificate", rc);
+        return tpm_refuse(f, "endorsement certificate", rc);
     }
     if (der->err != E_OK) {
         return fault_set(f, der->err, "endorsement certificate: no room");
@@ -191,7 +184,7 @@ static enum grey_error add_public(const TPMT_PUBLIC *area, struct builder *out, 
     size_t size = 0;
     TSS2_RC rc = Tss2_MU_TPMT_PUBLIC_Marshal(area, room, sizeof room, &size);
     if (rc != TSS2_RC_SUCCESS) {
-        return refuse(f, "public area", rc);
+        return tpm_refuse(f, "public area", rc);
     }
     builder_add(out, bytes_of(room, size));
     return out->err == E_OK ? E_OK : fault_set(f, out->err, "public area: no room");
@@ -213,7 +206,7 @@ static TSS2_RC make_key(struct tpm *t, ESYS_TR *key) {
              ? rc
              : Esys_Create(t->esys, endorsement.key, session, ESYS_TR_NONE, ESYS_TR_NONE, &sensitive, &attestation_template,
                            &outside, &no_pcrs, &private_part, &public_part, NULL, NULL, NULL);
-    drop(t, &session);
+    tpm_drop(t, &session);
     rc = rc != TSS2_RC_SUCCESS ? rc : endorsement_session(t, &session);
     rc = rc != TSS2_RC_SUCCESS
              ? rc
@@ -221,7 +214,7 @@ static TSS2_RC make_key(struct tpm *t, ESYS_TR *key) {
     if (rc != TSS2_RC_SUCCESS) {
         *key = ESYS_TR_NONE;
     }
-    drop(t, &session);
+    tpm_drop(t, &session);
     leave_endorsement(t, &endorsement);
     Esys_Free(private_part);
     Esys_Free(public_part);
@@ -236,18 +229,19 @@ enum grey_error tpm_key(struct tpm *t, uint32_t handle, struct builder *public_a
     if (rc != TSS2_RC_SUCCESS) {
         rc = make_key(t, &key);
         if (rc != TSS2_RC_SUCCESS) {
-            return refuse(f, "new attestation key", rc);
+            return tpm_refuse(f, "new attestation key", rc);
         }
         rc = Esys_EvictControl(t->esys, ESYS_TR_RH_OWNER, key, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, handle, &kept);
-        drop(t, &key);
+        tpm_drop(t, &key);
         if (rc != TSS2_RC_SUCCESS) {
-            return refuse(f, "keeping the attestation key", rc);
+            return tpm_refuse(f, "keeping the attestation key", rc);
         }
         *made = true;
     }
     rc = Esys_ReadPublic(t->esys, kept, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &area, NULL, NULL);
     (void)Esys_TR_Close(t->esys, &kept);
-    enum grey_error err = rc == TSS2_RC_SUCCESS ? add_public(&area->publicArea, public_area, f) : refuse(f, "attestation key", rc);
+    enum grey_error err =
+        rc == TSS2_RC_SUCCESS ? add_public(&area->publicArea, public_area, f) : tpm_refuse(f, "attestation key", rc);
     Esys_Free(area);
     return err;
 }
@@ -258,7 +252,7 @@ enum grey_error tpm_forget_key(struct tpm *t, uint32_t handle, struct fault *f) 
         return E_OK;
     }
     TSS2_RC rc = Esys_EvictControl(t->esys, ESYS_TR_RH_OWNER, key, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, handle, &none);
-    return rc == TSS2_RC_SUCCESS ? E_OK : refuse(f, "forgetting the attestation key", rc);
+    return rc == TSS2_RC_SUCCESS ? E_OK : tpm_refuse(f, "forgetting the attestation key", rc);
 }
 
 /* Lends an object for the persistent key, to be closed. */
@@ -284,11 +278,11 @@ enum grey_error tpm_activate(struct tpm *t, uint32_t handle, const struct creden
     TSS2_RC rc = find_endorsement(t, &endorsement);
     rc = rc != TSS2_RC_SUCCESS ? rc : endorsement_session(t, &session);
     if (rc != TSS2_RC_SUCCESS) {
-        err = refuse(f, "endorsement key", rc);
+        err = tpm_refuse(f, "endorsement key", rc);
     } else {
         rc = Esys_ActivateCredential(t->esys, key, endorsement.key, ESYS_TR_PASSWORD, session, ESYS_TR_NONE, &blob, &seed, &inside);
         if ((rc & TSS2_RC_LAYER_MASK) != TSS2_TPM_RC_LAYER) {
-            err = refuse(f, "opening the credential", rc); /* the way to the TPM failed */
+            err = tpm_refuse(f, "opening the credential", rc); /* the way to the TPM failed */
         } else if (rc != TSS2_RC_SUCCESS || inside->size != CREDENTIAL_SECRET_BYTES) {
             err = fault_set(f, E_ATTEST_UNPROVEN, "the credential is not for this TPM and this key (response code 0x%08x)",
                             (unsigned)rc);
@@ -296,7 +290,7 @@ enum grey_error tpm_activate(struct tpm *t, uint32_t handle, const struct creden
             memcpy(secret, inside->buffer, CREDENTIAL_SECRET_BYTES);
         }
     }
-    drop(t, &session);
+    tpm_drop(t, &session);
     leave_endorsement(t, &endorsement);
     (void)Esys_TR_Close(t->esys, &key);
     Esys_Free(inside);
@@ -305,7 +299,7 @@ enum grey_error tpm_activate(struct tpm *t, uint32_t handle, const struct creden
 
 /* --- registers -------------------------------------------------------------------------------------------------------------------------- */
 
-static TPML_PCR_SELECTION select_pcrs(uint32_t mask) {
+TPML_PCR_SELECTION tpm_select_pcrs(uint32_t mask) {
     TPML_PCR_SELECTION s = {.count = 1};
     s.pcrSelections[0].hash = TPM2_ALG_SHA256;
     s.pcrSelections[0].sizeofSelect = 3;
@@ -326,7 +320,7 @@ static uint32_t mask_of(const TPML_PCR_SELECTION *s) {
 enum grey_error tpm_read_pcrs(struct tpm *t, uint32_t mask, uint8_t values[TPM_PCR_COUNT][DIGEST_SHA256_BYTES], struct fault *f) {
     memset(values, 0, (size_t)TPM_PCR_COUNT * DIGEST_SHA256_BYTES);
     while (mask != 0) {
-        TPML_PCR_SELECTION want = select_pcrs(mask), *got = NULL;
+        TPML_PCR_SELECTION want = tpm_select_pcrs(mask), *got = NULL;
         TPML_DIGEST *digests = NULL;
         uint32_t used = 0, read = 0;
         TSS2_RC rc = Esys_PCR_Read(t->esys, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &want, NULL, &got, &digests);
@@ -342,7 +336,7 @@ enum grey_error tpm_read_pcrs(struct tpm *t, uint32_t mask, uint8_t values[TPM_P
         Esys_Free(got);
         Esys_Free(digests);
         if (!whole) {
-            return rc != TSS2_RC_SUCCESS ? refuse(f, "reading registers", rc)
+            return rc != TSS2_RC_SUCCESS ? tpm_refuse(f, "reading registers", rc)
                                          : fault_set(f, E_TPM, "reading registers: it has no SHA-256 bank for them");
         }
         mask &= ~read;
@@ -357,7 +351,7 @@ enum grey_error tpm_extend(struct tpm *t, uint32_t pcr, const uint8_t digest[DIG
     TSS2_RC rc = pcr >= TPM_PCR_COUNT
                      ? TSS2_ESYS_RC_BAD_VALUE
                      : Esys_PCR_Extend(t->esys, ESYS_TR_PCR0 + pcr, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, &values);
-    return rc == TSS2_RC_SUCCESS ? E_OK : refuse(f, "extending a register", rc);
+    return rc == TSS2_RC_SUCCESS ? E_OK : tpm_refuse(f, "extending a register", rc);
 }
 
 enum grey_error tpm_quote(struct tpm *t, uint32_t handle, uint32_t mask, const uint8_t qualify[DIGEST_SHA256_BYTES],
@@ -365,7 +359,7 @@ enum grey_error tpm_quote(struct tpm *t, uint32_t handle, uint32_t mask, const u
     ESYS_TR key = ESYS_TR_NONE;
     TPM2B_DATA extra = {.size = DIGEST_SHA256_BYTES};
     const TPMT_SIG_SCHEME own = {.scheme = TPM2_ALG_NULL};
-    const TPML_PCR_SELECTION select = select_pcrs(mask);
+    const TPML_PCR_SELECTION select = tpm_select_pcrs(mask);
     TPM2B_ATTEST *attest = NULL;
     TPMT_SIGNATURE *signed_by = NULL;
     memcpy(extra.buffer, qualify, DIGEST_SHA256_BYTES);
@@ -385,153 +379,10 @@ enum grey_error tpm_quote(struct tpm *t, uint32_t handle, uint32_t mask, const u
     Esys_Free(attest);
     Esys_Free(signed_by);
     err = quote->err != E_OK ? quote->err : signature->err;
-    return rc != TSS2_RC_SUCCESS ? refuse(f, "quote", rc) : err != E_OK ? fault_set(f, err, "quote: no room") : E_OK;
+    return rc != TSS2_RC_SUCCESS ? tpm_refuse(f, "quote", rc) : err != E_OK ? fault_set(f, err, "quote: no room") : E_OK;
 }
 
-/* --- sealing ------------------------------------------------------------------------------------------------------------------------------ */
-
-/* A storage key that is the same whenever it is made, so that none has to be kept (TCG provisioning guidance, SRK template H-2 in small). */
-static TSS2_RC make_storage_key(struct tpm *t, ESYS_TR *key) {
-    static const TPM2B_PUBLIC template = {
-        .publicArea = {
-            .type = TPM2_ALG_ECC,
-            .nameAlg = TPM2_ALG_SHA256,
-            .objectAttributes = TPMA_OBJECT_FIXEDTPM | TPMA_OBJECT_FIXEDPARENT | TPMA_OBJECT_SENSITIVEDATAORIGIN |
-                                TPMA_OBJECT_USERWITHAUTH | TPMA_OBJECT_NODA | TPMA_OBJECT_RESTRICTED | TPMA_OBJECT_DECRYPT,
-            .parameters.eccDetail = {.symmetric = {.algorithm = TPM2_ALG_AES, .keyBits.aes = 128, .mode.aes = TPM2_ALG_CFB},
-                                     .scheme.scheme = TPM2_ALG_NULL,
-                                     .curveID = TPM2_ECC_NIST_P256,
-                                     .kdf.scheme = TPM2_ALG_NULL}}};
-    const TPM2B_SENSITIVE_CREATE sensitive = {.size = 0};
-    const TPM2B_DATA outside = {.size = 0};
-    const TPML_PCR_SELECTION no_pcrs = {.count = 0};
-    *key = ESYS_TR_NONE;
-    TSS2_RC rc = Esys_CreatePrimary(t->esys, ESYS_TR_RH_OWNER, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, &sensitive, &template,
-                                    &outside, &no_pcrs, key, NULL, NULL, NULL, NULL);
-    if (rc != TSS2_RC_SUCCESS) {
-        *key = ESYS_TR_NONE;
-    }
-    return rc;
-}
-
-/* A session salted to the storage key, so that secrets do not go over the chip's bus in clear. */
-static TSS2_RC start_hidden_session(struct tpm *t, ESYS_TR storage, TPM2_SE type, TPMA_SESSION hides, ESYS_TR *session) {
-    const TPMT_SYM_DEF aes = {.algorithm = TPM2_ALG_AES, .keyBits.aes = 128, .mode.aes = TPM2_ALG_CFB};
-    TSS2_RC rc = Esys_StartAuthSession(t->esys, storage, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, NULL, type, &aes,
-                                       TPM2_ALG_SHA256, session);
-    if (rc != TSS2_RC_SUCCESS) {
-        *session = ESYS_TR_NONE;
-        return rc;
-    }
-    const TPMA_SESSION wanted = hides | TPMA_SESSION_CONTINUESESSION;
-    return Esys_TRSess_SetAttributes(t->esys, *session, wanted, wanted);
-}
-
-/* What the registers say now, as a policy. */
-static TSS2_RC read_policy(struct tpm *t, uint32_t mask, TPM2B_DIGEST *policy) {
-    ESYS_TR trial = ESYS_TR_NONE;
-    const TPML_PCR_SELECTION select = select_pcrs(mask);
-    TPM2B_DIGEST *digest = NULL;
-    TSS2_RC rc = start_session(t, TPM2_SE_TRIAL, &trial);
-    rc = rc != TSS2_RC_SUCCESS ? rc : Esys_PolicyPCR(t->esys, trial, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, NULL, &select);
-    rc = rc != TSS2_RC_SUCCESS ? rc : Esys_PolicyGetDigest(t->esys, trial, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, &digest);
-    if (rc == TSS2_RC_SUCCESS) {
-        *policy = *digest;
-    }
-    Esys_Free(digest);
-    drop(t, &trial);
-    return rc;
-}
-
-/* The blob: mask u32, TPM2B_PUBLIC, TPM2B_PRIVATE. */
-static TSS2_RC put_blob(uint32_t mask, const TPM2B_PUBLIC *public_part, const TPM2B_PRIVATE *private_part, struct builder *blob) {
-    uint8_t room[sizeof *public_part + sizeof *private_part];
-    size_t size = 0;
-    bytes_put_be32(room, mask);
-    size = 4;
-    TSS2_RC rc = Tss2_MU_TPM2B_PUBLIC_Marshal(public_part, room, sizeof room, &size);
-    rc = rc != TSS2_RC_SUCCESS ? rc : Tss2_MU_TPM2B_PRIVATE_Marshal(private_part, room, sizeof room, &size);
-    builder_add(blob, bytes_of(room, size));
-    return rc;
-}
-
-enum grey_error tpm_seal(struct tpm *t, uint32_t mask, struct bytes secret, struct builder *blob, struct fault *f) {
-    ESYS_TR storage = ESYS_TR_NONE, session = ESYS_TR_NONE;
-    TPM2B_SENSITIVE_CREATE sensitive = {.size = 0};
-    TPM2B_PUBLIC template = {.publicArea = {.type = TPM2_ALG_KEYEDHASH,
-                                            .nameAlg = TPM2_ALG_SHA256,
-                                            .objectAttributes = TPMA_OBJECT_FIXEDTPM | TPMA_OBJECT_FIXEDPARENT | TPMA_OBJECT_NODA,
-                                            .parameters.keyedHashDetail.scheme.scheme = TPM2_ALG_NULL}};
-    const TPM2B_DATA outside = {.size = 0};
-    const TPML_PCR_SELECTION no_pcrs = {.count = 0};
-    TPM2B_PRIVATE *private_part = NULL;
-    TPM2B_PUBLIC *public_part = NULL;
-    if (secret.size == 0 || secret.size > SEALED_BYTES_MAX || mask == 0) {
-        return fault_set(f, E_TOO_LARGE, "sealing takes 1 to %u bytes and a register", SEALED_BYTES_MAX);
-    }
-    sensitive.sensitive.data.size = (UINT16)secret.size;
-    memcpy(sensitive.sensitive.data.buffer, secret.data, secret.size);
-    TSS2_RC rc = read_policy(t, mask, &template.publicArea.authPolicy);
-    rc = rc != TSS2_RC_SUCCESS ? rc : make_storage_key(t, &storage);
-    rc = rc != TSS2_RC_SUCCESS ? rc : start_hidden_session(t, storage, TPM2_SE_HMAC, TPMA_SESSION_DECRYPT, &session);
-    rc = rc != TSS2_RC_SUCCESS ? rc
-                               : Esys_Create(t->esys, storage, session, ESYS_TR_NONE, ESYS_TR_NONE, &sensitive, &template, &outside,
-                                             &no_pcrs, &private_part, &public_part, NULL, NULL, NULL);
-    rc = rc != TSS2_RC_SUCCESS ? rc : put_blob(mask, public_part, private_part, blob);
-    explicit_bzero(&sensitive, sizeof sensitive);
-    drop(t, &session);
-    drop(t, &storage);
-    Esys_Free(private_part);
-    Esys_Free(public_part);
-    return rc != TSS2_RC_SUCCESS ? refuse(f, "sealing", rc)
-           : blob->err == E_OK   ? E_OK
-                                 : fault_set(f, blob->err, "sealing: no room");
-}
-
-enum grey_error tpm_unseal(struct tpm *t, struct bytes blob, struct builder *secret, struct fault *f) {
-    ESYS_TR storage = ESYS_TR_NONE, session = ESYS_TR_NONE, object = ESYS_TR_NONE;
-    TPM2B_PUBLIC public_part = {.size = 0};
-    TPM2B_PRIVATE private_part = {.size = 0};
-    TPM2B_SENSITIVE_DATA *inside = NULL;
-    size_t at = 4;
-    if (blob.size < at || Tss2_MU_TPM2B_PUBLIC_Unmarshal(blob.data, blob.size, &at, &public_part) != TSS2_RC_SUCCESS ||
-        Tss2_MU_TPM2B_PRIVATE_Unmarshal(blob.data, blob.size, &at, &private_part) != TSS2_RC_SUCCESS || at != blob.size) {
-        return fault_set(f, E_CORRUPT, "what is sealed cannot be read");
-    }
-    const TPML_PCR_SELECTION select = select_pcrs(bytes_get_be32(blob.data));
-    enum grey_error err = E_OK;
-    TSS2_RC rc = make_storage_key(t, &storage);
-    rc = rc != TSS2_RC_SUCCESS ? rc : start_hidden_session(t, storage, TPM2_SE_POLICY, TPMA_SESSION_ENCRYPT, &session);
-    rc = rc != TSS2_RC_SUCCESS ? rc : Esys_PolicyPCR(t->esys, session, ESYS_TR_NONE, ESYS_TR_NONE, ESYS_TR_NONE, NULL, &select);
-    if (rc != TSS2_RC_SUCCESS) {
-        err = refuse(f, "unsealing", rc);
-        goto end;
-    }
-    rc = Esys_Load(t->esys, storage, ESYS_TR_PASSWORD, ESYS_TR_NONE, ESYS_TR_NONE, &private_part, &public_part, &object);
-    if (rc != TSS2_RC_SUCCESS) {
-        object = ESYS_TR_NONE;
-        err = (rc & TSS2_RC_LAYER_MASK) == TSS2_TPM_RC_LAYER
-                  ? fault_set(f, E_CORRUPT, "it was sealed by another TPM, or is damaged")
-                  : refuse(f, "unsealing", rc);
-        goto end;
-    }
-    rc = Esys_Unseal(t->esys, object, session, ESYS_TR_NONE, ESYS_TR_NONE, &inside);
-    if (rc != TSS2_RC_SUCCESS) {
-        err = (rc & TSS2_RC_LAYER_MASK) == TSS2_TPM_RC_LAYER
-                  ? fault_set(f, E_SEAL, "the registers are others than when it was sealed")
-                  : refuse(f, "unsealing", rc);
-        goto end;
-    }
-    builder_add(secret, bytes_of(inside->buffer, inside->size));
-    explicit_bzero(inside->buffer, inside->size);
-    err = secret->err == E_OK ? E_OK : fault_set(f, secret->err, "unsealing: no room");
-end:
-    drop(t, &object);
-    drop(t, &session);
-    drop(t, &storage);
-    Esys_Free(inside);
-    return err;
-}
+/* --- counting ----------------------------------------------------------------------------------------------------------------------------- */
 
 enum grey_error tpm_count_left(struct tpm *t, uint32_t *objects, uint32_t *sessions, struct fault *f) {
     static const uint32_t ranges[2] = {TPM2_TRANSIENT_FIRST, TPM2_LOADED_SESSION_FIRST};
@@ -543,7 +394,7 @@ enum grey_error tpm_count_left(struct tpm *t, uint32_t *objects, uint32_t *sessi
         *counts[i] = rc == TSS2_RC_SUCCESS ? data->data.handles.count : 0;
         Esys_Free(data);
         if (rc != TSS2_RC_SUCCESS) {
-            return refuse(f, "counting handles", rc);
+            return tpm_refuse(f, "counting handles", rc);
         }
     }
     return E_OK;

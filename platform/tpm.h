@@ -11,6 +11,7 @@
 #define TPM_PCR_COUNT 24u
 #define TPM_KEY_HANDLE 0x81018001u /* where the attestation key is kept: in the range for keys of the endorsement hierarchy */
 #define TPM_PUBLIC_BYTES_MAX 512u
+#define TPM_POINT_BYTES 64u /* of P-256: two numbers */
 
 struct tpm;
 
@@ -42,7 +43,14 @@ enum grey_error tpm_extend(struct tpm *t, uint32_t pcr, const uint8_t digest[DIG
 enum grey_error tpm_quote(struct tpm *t, uint32_t handle, uint32_t mask, const uint8_t qualify[DIGEST_SHA256_BYTES],
                           struct builder *quote, struct builder *signature, struct fault *f);
 
-/* tpm_seal: appends a blob that only this TPM opens, and only while the registers of the mask hold what they hold now.  secret: up to 128
+/* tpm_signing_key: public half (x and y) of the P-256 key at this persistent handle, which signs any hash; makes it, below the storage key, when
+ * there is none and make says so.  E_NOT_FOUND; E_KEY: another kind of key is there. */
+enum grey_error tpm_signing_key(struct tpm *t, uint32_t handle, bool make, uint8_t point[TPM_POINT_BYTES], struct fault *f);
+/* tpm_sign: r and s.  E_NOT_FOUND. */
+enum grey_error tpm_sign(struct tpm *t, uint32_t handle, const uint8_t hash[DIGEST_SHA256_BYTES],
+                         uint8_t signature[TPM_POINT_BYTES], struct fault *f);
+
+/* tpm_seal: appends a blob that only this TPM opens, and only while the registers of the mask (0: any) hold what they hold now.  secret: up to 128
  * bytes. */
 enum grey_error tpm_seal(struct tpm *t, uint32_t mask, struct bytes secret, struct builder *blob, struct fault *f);
 /* tpm_unseal: E_SEAL: the registers are others now; E_CORRUPT: no blob of this TPM. */

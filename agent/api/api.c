@@ -315,9 +315,7 @@ static void health_detailed(struct api_call *c) {
     put_str(&a.w, "source", node_clock_source(api->o.node));
     json_close(&a.w);
     json_key(&a.w, "attestation");
-    json_open(&a.w, '{');
-    put_str(&a.w, "status", "none");
-    json_close(&a.w);
+    api_attest_health(api, &a.w);
     json_close(&a.w);
     json_close(&a.w);
     api_answer_send(&a, c, worst == UNHEALTHY ? 503 : 200, NULL, 0);
@@ -362,6 +360,7 @@ static void metrics(struct api_call *c) {
         metrics_set(&queue_expired, i, (int64_t)f.expired_events);
     }
     read_process(c->api);
+    api_attest_metrics(c->api);
     const struct scheduler *tasks = state_scheduler(node_state(c->api->o.node));
     if (tasks != NULL) {
         metrics_set(&queue_depth, 0, lanes_waiting(&tasks->lanes));
@@ -410,7 +409,8 @@ static void put_members(struct api *a, struct json_writer *w) {
         put_str(w, "http_addr", m->http_address);
         put_str(w, "role", role_name(&s, m->id));
         put_str(w, "kind", m->witness ? "witness" : m->voter || m->voter_old ? "voter" : "learner");
-        put_str(w, "state", member_state(a, &s, m));
+        const char *state = member_state(a, &s, m);
+        put_str(w, "state", strcmp(state, "healthy") == 0 && api_attest_quarantined(a, m->id) ? "quarantined" : state);
         json_key(w, "match_index");
         bool known = false;
         for (uint32_t k = 0; k < s.peer_count && s.role == RAFT_LEADER; k++) {
@@ -427,7 +427,7 @@ static void put_members(struct api *a, struct json_writer *w) {
         char id[17];
         (void)snprintf(id, sizeof id, "%016" PRIx64, m->id);
         put_str(w, "raft_id", id);
-        put_str(w, "attestation", "none");
+        put_str(w, "attestation", api_attest_word(a, m->id));
         json_close(w);
     }
     json_close(w);
@@ -670,6 +670,8 @@ static const struct route routes[] = {
     {"GET", "/v1/tokens", api_token_list, ROLE_ADMIN},
     {"POST", "/v1/tokens", api_token_post, ROLE_ADMIN},
     {"DELETE", "/v1/tokens/", api_token_delete, ROLE_ADMIN},
+    {"GET", "/v1/attestation", api_attest_get, ROLE_VIEWER},
+    {"POST", "/v1/attestation", api_attest_now, ROLE_OPERATOR},
     {"GET", "/v1/state", not_here_yet, ROLE_VIEWER},
 };
 
@@ -749,6 +751,7 @@ struct api *api_new(const struct api_options *o) {
         a->o = *o;
         a->started_ms = loop_now_ms(o->loop);
         api_access_start(a);
+        api_attest_start();
         keys_random(&a->id_seed, sizeof a->id_seed);
         a->follow_timer = (struct loop_timer){.fire = api_logs_follow_timer, .context = a};
         a->watch_timer = (struct loop_timer){.fire = api_kv_watch_timer, .context = a};

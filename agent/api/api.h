@@ -10,10 +10,24 @@
 
 struct api;
 
+/* What this gateway knows of its own attestation, of whoever carries it out. */
+struct api_attest_facts {
+    const char *state, *type;
+    int64_t from_s, until_s; /* of its result, Unix seconds; 0: it has none */
+    enum grey_error why;     /* it is not trusted; E_OK */
+    const char *detail;      /* lent until the next turn */
+};
+struct api_attest {
+    bool (*facts)(void *context, struct api_attest_facts *out); /* false: attestation is off here */
+    void (*now)(void *context);                                 /* all gateways of the site get themselves attested */
+};
+
 struct api_options {
     struct loop *loop;
     struct node *node;
-    struct uplink *uplink; /* NULL: no core configured */
+    struct uplink *uplink;           /* NULL: no core configured */
+    const struct api_attest *attest; /* NULL: there is nothing of that here */
+    void *attest_context;
     struct boardwatch *board;
     struct tasklog *tasklog;
     const char *mode; /* "single", "site" or "edge" */

@@ -292,6 +292,10 @@ void api_federation_status(struct api_call *c) {
     if (api->o.uplink != NULL) {
         put_cost(&a.w, &facts);
     }
+    json_key(&a.w, "attestation");
+    json_open(&a.w, '{');
+    api_attest_put(api, &a.w);
+    json_close(&a.w);
     json_close(&a.w);
     api_answer_send(&a, c, 200, NULL, 0);
 }

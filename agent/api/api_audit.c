@@ -14,8 +14,9 @@
 #define READ_BYTES (1024u * 1024u)
 #define TRACES_MAX 8u /* of one entry */
 
-static const char *const kind_names[ENTRY_KIND_COUNT] = {"noop",   "members", "site",  "clock", "kv",     "events", "ack", "limits",
-                                                         "expire", "task",    "quota", "node",  "object", "token",  "note"};
+static const char *const kind_names[ENTRY_KIND_COUNT] = {"noop",   "members", "site",   "clock",  "kv",    "events",
+                                                         "ack",    "limits",  "expire", "task",   "quota", "node",
+                                                         "object", "token",   "note",   "verdict"};
 
 struct audit {
     struct api_call *c;
@@ -170,6 +171,23 @@ static void put_token(struct json_writer *w, struct bytes payload) {
     json_bool(w, revoked);
 }
 
+/* What was said of a gateway: "trusted", "failed" with the reason, or "forgotten". */
+static void put_verdict(struct json_writer *w, struct bytes payload) {
+    struct verdicts_word v;
+    if (!verdicts_read(payload, &v)) {
+        return;
+    }
+    json_key(w, "node");
+    json_text(w, v.node);
+    json_key(w, "verdict");
+    json_str(w, v.forgets ? "forgotten" : v.refused ? "failed" : "trusted");
+    if (v.refused) {
+        put_uint(w, "error", (uint64_t)error_id(v.why));
+        json_key(w, "detail");
+        json_text(w, v.detail);
+    }
+}
+
 static void put_entry(const struct audit *q, struct json_writer *w, const struct entry *e) {
     const struct seal *s = seal_of(q, e->index);
     char time_text[32];
@@ -206,6 +224,8 @@ static void put_entry(const struct audit *q, struct json_writer *w, const struct
         put_events(w, blob_bytes(e->payload));
     } else if (e->kind == ENTRY_NOTE) {
         put_note(w, rest);
+    } else if (e->kind == ENTRY_VERDICT) {
+        put_verdict(w, rest);
     } else if (e->kind == ENTRY_TOKEN) {
         put_token(w, rest);
     } else if (e->kind == ENTRY_KV) {

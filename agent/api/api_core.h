@@ -62,6 +62,16 @@ void api_origin_put(const struct api_call *c, struct builder *payload);
 void api_note(const struct api_call
                   *c); /* an order that makes no entry in the caller's name: said in the log of the site and of this gateway */
 
+/* --- api_attest.c ------------------------------------------------------------------------------------------------------------------ */
+void api_attest_start(void);                                  /* metrics */
+void api_attest_metrics(const struct api *a);                 /* sets them */
+const char *api_attest_word(const struct api *a, raft_id id); /* "trusted", "pending", "failed", "none" */
+bool api_attest_quarantined(const struct api *a, raft_id id);
+void api_attest_put(const struct api *a, struct json_writer *w);    /* members of the answer about attestation */
+void api_attest_health(const struct api *a, struct json_writer *w); /* the object in the answer about health */
+void api_attest_get(struct api_call *c);                            /* routes, as below */
+void api_attest_now(struct api_call *c);
+
 /* Routes; each takes c. */
 void api_kv_get(struct api_call *c);
 void api_kv_put(struct api_call *c);

@@ -5,6 +5,8 @@
 
 #include "agent/config/config_core.h"
 #include "federation/shaper.h"
+#include "platform/conn.h"
+#include "platform/keyring.h"
 
 #define FILE_OPTIONS 2u /* of config_options: they name files; the others are switches */
 
@@ -222,6 +224,14 @@ static void say(struct fault *f, const char *text) {
     (void)fault_set(f, E_CONFIG, "%s", text);
 }
 
+/* Keys in the TPM are asked for where attestation asks. */
+static void add_socket(const struct config *c, char *key, size_t size) {
+    size_t used = strlen(key);
+    if (keyring_with_tpm(key) && keyring_socket(key)[0] == 0 && used + strlen(c->attest_socket) + 2 <= size) {
+        (void)snprintf(key + used, size - used, "@%s", c->attest_socket);
+    }
+}
+
 /* ":8081" means this machine only, as all defaults do; "0.0.0.0:8081" must be said. */
 static void add_host(char address[LIMIT_ADDRESS_BYTES + 1]) {
     char whole[LIMIT_ADDRESS_BYTES + 1];
@@ -259,6 +269,8 @@ static enum grey_error settle(struct config *c, struct fault *f) {
     if (c->peer_advertise[0] == 0) {
         memcpy(c->peer_advertise, c->peer_addr, sizeof c->peer_addr);
     }
+    add_socket(c, c->tls_key, sizeof c->tls_key);
+    add_socket(c, c->upstream_key, sizeof c->upstream_key);
     bool tls = c->peer_tls && c->mode != CONFIG_MODE_SINGLE;
     if (tls && (c->tls_ca[0] == 0 || c->tls_cert[0] == 0 || c->tls_key[0] == 0)) {
         say(f, "security.tls.enabled wants security.tls.ca_cert, security.tls.cert and security.tls.key");
@@ -276,9 +288,9 @@ static enum grey_error settle(struct config *c, struct fault *f) {
                          "--insecure-i-know",
                          c->peer_addr);
     }
-    if (strcmp(c->tls_min_version, "1.3") == 0) {
-        say(f, "security.tls.min_version 1.3 needs a build with mbedTLS 3.6; this one speaks TLS 1.2");
-        return E_CONFIG;
+    if (strcmp(c->tls_min_version, "1.3") == 0 && !conn_tls_knows_13()) {
+        return fault_set(f, E_TLS_VERSION,
+                         "security.tls.min_version is 1.3, and the mbedTLS of this build is 2.28, which speaks 1.2");
     }
     const int64_t limits[] = {c->limit_kbps, c->down_limit_kbps};
     for (size_t i = 0; i < 2; i++) {
@@ -297,6 +309,14 @@ static enum grey_error settle(struct config *c, struct fault *f) {
     }
     if (c->federation && c->endpoint_count == 0) {
         say(f, "federation.enabled wants at least one federation.upstream.endpoints");
+        return E_CONFIG;
+    }
+    if (c->attestation && (!c->federation || c->core_key[0] == 0)) {
+        say(f, "attestation.enabled wants a core (federation.enabled) and its key (federation.upstream.core_key): it judges");
+        return E_CONFIG;
+    }
+    if (c->attestation && strcmp(c->attest_type, "instance-identity") == 0 && c->attest_document[0] == 0) {
+        say(f, "attestation.type instance-identity wants attestation.document");
         return E_CONFIG;
     }
     if (c->floor_percent[PRIORITY_HIGH] + c->floor_percent[PRIORITY_NORMAL] + c->floor_percent[PRIORITY_LOW] > 90) {

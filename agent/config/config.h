@@ -49,7 +49,11 @@ struct config {
     char socket_group[LIMIT_NAME_BYTES + 1];
     int64_t calls_per_second;
     bool seccomp;
-    char tls_ca[LIMIT_PATH_BYTES + 1], tls_cert[LIMIT_PATH_BYTES + 1], tls_key[LIMIT_PATH_BYTES + 1], tls_min_version[8];
+    char tls_ca[LIMIT_PATH_BYTES + 1], tls_cert[LIMIT_PATH_BYTES + 1], tls_key[LIMIT_PATH_BYTES + 1], tls_min_version[8],
+        signing_key[8];
+    bool attestation;
+    char attest_type[24], attest_socket[LIMIT_PATH_BYTES + 1], attest_document[LIMIT_PATH_BYTES + 1];
+    int64_t attest_period_s;
     bool metrics_enabled;
     int64_t metrics_port; /* 0: off */
     bool federation;

@@ -6,6 +6,9 @@
 
 #include "agent/ctl/verbs.h"
 #include "include/grey/ids.h"
+#include "platform/cert.h"
+#include "platform/digest.h"
+#include "platform/ekcert.h"
 
 static bool named(const char *what, const char *name) {
     if (name == NULL || !grey_name_valid(name, strlen(name))) {
@@ -133,6 +136,107 @@ int admit_end(struct call *c) {
     int code = send(c, "DELETE", path, &none, &doc);
     if (doc != NULL) {
         (void)printf("token %s enrols nobody any more\n", c->args[0]);
+        json_decref(doc);
+    }
+    return code;
+}
+
+#define EK_HEX_BYTES ((size_t)2 * DIGEST_SHA256_BYTES)
+
+static bool is_digest(const char *text) {
+    return strlen(text) == EK_HEX_BYTES && strspn(text, "0123456789abcdefABCDEF") == EK_HEX_BYTES;
+}
+
+/* A certificate's file, PEM or DER, or SHA-256 of it as grey-tpm status shows it. */
+static bool read_ek(const char *text, char hex[EK_HEX_BYTES + 1]) {
+    struct builder der;
+    struct fault f = {0};
+    uint8_t digest[DIGEST_SHA256_BYTES], room[EKCERT_BYTES_MAX];
+    if (is_digest(text)) {
+        memcpy(hex, text, EK_HEX_BYTES + 1);
+        return true;
+    }
+    FILE *file = fopen(text, "re");
+    size_t size = file == NULL ? 0 : fread(room, 1, sizeof room - 1, file);
+    if (file != NULL) {
+        (void)fclose(file);
+    }
+    room[size] = 0;
+    builder_init(&der, EKCERT_BYTES_MAX);
+    if (size > 0 && memcmp(room, "-----", 5) != 0) {
+        builder_add(&der, bytes_of(room, size));
+    } else if (size == 0 || cert_to_der((const char *)room, &der, &f) != E_OK) {
+        (void)fprintf(stderr, "greyctl: '%.80s' is neither a certificate's file nor its SHA-256, as 'grey-tpm status' shows it\n",
+                      text);
+        builder_free(&der);
+        return false;
+    }
+    digest_sha256(builder_bytes(&der), digest);
+    bytes_hex(digest, sizeof digest, hex);
+    builder_free(&der);
+    return true;
+}
+
+int admit_register(struct call *c) {
+    const char *ek = verbs_option(c, "ek"), *site = verbs_option(c, "site"), *node = verbs_option(c, "node");
+    char hex[EK_HEX_BYTES + 1];
+    struct builder body;
+    json_t *doc;
+    if (ek == NULL || site == NULL || node == NULL) {
+        (void)fputs("greyctl: --ek, --site and --node say whose TPM comes in as which gateway\n", stderr);
+        return CTL_USAGE;
+    }
+    if (!named("site", site) || !named("gateway", node) || !read_ek(ek, hex)) {
+        return CTL_USAGE;
+    }
+    builder_init(&body, 1024);
+    builder_addf(&body, "{\"ek\":\"%s\",\"site\":\"%s\",\"node\":\"%s\"}", hex, site, node);
+    int code = send(c, "POST", "/v1/enroll/tpms", &body, &doc);
+    if (doc != NULL) {
+        (void)printf("the board with the endorsement certificate %.16s... comes in as %s of site %s; on it:\n"
+                     "  greyd enroll --core https://THIS-CORE:PORT --root FINGERPRINT-OF-THE-ROOT --tpm device:/dev/tpmrm0\n",
+                     hex, node, site);
+        json_decref(doc);
+    }
+    return code;
+}
+
+int admit_registered(struct call *c) {
+    static const char *const titles[] = {"SITE", "NODE", "REGISTERED", "CERTIFICATE"};
+    json_t *doc;
+    int code;
+    struct builder out;
+    struct render_table t;
+    size_t i;
+    const json_t *k;
+    if (verbs_get(c, CLIENT_CORE, "/v1/enroll/tpms", &doc, &code)) {
+        return code;
+    }
+    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
+    render_table_begin(&t, titles, 4);
+    json_array_foreach(doc, i, k) {
+        render_cell(&t, verbs_text(k, "site"));
+        render_cell(&t, verbs_text(k, "node"));
+        render_cell(&t, verbs_text(k, "registered"));
+        render_cell(&t, verbs_text(k, "ek"));
+    }
+    render_table_end(&t, &out);
+    json_decref(doc);
+    return verbs_print(&out);
+}
+
+int admit_unregister(struct call *c) {
+    char path[128], hex[EK_HEX_BYTES + 1];
+    struct builder none;
+    json_t *doc;
+    if (!read_ek(c->args[0], hex)) {
+        return CTL_USAGE;
+    }
+    (void)snprintf(path, sizeof path, "/v1/enroll/tpms/%s", hex);
+    builder_init(&none, 16);
+    int code = send(c, "DELETE", path, &none, &doc);
+    if (doc != NULL) {
+        (void)printf("that TPM enrols nobody any more; what it has already holds until 'greyctl enroll revoke'\n");
         json_decref(doc);
     }
     return code;

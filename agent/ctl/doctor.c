@@ -12,6 +12,7 @@
 #include "agent/ctl/input.h"
 #include "agent/ctl/verbs.h"
 #include "platform/cert.h"
+#include "platform/keyring.h"
 #include "platform/yaml.h"
 
 #define DISK_LOOK 0.85
@@ -72,7 +73,8 @@ static void check_members(struct doctor *d, const json_t *cluster) {
     const json_t *m;
     unsigned voters = 0, alive = 0;
     json_array_foreach(json_object_get(cluster, "members"), i, m) {
-        bool healthy = strcmp(verbs_text(m, "state"), "healthy") == 0, voter = strcmp(verbs_text(m, "kind"), "learner") != 0;
+        bool healthy = strcmp(verbs_text(m, "state"), "healthy") == 0 || strcmp(verbs_text(m, "state"), "quarantined") == 0,
+             voter = strcmp(verbs_text(m, "kind"), "learner") != 0;
         voters += voter;
         alive += voter && healthy;
         if (!healthy) {
@@ -132,6 +134,34 @@ static void check_link(struct doctor *d, const json_t *cluster, const json_t *fe
         say(d, LOOK, "link", "the site goes on without it; check modem, name service and federation.upstream.endpoints",
             "down%s%s; last contact %s%s", error[0] != 0 ? ": " : "", error, contact_s < 0 ? "never" : render_span(contact_s, span),
             contact_s < 0 ? " since this node leads" : " ago");
+    }
+}
+
+/* Silent where nobody is attested. */
+static void check_attestation(struct doctor *d, const json_t *attestation) {
+    size_t i, trusted = 0, said = 0;
+    const json_t *m, *why;
+    json_array_foreach(json_object_get(attestation, "members"), i, m) {
+        const char *word = verbs_text(m, "attestation"), *name = verbs_text(m, "id");
+        bool shut = json_is_true(json_object_get(m, "quarantined"));
+        why = json_object_get(m, "why");
+        trusted += strcmp(word, "trusted") == 0;
+        said += strcmp(word, "none") != 0;
+        if (strcmp(word, "failed") == 0) {
+            say(d, shut ? BROKEN : LOOK, "attestation", verbs_text(why, "remedy"), "node %s is not trusted%s: %s: %s", name,
+                shut ? " and in quarantine" : "", verbs_text(why, "sentence"), verbs_text(why, "detail"));
+        } else if (strcmp(word, "pending") == 0) {
+            say(d, LOOK, "attestation", "does its attestation run (attestation.enabled, grey-tpm), and does the core judge?",
+                "node %s was not attested yet", name);
+        }
+    }
+    why = json_object_get(json_object_get(attestation, "self"), "why");
+    if (json_is_object(why)) {
+        say(d, LOOK, "attestation", verbs_text(why, "remedy"), "this gateway, last: %s: %s", verbs_text(why, "sentence"),
+            verbs_text(why, "detail"));
+    }
+    if (said > 0 && trusted == said) {
+        say(d, FINE, "attestation", "", "%zu gateways are trusted", trusted);
     }
 }
 
@@ -226,6 +256,7 @@ static void check_node(struct doctor *d) {
     }
     if (client_get(client, CLIENT_NODE, "/v1/federation/status", &federation, NULL, p) == CTL_OK) {
         check_link(d, cluster, federation);
+        check_attestation(d, json_object_get(federation, "attestation"));
     }
     json_decref(cluster);
     json_decref(queue);
@@ -267,6 +298,22 @@ static void check_certificate(struct doctor *d, const char *key, const char *pat
     builder_free(&pem);
 }
 
+/* A key that this machine's TPM keeps; door: where its service is asked, NULL: the usual place. */
+static void check_tpm_key(struct doctor *d, const char *key, const char *name, const char *door) {
+    char where[2 * LIMIT_PATH_BYTES + 2];
+    struct keysign k;
+    struct fault f = {0};
+    bool told = keyring_socket(name)[0] != 0 || door == NULL;
+    (void)snprintf(where, sizeof where, "%.1024s%s%.1024s", name, told ? "" : "@", told ? "" : door);
+    enum grey_error err = keyring_open(where, &k, &f);
+    if (err == E_OK) {
+        keysign_close(&k);
+        say(d, FINE, "key", "", "%s: %s, which this machine's TPM keeps", key, name);
+    } else {
+        say(d, BROKEN, "key", error_remedy(err), "%s: %s (GREY-%d): %s", key, error_sentence(err), error_id(err), f.text);
+    }
+}
+
 static void check_key(struct doctor *d, const char *key, const char *path) {
     struct stat s;
     if (stat(path, &s) != 0) {
@@ -303,7 +350,9 @@ static void check_files(struct doctor *d, const struct yaml_node *root) {
     }
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         const char *path = setting(root, keys[i]);
-        if (path != NULL) {
+        if (path != NULL && keyring_with_tpm(path)) {
+            check_tpm_key(d, keys[i], path, setting(root, "attestation.socket"));
+        } else if (path != NULL) {
             check_key(d, keys[i], path);
         }
     }

@@ -187,6 +187,9 @@ static void put_nodes(const struct render_facts *f, struct builder *out) {
     if (f->one_disk && f->voters > 1) {
         builder_add_str(out, ", answers rest on one disk");
     }
+    if (f->distrusted != NULL && f->distrusted[0] != 0) {
+        builder_addf(out, ", in quarantine: %s", f->distrusted);
+    }
     if (f->learners > 0) {
         builder_addf(out, ", %u joining", f->learners);
     }
@@ -212,10 +215,11 @@ static void put_link(const struct render_facts *f, struct builder *out) {
 enum render_verdict render_verdict(const struct render_facts *f, bool colour, struct builder *out) {
     static const char *const words[] = {"OK", "OFFLINE", "DEGRADED", "NO QUORUM"};
     static const char *const paint[] = {"\033[32m", "\033[33m", "\033[33m", "\033[31m"};
-    enum render_verdict v = !f->quorum                    ? VERDICT_NO_QUORUM
-                            : f->voters_alive < f->voters ? VERDICT_DEGRADED
-                            : f->link == LINK_DOWN        ? VERDICT_OFFLINE
-                                                          : VERDICT_OK;
+    bool whole = f->voters_alive >= f->voters && (f->distrusted == NULL || f->distrusted[0] == 0);
+    enum render_verdict v = !f->quorum             ? VERDICT_NO_QUORUM
+                            : !whole               ? VERDICT_DEGRADED
+                            : f->link == LINK_DOWN ? VERDICT_OFFLINE
+                                                   : VERDICT_OK;
     builder_addf(out, "%s%s%s", colour ? paint[v] : "", words[v], colour ? "\033[0m" : "");
     switch (v) {
     case VERDICT_NO_QUORUM:

@@ -36,10 +36,11 @@ struct render_facts {
     unsigned voters, voters_alive, learners;
     bool one_disk; /* of a site of several nodes, only the leader's disk holds what is answered now */
     bool quorum;
-    const char *leader;    /* "" when none is known */
-    const char *silent;    /* names of voters that do not answer, "2, 3"; "" when all do */
-    enum render_link link; /* LINK_ELSEWHERE: the leader knows, and could not be asked */
-    double offline_s;      /* since the last contact; negative: none since the leader started */
+    const char *leader;     /* "" when none is known */
+    const char *distrusted; /* names of those in quarantine, likewise */
+    const char *silent;     /* names of voters that do not answer, "2, 3"; "" when all do */
+    enum render_link link;  /* LINK_ELSEWHERE: the leader knows, and could not be asked */
+    double offline_s;       /* since the last contact; negative: none since the leader started */
     uint64_t waiting_events, waiting_bytes, queue_limit_bytes;
     double oldest_s; /* age of the oldest event that waits */
 };

@@ -18,7 +18,7 @@ struct picture {
     struct builder raw[4];
     json_t *members; /* the leader's view where it could be had: it hears from all of them */
     bool link_known; /* federation is the leader's own answer */
-    char silent[160];
+    char silent[160], distrusted[160];
     struct render_facts facts;
 };
 
@@ -33,20 +33,31 @@ static void picture_free(struct picture *p) {
     }
 }
 
+/* Adds a name to a list of them; what has no room is left out. */
+static void add_name(char *list, size_t size, const char *name) {
+    size_t used = strlen(list);
+    if (used + SILENT_NAME_BYTES < size) {
+        (void)snprintf(list + used, size - used, "%s%.64s", used > 0 ? ", " : "", name);
+    }
+}
+
 static void count_members(struct picture *p) {
-    size_t i, used = 0;
+    size_t i;
     const json_t *m;
     json_array_foreach(p->members, i, m) {
+        const char *state = verbs_text(m, "state");
+        bool distrusted = strcmp(state, "quarantined") == 0, alive = distrusted || strcmp(state, "healthy") == 0;
+        if (distrusted) {
+            add_name(p->distrusted, sizeof p->distrusted, verbs_text(m, "id"));
+        }
         if (strcmp(verbs_text(m, "kind"), "learner") == 0) {
-            p->facts.learners++;
+            p->facts.learners += !distrusted;
             continue;
         }
-        bool alive = strcmp(verbs_text(m, "state"), "healthy") == 0;
         p->facts.voters++;
         p->facts.voters_alive += alive;
-        if (!alive && used + SILENT_NAME_BYTES < sizeof p->silent) {
-            int size = snprintf(p->silent + used, sizeof p->silent - used, "%s%.64s", used > 0 ? ", " : "", verbs_text(m, "id"));
-            used += size > 0 ? (size_t)size : 0;
+        if (!alive) {
+            add_name(p->silent, sizeof p->silent, verbs_text(m, "id"));
         }
     }
 }
@@ -147,6 +158,7 @@ static int picture_take(struct call *c, struct picture *p) {
     judge_link(p);
     p->facts.leader = leader;
     p->facts.silent = p->silent;
+    p->facts.distrusted = p->distrusted;
     return CTL_OK;
 }
 

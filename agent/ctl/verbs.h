@@ -73,16 +73,18 @@ verb_run members_add, members_remove, members_leave, members_transfer;
 verb_run site_status, site_cluster, site_members, site_leader, site_queue, site_federation, site_snapshot_create,
     site_snapshot_list, site_snapshot_restore;
 verb_run pairs_get, pairs_put, pairs_del, pairs_list, pairs_watch;
-verb_run admit_token, admit_list, admit_end, admit_certificates, admit_revoke;
+verb_run admit_token, admit_list, admit_end, admit_certificates, admit_revoke, admit_register, admit_registered, admit_unregister;
 verb_run events_send, events_tail;
 verb_run trail_list, trail_verify;
 verb_run jobs_submit, jobs_list, jobs_show, jobs_cancel, jobs_logs, jobs_tenants, jobs_tenant, jobs_tenant_set, jobs_tenant_remove,
     proofs_show;
 verb_run fleet_list, fleet_show, fleet_events;
 verb_run given_config_set, given_config_get, given_policy_set, given_policy_get, given_rollout, given_label;
+verb_run appraised_list, appraised_show, appraised_forget, appraised_policy;
 verb_run local_explain, local_config_show, local_config_check, local_completion, local_help, local_version;
 verb_run tokens_create, tokens_list, tokens_revoke;
 verb_run doctor_run;
+verb_run proven_status, proven_now;
 verb_run link_status, link_try;
 verb_run cost_budget, cost_probe;
 /* What the link may carry just now, of an answer of /v1/federation/status. */

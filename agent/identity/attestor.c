@@ -14,9 +14,10 @@
 #include "platform/log.h"
 #include "platform/now.h"
 
-#define LIMIT_MS 30000u    /* for one grey-tpm; some chips need seconds for a key */
-#define PATIENCE_MS 60000u /* for a word of the verifier; then the question is asked anew */
-#define AGAIN_MS_MIN 5000u /* after a refusal; doubled each time up to the period */
+#define LIMIT_MS 30000u     /* for one grey-tpm; some chips need seconds for a key */
+#define PATIENCE_MS 60000u  /* for a word of the verifier, or a period; then the question is asked anew */
+#define AGAIN_MS_MIN 5000u  /* after a refusal; doubled each time up to the period */
+#define UNSAID_MS_MIN 1000u /* while nobody takes a word; doubled likewise */
 #define RESULT_FILE "attestation"
 
 struct attestor {
@@ -27,8 +28,9 @@ struct attestor {
     struct errand errand;
     enum exchange_word making; /* by the errand that runs */
     struct loop_timer timer;
-    uint64_t again_ms;
+    uint64_t again_ms, unsaid_ms;
     bool refused;
+    bool left_out; /* the boot log, from the last evidence, as the verifier wished */
     enum grey_error why;
     char detail[EXCHANGE_DETAIL_BYTES + 1];
     uint8_t result[VERDICT_BYTES_MAX];
@@ -98,18 +100,28 @@ static void load_result(struct attestor *a) {
 
 /* --- what is said -------------------------------------------------------------------------------------------------------------------------- */
 
-static void say(struct attestor *a, enum exchange_word word, struct bytes body) {
-    if (a->say(a->context, word, body)) {
-        loop_timer_after(a->loop, &a->timer, PATIENCE_MS);
-    } else { /* nobody to say it to: whoever makes the link calls attestor_ask; this is for the case that it is lost */
-        loop_timer_after(a->loop, &a->timer, (uint64_t)a->o.period_s * 1000);
-    }
+static uint64_t period_ms(const struct attestor *a) {
+    return (uint64_t)a->o.period_s * 1000;
+}
+
+/* Asks again after *wait_ms, which is doubled for the next time. */
+static void after(struct attestor *a, uint64_t *wait_ms) {
+    uint64_t most_ms = period_ms(a);
+    loop_timer_after(a->loop, &a->timer, *wait_ms < most_ms ? *wait_ms : most_ms);
+    *wait_ms = *wait_ms * 2 < most_ms ? *wait_ms * 2 : most_ms;
 }
 
 static void again(struct attestor *a) {
-    uint64_t period_ms = (uint64_t)a->o.period_s * 1000;
-    loop_timer_after(a->loop, &a->timer, a->again_ms < period_ms ? a->again_ms : period_ms);
-    a->again_ms = a->again_ms * 2 < period_ms ? a->again_ms * 2 : period_ms;
+    after(a, &a->again_ms);
+}
+
+static void say(struct attestor *a, enum exchange_word word, struct bytes body) {
+    if (a->say(a->context, word, body)) {
+        a->unsaid_ms = UNSAID_MS_MIN;
+        loop_timer_after(a->loop, &a->timer, period_ms(a) < PATIENCE_MS ? period_ms(a) : PATIENCE_MS);
+    } else { /* nobody to say it to yet: whoever makes the link calls attestor_ask; this is for the case that it is lost */
+        after(a, &a->unsaid_ms);
+    }
 }
 
 static void made(void *context, enum grey_error err, struct bytes output, const char *words) {
@@ -123,16 +135,9 @@ static void made(void *context, enum grey_error err, struct bytes output, const 
 }
 
 static void order(struct attestor *a, const char *verb, enum exchange_word word, struct bytes input, size_t output_max) {
-    const char *arguments[8] = {a->o.program, "--tpm", a->o.tpm};
-    size_t count = 3;
     struct fault f = {.text = ""};
-    if (a->o.start_log != NULL) {
-        arguments[count++] = "--start-log";
-        arguments[count++] = a->o.start_log;
-    }
-    arguments[count++] = verb;
     a->making = word;
-    enum grey_error err = errand_start(&a->errand, a->loop, (char *const *)arguments, input, output_max, LIMIT_MS, made, a, &f);
+    enum grey_error err = errand_start(&a->errand, a->loop, a->o.socket, verb, input, output_max, LIMIT_MS, made, a, &f);
     if (err != E_OK && err != E_BUSY) { /* busy: the same word came twice */
         note(a, E_TPM, f.text);
         again(a);
@@ -207,6 +212,7 @@ static void hear_inquiry(struct attestor *a, struct bytes body) {
         note(a, E_ATTEST_FORMAT, "the verifier's question cannot be read");
         return;
     }
+    a->left_out = i.boot_log_known;
     if (!has_tpm(a)) {
         say_signed(a, &i);
         return;
@@ -228,7 +234,10 @@ static void hear_result(struct attestor *a, struct bytes body) {
     a->refused = false, a->why = E_OK, a->detail[0] = 0;
     a->again_ms = AGAIN_MS_MIN;
     log_info("attestor", "trusted", "status=%u until=%" PRId64, a->status, a->until_s);
-    loop_timer_after(a->loop, &a->timer, (uint64_t)a->o.period_s * 1000);
+    /* Before it is over, whatever the policy and the period say. */
+    int64_t left_s = a->until_s - now_wall_ms() / 1000;
+    uint64_t half_ms = left_s > 2 ? (uint64_t)left_s * 500 : 1000;
+    loop_timer_after(a->loop, &a->timer, half_ms < period_ms(a) ? half_ms : period_ms(a));
 }
 
 static void hear_refusal(struct attestor *a, struct bytes body) {
@@ -237,6 +246,11 @@ static void hear_refusal(struct attestor *a, struct bytes body) {
     char text[EXCHANGE_DETAIL_BYTES + 1];
     if (exchange_get_refusal(body, &why, &detail) != E_OK) {
         note(a, E_ATTEST_FORMAT, "the verifier's answer cannot be read");
+        return;
+    }
+    if (why == E_ATTEST_BOOT_LOG && a->left_out) { /* registers or policy changed: it will ask for the log */
+        a->left_out = false;
+        attestor_ask(a);
         return;
     }
     memcpy(text, detail.data, detail.size);
@@ -282,8 +296,8 @@ const char *attestor_state_name(enum attestor_state s) {
 
 void attestor_facts(const struct attestor *a, struct attestor_facts *out) {
     int64_t now_s = now_wall_ms() / 1000;
-    *out =
-        (struct attestor_facts){.type = a->o.type, .status = a->status, .until_s = a->until_s, .why = a->why, .detail = a->detail};
+    *out = (struct attestor_facts){
+        .type = a->o.type, .status = a->status, .from_s = a->from_s, .until_s = a->until_s, .why = a->why, .detail = a->detail};
     out->state = a->refused            ? ATTESTOR_FAILED
                  : a->result_size == 0 ? ATTESTOR_PENDING
                  : now_s >= a->until_s ? ATTESTOR_EXPIRED
@@ -307,6 +321,7 @@ struct attestor *attestor_new(struct loop *l, const struct attestor_options *o,
     a->say = say_it;
     a->context = context;
     a->again_ms = AGAIN_MS_MIN;
+    a->unsaid_ms = UNSAID_MS_MIN;
     a->timer = (struct loop_timer){.fire = on_timer, .context = a};
     load_result(a);
     loop_timer_after(l, &a->timer, 0);

@@ -1,7 +1,8 @@
 /* attestor.h: gets this gateway attested: asks the verifier, answers what it wants to know with the help of grey-tpm, keeps the result.
  *
- * It asks when it starts, each period, when the core is heard again (attestor_ask) and after a refusal, sooner first and then less often.  One
- * grey-tpm runs at a time, for 30 s at most.  Thread: the loop's. */
+ * It asks when it starts, each period, when half of a result's time is over, when the core is heard again (attestor_ask) and after a
+ * refusal, sooner first and then less often.  It gives grey-tpm one order at a time, at the socket of `grey-tpm serve`, and waits 30 s at
+ * most.  Thread: the loop's. */
 #ifndef AGENT_ATTESTOR_H
 #define AGENT_ATTESTOR_H
 
@@ -13,9 +14,7 @@ struct attestor;
 
 struct attestor_options { /* copied, but for texts, which are borrowed for its life */
     enum attest_type type;
-    const char *program;                           /* path of grey-tpm */
-    const char *tpm;                               /* its --tpm */
-    const char *start_log;                         /* its --start-log; NULL: none */
+    const char *socket;                            /* of grey-tpm serve; for types with a TPM */
     const char *document;                          /* file with the identity document, for ATTEST_INSTANCE; NULL: none */
     const char *data_dir;                          /* the result is kept here, over restarts */
     struct attest_identity who;                    /* its names are borrowed too */
@@ -30,10 +29,10 @@ const char *attestor_state_name(enum attestor_state s); /* as the API says it: p
 struct attestor_facts {
     enum attestor_state state;
     enum attest_type type;
-    uint8_t status;      /* of the result: enum appraise_tier */
-    int64_t until_s;     /* Unix seconds; 0: there is no result */
-    enum grey_error why; /* why not; E_OK */
-    const char *detail;  /* lent until the next turn */
+    uint8_t status;          /* of the result: enum appraise_tier */
+    int64_t from_s, until_s; /* Unix seconds; 0: there is no result */
+    enum grey_error why;     /* why not; E_OK */
+    const char *detail;      /* lent until the next turn */
 };
 
 /* say: hands a message to the verifier: true when it is on its way.  It may be called from within attestor_hear and attestor_ask. */

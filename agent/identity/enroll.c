@@ -7,14 +7,18 @@
 #include <unistd.h>
 
 #include "agent/identity/sitecert.h"
+#include "agent/identity/zerotouch.h"
 #include "agent/store/datadir.h"
 #include "federation/invite.h"
 #include "include/grey/limits.h"
 #include "platform/cert.h"
+#include "platform/conn.h"
 #include "platform/csr.h"
 #include "platform/http_fetch.h"
 #include "platform/json.h"
+#include "platform/keyring.h"
 #include "platform/keys.h"
+#include "platform/vault.h"
 #include "platform/vouch.h"
 #include "platform/wholefile.h"
 
@@ -23,13 +27,17 @@
 #define TIMEOUT_MS 30000u
 #define NOTE "grey-enrolled 1 " /* fingerprint and URL behind it */
 #define BROKER_PORT "8883"
+#define KEY_NOTE "key-name" /* a file with it */
 
 struct enrolling {
     const char *core, *token, *token_file, *node, *site, *dir, *config, *broker;
+    const char *tpm, *vtpm, *root, *grey_tpm; /* who comes in by his TPM */
+    const char *key_place, *socket;
     bool request;
     struct invite invite;
     char node_name[LIMIT_NAME_BYTES + 1], url[LIMIT_PATH_BYTES + 1];
     struct keysign key;
+    char key_name[LIMIT_PATH_BYTES + 1]; /* as platform/keyring.h has it */
     struct builder csr;
     uint8_t key_hash[32];
     bool key_made;
@@ -38,7 +46,9 @@ struct enrolling {
 
 static const char usage[] =
     "usage: greyd enroll --core https://HOST:PORT --token TOKEN|--token-file FILE [--node NODE]\n"
-    "                    [--dir DIR] [--broker HOST:PORT] [--config FILE]\n"
+    "                    [--dir DIR] [--broker HOST:PORT] [--config FILE] [--key file|tpm|sealed] [--tpm-socket PATH]\n"
+    "       greyd enroll --core https://HOST:PORT --root FINGERPRINT --tpm WAY|--vtpm WAY [--dir DIR] ...\n"
+    "                                                                     by the TPM, which was registered at the core\n"
     "       greyd enroll [--dir DIR]                                      renew what was enrolled there\n"
     "       greyd enroll --request --site SITE --node NODE [--dir DIR]    only a key and a request, to be signed by hand\n";
 
@@ -55,28 +65,48 @@ static int complain(const struct fault *f) {
 
 /* --- key and request ----------------------------------------------------------------------------------------------------------------------- */
 
+/* --key: a word, or a name as platform/keyring.h has it.  Without it, as it was the last time, or a file. */
+static enum grey_error name_key(struct enrolling *e, struct fault *f) {
+    char path[LIMIT_PATH_BYTES + 32];
+    struct builder former;
+    const char *key = e->key_place;
+    if (key != NULL && strcmp(key, "tpm") == 0 && !conn_tls_signs_elsewhere()) {
+        key = "sealed"; /* mbedTLS 3.6 takes keys from files only */
+    }
+    builder_init(&former, sizeof e->key_name);
+    bool known = key == NULL && wholefile_read(path_in(e, KEY_NOTE, path), &former, f) == E_OK;
+    int size = 0;
+    if (known) {
+        size = snprintf(e->key_name, sizeof e->key_name, "%.*s", (int)strcspn((const char *)former.data, "\n"),
+                        (const char *)former.data);
+    } else if (key == NULL || strcmp(key, "file") == 0) {
+        size = snprintf(e->key_name, sizeof e->key_name, "%s/node.key", e->dir);
+    } else if (strcmp(key, "tpm") == 0) {
+        size = snprintf(e->key_name, sizeof e->key_name, "tpm:0x%08x%s%s", VAULT_HANDLE_TLS, e->socket == NULL ? "" : "@",
+                        e->socket == NULL ? "" : e->socket);
+    } else if (strcmp(key, "sealed") == 0) {
+        size = snprintf(e->key_name, sizeof e->key_name, "tpm:%s/node.key%s%s", e->dir, e->socket == NULL ? "" : "@",
+                        e->socket == NULL ? "" : e->socket);
+    } else {
+        size = snprintf(e->key_name, sizeof e->key_name, "%s", key);
+    }
+    builder_free(&former);
+    return size > 0 && (size_t)size < sizeof e->key_name ? E_OK
+                                                         : fault_set(f, E_KEY, "--key %.80s: too long", key == NULL ? "" : key);
+}
+
 static enum grey_error open_key(struct enrolling *e, struct fault *f) {
     char path[LIMIT_PATH_BYTES + 32];
-    struct builder pem;
     struct stat st;
-    builder_init(&pem, PEM_BYTES_MAX);
-    enum grey_error err = wholefile_read(path_in(e, "node.key", path), &pem, f);
-    if (err == E_NOT_FOUND) {
-        pem.size = 0;
-        err = keys_new_p256(&pem, f);
-        err = err != E_OK ? err : wholefile_write(path, builder_bytes(&pem), 0600, f);
-        builder_add_byte(&pem, 0);
-        e->key_made = err == E_OK;
-    } else if (err == E_OK && (stat(path, &st) != 0 || (st.st_mode & 077) != 0)) {
-        err = fault_set(f, E_KEY,
-                        "%s may be read by others: they could speak in this gateway's name.  Remove it; a new one is made", path);
+    enum grey_error err = name_key(e, f);
+    if (err == E_OK && !keyring_with_tpm(e->key_name) && stat(e->key_name, &st) == 0 && (st.st_mode & 077) != 0) {
+        err =
+            fault_set(f, E_KEY, "%s may be read by others: they could speak in this gateway's name.  Remove it; a new one is made",
+                      e->key_name);
     }
-    err = err != E_OK ? err : pem.err != E_OK ? pem.err : keysign_open_pem((const char *)pem.data, &e->key, f);
-    if (pem.data != NULL) {
-        explicit_bzero(pem.data, pem.size);
-    }
-    builder_free(&pem);
-    return err;
+    err = err != E_OK ? err : keyring_make(e->key_name, &e->key_made, f);
+    err = err != E_OK ? err : keyring_open(e->key_name, &e->key, f);
+    return err != E_OK ? err : wholefile_write(path_in(e, KEY_NOTE, path), bytes_str(e->key_name), 0644, f);
 }
 
 static enum grey_error make_request(struct enrolling *e, const char *site, struct fault *f) {
@@ -269,15 +299,17 @@ static enum grey_error write_config(const struct enrolling *e, bool *wrote, stru
     builder_init(&b, 16384);
     builder_addf(&b, "# Written by 'greyd enroll'; it does not write over it.  docs/CONFIGURATION.md has all keys.\n");
     builder_addf(&b, "mode: edge\nnode:\n  id: \"%s\"\nsite:\n  id: \"%s\"\n", e->node_name, e->invite.site.text);
-    builder_addf(
-        &b,
-        "security:\n  tls:\n    enabled: true\n    ca_cert: \"%s/ca.crt\"\n    cert: \"%s/node.crt\"\n    key: \"%s/node.key\"\n",
-        e->dir, e->dir, e->dir);
+    builder_addf(&b,
+                 "security:\n  signing_key: %s\n  tls:\n    enabled: true\n    ca_cert: \"%s/ca.crt\"\n    cert: \"%s/node.crt\"\n "
+                 "   key: \"%s\"\n",
+                 keyring_with_tpm(e->key_name) ? "tpm" : "file", e->dir, e->dir, e->key_name);
+    if (keyring_socket(e->key_name)[0] != 0) {
+        builder_addf(&b, "attestation:\n  socket: \"%s\"\n", keyring_socket(e->key_name));
+    }
     builder_addf(&b, "federation:\n  enabled: true\n  upstream:\n    endpoints: [\"%s\"]\n    core_key: \"%s/core-sign.pub\"\n",
                  e->broker != NULL ? e->broker : host, e->dir);
-    builder_addf(&b,
-                 "    tls:\n      ca_cert: \"%s/ca.crt\"\n      client_cert: \"%s/node.crt\"\n      client_key: \"%s/node.key\"\n",
-                 e->dir, e->dir, e->dir);
+    builder_addf(&b, "    tls:\n      ca_cert: \"%s/ca.crt\"\n      client_cert: \"%s/node.crt\"\n      client_key: \"%s\"\n",
+                 e->dir, e->dir, e->key_name);
     enum grey_error err = b.err != E_OK ? b.err : wholefile_write(e->config, builder_bytes(&b), 0640, f);
     builder_free(&b);
     return err;
@@ -289,8 +321,11 @@ static bool read_flags(struct enrolling *e, int argc, char **argv) {
     const struct {
         const char *name;
         const char **value;
-    } flags[] = {{"--core", &e->core}, {"--token", &e->token}, {"--token-file", &e->token_file}, {"--node", &e->node},
-                 {"--site", &e->site}, {"--dir", &e->dir},     {"--config", &e->config},         {"--broker", &e->broker}};
+    } flags[] = {{"--core", &e->core},     {"--token", &e->token},      {"--token-file", &e->token_file},
+                 {"--node", &e->node},     {"--site", &e->site},        {"--dir", &e->dir},
+                 {"--config", &e->config}, {"--broker", &e->broker},    {"--tpm", &e->tpm},
+                 {"--vtpm", &e->vtpm},     {"--root", &e->root},        {"--grey-tpm", &e->grey_tpm},
+                 {"--key", &e->key_place}, {"--tpm-socket", &e->socket}};
     for (int i = 0; i < argc; i++) {
         bool known = strcmp(argv[i], "--request") == 0;
         e->request = e->request || known;
@@ -304,7 +339,10 @@ static bool read_flags(struct enrolling *e, int argc, char **argv) {
             return false;
         }
     }
-    bool token = e->token != NULL || e->token_file != NULL;
+    bool token = e->token != NULL || e->token_file != NULL, tpm = e->tpm != NULL || e->vtpm != NULL;
+    if (tpm != (e->root != NULL) || (tpm && (token || e->request || e->core == NULL || (e->tpm != NULL && e->vtpm != NULL)))) {
+        return false;
+    }
     return !(e->token != NULL && e->token_file != NULL) && strlen(e->dir) < LIMIT_PATH_BYTES - 32 &&
            (e->request ? e->site != NULL && e->node != NULL && !token : !token || e->core != NULL);
 }
@@ -322,16 +360,37 @@ static enum grey_error request_only(struct enrolling *e, struct fault *f) {
     return err;
 }
 
+/* Who this gateway is, and its right to come in, from the core that the root's fingerprint names. */
+static enum grey_error ask_by_tpm(struct enrolling *e, struct fault *f) {
+    const struct zerotouch z = {.core = e->core,
+                                .program = e->grey_tpm,
+                                .tpm = e->tpm != NULL ? e->tpm : e->vtpm,
+                                .type = e->tpm != NULL ? ATTEST_TPM2 : ATTEST_VTPM};
+    char node[LIMIT_NAME_BYTES + 1];
+    if (strlen(e->root) != 2 * sizeof e->invite.fingerprint ||
+        !bytes_unhex(e->root, sizeof e->invite.fingerprint, e->invite.fingerprint)) {
+        return fault_set(f, E_USAGE, "--root is SHA-256 of the root certificate of the core's CA, 64 hexadecimal digits");
+    }
+    enum grey_error err = zerotouch_ask(&z, &e->invite, node, f);
+    if (err == E_OK &&
+        ((e->site != NULL && strcmp(e->site, e->invite.site.text) != 0) || (e->node != NULL && strcmp(e->node, node) != 0))) {
+        err = fault_set(f, E_TOKEN_SITE, "this TPM was registered for node '%s' of site '%s'", node, e->invite.site.text);
+    }
+    (void)snprintf(e->node_name, sizeof e->node_name, "%s", err == E_OK ? node : "");
+    return err;
+}
+
 static enum grey_error enroll(struct enrolling *e, bool renew, struct fault *f) {
     char config[LIMIT_PATH_BYTES + 32];
     json_t *answer = NULL;
     bool wrote = false;
-    if (!renew) {
+    bool by_tpm = e->root != NULL;
+    if (!renew && !by_tpm) {
         char host[LIMIT_NAME_BYTES + 1] = "";
         (void)gethostname(host, sizeof host - 1);
         (void)snprintf(e->node_name, sizeof e->node_name, "%.64s", e->node != NULL ? e->node : host);
     }
-    enum grey_error err = renew ? read_former(e, f) : read_token(e, f);
+    enum grey_error err = renew ? read_former(e, f) : by_tpm ? ask_by_tpm(e, f) : read_token(e, f);
     err = err != E_OK ? err : make_request(e, e->invite.site.text, f);
     err = err != E_OK ? err : ask(e, renew, &answer, f);
     err = err != E_OK ? err : keep(e, answer, f);
@@ -374,7 +433,8 @@ int enroll_command(int argc, char **argv) {
         return 2;
     }
     builder_init(&e.csr, CSR_PEM_BYTES_MAX);
-    enum grey_error err = e.request ? request_only(&e, &f) : enroll(&e, e.token == NULL && e.token_file == NULL, &f);
+    enum grey_error err =
+        e.request ? request_only(&e, &f) : enroll(&e, e.token == NULL && e.token_file == NULL && e.root == NULL, &f);
     keysign_close(&e.key);
     builder_free(&e.csr);
     explicit_bzero(&e.invite, sizeof e.invite);

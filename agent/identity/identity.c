@@ -13,6 +13,7 @@
 #include "platform/cert.h"
 #include "platform/crl.h"
 #include "platform/csr.h"
+#include "platform/keyring.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
 #include "platform/now.h"
@@ -99,17 +100,10 @@ static enum grey_error read_own(const struct identity *i, struct cert_facts *fac
 }
 
 static enum grey_error make_request(const struct identity *i, struct builder *request, struct fault *f) {
-    struct builder pem;
     struct keysign key = {0};
-    builder_init(&pem, PEM_BYTES_MAX);
-    enum grey_error err = wholefile_read(i->key_path, &pem, f);
-    err = err != E_OK ? err : keysign_open_pem((const char *)pem.data, &key, f);
+    enum grey_error err = keyring_open(i->key_path, &key, f);
     err = err != E_OK ? err : csr_make(i->site, i->node_name, &key, request, f);
     keysign_close(&key);
-    if (pem.data != NULL) {
-        explicit_bzero(pem.data, pem.size);
-    }
-    builder_free(&pem);
     return err;
 }
 

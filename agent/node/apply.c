@@ -118,6 +118,7 @@ static bool apply_one(struct node *n, const struct entry *e) {
         n->events->applied(n->context, e);
     }
     foreman_applied(n, e);
+    quarantine_applied(n, e);
     clockset_applied(n, e);
     raft_index index = e->index;
     bool may_lead = n->role == RAFT_LEADER && !n->leading;

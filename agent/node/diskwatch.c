@@ -147,7 +147,7 @@ void diskwatch_duty(struct node *n) {
         metrics_add(&handed_over, 0, 1);
         log_warn("diskwatch", "hand-over", "the disk has not finished a store for %" PRIu64 " ms: leadership is given away",
                  usage.store_waits_ms);
-        struct raft_input in = {.kind = RAFT_IN_TRANSFER};
+        struct raft_input in = {.kind = RAFT_IN_TRANSFER, .peer = quarantine_successor(n)};
         (void)node_step(n, &in, NULL);
     }
 }

@@ -90,9 +90,9 @@ static void offer_self(struct node *n, const struct scheduler *s, uint32_t featu
     struct node_facts facts = {.id = n->self,
                                .name = bytes_str(n->name.text),
                                .capacity = {n->o.task_cpu_millicores, n->o.task_memory_bytes},
-                               .condition = !n->foreman.can_work ? NODE_DRAINING
-                                            : hot                ? NODE_HOT
-                                                                 : NODE_READY,
+                               .condition = !n->foreman.can_work || quarantine_holds(n, n->self) ? NODE_DRAINING
+                                            : hot                                                ? NODE_HOT
+                                                                                                 : NODE_READY,
                                .measured_cpu_permille = n->foreman.use.cpu_permille,
                                .measured_memory_permille = n->foreman.use.memory_permille,
                                .gone = !n->o.offers_work};
@@ -193,16 +193,24 @@ static void watch_nodes(struct node *n, const struct scheduler *s) {
         bool lost = silent_ms(n, i, p->id, active) >= lost_after_ms(n) && p->condition != NODE_LOST;
         bool doubtful = n->foreman.quarantines && p->id != n->self && (p->condition == NODE_READY || p->condition == NODE_HOT) &&
                         phi_level(&n->foreman.silent[i].phi, loop_now_ms(n->x.loop)) == PHI_GONE;
-        if (gone || lost || doubtful) {
+        bool distrusted = quarantine_holds(n, p->id) && (p->condition == NODE_READY || p->condition == NODE_HOT);
+        if (gone || lost || doubtful || distrusted) {
             struct node_facts facts = {.id = p->id,
                                        .name = bytes_str(p->name.text),
                                        .gone = gone,
-                                       .condition = lost ? NODE_LOST : NODE_SUSPECT,
+                                       .condition = lost         ? NODE_LOST
+                                                    : distrusted ? NODE_DRAINING
+                                                                 : NODE_SUSPECT,
                                        .capacity = p->capacity};
             for (uint32_t k = 0; k < p->label_count; k++) {
                 facts.labels.at[facts.labels.count++] = bytes_str(p->labels[k]);
             }
-            log_warn("foreman", gone ? "gone" : lost ? "lost" : "suspect", "node=%s tasks=%" PRIu32, p->name.text, p->task_count);
+            log_warn("foreman",
+                     gone         ? "gone"
+                     : lost       ? "lost"
+                     : distrusted ? "distrusted"
+                                  : "suspect",
+                     "node=%s tasks=%" PRIu32, p->name.text, p->task_count);
             struct builder b;
             builder_init(&b, 8192);
             payload_node(&b, &facts);

@@ -287,7 +287,8 @@ static void promote(struct node *n) {
     uint32_t count = 0;
     for (uint32_t i = 0; i < s.peer_count; i++) {
         const struct raft_member *m = raft_members_find(s.members, s.peers[i].id);
-        if (m == NULL || m->voter || !s.peers[i].active || s.peers[i].match_index + PROMOTE_LAG_ENTRIES < s.last_index) {
+        if (m == NULL || m->voter || quarantine_holds(n, m->id) || !s.peers[i].active ||
+            s.peers[i].match_index + PROMOTE_LAG_ENTRIES < s.last_index) {
             continue;
         }
         struct raft_members next = wanted;
@@ -335,6 +336,7 @@ static void on_duty(void *context) {
     diskwatch_duty(n);
     clockset_keep(n);
     diskcheck_duty(n);
+    quarantine_duty(n);
     diskwear_duty(n);
     foreman_duty(n);
     if (n->role == RAFT_LEADER) {

@@ -157,6 +157,7 @@ enum grey_error node_step(struct node *n, struct raft_input *in, raft_index *pro
 }
 
 void node_set_members(struct node *n, const struct raft_members *members, raft_index index) {
+    n->quarantine.stale = true;
     struct builder b;
     builder_init(&b, 64u * 1024u);
     raft_members_encode(members, &b);
@@ -378,8 +379,8 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     n->stalled_timer = (struct loop_timer){.fire = persist_again, .context = n};
     n->table = table_new(TABLE_CLEAN_BYTES);
     n->held = mem_new(HELD_SENDS_MAX, sizeof *n->held);
-    bool ok =
-        n->table != NULL && n->held != NULL && open_disk(n, &start, f) && signer_open(n->o.data_dir, &n->sealing.signer, f) == E_OK;
+    bool ok = n->table != NULL && n->held != NULL && open_disk(n, &start, f) &&
+              signer_open(n->o.data_dir, n->o.vault, &n->sealing.signer, f) == E_OK;
     if (ok) {
         n->self = start.self;
         n->cluster_id = start.cluster_id;
@@ -411,6 +412,7 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     upkeep_start(n);
     sealing_start(n, &newest);
     foreman_start(n);
+    quarantine_start(n);
     loop_hook(x->loop, on_turn, n);
     membership_start(n);
     arm_tick(n);
@@ -431,7 +433,7 @@ void node_leave_leadership(struct node *n) {
     raft_status(n->raft, &s);
     n->stopping = true;
     if (s.role == RAFT_LEADER && s.peer_count > 0) {
-        struct raft_input in = {.kind = RAFT_IN_TRANSFER};
+        struct raft_input in = {.kind = RAFT_IN_TRANSFER, .peer = quarantine_successor(n)};
         (void)node_step(n, &in, NULL);
     }
 }

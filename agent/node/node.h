@@ -7,6 +7,8 @@
 #define AGENT_NODE_H
 
 #include "agent/node/peers.h"
+#include "agent/node/signer.h"
+#include "agent/state/standing.h"
 #include "agent/state/state.h"
 #include "agent/store/sitelog.h"
 #include "agent/store/wear.h"
@@ -18,6 +20,7 @@ struct node;
 struct node_options {
     const char *node, *site;
     const char *data_dir, *wal_dir;
+    const char *vault; /* socket of the service that seals the signing key to the TPM; NULL: the key is in a plain file */
     const char *peer_listen_address;         /* NULL: a group of one without peers */
     const char *peer_address, *http_address; /* what others are told */
     const char *seeds;                       /* --join: addresses, comma separated; may be empty */
@@ -37,7 +40,9 @@ struct node_options {
     uint32_t offline_hours_max;       /* an alarm when something has waited longer for the core; 0: never */
     bool offers_work; /* tasks may be placed here, within these bounds, once something can run them: node_can_work */
     uint64_t task_cpu_millicores, task_memory_bytes;
-    uint32_t proof_s;   /* how long proofs of runs are kept; 0: none are made; proposed likewise */
+    uint32_t proof_s;      /* how long proofs of runs are kept; 0: none are made; proposed likewise */
+    bool has_verifier_key; /* results of attestation are checked with it; without it none counts here */
+    uint8_t verifier_key[KEYS_ED25519_PUBLIC_BYTES];
     uint32_t tasks_max; /* of the site at a time; proposed by a leader that finds another value in force */
     bool overcommit;    /* shares may add up to more than there is; likewise */
     enum {
@@ -55,7 +60,7 @@ struct node_events {
                     grey_epoch epoch); /* this node became or ceased to be a leader that has applied an entry of its term */
     void (*applied)(void *context, const struct entry *e); /* after each entry; may be NULL */
     void (*asked)(void *context, raft_id from,
-                  const struct message *m); /* of a member: MESSAGE_OUTPUT_FETCH, _OUTPUT, _REACH_ASK, _REACH */
+                  const struct message *m); /* of a member: MESSAGE_OUTPUT_FETCH, _OUTPUT, _REACH_ASK, _REACH, _ATTEST */
     void (*failed)(void *context, enum grey_error err, const char *detail); /* the node must stop: disk, damage, unknown entry */
 };
 
@@ -175,6 +180,10 @@ uint32_t node_requests_waiting(const struct node *n);
 void node_core_worker(struct node *n, bool there);
 void node_task_result(struct node *n, const struct offload_result *r);
 void node_core_time(struct node *n, int64_t time_ms); /* the core's wall time, as it said over its authenticated channel */
+/* How far each member may be trusted, as this gateway judges; lends until the next turn.  Empty on a witness. */
+const struct standings *node_standings(const struct node *n);
+bool node_quarantined(const struct node *n);            /* this gateway is, as it judges itself */
+const struct signer *node_signer(const struct node *n); /* this gateway's own key; lends for the node's life */
 /* The newest seal of the log that is known to hold here (index 0: none), and who made it. */
 void sealing_status(const struct node *n, struct seal *newest, struct sealdb_signer *signer);
 const char *node_clock_source(const struct node *n); /* whom this gateway's idea of the time comes from: "core", "site", "unsure" */

@@ -15,6 +15,7 @@
  *   firings.c   when schedules are due
  *   handover.c  tasks that are with the core
  *   sealing.c   signatures over what is committed
+ *   quarantine.c what the verifier's word takes from a gateway
  *   diskwatch.c disks that forgot, disks that are slow
  *   diskcheck.c disks that are damaged
  *   rows.c      rows and payloads that may be on disk only */
@@ -24,6 +25,7 @@
 #include "agent/node/node.h"
 #include "agent/node/signer.h"
 #include "agent/state/agreement.h"
+#include "agent/state/standing.h"
 #include "agent/work/phi.h"
 
 #define REQUESTS_MAX 8192u         /* clients and forwards together; above: E_BUSY */
@@ -271,6 +273,20 @@ bool provisional_possible(const struct node *n); /* this node belongs to a site 
 bool provisional_due(const struct node *n);      /* no leader for request_timeout_ms: events are taken here from now on */
 void provisional_take(struct node *n, struct bytes batch, node_done *done, void *context);
 
+/* --- quarantine.c ----------------------------------------------------------------------------------------------------------------- */
+struct quarantine {
+    struct standings standings; /* as this gateway judges */
+    bool stale;                 /* something was said since */
+    int64_t judge_s;            /* judged anew then at the latest; Unix seconds */
+    uint64_t handed_ms, ordered_ms;
+};
+
+void quarantine_start(struct node *n);
+void quarantine_applied(struct node *n, const struct entry *e); /* after each applied entry */
+void quarantine_duty(struct node *n);                           /* each second */
+bool quarantine_holds(const struct node *n, raft_id id);
+raft_id quarantine_successor(const struct node *n); /* leader: who is to lead next; 0: nobody that answers and may */
+
 /* --- diskwatch.c ------------------------------------------------------------------------------------------------------------------ */
 #define ACQUAINTANCES 32u
 
@@ -417,6 +433,7 @@ struct node {
     struct sealing sealing;
     struct foreman foreman;
     struct handover handover;
+    struct quarantine quarantine;
     uint64_t leaderless_ms; /* since when no leader is known */
     struct invitation invitations[LIMIT_MEMBERS];
     uint32_t invitation_count;

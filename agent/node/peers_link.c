@@ -14,7 +14,7 @@
 #define PART_BYTES (512u * 1024u)
 #define KEEP_BUFFER_BYTES (64u * 1024u)
 
-static const char *const refusal_reasons[] = {"frame", "message", "identity", "site"};
+static const char *const refusal_reasons[] = {"frame", "message", "identity", "site", "certificate", "revoked", "tls", "own-key"};
 static struct metric refused =
     METRIC_COUNTER_LABELS("grey_network_peer_refusals_total", "Peer links closed, by what was wrong.", "reason", refusal_reasons);
 static struct metric links_up = METRIC_GAUGE("grey_network_peers_connected", "Links to other gateways that are up.");
@@ -22,7 +22,17 @@ static struct metric rpc_errors =
     METRIC_COUNTER("grey_network_rpc_errors_total", "Peer messages that could not be sent or read, and links lost.");
 static struct metric bytes_out =
     METRIC_COUNTER("grey_network_peer_sent_bytes_total", "Bytes sent on closed and open peer links, TLS included.");
-enum { REFUSED_FRAME, REFUSED_MESSAGE, REFUSED_IDENTITY, REFUSED_SITE };
+enum {
+    REFUSED_FRAME,
+    REFUSED_MESSAGE,
+    REFUSED_IDENTITY,
+    REFUSED_SITE,
+    REFUSED_CERTIFICATE, /* expired, by another CA, or none */
+    REFUSED_REVOKED,
+    REFUSED_TLS,     /* too old, or none */
+    REFUSED_OWN_KEY, /* this gateway could not sign */
+    REFUSED_COUNT
+};
 
 void peers_link_register(void) {
     metrics_register(&refused);
@@ -73,14 +83,18 @@ static void remember_error(struct link *k, const char *text) {
     }
 }
 
-static void refuse(struct link *k, unsigned reason, enum grey_error err, const char *detail) {
-    static struct log_limit limits[sizeof refusal_reasons / sizeof refusal_reasons[0]]; /* noise of one kind hides no other */
+static void tell_refusal(const char *address, unsigned reason, enum grey_error err, const char *detail) {
+    static struct log_limit limits[REFUSED_COUNT]; /* noise of one kind hides no other */
     uint32_t left_out = 0;
     metrics_add(&refused, reason, 1);
     if (log_limit_pass(&limits[reason], &left_out)) {
-        log_warn("peers", "refuse", "address=%s error=GREY-%d %s: %s left_out=%" PRIu32, k->address, error_id(err),
+        log_warn("peers", "refuse", "address=%s error=GREY-%d %s: %s left_out=%" PRIu32, address, error_id(err),
                  error_sentence(err), detail, left_out);
     }
+}
+
+static void refuse(struct link *k, unsigned reason, enum grey_error err, const char *detail) {
+    tell_refusal(k->address, reason, err, detail);
     remember_error(k, detail[0] != 0 ? detail : error_sentence(err));
     struct conn *c = k->conn;
     peers_link_drop(k);
@@ -400,9 +414,12 @@ static size_t accepted_bytes(void *context, struct conn *c, struct bytes in) {
 
 static void accepted_closed(void *context, struct conn *c, enum grey_error why, const char *detail) {
     (void)context;
-    metrics_add(&refused, REFUSED_IDENTITY, 1);
-    log_limited(LOG_WARN, "peers", "refuse", "address=%s error=GREY-%d %s: %s", conn_peer_address(c), error_id(why),
-                error_sentence(why), detail);
+    unsigned reason = why == E_CERT                      ? REFUSED_CERTIFICATE
+                      : why == E_REVOKED                 ? REFUSED_REVOKED
+                      : why == E_TLS || why == E_TLS_OLD ? REFUSED_TLS
+                      : why == E_VAULT_AWAY              ? REFUSED_OWN_KEY
+                                                         : REFUSED_IDENTITY;
+    tell_refusal(conn_peer_address(c), reason, why, detail);
 }
 
 static const struct conn_events waiting_events = {
@@ -426,5 +443,5 @@ void peers_link_expire(struct link *k, uint64_t now_ms) {
 }
 
 void peers_link_revoked(struct link *k) {
-    refuse(k, REFUSED_IDENTITY, E_REVOKED, "its certificate was revoked by the core");
+    refuse(k, REFUSED_REVOKED, E_REVOKED, "its certificate was revoked by the core");
 }

@@ -13,8 +13,9 @@ struct signer {
     uint8_t secret_key[KEYS_ED25519_SECRET_BYTES];
 };
 
-/* Reads the key, or makes one and makes it durable.  Blocks; start of the program.  E_KEY: not a key, or others may read it; E_IO,
- * E_SYSTEM, E_DISK_FULL. */
-enum grey_error signer_open(const char *data_dir, struct signer *s, struct fault *f);
+/* Reads the key, or makes one and makes it durable.  vault: socket of the service that seals it to the machine's TPM; NULL: a plain file.
+ * Blocks; start of the program.  E_KEY: not a key, or others may read it; E_IO,
+ * E_SYSTEM, E_DISK_FULL, E_VAULT_AWAY, E_VAULT_OTHER. */
+enum grey_error signer_open(const char *data_dir, const char *vault, struct signer *s, struct fault *f);
 
 #endif

@@ -15,6 +15,7 @@
 #include "agent/state/kv.h"
 #include "agent/state/loss.h"
 #include "agent/state/outbox.h"
+#include "agent/state/verdicts.h"
 #include "agent/work/work.h"
 #include "include/grey/must.h"
 #include "platform/codec.h"
@@ -250,6 +251,8 @@ static enum grey_error dispatch(struct state *s, struct facts *next, const struc
         return work_apply(s->work, e, now_ms, &s->changes, answer, f);
     case ENTRY_TOKEN:
         return grants_apply(s->table, e, now_ms, &s->changes, f);
+    case ENTRY_VERDICT:
+        return verdicts_apply(s->table, e, &s->changes, f);
     case ENTRY_NOTE: /* for those who read the log */
         return E_OK;
     case ENTRY_OBJECT:

@@ -27,13 +27,14 @@ enum table_id {
     TABLE_GAP = 6,     /* channel u8, last seq be64 -> events that were lost: numbers, bytes, reason */
     TABLE_TASK =
         7, /* id -> what the scheduler knows of the task; ref = log index whose payload holds the order; always in memory */
-    TABLE_TENANT = 8,  /* tenant, or tenant/namespace -> share; always in memory */
-    TABLE_NODE = 9,    /* raft id be64 -> what the node has for tasks; always in memory */
-    TABLE_OBJECT = 10, /* kind u8, name -> manifests in force and coming (agent/state/holding.h); always in memory */
-    TABLE_CHUNK = 11,  /* SHA-256 of a chunk of them -> size; ref = log index whose payload has it; always in memory */
-    TABLE_PROOF = 12,  /* index be64 -> whose run the proof in that entry's payload is of; ref = index; always in memory */
-    TABLE_TOKEN = 13,  /* id -> what is kept of a token of the API (agent/state/grants.h); always in memory */
-    TABLE_OUTPUT = 17, /* id of a task -> what it wrote beside the core; ref = index of the entry that has it; always in memory */
+    TABLE_TENANT = 8,   /* tenant, or tenant/namespace -> share; always in memory */
+    TABLE_NODE = 9,     /* raft id be64 -> what the node has for tasks; always in memory */
+    TABLE_OBJECT = 10,  /* kind u8, name -> manifests in force and coming (agent/state/holding.h); always in memory */
+    TABLE_CHUNK = 11,   /* SHA-256 of a chunk of them -> size; ref = log index whose payload has it; always in memory */
+    TABLE_PROOF = 12,   /* index be64 -> whose run the proof in that entry's payload is of; ref = index; always in memory */
+    TABLE_TOKEN = 13,   /* id -> what is kept of a token of the API (agent/state/grants.h); always in memory */
+    TABLE_VERDICT = 14, /* name of a gateway -> what the verifier said of it (agent/state/verdicts.h); always in memory */
+    TABLE_OUTPUT = 17,  /* id of a task -> what it wrote beside the core; ref = index of the entry that has it; always in memory */
 };
 #define TABLE_ID_MAX 17
 

@@ -6,6 +6,7 @@
 #define AGENT_UPLINK_H
 
 #include "agent/node/node.h"
+#include "federation/attest/exchange.h"
 #include "federation/budget.h"
 #include "federation/ledger.h"
 #include "federation/window.h"
@@ -100,6 +101,15 @@ void uplink_certify(struct uplink *u, struct bytes request);
 
 /* MESSAGE_REACH_ASK or MESSAGE_REACH of a member (federation/handover.h). */
 void uplink_heard(struct uplink *u, raft_id from, const struct message *m);
+/* Words between gateways of this site and the core's verifier (federation/attest/exchange.h).  ready: a core that judges has welcomed this
+ * session; heard: what it says to a gateway.  Both in the middle of the uplink's work: a word may be said in them, the uplink not freed. */
+struct uplink_attest_events {
+    void (*ready)(void *context);
+    void (*heard)(void *context, struct bytes node, enum exchange_word word, struct bytes body);
+};
+void uplink_on_attest(struct uplink *u, const struct uplink_attest_events *events, void *context);
+/* False: not now.  Nobody says it again. */
+bool uplink_attest(struct uplink *u, struct bytes node, enum exchange_word word, struct bytes body);
 
 /* An operator has reason to hope (the line was mended): tries now instead of at the next time planned.  False: this node does not
  * lead. */

@@ -8,6 +8,7 @@
  *   uplink_parts.c    large frames go in parts, so that what is urgent can go between
  *   uplink_ack.c      the core's acknowledgements become entries of the log
  *   uplink_supply.c   configs, policies and data of the core become entries of the log
+ *   uplink_attest.c   words of attestation
  *   uplink_gate.c     how many bytes may leave now
  *   uplink_meter.c    what they cost: ledger, windows, budgets
  *   uplink_learned.c  what was learned of keep-alives, over restarts
@@ -161,6 +162,9 @@ struct uplink {
     struct uplink_packing packing;
     bool takes_parts; /* the core does */
     bool certifies;   /* the core does */
+    bool judges;      /* the core does */
+    const struct uplink_attest_events *attest;
+    void *attest_context;
     struct uplink_parcel parcels[CHANNEL_COUNT];
     struct builder frame; /* built and not yet taken by the MQTT client */
     enum event_channel frame_channel;
@@ -234,6 +238,7 @@ void uplink_send_gathered(void *uplink, struct sync_events *e);
 void uplink_send_published(void *uplink, int id, const char *refusal);
 /* flags: of frame.h.  False: not now. */
 bool uplink_send_content(struct uplink *u, enum event_channel c, struct bytes content, uint16_t flags);
+bool uplink_send_of(struct uplink *u, enum event_channel c, enum ledger_feature of, struct bytes content, uint16_t flags);
 size_t uplink_send_bytes_max(const struct uplink *u); /* of a frame */
 
 /* --- uplink_pack.c -------------------------------------------------------------------------------------------------------------------- */
@@ -271,6 +276,10 @@ void uplink_supply_chunk(struct uplink *u, struct bytes content);
 void uplink_supply_pump(struct uplink *u); /* says what is in force when that changed, asks for what is missing */
 void uplink_supply_look(struct uplink *u, uint64_t now_ms);
 bool uplink_supply_busy(const struct uplink *u);
+
+/* --- uplink_attest.c ------------------------------------------------------------------------------------------------------------------ */
+void uplink_attest_begin(struct uplink *u, uint32_t codings); /* the core has welcomed this session */
+void uplink_attest_take(struct uplink *u, const struct sync_attest *a);
 
 /* --- uplink_gate.c -------------------------------------------------------------------------------------------------------------------- */
 void uplink_gate_begin(struct uplink *u);

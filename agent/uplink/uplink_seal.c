@@ -5,7 +5,7 @@
 #include "federation/frame.h"
 #include "include/grey/must.h"
 #include "platform/cert.h"
-#include "platform/keysign.h"
+#include "platform/keyring.h"
 #include "platform/log.h"
 #include "platform/wholefile.h"
 
@@ -27,19 +27,12 @@ struct uplink_seal_job {
 /* --- on the crypto worker ------------------------------------------------------------------------------------------------------------------- */
 
 static enum grey_error sign(struct uplink_seal_job *j, struct bytes cert, struct builder *signature) {
-    struct builder pem;
     struct keysign key = {0};
     uint8_t proof[DIGEST_SHA256_BYTES];
-    builder_init(&pem, PEM_BYTES_MAX);
     handshake_proof(&j->handshake, builder_bytes(&j->hello), cert, proof);
-    enum grey_error err = wholefile_read(j->key_path, &pem, &j->fault);
-    err = err != E_OK ? err : keysign_open_pem((const char *)pem.data, &key, &j->fault);
+    enum grey_error err = keyring_open(j->key_path, &key, &j->fault);
     err = err != E_OK ? err : key.sign(key.key, proof, signature, &j->fault);
     keysign_close(&key);
-    if (pem.data != NULL) {
-        cipher_wipe(pem.data, pem.size);
-    }
-    builder_free(&pem);
     return err;
 }
 

@@ -50,10 +50,14 @@ size_t uplink_send_bytes_max(const struct uplink *u) {
 }
 
 bool uplink_send_content(struct uplink *u, enum event_channel c, struct bytes content, uint16_t flags) {
+    return uplink_send_of(u, c, LEDGER_SESSION, content, flags);
+}
+
+bool uplink_send_of(struct uplink *u, enum event_channel c, enum ledger_feature of, struct bytes content, uint16_t flags) {
     struct builder frame;
     builder_init(&frame, LIMIT_FRAME_PAYLOAD_BYTES + FRAME_OVERHEAD_BYTES);
     frame_write(&frame, flags, ++u->message_id, (uint64_t)now_wall_ms() * 1000000u, content);
-    enum grey_error err = frame.err != E_OK ? frame.err : publish(u, c, LEDGER_SESSION, builder_bytes(&frame));
+    enum grey_error err = frame.err != E_OK ? frame.err : publish(u, c, of, builder_bytes(&frame));
     builder_free(&frame);
     return err == E_OK;
 }
@@ -120,9 +124,11 @@ static bool has_more(struct uplink *u, enum event_channel c) {
     return now_ms >= s->gather_until_ms;
 }
 
+/* A gateway in quarantine that still leads, because nobody else can, says nothing but words of attestation: they are its way back. */
 static void what_waits(struct uplink *u, bool waiting[CHANNEL_COUNT]) {
     for (int i = 0; i < CHANNEL_COUNT; i++) {
-        waiting[i] = !uplink_meter_holds(u, (enum event_channel)i) && has_more(u, (enum event_channel)i);
+        waiting[i] =
+            !node_quarantined(u->node) && !uplink_meter_holds(u, (enum event_channel)i) && has_more(u, (enum event_channel)i);
     }
 }
 

@@ -160,6 +160,7 @@ static void take_welcome(struct uplink *u, const struct sync_welcome *w) {
     u->certifies = (w->codings & CODING_CERTIFY) != 0;
     node_core_worker(u->node, (w->codings & CODING_OFFLOAD) != 0);
     uplink_supply_begin(u, w->codings);
+    uplink_attest_begin(u, w->codings);
 }
 
 /* False: it is not mine to take, or cannot be read (*why). */
@@ -209,6 +210,10 @@ static bool take_supply(struct uplink *u, enum message_kind kind, struct bytes c
                         enum grey_error *why) {
     struct supply_offer o;
     struct supply_chunk k;
+    if (node_quarantined(u->node)) {
+        *why = E_OK;
+        return false; /* the next leader gets it */
+    }
     if (kind == MESSAGE_DOWN_OFFER && (*why = supply_get_offer(content, &o)) == E_OK && o.incarnation == incarnation &&
         o.epoch == u->epoch && u->welcomed) {
         uplink_supply_offer(u, &o);
@@ -257,6 +262,7 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
     struct sync_welcome w;
     struct sync_ack a;
     struct sync_route route;
+    struct sync_attest word;
     struct site_facts facts;
     builder_init(&scratch, LIMIT_FRAME_PAYLOAD_BYTES);
     builder_init(&opened, LIMIT_FRAME_PAYLOAD_BYTES);
@@ -304,12 +310,21 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
         mine = take_certificate(u, content, facts.incarnation, &why);
     } else if (kind == MESSAGE_DOWN_RESULT) {
         mine = take_result(u, content, facts.incarnation, &why);
+    } else if (kind == MESSAGE_DOWN_ATTEST && (why = sync_get_attest(content, &word)) == E_OK) {
+        mine = u->welcomed && u->judges;
+        if (mine) {
+            uplink_attest_take(u, &word);
+        }
     }
     if (why != E_OK) {
         uplink_session_refused();
         log_limited(LOG_WARN, "uplink", "refuse", "topic=%.100s error=GREY-%d %s", topic, error_id(why), error_sentence(why));
     }
-    uplink_meter_received(u, kind == MESSAGE_DOWN_ACK ? ledger_of_channel(c) : LEDGER_SESSION, payload.size);
+    uplink_meter_received(u,
+                          kind == MESSAGE_DOWN_ACK      ? ledger_of_channel(c)
+                          : kind == MESSAGE_DOWN_ATTEST ? LEDGER_ATTESTATION
+                                                        : LEDGER_SESSION,
+                          payload.size);
     u->last_contact_ms = mine ? now_wall_ms() : u->last_contact_ms;
     builder_free(&scratch);
     builder_free(&opened);

@@ -127,7 +127,7 @@ static void forget_asked(struct uplink_supply *s, uint32_t i) {
 }
 
 void uplink_supply_pump(struct uplink *u) {
-    if (u->welcomed && u->supply.takes) {
+    if (u->welcomed && u->supply.takes && !node_quarantined(u->node)) {
         say_holdings(u);
         pull(u);
     }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# build.sh ARCH BUILD VERSION OUT: makes grey-agent, grey-ctl and grey-core packages of the programs in BUILD, into the folder OUT.
+# build.sh ARCH BUILD VERSION OUT: makes grey-agent, grey-tpm, grey-ctl and grey-core packages of the programs in BUILD, into the folder OUT.
 # The same input gives the same bytes: times come from deploy/debian/changelog, owners are root, order and compression are fixed.
 # Foreign programs are packed as well; none of them is run.  STRIP: the strip of their architecture.
 set -euo pipefail
@@ -15,7 +15,7 @@ fail() {
     exit 1
 }
 declare -A machine=([amd64]='Advanced Micro Devices X86-64' [arm64]=AArch64 [armhf]=ARM)
-for program in greyd greyctl grey-core grey-launch; do
+for program in greyd greyctl grey-core grey-launch grey-tpm; do
     [ -x "$build/$program" ] || fail "$build/$program is not built"
     readelf -h "$build/$program" | grep -qE "Machine: +${machine[$arch]:?no such architecture: $arch}\$" ||
         fail "$build/$program is not for $arch"
@@ -85,6 +85,14 @@ put 0644 deploy/systemd/grey-launch.service lib/systemd/system/grey-launch.servi
 put 0755 deploy/systemd/back-off usr/lib/grey-agent/back-off
 put 0644 deploy/systemd/grey-agent.sysusers usr/lib/sysusers.d/grey-agent.conf
 put 0644 deploy/systemd/grey-agent.tmpfiles usr/lib/tmpfiles.d/grey-agent.conf
+finish
+
+package=grey-tpm
+program grey-tpm
+manual grey-tpm.8
+document ATTESTATION.md
+put 0644 deploy/systemd/grey-tpm.service lib/systemd/system/grey-tpm.service
+put 0644 deploy/systemd/greyd-tpm.conf lib/systemd/system/greyd.service.d/tpm.conf
 finish
 
 package=grey-ctl

@@ -45,5 +45,10 @@ What to try next:
   $greyctl kv get greeting
   $greyctl task submit --id hello -- /bin/echo hello; sleep 1; $greyctl task logs hello; $greyctl task proof hello --verify; $greyctl task list
   kill -9 \$(cat $run/node1.pid); sleep 1; $other --addr unix:$run/node2/greyd.sock status; make up
+EOF
+! grep -q '^attestation:' "$RUN/node1/greyd.yaml" || ! command -v tpm2_pcrextend >/dev/null || cat <<EOF
+  tpm2_pcrextend -T swtpm:path=$run/node2/swtpm.sock 4:sha256=$(printf %064d 7); sleep 25; $greyctl attest status    somebody tampers with gateway 2
+EOF
+cat <<EOF
   make down      stops all of it, keeps the data
 EOF

@@ -7,6 +7,9 @@
 
 #include "federation/attest/evidence.h"
 
+/* The name of the core's policy by which gateways are judged, among the policies that it gives to sites. */
+#define REFERENCE_OBJECT_NAME "grey-attestation"
+
 #define REFERENCE_VALUES_MAX 1024u
 #define REFERENCE_FIRMWARES_MAX 16u
 #define REFERENCE_BYTES_MAX (96u * 1024u)

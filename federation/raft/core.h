@@ -96,6 +96,7 @@ struct raft {
     uint64_t election_deadline_ms, heartbeat_deadline_ms;
     uint64_t leader_heard_ms; /* no vote within an election time-out of this; of the start, at a member that may have promised so */
     bool leader_heard;        /* leader_heard_ms counts */
+    bool reluctant;           /* to lead */
 
     raft_id transfer_to;
     uint64_t transfer_deadline_ms;

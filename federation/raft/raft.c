@@ -252,7 +252,7 @@ static void raft_on_message(struct raft *r, const struct raft_message *m) {
         read_on_reply(r, m);
         break;
     case RAFT_TIMEOUT_NOW:
-        if (r->role == RAFT_FOLLOWER && r->leader == m->from) {
+        if (r->role == RAFT_FOLLOWER && r->leader == m->from && !r->reluctant) {
             vote_campaign(r, true);
         }
         break;
@@ -444,6 +444,14 @@ enum grey_error raft_step(struct raft *r, const struct raft_input *in, struct ra
 }
 
 /* --- Questions ------------------------------------------------------------------------------------------------------------------- */
+
+void raft_set_reluctant(struct raft *r, bool reluctant) {
+    bool begins = reluctant && !r->reluctant;
+    r->reluctant = reluctant;
+    if (begins) {
+        vote_draw_deadline(r);
+    }
+}
 
 uint64_t raft_deadline_ms(const struct raft *r) {
     uint64_t deadline = r->role == RAFT_LEADER ? replicate_deadline_ms(r) : r->election_deadline_ms;

@@ -215,6 +215,11 @@ void raft_free(struct raft *r);
  * E_MEMBER_CHANGE_PENDING, E_BAD_MESSAGE.  *out is filled in any case. */
 enum grey_error raft_step(struct raft *r, const struct raft_input *in, struct raft_output *out);
 
+/* raft_set_reluctant: this member should not lead: it waits for RAFT_RELUCTANT_TIMEOUTS more election time-outs before it campaigns, so that
+ * others go first, and takes no leadership that is handed to it.  It still leads when nobody else can. */
+#define RAFT_RELUCTANT_TIMEOUTS 10u
+void raft_set_reluctant(struct raft *r, bool reluctant);
+
 uint64_t raft_deadline_ms(const struct raft *r); /* tick no later than this */
 
 /* The entry at index, lent until the next step; NULL when it is not in memory.  Always in memory: everything not stored, not

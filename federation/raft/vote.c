@@ -28,7 +28,8 @@ static bool vote_may_campaign(const struct raft *r) {
 
 void vote_draw_deadline(struct raft *r) {
     uint64_t spread = (uint64_t)r->config.election_timeout_ms_max - r->config.election_timeout_ms_min + 1;
-    r->election_deadline_ms = r->now_ms + r->config.election_timeout_ms_min + raft_random(r, spread);
+    uint64_t reluctance_ms = r->reluctant ? (uint64_t)RAFT_RELUCTANT_TIMEOUTS * r->config.election_timeout_ms_max : 0;
+    r->election_deadline_ms = r->now_ms + r->config.election_timeout_ms_min + raft_random(r, spread) + reluctance_ms;
 }
 
 static void vote_set_role(struct raft *r, enum raft_role role) {

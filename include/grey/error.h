@@ -83,6 +83,11 @@
     X(E_ATTEST_EXPIRED, 3220, 403, "the attestation result has expired", "bring the link to the core back; the gateway is attested anew by itself") \
     X(E_ATTEST_POLICY, 3221, 0, "the attestation policy is not acceptable", "correct the named field, or use a serial number above the last one") \
     X(E_TPM, 3222, 0, "the TPM refused or is not there", "see the detail; is the user in the group tss, is the TPM enabled in the firmware?") \
+    X(E_TLS_VERSION, 3240, 0, "this build has no TLS 1.3", "set security.tls.min_version to 1.2, or use a build with mbedTLS 3.6 (Debian 13)") \
+    X(E_TLS_OLD, 3241, 0, "the other side speaks an older TLS than is taken here, or only suites that are not", "upgrade the other side; if it is none of yours, somebody tries to have the link weaker than it is") \
+    X(E_VAULT_AWAY, 3242, 0, "the service that keeps this gateway's keys does not answer", "'systemctl status grey-tpm'; is the TPM enabled in the firmware?") \
+    X(E_VAULT_OTHER, 3243, 0, "the key was made in the TPM of another machine", "put the disk back into its own gateway, or enrol this one anew: 'greyd enroll' with a new token") \
+    X(E_VAULT_LIBRARY, 3244, 0, "this build cannot use a TLS key that lies in a TPM", "enrol with '--key sealed': a key in a file that only this TPM opens") \
     /* machine */ \
     X(E_NO_MEMORY, 4001, 503, "no memory is left", "raise the memory limit of the service") \
     X(E_IO, 4002, 503, "the storage device answered with an error", "see the log; replace the device if it repeats") \

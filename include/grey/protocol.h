@@ -23,6 +23,7 @@
 #define FEATURE_LEVEL_OFFLOAD 6u  /* from here on orders may have zones, and tasks may be with the core */
 #define FEATURE_LEVEL_VOUCH 6u    /* from here on gateways give each other certificates while the core is away (platform/vouch.h) */
 #define FEATURE_LEVEL_HANDOVER 6u /* from here on gateways ask each other whether they reach the core */
+#define FEATURE_LEVEL_VERDICTS 6u /* from here on it may hold verdicts on gateways (agent/state/verdicts.h) */
 #define UP_LEVEL 2u               /* said in UP_HELLO; from 2 on a site reads the codings in DOWN_WELCOME, and DOWN_ROUTE */
 #define UP_LEVEL_CODINGS 2u
 #define UP_LEVEL_ROUTES 2u
@@ -32,6 +33,7 @@
 #define CODING_OBJECTS 8u   /* ... and UP_HOLDINGS, UP_PULL: it has configs, policies and data to give */
 #define CODING_CERTIFY 16u  /* ... and UP_CERTIFY: it renews certificates */
 #define CODING_OFFLOAD 32u  /* ... and tasks (federation/offload.h): it has a worker */
+#define CODING_ATTEST 64u   /* ... and UP_ATTEST: it judges gateways */
 
 /* Topics: grey/v2/{site}/up/{channel} and grey/v2/{site}/down/{channel}, channel as event_channel_name. */
 #define TOPIC_PREFIX "grey/v2/"
@@ -60,6 +62,7 @@ enum message_kind {
     MESSAGE_MEND_ROWS = 17,
     MESSAGE_OUTPUT_FETCH = 18,
     MESSAGE_OUTPUT = 19,
+    MESSAGE_ATTEST = 20,
     MESSAGE_REACH_ASK = 21, /* this and the next: federation/handover.h */
     MESSAGE_REACH = 22,
     /* between site and core: federation/sync.h */
@@ -71,6 +74,7 @@ enum message_kind {
     MESSAGE_UP_HOLDINGS = 69, /* this and the next: federation/supply.h */
     MESSAGE_UP_PULL = 70,
     MESSAGE_UP_CERTIFY = 71,      /* federation/certify.h */
+    MESSAGE_UP_ATTEST = 72,       /* federation/attest/exchange.h, as 87 */
     MESSAGE_UP_SEALED_HELLO = 79, /* federation/handshake.h, as 95 */
     MESSAGE_DOWN_WELCOME = 80,
     MESSAGE_DOWN_ACK = 81,
@@ -79,7 +83,8 @@ enum message_kind {
     MESSAGE_DOWN_OFFER = 84, /* this and the next: federation/supply.h */
     MESSAGE_DOWN_CHUNK = 85,
     MESSAGE_DOWN_CERTIFIED = 86, /* federation/certify.h */
-    MESSAGE_DOWN_RESULT = 88,    /* federation/offload.h */
+    MESSAGE_DOWN_ATTEST = 87,
+    MESSAGE_DOWN_RESULT = 88, /* federation/offload.h */
     MESSAGE_DOWN_SEALED_WELCOME = 95,
 };
 

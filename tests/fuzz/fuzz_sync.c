@@ -61,6 +61,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             sync_put_ack(&b, &a);
             same(&b, in);
         }
+        struct sync_attest attest;
+        if (sync_get_attest(in, &attest) == E_OK) {
+            accepted++;
+            must(sync_kind(in) == (exchange_goes_up(attest.word) ? MESSAGE_UP_ATTEST : MESSAGE_DOWN_ATTEST));
+            sync_put_attest(&b, &attest);
+            same(&b, in);
+        }
         struct sync_part p;
         if (sync_get_part(in, &p) == E_OK) {
             accepted++;

@@ -10,7 +10,7 @@ set -uo pipefail
     exit 0
 }
 build=${BUILD:?} version=${VERSION:?} work=build/packages arch=$(dpkg --print-architecture)
-packages=(grey-agent grey-ctl grey-core)
+packages=(grey-agent grey-tpm grey-ctl grey-core)
 root=$work/root
 export LC_ALL=C.UTF-8
 unset MAKEFLAGS MAKELEVEL MFLAGS GREY_NODE_ID GREY_DATA_DIR
@@ -53,6 +53,7 @@ exposure() { # unit, at most so many tenths
 check "greyd.service is exposed by at most 2.5 of 10" exposure greyd 25
 check "grey-core.service is exposed by at most 2.5 of 10" exposure grey-core 25
 check "grey-launch.service, for whose tasks devices and compilers stay open, by at most 4" exposure grey-launch 40
+check "grey-tpm.service, which is root, by at most 1.5" exposure grey-tpm 15
 check "bash reads the completion" bash -n "$build/completion/bash"
 check "zsh reads the completion" zsh -n "$build/completion/zsh"
 # What the unit allows, as systemd's own groups say; what the program asks the kernel for, as strace says.
@@ -116,7 +117,7 @@ same_needs() {
         return 1
     }
 }
-check "what the packages depend on is what dpkg-shlibdeps says" same_needs "$PWD/$build"/{greyd,greyctl,grey-core,grey-launch}
+check "what the packages depend on is what dpkg-shlibdeps says" same_needs "$PWD/$build"/{greyd,greyctl,grey-core,grey-launch,grey-tpm}
 # Three failures within ten minutes, then a good end; after each failure how long the next start waits.
 waits() {
     local file=$work/failures second seen=''
@@ -156,7 +157,7 @@ check "a build elsewhere gives the same bytes" rebuild
 needs() {
     for package in "${packages[@]}"; do
         dpkg-deb -f "$(deb "$build/deb" "$package" "$version")" Depends
-    done | tr ',' '\n' | sed 's/.*|//; s/(.*//; s/ //g' | sort -u | paste -sd ,
+    done | tr ',' '\n' | sed 's/.*|//; s/(.*//; s/ //g' | grep -v '^grey-' | sort -u | paste -sd ,
 }
 layered_root() {
     mkdir -p "$work/layer" "$root" && mount -t tmpfs -o mode=0755 layer "$work/layer" && mkdir "$work/layer/upper" "$work/layer/work" &&
@@ -245,7 +246,7 @@ nothing_runs() { # a gateway that nobody configured must not begin a life of its
 check "nothing is enabled, nor would start, before it is configured" nothing_runs
 verified() { # every word of the units is known, and what they start is there; the clean root has no systemd and no targets
     local said
-    said=$(systemd-analyze verify --man=no --root="$root" {greyd,grey-launch,grey-core}.service 2>&1 | grep -E '(greyd|grey-launch|grey-core)\.service' |
+    said=$(systemd-analyze verify --man=no --root="$root" {greyd,grey-launch,grey-core,grey-tpm}.service 2>&1 | grep -E '(greyd|grey-launch|grey-core|grey-tpm)\.service' |
         grep -v 'Unit [a-z]*\.target not found')
     [ -z "$said" ] || {
         echo "$said"
@@ -255,7 +256,7 @@ verified() { # every word of the units is known, and what they start is there; t
 check "systemd takes the units" verified
 answers() {
     local line
-    for line in 'greyd --help' 'greyd --version' 'greyctl --version' 'grey-core --help' 'grey-launch --version'; do
+    for line in 'greyd --help' 'greyd --version' 'greyctl --version' 'grey-core --help' 'grey-launch --version' 'grey-tpm --help'; do
         # shellcheck disable=SC2086  # words
         inside setpriv --reuid nobody --regid nogroup --clear-groups $line >/dev/null || {
             echo "$line: exit status $?"

@@ -14,7 +14,8 @@
 #include "tests/unit/swtpm_rig.h"
 
 static struct swtpm machines[2];
-static char *roots, *grey_tpm, *start_log, *data_dir;
+static char *roots, *grey_tpm, *start_log, *data_dir, *doors[2];
+static pid_t keepers[2];
 static struct loop *loop;
 static struct attestor *attestor;
 static struct verifier verifier;
@@ -121,13 +122,8 @@ static bool has_proven_twice(void) {
 }
 
 static void start_attestor(const struct swtpm *machine, enum attest_type type) {
-    struct attestor_options o = {.type = type,
-                                 .program = grey_tpm,
-                                 .tpm = machine->way,
-                                 .start_log = start_log,
-                                 .data_dir = data_dir,
-                                 .who = who(),
-                                 .period_s = 3600};
+    struct attestor_options o = {
+        .type = type, .socket = doors[machine - machines], .data_dir = data_dir, .who = who(), .period_s = 3600};
     struct fault f;
     memcpy(o.verifier_key, verifier.public_key, sizeof o.verifier_key);
     attestor = attestor_new(loop, &o, say, NULL, &f);
@@ -138,6 +134,22 @@ static void stop_attestor(void) {
     attestor_free(attestor);
     attestor = NULL;
     is_queued = false;
+}
+
+/* What stands beside the agent on each machine. */
+static void open_door(size_t i) {
+    doors[i] = swtpm_text("%s/door", machines[i].folder);
+    keepers[i] = fork();
+    if (keepers[i] == 0) {
+        execl(grey_tpm, grey_tpm, "--tpm", machines[i].way, "--boot-log", "none", "--start-log", start_log, "--socket", doors[i],
+              "serve", NULL);
+        _exit(127);
+    }
+    assert_true(keepers[i] > 0);
+    for (int tries = 0; access(doors[i], F_OK) != 0; tries++) {
+        assert_true(tries < 1000);
+        (void)usleep(10000);
+    }
 }
 
 static int set_up(void **state) {
@@ -154,6 +166,9 @@ static int set_up(void **state) {
     free(path);
     data_dir = swtpm_text("%s", machines[0].folder);
     start_log = swtpm_text("%s/starts", machines[0].folder);
+    for (size_t i = 0; i < 2; i++) {
+        open_door(i);
+    }
     loop = loop_new(&f);
     assert_non_null(loop);
     carrier = (struct loop_timer){.fire = carry};
@@ -177,7 +192,10 @@ static int tear_down(void **state) {
     loop_timer_cancel(loop, &watchdog);
     loop_free(loop);
     for (size_t i = 0; i < 2; i++) {
+        (void)kill(keepers[i], SIGTERM);
+        (void)waitpid(keepers[i], NULL, 0);
         swtpm_stop(&machines[i]);
+        free(doors[i]);
     }
     swtpm_remove_authority();
     builder_free(&kept);

@@ -159,6 +159,7 @@ static void others_come_back(void **state) {
         {.kind = MESSAGE_OUTPUT_FETCH, .u.output_fetch = {.request = 1, .token = 2, .offset = 3, .stream = 1, .bytes_max = 4}},
         {.kind = MESSAGE_OUTPUT,
          .u.output = {.request = 1, .offset = 2, .end_offset = 3, .err = E_CONNECT, .data = bytes_str("o")}},
+        {.kind = MESSAGE_ATTEST, .u.attest = {.node = bytes_str("2"), .word = EXCHANGE_EVIDENCE, .body = bytes_str("e")}},
         {.kind = MESSAGE_REACH_ASK, .u.reach = {.number = 7}},
         {.kind = MESSAGE_REACH, .u.reach = {.number = 8, .reaches = true}},
         {.kind = MESSAGE_MEND_FETCH, .u.mend_fetch = {.from = 1, .to = 2, .anchor = 3, .anchor_term = 4, .bytes_max = 5}},

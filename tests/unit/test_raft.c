@@ -267,6 +267,30 @@ static void test_a_member_that_hears_its_leader_is_not_moved(void **context) {
 }
 
 /* A candidate with a shorter log would win and lose acknowledged events. */
+/* A gateway that is not trusted would lead its site although others can, or leave the site without a leader when nobody else can. */
+static void test_a_reluctant_member_leads_only_when_nobody_else_does(void **context) {
+    struct fixture f;
+    (void)context;
+    begin(&f, 3);
+    raft_set_reluctant(f.raft, true);
+    receive(&f, (struct raft_message){.kind = RAFT_HEARTBEAT, .from = 2, .term = 1});
+    assert_int_equal(status(&f).leader, 2);
+    receive(&f, (struct raft_message){.kind = RAFT_TIMEOUT_NOW, .from = 2, .term = 1});
+    assert_int_equal(status(&f).role, RAFT_FOLLOWER);
+    tick_after(&f, f.config.election_timeout_ms_max * RAFT_RELUCTANT_TIMEOUTS);
+    assert_null(sent(&f, RAFT_PRE_VOTE, 0));
+    receive(&f, (struct raft_message){.kind = RAFT_VOTE, .from = 3, .term = 2}); /* others get its vote as before */
+    stored(&f);
+    assert_int_equal(status(&f).vote, 3);
+    tick_after(&f, f.config.election_timeout_ms_max * (RAFT_RELUCTANT_TIMEOUTS + 1));
+    assert_non_null(sent(&f, RAFT_PRE_VOTE, 2));
+    raft_set_reluctant(f.raft, false);
+    receive(&f, (struct raft_message){.kind = RAFT_HEARTBEAT, .from = 2, .term = 3});
+    receive(&f, (struct raft_message){.kind = RAFT_TIMEOUT_NOW, .from = 2, .term = 3});
+    assert_int_equal(status(&f).role, RAFT_CANDIDATE);
+    end(&f);
+}
+
 static void test_only_a_log_as_good_gets_a_vote(void **context) {
     (void)context;
     struct fixture f;
@@ -1587,6 +1611,7 @@ int main(void) {
         cmocka_unit_test(test_a_candidates_own_vote_waits_for_the_disk),
         cmocka_unit_test(test_a_pre_vote_changes_nothing),
         cmocka_unit_test(test_a_member_that_hears_its_leader_is_not_moved),
+        cmocka_unit_test(test_a_reluctant_member_leads_only_when_nobody_else_does),
         cmocka_unit_test(test_only_a_log_as_good_gets_a_vote),
         cmocka_unit_test(test_a_split_vote_is_tried_again_soon),
         cmocka_unit_test(test_a_learner_votes_when_asked),

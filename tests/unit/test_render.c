@@ -133,6 +133,10 @@ static void verdict_of_a_whole_site(void **state) {
 static void verdict_of_a_damaged_site(void **state) {
     (void)state;
     struct render_facts f = whole_site();
+    f.voters = f.voters_alive = 2, f.distrusted = "3";
+    assert_verdict(&f, VERDICT_DEGRADED,
+                   "DEGRADED: 2 of 2 nodes, leader 2, can lose 0 nodes, in quarantine: 3; link up, 0 events waiting");
+    f.voters = 3, f.distrusted = "";
     f.voters_alive = 2, f.silent = "3";
     assert_verdict(&f, VERDICT_DEGRADED,
                    "DEGRADED: 2 of 3 nodes, leader 2, can lose 0 nodes, silent: 3; link up, 0 events waiting");

@@ -45,16 +45,16 @@ static void the_key_outlives_a_restart(void **state) {
     struct signer first, again;
     struct stat st;
     struct fault f = {0};
-    assert_int_equal(signer_open(dir, &first, &f), E_OK);
+    assert_int_equal(signer_open(dir, NULL, &first, &f), E_OK);
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
-    assert_int_equal(signer_open(dir, &again, &f), E_OK);
+    assert_int_equal(signer_open(dir, NULL, &again, &f), E_OK);
     assert_memory_equal(&first, &again, sizeof first);
     uint8_t signature[KEYS_ED25519_SIGNATURE_BYTES];
     keys_sign_ed25519(bytes_str("x"), again.secret_key, signature);
     assert_true(keys_verify_ed25519(bytes_str("x"), first.public_key, signature));
     assert_int_equal(unlink(path), 0);
-    assert_int_equal(signer_open(dir, &again, &f), E_OK);
+    assert_int_equal(signer_open(dir, NULL, &again, &f), E_OK);
     assert_memory_not_equal(first.public_key, again.public_key, sizeof first.public_key);
 }
 
@@ -64,29 +64,29 @@ static void what_is_no_key_is_refused(void **state) {
     struct signer s;
     struct fault f = {0};
     char good[200];
-    assert_int_equal(signer_open(dir, &s, &f), E_OK);
+    assert_int_equal(signer_open(dir, NULL, &s, &f), E_OK);
     FILE *file = fopen(path, "r");
     assert_non_null(file);
     assert_non_null(fgets(good, sizeof good, file));
     (void)fclose(file);
     assert_int_equal(chmod(path, 0640), 0);
-    assert_int_equal(signer_open(dir, &s, &f), E_KEY);
+    assert_int_equal(signer_open(dir, NULL, &s, &f), E_KEY);
     assert_non_null(strstr(f.text, "0600"));
     write_file("", 0600);
-    assert_int_equal(signer_open(dir, &s, &f), E_KEY);
+    assert_int_equal(signer_open(dir, NULL, &s, &f), E_KEY);
     size_t size = strlen(good);
     for (size_t at = 0; at < size; at += 7) { /* one letter is another */
         char bad[200];
         memcpy(bad, good, size + 1);
         bad[at] = bad[at] == '0' ? '1' : '0';
         write_file(bad, 0600);
-        assert_int_equal(signer_open(dir, &s, &f), E_KEY);
+        assert_int_equal(signer_open(dir, NULL, &s, &f), E_KEY);
     }
     write_file(good, 0600);
-    assert_int_equal(signer_open(dir, &s, &f), E_OK);
+    assert_int_equal(signer_open(dir, NULL, &s, &f), E_OK);
     assert_int_equal(unlink(path), 0);
     assert_int_equal(symlink("/dev/zero", path), 0);
-    assert_int_equal(signer_open(dir, &s, &f), E_KEY);
+    assert_int_equal(signer_open(dir, NULL, &s, &f), E_KEY);
 }
 
 int main(void) {

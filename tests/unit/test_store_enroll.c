@@ -61,6 +61,13 @@ static size_t revoked(struct store *s, int64_t now_ms) {
     return count;
 }
 
+static bool is_revoked(struct store *s, const char *node) {
+    struct fault f = {0};
+    bool is;
+    assert_int_equal(store_is_revoked(s, "s", node, &is, &f), E_OK);
+    return is;
+}
+
 static enum grey_error shut_out(struct store *s, const char *site, const char *node, uint32_t *count) {
     struct fault f = {0};
     assert_int_equal(store_begin(s, &f), E_OK);
@@ -135,11 +142,13 @@ static void what_is_revoked_stays_so(void **state) {
     assert_int_equal(enroll(s, token, 1, "s", "a", NOW, &again), E_OK);
     assert_int_equal(enroll(s, token, 2, "s", "b", NOW, &again), E_OK);
     assert_int_equal(enroll(s, NULL, 1, "s", "a", NOW + LIFE / 2, &again), E_OK);
+    assert_false(is_revoked(s, "a") || is_revoked(s, "x"));
     assert_int_equal(shut_out(s, "s", "x", &count), E_NOT_FOUND);
     assert_int_equal(shut_out(s, "s", "a", &count), E_OK);
     assert_int_equal(count, 2);
     assert_int_equal(shut_out(s, "s", "a", &count), E_OK); /* once more changes nothing */
     assert_int_equal(count, 0);
+    assert_true(is_revoked(s, "a") && !is_revoked(s, "b"));
     assert_int_equal(revoked(s, NOW), 2);
     assert_int_equal(revoked(s, NOW + LIFE), 1); /* what is over by itself need not be named */
     assert_int_equal(revoked(s, NOW + 2 * LIFE), 0);
@@ -148,9 +157,46 @@ static void what_is_revoked_stays_so(void **state) {
     assert_int_equal(enroll(s, other_token, 1, "s", "a", NOW, &again), E_REVOKED);
     assert_int_equal(enroll(s, other_token, 3, "s", "b", NOW, &again), E_OK); /* a new key for the name of another */
     assert_int_equal(revoked(s, NOW), 3);
+    assert_false(is_revoked(s, "b")); /* its former key is */
     assert_int_equal(enroll(s, NULL, 2, "s", "b", NOW, &again), E_REVOKED);
     assert_int_equal(shut_out(s, "s", "", &count), E_OK);
     assert_int_equal(count, 1);
+    store_close(s);
+}
+
+/* A registered board gets one token at a time, for its name alone, and only while it is registered. */
+static void a_registered_tpm_comes_in_under_its_name(void **state) {
+    (void)state;
+    static const uint8_t board[DIGEST_SHA256_BYTES] = {7, 0, 1}, other[DIGEST_SHA256_BYTES] = {8};
+    struct store *s = open_store();
+    char site[LIMIT_NAME_BYTES + 1], node[LIMIT_NAME_BYTES + 1];
+    uint8_t found[DIGEST_SHA256_BYTES];
+    struct fault f = {0};
+    bool again;
+    assert_int_equal(store_begin(s, &f), E_OK);
+    assert_int_equal(store_tpm_invite(s, board, token, NOW, HOUR, site, node, &f), E_TOKEN_UNKNOWN);
+    assert_int_equal(store_tpm_add(s, board, "s", "a", NOW, &f), E_OK);
+    assert_int_equal(store_tpm_add(s, other, "s", "b", NOW, &f), E_OK);
+    assert_int_equal(store_tpm_invite(s, board, other_token, NOW, HOUR, site, node, &f), E_OK);
+    assert_string_equal(site, "s");
+    assert_string_equal(node, "a");
+    assert_int_equal(store_tpm_invite(s, board, token, NOW, HOUR, site, node, &f), E_OK);
+    assert_int_equal(store_commit(s, &f), E_OK);
+    assert_int_equal(enroll(s, other_token, 1, "s", "a", NOW, &again), E_TOKEN_UNKNOWN); /* the one before is gone */
+    assert_int_equal(enroll(s, token, 1, "s", "b", NOW, &again), E_TOKEN_SITE);
+    assert_int_equal(enroll(s, token, 1, "t", "a", NOW, &again), E_TOKEN_SITE);
+    assert_int_equal(enroll(s, token, 1, "s", "a", NOW + HOUR, &again), E_TOKEN_EXPIRED);
+    assert_int_equal(enroll(s, token, 1, "s", "a", NOW, &again), E_OK);
+    assert_int_equal(enroll(s, token, 2, "s", "a", NOW, &again), E_TOKEN_NODE);
+    assert_int_equal(store_begin(s, &f), E_OK);
+    assert_int_equal(store_tpm_add(s, board, "s", "b", NOW, &f), E_OK); /* moved: the other is not registered any more */
+    assert_int_equal(store_tpm_of(s, "s", "b", found, &f), E_OK);
+    assert_memory_equal(found, board, sizeof found);
+    assert_int_equal(store_tpm_of(s, "s", "a", found, &f), E_NOT_FOUND);
+    assert_int_equal(store_tpm_remove(s, other, &f), E_NOT_FOUND);
+    assert_int_equal(store_tpm_remove(s, board, &f), E_OK);
+    assert_int_equal(store_tpm_invite(s, board, other_token, NOW, HOUR, site, node, &f), E_TOKEN_UNKNOWN);
+    assert_int_equal(store_commit(s, &f), E_OK);
     store_close(s);
 }
 
@@ -191,13 +237,15 @@ static void lists_say_what_there_is(void **state) {
     { "postgres: " #test, test, set_up_postgres, NULL, NULL }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {ON(a_token_lets_in_as_many_as_it_says), ON(an_ended_token_lets_nobody_in),
-                                       ON(a_known_key_renews_and_nobody_else), ON(what_is_revoked_stays_so),
-                                       ON(lists_say_what_there_is)};
+    const struct CMUnitTest tests[] = {
+        ON(a_token_lets_in_as_many_as_it_says), ON(an_ended_token_lets_nobody_in), ON(a_known_key_renews_and_nobody_else),
+        ON(what_is_revoked_stays_so),           ON(lists_say_what_there_is),       ON(a_registered_tpm_comes_in_under_its_name)};
     const struct CMUnitTest on_postgres[] = {ON_POSTGRES(a_token_lets_in_as_many_as_it_says),
                                              ON_POSTGRES(an_ended_token_lets_nobody_in),
-                                             ON_POSTGRES(a_known_key_renews_and_nobody_else), ON_POSTGRES(what_is_revoked_stays_so),
-                                             ON_POSTGRES(lists_say_what_there_is)};
+                                             ON_POSTGRES(a_known_key_renews_and_nobody_else),
+                                             ON_POSTGRES(what_is_revoked_stays_so),
+                                             ON_POSTGRES(lists_say_what_there_is),
+                                             ON_POSTGRES(a_registered_tpm_comes_in_under_its_name)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     return failed + cmocka_run_group_tests(on_postgres, postgres_start, postgres_stop);
 }

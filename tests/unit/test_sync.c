@@ -364,6 +364,51 @@ static void squeezed_frames_name_what_they_cover(void **state) {
     }
 }
 
+/* A word of attestation that came to the wrong gateway, or was read as another word, would shut out a good gateway or let in a bad one. */
+static void words_of_attestation(void **state) {
+    (void)state;
+    static const uint8_t up[] = {0x84, 0x18, 72, 0x61, '2', 4, 0x42, 'x', 'y'}, down[] = {0x84, 0x18, 87, 0x61, '2', 9, 0x40};
+    struct sync_attest said = {.node = bytes_str("2"), .word = EXCHANGE_EVIDENCE, .body = bytes_str("xy")}, a;
+    struct builder b;
+    builder_init(&b, 1000000);
+    EXPECT(sync_put_attest(&b, &said), up);
+    said = (struct sync_attest){.node = bytes_str("2"), .word = EXCHANGE_REFUSAL};
+    EXPECT(sync_put_attest(&b, &said), down);
+    assert_int_equal(sync_get_attest(bytes_of(up, sizeof up), &a), E_OK);
+    assert_true(bytes_equal_str(a.node, "2") && a.word == EXCHANGE_EVIDENCE && bytes_equal_str(a.body, "xy"));
+    assert_int_equal(sync_get_attest(bytes_of(down, sizeof down), &a), E_OK);
+    assert_true(a.word == EXCHANGE_REFUSAL && a.body.size == 0);
+    for (size_t cut = 0; cut < sizeof up; cut++) {
+        assert_int_not_equal(sync_get_attest(bytes_of(up, cut), &a), E_OK);
+    }
+    for (unsigned word = 0; word < 24; word++) { /* what one end says the other does not */
+        uint8_t changed[sizeof up];
+        memcpy(changed, up, sizeof up);
+        changed[5] = (uint8_t)word;
+        bool goes_up = word >= EXCHANGE_ASK && word <= EXCHANGE_EVIDENCE;
+        assert_int_equal(sync_get_attest(bytes_of(changed, sizeof changed), &a) == E_OK, goes_up);
+        changed[2] = 87;
+        bool goes_down = word >= EXCHANGE_INTRODUCE && word < EXCHANGE_WORDS;
+        assert_int_equal(sync_get_attest(bytes_of(changed, sizeof changed), &a) == E_OK, goes_down);
+    }
+    static uint8_t much[SYNC_ATTEST_BODY_BYTES_MAX + 1];
+    for (size_t extra = 0; extra < 2; extra++) {
+        said = (struct sync_attest){
+            .node = bytes_str("2"), .word = EXCHANGE_EVIDENCE, .body = bytes_of(much, SYNC_ATTEST_BODY_BYTES_MAX + extra)};
+        builder_reset(&b);
+        sync_put_attest(&b, &said);
+        assert_int_equal(sync_get_attest(builder_bytes(&b), &a) == E_OK, extra == 0);
+    }
+    static const char *const names[] = {"", "a/b", "+"}; /* it may become part of a path */
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        said = (struct sync_attest){.node = bytes_str(names[i]), .word = EXCHANGE_ASK};
+        builder_reset(&b);
+        sync_put_attest(&b, &said);
+        assert_int_equal(sync_get_attest(builder_bytes(&b), &a), E_BAD_MESSAGE);
+    }
+    builder_free(&b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_bytes),
@@ -373,6 +418,7 @@ int main(void) {
         cmocka_unit_test(sizes_of_gaps_are_said_to_who_knows_them),
         cmocka_unit_test(numbers_have_bounds),
         cmocka_unit_test(a_route_leads_to_one_core),
+        cmocka_unit_test(words_of_attestation),
         cmocka_unit_test(topics_name_site_and_channel),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -401,7 +401,13 @@ static void what_is_sealed_opens_here_and_now_only(void **state) {
     blob.data[2] ^= 8;
     assert_int_equal(tpm_extend(tpms[1], 11, digest, &f), E_OK);
     assert_int_equal(tpm_unseal(tpms[1], builder_bytes(&blob), &secret, &f), E_SEAL);
-    assert_int_equal(tpm_seal(tpms[1], 0, bytes_str("x"), &blob, &f), E_TOO_LARGE);
+    assert_int_equal(tpm_seal(tpms[1], 0, bytes_of(NULL, 0), &blob, &f), E_TOO_LARGE);
+    builder_reset(&blob), builder_reset(&secret);
+    assert_int_equal(tpm_seal(tpms[1], 0, bytes_str("x"), &blob, &f), E_OK); /* to the TPM, whatever its registers hold */
+    assert_int_equal(tpm_extend(tpms[1], 11, digest, &f), E_OK);
+    assert_int_equal(tpm_unseal(tpms[1], builder_bytes(&blob), &secret, &f), E_OK);
+    assert_true(bytes_equal_str(builder_bytes(&secret), "x"));
+    assert_int_equal(tpm_unseal(tpms[0], builder_bytes(&blob), &secret, &f), E_CORRUPT);
     for (size_t i = 0; i < 2; i++) {
         assert_int_equal(tpm_count_left(tpms[i], &objects, &sessions, &f), E_OK);
         assert_int_equal(objects + sessions, 0);
