@@ -169,7 +169,7 @@ uint32_t node_requests_waiting(const struct node *n);
 void node_core_time(struct node *n, int64_t time_ms); /* the core's wall time, as it said over its authenticated channel */
 /* How far each member may be trusted, as this gateway judges; lends until the next turn.  Empty on a witness. */
 const struct standings *node_standings(const struct node *n);
-bool node_quarantined(const struct node *n); /* this gateway is, as it judges itself */
+bool node_quarantined(const struct node *n);            /* this gateway is, as it judges itself */
 const struct signer *node_signer(const struct node *n); /* this gateway's own key; lends for the node's life */
 /* The newest seal of the log that is known to hold here (index 0: none), and who made it. */
 void sealing_status(const struct node *n, struct seal *newest, struct sealdb_signer *signer);

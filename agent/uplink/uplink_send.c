@@ -127,7 +127,8 @@ static bool has_more(struct uplink *u, enum event_channel c) {
 /* A gateway in quarantine that still leads, because nobody else can, says nothing but words of attestation: they are its way back. */
 static void what_waits(struct uplink *u, bool waiting[CHANNEL_COUNT]) {
     for (int i = 0; i < CHANNEL_COUNT; i++) {
-        waiting[i] = !node_quarantined(u->node) && !uplink_meter_holds(u, (enum event_channel)i) && has_more(u, (enum event_channel)i);
+        waiting[i] =
+            !node_quarantined(u->node) && !uplink_meter_holds(u, (enum event_channel)i) && has_more(u, (enum event_channel)i);
     }
 }
 

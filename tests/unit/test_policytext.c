@@ -56,7 +56,7 @@ static void all_that_can_be_said_is_read(void **state) {
         "\"" HEX_A "\"}]}";
     assert_int_equal(policytext_read(bytes_str(json), &policy, &f), E_OK);
     assert_true(policy.learn && policy.types == (1u << ATTEST_NONE | 1u << ATTEST_INSTANCE) && policy.value_count == 1);
-    assert_int_equal(policy.pcr_mask, 0x40ff); /* when nothing is said */
+    assert_int_equal(policy.pcr_mask, 0x40ff);       /* when nothing is said */
     assert_int_equal(policy.validity_s, 192 * 3600); /* a week without the core, and a day */
 }
 
