@@ -7,6 +7,8 @@ ifeq ($(origin CC),default)
 CC := gcc
 endif
 VERSION := 0.1.0
+# Of signed bundles (docs/UPDATES.md): rises with a release that must not be replaced by an earlier one any more.
+UPDATE_COUNTER := 1
 comma := ,
 # --- For which machine.  A board is data (boards/README.md); an architecture without a board means the board that runs on all of it. ---
 MACHINE := $(patsubst x86_64%,amd64,$(patsubst aarch64%,arm64,$(patsubst arm-%,armhf,$(shell $(CC) -dumpmachine 2>/dev/null))))
@@ -34,7 +36,7 @@ say = $(if $(filter 1,$(V)),,@printf '  %-7s %s\n' $(1) $(2);)
 
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Werror
 CFLAGS ?= -O2 -g
-CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -DGREY_VERSION='"$(VERSION)"'
+CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -DGREY_VERSION='"$(VERSION)"' -DGREY_UPDATE_COUNTER=$(UPDATE_COUNTER)ull
 # What this compiler knows for this processor.
 takes = $(shell $(CC) -Werror $(1) -c -x c /dev/null -o /dev/null 2>/dev/null && echo $(1))
 HARDEN := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2 $(call takes,-fstack-clash-protection) $(call takes,-fcf-protection) \
@@ -46,7 +48,7 @@ LIBS_BASE := -lcbor -llz4 -lz -lsodium -lyaml -ljansson -lsqlite3 -lpq -lmbedtls
 LIBS := $(LIBS_BASE)
 
 # --- What is where.  A main program's file is not in its folder's archive. ------------------------------------------------------
-MAINS := agent/greyd.c agent/identity/grey_tpm.c agent/ctl/greyctl.c agent/launch/grey_launch.c core/grey_core.c
+MAINS := agent/greyd.c agent/identity/grey_tpm.c agent/slots/grey_update.c agent/ctl/greyctl.c agent/launch/grey_launch.c core/grey_core.c
 SOURCES := $(filter-out $(MAINS),$(wildcard platform/*.c federation/*.c federation/raft/*.c federation/attest/*.c agent/*.c agent/*/*.c core/*.c))
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 PLATFORM_O := $(call objects,$(filter platform/%,$(SOURCES)))
@@ -57,7 +59,7 @@ AGENT_O := $(call objects,$(filter-out agent/ctl/% agent/launch/%,$(filter agent
 CORE_O := $(call objects,$(filter core/%,$(SOURCES)))
 ARCHIVES := $(BUILD)/libctl.a $(BUILD)/libagent.a $(BUILD)/liblaunch.a $(BUILD)/libcore.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
 PROGRAMS := $(addprefix $(BUILD)/,$(if $(wildcard agent/greyd.c),greyd) $(if $(wildcard agent/ctl/greyctl.c),greyctl) \
-            $(if $(wildcard core/grey_core.c),grey-core) $(if $(wildcard agent/launch/grey_launch.c),grey-launch) grey-tpm)
+            $(if $(wildcard core/grey_core.c),grey-core) $(if $(wildcard agent/launch/grey_launch.c),grey-launch) grey-tpm grey-update)
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 SIM_O := $(call objects,$(wildcard tests/sim/*.c))
 WEEK_O := $(call objects,$(wildcard tests/week/*.c))
@@ -107,6 +109,9 @@ $(BUILD)/grey-launch: $(BUILD)/obj/agent/launch/grey_launch.o $(BUILD)/liblaunch
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 $(BUILD)/grey-tpm: $(BUILD)/obj/agent/identity/grey_tpm.o $(BUILD)/libagent.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
+	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+$(BUILD)/grey-update: $(BUILD)/obj/agent/slots/grey_update.o $(BUILD)/libagent.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(ARCHIVES)
