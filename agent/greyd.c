@@ -21,6 +21,7 @@
 #include "agent/run/boardwatch.h"
 #include "agent/run/executor.h"
 #include "agent/run/tasklog.h"
+#include "agent/run/updater.h"
 #include "agent/store/salvage.h"
 #include "agent/uplink/uplink.h"
 #include "include/grey/must.h"
@@ -47,6 +48,7 @@ struct greyd {
     struct boardwatch *board;
     struct executor *executor; /* NULL: no tasks here */
     struct tasklog *tasklog;
+    struct updater *updater; /* NULL: a witness */
     struct api *api;
     struct http_server *http;
     struct supervise supervise;
@@ -133,6 +135,9 @@ static void on_applied(void *context, const struct entry *e) {
     }
     if (g->identity != NULL) {
         identity_applied(g->identity, e);
+    }
+    if (g->updater != NULL) {
+        updater_applied(g->updater, e);
     }
     if (g->uplink != NULL && (e->kind == ENTRY_EVENTS || e->kind == ENTRY_ACK || e->kind == ENTRY_SITE)) {
         uplink_wake(g->uplink);
@@ -481,6 +486,20 @@ static bool start_boardwatch(struct greyd *g, struct fault *f) {
     return g->board != NULL;
 }
 
+static bool start_updater(struct greyd *g, struct fault *f) {
+    const struct config *c = &g->config;
+    struct updater_options o = {.slots = c->update_slots,
+                                .data_dir = c->data_dir,
+                                .soak_s = (uint32_t)c->update_soak_s,
+                                .turn_s = (uint32_t)c->update_turn_s};
+    if (c->mode == CONFIG_MODE_WITNESS) {
+        return true;
+    }
+    updater_register();
+    g->updater = updater_new(&g->x, &o, g->node, f);
+    return g->updater != NULL;
+}
+
 static bool start_api(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
     g->tasklog = tasklog_new(g->x.loop, g->node, g->executor, f);
@@ -493,6 +512,7 @@ static bool start_api(struct greyd *g, struct fault *f) {
                             .uplink = g->uplink,
                             .board = g->board,
                             .tasklog = g->tasklog,
+                            .updater = g->updater,
                             .mode = modes[c->mode],
                             .data_dir = c->data_dir,
                             .default_priority = priority_of(c->default_priority),
@@ -562,7 +582,7 @@ static bool start(struct greyd *g, struct fault *f) {
                  c->peer_addr);
     }
     return start_node(g, f) && start_uplink(g, f) && start_identity(g, f) && start_executor(g, f) && start_boardwatch(g, f) &&
-           start_api(g, f);
+           start_updater(g, f) && start_api(g, f);
 }
 
 static void stop(struct greyd *g) {
@@ -573,6 +593,7 @@ static void stop(struct greyd *g) {
     g->uplink = NULL;
     supervise_end(&g->supervise);
     boardwatch_stop(g->board);
+    updater_stop(g->updater);
     node_free(g->node); /* answers what the executor asked */
     executor_free(g->executor);
     tasklog_free(g->tasklog);
@@ -580,6 +601,7 @@ static void stop(struct greyd *g) {
     worker_stop(g->x.crypto);
     identity_free(g->identity);
     boardwatch_free(g->board);
+    updater_free(g->updater);
     loop_free(g->x.loop);
     conn_tls_free(g->tls);
     conn_tls_free(g->upstream_tls);

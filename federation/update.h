@@ -23,6 +23,17 @@
 
 #define UPDATE_PRODUCT_AGENT "agent" /* programs for a folder of slots; images are called as their board is */
 
+/* Of this program, as Debian calls it. */
+#if defined(__x86_64__)
+#define UPDATE_ARCHITECTURE "amd64"
+#elif defined(__aarch64__)
+#define UPDATE_ARCHITECTURE "arm64"
+#elif defined(__arm__)
+#define UPDATE_ARCHITECTURE "armhf"
+#else
+#define UPDATE_ARCHITECTURE "unknown"
+#endif
+
 struct update_file {
     struct bytes name; /* of a program; [A-Za-z0-9._-], not "." or ".." */
     uint64_t size;

@@ -5,6 +5,7 @@
 
 #include "agent/node/node.h"
 #include "agent/run/tasklog.h"
+#include "agent/run/updater.h"
 #include "agent/uplink/uplink.h"
 #include "platform/http.h"
 
@@ -16,7 +17,8 @@ struct api_options {
     struct uplink *uplink; /* NULL: no core configured */
     struct boardwatch *board;
     struct tasklog *tasklog;
-    const char *mode; /* "single", "site" or "edge" */
+    struct updater *updater; /* NULL: a witness */
+    const char *mode;        /* "single", "site" or "edge" */
     const char *data_dir;
     enum event_priority default_priority;
     uint32_t task_priority; /* 0 to 100: of tasks that name neither lane nor priority */

@@ -50,16 +50,6 @@ static const char usage[] =
     "  --out FILE           pack: the bundle\n"
     "  --help               print this\n";
 
-#if defined(__x86_64__)
-#define ARCHITECTURE "amd64"
-#elif defined(__aarch64__)
-#define ARCHITECTURE "arm64"
-#elif defined(__arm__)
-#define ARCHITECTURE "armhf"
-#else
-#define ARCHITECTURE "unknown"
-#endif
-
 struct options {
     const char *slots, *base, *inbox, *key, *product, *architecture, *sign, *version, *out;
     uint64_t confirm_s, counter, replaces;
@@ -272,6 +262,9 @@ static enum grey_error do_keygen(const struct options *o, struct fault *f) {
     if (o->word_count != 1) {
         return fault_set(f, E_USAGE, "keygen takes a folder");
     }
+    if (mkdir(o->words[0], 0700) != 0 && errno != EEXIST) {
+        return fault_errno(f, E_SYSTEM, "%s", o->words[0]);
+    }
     enum grey_error err = keyfile_open(o->words[0], SIGN_SECRET, &k, f);
     err = err == E_OK ? keyfile_put_public(o->words[0], SIGN_PUBLIC, &k, f) : err;
     keys_wipe(&k, sizeof k);
@@ -339,7 +332,7 @@ int main(int argc, char **argv) {
                         .inbox = "/var/lib/grey/updates",
                         .key = "/etc/grey/" SIGN_PUBLIC,
                         .product = UPDATE_PRODUCT_AGENT,
-                        .architecture = ARCHITECTURE,
+                        .architecture = UPDATE_ARCHITECTURE,
                         .confirm_s = 600};
     const struct verb *verb = NULL;
     struct fault f = {0};

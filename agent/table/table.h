@@ -33,8 +33,9 @@ enum table_id {
     TABLE_CHUNK = 11,  /* SHA-256 of a chunk of them -> size; ref = log index whose payload has it; always in memory */
     TABLE_PROOF = 12,  /* index be64 -> whose run the proof in that entry's payload is of; ref = index; always in memory */
     TABLE_TOKEN = 13,  /* id -> what is kept of a token of the API (agent/state/grants.h); always in memory */
+    TABLE_UPDATE = 16, /* name of an object -> how each gateway stands to it (agent/state/updating.h); always in memory */
 };
-#define TABLE_ID_MAX 13
+#define TABLE_ID_MAX 16
 
 /* Tables whose rows are all loaded at the start and stay in memory. */
 static inline bool table_pinned(enum table_id id) {

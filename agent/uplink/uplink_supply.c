@@ -192,6 +192,10 @@ void uplink_supply_offer(struct uplink *u, const struct supply_offer *o) {
     if (holding_find(rows(u), m.kind, m.name, &h) && (m.issue <= h.force.issue || m.issue <= h.coming.issue)) {
         return; /* told twice, or late */
     }
+    struct site_facts site;
+    if (m.kind == OBJECT_UPDATE && (!state_site(uplink_state(u), &site) || site.feature_level < FEATURE_LEVEL_UPDATES)) {
+        return; /* a gateway here would not know it; the core offers it again with the next session */
+    }
     struct builder b;
     builder_init(&b, LIMIT_PAYLOAD_BYTES);
     payload_offer(&b, o->manifest, o->content);

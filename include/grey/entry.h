@@ -22,6 +22,7 @@ enum entry_kind {
     ENTRY_OBJECT = 12, /* configs, policies and data of the core (agent/state/holding.h); feature level 3 */
     ENTRY_TOKEN = 13,  /* a token of the API is granted or revoked; feature level 4, as the next one */
     ENTRY_NOTE = 14,   /* what an operator ordered that makes no entry in his name: for the audit trail; changes nothing */
+    ENTRY_UPDATE = 17, /* a gateway's word or turn in an update (agent/state/updating.h); feature level 6 */
     ENTRY_KIND_COUNT
 };
 
