@@ -32,6 +32,7 @@ extern char **environ;
 static const char usage[] =
     "usage: grey-update boot [--slots DIR] [--base DIR]\n"
     "       grey-update run [--slots DIR] [--base DIR] [--inbox DIR] [--key FILE] [--confirm-s N] -- COMMAND...\n"
+    "       grey-update install FILE [--slots DIR] [--base DIR] [--inbox DIR] [--key FILE] [--confirm-s N] -- COMMAND...\n"
     "       grey-update show [--slots DIR]\n"
     "       grey-update allow COUNTER [--slots DIR]\n"
     "       grey-update keygen DIR\n"
@@ -120,33 +121,29 @@ static void restart(const struct options *o) {
 }
 
 /* True: something new is on trial. */
-static bool install(const struct options *o, const uint8_t key[KEYS_ED25519_PUBLIC_BYTES], struct slots *s) {
-    char bundle[LIMIT_PATH_BYTES + 1], id[2 * UPDATE_ID_BYTES + 1];
+static enum grey_error install(const struct options *o, const uint8_t key[KEYS_ED25519_PUBLIC_BYTES], const char *bundle,
+                               struct slots *s, struct fault *f) {
+    char id[2 * UPDATE_ID_BYTES + 1];
     uint8_t header[UPDATE_HEADER_BYTES];
     struct update_manifest m;
-    struct fault f = {0};
     struct slots_wants w = {.product = o->product, .architecture = o->architecture, .floor = GREY_UPDATE_COUNTER};
     memcpy(w.public_key, key, sizeof w.public_key);
-    inbox_path(o->inbox, INBOX_BUNDLE, bundle);
-    enum grey_error err = slots_fill(s, bundle, &w, header, &m, &f);
+    enum grey_error err = slots_fill(s, bundle, &w, header, &m, f);
     if (err == E_NOT_FOUND || err == E_UPDATE_BUSY) {
-        return false;
+        return err;
     }
     bytes_hex(m.id, sizeof m.id, id);
     if (err == E_OK) {
         log_info("update", "install", "version=%.*s counter=%" PRIu64 " slot=%s id=%.16s", (int)m.version.size, m.version.data,
                  m.counter, slots_name(s->state.try), id);
     } else {
-        log_error("update", "refused", "%s (GREY-%d): %s", error_sentence(err), error_id(err), f.text);
+        log_error("update", "refused", "%s (GREY-%d): %s", error_sentence(err), error_id(err), f->text);
         struct fault saving = {0};
         if (m.file_count > 0 && slots_note_failed(s, m.id, (uint32_t)error_id(err), &saving) != E_OK) {
             log_error("update", "state", "%s", saving.text);
         }
     }
-    if (unlink(bundle) != 0 && errno != ENOENT) {
-        log_error("update", "inbox", "%s cannot be removed: %s", bundle, strerror(errno));
-    }
-    return err == E_OK && s->state.try != SLOTS_NONE;
+    return err;
 }
 
 /* The trial ends: true. */
@@ -180,25 +177,59 @@ static bool judge(const struct options *o, uint64_t deadline_ms) {
     return over;
 }
 
-static enum grey_error do_run(const struct options *o, struct fault *f) {
+/* Installs, and stays until the trial has ended; one that was begun before is carried on. */
+static enum grey_error install_and_wait(const struct options *o, const char *bundle, bool *tried, struct fault *f) {
     uint8_t key[KEYS_ED25519_PUBLIC_BYTES];
-    enum grey_error err = keyfile_get_public(o->key, key, f);
-    for (bool again = err == E_OK; again;) {
-        struct slots s;
-        int held = lock(o, f);
-        err = held < 0 ? f->code : slots_open(&s, o->slots, o->base, f);
-        bool fresh = err == E_OK && install(o, key, &s), tries = err == E_OK && s.state.try != SLOTS_NONE;
-        if (held >= 0) {
-            (void)close(held);
+    struct slots s;
+    *tried = false;
+    if (keyfile_get_public(o->key, key, f) != E_OK) {
+        return f->code;
+    }
+    int held = lock(o, f);
+    if (held < 0) {
+        return f->code;
+    }
+    enum grey_error err = slots_open(&s, o->slots, o->base, f), opened = err;
+    bool tries_before = s.state.try != SLOTS_NONE;
+    err = err == E_OK ? install(o, key, bundle, &s, f) : err;
+    *tried = opened == E_OK && s.state.try != SLOTS_NONE;
+    (void)close(held);
+    if (*tried && !tries_before) {
+        restart(o);
+    }
+    uint64_t deadline_ms = now_monotonic_ms() + o->confirm_s * 1000;
+    while (*tried && !judge(o, deadline_ms)) {
+        (void)nanosleep(&(struct timespec){.tv_nsec = LOOK_MS * 1000000l}, NULL);
+    }
+    return err;
+}
+
+/* What was refused is remembered in the state, for greyd to tell; it is no failure of this program. */
+static enum grey_error do_run(const struct options *o, struct fault *f) {
+    char bundle[LIMIT_PATH_BYTES + 1];
+    enum grey_error err = E_OK;
+    inbox_path(o->inbox, INBOX_BUNDLE, bundle);
+    for (bool again = true; again;) {
+        bool tried;
+        err = install_and_wait(o, bundle, &tried, f);
+        if (err != E_UPDATE_BUSY && err != E_KEY && err != E_UPDATE_STATE && unlink(bundle) != 0 && errno != ENOENT) {
+            return fault_errno(f, E_SYSTEM, "%s", bundle);
         }
-        if (fresh) {
-            restart(o);
-        }
-        uint64_t deadline_ms = now_monotonic_ms() + o->confirm_s * 1000;
-        while (tries && !judge(o, deadline_ms)) {
-            (void)nanosleep(&(struct timespec){.tv_nsec = LOOK_MS * 1000000l}, NULL);
-        }
-        again = tries && inbox_has_bundle(o->inbox);
+        again = tried && inbox_has_bundle(o->inbox);
+    }
+    return err == E_KEY || err == E_UPDATE_STATE ? err : E_OK;
+}
+
+/* By hand, at one gateway: of a file that somebody brought. */
+static enum grey_error do_install(const struct options *o, struct fault *f) {
+    struct slots s;
+    bool tried;
+    if (o->word_count != 1) {
+        return fault_set(f, E_USAGE, "install takes a bundle");
+    }
+    enum grey_error err = install_and_wait(o, o->words[0], &tried, f);
+    if (err == E_OK && tried && slots_open(&s, o->slots, o->base, f) == E_OK && s.state.failed_why != 0) {
+        err = fault_set(f, error_by_id((int)s.state.failed_why), "%s runs again", slots_name(s.state.keep));
     }
     return err;
 }
@@ -299,7 +330,8 @@ static enum grey_error do_pack(const struct options *o, struct fault *f) {
 static const struct verb {
     const char *name;
     enum grey_error (*run)(const struct options *o, struct fault *f);
-} verbs[] = {{"boot", do_boot}, {"run", do_run}, {"show", do_show}, {"allow", do_allow}, {"keygen", do_keygen}, {"pack", do_pack}};
+} verbs[] = {{"boot", do_boot},   {"run", do_run},       {"install", do_install}, {"show", do_show},
+             {"allow", do_allow}, {"keygen", do_keygen}, {"pack", do_pack}};
 
 static bool take_option(struct options *o, const char *name, const char *value) {
     const struct {

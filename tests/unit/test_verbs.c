@@ -53,7 +53,7 @@ static void verbs_of_the_contract_are_known(void **state) {
         {"link", "status"},      {"link", "try"},          {"link", "test"},       {"link", "budget"},
         {"site", "label"},       {"config", "set"},        {"config", "get"},      {"config", "rollout"},
         {"policy", "set"},       {"policy", "get"},        {"enroll", "token"},    {"enroll", "revoke"},
-        {"task", "proof"}};
+        {"task", "proof"},       {"update", "push"},       {"update", "status"}};
     static const char *const later[][2] = {
         {"replay", NULL},         {"site", "recover"}, {"federation", "agree"}, {"federation", "revoke"}, {"attest", "status"},
         {"support-bundle", NULL}, {"top", NULL}};
