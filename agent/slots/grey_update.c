@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "agent/slots/inbox.h"
+#include "agent/slots/letterbox.h"
 #include "agent/slots/packing.h"
 #include "agent/slots/slots.h"
 #include "platform/keyfile.h"
@@ -35,6 +35,7 @@ static const char usage[] =
     "       grey-update install FILE [--slots DIR] [--base DIR] [--inbox DIR] [--key FILE] [--confirm-s N] -- COMMAND...\n"
     "       grey-update show [--slots DIR]\n"
     "       grey-update allow COUNTER [--slots DIR]\n"
+    "       grey-update base [--slots DIR] [--base DIR]\n"
     "       grey-update keygen DIR\n"
     "       grey-update pack --sign DIR --version TEXT --counter N --out FILE FILE...\n"
     "  --slots DIR          where versions lie (default /var/lib/grey-slots)\n"
@@ -154,7 +155,7 @@ static bool judge(const struct options *o, uint64_t deadline_ms) {
     int held = lock(o, &f);
     enum grey_error err = held < 0 ? f.code : slots_open(&s, o->slots, o->base, &f);
     bool over = err != E_OK || s.state.try == SLOTS_NONE, reverts = false;
-    if (!over && inbox_take_confirmation(o->inbox, id) && memcmp(id, s.state.try_id, sizeof id) == 0) {
+    if (!over && letterbox_take_confirmation(o->inbox, id) && memcmp(id, s.state.try_id, sizeof id) == 0) {
         err = slots_confirm(&s, id, &f);
         over = err == E_OK;
         if (over) {
@@ -208,14 +209,14 @@ static enum grey_error install_and_wait(const struct options *o, const char *bun
 static enum grey_error do_run(const struct options *o, struct fault *f) {
     char bundle[LIMIT_PATH_BYTES + 1];
     enum grey_error err = E_OK;
-    inbox_path(o->inbox, INBOX_BUNDLE, bundle);
+    letterbox_path(o->inbox, LETTERBOX_BUNDLE, bundle);
     for (bool again = true; again;) {
         bool tried;
         err = install_and_wait(o, bundle, &tried, f);
         if (err != E_UPDATE_BUSY && err != E_KEY && err != E_UPDATE_STATE && unlink(bundle) != 0 && errno != ENOENT) {
             return fault_errno(f, E_SYSTEM, "%s", bundle);
         }
-        again = tried && inbox_has_bundle(o->inbox);
+        again = tried && letterbox_has_bundle(o->inbox);
     }
     return err == E_KEY || err == E_UPDATE_STATE ? err : E_OK;
 }
@@ -288,6 +289,19 @@ static enum grey_error do_allow(const struct options *o, struct fault *f) {
     return err;
 }
 
+/* The package was upgraded: whoever did that wants what it brought. */
+static enum grey_error do_base(const struct options *o, struct fault *f) {
+    struct slots s;
+    int held = lock(o, f);
+    if (held < 0) {
+        return f->code;
+    }
+    enum grey_error err = slots_open(&s, o->slots, o->base, f);
+    err = err == E_OK ? slots_to_base(&s, f) : err;
+    (void)close(held);
+    return err;
+}
+
 static enum grey_error do_keygen(const struct options *o, struct fault *f) {
     struct keyfile k;
     if (o->word_count != 1) {
@@ -330,8 +344,8 @@ static enum grey_error do_pack(const struct options *o, struct fault *f) {
 static const struct verb {
     const char *name;
     enum grey_error (*run)(const struct options *o, struct fault *f);
-} verbs[] = {{"boot", do_boot},   {"run", do_run},       {"install", do_install}, {"show", do_show},
-             {"allow", do_allow}, {"keygen", do_keygen}, {"pack", do_pack}};
+} verbs[] = {{"boot", do_boot},   {"run", do_run},   {"install", do_install}, {"show", do_show},
+             {"allow", do_allow}, {"base", do_base}, {"keygen", do_keygen},   {"pack", do_pack}};
 
 static bool take_option(struct options *o, const char *name, const char *value) {
     const struct {

@@ -219,6 +219,16 @@ enum grey_error slots_allow(struct slots *s, uint64_t counter, struct fault *f) 
     return slots_save(s, &next, f);
 }
 
+enum grey_error slots_to_base(struct slots *s, struct fault *f) {
+    struct slots_state next = s->state;
+    next.keep = SLOTS_BASE;
+    memset(next.keep_id, 0, UPDATE_ID_BYTES);
+    next.try = SLOTS_NONE;
+    next.left = 0;
+    enum grey_error err = slots_save(s, &next, f);
+    return err == E_OK ? point(s, SLOTS_BASE, f) : err;
+}
+
 enum grey_error slots_note_failed(struct slots *s, const uint8_t id[UPDATE_ID_BYTES], uint32_t why, struct fault *f) {
     struct slots_state next = s->state;
     memcpy(next.failed_id, id, UPDATE_ID_BYTES);

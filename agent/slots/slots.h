@@ -51,6 +51,8 @@ enum grey_error slots_confirm(struct slots *s, const uint8_t id[UPDATE_ID_BYTES]
 enum grey_error slots_revert(struct slots *s, uint32_t why, struct fault *f);
 /* From now on versions from `counter` on are taken. */
 enum grey_error slots_allow(struct slots *s, uint64_t counter, struct fault *f);
+/* What the package brought runs from now on; the floor stays. */
+enum grey_error slots_to_base(struct slots *s, struct fault *f);
 /* Remembers that this one was refused or left. */
 enum grey_error slots_note_failed(struct slots *s, const uint8_t id[UPDATE_ID_BYTES], uint32_t why, struct fault *f);
 

@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "agent/slots/inbox.h"
+#include "agent/slots/letterbox.h"
 #include "agent/slots/packing.h"
 #include "agent/slots/slots.h"
 #include "platform/wholefile.h"
@@ -122,6 +122,12 @@ static void a_confirmed_version_stays(void **state) {
     install_and_confirm(2);
     assert_int_equal(boot(), 2);
     struct slots s = open_slots();
+    assert_int_equal(slots_to_base(&s, &f), E_OK); /* the package was upgraded */
+    assert_int_equal(running(), 0);
+    assert_int_equal(boot(), 0);
+    install_and_confirm(2);
+    assert_int_equal(boot(), 2);
+    s = open_slots();
     assert_int_equal(s.state.floor, 20);
     assert_int_equal(slots_confirm(&s, ids[2], &f), E_OK);        /* told twice */
     assert_int_equal(slots_confirm(&s, ids[1], &f), E_CONDITION); /* of another */
@@ -301,19 +307,19 @@ static void only_a_whole_confirmation_counts(void **state) {
     (void)state;
     uint8_t id[UPDATE_ID_BYTES];
     char path[LIMIT_PATH_BYTES + 1];
-    assert_false(inbox_take_confirmation(root, id));
-    assert_int_equal(inbox_confirm(root, ids[1], &f), E_OK);
-    assert_true(inbox_take_confirmation(root, id));
+    assert_false(letterbox_take_confirmation(root, id));
+    assert_int_equal(letterbox_confirm(root, ids[1], &f), E_OK);
+    assert_true(letterbox_take_confirmation(root, id));
     assert_memory_equal(id, ids[1], sizeof id);
-    assert_false(inbox_take_confirmation(root, id)); /* it is gone */
-    inbox_path(root, INBOX_CONFIRM, path);
+    assert_false(letterbox_take_confirmation(root, id)); /* it is gone */
+    letterbox_path(root, LETTERBOX_CONFIRM, path);
     write_file(path, bytes_str("0123"));
-    assert_false(inbox_take_confirmation(root, id));
+    assert_false(letterbox_take_confirmation(root, id));
     assert_int_equal(symlink(bundles[1], path), 0);
-    assert_false(inbox_take_confirmation(root, id));
+    assert_false(letterbox_take_confirmation(root, id));
     assert_int_equal(unlink(path), 0);
     assert_int_equal(mkfifo(path, 0600), 0); /* nobody is waited for */
-    assert_false(inbox_take_confirmation(root, id));
+    assert_false(letterbox_take_confirmation(root, id));
 }
 
 static int begin(void **state) {

@@ -1,4 +1,4 @@
-#include "agent/slots/inbox.h"
+#include "agent/slots/letterbox.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -7,28 +7,28 @@
 
 #include "platform/wholefile.h"
 
-void inbox_path(const char *inbox, const char *name, char *path) {
+void letterbox_path(const char *inbox, const char *name, char *path) {
     (void)snprintf(path, LIMIT_PATH_BYTES + 1, "%.900s/%s", inbox, name);
 }
 
-bool inbox_has_bundle(const char *inbox) {
+bool letterbox_has_bundle(const char *inbox) {
     char path[LIMIT_PATH_BYTES + 1];
-    inbox_path(inbox, INBOX_BUNDLE, path);
+    letterbox_path(inbox, LETTERBOX_BUNDLE, path);
     return wholefile_exists(path);
 }
 
-enum grey_error inbox_confirm(const char *inbox, const uint8_t id[UPDATE_ID_BYTES], struct fault *f) {
+enum grey_error letterbox_confirm(const char *inbox, const uint8_t id[UPDATE_ID_BYTES], struct fault *f) {
     char path[LIMIT_PATH_BYTES + 1], text[2 * UPDATE_ID_BYTES + 2];
-    inbox_path(inbox, INBOX_CONFIRM, path);
+    letterbox_path(inbox, LETTERBOX_CONFIRM, path);
     bytes_hex(id, UPDATE_ID_BYTES, text);
     text[2 * UPDATE_ID_BYTES] = '\n';
     return wholefile_write(path, bytes_of(text, 2 * UPDATE_ID_BYTES + 1), 0644, f);
 }
 
 /* Whoever can write in that folder may put anything there: no links are followed, nothing is waited for. */
-bool inbox_take_confirmation(const char *inbox, uint8_t id[UPDATE_ID_BYTES]) {
+bool letterbox_take_confirmation(const char *inbox, uint8_t id[UPDATE_ID_BYTES]) {
     char path[LIMIT_PATH_BYTES + 1], text[2 * UPDATE_ID_BYTES + 1];
-    inbox_path(inbox, INBOX_CONFIRM, path);
+    letterbox_path(inbox, LETTERBOX_CONFIRM, path);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) {
         return false;
