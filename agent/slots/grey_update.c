@@ -153,7 +153,10 @@ static bool judge(const struct options *o, uint64_t deadline_ms) {
     struct fault f = {0};
     uint8_t id[UPDATE_ID_BYTES];
     int held = lock(o, &f);
-    enum grey_error err = held < 0 ? f.code : slots_open(&s, o->slots, o->base, &f);
+    if (held < 0) { /* looked at again soon; starts are counted all the same */
+        return false;
+    }
+    enum grey_error err = slots_open(&s, o->slots, o->base, &f);
     bool over = err != E_OK || s.state.try == SLOTS_NONE, reverts = false;
     if (!over && letterbox_take_confirmation(o->inbox, id) && memcmp(id, s.state.try_id, sizeof id) == 0) {
         err = slots_confirm(&s, id, &f);
@@ -169,9 +172,7 @@ static bool judge(const struct options *o, uint64_t deadline_ms) {
     if (err != E_OK) {
         log_error("update", "state", "%s (GREY-%d): %s", error_sentence(err), error_id(err), f.text);
     }
-    if (held >= 0) {
-        (void)close(held);
-    }
+    (void)close(held);
     if (reverts) {
         restart(o);
     }

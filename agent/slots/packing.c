@@ -67,13 +67,13 @@ enum grey_error packing_write(struct update_manifest *m, char *const *paths, uin
         err = fault_set(f, E_UPDATE_FORMAT,
                         "words are 1 to 64 of A-Z a-z 0-9 . _ -, files are not empty and differ in name, the counter is above 0");
     }
-    FILE *to = err == E_OK ? fopen(out, "wbe") : NULL;
-    if (err == E_OK && to == NULL) {
-        err = failed(out, f);
+    if (err != E_OK) {
+        return err;
     }
-    err = err == E_OK ? write_all(m, paths, header, to, f) : err;
-    if (to != NULL && fclose(to) != 0 && err == E_OK) {
-        err = failed(out, f);
+    FILE *to = fopen(out, "wbe");
+    if (to == NULL) {
+        return failed(out, f);
     }
-    return err;
+    err = write_all(m, paths, header, to, f);
+    return fclose(to) != 0 && err == E_OK ? failed(out, f) : err;
 }
