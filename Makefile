@@ -324,9 +324,9 @@ check-image: ## boot it three times in qemu-system and make a site of them, with
 	$(Q)deploy/deps.sh build image $(if $(SYSROOT),cross)
 	@$(MAKE) --no-print-directory check-image-now
 check-image-now: deb-now
-	@env -u ARCH -u BOARD MAKEFLAGS= MAKEOVERRIDES= $(MAKE) --no-print-directory build/$(MACHINE)/grey-core build/$(MACHINE)/greyctl
+	@env -u ARCH -u BOARD MAKEFLAGS= MAKEOVERRIDES= $(MAKE) --no-print-directory $(addprefix build/$(MACHINE)/,grey-core greyctl grey-update)
 	$(Q)printf '#!/bin/sh\nTRIPLE=%s BUILD=%s exec tests/system/image_site.py %s\n' "$(TRIPLE)" "$(CURDIR)/build/$(MACHINE)" "$(BOARD) $(ARCH) $(CURDIR)/$(DEBS) $(CURDIR)/$(IMAGE)" >$(BUILD)/check-image && \
-	    chmod +x $(BUILD)/check-image && TEST_TIMEOUT=1800 tests/script/tap.sh tests/script/slots.sh $(BUILD)/check-image
+	    chmod +x $(BUILD)/check-image && BUILD=build/$(MACHINE) TEST_TIMEOUT=1800 tests/script/tap.sh tests/script/slots.sh $(BUILD)/check-image
 
 .PHONY: clean help
 clean: ## remove build/

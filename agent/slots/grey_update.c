@@ -36,6 +36,7 @@ static const char usage[] =
     "       grey-update show [--slots DIR]\n"
     "       grey-update allow COUNTER [--slots DIR]\n"
     "       grey-update base [--slots DIR] [--base DIR]\n"
+    "       grey-update unpack FILE --out FILE [--key FILE] [--product NAME]\n"
     "       grey-update keygen DIR\n"
     "       grey-update pack --sign DIR --version TEXT --counter N --out FILE FILE...\n"
     "  --slots DIR          where versions lie (default /var/lib/grey-slots)\n"
@@ -47,9 +48,9 @@ static const char usage[] =
     "  --confirm-s N        a version that is not confirmed after so long is left (default 600)\n"
     "  --sign DIR           pack: folder of the secret key\n"
     "  --version TEXT       pack: what people call it\n"
-    "  --counter N          pack: gateways that have confirmed a greater one refuse it\n"
+    "  --counter N          pack: gateways that have confirmed a greater one refuse it; unpack: the floor\n"
     "  --replaces N         pack: but not those that have confirmed at most this one\n"
-    "  --out FILE           pack: the bundle\n"
+    "  --out FILE           pack: the bundle; unpack: where the image goes, a partition or a file\n"
     "  --help               print this\n";
 
 struct options {
@@ -290,6 +291,24 @@ static enum grey_error do_allow(const struct options *o, struct fault *f) {
     return err;
 }
 
+/* For images: deploy/image/slot knows the partitions.  The floor is the counter of the root that runs: this program came with it. */
+static enum grey_error do_unpack(const struct options *o, struct fault *f) {
+    uint8_t header[UPDATE_HEADER_BYTES];
+    struct update_manifest m;
+    struct slots_wants w = {.product = o->product, .architecture = o->architecture, .floor = o->counter};
+    if (o->word_count != 1 || o->out == NULL) {
+        return fault_set(f, E_USAGE, "unpack takes a bundle and --out");
+    }
+    w.floor = w.floor > GREY_UPDATE_COUNTER ? w.floor : GREY_UPDATE_COUNTER;
+    enum grey_error err = keyfile_get_public(o->key, w.public_key, f);
+    err = err == E_OK ? slots_unpack(o->words[0], &w, o->out, header, &m, f) : err;
+    if (err == E_OK) {
+        log_info("update", "unpack", "version=%.*s counter=%" PRIu64 " to=%s", (int)m.version.size, m.version.data, m.counter,
+                 o->out);
+    }
+    return err;
+}
+
 /* The package was upgraded: whoever did that wants what it brought. */
 static enum grey_error do_base(const struct options *o, struct fault *f) {
     struct slots s;
@@ -345,8 +364,8 @@ static enum grey_error do_pack(const struct options *o, struct fault *f) {
 static const struct verb {
     const char *name;
     enum grey_error (*run)(const struct options *o, struct fault *f);
-} verbs[] = {{"boot", do_boot},   {"run", do_run},   {"install", do_install}, {"show", do_show},
-             {"allow", do_allow}, {"base", do_base}, {"keygen", do_keygen},   {"pack", do_pack}};
+} verbs[] = {{"boot", do_boot}, {"run", do_run},       {"install", do_install}, {"show", do_show}, {"allow", do_allow},
+             {"base", do_base}, {"unpack", do_unpack}, {"keygen", do_keygen},   {"pack", do_pack}};
 
 static bool take_option(struct options *o, const char *name, const char *value) {
     const struct {

@@ -183,17 +183,28 @@ static enum grey_error install(struct slots *s, int bundle, const struct update_
     return err == E_OK ? slots_save(s, &next, f) : err;
 }
 
+/* -1: f says why. */
+static int open_bundle(const char *path, struct fault *f) {
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0) {
+        (void)fault_errno(f, errno == ENOENT ? E_NOT_FOUND : E_SYSTEM, "%s", path);
+    } else if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
+        (void)fault_set(f, E_UPDATE_FORMAT, "%s is no file", path);
+        (void)close(fd);
+        fd = -1;
+    }
+    return fd;
+}
+
 enum grey_error slots_fill(struct slots *s, const char *bundle, const struct slots_wants *w, uint8_t header[UPDATE_HEADER_BYTES],
                            struct update_manifest *m, struct fault *f) {
-    struct stat st;
     *m = (struct update_manifest){0};
-    int fd = open(bundle, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int fd = open_bundle(bundle, f);
     if (fd < 0) {
-        return fault_errno(f, errno == ENOENT ? E_NOT_FOUND : E_SYSTEM, "%s", bundle);
+        return f->code;
     }
-    enum grey_error err =
-        fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? E_OK : fault_set(f, E_UPDATE_FORMAT, "%s is no file", bundle);
-    err = err == E_OK ? judge(s, fd, w, header, m, f) : err;
+    enum grey_error err = judge(s, fd, w, header, m, f);
     if (err == E_OK) {
         const struct slots_state *now = &s->state;
         bool kept = now->try == SLOTS_NONE && now->keep != SLOTS_BASE && memcmp(now->keep_id, m->id, UPDATE_ID_BYTES) == 0;
@@ -203,5 +214,37 @@ enum grey_error slots_fill(struct slots *s, const char *bundle, const struct slo
         }
     }
     (void)close(fd);
+    return err;
+}
+
+enum grey_error slots_unpack(const char *bundle, const struct slots_wants *w, const char *out, uint8_t header[UPDATE_HEADER_BYTES],
+                             struct update_manifest *m, struct fault *f) {
+    struct slots s = {.dir = ""}; /* whoever calls keeps the state */
+    uint8_t hash[DIGEST_SHA256_BYTES];
+    *m = (struct update_manifest){0};
+    int from = open_bundle(bundle, f);
+    if (from < 0) {
+        return f->code;
+    }
+    enum grey_error err = judge(&s, from, w, header, m, f);
+    if (err == E_OK && m->file_count != 1) {
+        err = fault_set(f, E_UPDATE_PRODUCT, "an image is one file, this bundle has %u", (unsigned)m->file_count);
+    }
+    int to = err == E_OK ? open(out, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
+    if (err == E_OK && to < 0) {
+        err = write_failed(out, f);
+    }
+    err = err == E_OK ? stream(&s, from, update_offset(m, 0), m->files[0].size, to, hash, f) : err;
+    if (err == E_OK && fsync(to) != 0) {
+        err = write_failed(out, f);
+    }
+    if (err == E_OK) {
+        (void)posix_fadvise(to, 0, 0, POSIX_FADV_DONTNEED);
+        err = check_file(&s, to, 0, &m->files[0], f);
+    }
+    if (to >= 0) {
+        (void)close(to);
+    }
+    (void)close(from);
     return err;
 }

@@ -67,6 +67,10 @@ struct slots_wants {
 enum grey_error slots_fill(struct slots *s, const char *bundle, const struct slots_wants *w, uint8_t header[UPDATE_HEADER_BYTES],
                            struct update_manifest *m, struct fault *f);
 
+/* Puts the only file of a bundle where `out` is, a block device or a file, with the same checks: for images, whose slots are partitions. */
+enum grey_error slots_unpack(const char *bundle, const struct slots_wants *w, const char *out, uint8_t header[UPDATE_HEADER_BYTES],
+                             struct update_manifest *m, struct fault *f);
+
 /* For slotfill.c. */
 void slots_step(struct slots *s, const char *step);
 enum grey_error slots_save(struct slots *s, const struct slots_state *next, struct fault *f);
