@@ -24,6 +24,7 @@
 #include "agent/run/updater.h"
 #include "agent/store/salvage.h"
 #include "agent/uplink/uplink.h"
+#include "agent/work/cron.h"
 #include "include/grey/must.h"
 #include "platform/db.h"
 #include "platform/keyfile.h"
@@ -333,8 +334,24 @@ static struct quota_amount capacity_of(const struct config *c) {
                                  machine_part(c->memory_limit_bytes, sysconf(_SC_PHYS_PAGES), sysconf(_SC_PAGESIZE))};
 }
 
+/* One of enum of node_options. */
+static unsigned offload_when(const struct config *c) {
+    static const char *const words[] = {"never", "always", "high-load", "scheduled"};
+    unsigned when = 0;
+    for (unsigned i = 0; i < sizeof words / sizeof words[0] && c->offload; i++) {
+        when = strcmp(c->offload_when, words[i]) == 0 ? i : when;
+    }
+    return when;
+}
+
 static bool start_node(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
+    struct cron hours;
+    struct fault why = {0};
+    if (cron_parse(bytes_str(c->offload_hours), &hours, &why) != E_OK) {
+        (void)fault_set(f, E_CONFIG, "scheduler.cloud_offload.hours: %.180s", why.text);
+        return false;
+    }
     bool single = c->mode == CONFIG_MODE_SINGLE;
     struct node_options o = {.node = c->node_id,
                              .site = c->site_id,
@@ -363,6 +380,10 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .offers_work = c->scheduler && c->mode != CONFIG_MODE_WITNESS,
                              .proof_s = (uint32_t)c->proof_retention_days * 86400u,
                              .tasks_max = (uint32_t)c->tasks_max,
+                             .overcommit = c->overcommit,
+                             .burst_s = (uint32_t)c->burst_s,
+                             .offload_when = offload_when(c),
+                             .offload_hours = c->offload_hours,
                              .task_cpu_millicores = capacity_of(c).cpu_millicores,
                              .task_memory_bytes = capacity_of(c).memory_bytes,
                              .queue = queue_limits(c),
@@ -475,7 +496,9 @@ static bool start_executor(struct greyd *g, struct fault *f) {
                                  .node = g->node,
                                  .launcher_socket = c->launcher,
                                  .data_dir = c->data_dir,
-                                 .usable = placement_usable(&self)};
+                                 .usable = placement_usable(&self),
+                                 .hot_permille = (uint32_t)c->hotspot_cpu_percent * 10,
+                                 .hot_ms = (uint64_t)c->hotspot_window_s * 1000};
     g->executor = executor_new(&o, f);
     return g->executor != NULL;
 }
@@ -507,6 +530,9 @@ static bool start_api(struct greyd *g, struct fault *f) {
     if (g->tasklog == NULL) {
         return false;
     }
+    if (c->priority_lanes < LANE_COUNT) {
+        log_warn("greyd", "lanes", "scheduler.priority_lanes is 4: lane preempt is off, its orders go to lane low");
+    }
     static const char *const modes[] = {"single", "site", "edge", "witness"};
     struct api_options o = {.loop = g->x.loop,
                             .node = g->node,
@@ -517,6 +543,8 @@ static bool start_api(struct greyd *g, struct fault *f) {
                             .mode = modes[c->mode],
                             .data_dir = c->data_dir,
                             .default_priority = priority_of(c->default_priority),
+                            .local_affinity = strcmp(c->local_affinity, "prefer") == 0,
+                            .lanes = (uint32_t)c->priority_lanes,
                             .task_priority = (uint32_t)c->default_priority,
                             .auth = c->auth,
                             .calls_per_second = (uint32_t)c->calls_per_second};

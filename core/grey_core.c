@@ -13,6 +13,7 @@
 #include "core/core_api.h"
 #include "core/giver.h"
 #include "core/ingest.h"
+#include "core/offloads.h"
 #include "federation/object.h"
 #include "include/grey/limits.h"
 #include "platform/keyfile.h"
@@ -29,7 +30,7 @@
 struct settings {
     char data_dir[LIMIT_PATH_BYTES + 1], http_addr[LIMIT_ADDRESS_BYTES + 1], broker[1024], store[LIMIT_PATH_BYTES + 16];
     char sign_dir[LIMIT_PATH_BYTES + 1], ca_dir[LIMIT_PATH_BYTES + 1], enroll_addr[LIMIT_ADDRESS_BYTES + 1], cert_hours[8];
-    char broker_pid[LIMIT_PATH_BYTES + 1];
+    char broker_pid[LIMIT_PATH_BYTES + 1], worker[LIMIT_ADDRESS_BYTES + 8];
     char tls_ca[LIMIT_PATH_BYTES + 1], tls_cert[LIMIT_PATH_BYTES + 1], tls_key[LIMIT_PATH_BYTES + 1];
     char log_level[16], log_format[16], client_id[LIMIT_NAME_BYTES + 1], tokens[LIMIT_PATH_BYTES + 1], config[LIMIT_PATH_BYTES + 1];
 };
@@ -60,6 +61,9 @@ static const struct setting {
     SETTING(cert_hours, "cert-hours", "GREY_CORE_CERT_HOURS", "720", "hours for which a gateway's certificate holds, 1 to 8760"),
     SETTING(broker_pid, "broker-pid", "GREY_CORE_BROKER_PID", "",
             "pid file of a broker of this machine, which is told (SIGHUP) when certificates were revoked"),
+    SETTING(
+        worker, "worker", "GREY_CORE_WORKER", "",
+        "API of a greyd in mode single beside it, which runs tasks of sites: http://127.0.0.1:8090 or unix:/path; without it none"),
     SETTING(client_id, "client-id", "GREY_CORE_CLIENT_ID", "",
             "MQTT client id; without it grey-core, and with PostgreSQL a number behind it"),
     SETTING(log_level, "log-level", "GREY_LOG_LEVEL", "info", "trace, debug, info, warn or error"),
@@ -76,6 +80,7 @@ struct grey_core {
     struct ingest *ingest;
     struct giver *giver;
     struct enroller *enroller;
+    struct offloads *offloads;
     struct keyfile sign;
     struct core_api api;
     struct http_server *http;
@@ -316,7 +321,10 @@ static bool start(struct grey_core *g, struct fault *f) {
     g->api.storage = g->storage;
     g->api.ingest = g->ingest;
     g->api.giver = g->giver;
-    return g->giver != NULL && start_enroller(g, f);
+    if (g->giver != NULL && s->worker[0] != 0) {
+        g->offloads = offloads_new(g->x.loop, g->storage, g->ingest, s->worker, f);
+    }
+    return g->giver != NULL && (s->worker[0] == 0 || g->offloads != NULL) && start_enroller(g, f);
 }
 
 static void stop(struct grey_core *g) {
@@ -324,10 +332,12 @@ static void stop(struct grey_core *g) {
     http_server_free(g->http);
     enroller_stop(g->enroller);
     giver_stop(g->giver);
+    offloads_stop(g->offloads);
     ingest_stop(g->ingest);
     worker_stop(g->storage);
     enroller_free(g->enroller);
     giver_free(g->giver);
+    offloads_free(g->offloads);
     ingest_free(g->ingest);
     store_close(g->store);
     worker_stop(g->x.crypto);

@@ -43,6 +43,7 @@ struct ingest {
     void *supply_context;
     ingest_certify *certify; /* NULL: this core certifies nobody */
     void *certify_context;
+    bool worker;    /* there is one for tasks of sites */
     bool told_full; /* the MQTT client took no more, last time */
     struct recall *recall;
 };
@@ -263,7 +264,7 @@ static void intake_done(struct worker_job *worker_job) {
             bool may = job->feature_level >= UP_LEVEL_CODINGS && unpack_admit(g->unpack, job->site.text, loop_now_ms(g->x.loop));
             job->answer.welcome.codings = (job->feature_level >= UP_LEVEL_CODINGS
                                                ? CODING_GAP_BYTES | CODING_PARTS | (g->supply != NULL ? CODING_OBJECTS : 0) |
-                                                     (g->certify != NULL ? CODING_CERTIFY : 0)
+                                                     (g->certify != NULL ? CODING_CERTIFY : 0) | (g->worker ? CODING_OFFLOAD : 0)
                                                : 0) |
                                           (may ? CODING_SQUEEZE : 0);
             assemble_forget(g->assembler, job->site.text);
@@ -615,6 +616,10 @@ void ingest_free(struct ingest *g) {
 void ingest_on_supply(struct ingest *g, ingest_supply *hear, void *context) {
     g->supply = hear;
     g->supply_context = context;
+}
+
+void ingest_has_worker(struct ingest *g) {
+    g->worker = true;
 }
 
 void ingest_on_certify(struct ingest *g, ingest_certify *hear, void *context) {

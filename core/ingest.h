@@ -32,6 +32,8 @@ void ingest_on_supply(struct ingest *g, ingest_supply *hear, void *context);
 /* Requests for certificates of a site's gateways (federation/certify.h) go to hear; NULL: this core certifies nobody. */
 typedef void ingest_certify(void *context, const struct grey_name *site, struct bytes content);
 void ingest_on_certify(struct ingest *g, ingest_certify *hear, void *context);
+/* Sites are told that this core has a worker for their tasks (federation/offload.h). */
+void ingest_has_worker(struct ingest *g);
 /* Sends a message to a site, on its control channel.  E_BUSY: not now; others: the connection is gone. */
 enum grey_error ingest_tell(struct ingest *g, const struct grey_name *site, struct bytes content);
 bool ingest_may_tell(const struct ingest *g); /* false: for the next moment ingest_tell says E_BUSY, whatever the site */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/store_backend.h"
+#include "core/store_offloads.h"
 #include "federation/channel.h"
 #include "federation/record.h"
 
@@ -237,7 +238,12 @@ static enum grey_error take(struct store *s, struct stand *at, const struct sync
         struct codec_reader r;
         struct event event;
         codec_reader_init(&r, e->items[i].record);
-        taken->unreadable += record_decode(&r, &event) != E_OK || codec_end(&r) != E_OK;
+        bool well = record_decode(&r, &event) == E_OK && codec_end(&r) == E_OK;
+        taken->unreadable += !well;
+        enum grey_error err = well && offload_reserved(event.type) ? store_offload_event(s, at->inc, &event, now_ms, f) : E_OK;
+        if (err != E_OK) {
+            return err;
+        }
     }
     enum grey_error err = s->ops->add_events(s, at->inc, e->channel, e->items + there, e->item_count - there, now_ms, f);
     for (uint32_t i = 0; i < e->gap_count && err == E_OK; i++) {

@@ -82,6 +82,13 @@ enum store_statement {
     STORE_CERTIFICATES_REVOKE,
     STORE_CERTIFICATES,
     STORE_REVOKED,
+    /* tasks for the worker: store_offloads.c */
+    STORE_OFFLOAD_ADD,
+    STORE_OFFLOAD_SETTLE,
+    STORE_OFFLOADS_DUE,
+    STORE_OFFLOAD_SEEN,
+    STORE_OFFLOAD_END,
+    STORE_OFFLOAD_DROP,
     STORE_STATEMENTS
 };
 

@@ -62,6 +62,10 @@ static const char schema[] =
     " revoked_ms bigint NOT NULL);"
     "CREATE INDEX IF NOT EXISTS certificate_key ON certificate(key);"
     "CREATE INDEX IF NOT EXISTS certificate_node ON certificate(site, node);"
+    "CREATE TABLE IF NOT EXISTS offload(inc bigint, task text COLLATE \"C\", token bigint, state bigint NOT NULL, received_ms "
+    "bigint,"
+    " seen_ms bigint NOT NULL, errand bytea NOT NULL, outcome bigint, status bigint, hash bytea, size bigint, output bytea,"
+    " PRIMARY KEY(inc, task, token));"
     "COMMIT";
 
 enum { EVENTS_ADD = STORE_STATEMENTS, SITES_LOCK, STATEMENTS };

@@ -130,4 +130,14 @@ const char *const store_sql[STORE_STATEMENTS] = {
         " ORDER BY c.site, c.node LIMIT ?2",
     [STORE_REVOKED] = "SELECT serial, revoked_ms FROM certificate WHERE revoked_ms > 0 AND not_after_ms > ?1"
                       " ORDER BY revoked_ms DESC, serial LIMIT ?2",
+    [STORE_OFFLOAD_ADD] = "INSERT INTO offload(inc, task, token, state, received_ms, seen_ms, errand, outcome, status, size)"
+                          " VALUES(?1, ?2, ?3, 0, ?4, 0, ?5, 0, 0, 0) ON CONFLICT DO NOTHING",
+    [STORE_OFFLOAD_SETTLE] = "UPDATE offload SET state = 2, seen_ms = 0 WHERE inc = ?1 AND task = ?2 AND token = ?3",
+    [STORE_OFFLOADS_DUE] = "SELECT s.id, i.number, i.epoch, o.inc, o.task, o.token, o.state, o.outcome, o.status, o.hash, o.size,"
+                           " o.output, o.errand FROM offload o JOIN incarnation i ON i.no = o.inc JOIN site s ON s.no = i.site"
+                           " WHERE o.seen_ms <= ?1 OR o.seen_ms > ?3 ORDER BY o.seen_ms LIMIT ?2",
+    [STORE_OFFLOAD_SEEN] = "UPDATE offload SET seen_ms = ?4 WHERE inc = ?1 AND task = ?2 AND token = ?3",
+    [STORE_OFFLOAD_END] = "UPDATE offload SET state = 1, outcome = ?4, status = ?5, hash = ?6, size = ?7, output = ?8"
+                          " WHERE inc = ?1 AND task = ?2 AND token = ?3 AND state = 0",
+    [STORE_OFFLOAD_DROP] = "DELETE FROM offload WHERE inc = ?1 AND task = ?2 AND token = ?3 AND state = 2",
 };

@@ -47,7 +47,10 @@ static const char schema_added[] = /* what a core.db of format 1 may lack */
     "CREATE TABLE IF NOT EXISTS certificate(serial BLOB PRIMARY KEY, key BLOB NOT NULL, site TEXT NOT NULL, node TEXT NOT NULL,"
     " token BLOB, issued_ms INTEGER, not_after_ms INTEGER, pem TEXT NOT NULL, revoked_ms INTEGER NOT NULL) WITHOUT ROWID;"
     "CREATE INDEX IF NOT EXISTS certificate_key ON certificate(key);"
-    "CREATE INDEX IF NOT EXISTS certificate_node ON certificate(site, node);";
+    "CREATE INDEX IF NOT EXISTS certificate_node ON certificate(site, node);"
+    "CREATE TABLE IF NOT EXISTS offload(inc INTEGER, task TEXT, token INTEGER, state INTEGER NOT NULL, received_ms INTEGER,"
+    " seen_ms INTEGER NOT NULL, errand BLOB NOT NULL, outcome INTEGER, status INTEGER, hash BLOB, size INTEGER, output BLOB,"
+    " PRIMARY KEY(inc, task, token)) WITHOUT ROWID;";
 static const struct {
     const char *there, *add;
 } columns_added[] = {

@@ -372,6 +372,9 @@ static void metrics(struct api_call *c) {
     struct builder out;
     builder_init(&out, API_ANSWER_BYTES_MAX);
     metrics_render(&out);
+    if (tasks != NULL) {
+        api_quotas_metrics(tasks, &out);
+    }
     http_reply(c->q, 200, "text/plain; version=0.0.4", builder_bytes(&out), NULL, 0);
     builder_free(&out);
     mem_free(c);
@@ -662,6 +665,7 @@ static const struct route routes[] = {
     {"PUT", "/v1/tenants/", api_tenant_put, ROLE_ADMIN},
     {"DELETE", "/v1/tenants/", api_tenant_delete, ROLE_ADMIN},
     {"GET", "/v1/quotas", api_quotas_get, ROLE_VIEWER},
+    {"PUT", "/v1/quotas", api_quotas_put, ROLE_ADMIN},
     {"GET", "/v1/tenants", api_quotas_get, ROLE_VIEWER},
     {"GET", "/v1/audit", api_audit, ROLE_VIEWER},
     {"GET", "/v1/tokens", api_token_list, ROLE_ADMIN},

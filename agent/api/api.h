@@ -21,6 +21,8 @@ struct api_options {
     const char *mode;        /* "single", "site" or "edge" */
     const char *data_dir;
     enum event_priority default_priority;
+    bool local_affinity;    /* tasks that name no node prefer this one */
+    uint32_t lanes;         /* 4: lane preempt is off */
     uint32_t task_priority; /* 0 to 100: of tasks that name neither lane nor priority */
     uint32_t storage_max_gb;
     bool auth; /* also plain callers of this machine must say who they are */

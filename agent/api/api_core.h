@@ -105,6 +105,8 @@ void api_data_get(struct api_call *c);
 void api_data_health(struct api_call *c);
 void api_updates_get(struct api_call *c);
 void api_quotas_get(struct api_call *c);
+void api_quotas_put(struct api_call *c);
+void api_quotas_metrics(const struct scheduler *s, struct builder *out); /* of each tenant and namespace */
 void api_tenant_get(struct api_call *c);
 void api_tenant_put(struct api_call *c);
 void api_tenant_delete(struct api_call *c);

@@ -126,6 +126,26 @@ static void part(void *context, enum grey_error err, struct bytes data, uint64_t
     read_more(r);
 }
 
+/* Of a run beside the core the site has the end of what it wrote, in the entry of its return. */
+static void part_of_entry(void *context, enum grey_error err, const char *detail, struct blob *payload) {
+    struct reading *r = context;
+    struct work_output out;
+    (void)detail;
+    bool there = payload != NULL &&
+                 work_output(state_table(node_state(r->c->api->o.node)), bytes_of(r->c->arg, r->c->arg_size), &out) &&
+                 out.token == r->token;
+    if (!there) {
+        part(r, err != E_OK ? err : E_NOT_FOUND, bytes_of(NULL, 0), 0, 0);
+        return;
+    }
+    struct bytes text = payload_task_output(blob_bytes(payload));
+    uint64_t first = out.bytes > text.size ? out.bytes - text.size : 0;
+    uint64_t skip = r->stream == LAUNCH_STDERR || r->offset >= out.bytes ? text.size : r->offset > first ? r->offset - first : 0;
+    builder_add(&r->text, bytes_of(text.data + skip, text.size - skip));
+    r->first = first + skip;
+    answer(r, out.bytes);
+}
+
 static bool read_query(struct api_call *c, enum launch_stream *stream, uint64_t *offset, bool *follow) {
     char text[24];
     *follow = http_query(c->q, "follow", text, sizeof text) && strcmp(text, "true") == 0;
@@ -160,7 +180,7 @@ static void find(void *context, const struct node_answer *a) {
                        a->err != E_OK ? a->detail : "no such task");
     } else if (!read_query(c, &stream, &offset, &follow)) {
         api_call_error(c, E_BAD_REQUEST, "stream is stdout or stderr, offset a number of bytes");
-    } else if (t->token == 0) {
+    } else if (t->token == 0 || scheduler_is_away(t)) {
         api_call_error(c, E_NOT_FOUND, "it did not run yet");
     } else {
         struct reading *r = mem_new(1, sizeof *r);
@@ -176,6 +196,11 @@ static void find(void *context, const struct node_answer *a) {
                               .follow = follow,
                               .until_ms = loop_now_ms(c->api->o.loop) + FOLLOW_MS};
         builder_init(&r->text, LOG_BYTES_MAX);
+        struct work_output out;
+        if (work_output(state_table(node_state(c->api->o.node)), bytes_of(c->arg, c->arg_size), &out) && out.token == t->token) {
+            node_payload(c->api->o.node, out.index, part_of_entry, r);
+            return;
+        }
         read_more(r);
     }
 }

@@ -1,9 +1,63 @@
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "agent/api/api_core.h"
+#include "agent/api/quotaform.h"
 #include "agent/work/work.h"
 #include "include/grey/protocol.h"
+
+/* --- Metrics ------------------------------------------------------------------------------------------------------------------------------- */
+
+static const struct {
+    const char *name, *help;
+} figures[] = {
+    {"grey_governance_tenant_cpu_millicores", "Processors that tasks of a tenant, or of its namespace, hold."},
+    {"grey_governance_tenant_cpu_limit_millicores", "Its share of them, without bursts."},
+    {"grey_governance_tenant_memory_bytes", "Memory that its tasks hold."},
+    {"grey_governance_tenant_memory_limit_bytes", "Its share of that."},
+    {"grey_governance_tenant_waiting_tasks", "Tasks of a tenant that could run and wait for a place."},
+    {"grey_governance_tenant_burst_left_seconds", "Time that a tenant may still be above its share."},
+};
+#define FIGURES (sizeof figures / sizeof figures[0])
+#define FIGURES_OF_BOTH 4u /* the rest are of tenants only */
+
+static uint64_t waiting_of(const struct quota_tenant *t) {
+    const struct lane_flow *f = t->owner;
+    uint64_t waiting = 0;
+    for (unsigned lane = 0; lane < LANE_COUNT; lane++) {
+        waiting += f->counts[lane];
+    }
+    return waiting;
+}
+
+static uint64_t figure_of(size_t which, const struct quota_tenant *t, struct quota_amount used, struct quota_amount limit) {
+    const uint64_t values[FIGURES] = {used.cpu_millicores, limit.cpu_millicores, used.memory_bytes,
+                                      limit.memory_bytes,  waiting_of(t),        t->burst_left_ms / 1000};
+    return values[which];
+}
+
+void api_quotas_metrics(const struct scheduler *s, struct builder *out) {
+    builder_addf(out,
+                 "# HELP grey_governance_zone 0 green, 1 yellow, 2 red, 3 emergency.\n# TYPE grey_governance_zone gauge\n"
+                 "grey_governance_zone %d\n",
+                 (int)quota_zone(dispatch_usage(s, LANE_NORMAL)));
+    for (size_t i = 0; i < FIGURES; i++) {
+        builder_addf(out, "# HELP %s %s\n# TYPE %s gauge\n", figures[i].name, figures[i].help, figures[i].name);
+        for (uint32_t k = 0; k < s->quota.count; k++) {
+            const struct quota_tenant *t = s->quota.tenants[k];
+            builder_addf(out, "%s{tenant=\"%s\"} %" PRIu64 "\n", figures[i].name, t->name.text,
+                         figure_of(i, t, t->used, quota_limit(&s->quota, t)));
+            for (uint32_t n = 1; n < t->namespace_count && i < FIGURES_OF_BOTH; n++) {
+                const struct quota_namespace *space = &t->namespaces[n];
+                if (space->name.text[0] != 0) {
+                    builder_addf(out, "%s{tenant=\"%s\",namespace=\"%s\"} %" PRIu64 "\n", figures[i].name, t->name.text,
+                                 space->name.text, figure_of(i, t, space->used, quota_namespace_limit(&s->quota, t, space)));
+                }
+            }
+        }
+    }
+}
 
 /* --- Writing ------------------------------------------------------------------------------------------------------------------------------- */
 
@@ -41,11 +95,6 @@ static void put_namespace(struct json_writer *w, const struct quota *q, const st
 }
 
 static void put_tenant(struct json_writer *w, const struct scheduler *s, const struct quota_tenant *t) {
-    const struct lane_flow *f = t->owner;
-    uint64_t waiting = 0;
-    for (unsigned lane = 0; lane < LANE_COUNT; lane++) {
-        waiting += f->counts[lane];
-    }
     json_open(w, '{');
     json_key(w, "name");
     json_str(w, t->name.text);
@@ -57,7 +106,7 @@ static void put_tenant(struct json_writer *w, const struct scheduler *s, const s
     json_key(w, "tasks");
     json_uint(w, t->tasks);
     json_key(w, "waiting");
-    json_uint(w, waiting);
+    json_uint(w, waiting_of(t));
     json_key(w, "namespaces");
     json_open(w, '[');
     for (uint32_t i = 1; i < t->namespace_count; i++) {
@@ -124,6 +173,10 @@ static void send_quotas(void *context, const struct node_answer *answer) {
     json_key(&a.w, "delay_milliseconds");
     json_uint(&a.w, quota_delay_ms(usage));
     put_percent(&a.w, "system_reserve_percent", QUOTA_SYSTEM_PERMILLE);
+    json_key(&a.w, "offloads");
+    json_bool(&a.w, s->saved.offloads);
+    json_key(&a.w, "overcommit");
+    json_bool(&a.w, s->quota.overcommit);
     put_amount(&a.w, "capacity", s->quota.capacity);
     put_amount(&a.w, "usable", s->usable);
     put_amount(&a.w, "used", s->held);
@@ -245,6 +298,46 @@ static bool ready(struct api_call *c, struct bytes *tenant, struct bytes *name_s
         return false;
     }
     return true;
+}
+
+static void tree_set(void *context, const struct node_answer *a) {
+    struct api_call *c = context;
+    if (a->err != E_OK) {
+        api_call_error(c, a->err, a->detail);
+    } else {
+        node_read_barrier(c->api->o.node, send_quotas, c);
+    }
+}
+
+/* The whole tree: checked here first, for the line; the log has the last word. */
+void api_quotas_put(struct api_call *c) {
+    struct fault f = {0};
+    struct builder payload;
+    const struct scheduler *s = state_scheduler(node_state(c->api->o.node));
+    struct quotaform *form = s == NULL ? NULL : mem_new(1, sizeof *form);
+    builder_init(&payload, LIMIT_PAYLOAD_BYTES);
+    enum grey_error err = form == NULL ? E_NO_MEMORY : E_OK;
+    if (err == E_OK && !api_level(c, FEATURE_LEVEL_OFFLOAD)) {
+        err = fault_set(&f, E_NOT_HERE_YET, "a gateway of the site runs a version that takes one tenant at a time; upgrade all");
+    }
+    err = err == E_OK ? quotaform_read(form, http_body(c->q), &f) : err;
+    err = err == E_OK ? quotaform_check(form, &s->quota, &f) : err;
+    if (err == E_OK) {
+        api_origin_put(c, &payload);
+        payload_quota_tree(&payload, form->shares, form->count);
+    }
+    struct blob *blob = err == E_OK ? builder_blob(&payload) : NULL;
+    builder_free(&payload);
+    if (form != NULL) {
+        quotaform_free(form);
+        mem_free(form);
+    }
+    if (blob == NULL) {
+        api_call_error(c, err != E_OK ? err : E_NO_MEMORY, f.text);
+        return;
+    }
+    node_propose(c->api->o.node, ENTRY_QUOTA, blob, true, tree_set, c);
+    blob_unref(blob);
 }
 
 void api_tenant_put(struct api_call *c) {

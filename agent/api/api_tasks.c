@@ -9,6 +9,7 @@
 #include "agent/work/work.h"
 #include "include/grey/protocol.h"
 #include "platform/keys.h"
+#include "platform/zonefile.h"
 
 #define LIST_DEFAULT 1000u
 #define LIST_MAX 10000u
@@ -68,7 +69,9 @@ static void send_one(void *context, enum grey_error err, const char *detail, str
     bool has_order = payload != NULL && payload_task_order(blob_bytes(payload), &order, NULL) == E_OK;
     struct api_answer a;
     api_answer_begin(&a);
-    taskform_write(&a.w, s, t, has_order ? &order : NULL);
+    struct work_output output;
+    bool has_output = work_output(state_table(node_state(c->api->o.node)), call_name(c), &output);
+    taskform_write(&a.w, s, t, has_order ? &order : NULL, has_output ? &output : NULL);
     api_answer_send(&a, c, 200, NULL, 0);
 }
 
@@ -136,8 +139,38 @@ static bool work_offered(struct api_call *c) {
     return false;
 }
 
+/* What the order does not say itself: the rule of its zone, out of this gateway's tables or given as such, and its first firing. */
+static enum grey_error schedule_read(struct api_call *c, struct task_order *o, struct builder *rule, int64_t *firing_ms,
+                                     struct fault *f) {
+    struct cron schedule;
+    struct zone given;
+    struct fault why = {0};
+    enum grey_error err = E_OK;
+    if (o->zone.size > 0 && zone_parse(o->zone, &given, &why) == E_OK) {
+        builder_add(rule, o->zone);
+    } else if (o->zone.size > 0 && zonefile_rule(ZONEFILE_FOLDER, o->zone, rule, &why) != E_OK) {
+        return fault_set(f, E_BAD_REQUEST, "time_zone: %.200s", why.text); /* of this machine, not of the site */
+    }
+    o->zone_rule = builder_bytes(rule);
+    err = cron_of(o, &schedule, f);
+    *firing_ms = err == E_OK ? cron_next(&schedule, node_site_time_ms(c->api->o.node)) : -1;
+    return err == E_OK && *firing_ms < 0 ? fault_set(f, E_BAD_REQUEST, "\"schedule\": no such day exists") : err;
+}
+
+/* What gateways that run older versions do not know. */
+static const char *unknown_to_some(struct api_call *c, const struct task_order *o) {
+    struct site_facts site;
+    uint32_t level = state_site(node_state(c->api->o.node), &site) ? site.feature_level : 0;
+    return task_has_extras(o) && level < FEATURE_LEVEL_PROOFS
+               ? "a gateway of the site runs a version without health and disk_bytes; upgrade all"
+           : task_has_beyond(o) && level < FEATURE_LEVEL_OFFLOAD
+               ? "a gateway of the site runs a version without time_zone and offload; upgrade all"
+               : NULL;
+}
+
 void api_task_post(struct api_call *c) {
     struct taskform form;
+    struct builder rule;
     struct fault f = {0};
     uint64_t random;
     int64_t firing_ms = -1;
@@ -146,31 +179,29 @@ void api_task_post(struct api_call *c) {
     }
     keys_random(&random, sizeof random);
     enum grey_error err = taskform_read(&form, http_body(c->q), task_lane_of(c->api->o.task_priority), random, &f);
+    builder_init(&rule, 256);
+    if (err == E_OK && form.order.lane == LANE_PREEMPT && c->api->o.lanes < LANE_COUNT) {
+        form.order.lane = LANE_LOW; /* lane preempt is off here */
+    }
     if (err == E_OK && form.order.schedule.size > 0) {
-        struct cron schedule;
-        err = cron_parse(form.order.schedule, &schedule, &f);
-        firing_ms = err == E_OK ? cron_next(&schedule, node_site_time_ms(c->api->o.node)) : -1;
-        err = err == E_OK && firing_ms < 0 ? fault_set(&f, E_BAD_REQUEST, "\"schedule\": no such day exists") : err;
+        err = schedule_read(c, &form.order, &rule, &firing_ms, &f);
     }
-    if (err != E_OK) {
+    const char *why = err == E_OK ? unknown_to_some(c, &form.order) : f.text;
+    if (why != NULL) {
         taskform_free(&form);
-        api_call_error(c, err, f.text);
-        return;
-    }
-    struct site_facts site;
-    if (task_has_extras(&form.order) &&
-        (!state_site(node_state(c->api->o.node), &site) || site.feature_level < FEATURE_LEVEL_PROOFS)) {
-        taskform_free(&form);
-        api_call_error(c, E_NOT_HERE_YET, "a gateway of the site runs a version without health and disk_bytes; upgrade all");
+        builder_free(&rule);
+        api_call_error(c, err != E_OK ? err : E_NOT_HERE_YET, why);
         return;
     }
     struct builder payload;
     builder_init(&payload, TASK_ORDER_BYTES_MAX + 64 + API_ORIGIN_BYTES_MAX);
     api_origin_put(c, &payload);
-    payload_task_submit(&payload, &form.order, firing_ms);
+    bool near = c->api->o.local_affinity && api_level(c, FEATURE_LEVEL_OFFLOAD);
+    payload_task_submit_near(&payload, &form.order, firing_ms, bytes_str(near ? node_name(c->api->o.node) : ""));
     c->arg_size = form.order.id.size; /* a name, so it has room */
     memcpy(c->arg, form.order.id.data, c->arg_size);
     taskform_free(&form);
+    builder_free(&rule);
     propose(c, ENTRY_TASK, &payload, answered);
 }
 
@@ -255,7 +286,7 @@ static void list(void *context, const struct node_answer *answer) {
         if (t != NULL && wanted(&f, t)) {
             more = count == f.limit;
             if (!more) {
-                taskform_write(&a.w, s, t, NULL);
+                taskform_write(&a.w, s, t, NULL, NULL);
                 count++;
                 (void)snprintf(last, sizeof last, "%s", t->vertex->id);
             }

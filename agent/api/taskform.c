@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "agent/work/cron.h"
+#include "agent/work/orderform.h"
 #include "include/grey/must.h"
 #include "platform/now.h"
 
@@ -222,6 +223,7 @@ static enum grey_error take_word(struct reading *r, const char *field, const jso
                  {"namespace", &o->name_space},
                  {"stdin", &o->standard_input},
                  {"schedule", &o->schedule},
+                 {"time_zone", &o->zone},
                  {"affinity", &o->affinity}};
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
         if (strcmp(field, words[i].field) == 0) {
@@ -252,6 +254,9 @@ static enum grey_error take_policy(struct reading *r, const char *field, const j
     } else if (strcmp(field, "on_reconnect") == 0) {
         err = take_choice(r, field, value, NAMES_RECONNECT, &n);
         o->reconnect = (enum task_reconnect)n;
+    } else if (strcmp(field, "offload") == 0) {
+        err = take_choice(r, field, value, NAMES_OFFLOAD, &n);
+        o->offload = (enum task_offload)n;
     } else {
         *known = false;
         err = E_OK;
@@ -264,7 +269,10 @@ static enum grey_error take_figure(struct reading *r, const char *field, const j
     const struct {
         const char *field;
         uint32_t *out;
-    } figures[] = {{"timeout_seconds", &o->timeout_s}, {"max_retries", &o->max_retries}, {"missed_runs_max", &o->missed_max}};
+    } figures[] = {{"timeout_seconds", &o->timeout_s},
+                   {"max_retries", &o->max_retries},
+                   {"missed_runs_max", &o->missed_max},
+                   {"offload_patience_seconds", &o->offload_patience_s}};
     for (size_t i = 0; i < sizeof figures / sizeof figures[0]; i++) {
         if (strcmp(field, figures[i].field) == 0) {
             uint64_t number = 0;
@@ -388,87 +396,6 @@ static void put_instant(struct json_writer *w, const struct scheduler *s, const 
     }
 }
 
-static void put_texts(struct json_writer *w, const char *name, const struct task_texts *t) {
-    json_key(w, name);
-    json_open(w, '[');
-    for (uint32_t i = 0; i < t->count; i++) {
-        json_text(w, t->at[i]);
-    }
-    json_close(w);
-}
-
-static void put_pairs(struct json_writer *w, const char *name, const struct task_texts *t) {
-    json_key(w, name);
-    json_open(w, '{');
-    for (uint32_t i = 0; i < t->count; i++) {
-        const uint8_t *equals = memchr(t->at[i].data, '=', t->at[i].size);
-        char key[TASK_TEXT_BYTES_MAX + 1] = "";
-        size_t size = equals == NULL ? 0 : (size_t)(equals - t->at[i].data);
-        if (size > 0 && size < sizeof key) {
-            memcpy(key, t->at[i].data, size);
-            json_key(w, key);
-            json_text(w, bytes_of(equals + 1, t->at[i].size - size - 1));
-        }
-    }
-    json_close(w);
-}
-
-static void put_health(struct json_writer *w, const struct task_health *h) {
-    if (h->probe == PROBE_NONE) {
-        return;
-    }
-    json_key(w, "health");
-    json_open(w, '{');
-    if (h->probe == PROBE_EXEC) {
-        put_texts(w, "exec", &h->command);
-    } else if (h->probe == PROBE_TCP) {
-        put_uint(w, "tcp", h->port);
-    } else {
-        json_key(w, "http");
-        json_open(w, '{');
-        put_uint(w, "port", h->port);
-        json_key(w, "path");
-        json_text(w, h->path);
-        json_close(w);
-    }
-    put_uint(w, "delay_seconds", h->delay_s);
-    put_uint(w, "interval_seconds", h->interval_s);
-    put_uint(w, "timeout_seconds", h->timeout_s);
-    put_uint(w, "failures", h->failures);
-    json_close(w);
-}
-
-static void put_order(struct json_writer *w, const struct task_order *o) {
-    put_texts(w, "command", &o->command);
-    if (o->oci.size > 0) {
-        json_key(w, "oci");
-        json_open(w, '{');
-        json_key(w, "image");
-        json_text(w, o->oci);
-        json_close(w);
-    }
-    put_pairs(w, "env", &o->env);
-    put_texts(w, "depends_on", &o->depends_on);
-    put_uint(w, "timeout_seconds", o->timeout_s);
-    put_uint(w, "max_retries", o->max_retries);
-    put_pairs(w, "node_selector", &o->selectors);
-    put_str(w, "on_reconnect", task_name(NAMES_RECONNECT, o->reconnect));
-    if (o->affinity.size > 0) {
-        json_key(w, "affinity");
-        json_text(w, o->affinity);
-    }
-    put_health(w, &o->health);
-    if (o->disk_bytes > 0) {
-        put_uint(w, "disk_bytes", o->disk_bytes);
-    }
-    if (o->schedule.size > 0) {
-        json_key(w, "schedule");
-        json_text(w, o->schedule);
-        put_str(w, "missed_runs", task_name(NAMES_MISSED, o->missed));
-        put_uint(w, "missed_runs_max", o->missed_max);
-    }
-}
-
 static void put_place(struct json_writer *w, const struct scheduler *s, const struct task *t) {
     const struct placement_node *n = placement_find(&s->placement, t->last_node);
     json_key(w, "node");
@@ -476,6 +403,10 @@ static void put_place(struct json_writer *w, const struct scheduler *s, const st
         json_none(w);
     } else {
         json_str(w, n->name.text);
+    }
+    if (scheduler_is_away(t)) {
+        json_key(w, "with_core");
+        json_bool(w, true);
     }
     if (t->token > 0) {
         put_uint(w, "token", t->token);
@@ -489,7 +420,8 @@ static void put_place(struct json_writer *w, const struct scheduler *s, const st
     }
 }
 
-void taskform_write(struct json_writer *w, const struct scheduler *s, const struct task *t, const struct task_order *order) {
+void taskform_write(struct json_writer *w, const struct scheduler *s, const struct task *t, const struct task_order *order,
+                    const struct work_output *output) {
     json_open(w, '{');
     put_str(w, "id", t->vertex->id);
     put_str(w, "tenant", t->tenant->name.text);
@@ -528,8 +460,17 @@ void taskform_write(struct json_writer *w, const struct scheduler *s, const stru
         put_instant(w, s, "next_run", t->firing_ms + s->saved.skew_ms);
     }
     put_uint(w, "submitted_index", t->order_index);
+    if (output != NULL) {
+        char hash[2 * DIGEST_BYTES + 1];
+        bytes_hex(output->hash, DIGEST_BYTES, hash);
+        json_key(w, "output");
+        json_open(w, '{');
+        put_str(w, "stdout_sha256", hash);
+        put_uint(w, "bytes", output->bytes);
+        json_close(w);
+    }
     if (order != NULL) {
-        put_order(w, order);
+        orderform_write(w, order);
     }
     json_close(w);
 }

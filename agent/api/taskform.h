@@ -2,7 +2,7 @@
 #ifndef AGENT_TASKFORM_H
 #define AGENT_TASKFORM_H
 
-#include "agent/work/scheduler.h"
+#include "agent/work/work.h"
 #include "platform/json.h"
 
 /* An order read from JSON, with what its slices point to. */
@@ -18,7 +18,9 @@ struct taskform {
 enum grey_error taskform_read(struct taskform *form, struct bytes text, enum task_lane lane, uint64_t random, struct fault *f);
 void taskform_free(struct taskform *form);
 
-/* One task as an object.  order: as in the entry that submitted it; NULL: only what the scheduler knows. */
-void taskform_write(struct json_writer *w, const struct scheduler *s, const struct task *t, const struct task_order *order);
+/* One task as an object.  order: as in the entry that submitted it; NULL: only what the scheduler knows.  output: of a run beside the core;
+ * NULL: there is none. */
+void taskform_write(struct json_writer *w, const struct scheduler *s, const struct task *t, const struct task_order *order,
+                    const struct work_output *output);
 
 #endif

@@ -37,6 +37,12 @@ struct config {
     bool scheduler;
     char launcher[LIMIT_PATH_BYTES + 1];
     int64_t proof_retention_days;
+    char local_affinity[8];
+    int64_t priority_lanes;
+    bool offload;
+    char offload_when[16], offload_hours[128];
+    bool overcommit;
+    int64_t burst_s, hotspot_cpu_percent, hotspot_window_s;
     int64_t tasks_max;
     int64_t cpu_limit_millicores, memory_limit_bytes; /* 0: what the machine has */
     bool peer_tls, auth;                              /* auth: plain callers of this machine need a token */

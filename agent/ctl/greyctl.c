@@ -83,11 +83,14 @@ static const struct verb *verb_so_far(const struct line *l, unsigned *used) {
 
 static int read_option(struct call *c, struct line *l, int argc, char **argv, int *i) {
     const char *text = argv[*i];
-    const char *name = strcmp(text, "-h") == 0 ? "help" : strncmp(text, "-o", 2) == 0 ? "output" : text + 2;
+    const char *name = strcmp(text, "-h") == 0       ? "help"
+                       : strcmp(text, "-f") == 0     ? "file"
+                       : strncmp(text, "-o", 2) == 0 ? "output"
+                                                     : text + 2;
     bool joined_short = strncmp(text, "-o", 2) == 0 && text[2] != 0;
     size_t size = strcspn(name, "=");
     const char *value = joined_short ? text + 2 + (text[2] == '=') : name[size] == '=' ? name + size + 1 : NULL;
-    if (text[0] == '-' && text[1] != '-' && strcmp(text, "-h") != 0 && strncmp(text, "-o", 2) != 0) {
+    if (text[0] == '-' && text[1] != '-' && strcmp(text, "-h") != 0 && strcmp(text, "-f") != 0 && strncmp(text, "-o", 2) != 0) {
         return usage("unknown option '%.60s'", text);
     }
     unsigned used;

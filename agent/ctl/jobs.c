@@ -60,13 +60,15 @@ static void say_task(struct builder *out, const json_t *doc) {
 
 /* From the options and what stands behind the verb: the command. */
 static bool put_order(struct call *c, struct builder *out) {
-    static const char *const texts[] = {"id", "tenant", "namespace", "lane", "schedule", "delivery", "restart"};
+    static const char *const texts[] = {"id",       "tenant",  "namespace", "lane",     "schedule",
+                                        "delivery", "restart", "offload",   "time-zone"};
+    static const char zone[] = "time-zone";
     struct json_writer w;
     json_writer_init(&w, out);
     json_open(&w, '{');
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         if (verbs_option(c, texts[i]) != NULL) {
-            json_key(&w, texts[i]);
+            json_key(&w, strcmp(texts[i], zone) == 0 ? "time_zone" : texts[i]);
             json_str(&w, verbs_option(c, texts[i]));
         }
     }
@@ -366,7 +368,33 @@ static bool tenant_path(struct call *c, struct builder *path) {
     return well;
 }
 
+static void say_tree(struct builder *out, const json_t *doc) {
+    size_t i;
+    const json_t *tenant;
+    json_array_foreach(json_object_get(doc, "tenants"), i, tenant) {
+        say_set(out, tenant);
+    }
+}
+
+/* The gateway reads it: what it cannot set it names with its line. */
+static int set_tree(struct call *c, const char *file) {
+    struct builder text;
+    builder_init(&text, ORDER_BYTES_MAX);
+    bool well = input_read(file, "a tree of quotas", &text);
+    int code = well ? change(c, "PUT", "/v1/quotas", builder_bytes(&text), say_tree) : CTL_USAGE;
+    builder_free(&text);
+    return code;
+}
+
 int jobs_tenant_set(struct call *c) {
+    const char *file = verbs_option(c, "file");
+    if (file != NULL && c->arg_count == 0 && verbs_option(c, "cpu") == NULL && verbs_option(c, "memory") == NULL) {
+        return set_tree(c, file);
+    }
+    if (file != NULL || c->arg_count == 0) {
+        (void)fputs("greyctl: name a tenant and its share, or a --file with all of them\n", stderr);
+        return CTL_USAGE;
+    }
     const char *cpu = verbs_option(c, "cpu"), *memory = verbs_option(c, "memory");
     char body[160], *end[2] = {NULL, NULL};
     double percent[2] = {cpu == NULL ? 0 : strtod(cpu, &end[0]), memory == NULL ? 0 : strtod(memory, &end[1])};

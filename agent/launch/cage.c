@@ -213,13 +213,22 @@ enum grey_error cage_make(struct cage *g, const struct cages *c, uint64_t scope,
     return E_OK;
 }
 
+/* The caller has one thread, so in v1 it moves as a thread (tasks): to move as a process the kernel waits for all processors to pass a
+ * quiet moment (cgroup_procs_write_start of Linux), some 15 ms, before the task says its first word. */
 bool cage_enter(const struct cage *g) {
+    const char *file = g->all->kind == LAUNCH_LIMITS_CGROUP1 ? "tasks" : "cgroup.procs";
     char path[PATH_BYTES];
     bool well = true;
     for (unsigned i = 0; i < folders(g->all); i++) {
-        well = well && (!path_of(g->all, g->name, i, path) || write_text(path, "cgroup.procs", "0"));
+        well = well && (!path_of(g->all, g->name, i, path) || write_text(path, file, "0"));
     }
     return well;
+}
+
+int cage_open(const struct cage *g) {
+    char path[PATH_BYTES];
+    bool whole = g->all->kind == LAUNCH_LIMITS_CGROUP2 && path_of(g->all, g->name, 0, path);
+    return whole ? open(path, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
 }
 
 static void kill_named(const struct cages *c, const char *name) {

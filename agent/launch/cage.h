@@ -29,7 +29,9 @@ struct cage {
 };
 enum grey_error cage_make(struct cage *g, const struct cages *c, uint64_t scope, uint64_t token, uint32_t cpu_millicores,
                           uint64_t memory_bytes, struct fault *f);
-bool cage_enter(const struct cage *g);  /* the calling process, between fork and exec */
+bool cage_enter(const struct cage *g); /* the calling process, between fork and exec */
+int cage_open(
+    const struct cage *g); /* v2: its folder, so that a process can be made in it (clone3), which waits for nobody; -1: not here */
 void cage_kill(const struct cage *g);   /* every process in it */
 bool cage_remove(const struct cage *g); /* false: processes are still leaving it; try again */
 /* What its processes have used together; false: the groups do not tell (the rest then is 0). */

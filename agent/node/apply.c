@@ -163,6 +163,7 @@ void apply_turn(struct node *n) {
         sealing_applied(n);
         struct raft_input in = {.kind = RAFT_IN_APPLIED, .index = state_applied(n->state)};
         (void)node_step(n, &in, NULL);
+        foreman_turn(n);
         if (n->requests.batched.count > 0) { /* the log had no room for them; now it may */
             loop_again(n->x.loop);
         }

@@ -2,7 +2,6 @@
 #include <string.h>
 
 #include "agent/node/node_core.h"
-#include "agent/work/cron.h"
 #include "agent/work/work.h"
 #include "include/grey/protocol.h"
 #include "platform/log.h"
@@ -18,28 +17,10 @@
 #define USE_STEP 50u       /* permille: smaller changes of what is measured are not told */
 #define LOST_TIMEOUTS 10u  /* ... and for so many election time-outs */
 
-struct firing {
-    struct node *node;
-    struct grey_name id;
-    int64_t due_ms;
-};
-
-/* The schedule that is due first; NULL: there is none. */
-static const struct task *next_schedule(const struct scheduler *s) {
-    const struct task *first = NULL;
-    for (const struct task *t = s->schedules > 0 ? scheduler_next(s, NULL) : NULL; t != NULL; t = scheduler_next(s, t)) {
-        if (t->is_schedule && t->state == TASK_PENDING && t->firing_ms >= 0 && (first == NULL || t->firing_ms < first->firing_ms)) {
-            first = t;
-        }
-    }
-    return first;
-}
-
 /* When the leader has to do something next for its tasks: sets the timer. */
 static void arm(struct node *n, struct scheduler *s) {
-    int64_t due_ms = dispatch_due_ms(s);
-    const struct task *t = next_schedule(s);
-    due_ms = t != NULL && t->firing_ms < due_ms ? t->firing_ms : due_ms;
+    int64_t due_ms = dispatch_due_ms(s), firing_ms = firings_due_ms(n, s);
+    due_ms = firing_ms < due_ms ? firing_ms : due_ms;
     if (due_ms == INT64_MAX || n->foreman.proposing) {
         loop_timer_cancel(n->x.loop, &n->foreman.timer);
         return;
@@ -56,14 +37,10 @@ static void proposed(void *context, const struct node_answer *a) {
     if (a->err != E_OK && a->err != E_CONDITION) { /* E_CONDITION: another leader was first */
         log_limited(LOG_WARN, "foreman", "propose", "error=GREY-%d %s: %s", error_id(a->err), error_sentence(a->err), a->detail);
     }
-    struct scheduler *s = n->leading && !n->stopping && !n->has_failed ? state_scheduler(n->state) : NULL;
-    if (s != NULL) {
-        arm(n, s);
-    }
+    foreman_arm(n);
 }
 
-/* One at a time: what is still needed after it shows when it is applied. */
-static void propose(struct node *n, enum entry_kind kind, struct builder *payload) {
+void foreman_propose(struct node *n, enum entry_kind kind, struct builder *payload) {
     struct blob *blob = builder_blob(payload);
     builder_free(payload);
     if (blob != NULL) {
@@ -73,7 +50,7 @@ static void propose(struct node *n, enum entry_kind kind, struct builder *payloa
     }
 }
 
-static bool ready(const struct node *n, struct site_facts *site) {
+bool foreman_ready(const struct node *n, struct site_facts *site) {
     return !n->foreman.proposing && !n->stopping && !n->has_failed && !n->installing && state_site(n->state, site);
 }
 
@@ -130,7 +107,7 @@ static void offer_self(struct node *n, const struct scheduler *s, uint32_t featu
     struct builder b;
     builder_init(&b, 4096);
     payload_node(&b, &facts);
-    propose(n, ENTRY_NODE, &b);
+    foreman_propose(n, ENTRY_NODE, &b);
 }
 
 /* --- The leader ------------------------------------------------------------------------------------------------------------------------------ */
@@ -149,7 +126,7 @@ static void raise_level(struct node *n, struct site_facts *site) {
     struct builder b;
     builder_init(&b, 512);
     payload_site(&b, site);
-    propose(n, ENTRY_SITE, &b);
+    foreman_propose(n, ENTRY_SITE, &b);
 }
 
 uint32_t node_work_lease_ms(const struct node *n) {
@@ -177,12 +154,18 @@ static uint64_t silent_ms(struct node *n, uint32_t place, raft_id id, bool activ
 }
 
 static void keep_limits(struct node *n, const struct scheduler *s, uint32_t feature_level) {
-    uint32_t proof_s = feature_level < FEATURE_LEVEL_PROOFS ? s->saved.proof_s : n->o.proof_s;
-    if (s->saved.concurrent_max != n->o.tasks_max || s->saved.proof_s != proof_s) {
+    struct capacity_limits l = {.queue_max = s->saved.queue_max,
+                                .concurrent_max = n->o.tasks_max,
+                                .burst_ms = (uint64_t)n->o.burst_s * 1000,
+                                .proof_s = feature_level < FEATURE_LEVEL_PROOFS ? s->saved.proof_s : n->o.proof_s,
+                                .overcommit = feature_level >= FEATURE_LEVEL_OFFLOAD && n->o.overcommit,
+                                .offloads = feature_level >= FEATURE_LEVEL_OFFLOAD && handover_wanted(n, s)};
+    if (s->saved.concurrent_max != l.concurrent_max || s->saved.proof_s != l.proof_s || s->quota.burst_ms != l.burst_ms ||
+        s->quota.overcommit != l.overcommit || s->saved.offloads != l.offloads) {
         struct builder b;
         builder_init(&b, 64);
-        payload_quota_limits(&b, s->saved.queue_max, n->o.tasks_max, s->quota.burst_ms, proof_s);
-        propose(n, ENTRY_QUOTA, &b);
+        payload_quota_limits(&b, &l);
+        foreman_propose(n, ENTRY_QUOTA, &b);
     }
 }
 
@@ -223,68 +206,36 @@ static void watch_nodes(struct node *n, const struct scheduler *s) {
             struct builder b;
             builder_init(&b, 8192);
             payload_node(&b, &facts);
-            propose(n, ENTRY_NODE, &b);
+            foreman_propose(n, ENTRY_NODE, &b);
             return;
         }
-    }
-}
-
-static void fire(void *context, enum grey_error err, const char *detail, struct blob *payload) {
-    struct firing *x = context;
-    struct node *n = x->node;
-    struct site_facts site;
-    struct task_order order;
-    struct cron c;
-    n->foreman.reading = false;
-    bool readable = payload != NULL && payload_task_order(blob_bytes(payload), &order, NULL) == E_OK &&
-                    cron_parse(order.schedule, &c, NULL) == E_OK;
-    if (n->leading && ready(n, &site) && readable) {
-        int64_t firings[TASK_MISSED_MAX], next_ms;
-        size_t count = cron_due(&c, x->due_ms, node_site_time_ms(n), order.missed, order.missed_max, firings, &next_ms);
-        struct builder b;
-        builder_init(&b, 4096);
-        payload_task_fire(&b, bytes_str(x->id.text), x->due_ms, firings, count, next_ms);
-        log_info("foreman", "fire", "task=%s runs=%zu", x->id.text, count);
-        propose(n, ENTRY_TASK, &b);
-    } else if (!readable) {
-        log_limited(LOG_WARN, "foreman", "fire", "task=%s: its order cannot be read: error=%s %s", x->id.text, error_name(err),
-                    detail);
-    }
-    mem_free(x);
-}
-
-static void fire_due(struct node *n, const struct scheduler *s, int64_t now_ms) {
-    const struct task *t = next_schedule(s);
-    if (t == NULL || t->firing_ms > now_ms || n->foreman.reading) {
-        return;
-    }
-    struct firing *x = mem_new(1, sizeof *x);
-    if (x != NULL) {
-        x->node = n;
-        x->due_ms = t->firing_ms;
-        memcpy(x->id.text, t->vertex->id, t->vertex->id_bytes);
-        n->foreman.reading = true;
-        node_payload(n, t->order_index, fire, x);
     }
 }
 
 static void on_timer(void *context) {
     struct node *n = context;
     struct site_facts site;
-    struct scheduler *s = n->leading && ready(n, &site) ? state_scheduler(n->state) : NULL;
+    struct scheduler *s = n->leading && foreman_ready(n, &site) ? state_scheduler(n->state) : NULL;
     if (s == NULL) {
         return;
     }
     int64_t now_ms = node_site_time_ms(n);
     n->foreman.stepped_ms = loop_now_ms(n->x.loop);
-    fire_due(n, s, now_ms);
+    firings_make(n, s, now_ms);
     if (!n->foreman.proposing && dispatch_due_ms(s) <= now_ms) {
         struct builder b;
         builder_init(&b, 16);
         payload_task_epoch(&b);
-        propose(n, ENTRY_TASK, &b);
+        foreman_propose(n, ENTRY_TASK, &b);
     }
     arm(n, s);
+}
+
+void foreman_arm(struct node *n) {
+    struct scheduler *s = n->leading && !n->stopping && !n->has_failed ? state_scheduler(n->state) : NULL;
+    if (s != NULL) {
+        arm(n, s);
+    }
 }
 
 /* --- When to look --------------------------------------------------------------------------------------------------------------------------- */
@@ -308,17 +259,38 @@ void foreman_stop(struct node *n) {
     loop_timer_cancel(n->x.loop, &n->foreman.timer);
 }
 
+/* A gateway that was given something begins when it knows that it is committed. */
+void foreman_turn(struct node *n) {
+    const struct scheduler *s = n->leading && !n->has_failed ? state_scheduler(n->state) : NULL;
+    if (s == NULL || s->saved.tokens == n->foreman.tokens) {
+        return;
+    }
+    for (uint32_t i = 0; i < s->placement.count; i++) {
+        const struct placement_node *p = s->placement.nodes[i];
+        const struct task *newest = p->tasks;
+        if (p->id != n->self && newest != NULL && newest->token > n->foreman.tokens) {
+            struct raft_input in = {.kind = RAFT_IN_HURRY, .peer = p->id};
+            (void)node_step(n, &in, NULL);
+        }
+    }
+    n->foreman.tokens = s->saved.tokens;
+}
+
 void foreman_applied(struct node *n, const struct entry *e) {
     bool ours = e->kind == ENTRY_TASK || e->kind == ENTRY_QUOTA || e->kind == ENTRY_NODE || e->kind == ENTRY_CLOCK;
     struct scheduler *s = ours && n->leading ? state_scheduler(n->state) : NULL;
+    if (e->kind == ENTRY_CLOCK) {
+        firings_reconsider(n);
+    }
     if (s != NULL) {
         arm(n, s);
+        handover_applied(n, s, e);
     }
 }
 
 void foreman_duty(struct node *n) {
     struct site_facts site;
-    if (n->o.witness || !ready(n, &site)) {
+    if (n->o.witness || !foreman_ready(n, &site)) {
         return;
     }
     if (site.feature_level < FEATURE_LEVEL && n->leading && !n->foreman.proposing) {
@@ -331,6 +303,7 @@ void foreman_duty(struct node *n) {
     if (s == NULL) {
         return;
     }
+    handover_duty(n);
     if (n->leading && !n->foreman.proposing) { /* before anybody may have tasks */
         keep_limits(n, s, site.feature_level);
     }
@@ -339,6 +312,7 @@ void foreman_duty(struct node *n) {
     }
     if (!n->leading) { /* the silence of an earlier term says nothing about now */
         memset(n->foreman.silent, 0, sizeof n->foreman.silent);
+        firings_reconsider(n); /* another leader may have been lost while it did so */
     }
     if (n->leading && !n->foreman.proposing) {
         n->foreman.quarantines = site.feature_level >= FEATURE_LEVEL_PROOFS;

@@ -10,6 +10,7 @@
 #include "agent/state/state.h"
 #include "agent/store/sitelog.h"
 #include "agent/store/wear.h"
+#include "federation/offload.h"
 #include "federation/proof.h"
 
 struct node;
@@ -38,6 +39,15 @@ struct node_options {
     uint64_t task_cpu_millicores, task_memory_bytes;
     uint32_t proof_s;   /* how long proofs of runs are kept; 0: none are made; proposed likewise */
     uint32_t tasks_max; /* of the site at a time; proposed by a leader that finds another value in force */
+    bool overcommit;    /* shares may add up to more than there is; likewise */
+    enum {
+        OFFLOAD_WHEN_NEVER,
+        OFFLOAD_WHEN_ALWAYS,
+        OFFLOAD_WHEN_HIGH_LOAD,
+        OFFLOAD_WHEN_SCHEDULED
+    } offload_when;            /* the leader's counts */
+    const char *offload_hours; /* of SCHEDULED: five fields of a crontab */
+    uint32_t burst_s;          /* how long a tenant may be above its share; likewise */
 };
 
 struct node_events {
@@ -160,6 +170,9 @@ const char *node_name(const struct node *n);
 const char *node_site(const struct node *n);
 uint64_t node_cluster_id(const struct node *n);
 uint32_t node_requests_waiting(const struct node *n);
+/* Of the uplink: it can reach a core that has a worker for tasks; and what became of one.  r is lent. */
+void node_core_worker(struct node *n, bool there);
+void node_task_result(struct node *n, const struct offload_result *r);
 void node_core_time(struct node *n, int64_t time_ms); /* the core's wall time, as it said over its authenticated channel */
 /* The newest seal of the log that is known to hold here (index 0: none), and who made it. */
 void sealing_status(const struct node *n, struct seal *newest, struct sealdb_signer *signer);

@@ -11,7 +11,9 @@
  *   catchup.c   snapshots between gateways, both sides
  *   upkeep.c    flushing rows, writing snapshots, compaction
  *   statehash.c do all hold the same state?
- *   foreman.c   what the scheduler of tasks needs from outside: offers, steps, firings, losses
+ *   foreman.c   what the scheduler of tasks needs from outside: offers, steps, losses
+ *   firings.c   when schedules are due
+ *   handover.c  tasks that are with the core
  *   sealing.c   signatures over what is committed
  *   diskwatch.c disks that forgot, disks that are slow
  *   diskcheck.c disks that are damaged
@@ -202,13 +204,15 @@ void sealing_applied(struct node *n); /* more is applied; before the core may fo
 void sealing_link_up(struct node *n, raft_id id);
 void sealing_message(struct node *n, raft_id from, const struct seal *s);
 
-/* --- foreman.c: offers of gateways, steps of the scheduler, firings, losses ------------------------------------------------------------- */
+/* --- foreman.c: offers of gateways, steps of the scheduler, losses ------------------------------------------------------------- */
 struct foreman {
     bool can_work;          /* something here can run tasks */
     bool quarantines;       /* all members know what that is */
     uint64_t well_since_ms; /* in quarantine: in contact without a break since then; 0: it is not */
     struct node_use use;
     uint64_t hot_told_ms;    /* when the site was last told that this is a hot spot */
+    uint64_t reconsidered;   /* schedules up to this ticket have been looked at since the clock was set */
+    uint64_t tokens;         /* the last that was given when an entry was applied here */
     bool proposing, reading; /* one proposal, one order being read at a time */
     uint64_t stepped_ms;     /* when the last step was proposed */
     struct {
@@ -223,7 +227,34 @@ void foreman_start(struct node *n);
 void foreman_heard(struct node *n, raft_id from); /* a word of Raft */
 void foreman_stop(struct node *n);
 void foreman_applied(struct node *n, const struct entry *e);
+void foreman_turn(struct node *n); /* some entries were applied */
 void foreman_duty(struct node *n); /* each second */
+void foreman_arm(struct node *n);  /* something may be due at another time */
+bool foreman_ready(const struct node *n,
+                   struct site_facts *site); /* may it propose?  One at a time: what is needed after that shows then */
+void foreman_propose(struct node *n, enum entry_kind kind, struct builder *payload); /* frees payload */
+
+/* --- firings.c: the leader makes runs of schedules ------------------------------------------------------------------------------------- */
+int64_t firings_due_ms(const struct node *n, const struct scheduler *s); /* in log time; INT64_MAX: none */
+void firings_make(struct node *n, const struct scheduler *s,
+                  int64_t now_ms);       /* of one schedule, if one is due and nothing is under way */
+void firings_reconsider(struct node *n); /* the site's clock was set: what is due when? */
+
+/* --- handover.c: tasks that are with the core --------------------------------------------------------------------------------------------- */
+#define HANDOVER_SETTLES 32u
+struct handover {
+    bool there;                 /* the link is up, and the core has a worker */
+    bool busy;                  /* a proposal, or an order that is read */
+    uint64_t away_ms;           /* since when it is not there */
+    uint64_t announced, judged; /* up to these tokens */
+    struct grey_name task;      /* being told of, judged or taken back, with its token */
+    uint64_t token;
+    char settles[HANDOVER_SETTLES][OFFLOAD_NAME_BYTES]; /* the core is to be told */
+    uint32_t settle_count;
+};
+bool handover_wanted(const struct node *n, const struct scheduler *s); /* shall what may leave go to the core now? */
+void handover_duty(struct node *n);                                    /* each second */
+void handover_applied(struct node *n, const struct scheduler *s, const struct entry *e); /* tasks changed */
 
 /* --- provisional.c: events taken without a leader --------------------------------------------------------------------------------- */
 struct provisional {
@@ -385,6 +416,7 @@ struct node {
     struct provisional provisional;
     struct sealing sealing;
     struct foreman foreman;
+    struct handover handover;
     uint64_t leaderless_ms; /* since when no leader is known */
     struct invitation invitations[LIMIT_MEMBERS];
     uint32_t invitation_count;

@@ -592,7 +592,12 @@ struct executor *executor_new(const struct executor_options *o, struct fault *f)
     x->absent_timer = (struct loop_timer){.fire = on_absent, .context = x};
     struct launcher_options l = {.loop = o->loop, .socket_path = o->launcher_socket, .data_dir = o->data_dir};
     x->launcher = launcher_new(&l, &launcher_events, x, f);
-    struct gauge_options g = {.loop = o->loop, .node = o->node, .launcher = x->launcher, .usable = o->usable};
+    struct gauge_options g = {.loop = o->loop,
+                              .node = o->node,
+                              .launcher = x->launcher,
+                              .usable = o->usable,
+                              .hot_permille = o->hot_permille,
+                              .hot_ms = o->hot_ms};
     x->gauge = x->launcher == NULL ? NULL : gauge_new(&g);
     if (x->gauge == NULL) {
         launcher_free(x->launcher);

@@ -18,6 +18,8 @@ struct executor_options {
     struct node *node; /* borrowed */
     const char *launcher_socket, *data_dir;
     struct quota_amount usable; /* what tasks may use here */
+    uint32_t hot_permille;      /* agent/run/gauge.h */
+    uint64_t hot_ms;
 };
 
 struct executor *executor_new(const struct executor_options *o, struct fault *f);

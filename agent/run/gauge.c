@@ -98,6 +98,7 @@ struct gauge *gauge_new(const struct gauge_options *o) {
     struct gauge *g = mem_new(1, sizeof *g);
     if (g != NULL) {
         g->o = *o;
+        g->pressure = (struct pressure){.cpu_hot_permille = o->hot_permille, .cpu_ms = o->hot_ms};
         g->timer = (struct loop_timer){.fire = look, .context = g};
         metrics_register(&cpu_ratio);
         metrics_register(&memory_ratio);

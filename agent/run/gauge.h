@@ -13,6 +13,8 @@ struct gauge_options {
     struct node *node;         /* borrowed, and so is the launcher */
     struct launcher *launcher; /* asked; its answers come by gauge_take */
     struct quota_amount usable;
+    uint32_t hot_permille; /* processors busy above this for so long: a hot spot */
+    uint64_t hot_ms;
 };
 struct gauge *gauge_new(const struct gauge_options *o); /* NULL: no memory */
 void gauge_free(struct gauge *g);

@@ -6,8 +6,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define SMOOTH_MS 60000u /* a sample counts for the part of this that it stands for */
-
 static bool read_file(const char *path, char *out, size_t size) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t got = fd < 0 ? -1 : read(fd, out, size - 1);
@@ -47,13 +45,18 @@ bool pressure_read(struct pressure_sample *s) {
     return true;
 }
 
+static uint64_t fifth_ms(const struct pressure *p) {
+    return p->cpu_ms / 5 > 0 ? p->cpu_ms / 5 : 1;
+}
+
+/* A sample counts for the part of the time that it stands for. */
 static void smooth(struct pressure *p, const struct pressure_sample *s, uint64_t now_ms) {
     uint64_t all = s->all_ticks - p->last.all_ticks, busy = s->busy_ticks - p->last.busy_ticks, passed_ms = now_ms - p->last_ms;
     if (s->all_ticks <= p->last.all_ticks || s->busy_ticks < p->last.busy_ticks) {
         return; /* counters of another boot, or no time passed */
     }
-    uint64_t weight = passed_ms < SMOOTH_MS ? passed_ms : SMOOTH_MS, now = busy * 1000 / all;
-    p->cpu_permille = (uint32_t)((now * weight + (uint64_t)p->cpu_permille * (SMOOTH_MS - weight) + SMOOTH_MS / 2) / SMOOTH_MS);
+    uint64_t over_ms = fifth_ms(p), weight = passed_ms < over_ms ? passed_ms : over_ms, now = busy * 1000 / all;
+    p->cpu_permille = (uint32_t)((now * weight + (uint64_t)p->cpu_permille * (over_ms - weight) + over_ms / 2) / over_ms);
 }
 
 /* Since when `is` holds; false: not for so long yet. */
@@ -68,12 +71,12 @@ bool pressure_judge(struct pressure *p, const struct pressure_sample *s, uint64_
     }
     p->last = *s;
     p->last_ms = now_ms;
-    bool cpu = lasts(p->cpu_permille > PRESSURE_CPU_HOT, &p->cpu_since_ms, now_ms, PRESSURE_CPU_MS);
+    bool cpu = lasts(p->cpu_permille > p->cpu_hot_permille, &p->cpu_since_ms, now_ms, p->cpu_ms);
     bool tight = s->memory_available_permille < PRESSURE_MEMORY_LEAST || s->stall_permille > PRESSURE_STALL_HOT;
     bool memory = lasts(tight, &p->memory_since_ms, now_ms, PRESSURE_MEMORY_MS);
-    bool cool = p->cpu_permille < PRESSURE_CPU_COOL && s->memory_available_permille >= PRESSURE_MEMORY_LEAST * 3 / 2 &&
-                s->stall_permille < PRESSURE_STALL_HOT / 2;
-    bool rested = lasts(cool, &p->cool_ms, now_ms, PRESSURE_REST_MS);
+    bool cool = p->cpu_permille + PRESSURE_COOLER < p->cpu_hot_permille &&
+                s->memory_available_permille >= PRESSURE_MEMORY_LEAST * 3 / 2 && s->stall_permille < PRESSURE_STALL_HOT / 2;
+    bool rested = lasts(cool, &p->cool_ms, now_ms, fifth_ms(p));
     p->hot = cpu || memory || (p->hot && !rested);
     return p->hot;
 }

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "federation/offload.h"
 #include "federation/record.h"
 #include "include/grey/must.h"
 #include "platform/json.h"
@@ -232,6 +233,9 @@ static enum grey_error take(const struct source *s, json_t *object, struct bytes
     }
     if (err == E_OK && e.type.size == 0) {
         err = refuse(s, E_BAD_REQUEST, "type", "is missing");
+    }
+    if (err == E_OK && offload_reserved(e.type)) {
+        err = refuse(s, E_BAD_REQUEST, "type", "begins with grey.task., which only the site itself says");
     }
     if (err == E_OK) {
         err = priority_of(s, object, &e.priority);

@@ -34,8 +34,9 @@ enum table_id {
     TABLE_PROOF = 12,  /* index be64 -> whose run the proof in that entry's payload is of; ref = index; always in memory */
     TABLE_TOKEN = 13,  /* id -> what is kept of a token of the API (agent/state/grants.h); always in memory */
     TABLE_UPDATE = 16, /* name of an object -> how each gateway stands to it (agent/state/updating.h); always in memory */
+    TABLE_OUTPUT = 17, /* id of a task -> what it wrote beside the core; ref = index of the entry that has it; always in memory */
 };
-#define TABLE_ID_MAX 16
+#define TABLE_ID_MAX 17
 
 /* Tables whose rows are all loaded at the start and stay in memory. */
 static inline bool table_pinned(enum table_id id) {

@@ -38,6 +38,7 @@ void uplink_session_end(struct uplink *u) {
         log_info("uplink", "down", "endpoint=%s %s", mqtt_address(u->mqtt), u->last_error);
     }
     u->welcomed = false;
+    node_core_worker(u->node, false);
     u->route[0] = 0;
     u->unheard = false;
     u->session++;
@@ -157,6 +158,7 @@ static void take_welcome(struct uplink *u, const struct sync_welcome *w) {
         }
     }
     u->certifies = (w->codings & CODING_CERTIFY) != 0;
+    node_core_worker(u->node, (w->codings & CODING_OFFLOAD) != 0);
     uplink_supply_begin(u, w->codings);
 }
 
@@ -218,6 +220,16 @@ static bool take_supply(struct uplink *u, enum message_kind kind, struct bytes c
         return true;
     }
     return false;
+}
+
+static bool take_result(struct uplink *u, struct bytes content, uint64_t incarnation, enum grey_error *why) {
+    struct offload_result r;
+    *why = offload_get_result(content, &r);
+    bool mine = *why == E_OK && r.incarnation == incarnation && r.epoch == u->epoch && u->welcomed;
+    if (mine) {
+        node_task_result(u->node, &r);
+    }
+    return mine;
 }
 
 void uplink_session_unheard(struct uplink *u) {
@@ -290,6 +302,8 @@ static void on_message(void *context, const char *topic, struct bytes payload) {
         mine = take_supply(u, kind, content, facts.incarnation, &why);
     } else if (kind == MESSAGE_DOWN_CERTIFIED) {
         mine = take_certificate(u, content, facts.incarnation, &why);
+    } else if (kind == MESSAGE_DOWN_RESULT) {
+        mine = take_result(u, content, facts.incarnation, &why);
     }
     if (why != E_OK) {
         uplink_session_refused();

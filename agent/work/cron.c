@@ -136,6 +136,7 @@ enum grey_error cron_parse(struct bytes text, struct cron *out, struct fault *f)
     if (c.at != c.end) {
         return fault_set(f, E_BAD_REQUEST, "schedule: more than the five fields minute, hour, day, month, weekday");
     }
+    out->zone = zone_utc;
     out->minutes = bits[0];
     out->hours = (uint32_t)bits[1];
     out->days = (uint32_t)bits[2];
@@ -150,34 +151,15 @@ enum grey_error cron_parse(struct bytes text, struct cron *out, struct fault *f)
     return E_OK;
 }
 
+enum grey_error cron_of(const struct task_order *o, struct cron *out, struct fault *f) {
+    enum grey_error err = cron_parse(o->schedule, out, f);
+    return err == E_OK && o->zone_rule.size > 0 ? zone_parse(o->zone_rule, &out->zone, f) : err;
+}
+
 /* --- Time ----------------------------------------------------------------------------------------------------------------------------- */
 
-struct date {
-    int64_t year;
-    unsigned month, day;
-};
-
-/* Days since 1970-01-01 as a date: years begin in March, so that the leap day is the last of its year. */
-static struct date date_of(int64_t days) {
-    days += 719468;
-    int64_t era = (days >= 0 ? days : days - 146096) / 146097;
-    unsigned of_era = (unsigned)(days - era * 146097);
-    unsigned year_of_era = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
-    unsigned of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    unsigned month = (5 * of_year + 2) / 153;
-    struct date d = {.day = of_year - (153 * month + 2) / 5 + 1, .month = month < 10 ? month + 3 : month - 9};
-    d.year = (int64_t)year_of_era + era * 400 + (d.month <= 2);
-    return d;
-}
-
-static unsigned days_in(int64_t year, unsigned month) {
-    static const uint8_t days[12] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
-    bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-    return days[month - 1] + (unsigned)(month == 2 && leap);
-}
-
-static bool day_fits(const struct cron *c, const struct date *d, int64_t day) {
-    unsigned weekday = (unsigned)(((day + 4) % 7 + 7) % 7); /* 1970-01-01 was a Thursday */
+static bool day_fits(const struct cron *c, const struct zone_date *d, int64_t day) {
+    unsigned weekday = zone_weekday(day);
     bool by_day = (c->days >> d->day & 1) != 0, by_weekday = (c->weekdays >> weekday & 1) != 0;
     return by_day || by_weekday; /* the one that is not restricted has no bits */
 }
@@ -200,16 +182,16 @@ static int64_t floor_div(int64_t a, int64_t b) {
     return a / b - (a % b < 0);
 }
 
-int64_t cron_next(const struct cron *c, int64_t after_ms) {
-    must(after_ms <= INT64_MAX / 2 && after_ms >= INT64_MIN / 2);
+/* As if there were neither zones nor changes: in local time, from local time. */
+static int64_t next_local(const struct cron *c, int64_t after_ms) {
     int64_t minute = floor_div(after_ms, MINUTE_MS) + 1;
     int64_t day = floor_div(minute, DAY_MINUTES);
     int64_t from = minute - day * DAY_MINUTES;
-    struct date d = date_of(day);
+    struct zone_date d = zone_date_of(day);
     int64_t last_year = d.year + CRON_HORIZON_YEARS;
     while (d.year <= last_year) {
         if ((c->months >> d.month & 1) == 0) { /* the rest of a month at a time */
-            day += days_in(d.year, d.month) - d.day + 1;
+            day += zone_days_in(d.year, d.month) - d.day + 1;
             from = 0;
             d.day = 1;
             d.month = d.month % 12 + 1;
@@ -222,13 +204,43 @@ int64_t cron_next(const struct cron *c, int64_t after_ms) {
         }
         day++;
         from = 0;
-        if (++d.day > days_in(d.year, d.month)) {
+        if (++d.day > zone_days_in(d.year, d.month)) {
             d.day = 1;
             d.month = d.month % 12 + 1;
             d.year += d.month == 1;
         }
     }
     return -1;
+}
+
+#define EVERY_HOUR 0xffffffu
+
+int64_t cron_next(const struct cron *c, int64_t after_ms) {
+    must(after_ms <= INT64_MAX / 2 && after_ms >= INT64_MIN / 2);
+    int64_t from_ms = after_ms, skip_ms = 0; /* skip_ms: what the clock shows a second time */
+    if (c->hours != EVERY_HOUR) {            /* is after_ms within that? */
+        int64_t back_ms = after_ms - DAY_MINUTES * MINUTE_MS, change_ms = zone_next_change_ms(&c->zone, back_ms);
+        int64_t before_ms = zone_offset_s(&c->zone, back_ms) * 1000ll, now_ms = zone_offset_s(&c->zone, after_ms) * 1000ll;
+        if (change_ms <= after_ms && now_ms < before_ms && change_ms + before_ms - now_ms > after_ms) {
+            skip_ms = change_ms + before_ms - now_ms - after_ms - 1;
+        }
+    }
+    for (;;) {
+        int64_t offset_ms = zone_offset_s(&c->zone, from_ms) * 1000ll, change_ms = zone_next_change_ms(&c->zone, from_ms);
+        int64_t found_ms = next_local(c, from_ms + skip_ms + offset_ms);
+        if (found_ms == -1) { /* no instant: those are whole minutes */
+            return -1;
+        }
+        if (found_ms - offset_ms < change_ms) {
+            return found_ms - offset_ms;
+        }
+        int64_t leap_ms = zone_offset_s(&c->zone, change_ms) * 1000ll - offset_ms;
+        if (leap_ms > 0 && c->hours != EVERY_HOUR && found_ms < change_ms + offset_ms + leap_ms) {
+            return change_ms; /* the clock leaps over it */
+        }
+        skip_ms = leap_ms < 0 && c->hours != EVERY_HOUR ? -leap_ms - 1 : -1; /* -1: the change itself may be one */
+        from_ms = change_ms;
+    }
 }
 
 size_t cron_due(const struct cron *c, int64_t due_ms, int64_t now_ms, enum task_missed missed, uint32_t missed_max, int64_t *out,

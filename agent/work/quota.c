@@ -153,15 +153,15 @@ struct quota_share quota_share_of(const struct quota *q, const struct quota_tena
         return t->share;
     }
     struct quota_share sum = taken(q, t);
-    must(sum.cpu_permille <= QUOTA_WHOLE - QUOTA_SYSTEM_PERMILLE && sum.memory_permille <= QUOTA_WHOLE - QUOTA_SYSTEM_PERMILLE);
-    return (struct quota_share){QUOTA_WHOLE - QUOTA_SYSTEM_PERMILLE - sum.cpu_permille,
-                                QUOTA_WHOLE - QUOTA_SYSTEM_PERMILLE - sum.memory_permille};
+    const uint32_t most = QUOTA_WHOLE - QUOTA_SYSTEM_PERMILLE; /* nothing is left where more is given away than there is */
+    return (struct quota_share){sum.cpu_permille < most ? most - sum.cpu_permille : 0,
+                                sum.memory_permille < most ? most - sum.memory_permille : 0};
 }
 
-static enum grey_error sum_check(struct quota_share others, struct quota_share more, uint32_t most, const char *whose,
-                                 struct fault *f) {
+enum grey_error quota_sum_check(const struct quota *q, struct quota_share others, struct quota_share more, uint32_t most,
+                                const char *whose, struct fault *f) {
     uint32_t cpu = others.cpu_permille + more.cpu_permille, memory = others.memory_permille + more.memory_permille;
-    if (cpu <= most && memory <= most) {
+    if ((cpu <= most && memory <= most) || q->overcommit) {
         return E_OK;
     }
     bool is_cpu = cpu > most;
@@ -170,8 +170,7 @@ static enum grey_error sum_check(struct quota_share others, struct quota_share m
                      is_cpu ? "processors" : "memory", most / 10, most % 10);
 }
 
-enum grey_error quota_may_set(const struct quota *q, struct bytes tenant, struct bytes name_space, struct quota_share share,
-                              struct fault *f) {
+enum grey_error quota_names_check(struct bytes tenant, struct bytes name_space, struct quota_share share, struct fault *f) {
     if (!grey_name_valid((const char *)tenant.data, tenant.size) ||
         (name_space.size > 0 && !grey_name_valid((const char *)name_space.data, name_space.size))) {
         return fault_set(f, E_BAD_REQUEST, "names of tenants and namespaces are 1 to %u of A-Z a-z 0-9 . _ -", LIMIT_NAME_BYTES);
@@ -180,12 +179,21 @@ enum grey_error quota_may_set(const struct quota *q, struct bytes tenant, struct
         share.memory_permille > QUOTA_WHOLE) {
         return fault_set(f, E_BAD_REQUEST, "shares are 0.1%% to 100%%");
     }
+    return E_OK;
+}
+
+enum grey_error quota_may_set(const struct quota *q, struct bytes tenant, struct bytes name_space, struct quota_share share,
+                              struct fault *f) {
+    enum grey_error err = quota_names_check(tenant, name_space, share, f);
+    if (err != E_OK) {
+        return err;
+    }
     struct quota_tenant *t = quota_find(q, tenant);
     if (name_space.size == 0) {
         if (t == NULL && q->count >= QUOTA_TENANTS_MAX) {
             return fault_set(f, E_BUSY, "the site has %u tenants, which is the most it keeps", q->count);
         }
-        return sum_check(taken(q, t), share, QUOTA_WHOLE - QUOTA_SYSTEM_PERMILLE, "all tenants", f);
+        return quota_sum_check(q, taken(q, t), share, QUOTA_WHOLE - QUOTA_SYSTEM_PERMILLE, "all tenants", f);
     }
     if (t == NULL) {
         return fault_set(f, E_NOT_FOUND, "there is no tenant %.*s", (int)tenant.size, (const char *)tenant.data);
@@ -202,7 +210,7 @@ enum grey_error quota_may_set(const struct quota *q, struct bytes tenant, struct
             sum.memory_permille += t->namespaces[i].share.memory_permille;
         }
     }
-    return sum_check(sum, share, QUOTA_WHOLE, "the tenant's namespaces", f);
+    return quota_sum_check(q, sum, share, QUOTA_WHOLE, "the tenant's namespaces", f);
 }
 
 enum grey_error quota_set(struct quota *q, struct bytes tenant, struct bytes name_space, struct quota_share share,

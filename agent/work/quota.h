@@ -2,7 +2,7 @@
  *
  * Pure.  Shares are in permille: of a tenant, of the site's capacity; of a namespace, of its tenant's.  The system keeps
  * QUOTA_SYSTEM_PERMILLE of every node, so tenants may have 900 together.  Tenant `default` always exists: until it is set, its share is
- * what the others leave.  A tenant that has rested may go to twice its share for QUOTA_BURST_MS: the time runs while it is above its share
+ * what the others leave, which may be nothing where over-commit is allowed.  A tenant that has rested may go to twice its share for QUOTA_BURST_MS: the time runs while it is above its share
  * and comes back while it is not, and until all of it is back no new burst begins (else tasks would be started to be stopped at once).  A namespace's share is a wall. */
 #ifndef AGENT_QUOTA_H
 #define AGENT_QUOTA_H
@@ -77,6 +77,7 @@ struct quota {
     struct quota_amount capacity;                    /* of the site: all nodes that take work, the system's part included */
     uint64_t burst_ms;                               /* the most burst time a tenant has */
     int64_t time_ms;                                 /* of the last quota_run */
+    bool overcommit;                                 /* shares may add up to more than there is */
 };
 
 #define QUOTA_BURST_MS 60000u
@@ -91,6 +92,10 @@ struct quota_namespace *quota_namespace_find(struct quota_tenant *t, struct byte
  * there are too many, E_NOT_FOUND for a namespace of no tenant.  name_space empty: the tenant itself. */
 enum grey_error quota_may_set(const struct quota *q, struct bytes tenant, struct bytes name_space, struct quota_share share,
                               struct fault *f);
+/* Parts of it, for quotatree.c: is it well-formed; and do others and more pass `most` together? */
+enum grey_error quota_names_check(struct bytes tenant, struct bytes name_space, struct quota_share share, struct fault *f);
+enum grey_error quota_sum_check(const struct quota *q, struct quota_share others, struct quota_share more, uint32_t most,
+                                const char *whose, struct fault *f);
 /* Sets what quota_may_set allowed.  *out (may be NULL): the tenant.  E_NO_MEMORY: nothing changed. */
 enum grey_error quota_set(struct quota *q, struct bytes tenant, struct bytes name_space, struct quota_share share,
                           struct quota_tenant **out);

@@ -223,11 +223,36 @@ void scheduler_move(struct scheduler *s, struct task *t, struct placement_node *
     give(s, t, to);
 }
 
+bool scheduler_is_away(const struct task *t) {
+    return t->state == TASK_ASSIGNED && t->node == NULL;
+}
+
+/* It has a token, so that what is said of it later can be told from what was said of an earlier time, but no place here. */
+static void send_away(struct scheduler *s, struct task *t) {
+    t->token = ++s->saved.tokens;
+    t->last_node = t->taken_from = 0;
+    t->started_ms = 0;
+    t->exit_status = 0;
+    t->assigned_index = 0;
+    t->running_after = 0;
+    s->away++;
+    state_set(s, t, TASK_ASSIGNED, REASON_OFFLOADED);
+}
+
+/* What had its turn with the core and came back stays. */
+static bool goes_away(const struct scheduler *s, const struct task *t) {
+    return s->saved.offloads && t->may_leave && t->reason != REASON_RECALLED;
+}
+
 static void enqueue(struct scheduler *s, struct task *t, enum task_reason why) {
     if (t->state != TASK_QUEUED) {
         state_set(s, t, TASK_QUEUED, why);
     }
     t->ready_ms = s->now_ms;
+    if (goes_away(s, t)) {
+        send_away(s, t);
+        return;
+    }
     lanes_put(&s->lanes, flow_of(t), (enum task_lane)t->lane, t->space, &t->item);
 }
 
@@ -466,6 +491,7 @@ enum grey_error scheduler_cancel(struct scheduler *s, struct bytes id, struct fa
         return fault_set(f, E_CONDITION, "the task has ended: %s", task_name(NAMES_STATE, t->state));
     }
     dequeue(s, t);
+    s->away -= scheduler_is_away(t);
     finish(s, t, TASK_CANCELLED, REASON_CANCELLED);
     if (t->node != NULL && t->stop == REASON_NONE) {
         scheduler_stop(s, t, REASON_CANCELLED);
@@ -515,47 +541,29 @@ enum grey_error scheduler_report(struct scheduler *s, struct bytes id, uint64_t 
     return E_OK;
 }
 
-/* --- Nodes and tenants ----------------------------------------------------------------------------------------------------------------------- */
-
-void scheduler_measure(struct scheduler *s) {
-    s->usable = (struct quota_amount){0, 0};
-    s->quota.capacity = (struct quota_amount){0, 0};
-    uint64_t cpu = 0, memory = 0;
-    for (uint32_t i = 0; i < s->placement.count; i++) {
-        const struct placement_node *n = s->placement.nodes[i];
-        if (n->condition != NODE_LOST) {
-            struct quota_amount usable = placement_usable(n);
-            s->quota.capacity = quota_sum(s->quota.capacity, n->capacity);
-            s->usable = quota_sum(s->usable, usable);
-            cpu += usable.cpu_millicores * n->measured_cpu_permille;
-            memory += (usable.memory_bytes >> 10) * n->measured_memory_permille;
-        }
-    }
-    s->measured_cpu_permille = (uint32_t)(cpu / (s->usable.cpu_millicores | 1));
-    s->measured_memory_permille = (uint32_t)(memory / (s->usable.memory_bytes >> 10 | 1));
-}
-
-static void empty_node(struct scheduler *s, struct placement_node *n) {
-    while (n->tasks != NULL) {
-        struct task *t = n->tasks;
-        if (t->state == TASK_CANCELLED) {
-            release(s, t);
-        } else if (t->stop == REASON_TIMEOUT) {
-            ended_badly(s, t, REASON_TIMEOUT);
-        } else {
-            put_back(s, t, REASON_NODE_LOST);
-        }
+void scheduler_lose(struct scheduler *s, struct task *t) {
+    if (t->state == TASK_CANCELLED) {
+        release(s, t);
+    } else if (t->stop == REASON_TIMEOUT) {
+        ended_badly(s, t, REASON_TIMEOUT);
+    } else {
+        put_back(s, t, REASON_NODE_LOST);
     }
 }
 
-static void keep_nothing_on(struct scheduler *s, const struct placement_node *n) {
-    for (uint32_t i = 0; i < s->lanes.flow_count; i++) {
+/* --- With the core ---------------------------------------------------------------------------------------------------------------------- */
+
+void scheduler_offload(struct scheduler *s, bool on) {
+    s->saved.offloads = on;
+    for (uint32_t i = 0; on && i < s->lanes.flow_count; i++) {
         for (unsigned lane = 0; lane < LANE_COUNT; lane++) {
             for (unsigned k = 0; k <= QUOTA_NAMESPACES_MAX; k++) {
-                for (struct lane_item *item = s->lanes.flows[i]->queues[lane][k].first; item != NULL; item = item->next) {
-                    struct task *t = (struct task *)item;
-                    if (t->kept == n) {
-                        scheduler_keep(s, t, NULL);
+                struct lane_item *next;
+                for (struct lane_item *item = s->lanes.flows[i]->queues[lane][k].first; item != NULL; item = next) {
+                    next = item->next;
+                    if (goes_away(s, (struct task *)item)) {
+                        dequeue(s, (struct task *)item);
+                        send_away(s, (struct task *)item);
                     }
                 }
             }
@@ -563,80 +571,25 @@ static void keep_nothing_on(struct scheduler *s, const struct placement_node *n)
     }
 }
 
-enum grey_error scheduler_node(struct scheduler *s, const struct node_facts *facts, struct fault *f) {
-    struct placement_node *n = placement_find(&s->placement, facts->id);
-    if (facts->gone) {
-        if (n == NULL) {
-            return fault_set(f, E_NOT_FOUND, "the scheduler knows no such node");
-        }
-        empty_node(s, n);
-        keep_nothing_on(s, n);
-        n->condition = NODE_LOST; /* work.c deletes its row and then n */
-        n->gone = n->dirty = true;
-        scheduler_measure(s);
-        return E_OK;
+enum grey_error scheduler_returned(struct scheduler *s, struct bytes id, uint64_t token, enum task_report report,
+                                   int32_t exit_status, struct fault *f) {
+    struct task *t = find_or_fault(s, id, f);
+    if (t == NULL) {
+        return E_NOT_FOUND;
     }
-    if (n == NULL && s->placement.count >= LIMIT_MEMBERS) {
-        return fault_set(f, E_BUSY, "the scheduler keeps %u nodes", s->placement.count);
+    if (!scheduler_is_away(t) || t->token != token || report == REPORT_RUNNING) {
+        return fault_set(f, E_CONDITION, "task %s is not with the core under token %" PRIu64, t->vertex->id, token);
     }
-    n = n != NULL ? n : placement_add(&s->placement, facts->id, facts->name);
-    if (n == NULL) {
-        return fault_set(f, E_NO_MEMORY, "adding a node");
+    s->away--;
+    t->exit_status = exit_status;
+    if (report == REPORT_COMPLETED) {
+        ended_well(s, t);
+    } else if (report == REPORT_FAILED) {
+        ended_badly(s, t, exit_status == 0 ? REASON_START : REASON_EXIT);
+    } else {
+        enqueue(s, t, REASON_RECALLED);
     }
-    n->dirty = n->reported = true;
-    n->condition = facts->condition;
-    n->capacity = facts->capacity;
-    n->measured_cpu_permille = facts->measured_cpu_permille;
-    n->measured_memory_permille = facts->measured_memory_permille;
-    n->label_count = facts->labels.count < PLACEMENT_LABELS_MAX ? facts->labels.count : PLACEMENT_LABELS_MAX;
-    memset(n->labels, 0, sizeof n->labels);
-    for (uint32_t i = 0; i < n->label_count; i++) {
-        must(facts->labels.at[i].size <= PLACEMENT_LABEL_BYTES);
-        memcpy(n->labels[i], facts->labels.at[i].data, facts->labels.at[i].size);
-    }
-    if (n->condition == NODE_LOST) {
-        empty_node(s, n);
-    }
-    if (n->condition != NODE_READY) {
-        keep_nothing_on(s, n);
-    }
-    scheduler_measure(s);
     return E_OK;
-}
-
-enum grey_error scheduler_tenant(struct scheduler *s, struct bytes tenant, struct bytes name_space, struct quota_share share,
-                                 struct fault *f) {
-    enum grey_error err = quota_may_set(&s->quota, tenant, name_space, share, f);
-    if (err != E_OK) {
-        return err;
-    }
-    err = quota_set(&s->quota, tenant, name_space, share, NULL);
-    err = err == E_OK ? scheduler_weigh(s) : err;
-    return err == E_OK ? E_OK : fault_set(f, err, "adding a tenant");
-}
-
-enum grey_error scheduler_tenant_remove(struct scheduler *s, struct bytes tenant, struct bytes name_space, struct fault *f) {
-    enum grey_error err = quota_may_remove(&s->quota, tenant, name_space, f);
-    if (err != E_OK) {
-        return err;
-    }
-    struct quota_tenant *t = quota_find(&s->quota, tenant);
-    if (name_space.size == 0 && !bytes_equal_str(tenant, QUOTA_DEFAULT_TENANT)) {
-        lanes_flow_remove(&s->lanes, t->owner);
-        mem_free(t->owner);
-        t->owner = NULL;
-    }
-    quota_remove(&s->quota, tenant, name_space);
-    s->tenants_removed = true;
-    return scheduler_weigh(s);
-}
-
-void scheduler_limits(struct scheduler *s, uint32_t queue_max, uint32_t concurrent_max, uint64_t burst_ms, uint32_t proof_s) {
-    s->saved.proof_s = proof_s;
-    s->saved.queue_max = queue_max;
-    s->saved.concurrent_max = concurrent_max;
-    s->quota.burst_ms = burst_ms;
-    quota_run(&s->quota, s->now_ms);
 }
 
 /* --- Loading ---------------------------------------------------------------------------------------------------------------------------------- */
@@ -664,6 +617,7 @@ enum grey_error scheduler_load(struct scheduler *s, struct task *t, const struct
     } else {
         s->live++;
         s->schedules += t->is_schedule;
+        s->away += t->state == TASK_ASSIGNED && l->node == 0;
     }
     if (l->node != 0) {
         hold(s, t, placement_find(&s->placement, l->node));

@@ -13,6 +13,7 @@
 #include "agent/work/due.h"
 #include "agent/work/lanes.h"
 #include "agent/work/placement.h"
+#include "agent/work/quotatree.h"
 
 #define SCHEDULER_EPOCH_MS 100
 #define SCHEDULER_TASKS_MAX 20000u      /* that have not ended: some 10 MB */
@@ -53,8 +54,9 @@ struct task {
     uint8_t reason; /* why it is in this state */
     uint8_t stop;   /* enum task_reason: its node shall stop it; REASON_NONE: no */
     bool is_schedule : 1, is_dirty : 1, is_gone : 1, is_doomed : 1;
-    bool is_kept : 1; /* ISOLATION_KEEP: it may outlive the contact of its node with the site */
-    uint8_t *text;    /* NULL: any node will do; else CBOR: array of the preferred node and the selectors */
+    bool may_leave : 1; /* its order lets it run beside the core */
+    bool is_kept : 1;   /* ISOLATION_KEEP: it may outlive the contact of its node with the site */
+    uint8_t *text;      /* NULL: any node will do; else CBOR: array of the preferred node and the selectors */
 };
 
 static inline struct quota_namespace *task_space(const struct task *t) {
@@ -66,6 +68,7 @@ struct scheduler_saved {
     int64_t skew_ms;
     uint32_t queue_max, concurrent_max;
     uint32_t proof_s; /* proofs are kept so long; 0: none are taken */
+    bool offloads;    /* what may leave goes to the core when it could run */
 };
 
 struct scheduler {
@@ -82,6 +85,7 @@ struct scheduler {
     struct task *doomed;                         /* linked by next_on_node, for they have no node */
     uint32_t live, ended, held_count, schedules; /* live: not ended; schedules: of those */
     bool tenants_removed;                        /* since whoever keeps rows of them looked */
+    uint32_t away;                               /* tasks that are with the core */
     uint64_t refused;                            /* orders that a quota or a zone turned away since the start; not state */
     struct quota_amount held, held_firm, usable; /* firm: without lane 4 */
     uint32_t measured_cpu_permille, measured_memory_permille;
@@ -104,6 +108,14 @@ enum task_report { REPORT_RUNNING, REPORT_COMPLETED, REPORT_FAILED, REPORT_STOPP
 /* What a node says of a task it was given.  E_NOT_FOUND; E_CONDITION: the token is not in force. */
 enum grey_error scheduler_report(struct scheduler *s, struct bytes id, uint64_t token, enum task_report report,
                                  enum task_reason reason, int32_t exit_status, struct fault *f);
+/* A task that is with the core (assigned, without a node) ended there, or REPORT_STOPPED: comes back to be run here.  E_NOT_FOUND;
+ * E_CONDITION: it is not there under this token. */
+enum grey_error scheduler_returned(struct scheduler *s, struct bytes id, uint64_t token, enum task_report report,
+                                   int32_t exit_status, struct fault *f);
+bool scheduler_is_away(const struct task *t); /* it is with the core */
+
+/* --- what there is: capacity.c ------------------------------------------------------------------------------------------------- */
+
 struct node_facts {
     raft_id id;
     struct bytes name;
@@ -113,11 +125,19 @@ struct node_facts {
     uint32_t measured_cpu_permille, measured_memory_permille;
     struct task_texts labels;
 };
-enum grey_error scheduler_node(struct scheduler *s, const struct node_facts *facts, struct fault *f);
-enum grey_error scheduler_tenant(struct scheduler *s, struct bytes tenant, struct bytes name_space, struct quota_share share,
-                                 struct fault *f);
-enum grey_error scheduler_tenant_remove(struct scheduler *s, struct bytes tenant, struct bytes name_space, struct fault *f);
-void scheduler_limits(struct scheduler *s, uint32_t queue_max, uint32_t concurrent_max, uint64_t burst_ms, uint32_t proof_s);
+enum grey_error capacity_node(struct scheduler *s, const struct node_facts *facts, struct fault *f);
+enum grey_error capacity_tenant(struct scheduler *s, struct bytes tenant, struct bytes name_space, struct quota_share share,
+                                struct fault *f);
+enum grey_error capacity_tenant_remove(struct scheduler *s, struct bytes tenant, struct bytes name_space, struct fault *f);
+/* All of the shares or none; errors of quotatree_may_set. */
+enum grey_error capacity_tree(struct scheduler *s, const struct quotatree_share *shares, uint32_t count, struct fault *f);
+struct capacity_limits {
+    uint32_t queue_max, concurrent_max;
+    uint64_t burst_ms;
+    uint32_t proof_s;          /* from FEATURE_LEVEL_PROOFS on */
+    bool overcommit, offloads; /* from FEATURE_LEVEL_OFFLOAD on; offloads: what may leave goes to the core */
+};
+void capacity_limits(struct scheduler *s, const struct capacity_limits *l);
 
 /* --- orders: submit.c ------------------------------------------------------------------------------------------------------------ */
 
@@ -155,8 +175,10 @@ enum grey_error scheduler_add(struct scheduler *s, struct task *t, struct bytes 
 void scheduler_task_free(struct task *t);
 void scheduler_forget_old(struct scheduler *s);
 enum grey_error
-scheduler_weigh(struct scheduler *s);        /* every tenant has its queues, with the weight that its share gives; E_NO_MEMORY */
-void scheduler_measure(struct scheduler *s); /* sums over nodes, after one changed */
+scheduler_weigh(struct scheduler *s);       /* every tenant has its queues, with the weight that its share gives; E_NO_MEMORY */
+void capacity_measure(struct scheduler *s); /* sums over nodes, after one changed */
+void scheduler_lose(struct scheduler *s, struct task *t); /* its node is lost, or gone */
+void scheduler_offload(struct scheduler *s, bool on);     /* from now on what may leave goes to the core, what waits as well */
 bool scheduler_may_stop(const struct task *t,
                         enum task_lane lowest); /* it runs, is not being stopped, and may be run again or is of lane 4 */
 

@@ -121,6 +121,7 @@ enum grey_error submit_task(struct scheduler *s, const struct task_order *o, raf
     t->restart = (uint8_t)o->restart;
     t->delivery = (uint8_t)o->delivery;
     t->is_kept = o->isolation == ISOLATION_KEEP;
+    t->may_leave = o->offload != OFFLOAD_NEVER;
     t->is_schedule = o->schedule.size > 0;
     if (t->is_schedule) {
         t->firing_ms = firing_ms;

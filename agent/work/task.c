@@ -6,21 +6,22 @@
 #include "include/grey/must.h"
 #include "platform/codec.h"
 
-enum { ORDER_FIELDS = 22, ORDER_FIELDS_MAX = 23, EXTRA_FIELDS = 9 };
+enum { ORDER_FIELDS = 22, ORDER_FIELDS_EXTRA = 23, ORDER_FIELDS_MAX = 24, EXTRA_FIELDS = 9, BEYOND_FIELDS = 4 };
 
 /* --- Names ---------------------------------------------------------------------------------------------------------------------------- */
 
 static const char *const lane_names[] = {"critical", "high", "normal", "low", "preempt", NULL};
 static const char *const state_names[] = {"pending", "queued",    "assigned",  "running", "completed",
                                           "failed",  "cancelled", "preempted", NULL};
-static const char *const reason_names[] = {"none",      "exit",       "signal",    "memory", "start",     "timeout",
-                                           "node-lost", "dependency", "preempted", "burst",  "emergency", "cancelled",
-                                           "stopped",   "probe",      "hot-spot",  "disk",   NULL};
+static const char *const reason_names[] = {"none",       "exit",      "signal",    "memory",    "start",     "timeout", "node-lost",
+                                           "dependency", "preempted", "burst",     "emergency", "cancelled", "stopped", "probe",
+                                           "hot-spot",   "disk",      "offloaded", "recalled",  NULL};
 static const char *const restart_names[] = {"never", "on-failure", "always", NULL};
 static const char *const missed_names[] = {"skip", "run-once", "run-all", NULL};
 static const char *const delivery_names[] = {"at-least-once", "at-most-once", NULL};
 static const char *const isolation_names[] = {"stop", "keep", NULL};
 static const char *const reconnect_names[] = {"keep-original", "keep-replacement", "best-score", "longest-running", NULL};
+static const char *const offload_names[] = {"never", "local", "wait", NULL};
 static_assert(sizeof lane_names / sizeof *lane_names == LANE_COUNT + 1, "a name for each lane");
 static_assert(sizeof state_names / sizeof *state_names == TASK_STATE_COUNT + 1, "a name for each state");
 static_assert(sizeof reason_names / sizeof *reason_names == REASON_COUNT + 1, "a name for each reason");
@@ -28,7 +29,7 @@ static_assert(sizeof reason_names / sizeof *reason_names == REASON_COUNT + 1, "a
 static const char *const *const lists[NAMES_COUNT] = {
     [NAMES_LANE] = lane_names,           [NAMES_STATE] = state_names,         [NAMES_REASON] = reason_names,
     [NAMES_RESTART] = restart_names,     [NAMES_MISSED] = missed_names,       [NAMES_DELIVERY] = delivery_names,
-    [NAMES_ISOLATION] = isolation_names, [NAMES_RECONNECT] = reconnect_names,
+    [NAMES_ISOLATION] = isolation_names, [NAMES_RECONNECT] = reconnect_names, [NAMES_OFFLOAD] = offload_names,
 };
 
 const char *task_name(enum task_names which, unsigned number) {
@@ -105,8 +106,25 @@ bool task_has_extras(const struct task_order *o) {
     return o->health.probe != PROBE_NONE || o->disk_bytes > 0;
 }
 
+bool task_has_beyond(const struct task_order *o) {
+    return o->zone.size > 0 || o->offload != OFFLOAD_NEVER;
+}
+
+static void put_extras(struct builder *out, const struct task_order *o) {
+    codec_put_array(out, EXTRA_FIELDS);
+    codec_put_uint(out, o->health.probe);
+    put_texts(out, &o->health.command);
+    codec_put_uint(out, o->health.port);
+    codec_put_text(out, o->health.path);
+    codec_put_uint(out, o->health.delay_s);
+    codec_put_uint(out, o->health.interval_s);
+    codec_put_uint(out, o->health.timeout_s);
+    codec_put_uint(out, o->health.failures);
+    codec_put_uint(out, o->disk_bytes);
+}
+
 void task_encode(struct builder *out, const struct task_order *o) {
-    codec_put_array(out, task_has_extras(o) ? ORDER_FIELDS_MAX : ORDER_FIELDS);
+    codec_put_array(out, task_has_beyond(o) ? ORDER_FIELDS_MAX : task_has_extras(o) ? ORDER_FIELDS_EXTRA : ORDER_FIELDS);
     codec_put_text(out, o->id);
     codec_put_text(out, o->tenant);
     codec_put_text(out, o->name_space);
@@ -130,16 +148,16 @@ void task_encode(struct builder *out, const struct task_order *o) {
     codec_put_uint(out, o->reconnect);
     codec_put_text(out, o->affinity);
     if (task_has_extras(o)) {
-        codec_put_array(out, EXTRA_FIELDS);
-        codec_put_uint(out, o->health.probe);
-        put_texts(out, &o->health.command);
-        codec_put_uint(out, o->health.port);
-        codec_put_text(out, o->health.path);
-        codec_put_uint(out, o->health.delay_s);
-        codec_put_uint(out, o->health.interval_s);
-        codec_put_uint(out, o->health.timeout_s);
-        codec_put_uint(out, o->health.failures);
-        codec_put_uint(out, o->disk_bytes);
+        put_extras(out, o);
+    } else if (task_has_beyond(o)) {
+        codec_put_array(out, 0);
+    }
+    if (task_has_beyond(o)) {
+        codec_put_array(out, BEYOND_FIELDS);
+        codec_put_text(out, o->zone);
+        codec_put_text(out, o->zone_rule);
+        codec_put_uint(out, o->offload);
+        codec_put_uint(out, o->offload_patience_s);
     }
 }
 
@@ -152,8 +170,12 @@ static void read_texts(struct codec_reader *r, struct task_texts *t, uint32_t co
     }
 }
 
-static void read_extras(struct codec_reader *r, struct task_order *o) {
+/* may_lack: an empty array stands for none. */
+static void read_extras(struct codec_reader *r, struct task_order *o, bool may_lack) {
     uint64_t fields = codec_array(r, EXTRA_FIELDS);
+    if (fields == 0 && may_lack) {
+        return;
+    }
     o->health.probe = (enum task_probe)codec_uint(r, PROBE_COUNT - 1);
     read_texts(r, &o->health.command, TASK_ARGUMENTS_MAX, TASK_TEXT_BYTES_MAX);
     o->health.port = (uint32_t)codec_uint(r, UINT16_MAX);
@@ -164,6 +186,17 @@ static void read_extras(struct codec_reader *r, struct task_order *o) {
     o->health.failures = (uint32_t)codec_uint(r, TASK_PROBE_FAILURES_MAX);
     o->disk_bytes = codec_uint(r, TASK_MEMORY_BYTES_MAX);
     if (r->err == E_OK && (fields != EXTRA_FIELDS || !task_has_extras(o))) {
+        r->err = E_BAD_MESSAGE;
+    }
+}
+
+static void read_beyond(struct codec_reader *r, struct task_order *o) {
+    uint64_t fields = codec_array(r, BEYOND_FIELDS);
+    o->zone = codec_text(r, TASK_ZONE_BYTES_MAX);
+    o->zone_rule = codec_text(r, TASK_ZONE_BYTES_MAX);
+    o->offload = (enum task_offload)codec_uint(r, OFFLOAD_COUNT - 1);
+    o->offload_patience_s = (uint32_t)codec_uint(r, TASK_PATIENCE_S_MAX);
+    if (r->err == E_OK && (fields != BEYOND_FIELDS || !task_has_beyond(o))) {
         r->err = E_BAD_MESSAGE;
     }
 }
@@ -195,8 +228,11 @@ enum grey_error task_decode(struct bytes in, struct task_order *o, struct fault 
     o->isolation = (enum task_isolation)codec_uint(&r, ISOLATION_COUNT - 1);
     o->reconnect = (enum task_reconnect)codec_uint(&r, RECONNECT_COUNT - 1);
     o->affinity = codec_text(&r, LIMIT_NAME_BYTES);
+    if (fields > ORDER_FIELDS) {
+        read_extras(&r, o, fields == ORDER_FIELDS_MAX);
+    }
     if (fields == ORDER_FIELDS_MAX) {
-        read_extras(&r, o);
+        read_beyond(&r, o);
     }
     enum grey_error err = codec_end(&r);
     if (err == E_OK && fields < ORDER_FIELDS) {
@@ -293,6 +329,34 @@ static enum grey_error check_lists(const struct task_order *o, struct fault *f) 
     return E_OK;
 }
 
+static enum grey_error check_beyond(const struct task_order *o, struct fault *f) {
+    if (o->zone.size > TASK_ZONE_BYTES_MAX || o->zone_rule.size > TASK_ZONE_BYTES_MAX ||
+        (o->zone.size == 0 && o->zone_rule.size > 0)) {
+        return fault_set(f, E_BAD_REQUEST, "time_zone has at most %u bytes", TASK_ZONE_BYTES_MAX);
+    }
+    if (o->zone.size > 0 && o->schedule.size == 0) {
+        return fault_set(f, E_BAD_REQUEST, "time_zone belongs to a schedule");
+    }
+    if (o->offload_patience_s > TASK_PATIENCE_S_MAX || (o->offload != OFFLOAD_LOCAL && o->offload_patience_s > 0)) {
+        return fault_set(f, E_BAD_REQUEST, "offload_patience_seconds is up to %u, and goes with offload: local",
+                         TASK_PATIENCE_S_MAX);
+    }
+    if (o->offload == OFFLOAD_NEVER) {
+        return E_OK;
+    }
+    if (o->delivery == DELIVERY_AT_MOST_ONCE && o->offload == OFFLOAD_LOCAL) {
+        return fault_set(f, E_BAD_REQUEST, "a task that runs at most once cannot come back from the core (offload: local)");
+    }
+    if (o->restart == RESTART_ALWAYS || o->schedule.size > 0 || o->selectors.count > 0 || o->affinity.size > 0 ||
+        o->health.probe != PROBE_NONE) {
+        return fault_set(
+            f, E_BAD_REQUEST,
+            "a task that may leave the site (offload) runs once to its end, anywhere: it has no schedule, restart: always, "
+            "node_selector, affinity or health");
+    }
+    return E_OK;
+}
+
 enum grey_error task_check(const struct task_order *o, struct fault *f) {
     if (!is_name(o->id) || !is_name(o->tenant) || (o->name_space.size > 0 && !is_name(o->name_space)) ||
         (o->affinity.size > 0 && !is_name(o->affinity))) {
@@ -301,7 +365,7 @@ enum grey_error task_check(const struct task_order *o, struct fault *f) {
     }
     if ((unsigned)o->lane >= LANE_COUNT || (unsigned)o->restart >= RESTART_COUNT || (unsigned)o->missed >= MISSED_COUNT ||
         (unsigned)o->delivery >= DELIVERY_COUNT || (unsigned)o->isolation >= ISOLATION_COUNT ||
-        (unsigned)o->reconnect >= RECONNECT_COUNT) {
+        (unsigned)o->reconnect >= RECONNECT_COUNT || (unsigned)o->offload >= OFFLOAD_COUNT) {
         return fault_set(f, E_BAD_REQUEST, "a choice of the task is none of those there are");
     }
     if (o->command.count == 0 && o->oci.size == 0) {
@@ -330,5 +394,6 @@ enum grey_error task_check(const struct task_order *o, struct fault *f) {
     if (o->schedule.size > 0 && (o->restart == RESTART_ALWAYS || o->depends_on.count > 0)) {
         return fault_set(f, E_BAD_REQUEST, "a scheduled task neither restarts always nor depends on others");
     }
-    return check_lists(o, f);
+    enum grey_error err = check_beyond(o, f);
+    return err == E_OK ? check_lists(o, f) : err;
 }

@@ -34,6 +34,8 @@ enum task_reconnect {
     RECONNECT_LONGEST_RUNNING,
     RECONNECT_COUNT
 };
+/* May it run beside the core instead?  And when the link is away meanwhile: comes back to the site, or waits for the link. */
+enum task_offload { OFFLOAD_NEVER, OFFLOAD_LOCAL, OFFLOAD_WAIT, OFFLOAD_COUNT };
 
 /* Why a task is in the state it is in; numbers stand in rows and reports, never reused. */
 enum task_reason {
@@ -53,6 +55,8 @@ enum task_reason {
     REASON_PROBE = 13,     /* its health probe failed */
     REASON_HOT = 14,       /* its gateway was a hot spot, and another had room */
     REASON_DISK = 15,      /* its working directory grew above its bound */
+    REASON_OFFLOADED = 16, /* it is with the core */
+    REASON_RECALLED = 17,  /* it was with the core, which could not run it, or was away for longer than it may wait */
     REASON_COUNT
 };
 
@@ -63,6 +67,8 @@ enum task_reason {
 #define TASK_STDIN_BYTES_MAX (64u * 1024u)
 #define TASK_ORDER_BYTES_MAX (256u * 1024u)
 #define TASK_SCHEDULE_BYTES_MAX 128u
+#define TASK_ZONE_BYTES_MAX 64u
+#define TASK_PATIENCE_S_MAX (7u * 24u * 3600u)
 #define TASK_CPU_MILLICORES_MAX 1000000u
 #define TASK_MEMORY_BYTES_MIN (1024u * 1024u) /* less than a process needs to exist */
 #define TASK_MEMORY_BYTES_MAX (1ull << 40)
@@ -100,7 +106,7 @@ struct task_order {                      /* slices are lent by whoever made it *
     uint32_t timeout_s;           /* 0: none */
     enum task_restart restart;
     uint32_t max_retries;  /* tries after the first that failed; with another restart than never, 0 means without end */
-    struct bytes schedule; /* cron, UTC; empty: run once, now */
+    struct bytes schedule; /* cron, in its zone; empty: run once, now */
     enum task_missed missed;
     uint32_t missed_max;         /* of MISSED_RUN_ALL */
     struct task_texts selectors; /* key=value, each a label that the node must have */
@@ -109,10 +115,14 @@ struct task_order {                      /* slices are lent by whoever made it *
     enum task_reconnect reconnect;
     struct bytes affinity; /* node that it prefers; may be empty */
     struct task_health health;
-    uint64_t disk_bytes; /* of its working directory; 0: no bound.  These two: from FEATURE_LEVEL_PROOFS on */
+    uint64_t disk_bytes;          /* of its working directory; 0: no bound.  These two: from FEATURE_LEVEL_PROOFS on */
+    struct bytes zone, zone_rule; /* of the schedule: as it was named, and its rule (zone.h); both empty: UTC */
+    enum task_offload offload;
+    uint32_t offload_patience_s; /* of OFFLOAD_LOCAL.  These: from FEATURE_LEVEL_OFFLOAD on */
 };
 
-bool task_has_extras(const struct task_order *o); /* what older gateways do not know */
+bool task_has_extras(const struct task_order *o); /* what gateways below FEATURE_LEVEL_PROOFS do not know */
+bool task_has_beyond(const struct task_order *o); /* ... and those below FEATURE_LEVEL_OFFLOAD */
 
 void task_encode(struct builder *out, const struct task_order *o);
 /* task_decode: borrows from in.  E_BAD_CBOR, E_BAD_MESSAGE (f says which field). */
@@ -135,6 +145,7 @@ enum task_names {
     NAMES_DELIVERY,
     NAMES_ISOLATION,
     NAMES_RECONNECT,
+    NAMES_OFFLOAD,
     NAMES_COUNT
 };
 const char *task_name(enum task_names which, unsigned number);

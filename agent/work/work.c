@@ -10,9 +10,22 @@
 #include "platform/codec.h"
 #include "platform/digest.h"
 
-enum { OP_SUBMIT = 0, OP_CANCEL = 1, OP_REPORT = 2, OP_FIRE = 3, OP_EPOCH = 4, OP_TASK_LAST = OP_EPOCH };
-enum { OP_SET = 0, OP_REMOVE = 1, OP_LIMITS = 2, OP_QUOTA_LAST = OP_LIMITS };
-enum { NODE_FIELDS = 9, REPORT_FIELDS = 6, REPORT_FIELDS_MAX = 7, LIMITS_FIELDS = 4, LIMITS_FIELDS_MAX = 5, PROOF_ROW_FIELDS = 3 };
+enum { OP_SUBMIT = 0, OP_CANCEL = 1, OP_REPORT = 2, OP_FIRE = 3, OP_EPOCH = 4, OP_RETURN = 5, OP_TASK_LAST = OP_RETURN };
+enum { OP_SET = 0, OP_REMOVE = 1, OP_LIMITS = 2, OP_TREE = 3, OP_QUOTA_LAST = OP_TREE };
+enum {
+    NODE_FIELDS = 9,
+    REPORT_FIELDS = 6,
+    REPORT_FIELDS_MAX = 7,
+    RETURN_FIELDS = 8,
+    SUBMIT_FIELDS = 3,
+    SUBMIT_FIELDS_MAX = 4,
+    OUTPUT_ROW_FIELDS = 3,
+    LIMITS_FIELDS = 4,
+    LIMITS_FIELDS_PROOFS = 5,
+    LIMITS_FIELDS_MAX = 6,
+    SHARE_FIELDS = 4,
+    PROOF_ROW_FIELDS = 3
+};
 #define PROOFS_DROPPED 4u
 #define PROOF_KEY_BYTES 8u
 
@@ -24,22 +37,37 @@ struct work {
 
 /* --- Payloads ---------------------------------------------------------------------------------------------------------------------------------- */
 
-void payload_task_submit(struct builder *out, const struct task_order *o, int64_t firing_ms) {
+void payload_task_submit_near(struct builder *out, const struct task_order *o, int64_t firing_ms, struct bytes near) {
     struct builder order;
     builder_init(&order, TASK_ORDER_BYTES_MAX);
     task_encode(&order, o);
-    codec_put_array(out, 3);
+    codec_put_array(out, near.size > 0 ? SUBMIT_FIELDS_MAX : SUBMIT_FIELDS);
     codec_put_uint(out, OP_SUBMIT);
     codec_put_bytes(out, builder_bytes(&order));
     codec_put_int(out, firing_ms);
+    if (near.size > 0) {
+        codec_put_text(out, near);
+    }
     out->err = out->err == E_OK ? order.err : out->err;
     builder_free(&order);
+}
+
+void payload_task_submit(struct builder *out, const struct task_order *o, int64_t firing_ms) {
+    payload_task_submit_near(out, o, firing_ms, bytes_of(NULL, 0));
 }
 
 void payload_task_cancel(struct builder *out, struct bytes id) {
     codec_put_array(out, 2);
     codec_put_uint(out, OP_CANCEL);
     codec_put_text(out, id);
+}
+
+struct bytes payload_task_cancelled(struct bytes payload) {
+    struct codec_reader r;
+    codec_reader_init(&r, origin_skip(payload, NULL));
+    bool cancels = codec_array(&r, RETURN_FIELDS) == 2 && codec_uint(&r, OP_TASK_LAST) == OP_CANCEL;
+    struct bytes id = codec_text(&r, LIMIT_NAME_BYTES);
+    return cancels && codec_end(&r) == E_OK ? id : bytes_of(NULL, 0);
 }
 
 void payload_task_report(struct builder *out, struct bytes id, uint64_t token, enum task_report report, enum task_reason reason,
@@ -87,6 +115,39 @@ void payload_task_epoch(struct builder *out) {
     codec_put_uint(out, OP_EPOCH);
 }
 
+void payload_task_return(struct builder *out, const struct work_return *w) {
+    codec_put_array(out, RETURN_FIELDS);
+    codec_put_uint(out, OP_RETURN);
+    codec_put_text(out, w->id);
+    codec_put_uint(out, w->token);
+    codec_put_uint(out, w->report);
+    codec_put_int(out, w->exit_status);
+    codec_put_bytes(out, w->output_hash);
+    codec_put_uint(out, w->output_bytes);
+    codec_put_bytes(out, w->output);
+}
+
+static bool return_read(struct codec_reader *r, struct work_return *w) {
+    w->id = codec_text(r, LIMIT_NAME_BYTES);
+    w->token = codec_uint(r, UINT64_MAX);
+    w->report = (enum task_report)codec_uint(r, REPORT_COUNT - 1);
+    int64_t status = codec_int(r);
+    w->exit_status = (int32_t)status;
+    w->output_hash = codec_bytes(r, DIGEST_BYTES);
+    w->output_bytes = codec_uint(r, INT64_MAX);
+    w->output = codec_bytes(r, WORK_OUTPUT_BYTES_MAX);
+    return codec_end(r) == E_OK && status >= INT32_MIN && status <= INT32_MAX &&
+           (w->output_hash.size == DIGEST_BYTES || (w->output_hash.size == 0 && w->output.size == 0));
+}
+
+struct bytes payload_task_output(struct bytes payload) {
+    struct codec_reader r;
+    struct work_return w;
+    codec_reader_init(&r, origin_skip(payload, NULL));
+    bool well = codec_array(&r, RETURN_FIELDS) == RETURN_FIELDS && codec_uint(&r, OP_TASK_LAST) == OP_RETURN && return_read(&r, &w);
+    return well ? w.output : bytes_of(NULL, 0);
+}
+
 void payload_quota_set(struct builder *out, struct bytes tenant, struct bytes name_space, struct quota_share share) {
     codec_put_array(out, 5);
     codec_put_uint(out, OP_SET);
@@ -103,14 +164,31 @@ void payload_quota_remove(struct builder *out, struct bytes tenant, struct bytes
     codec_put_text(out, name_space);
 }
 
-void payload_quota_limits(struct builder *out, uint32_t queue_max, uint32_t concurrent_max, uint64_t burst_ms, uint32_t proof_s) {
-    codec_put_array(out, proof_s > 0 ? LIMITS_FIELDS_MAX : LIMITS_FIELDS);
+void payload_quota_tree(struct builder *out, const struct quotatree_share *shares, uint32_t count) {
+    codec_put_array(out, 2);
+    codec_put_uint(out, OP_TREE);
+    codec_put_array(out, count);
+    for (uint32_t i = 0; i < count; i++) {
+        codec_put_array(out, SHARE_FIELDS);
+        codec_put_text(out, shares[i].tenant);
+        codec_put_text(out, shares[i].name_space);
+        codec_put_uint(out, shares[i].share.cpu_permille);
+        codec_put_uint(out, shares[i].share.memory_permille);
+    }
+}
+
+void payload_quota_limits(struct builder *out, const struct capacity_limits *l) {
+    uint64_t flags = (l->overcommit ? FLAG_OVERCOMMIT : 0u) | (l->offloads ? FLAG_OFFLOADS : 0u);
+    codec_put_array(out, flags != 0 ? LIMITS_FIELDS_MAX : l->proof_s > 0 ? LIMITS_FIELDS_PROOFS : LIMITS_FIELDS);
     codec_put_uint(out, OP_LIMITS);
-    codec_put_uint(out, queue_max);
-    codec_put_uint(out, concurrent_max);
-    codec_put_uint(out, burst_ms);
-    if (proof_s > 0) {
-        codec_put_uint(out, proof_s);
+    codec_put_uint(out, l->queue_max);
+    codec_put_uint(out, l->concurrent_max);
+    codec_put_uint(out, l->burst_ms);
+    if (l->proof_s > 0 || flags != 0) {
+        codec_put_uint(out, l->proof_s);
+    }
+    if (flags != 0) {
+        codec_put_uint(out, flags);
     }
 }
 
@@ -150,11 +228,14 @@ bool answer_task(struct bytes answer, bool *duplicate, enum task_state *state) {
 struct bytes payload_task_order_bytes(struct bytes payload) {
     struct codec_reader r;
     codec_reader_init(&r, origin_skip(payload, NULL));
-    uint64_t fields = codec_array(&r, 3);
+    uint64_t fields = codec_array(&r, SUBMIT_FIELDS_MAX);
     (void)codec_uint(&r, OP_SUBMIT);
     struct bytes order = codec_bytes(&r, TASK_ORDER_BYTES_MAX);
     (void)codec_int(&r);
-    return codec_end(&r) == E_OK && fields == 3 ? order : bytes_of(NULL, 0);
+    if (fields == SUBMIT_FIELDS_MAX) {
+        (void)codec_text(&r, LIMIT_NAME_BYTES);
+    }
+    return codec_end(&r) == E_OK && fields >= SUBMIT_FIELDS ? order : bytes_of(NULL, 0);
 }
 
 enum grey_error payload_task_order(struct bytes payload, struct task_order *o, struct fault *f) {
@@ -172,11 +253,12 @@ static enum grey_error bad(struct fault *f) {
     return fault_set(f, E_BAD_MESSAGE, "the payload is not one of this kind of entry");
 }
 
-static enum grey_error submit_apply(struct scheduler *s, const struct entry *e, struct bytes *id, struct codec_reader *r,
-                                    struct fault *f) {
+static enum grey_error submit_apply(struct scheduler *s, const struct entry *e, uint64_t fields, struct bytes *id,
+                                    struct codec_reader *r, struct fault *f) {
     struct bytes encoded = codec_bytes(r, TASK_ORDER_BYTES_MAX);
     int64_t firing_ms = codec_int(r);
-    if (codec_end(r) != E_OK) {
+    struct bytes near = fields == SUBMIT_FIELDS_MAX ? codec_text(r, LIMIT_NAME_BYTES) : bytes_of(NULL, 0);
+    if (codec_end(r) != E_OK || (fields == SUBMIT_FIELDS_MAX && !grey_name_valid((const char *)near.data, near.size))) {
         return bad(f);
     }
     struct task_order order;
@@ -188,6 +270,9 @@ static enum grey_error submit_apply(struct scheduler *s, const struct entry *e, 
     enum submit_answer came_to;
     digest_sha256(encoded, hash);
     *id = order.id;
+    if (order.affinity.size == 0 && order.offload == OFFLOAD_NEVER) {
+        order.affinity = near; /* not in the hash: the same order from another gateway is the same */
+    }
     return submit_task(s, &order, e->index, hash, firing_ms, &came_to, f);
 }
 
@@ -202,16 +287,17 @@ static enum grey_error fire_apply(struct scheduler *s, struct codec_reader *r, s
 }
 
 static enum grey_error task_apply(struct scheduler *s, const struct entry *e, struct bytes *id, struct codec_reader *r,
-                                  struct bytes *proof, struct fault *f) {
-    static const uint64_t field_counts[] = {3, 2, REPORT_FIELDS, 5, 1};
-    uint64_t fields = codec_array(r, REPORT_FIELDS_MAX), op = codec_uint(r, OP_TASK_LAST);
+                                  struct bytes *proof, struct work_return *back, struct fault *f) {
+    static const uint64_t field_counts[] = {SUBMIT_FIELDS, 2, REPORT_FIELDS, 5, 1, RETURN_FIELDS};
+    uint64_t fields = codec_array(r, RETURN_FIELDS), op = codec_uint(r, OP_TASK_LAST);
     bool has_proof = op == OP_REPORT && fields == REPORT_FIELDS_MAX;
-    if (r->err != E_OK || (fields != field_counts[op] && !has_proof)) {
+    bool has_near = op == OP_SUBMIT && fields == SUBMIT_FIELDS_MAX;
+    if (r->err != E_OK || (fields != field_counts[op] && !has_proof && !has_near)) {
         return bad(f);
     }
     switch (op) {
     case OP_SUBMIT:
-        return submit_apply(s, e, id, r, f);
+        return submit_apply(s, e, fields, id, r, f);
     case OP_CANCEL:
         *id = codec_text(r, LIMIT_NAME_BYTES);
         return codec_end(r) == E_OK ? scheduler_cancel(s, *id, f) : bad(f);
@@ -229,27 +315,58 @@ static enum grey_error task_apply(struct scheduler *s, const struct entry *e, st
     }
     case OP_FIRE:
         return fire_apply(s, r, f);
+    case OP_RETURN:
+        return return_read(r, back) ? scheduler_returned(s, back->id, back->token, back->report, back->exit_status, f) : bad(f);
     default:
         return codec_end(r) == E_OK ? E_OK : bad(f);
     }
 }
 
+static enum grey_error limits_apply(struct scheduler *s, struct codec_reader *r, uint64_t fields, struct fault *f) {
+    struct capacity_limits l = {.queue_max = (uint32_t)codec_uint(r, SCHEDULER_TASKS_MAX)};
+    l.concurrent_max = (uint32_t)codec_uint(r, SCHEDULER_TASKS_MAX);
+    l.burst_ms = codec_uint(r, WORK_BURST_MS_MAX);
+    l.proof_s = fields >= LIMITS_FIELDS_PROOFS ? (uint32_t)codec_uint(r, WORK_PROOF_S_MAX) : 0;
+    uint64_t flags = fields == LIMITS_FIELDS_MAX ? codec_uint(r, FLAGS_ALL) : 0;
+    l.overcommit = (flags & FLAG_OVERCOMMIT) != 0;
+    l.offloads = (flags & FLAG_OFFLOADS) != 0;
+    if (codec_end(r) != E_OK || l.concurrent_max == 0) {
+        return bad(f);
+    }
+    capacity_limits(s, &l);
+    return E_OK;
+}
+
+static enum grey_error tree_apply(struct scheduler *s, struct codec_reader *r, struct fault *f) {
+    uint32_t count = (uint32_t)codec_array(r, QUOTATREE_SHARES_MAX);
+    struct quotatree_share *shares = r->err == E_OK && count > 0 ? mem_new(count, sizeof *shares) : NULL;
+    if (shares == NULL) {
+        return r->err == E_OK && count > 0 ? fault_set(f, E_NO_MEMORY, "reading %u shares", count) : bad(f);
+    }
+    bool well = true;
+    for (uint32_t i = 0; i < count; i++) {
+        well = codec_array(r, SHARE_FIELDS) == SHARE_FIELDS && well;
+        shares[i].tenant = codec_text(r, LIMIT_NAME_BYTES);
+        shares[i].name_space = codec_text(r, LIMIT_NAME_BYTES);
+        shares[i].share.cpu_permille = (uint32_t)codec_uint(r, QUOTA_WHOLE);
+        shares[i].share.memory_permille = (uint32_t)codec_uint(r, QUOTA_WHOLE);
+    }
+    enum grey_error err = codec_end(r) == E_OK && well ? capacity_tree(s, shares, count, f) : bad(f);
+    mem_free(shares);
+    return err;
+}
+
 static enum grey_error quota_apply(struct scheduler *s, struct codec_reader *r, struct fault *f) {
-    static const uint64_t field_counts[] = {5, 3, LIMITS_FIELDS};
-    uint64_t fields = codec_array(r, 5), op = codec_uint(r, OP_QUOTA_LAST);
-    if (r->err != E_OK || (fields != field_counts[op] && (op != OP_LIMITS || fields != LIMITS_FIELDS_MAX))) {
+    static const uint64_t field_counts[] = {5, 3, LIMITS_FIELDS, 2};
+    uint64_t fields = codec_array(r, LIMITS_FIELDS_MAX), op = codec_uint(r, OP_QUOTA_LAST);
+    if (r->err != E_OK || (fields != field_counts[op] && (op != OP_LIMITS || fields < LIMITS_FIELDS))) {
         return bad(f);
     }
     if (op == OP_LIMITS) {
-        uint32_t queue_max = (uint32_t)codec_uint(r, SCHEDULER_TASKS_MAX);
-        uint32_t concurrent_max = (uint32_t)codec_uint(r, SCHEDULER_TASKS_MAX);
-        uint64_t burst_ms = codec_uint(r, WORK_BURST_MS_MAX);
-        uint32_t proof_s = fields == LIMITS_FIELDS_MAX ? (uint32_t)codec_uint(r, WORK_PROOF_S_MAX) : 0;
-        if (codec_end(r) != E_OK || concurrent_max == 0) {
-            return bad(f);
-        }
-        scheduler_limits(s, queue_max, concurrent_max, burst_ms, proof_s);
-        return E_OK;
+        return limits_apply(s, r, fields, f);
+    }
+    if (op == OP_TREE) {
+        return tree_apply(s, r, f);
     }
     struct bytes tenant = codec_text(r, LIMIT_NAME_BYTES), name_space = codec_text(r, LIMIT_NAME_BYTES);
     struct quota_share share = {0, 0};
@@ -260,7 +377,7 @@ static enum grey_error quota_apply(struct scheduler *s, struct codec_reader *r, 
     if (codec_end(r) != E_OK) {
         return bad(f);
     }
-    return op == OP_SET ? scheduler_tenant(s, tenant, name_space, share, f) : scheduler_tenant_remove(s, tenant, name_space, f);
+    return op == OP_SET ? capacity_tenant(s, tenant, name_space, share, f) : capacity_tenant_remove(s, tenant, name_space, f);
 }
 
 static enum grey_error node_apply(struct scheduler *s, struct codec_reader *r, struct fault *f) {
@@ -282,7 +399,7 @@ static enum grey_error node_apply(struct scheduler *s, struct codec_reader *r, s
         !grey_name_valid((const char *)facts.name.data, facts.name.size)) {
         return bad(f);
     }
-    return scheduler_node(s, &facts, f);
+    return capacity_node(s, &facts, f);
 }
 
 /* --- Proofs ------------------------------------------------------------------------------------------------------------------------------------ */
@@ -345,6 +462,33 @@ static void count_proofs(struct work *w) {
     }
 }
 
+/* What it wrote beside the core is kept as long as the task is remembered. */
+static void keep_output(const struct entry *e, const struct work_return *w, struct builder *changes) {
+    struct builder row;
+    builder_init(&row, 128);
+    codec_put_array(&row, OUTPUT_ROW_FIELDS);
+    codec_put_uint(&row, w->token);
+    codec_put_bytes(&row, w->output_hash);
+    codec_put_uint(&row, w->output_bytes);
+    table_change_put(changes, TABLE_OUTPUT, w->id, builder_bytes(&row), e->index);
+    changes->err = changes->err == E_OK ? row.err : changes->err;
+    builder_free(&row);
+}
+
+bool work_output(struct table *t, struct bytes id, struct work_output *out) {
+    struct bytes key, value;
+    struct codec_reader r;
+    if (!table_next(t, TABLE_OUTPUT, id, &key, &value, &out->index) || !bytes_equal(key, id)) {
+        return false;
+    }
+    codec_reader_init(&r, value);
+    uint64_t fields = codec_array(&r, OUTPUT_ROW_FIELDS);
+    out->token = codec_uint(&r, UINT64_MAX);
+    codec_fixed(&r, out->hash, sizeof out->hash);
+    out->bytes = codec_uint(&r, INT64_MAX);
+    return codec_end(&r) == E_OK && fields == OUTPUT_ROW_FIELDS;
+}
+
 /* --- One entry --------------------------------------------------------------------------------------------------------------------------------- */
 
 enum grey_error work_apply(struct work *w, const struct entry *e, int64_t now_ms, struct builder *changes, struct builder *answer,
@@ -356,12 +500,13 @@ enum grey_error work_apply(struct work *w, const struct entry *e, int64_t now_ms
     struct scheduler *s = w->scheduler;
     struct codec_reader r;
     struct bytes id = bytes_of(NULL, 0), proof = bytes_of(NULL, 0);
+    struct work_return back = {0};
     codec_reader_init(&r, origin_skip(blob_bytes(e->payload), NULL));
     scheduler_begin(s, e->index, now_ms);
     uint64_t tickets = s->saved.tickets;
     switch ((enum entry_kind)e->kind) {
     case ENTRY_TASK:
-        err = task_apply(s, e, &id, &r, &proof, f);
+        err = task_apply(s, e, &id, &r, &proof, &back, f);
         break;
     case ENTRY_QUOTA:
         err = quota_apply(s, &r, f);
@@ -380,6 +525,9 @@ enum grey_error work_apply(struct work *w, const struct entry *e, int64_t now_ms
         answer_add(answer, duplicate, scheduler_find(s, id));
     }
     workrow_put_all(s, w->table, changes);
+    if (back.output_hash.size > 0) {
+        keep_output(e, &back, changes);
+    }
     if (proof.size > 0 && s->saved.proof_s > 0) {
         keep_proof(w, e, id, changes);
     }

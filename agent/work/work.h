@@ -37,20 +37,47 @@ struct work_proof {
 };
 bool work_proof_row(struct bytes key, struct bytes value, struct work_proof *p); /* a row of TABLE_PROOF; false: damaged */
 
+struct work_output {            /* what a task wrote beside the core */
+    raft_index index;           /* of the entry that has the end of it (payload_task_output) */
+    uint64_t token;             /* of that run */
+    uint8_t hash[DIGEST_BYTES]; /* SHA-256 of all of it */
+    uint64_t bytes;
+};
+bool work_output(struct table *t, struct bytes id, struct work_output *out); /* false: there is none */
+
 /* --- payloads (docs/FORMATS.md) ---------------------------------------------------------------------------------------------------------------- */
 
 #define WORK_FIRINGS_MAX TASK_MISSED_MAX
 
 void payload_task_submit(struct builder *out, const struct task_order *o, int64_t firing_ms); /* firing_ms -1: it has no schedule */
+/* The same from FEATURE_LEVEL_OFFLOAD on: an order that names no node prefers this one, the gateway that took it.  The order is the same whoever
+ * takes it. */
+void payload_task_submit_near(struct builder *out, const struct task_order *o, int64_t firing_ms, struct bytes near);
 void payload_task_cancel(struct builder *out, struct bytes id);
+struct bytes payload_task_cancelled(struct bytes payload); /* whom it cancels; borrows; empty: it cancels none */
 void payload_task_report(struct builder *out, struct bytes id, uint64_t token, enum task_report report, enum task_reason reason,
                          int32_t exit_status, struct bytes proof);  /* proof: may be empty */
 bool payload_task_proof(struct bytes payload, struct bytes *proof); /* of a report that has one; borrows from payload */
 void payload_task_fire(struct builder *out, struct bytes id, int64_t due_ms, const int64_t *firings, size_t count, int64_t next_ms);
 void payload_task_epoch(struct builder *out); /* a step that is due */
+#define WORK_OUTPUT_BYTES_MAX (16u * 1024u)
+/* A task that was with the core, from FEATURE_LEVEL_OFFLOAD on: how it ended there, or REPORT_STOPPED: it is run here. */
+struct work_return {
+    struct bytes id;
+    uint64_t token;
+    enum task_report report;
+    int32_t exit_status;
+    struct bytes output_hash; /* SHA-256 of its standard output; empty: there is none */
+    uint64_t output_bytes;
+    struct bytes output; /* the end of it, at most WORK_OUTPUT_BYTES_MAX */
+};
+void payload_task_return(struct builder *out, const struct work_return *w);
+struct bytes payload_task_output(struct bytes payload); /* borrows; empty: it has none */
 void payload_quota_set(struct builder *out, struct bytes tenant, struct bytes name_space, struct quota_share share);
 void payload_quota_remove(struct builder *out, struct bytes tenant, struct bytes name_space);
-void payload_quota_limits(struct builder *out, uint32_t queue_max, uint32_t concurrent_max, uint64_t burst_ms, uint32_t proof_s);
+void payload_quota_tree(struct builder *out, const struct quotatree_share *shares,
+                        uint32_t count); /* from FEATURE_LEVEL_OFFLOAD on */
+void payload_quota_limits(struct builder *out, const struct capacity_limits *l);
 void payload_node(struct builder *out, const struct node_facts *facts);
 /* The order in the payload of entry task.order_index.  Borrows from payload. */
 struct bytes payload_task_order_bytes(struct bytes payload); /* its encoding, of one that can be read */

@@ -10,9 +10,11 @@ enum {
     TASK_ROW_FIELDS_LEAST = 31,
     NODE_ROW_FIELDS = 7,
     TENANT_ROW_FIELDS = 9,
-    META_FIELDS = 8,
+    META_FIELDS = 9,
+    META_FIELDS_PROOFS = 8,
     META_FIELDS_LEAST = 7
 };
+enum { ROW_MAY_LEAVE = 2 };
 enum { ROW_BYTES_MAX = 8192, TENANT_KEY_BYTES = 2 * LIMIT_NAME_BYTES + 1 };
 
 struct bytes workrow_meta_key(void) {
@@ -49,7 +51,7 @@ static void task_row(struct builder *b, const struct task *t) {
     codec_put_uint(b, t->stop);
     codec_put_uint(b, t->restart);
     codec_put_uint(b, t->delivery);
-    codec_put_uint(b, t->is_kept ? ISOLATION_KEEP : ISOLATION_STOP);
+    codec_put_uint(b, (t->is_kept ? ISOLATION_KEEP : ISOLATION_STOP) | (t->may_leave ? ROW_MAY_LEAVE : 0));
     codec_put_bool(b, t->is_schedule);
     codec_put_int(b, t->is_schedule ? t->firing_ms : -1);
     codec_put_uint(b, t->cpu_millicores);
@@ -124,6 +126,9 @@ static void put_tasks(struct scheduler *s, struct table *t, struct builder *row,
         if (task->is_gone) {
             if (table_get(t, TABLE_TASK, key, &old) == TABLE_FOUND) {
                 table_change_delete(changes, TABLE_TASK, key);
+            }
+            if (table_get(t, TABLE_OUTPUT, key, &old) == TABLE_FOUND) {
+                table_change_delete(changes, TABLE_OUTPUT, key);
             }
             scheduler_drop(s, task);
             continue;
@@ -251,7 +256,8 @@ void workrow_put_all(struct scheduler *s, struct table *t, struct builder *chang
     }
     put_nodes(s, t, &row, changes);
     builder_reset(&row);
-    codec_put_array(&row, s->saved.proof_s > 0 ? META_FIELDS : META_FIELDS_LEAST);
+    uint64_t flags = (s->quota.overcommit ? FLAG_OVERCOMMIT : 0u) | (s->saved.offloads ? FLAG_OFFLOADS : 0u);
+    codec_put_array(&row, flags != 0 ? META_FIELDS : s->saved.proof_s > 0 ? META_FIELDS_PROOFS : META_FIELDS_LEAST);
     codec_put_uint(&row, s->saved.tokens);
     codec_put_uint(&row, s->saved.tickets);
     codec_put_int(&row, s->saved.skew_ms);
@@ -265,8 +271,11 @@ void workrow_put_all(struct scheduler *s, struct table *t, struct builder *chang
         codec_put_text(&row, bytes_str(s->lanes.turns[lane].flow.text));
         codec_put_bool(&row, s->lanes.turns[lane].granted);
     }
-    if (s->saved.proof_s > 0) {
+    if (s->saved.proof_s > 0 || flags != 0) {
         codec_put_uint(&row, s->saved.proof_s);
+    }
+    if (flags != 0) {
+        codec_put_uint(&row, flags);
     }
     put_if_changed(t, changes, TABLE_META, workrow_meta_key(), &row, 0);
     builder_free(&row);
@@ -299,7 +308,10 @@ static enum grey_error meta_load(struct scheduler *s, struct bytes value, struct
         }
         s->lanes.turns[lane].granted = codec_bool(&r);
     }
-    s->saved.proof_s = fields == META_FIELDS ? (uint32_t)codec_uint(&r, WORK_PROOF_S_MAX) : 0;
+    s->saved.proof_s = fields >= META_FIELDS_PROOFS ? (uint32_t)codec_uint(&r, WORK_PROOF_S_MAX) : 0;
+    uint64_t flags = fields == META_FIELDS ? codec_uint(&r, FLAGS_ALL) : 0;
+    s->quota.overcommit = (flags & FLAG_OVERCOMMIT) != 0;
+    s->saved.offloads = (flags & FLAG_OFFLOADS) != 0;
     s->now_ms = s->quota.time_ms;
     return codec_end(&r) == E_OK && well ? E_OK : damaged(f, "the state", workrow_meta_key());
 }
@@ -392,7 +404,9 @@ static bool task_fields(struct scheduler *s, struct codec_reader *r, struct task
     t->stop = (uint8_t)codec_uint(r, REASON_COUNT - 1);
     t->restart = (uint8_t)codec_uint(r, RESTART_COUNT - 1);
     t->delivery = (uint8_t)codec_uint(r, DELIVERY_COUNT - 1);
-    t->is_kept = codec_uint(r, ISOLATION_COUNT - 1) == ISOLATION_KEEP;
+    uint64_t manner = codec_uint(r, ROW_MAY_LEAVE | ISOLATION_KEEP);
+    t->is_kept = (manner & ISOLATION_KEEP) != 0;
+    t->may_leave = (manner & ROW_MAY_LEAVE) != 0;
     t->is_schedule = codec_bool(r);
     int64_t firing_ms = codec_int(r);
     t->cpu_millicores = (uint32_t)codec_uint(r, TASK_CPU_MILLICORES_MAX);
@@ -435,7 +449,8 @@ static bool task_fields(struct scheduler *s, struct codec_reader *r, struct task
         l->name_space = (unsigned)(n - t->tenant->namespaces);
         bool holds = t->state == TASK_ASSIGNED || t->state == TASK_RUNNING || t->state == TASK_PREEMPTED;
         bool timed = t->state == TASK_PENDING || t->state == TASK_ASSIGNED || t->state == TASK_RUNNING;
-        well = (!holds || l->node != 0) &&
+        bool away = t->state == TASK_ASSIGNED && l->node == 0; /* with the core */
+        well = (!holds || l->node != 0 || (away && t->may_leave && t->due.at_ms == 0)) &&
                (l->node == 0 || ((holds || t->state == TASK_CANCELLED) && placement_find(&s->placement, l->node) != NULL)) &&
                (t->due.at_ms == 0 || timed) && (l->unmet.count == 0 || t->state == TASK_PENDING);
     }
@@ -566,8 +581,11 @@ enum grey_error workrow_load_all(struct scheduler *s, struct table *t, struct fa
     struct loading l = {.s = s, .f = f};
     enum grey_error err = meta_load(s, value, f);
     err = err == E_OK ? each_row(t, TABLE_NODE, node_row_visit, &l) : err;
-    scheduler_measure(s);
+    capacity_measure(s);
+    bool overcommit = s->quota.overcommit; /* shares that were given while it was allowed stay when it is not any more */
+    s->quota.overcommit = true;
     err = err == E_OK ? each_row(t, TABLE_TENANT, tenant_row_visit, &l) : err;
+    s->quota.overcommit = overcommit;
     err = err == E_OK && scheduler_weigh(s) != E_OK ? fault_set(f, E_NO_MEMORY, "loading tenants") : err;
     return err == E_OK ? tasks_load(&l, t) : err;
 }

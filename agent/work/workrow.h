@@ -5,6 +5,8 @@
 #include "agent/table/table.h"
 #include "agent/work/scheduler.h"
 
+/* Limits that are on or off, in the row of the state and in entries. */
+enum { FLAG_OVERCOMMIT = 1, FLAG_OFFLOADS = 2, FLAGS_ALL = 3 };
 #define WORK_BURST_MS_MAX (24u * 3600u * 1000u)
 #define WORK_PROOF_S_MAX (10u * 366u * 24u * 3600u)
 #define WORK_MEASURED_MAX 100000u /* permille: a hundred times what tasks may use */

@@ -2,8 +2,10 @@
 # build.sh BOARD ARCH DEBS OUT [SEED]: a bootable disk image OUT/disk.img of the packages in DEBS, as its image.mk says; with
 # OUT/kernel, OUT/initramfs and OUT/slot.img, the root alone as an update brings it.  SEED: a folder that the data partition begins with
 # (etc/greyd.yaml, etc/default).  As root, for the owners of files; nothing foreign runs but busybox, which is asked for its commands.
+# Nothing in an image is secret or one gateway's own: that comes with enroll.conf (docs/INSTALL.md).
 #
-#     boot    FAT: kernel, initramfs, extlinux.conf, as U-Boot reads them
+#     boot    FAT: kernel, initramfs, device tree, and what the loader reads: extlinux.conf (U-Boot), or the firmware of a Raspberry Pi
+#             with its config.txt and cmdline.txt; enroll.conf is laid here
 #     state   which slot to start: two sectors, written in turn (deploy/image/slot)
 #     slot-a  slot-b   the root, never written while it runs
 #     data    ext4: configuration, identity and data; the only one that is written
@@ -17,14 +19,21 @@ umask 022
 board=$1 arch=$2 debs=$3 out=$4 seed=${5:-}
 here=$(dirname "$0")
 recipe() { sed -nE "s/^$1 :=( (.*))?$/\\2/p" "boards/$board/image.mk"; }
-kernel=$(recipe KERNEL_PACKAGE) modules=$(recipe MODULES) slot_mib=$(recipe ROOT_MB) data_mib=$(recipe DATA_MB_MIN)
-console=$(recipe CONSOLE)
-arguments="console=${console%%,*} panic=5 quiet"
+kernel=$(recipe KERNEL_PACKAGE) modules="$(recipe MODULES) ext4 vfat nls_cp437 nls_ascii" slot_mib=$(recipe ROOT_MB) data_mib=$(recipe DATA_MB_MIN)
+console=$(recipe CONSOLE) boot_mib=$(recipe BOOT_MB) boot=$(recipe BOOT) loader=$(recipe BOOT_PACKAGES) tree=$(recipe DEVICE_TREE)
+overlays=$(recipe OVERLAYS)
+arguments="console=$console panic=5 quiet"
 PATH=$PATH:/usr/sbin:/sbin
+case $boot in u-boot | vendor | raspi) ;; *)
+    echo "build.sh: no image for $board yet: what is written here is started by U-Boot or by a Raspberry Pi, not by '$boot'" >&2
+    exit 1
+    ;;
+esac
 mkdir -p "$out"
 
 # --- What comes from Debian: unpacked, not installed, and kept ---------------------------------------------------------------------------
-include=$(dpkg-deb -f "$debs"/grey-agent_*.deb Depends | tr ',' '\n' | grep -v '|' | sed 's/(.*//; s/ //g' | paste -sd ,),busybox-static,$kernel
+include=$(dpkg-deb -f "$debs"/grey-agent_*.deb Depends | tr ',' '\n' | grep -v '|' | sed 's/(.*//; s/ //g' | paste -sd ,),busybox-static,$kernel${loader:+,${loader// /,}}
+components=main$([ "$boot" != raspi ] || echo ,non-free-firmware) # the Raspberry Pi does not start without its makers' firmware
 pool=build/image/pool-$arch-$(sha256sum <<<"$include" | cut -c 1-12)
 if [ ! -d "$pool" ]; then
     echo "unpacking kernel and libraries for $board"
@@ -32,11 +41,11 @@ if [ ! -d "$pool" ]; then
     debian=$(. /etc/os-release && echo "${VERSION_CODENAME:?this machine does not run a Debian release}")
     unpack() { # more of mmdebstrap's arguments
         rm -rf "$pool.new"
-        mmdebstrap --variant=extract --architectures="$arch" --include="$include" "$debian" "$pool.new" "$@" >"$out/mmdebstrap.log" 2>&1
+        mmdebstrap --variant=extract --architectures="$arch" --include="$include" --components="$components" "$debian" "$pool.new" "$@" >"$out/mmdebstrap.log" 2>&1
     }
     if ! unpack; then # the index of the security suite for armhf does not always fit its packages
         echo "the security suite cannot be read for $arch just now; going on with main and updates"
-        unpack "deb http://deb.debian.org/debian $debian main" "deb http://deb.debian.org/debian $debian-updates main" || {
+        unpack "deb http://deb.debian.org/debian $debian ${components//,/ }" "deb http://deb.debian.org/debian $debian-updates ${components//,/ }" || {
             tail -n 20 "$out/mmdebstrap.log" >&2
             exit 1
         }
@@ -44,6 +53,7 @@ if [ ! -d "$pool" ]; then
     mv "$pool.new" "$pool"
 fi
 release=$(basename "$pool"/lib/modules/*)
+printf '%s\n' "$PWD/$pool" "$release" >"$out/pool" # for tests
 cp "$pool/boot/vmlinuz-$release" "$out/kernel"
 [ -f "$pool/lib/modules/$release/modules.dep" ] || depmod -b "$pool" "$release"
 
@@ -111,7 +121,35 @@ chown -R 0:0 "$first"
 (cd "$first" && find . | sort | cpio -o -H newc --quiet) | gzip -9n >"$out/initramfs"
 
 # --- The disk --------------------------------------------------------------------------------------------------------------------------------
-boot_mib=64
+# What the loader reads, as a folder.
+fat=$out/boot
+rm -rf "$fat" && mkdir -p "$fat"
+cp "$out/kernel" "$out/initramfs" "$fat/"
+if [ -n "$tree" ]; then
+    cp "$(find "$pool/usr/lib/linux-image-$release" -path "*/$tree")" "$fat/"
+fi
+if [ "$boot" = raspi ]; then
+    cp "$pool"/usr/lib/raspi-firmware/{bootcode.bin,start*.elf,fixup*.dat} "$fat/"
+    cp "$pool/usr/share/doc/raspi-firmware/copyright" "$fat/LICENCE.broadcom"
+    echo "$arguments" >"$fat/cmdline.txt"
+    {
+        echo "# docs/INSTALL.md, section 4; the keys are those of the firmware: https://www.raspberrypi.com/documentation/computers/config_txt.html"
+        [ "$arch" != arm64 ] || echo "arm_64bit=1"
+        printf '%s\n' kernel=kernel "initramfs initramfs followkernel" "device_tree=${tree##*/}" upstream_kernel=1 enable_uart=1
+    } >"$fat/config.txt"
+    for name in $overlays; do # built, for who has the part; switched on by a line dtoverlay=NAME
+        mkdir -p "$fat/overlays"
+        dtc -q -@ -I dts -O dtb -o "$fat/overlays/$name.dtbo" "$here/overlays/$name.dts"
+    done
+else
+    [ "$boot" != u-boot ] || cp "$pool/usr/lib/u-boot/qemu_${arch/hf/}/u-boot.bin" "$out/"
+    mkdir -p "$fat/extlinux"
+    {
+        printf '%s\n' "default grey" "timeout 1" "label grey" "  linux /kernel" "  initrd /initramfs"
+        [ -z "$tree" ] || echo "  fdt /${tree##*/}"
+        echo "  append $arguments"
+    } >"$fat/extlinux/extlinux.conf"
+fi
 mib() { echo $(($1 * 1024 * 1024)); }
 disk=$out/disk.img
 rm -f "$disk" && truncate -s "$((1 + boot_mib + 1 + 2 * slot_mib + data_mib + 1))M" "$disk"
@@ -123,18 +161,19 @@ size=${slot_mib}MiB, type=L, name=slot-a
 size=${slot_mib}MiB, type=L, name=slot-b
 size=${data_mib}MiB, type=L, name=data
 EOF
-cat >"$out/extlinux.conf" <<EOF
-default grey
-timeout 1
-label grey
-  linux /kernel
-  initrd /initramfs
-  append $arguments
-EOF
+if [ "$boot" = raspi ]; then # a Raspberry Pi 3 knows no GPT: the boot partition stands in the old table as well, before what guards the new one
+    little() { printf '%b' "$(printf '\\x%02x' $(($1 & 255)) $(($1 >> 8 & 255)) $(($1 >> 16 & 255)) $(($1 >> 24)))"; }
+    dd if="$disk" of="$out/guard" bs=1 skip=446 count=16 status=none
+    {
+        printf '\x80\xfe\xff\xff\x0c\xfe\xff\xff'
+        little 2048
+        little $((boot_mib * 2048))
+        cat "$out/guard"
+    } | dd of="$disk" bs=1 seek=446 conv=notrunc status=none
+    rm "$out/guard"
+fi
 mformat -i "$disk@@1M" -T $((boot_mib * 2048)) -h 64 -s 32 -v GREY-BOOT ::
-mmd -i "$disk@@1M" ::extlinux
-mcopy -i "$disk@@1M" "$out/kernel" "$out/initramfs" ::
-mcopy -i "$disk@@1M" "$out/extlinux.conf" ::extlinux/extlinux.conf
+mcopy -s -i "$disk@@1M" "$fat"/* ::
 at=$((1 + boot_mib + 1))
 for _ in a b; do
     dd if="$out/slot.img" of="$disk" bs=1M seek=$at conv=notrunc,sparse status=none
@@ -145,5 +184,5 @@ rm -rf "$data" && mkdir -p "$data/etc" "$data/grey/identity"
 [ -z "$seed" ] || cp -a "$seed"/. "$data/"
 chown -R 0:0 "$data" && chown -R 900:900 "$data/grey" && chmod 0700 "$data/grey" "$data/grey/identity"
 mke2fs -q -t ext4 -m 0 -L grey-data -d "$data" -E "offset=$(mib $at)" "$disk" "${data_mib}M" 2>/dev/null
-rm -rf "$root" "$first" "$data"
+rm -rf "$root" "$first" "$data" "$fat"
 echo "$disk"

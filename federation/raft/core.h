@@ -47,6 +47,7 @@ struct peer {
     uint64_t round;         /* last round of heartbeats that it answered */
     uint64_t round_ms;      /* when that round was sent; 0: not known */
     bool probe_sent;        /* PEER_PROBE: an append is on the way */
+    bool hurried;           /* it is told of the next commit at once */
     uint64_t tell_ms;       /* when a commit that it does not know of is told by itself; 0: it knows */
     raft_index *inflight;   /* ring: last index of each append on the way */
     uint32_t inflight_start, inflight_count;
@@ -162,6 +163,7 @@ void replicate_on_append_reply(struct raft *r, const struct raft_message *m);
 void replicate_on_heartbeat_reply(struct raft *r, const struct raft_message *m);
 void replicate_on_loaded(struct raft *r, const struct raft_input *in);
 void replicate_link_down(struct raft *r, raft_id id);
+void replicate_hurry(struct raft *r, raft_id id);
 enum grey_error replicate_transfer(struct raft *r, raft_id to);
 void replicate_tick(struct raft *r);
 

@@ -387,6 +387,9 @@ static enum grey_error raft_take(struct raft *r, const struct raft_input *in) {
     case RAFT_IN_LINK_DOWN:
         replicate_link_down(r, in->peer);
         return E_OK;
+    case RAFT_IN_HURRY:
+        replicate_hurry(r, in->peer);
+        return E_OK;
     case RAFT_IN_TRANSFER:
         return replicate_transfer(r, in->peer);
     case RAFT_IN_CLOCK_UNSURE:

@@ -124,6 +124,7 @@ enum raft_input_kind {
     RAFT_IN_SNAPSHOT_DONE,   /* point, members, index (members_index): the owner installed the snapshot that out->install named */
     RAFT_IN_SNAPSHOT_FAILED, /* it could not be fetched; the leader will offer again */
     RAFT_IN_LINK_DOWN,       /* peer: what was on the way to it may be lost */
+    RAFT_IN_HURRY,           /* peer: what is committed gives it work: it hears of that without delay, if this leads */
     RAFT_IN_TRANSFER,        /* peer, 0: the best follower; out of leadership when it is caught up */
     RAFT_IN_CLOCK_UNSURE,    /* the clock behind now_ms jumped or stood still: no lease for RAFT_LEASE_PAUSE_MS, and no vote before
                                 an election time-out has passed */

@@ -280,11 +280,20 @@ static void replicate_tell_commit(struct raft *r, struct peer *p) {
     if (p->mode != PEER_REPLICATE || p->inflight_count > 0 || replicate_to_witness(r, p) ||
         replicate_commit_for(r, p) <= p->commit_sent) {
         p->tell_ms = 0;
-    } else if (p->tell_ms == 0) {
+        p->hurried = p->hurried && p->inflight_count > 0; /* what it is to hear of may not have reached its disk yet */
+    } else if (p->tell_ms == 0 && !p->hurried) {
         p->tell_ms = r->now_ms + RAFT_COMMIT_WAIT_MS;
-    } else if (r->now_ms >= p->tell_ms) {
+    } else if (p->hurried || r->now_ms >= p->tell_ms) {
         p->tell_ms = 0;
+        p->hurried = false;
         replicate_send_heartbeat(r, p);
+    }
+}
+
+void replicate_hurry(struct raft *r, raft_id id) {
+    struct peer *p = r->role == RAFT_LEADER ? replicate_peer(r, id) : NULL;
+    if (p != NULL) {
+        p->hurried = true;
     }
 }
 

@@ -63,7 +63,10 @@ int main(void) {
         payload_quota_set(&w.payload, bytes_str(tenant), bytes_of(NULL, 0), (struct quota_share){9, 9});
         entry(&w, ENTRY_QUOTA);
     }
-    payload_quota_limits(&w.payload, SCHEDULER_TASKS_MAX, SCHEDULER_TASKS_MAX, QUOTA_BURST_MS, 3600);
+    payload_quota_limits(&w.payload, &(struct capacity_limits){.queue_max = SCHEDULER_TASKS_MAX,
+                                                               .concurrent_max = SCHEDULER_TASKS_MAX,
+                                                               .burst_ms = QUOTA_BURST_MS,
+                                                               .proof_s = 3600});
     entry(&w, ENTRY_QUOTA);
     size_t before = mallinfo2().uordblks;
     for (unsigned i = 0; i < TASKS; i++) {

@@ -1,6 +1,7 @@
 /* What sites and core say to each other, as a stranger would: what is accepted has one encoding, and a stream of accepted messages moves
  * a position without hole or repeat. */
 #include "federation/channel.h"
+#include "federation/offload.h"
 #include "federation/sync.h"
 #include "include/grey/must.h"
 
@@ -64,6 +65,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (sync_get_part(in, &p) == E_OK) {
             accepted++;
             sync_put_part(&b, &p);
+            same(&b, in);
+        }
+        struct offload_result result;
+        if (offload_get_result(in, &result) == E_OK) {
+            accepted++;
+            offload_put_result(&b, &result);
             same(&b, in);
         }
         if (sync_get_events(in, &e, items, gaps) == E_OK) {

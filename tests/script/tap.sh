@@ -1,6 +1,6 @@
 #!/bin/bash
 # tap.sh PROGRAM...: runs test programs that print TAP, TEST_JOBS (1) at a time, shows what failed, and ends with "N passed, N failed".
-# RUNNER: what runs them, such as an emulator with its arguments.
+# RUNNER: what runs them, such as an emulator with its arguments.  NOTES=1: what they note (lines with #) is shown.
 # A program that dies, or prints no test at all, counts as one failure.  Counts are added to $TALLY when that file is named.
 set -u
 counts=$(mktemp)
@@ -22,6 +22,7 @@ run() {
         flock 9
         printf '  %-28s %3d passed, %d failed  (%d ms)\n' "$name" "$ok" "$bad" $((($(date +%s%N) - start) / 1000000))
         grep '# SKIP' <<<"$output" | grep -v '^not ok '
+        [ -z "${NOTES:-}" ] || grep '^# ' <<<"$output"
         if [ "$bad" -gt 0 ]; then
             printf '%s\n' "$output" | tail -n "${TEST_TAIL:-60}" | sed 's/^/    | /'
             printf '    | exit status %d\n' "$status"

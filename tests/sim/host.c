@@ -528,6 +528,7 @@ void node_installed(struct world *w, struct node *n) {
     } else {
         disk_cut(d, d->base.index + 1);
     }
+    disk_cut(&n->below, n->applied + 1); /* what is not certain goes with the log that it was of (logdb_replace) */
     d->base = point;
     d->base_members = from->disk.base_members;
     d->base_members_index = from->disk.base_members_index;

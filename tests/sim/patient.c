@@ -75,18 +75,23 @@ static bool row_provable(const struct node *n, const struct node *other, raft_in
     return (there != NULL && there->term == anchor->term) || (index <= n->disk.applied && index <= other->disk.applied);
 }
 
-/* Each lost entry is whole elsewhere, or nobody needs it any more, and nobody is gone who would be waited for.  What is lost in more
- * places than that is for a person to decide: the gateways wait. */
+/* Each lost entry is whole at somebody who will be asked, or nobody needs it any more, and nobody is gone who would be waited for.  What
+ * is lost in more places than that is for a person to decide: the gateways wait. */
 static bool all_mendable(const struct world *w) {
     for (uint32_t i = 0; i < w->node_count; i++) {
         const struct node *n = &w->nodes[i];
+        struct raft_members members = {0}; /* those that it would ask */
+        raft_index members_index;
+        if (n->ill && !n->wiped) {
+            disk_members(&n->sound, n->disk.applied, &members, &members_index);
+        }
         for (uint32_t k = 0; n->ill && !n->wiped && k < n->disk.count; k++) {
             bool everywhere = true, elsewhere = false;
             raft_index index = n->disk.base.index + 1 + k;
             for (uint32_t j = 0; row_damaged(&n->disk.entries[k]) && j < w->node_count; j++) {
                 const struct node *other = &w->nodes[j];
                 everywhere = everywhere && (other->witness || (!other->wiped && index <= other->disk.applied));
-                elsewhere = elsewhere || row_provable(n, other, index);
+                elsewhere = elsewhere || (raft_members_find(&members, other->id) != NULL && row_provable(n, other, index));
             }
             if (!everywhere && !elsewhere) {
                 return false;

@@ -219,6 +219,7 @@ static void world_handle(struct world *w, struct event *e) {
     case EVENT_CLIENT: {
         uint64_t random;
         bool wanted = world_deed_begin(w, DEED_CLIENT, &random);
+        w->calm_requests += w->calm && wanted;
         uint64_t pause_ms = w->calm ? CALM_CLIENT_MS : w->client_ms;
         world_later(w, world_between(w, 1, 2 * pause_ms) * MS, EVENT_CLIENT, NULL);
         if (wanted && !w->hushed) {

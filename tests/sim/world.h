@@ -258,6 +258,7 @@ struct world {
     uint64_t value;               /* last proposed */
     raft_index acknowledged;      /* highest index that a client was told of, by answer or read */
     raft_index calm_acknowledged; /* a proposal made after calm began */
+    uint64_t calm_requests;       /* 0: a reduction left them all out */
     uint64_t counts[COUNT_KINDS];
     uint64_t hash; /* of all that happened */
     struct deeds deeds;

@@ -136,7 +136,7 @@ class Site:
     def identity(self, ca, site, node, prefix):
         """A key made as a gateway makes it, and its certificate, signed by hand at the CA: PREFIX.key and PREFIX.crt."""
         folder = prefix + ".d"
-        subprocess.run([os.path.join(BUILD, "greyd"), "enroll", "--request", "--site", site, "--node", str(node), "--dir", folder], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(program("greyd") + ["enroll", "--request", "--site", site, "--node", str(node), "--dir", folder], check=True, stdout=subprocess.DEVNULL)
         self.tool("ca", "sign", "--dir", ca, "--csr", folder + "/node.csr", "--site", site, "--node", str(node), "--out", prefix + ".crt")
         os.replace(folder + "/node.key", prefix + ".key")
 
@@ -145,7 +145,7 @@ class Site:
         return answer[0].stdout.strip()
 
     def enrol(self, n, token, folder=None, *words):
-        command = [os.path.join(BUILD, "greyd"), "enroll", "--core", "https://localhost:%d" % self.enroll_port, "--token", token, "--node", str(n), "--config", "", "--dir",
+        command = program("greyd") + ["enroll", "--core", "https://localhost:%d" % self.enroll_port, "--token", token, "--node", str(n), "--config", "", "--dir",
                    folder or self.path("node%d" % n)] + list(words)
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
 

@@ -32,10 +32,12 @@ def start_launcher(site, n):
 
 
 class WithLaunchers(Site):
+    scheduler_more = ""  # more keys of scheduler
+
     def write_config(self, n):
         super().write_config(n)
         with open(self.path("node%d" % n, "greyd.yaml"), "a") as f:
-            f.write("scheduler: {enabled: true, cpu_limit_millicores: 4000, memory_limit_bytes: 4294967296, launcher: \"%s/launch.sock\"}\n" % self.path("launch%d" % n))
+            f.write("scheduler: {enabled: true, cpu_limit_millicores: 4000, memory_limit_bytes: 4294967296, launcher: \"%s/launch.sock\"%s}\n" % (self.path("launch%d" % n), self.scheduler_more))
 
     def start_node(self, n, **more):
         if "launch%d" % n not in self.processes:

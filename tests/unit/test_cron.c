@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -197,12 +198,153 @@ static void missed_firings_follow_their_policy(void **context) {
     assert_int_equal(next, instant("2037-01-01 00:00:00"));
 }
 
+/* --- Zones ----------------------------------------------------------------------------------------------------------------------------- */
+
+#define BERLIN "CET-1CEST,M3.5.0,M10.5.0/3"
+#define NEW_YORK "EST5EDT,M3.2.0,M11.1.0"
+#define LORD_HOWE "<+1030>-10:30<+11>-11,M10.1.0,M4.1.0" /* half an hour */
+
+static void expect_zoned(const char *schedule, const char *rule, const char *after, const char *const *wanted) {
+    struct cron c;
+    struct fault f = {0};
+    struct task_order o = {.schedule = bytes_str(schedule), .zone_rule = bytes_str(rule)};
+    if (cron_of(&o, &c, &f) != E_OK) {
+        fail_msg("%s in %s: %s", schedule, rule, f.text);
+    }
+    int64_t at_ms = instant(after);
+    for (int i = 0; wanted[i] != NULL; i++) {
+        at_ms = cron_next(&c, at_ms);
+        if (at_ms != instant(wanted[i])) {
+            fail_msg("%s in %s: %lld, not %s", schedule, rule, (long long)at_ms, wanted[i]);
+        }
+    }
+}
+
+/* The nightly backup of a factory must run at its 02:30, once each night, in the two nights of the year on which the clock is changed too. */
+static void schedules_keep_to_the_clock_on_the_wall(void **context) {
+    (void)context;
+    expect_zoned("30 2 * * *", BERLIN, "2026-03-28 00:00:00", /* at 01:00 UTC of the 29th, 02:00 becomes 03:00 */
+                 (const char *[]){"2026-03-28 01:30:00", "2026-03-29 01:00:00", "2026-03-30 00:30:00", NULL});
+    expect_zoned("0,30 2 * * *", BERLIN, "2026-03-28 12:00:00",
+                 (const char *[]){"2026-03-29 01:00:00", "2026-03-30 00:00:00", NULL});
+    expect_zoned("0 3 * * *", BERLIN, "2026-03-28 12:00:00", (const char *[]){"2026-03-29 01:00:00", "2026-03-30 01:00:00", NULL});
+    expect_zoned("30 2 * * *", BERLIN, "2026-10-24 12:00:00", /* at 01:00 UTC of the 25th, 03:00 becomes 02:00 */
+                 (const char *[]){"2026-10-25 00:30:00", "2026-10-26 01:30:00", NULL});
+    expect_zoned("0 3 * * *", BERLIN, "2026-10-24 12:00:00", (const char *[]){"2026-10-25 02:00:00", "2026-10-26 02:00:00", NULL});
+    expect_zoned("30 2 * * *", BERLIN, "2026-10-25 01:10:00",
+                 (const char *[]){"2026-10-26 01:30:00", NULL}); /* asked within the second hour */
+    expect_zoned("30 * * * *", BERLIN, "2026-10-25 00:00:00",    /* every hour that passes, also the one that comes twice */
+                 (const char *[]){"2026-10-25 00:30:00", "2026-10-25 01:30:00", "2026-10-25 02:30:00", NULL});
+    expect_zoned("30 * * * *", BERLIN, "2026-03-29 00:00:00",
+                 (const char *[]){"2026-03-29 00:30:00", "2026-03-29 01:30:00", "2026-03-29 02:30:00", NULL});
+    expect_zoned("30 1 * * *", NEW_YORK, "2026-10-31 12:00:00",
+                 (const char *[]){"2026-11-01 05:30:00", "2026-11-02 06:30:00", NULL});
+    expect_zoned("30 2 8 3 *", NEW_YORK, "2026-01-01 00:00:00",
+                 (const char *[]){"2026-03-08 07:00:00", "2027-03-08 07:30:00", NULL});
+    expect_zoned("10 2 * * *", LORD_HOWE, "2026-10-02 16:00:00",
+                 (const char *[]){"2026-10-03 15:30:00", "2026-10-04 15:10:00", NULL});
+    expect_zoned("45 1 * * *", LORD_HOWE, "2026-04-04 00:00:00",
+                 (const char *[]){"2026-04-04 14:45:00", "2026-04-05 15:15:00", NULL});
+    expect_zoned("0 0 * * mon", "NPT-5:45", "2026-02-01 00:00:00",
+                 (const char *[]){"2026-02-01 18:15:00", "2026-02-08 18:15:00", NULL});
+    expect_zoned("0 0 30 2 *", BERLIN, "2026-02-01 00:00:00", (const char *[]){NULL});
+}
+
+/* If a rule meant another hour here than on the machines around it, every schedule of a zone would be off by that for half a year.  The C
+ * library reads the same rules. */
+static void rules_mean_what_they_mean_elsewhere(void **context) {
+    (void)context;
+    static const char *const rules[] = {BERLIN,
+                                        NEW_YORK,
+                                        LORD_HOWE,
+                                        "UTC0",
+                                        "NPT-5:45",
+                                        "IST-2IDT,M3.4.4/26,M10.5.0",
+                                        "EET-2EEST,M3.5.0/0,M10.5.0/0",
+                                        "AEST-10AEDT,M10.1.0,M4.1.0/3",
+                                        "<-02>2<-01>,M3.5.0/-1,M10.5.0/0",
+                                        "ABC3DEF,J60/2,J300/2",
+                                        "ABC3DEF,59/2,299",
+                                        "<-04>4<-03>,M9.1.6/24,M4.1.6/24"};
+    for (size_t k = 0; k < sizeof rules / sizeof *rules; k++) {
+        struct zone z;
+        struct fault f = {0};
+        assert_int_equal(zone_parse(bytes_str(rules[k]), &z, &f), E_OK);
+        (void)setenv("TZ", rules[k], 1);
+        tzset();
+        for (int i = 0; i < 4000; i++) {
+            time_t at = (time_t)(1700000000 + (int64_t)draw(30ull * 365 * 86400));
+            struct tm t;
+            (void)localtime_r(&at, &t);
+            if (zone_offset_s(&z, (int64_t)at * 1000) != t.tm_gmtoff) {
+                fail_msg("%s at %lld: %d, not %ld", rules[k], (long long)at, zone_offset_s(&z, (int64_t)at * 1000), t.tm_gmtoff);
+            }
+            int64_t change_ms = zone_next_change_ms(&z, (int64_t)at * 1000);
+            if (change_ms != INT64_MAX) {
+                assert_true(change_ms > (int64_t)at * 1000 && change_ms - (int64_t)at * 1000 < 367 * DAY_MS);
+                assert_int_equal(zone_offset_s(&z, change_ms - 1), t.tm_gmtoff);
+                assert_int_not_equal(zone_offset_s(&z, change_ms), t.tm_gmtoff);
+            }
+        }
+    }
+    (void)unsetenv("TZ");
+    tzset();
+    static const char *const bad[] = {"",
+                                      "Europe/Berlin",
+                                      "CET",
+                                      "C1",
+                                      "CET-1CEST",
+                                      "CET-1CEST,M3.5.0",
+                                      "CET-1CEST,M13.5.0,M10.5.0",
+                                      "CET-1CEST,M3.6.0,M10.5.0",
+                                      "CET-1CEST,M3.5.7,M10.5.0",
+                                      "CET-25",
+                                      "CET-1CEST,M3.5.0,M10.5.0/168",
+                                      "CET-1CEST,M3.5.0,M10.5.0x",
+                                      "<CET-1",
+                                      "CET-1CEST,J0,J366"};
+    for (size_t k = 0; k < sizeof bad / sizeof *bad; k++) {
+        struct zone z;
+        struct fault f = {0};
+        if (zone_parse(bytes_str(bad[k]), &z, &f) != E_BAD_REQUEST) {
+            fail_msg("%s is taken for a rule", bad[k]);
+        }
+    }
+}
+
+/* A schedule in a zone must neither lose nor repeat a day, whatever the rule. */
+static void each_day_has_its_firing(void **context) {
+    (void)context;
+    static const char *const rules[] = {BERLIN, NEW_YORK, LORD_HOWE, "AEST-10AEDT,M10.1.0,M4.1.0/3"};
+    for (size_t k = 0; k < sizeof rules / sizeof *rules; k++) {
+        for (int i = 0; i < 60; i++) {
+            char schedule[32];
+            struct cron c;
+            struct fault f = {0};
+            (void)snprintf(schedule, sizeof schedule, "%u %u * * *", (unsigned)draw(60), (unsigned)draw(24));
+            struct task_order o = {.schedule = bytes_str(schedule), .zone_rule = bytes_str(rules[k])};
+            assert_int_equal(cron_of(&o, &c, &f), E_OK);
+            int64_t at_ms = cron_next(&c, instant("2026-01-01 00:00:00")), last_day = -1;
+            for (int day = 0; day < 730; day++, at_ms = cron_next(&c, at_ms)) {
+                int64_t local_day = (at_ms + zone_offset_s(&c.zone, at_ms) * 1000ll) / DAY_MS;
+                if (last_day >= 0 && local_day != last_day + 1) {
+                    fail_msg("%s in %s: from day %lld to %lld", schedule, rules[k], (long long)last_day, (long long)local_day);
+                }
+                last_day = local_day;
+            }
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(known_schedules_fire_when_the_manual_says),
         cmocka_unit_test(what_is_no_schedule_is_refused_with_its_field),
         cmocka_unit_test(firings_agree_with_trying_every_minute),
         cmocka_unit_test(missed_firings_follow_their_policy),
+        cmocka_unit_test(schedules_keep_to_the_clock_on_the_wall),
+        cmocka_unit_test(rules_mean_what_they_mean_elsewhere),
+        cmocka_unit_test(each_day_has_its_firing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

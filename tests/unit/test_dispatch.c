@@ -190,7 +190,7 @@ static void tenants_get_places_by_their_shares(void **context) {
     static const char *const nodes[] = {"n1", "n2", "n3"};
     struct rig *r = rig_new();
     unsigned number = 0, given[3] = {0}, total = 0;
-    payload_quota_limits(&r->payload, 1000, 1000, 0, 0); /* no bursts */
+    payload_quota_limits(&r->payload, &(struct capacity_limits){.queue_max = 1000, .concurrent_max = 1000}); /* no bursts */
     assert_int_equal(rig_entry(r, ENTRY_QUOTA), E_OK);
     for (unsigned i = 0; i < 3; i++) {
         assert_int_equal(rig_tenant(r, names[i], "", shares[i], shares[i]), E_OK);
@@ -513,6 +513,94 @@ static void a_firing_happens_once(void **context) {
     rig_free(r);
 }
 
+/* --- With the core ---------------------------------------------------------------------------------------------------------------------- */
+
+static void offload(struct rig *r, bool on) {
+    payload_quota_limits(&r->payload, &(struct capacity_limits){.queue_max = 1000, .concurrent_max = 1000, .offloads = on});
+    assert_int_equal(rig_entry(r, ENTRY_QUOTA), E_OK);
+}
+
+static void submit_mobile(struct rig *r, const char *id, uint32_t cpu) {
+    struct task_order o = rig_order(id, "default", LANE_NORMAL);
+    o.offload = OFFLOAD_LOCAL;
+    o.offload_patience_s = 10;
+    o.cpu_millicores = cpu;
+    assert_int_equal(rig_submit(r, &o), E_OK);
+}
+
+static enum grey_error come_back(struct rig *r, const char *id, uint64_t token, enum task_report report, int32_t status) {
+    static const uint8_t hash[DIGEST_BYTES] = {7};
+    struct work_return w = {.id = bytes_str(id), .token = token, .report = report, .exit_status = status};
+    if (report != REPORT_STOPPED) {
+        w.output_hash = bytes_of(hash, sizeof hash);
+        w.output_bytes = 100000;
+        w.output = bytes_str("the end of it");
+    }
+    payload_task_return(&r->payload, &w);
+    return rig_entry(r, ENTRY_TASK);
+}
+
+/* A task that was handed to the core and taken back must not end by what the core says of the first time; one that is there must not
+ * run here. */
+static void what_may_leave_is_in_one_place_at_a_time(void **context) {
+    (void)context;
+    struct rig *r = site_of(1, 10);
+    submit_mobile(r, "early", 1000);
+    assert_int_equal(rig_state(r, "early"), TASK_ASSIGNED); /* nobody has switched it on */
+    assert_string_equal(rig_place(r, "early"), "n1");
+    submit_mobile(r, "waiting", 9000);
+    assert_int_equal(rig_state(r, "waiting"), TASK_QUEUED);
+    offload(r, true);
+    assert_true(scheduler_is_away(rig_task(r, "waiting"))); /* what waits goes at once, what runs stays */
+    assert_string_equal(rig_place(r, "early"), "n1");
+    assert_int_equal(rig_simple(r, "fixed", LANE_NORMAL), E_OK);
+    assert_string_equal(rig_place(r, "fixed"), "n1"); /* its order does not let it leave */
+    submit_mobile(r, "a", 1000);
+    submit_mobile(r, "b", 1000);
+    submit_mobile(r, "c", 1000);
+    uint64_t token = rig_task(r, "a")->token;
+    assert_true(scheduler_is_away(rig_task(r, "a")) && rig_scheduler(r)->away == 4);
+    assert_int_equal(rig_report_token(r, "a", token, REPORT_COMPLETED, REASON_NONE), E_CONDITION); /* no node has it */
+    rig_restart(r);
+    assert_true(scheduler_is_away(rig_task(r, "a")) && rig_scheduler(r)->away == 4 && rig_scheduler(r)->saved.offloads);
+    assert_int_equal(come_back(r, "a", token, REPORT_STOPPED, 0), E_OK); /* taken back: runs here, and does not leave again */
+    assert_string_equal(rig_place(r, "a"), "n1");
+    assert_int_equal(rig_task(r, "a")->reason, REASON_NONE);
+    assert_int_equal(come_back(r, "a", token, REPORT_COMPLETED, 0), E_CONDITION);
+    assert_int_equal(rig_report(r, "a", REPORT_COMPLETED), E_OK);
+    assert_int_equal(come_back(r, "b", rig_task(r, "b")->token, REPORT_COMPLETED, 0), E_OK);
+    assert_int_equal(rig_state(r, "b"), TASK_COMPLETED);
+    struct work_output out;
+    assert_true(work_output(r->g.rows, bytes_str("b"), &out) && out.bytes == 100000 && out.hash[0] == 7);
+    assert_false(work_output(r->g.rows, bytes_str("a"), &out));
+    assert_int_equal(come_back(r, "c", rig_task(r, "c")->token, REPORT_FAILED, 3), E_OK);
+    assert_true(rig_state(r, "c") == TASK_FAILED && rig_task(r, "c")->reason == REASON_EXIT && rig_task(r, "c")->exit_status == 3);
+    assert_int_equal(rig_cancel(r, "waiting"), E_OK);
+    assert_int_equal(rig_scheduler(r)->away, 0);
+    offload(r, false);
+    submit_mobile(r, "late", 1000);
+    assert_string_equal(rig_place(r, "late"), "n1");
+    rig_free(r);
+}
+
+/* Shares that were given while over-commit was allowed must neither make the state unreadable nor be lost when it is not any more. */
+static void shares_outlive_the_time_of_over_commit(void **context) {
+    (void)context;
+    struct rig *r = site_of(1, 10);
+    assert_int_equal(rig_tenant(r, "acme", "", 600, 600), E_OK);
+    assert_int_equal(rig_tenant(r, "beta", "", 600, 600), E_QUOTA);
+    payload_quota_limits(&r->payload, &(struct capacity_limits){.queue_max = 1000, .concurrent_max = 1000, .overcommit = true});
+    assert_int_equal(rig_entry(r, ENTRY_QUOTA), E_OK);
+    assert_int_equal(rig_tenant(r, "beta", "", 600, 600), E_OK);
+    offload(r, false); /* without over-commit */
+    assert_int_equal(rig_tenant(r, "gamma", "", 1, 1), E_QUOTA);
+    rig_restart(r);
+    assert_int_equal(quota_find(&rig_scheduler(r)->quota, bytes_str("beta"))->share.cpu_permille, 600);
+    assert_false(rig_scheduler(r)->quota.overcommit);
+    assert_int_equal(rig_tenant(r, "beta", "", 300, 300), E_OK);
+    rig_free(r);
+}
+
 /* Labels, sizes and quotas must be refused at the door where they can never be met, with a reason. */
 static void orders_that_cannot_be_met_are_refused(void **context) {
     (void)context;
@@ -605,6 +693,8 @@ int main(void) {
         cmocka_unit_test(an_idle_node_takes_what_another_has_not_begun),
         cmocka_unit_test(a_large_task_is_not_starved_by_small_ones),
         cmocka_unit_test(a_firing_happens_once),
+        cmocka_unit_test(what_may_leave_is_in_one_place_at_a_time),
+        cmocka_unit_test(shares_outlive_the_time_of_over_commit),
         cmocka_unit_test(orders_that_cannot_be_met_are_refused),
         cmocka_unit_test(so_many_run_at_a_time_and_the_next_waits),
         cmocka_unit_test(only_the_youngest_that_ended_are_remembered),

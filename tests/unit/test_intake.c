@@ -181,6 +181,8 @@ static void refusals_name_element_and_field(void **context) {
         {"5", E_BAD_REQUEST, "the event is not a JSON object"},
         {"[]", E_BAD_REQUEST, "the array holds no event"},
         {"{}", E_BAD_REQUEST, "\"type\" is missing"},
+        {"{\"type\":\"grey.task.offload\",\"data\":{}}", E_BAD_REQUEST,
+         "\"type\" begins with grey.task., which only the site itself says"},
         {"[{\"type\":\"a\"},[]]", E_BAD_REQUEST, "event 1 is not a JSON object"},
         {"[{\"type\":\"a\"},{\"type\":5}]", E_BAD_REQUEST, "event 1: \"type\" must be a string"},
         {"{\"type\":\"\"}", E_BAD_REQUEST, "\"type\" must not be empty"},

@@ -14,7 +14,7 @@ static uint64_t now_ms;
 
 static int setup(void **state) {
     (void)state;
-    p = (struct pressure){0};
+    p = (struct pressure)PRESSURE_DEFAULT;
     s = (struct pressure_sample){.all_ticks = 1000, .memory_available_permille = 500};
     now_ms = 1000;
     return 0;

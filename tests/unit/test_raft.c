@@ -644,6 +644,36 @@ static void test_a_lone_commit_is_told_a_moment_later(void **context) {
     end(&f);
 }
 
+/* A task that was given to a follower must not wait for the next append: it begins there when the commit is known there. */
+static void test_who_has_work_by_a_commit_is_told_at_once(void **context) {
+    (void)context;
+    struct fixture f;
+    begin(&f, 3);
+    lead_and_commit(&f);
+    raft_index commit = status(&f).commit_index;
+    acknowledge(&f, 3, commit);
+    tick_after(&f, raft_deadline_ms(f.raft) - f.now_ms); /* all is told */
+    assert_int_equal(propose(&f, "one"), E_OK);
+    stored(&f);
+    acknowledge(&f, 2, ++commit);
+    assert_null(sent(&f, RAFT_HEARTBEAT, 2));
+    (void)step(&f, (struct raft_input){.kind = RAFT_IN_HURRY, .peer = 3});
+    assert_null(sent(&f, RAFT_HEARTBEAT, 3)); /* has not got the entry yet */
+    (void)step(&f, (struct raft_input){.kind = RAFT_IN_HURRY, .peer = 2});
+    assert_int_equal(sent(&f, RAFT_HEARTBEAT, 2)->message.commit_index, commit);
+    assert_null(sent(&f, RAFT_HEARTBEAT, 3));
+    acknowledge(&f, 3, commit);
+    assert_int_equal(sent(&f, RAFT_HEARTBEAT, 3)->message.commit_index, commit);
+    (void)step(&f, (struct raft_input){.kind = RAFT_IN_HURRY, .peer = 2}); /* knows it: nothing to say, and nothing stays */
+    assert_null(sent(&f, RAFT_HEARTBEAT, 2));
+    assert_int_equal(propose(&f, "two"), E_OK);
+    stored(&f);
+    acknowledge(&f, 2, ++commit);
+    assert_null(sent(&f, RAFT_HEARTBEAT, 2));
+    (void)step(&f, (struct raft_input){.kind = RAFT_IN_HURRY, .peer = 9}); /* nobody */
+    end(&f);
+}
+
 /* --- Lease ----------------------------------------------------------------------------------------------------------------------- */
 
 static void begin_leased(struct fixture *f, uint32_t drift_percent) {
@@ -1572,6 +1602,7 @@ int main(void) {
         cmocka_unit_test(test_a_lost_append_is_sent_again),
         cmocka_unit_test(test_a_leader_without_majority_steps_down),
         cmocka_unit_test(test_a_lone_commit_is_told_a_moment_later),
+        cmocka_unit_test(test_who_has_work_by_a_commit_is_told_at_once),
         cmocka_unit_test(test_proposals_are_bounded),
         cmocka_unit_test(test_a_read_waits_for_commit_and_round),
         cmocka_unit_test(test_a_follower_takes_only_the_answer_to_its_question),

@@ -60,6 +60,40 @@ static void an_order_survives_its_way(void **context) {
     taskform_free(&form);
 }
 
+/* What older gateways do not know is there only when it is used: they must read all other orders. */
+static void an_order_with_a_zone_or_a_patience_survives_too(void **context) {
+    (void)context;
+    static const char *const texts[] = {
+        "{\"id\":\"a\",\"command\":[\"x\"],\"schedule\":\"0 2 * * *\",\"time_zone\":\"Europe/Berlin\"}",
+        "{\"id\":\"a\",\"command\":[\"x\"],\"offload\":\"local\",\"offload_patience_seconds\":60}",
+        "{\"id\":\"a\",\"command\":[\"x\"],\"offload\":\"wait\",\"resources\":{\"disk_bytes\":1000}}",
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct taskform form;
+        struct task_order back;
+        struct fault f = {0};
+        struct builder b, again;
+        builder_init(&b, TASK_ORDER_BYTES_MAX);
+        builder_init(&again, TASK_ORDER_BYTES_MAX);
+        assert_int_equal(read(&form, texts[i], &f), E_OK);
+        form.order.zone_rule = i == 0 ? bytes_str("CET-1CEST,M3.5.0,M10.5.0/3") : bytes_of(NULL, 0);
+        task_encode(&b, &form.order);
+        assert_int_equal(task_decode(builder_bytes(&b), &back, &f), E_OK);
+        assert_true(bytes_equal(back.zone, form.order.zone) && bytes_equal(back.zone_rule, form.order.zone_rule));
+        assert_true(back.offload == form.order.offload && back.offload_patience_s == (i == 1 ? 60u : 0u));
+        assert_int_equal(back.disk_bytes, i == 2 ? 1000 : 0);
+        task_encode(&again, &back);
+        assert_true(bytes_equal(builder_bytes(&b), builder_bytes(&again)));
+        assert_true(task_has_beyond(&back));
+        for (size_t size = 0; size < b.size; size++) {
+            assert_int_not_equal(task_decode(bytes_of(b.data, size), &back, &f), E_OK);
+        }
+        builder_free(&b);
+        builder_free(&again);
+        taskform_free(&form);
+    }
+}
+
 /* What is left out must be what the documents say. */
 static void defaults_are_those_of_the_documents(void **context) {
     (void)context;
@@ -122,6 +156,12 @@ static void what_is_no_task_is_refused_with_its_field(void **context) {
         {"{\"command\":[\"x\"],\"timeout_seconds\":99999999}", "timeout_seconds"},
         {"{\"command\":[\"x\"],\"missed_runs_max\":0}", "missed_max"},
         {"{\"oci\":7}", "oci"},
+        {"{\"command\":[\"x\"],\"time_zone\":\"Europe/Berlin\"}", "time_zone"},
+        {"{\"command\":[\"x\"],\"offload\":\"cloud\"}", "offload"},
+        {"{\"command\":[\"x\"],\"offload\":\"wait\",\"offload_patience_seconds\":5}", "patience"},
+        {"{\"command\":[\"x\"],\"offload\":\"local\",\"delivery\":\"at-most-once\"}", "most once"},
+        {"{\"command\":[\"x\"],\"offload\":\"local\",\"affinity\":\"n1\"}", "affinity"},
+        {"{\"command\":[\"x\"],\"offload\":\"wait\",\"restart\":\"always\"}", "restart"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct taskform form;
@@ -170,6 +210,7 @@ static void states_follow_each_other_as_the_table_says(void **context) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_order_survives_its_way),
+        cmocka_unit_test(an_order_with_a_zone_or_a_patience_survives_too),
         cmocka_unit_test(defaults_are_those_of_the_documents),
         cmocka_unit_test(what_is_no_task_is_refused_with_its_field),
         cmocka_unit_test(states_follow_each_other_as_the_table_says),

@@ -416,7 +416,7 @@ static const char *grey_tpm; /* its path */
 
 static int run_program(const char *arguments) {
     return swtpm_run(
-        swtpm_text("cd %s && '%s' --tpm %s %s 2>>program.log", machines[1].folder, grey_tpm, machines[1].way, arguments));
+        swtpm_text("cd %s && %s --tpm %s %s 2>>program.log", machines[1].folder, grey_tpm, machines[1].way, arguments));
 }
 
 static enum grey_error judge_program(const struct appraise_question *q, struct appraisal *a) {
@@ -534,7 +534,8 @@ int main(void) {
     char *folder_end = strstr(path, "/tests/test_tpm");
     assert_non_null(folder_end);
     *folder_end = 0;
-    char *program = swtpm_text("%s/grey-tpm", path);
+    const char *runner = getenv("RUNNER"); /* what runs programs of another machine, and this one */
+    char *program = swtpm_text("%s %s/grey-tpm", runner == NULL ? "" : runner, path);
     grey_tpm = program;
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_key_is_proven_by_its_own_tpm_only),
                                        cmocka_unit_test(genuine_evidence_becomes_a_result),
