@@ -7,6 +7,8 @@ ifeq ($(origin CC),default)
 CC := gcc
 endif
 VERSION := 0.1.0
+# Of signed bundles (docs/UPDATES.md): rises with a release that must not be replaced by an earlier one any more.
+UPDATE_COUNTER := 1
 comma := ,
 # --- For which machine.  A board is data (boards/README.md); an architecture without a board means the board that runs on all of it. ---
 MACHINE := $(patsubst x86_64%,amd64,$(patsubst aarch64%,arm64,$(patsubst arm-%,armhf,$(shell $(CC) -dumpmachine 2>/dev/null))))
@@ -44,7 +46,7 @@ say = $(if $(filter 1,$(V)),,@printf '  %-7s %s\n' $(1) $(2);)
 
 WARN := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Werror
 CFLAGS ?= -O2 -g
-CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -DGREY_VERSION='"$(VERSION)"'
+CPPFLAGS += -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -D_TIME_BITS=64 -DGREY_VERSION='"$(VERSION)"' -DGREY_UPDATE_COUNTER=$(UPDATE_COUNTER)ull
 ifneq ($(MBEDTLS_TREE),)
 CPPFLAGS += -isystem $(MBEDTLS_TREE)/include
 LDFLAGS += -L$(MBEDTLS_TREE)/library
@@ -61,7 +63,7 @@ LIBS_BASE := -lcbor -llz4 -lz -lsodium -lyaml -ljansson -lsqlite3 -lpq -lmbedtls
 LIBS := $(LIBS_BASE)
 
 # --- What is where.  A main program's file is not in its folder's archive. ------------------------------------------------------
-MAINS := agent/greyd.c agent/identity/grey_tpm.c agent/ctl/greyctl.c agent/launch/grey_launch.c core/grey_core.c
+MAINS := agent/greyd.c agent/identity/grey_tpm.c agent/slots/grey_update.c agent/ctl/greyctl.c agent/launch/grey_launch.c core/grey_core.c
 SOURCES := $(filter-out $(MAINS),$(wildcard platform/*.c federation/*.c federation/raft/*.c federation/attest/*.c agent/*.c agent/*/*.c core/*.c))
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 PLATFORM_O := $(call objects,$(filter platform/%,$(SOURCES)))
@@ -72,7 +74,7 @@ AGENT_O := $(call objects,$(filter-out agent/ctl/% agent/launch/%,$(filter agent
 CORE_O := $(call objects,$(filter core/%,$(SOURCES)))
 ARCHIVES := $(BUILD)/libctl.a $(BUILD)/libagent.a $(BUILD)/liblaunch.a $(BUILD)/libcore.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
 PROGRAMS := $(addprefix $(BUILD)/,$(if $(wildcard agent/greyd.c),greyd) $(if $(wildcard agent/ctl/greyctl.c),greyctl) \
-            $(if $(wildcard core/grey_core.c),grey-core) $(if $(wildcard agent/launch/grey_launch.c),grey-launch) grey-tpm)
+            $(if $(wildcard core/grey_core.c),grey-core) $(if $(wildcard agent/launch/grey_launch.c),grey-launch) grey-tpm grey-update)
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/%,$(wildcard tests/unit/test_*.c))
 SIM_O := $(call objects,$(wildcard tests/sim/*.c))
 WEEK_O := $(call objects,$(wildcard tests/week/*.c))
@@ -125,6 +127,9 @@ $(BUILD)/grey-launch: $(BUILD)/obj/agent/launch/grey_launch.o $(BUILD)/liblaunch
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 $(BUILD)/grey-tpm: $(BUILD)/obj/agent/identity/grey_tpm.o $(BUILD)/libagent.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
+	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+$(BUILD)/grey-update: $(BUILD)/obj/agent/slots/grey_update.o $(BUILD)/libagent.a $(BUILD)/libfederation.a $(BUILD)/libplatform.a
 	$(call say,LD,$@) $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
 $(BUILD)/tests/%: $(BUILD)/obj/tests/unit/%.o $(ARCHIVES)
@@ -266,8 +271,8 @@ CUTS ?= 150
 check-cuts: $(PROGRAMS) ## the power is cut at the boundaries of writes below the file system (CUTS of them)
 	$(Q)deploy/deps.sh cuts
 	$(Q)printf '#!/bin/sh\nexec tests/cuts/cuts.sh $(BUILD) $(CUTS)\n' >$(BUILD)/check-cuts && chmod +x $(BUILD)/check-cuts && TEST_TIMEOUT=14400 tests/script/tap.sh $(BUILD)/check-cuts
-boards: $(BUILD)/greyd ## each folder of boards/ is whole, greyd takes its profile, and what chooses a slot and enrols in an image is right
-	$(Q)printf '#!/bin/sh\nexec tests/script/boards.sh $(BUILD)\n' >$(BUILD)/boards && chmod +x $(BUILD)/boards && tests/script/tap.sh $(BUILD)/boards tests/script/slots.sh tests/script/enrol.sh
+boards: $(BUILD)/greyd $(BUILD)/grey-update ## each folder of boards/ is whole, greyd takes its profile, and what chooses a slot and enrols in an image is right
+	$(Q)printf '#!/bin/sh\nexec tests/script/boards.sh $(BUILD)\n' >$(BUILD)/boards && chmod +x $(BUILD)/boards && BUILD=$(BUILD) tests/script/tap.sh $(BUILD)/boards tests/script/slots.sh tests/script/enrol.sh
 docs-check: $(PROGRAMS) ## generated tables in docs/ are in step with the code
 	$(Q)printf '#!/bin/sh\nexec tests/script/docs.sh $(BUILD)\n' >$(BUILD)/docs-check && chmod +x $(BUILD)/docs-check && tests/script/tap.sh $(BUILD)/docs-check
 sanitize:
@@ -374,7 +379,7 @@ check-image: ## look at it, boot it three times in qemu-system and make a site o
 # A board that qemu has becomes a site; a Raspberry Pi 4 it has not, so its image is started as far as that of a 3 B can be.
 IMAGE_STARTS := $(if $(filter qemu-%,$(BOARD)),image_site,$(if $(filter raspi arm64,$(shell sed -n 's/^BOOT := //p' boards/$(BOARD)/image.mk) $(ARCH)),image_pi))
 check-image-now: image-now
-	@env -u ARCH -u BOARD MAKEFLAGS= MAKEOVERRIDES= $(MAKE) --no-print-directory build/$(MACHINE)/grey-core build/$(MACHINE)/greyctl
+	@env -u ARCH -u BOARD MAKEFLAGS= MAKEOVERRIDES= $(MAKE) --no-print-directory $(addprefix build/$(MACHINE)/,grey-core greyctl grey-update)
 	$(Q)printf '#!/bin/sh\nexec tests/script/image.sh $(BOARD) $(ARCH) $(IMAGE)\n' >$(BUILD)/image-files && chmod +x $(BUILD)/image-files
 	$(Q)for test in $(IMAGE_STARTS); do printf '#!/bin/sh\nBUILD=$(CURDIR)/build/$(MACHINE) exec tests/system/%s.py $(BOARD) $(ARCH) $(CURDIR)/$(IMAGE)\n' $$test >$(BUILD)/check-image && chmod +x $(BUILD)/check-image; done; \
 	    NOTES=1 TEST_TIMEOUT=1800 tests/script/tap.sh $(BUILD)/image-files $(if $(IMAGE_STARTS),$(BUILD)/check-image)

@@ -23,6 +23,7 @@
 #include "agent/run/boardwatch.h"
 #include "agent/run/executor.h"
 #include "agent/run/tasklog.h"
+#include "agent/run/updater.h"
 #include "agent/store/salvage.h"
 #include "agent/uplink/uplink.h"
 #include "agent/work/cron.h"
@@ -51,6 +52,7 @@ struct greyd {
     struct boardwatch *board;
     struct executor *executor; /* NULL: no tasks here */
     struct tasklog *tasklog;
+    struct updater *updater; /* NULL: a witness */
     struct api *api;
     struct http_server *http;
     struct supervise supervise;
@@ -140,6 +142,9 @@ static void on_applied(void *context, const struct entry *e) {
     }
     if (g->herald != NULL) {
         herald_applied(g->herald, e);
+    }
+    if (g->updater != NULL) {
+        updater_applied(g->updater, e);
     }
     if (g->uplink != NULL && (e->kind == ENTRY_EVENTS || e->kind == ENTRY_ACK || e->kind == ENTRY_SITE)) {
         uplink_wake(g->uplink);
@@ -590,6 +595,20 @@ static bool start_boardwatch(struct greyd *g, struct fault *f) {
     return g->board != NULL;
 }
 
+static bool start_updater(struct greyd *g, struct fault *f) {
+    const struct config *c = &g->config;
+    struct updater_options o = {.slots = c->update_slots,
+                                .data_dir = c->data_dir,
+                                .soak_s = (uint32_t)c->update_soak_s,
+                                .turn_s = (uint32_t)c->update_turn_s};
+    if (c->mode == CONFIG_MODE_WITNESS) {
+        return true;
+    }
+    updater_register();
+    g->updater = updater_new(&g->x, &o, g->node, f);
+    return g->updater != NULL;
+}
+
 static bool start_api(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
     g->tasklog = tasklog_new(g->x.loop, g->node, g->executor, f);
@@ -607,6 +626,7 @@ static bool start_api(struct greyd *g, struct fault *f) {
                             .attest_context = g,
                             .board = g->board,
                             .tasklog = g->tasklog,
+                            .updater = g->updater,
                             .mode = modes[c->mode],
                             .data_dir = c->data_dir,
                             .default_priority = priority_of(c->default_priority),
@@ -678,7 +698,7 @@ static bool start(struct greyd *g, struct fault *f) {
                  c->peer_addr);
     }
     return start_node(g, f) && start_uplink(g, f) && start_identity(g, f) && start_herald(g, f) && start_executor(g, f) &&
-           start_boardwatch(g, f) && start_api(g, f);
+           start_boardwatch(g, f) && start_updater(g, f) && start_api(g, f);
 }
 
 static void stop(struct greyd *g) {
@@ -690,6 +710,7 @@ static void stop(struct greyd *g) {
     g->uplink = NULL;
     supervise_end(&g->supervise);
     boardwatch_stop(g->board);
+    updater_stop(g->updater);
     node_free(g->node); /* answers what the executor asked */
     executor_free(g->executor);
     tasklog_free(g->tasklog);
@@ -698,6 +719,7 @@ static void stop(struct greyd *g) {
     identity_free(g->identity);
     herald_free(g->herald);
     boardwatch_free(g->board);
+    updater_free(g->updater);
     loop_free(g->x.loop);
     conn_tls_free(g->tls);
     conn_tls_free(g->upstream_tls);

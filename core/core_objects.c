@@ -7,6 +7,7 @@
 
 #include "core/policytext.h"
 #include "core/store_objects.h"
+#include "federation/update.h"
 #include "platform/log.h"
 #include "platform/now.h"
 
@@ -15,7 +16,8 @@
 static const struct {
     const char *path;
     enum object_kind kind;
-} roots[] = {{"/v1/configs", OBJECT_CONFIG}, {"/v1/policies", OBJECT_POLICY}, {"/v1/data", OBJECT_DATA}};
+} roots[] = {
+    {"/v1/configs", OBJECT_CONFIG}, {"/v1/policies", OBJECT_POLICY}, {"/v1/data", OBJECT_DATA}, {"/v1/updates", OBJECT_UPDATE}};
 
 struct call {
     struct storage_job storage;
@@ -130,6 +132,11 @@ static void handle(struct core_api *api, struct http_request *q, enum object_kin
     }
     if (name.size > 0 && !grey_name_valid((const char *)name.data, name.size)) {
         http_reply_error(q, E_BAD_REQUEST, "a name is 1 to 64 of A-Z a-z 0-9 . _ -");
+        return;
+    }
+    struct update_manifest bundle;
+    if (put && kind == OBJECT_UPDATE && update_read(http_body(q), &bundle) != E_OK) { /* gateways look at its signature */
+        http_reply_error(q, E_UPDATE_FORMAT, "make it with 'grey-update pack'");
         return;
     }
     struct call *c = mem_new(1, sizeof *c);

@@ -107,13 +107,13 @@ static const char *read_kind(struct call *c) {
     if (!http_query(c->q, "kind", text, sizeof text)) {
         return NULL;
     }
-    for (enum object_kind k = OBJECT_CONFIG; k <= OBJECT_DATA; k++) {
+    for (enum object_kind k = OBJECT_CONFIG; k <= OBJECT_UPDATE; k++) {
         if (strcmp(text, object_kind_name(k)) == 0) {
             c->kind = k;
             return NULL;
         }
     }
-    return "kind is config, policy or data";
+    return "kind is config, policy, data or update";
 }
 
 static void handle(struct core_api *api, struct http_request *q, struct bytes name, bool labels) {

@@ -25,7 +25,8 @@ struct rollout {
 /* Sites that the stages so far reach and that take objects. */
 struct rollout_tally {
     uint64_t reached;
-    uint64_t settled; /* of these: have it in force since the time to soak, and do not say that it fails */
+    uint64_t
+        settled; /* of these: have it in force since the time to soak, and do not say that it fails; of an update: say that it is well */
     uint64_t failed;
 };
 

@@ -76,8 +76,8 @@ const char *const store_sql[STORE_STATEMENTS] = {
     [STORE_AIM_STEP] =
         "UPDATE aim SET stage = ?4, state = ?5, since_ms = ?6 WHERE kind = ?1 AND name = ?2 AND stage = ?3 AND state = 1",
     [STORE_AIM_TALLY] =
-        "SELECT count(*), CAST(coalesce(sum(CASE WHEN h.version = a.target AND h.health <> 2 AND h.since_ms <= ?3 THEN 1 ELSE 0 "
-        "END), 0)"
+        "SELECT count(*), CAST(coalesce(sum(CASE WHEN h.version = a.target AND (h.health = 1 OR (h.health = 0 AND a.kind <> 4))"
+        " AND h.since_ms <= ?3 THEN 1 ELSE 0 END), 0)"
         " AS bigint), CAST(coalesce(sum(CASE WHEN h.version = a.target AND h.health = 2 THEN 1 ELSE 0 END), 0) AS bigint)"
         " FROM aim a CROSS JOIN site s JOIN supplied u ON u.site = s.no"
         " LEFT JOIN holding h ON h.site = s.no AND h.kind = a.kind AND h.name = a.name"

@@ -6,7 +6,7 @@ enum { FIELDS = 9 };
 static const char label[] = "grey-object-1"; /* with its NUL: what is signed for one purpose must not pass for another */
 
 const char *object_kind_name(enum object_kind k) {
-    return k == OBJECT_CONFIG ? "config" : k == OBJECT_POLICY ? "policy" : "data";
+    return k == OBJECT_CONFIG ? "config" : k == OBJECT_POLICY ? "policy" : k == OBJECT_DATA ? "data" : "update";
 }
 
 uint32_t object_chunk_bytes(uint64_t size) {
@@ -83,7 +83,7 @@ static enum grey_error read_body(struct bytes body, struct object_manifest *m) {
     *m = (struct object_manifest){0};
     codec_reader_init(&r, body);
     uint64_t items = codec_array(&r, FIELDS);
-    m->kind = (enum object_kind)codec_uint(&r, OBJECT_DATA);
+    m->kind = (enum object_kind)codec_uint(&r, OBJECT_UPDATE);
     m->name = codec_text(&r, LIMIT_NAME_BYTES);
     m->site = codec_text(&r, LIMIT_NAME_BYTES);
     m->content_type = codec_text(&r, OBJECT_TYPE_BYTES_MAX);

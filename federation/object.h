@@ -15,8 +15,9 @@
 enum object_kind {
     OBJECT_CONFIG = 1,
     OBJECT_POLICY = 2,
-    OBJECT_DATA = 3
-}; /* numbers stand in state rows and in the core's store */
+    OBJECT_DATA = 3,
+    OBJECT_UPDATE = 4 /* a bundle (federation/update.h); feature level 6 */
+};                    /* numbers stand in state rows and in the core's store */
 
 #define OBJECT_HASH_BYTES DIGEST_SHA256_BYTES
 #define OBJECT_CHUNK_BYTES_MIN 4096u /* a small change of a text of some KiB costs one of these */
@@ -35,7 +36,7 @@ struct object_manifest {
     struct bytes hashes;  /* SHA-256 of each chunk, one behind the other */
 };
 
-const char *object_kind_name(enum object_kind k); /* "config", "policy", "data" */
+const char *object_kind_name(enum object_kind k); /* "config", "policy", "data", "update" */
 
 uint32_t object_chunk_bytes(uint64_t size); /* into which a core cuts something of this size */
 static inline uint32_t object_chunk_count(const struct object_manifest *m) {

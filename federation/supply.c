@@ -73,7 +73,7 @@ enum grey_error supply_get_holdings(struct bytes content, struct supply_holdings
     uint64_t count = codec_array(&r, SUPPLY_HOLDINGS_MAX);
     for (uint64_t i = 0; i < count && r.err == E_OK; i++) {
         want(&r, 5);
-        at[i].kind = (enum object_kind)codec_uint(&r, OBJECT_DATA);
+        at[i].kind = (enum object_kind)codec_uint(&r, OBJECT_UPDATE);
         at[i].name = codec_text(&r, LIMIT_NAME_BYTES);
         at[i].version = codec_uint(&r, INT64_MAX);
         at[i].issue = codec_uint(&r, INT64_MAX);

@@ -633,6 +633,7 @@ static const struct route routes[] = {
     {"GET", "/v1/data", api_data_list, ROLE_VIEWER},
     {"GET", "/v1/data/", api_data_get, ROLE_VIEWER},
     {"POST", "/v1/data/", api_data_health, ROLE_OPERATOR},
+    {"GET", "/v1/updates", api_updates_get, ROLE_VIEWER},
     {"GET", "/v1/queue", api_queue_get, ROLE_VIEWER},
     {"GET", "/health", health, ROLE_NONE},
     {"GET", "/health/live", health_live, ROLE_NONE},

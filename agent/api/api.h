@@ -5,6 +5,7 @@
 
 #include "agent/node/node.h"
 #include "agent/run/tasklog.h"
+#include "agent/run/updater.h"
 #include "agent/uplink/uplink.h"
 #include "platform/http.h"
 
@@ -30,7 +31,8 @@ struct api_options {
     void *attest_context;
     struct boardwatch *board;
     struct tasklog *tasklog;
-    const char *mode; /* "single", "site" or "edge" */
+    struct updater *updater; /* NULL: a witness */
+    const char *mode;        /* "single", "site" or "edge" */
     const char *data_dir;
     enum event_priority default_priority;
     bool local_affinity;    /* tasks that name no node prefer this one */

@@ -14,9 +14,23 @@
 #define READ_BYTES (1024u * 1024u)
 #define TRACES_MAX 8u /* of one entry */
 
-static const char *const kind_names[ENTRY_KIND_COUNT] = {"noop",   "members", "site",   "clock",  "kv",    "events",
-                                                         "ack",    "limits",  "expire", "task",   "quota", "node",
-                                                         "object", "token",   "note",   "verdict"};
+static const char *const kind_names[ENTRY_KIND_COUNT] = {"noop",
+                                                         "members",
+                                                         "site",
+                                                         "clock",
+                                                         "kv",
+                                                         "events",
+                                                         "ack",
+                                                         "limits",
+                                                         "expire",
+                                                         "task",
+                                                         "quota",
+                                                         "node",
+                                                         "object",
+                                                         "token",
+                                                         "note",
+                                                         "verdict",
+                                                         [ENTRY_UPDATE] = "update"};
 
 struct audit {
     struct api_call *c;
@@ -253,7 +267,8 @@ static void answer(struct audit *q, const struct sitelog_read *read) {
     json_open(&a.w, '[');
     for (uint32_t i = 0; i < read->entry_count && shown < q->limit && a.out.size < API_ANSWER_BYTES_MAX / 2; i++) {
         last = read->entries[i].index;
-        if (read->entries[i].kind < ENTRY_KIND_COUNT && (q->kind < 0 || q->kind == read->entries[i].kind)) {
+        if (read->entries[i].kind < ENTRY_KIND_COUNT && kind_names[read->entries[i].kind] != NULL &&
+            (q->kind < 0 || q->kind == read->entries[i].kind)) {
             put_entry(q, &a.w, &read->entries[i]);
             shown++;
         }
@@ -341,14 +356,14 @@ static bool kind_asked(struct api_call *c, int *kind) {
         return true;
     }
     for (int i = 0; i < ENTRY_KIND_COUNT; i++) {
-        if (strcmp(text, kind_names[i]) == 0) {
+        if (kind_names[i] != NULL && strcmp(text, kind_names[i]) == 0) {
             *kind = i;
             return true;
         }
     }
     api_call_error(
         c, E_BAD_REQUEST,
-        "type: noop, members, site, clock, kv, events, ack, limits, expire, task, quota, node, token or note is expected");
+        "type: noop, members, site, clock, kv, events, ack, limits, expire, task, quota, node, token, note or update is expected");
     return false;
 }
 

@@ -1,10 +1,11 @@
 /* api_core.h: the inside of the API, for its sources: api.c (routes, health, cluster), api_kv.c, api_events.c, api_admin.c, api_audit.c, api_link.c,
- * api_tasks.c, api_logs.c, api_quotas.c, api_objects.c, api_access.c, api_tokens.c, and nobody else. */
+ * api_tasks.c, api_logs.c, api_quotas.c, api_objects.c, api_updates.c, api_access.c, api_tokens.c, and nobody else. */
 #ifndef AGENT_API_CORE_H
 #define AGENT_API_CORE_H
 
 #include "agent/api/api.h"
 #include "federation/access.h"
+#include "federation/object.h"
 #include "federation/throttle.h"
 #include "platform/json.h"
 
@@ -73,6 +74,8 @@ void api_attest_get(struct api_call *c);                            /* routes, a
 void api_attest_now(struct api_call *c);
 
 /* Routes; each takes c. */
+void api_coming_put(struct api_call *c, struct json_writer *w,
+                    const struct object_manifest *m); /* member "coming": a version that comes, and how much of it is here */
 void api_kv_get(struct api_call *c);
 void api_kv_put(struct api_call *c);
 void api_kv_delete(struct api_call *c);
@@ -110,6 +113,7 @@ void api_policy_health(struct api_call *c);
 void api_data_list(struct api_call *c);
 void api_data_get(struct api_call *c);
 void api_data_health(struct api_call *c);
+void api_updates_get(struct api_call *c);
 void api_quotas_get(struct api_call *c);
 void api_quotas_put(struct api_call *c);
 void api_quotas_metrics(const struct scheduler *s, struct builder *out); /* of each tenant and namespace */

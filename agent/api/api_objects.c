@@ -129,7 +129,7 @@ static void put_uint(struct json_writer *w, const char *name, uint64_t v) {
 }
 
 /* Versions that come, and how much of them is here. */
-static void put_coming(struct api_call *c, struct json_writer *w, const struct object_manifest *m) {
+void api_coming_put(struct api_call *c, struct json_writer *w, const struct object_manifest *m) {
     uint32_t count = object_chunk_count(m), missing = 0;
     for (uint32_t i = holding_missing(rows(c), m, 0); i < count; i = holding_missing(rows(c), m, i + 1)) {
         missing++;
@@ -169,7 +169,7 @@ static void list(struct api_call *c, enum object_kind kind) {
             json_str(&a.w, supply_health_name(h.health));
         }
         if (h.coming.version > 0) {
-            put_coming(c, &a.w, &h.coming);
+            api_coming_put(c, &a.w, &h.coming);
         }
         json_close(&a.w);
     }

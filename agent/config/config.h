@@ -89,6 +89,9 @@ struct config {
     int64_t storage_stall_s;   /* the watchdog is not fed beyond */
     int64_t temperature_max_c; /* of the hottest zone; 0: none */
 
+    char update_slots[LIMIT_PATH_BYTES + 1]; /* "": none */
+    int64_t update_soak_s, update_turn_s;
+
     /* what the command line asks for instead of running */
     bool check, print, show_help, show_version;
     uint16_t origin[128]; /* per key: where its value came from */

@@ -193,6 +193,11 @@ const struct config_key config_keys[] = {
     INERT("federation.replication", "lag and batches"),
     INERT("federation.conflict_resolution", "for keys shared among sites"),
     INERT("federation.failover", "between cores"),
+    TEXT("update.slots", update_slots, NULL, NULL, "",
+         "folder where grey-update keeps versions of the programs; without it this gateway takes no updates from the core"),
+    INT("update.soak_secs", update_soak_s, 1, 86400, "30", "a new version is kept when it has taken part in its site for so long"),
+    INT("update.turn_secs", update_turn_s, 10, 86400, "1800",
+        "a gateway of which nothing is heard for so long since its update began counts as failed"),
     INERT("protocol", "version and channels; version 2 is spoken"),
 };
 const size_t config_key_count = sizeof config_keys / sizeof config_keys[0];

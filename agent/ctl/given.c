@@ -70,6 +70,10 @@ int given_policy_get(struct call *c) {
     return get(c, "/v1/policies");
 }
 
+int given_update_push(struct call *c) {
+    return set(c, "/v1/updates");
+}
+
 /* "ring=canary:600" ... as stages; without any, how it goes. */
 int given_rollout(struct call *c) {
     char path[160];

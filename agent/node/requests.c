@@ -425,7 +425,8 @@ static void forwarded_done(void *context, const struct node_answer *a) {
 /* What a gateway may have another propose: what its clients and itself ask of the site, not what the site says of itself. */
 static bool from_others(enum entry_kind kind) {
     return kind == ENTRY_KV || kind == ENTRY_EVENTS || kind == ENTRY_CONFIG || kind == ENTRY_EXPIRE || kind == ENTRY_TASK ||
-           kind == ENTRY_QUOTA || kind == ENTRY_NODE || kind == ENTRY_OBJECT || kind == ENTRY_TOKEN || kind == ENTRY_NOTE;
+           kind == ENTRY_QUOTA || kind == ENTRY_NODE || kind == ENTRY_OBJECT || kind == ENTRY_TOKEN || kind == ENTRY_NOTE ||
+           kind == ENTRY_UPDATE;
 }
 
 void requests_forward(struct node *n, raft_id from, const struct message_forward *m) {

@@ -55,7 +55,7 @@ static enum grey_error request_read(struct bytes payload, struct request *q) {
         return E_BAD_MESSAGE;
     }
     if (q->op == OP_HEALTH) {
-        q->kind = (enum object_kind)codec_uint(&r, OBJECT_DATA);
+        q->kind = (enum object_kind)codec_uint(&r, OBJECT_UPDATE);
         q->name = codec_text(&r, LIMIT_NAME_BYTES);
         q->issue = codec_uint(&r, INT64_MAX);
         q->health = (enum supply_health)codec_uint(&r, SUPPLY_FAILED);

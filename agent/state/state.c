@@ -15,6 +15,7 @@
 #include "agent/state/kv.h"
 #include "agent/state/loss.h"
 #include "agent/state/outbox.h"
+#include "agent/state/updating.h"
 #include "agent/state/verdicts.h"
 #include "agent/work/work.h"
 #include "include/grey/must.h"
@@ -257,6 +258,8 @@ static enum grey_error dispatch(struct state *s, struct facts *next, const struc
         return E_OK;
     case ENTRY_OBJECT:
         return holding_apply(s->table, next->site.site.text, e, now_ms, &s->changes, f);
+    case ENTRY_UPDATE:
+        return updating_apply(s->table, e, now_ms, &s->changes, f);
     case ENTRY_KIND_COUNT:
         break;
     }

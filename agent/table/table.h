@@ -34,6 +34,7 @@ enum table_id {
     TABLE_PROOF = 12,   /* index be64 -> whose run the proof in that entry's payload is of; ref = index; always in memory */
     TABLE_TOKEN = 13,   /* id -> what is kept of a token of the API (agent/state/grants.h); always in memory */
     TABLE_VERDICT = 14, /* name of a gateway -> what the verifier said of it (agent/state/verdicts.h); always in memory */
+    TABLE_UPDATE = 16,  /* name of an object -> how each gateway stands to it (agent/state/updating.h); always in memory */
     TABLE_OUTPUT = 17,  /* id of a task -> what it wrote beside the core; ref = index of the entry that has it; always in memory */
 };
 #define TABLE_ID_MAX 17

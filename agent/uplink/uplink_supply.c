@@ -192,6 +192,10 @@ void uplink_supply_offer(struct uplink *u, const struct supply_offer *o) {
     if (holding_find(rows(u), m.kind, m.name, &h) && (m.issue <= h.force.issue || m.issue <= h.coming.issue)) {
         return; /* told twice, or late */
     }
+    struct site_facts site;
+    if (m.kind == OBJECT_UPDATE && (!state_site(uplink_state(u), &site) || site.feature_level < FEATURE_LEVEL_UPDATES)) {
+        return; /* a gateway here would not know it; the core offers it again with the next session */
+    }
     struct builder b;
     builder_init(&b, LIMIT_PAYLOAD_BYTES);
     payload_offer(&b, o->manifest, o->content);
@@ -228,7 +232,7 @@ void uplink_supply_begin(struct uplink *u, uint32_t codings) {
                site.feature_level >= FEATURE_LEVEL_OBJECTS;
     s->said = 0;
     s->asked_count = s->asked_bytes = 0;
-    s->wait_ms = WAIT_MS_MIN;
+    s->wait_ms = s->wait_ms < WAIT_MS_MIN ? WAIT_MS_MIN : s->wait_ms; /* what comes brings it down again */
     uplink_supply_pump(u);
 }
 
@@ -237,8 +241,10 @@ void uplink_supply_look(struct uplink *u, uint64_t now_ms) {
     uint64_t rate = u->meter.rule.down_bytes_per_s;
     uint64_t wait_ms = s->wait_ms + (rate > 0 ? 2000u * (uint64_t)s->asked_bytes / rate : 0);
     if (s->asked_count > 0 && s->proposals == 0 && now_ms >= s->asked_ms + wait_ms) {
-        s->asked_count = s->asked_bytes = 0; /* lost: ask again, more and more slowly */
+        /* Lost: ask again, more and more slowly, and in a new session, for a core that was started anew while this one was fresh does not know it. */
+        s->asked_count = s->asked_bytes = 0;
         s->wait_ms = s->wait_ms * 2 > WAIT_MS_MAX ? WAIT_MS_MAX : s->wait_ms * 2;
+        uplink_session_again(u, "what was asked for does not come");
     }
     uplink_supply_pump(u);
 }

@@ -15,7 +15,7 @@ fail() {
     exit 1
 }
 declare -A machine=([amd64]='Advanced Micro Devices X86-64' [arm64]=AArch64 [armhf]=ARM)
-for program in greyd greyctl grey-core grey-launch grey-tpm; do
+for program in greyd greyctl grey-core grey-launch grey-tpm grey-update; do
     [ -x "$build/$program" ] || fail "$build/$program is not built"
     readelf -h "$build/$program" | grep -qE "Machine: +${machine[$arch]:?no such architecture: $arch}\$" ||
         fail "$build/$program is not for $arch"
@@ -75,13 +75,17 @@ finish() {
 package=grey-agent
 program greyd
 program grey-launch
-manual greyd.8 greyd.yaml.5 grey-launch.8
-document INSTALL.md CONFIGURATION.md ERRORS.md RECONNECT.md SCHEDULING.md
+program grey-update
+manual greyd.8 greyd.yaml.5 grey-launch.8 grey-update.8
+document INSTALL.md CONFIGURATION.md ERRORS.md RECONNECT.md SCHEDULING.md UPDATES.md
 put 0644 deploy/etc/greyd.yaml etc/grey/greyd.yaml
 put 0644 deploy/etc/greyd.default etc/default/greyd
 put 0644 deploy/etc/greyd-example.yaml usr/share/doc/grey-agent/examples/greyd.yaml
 put 0644 deploy/systemd/greyd.service lib/systemd/system/greyd.service
 put 0644 deploy/systemd/grey-launch.service lib/systemd/system/grey-launch.service
+put 0644 deploy/systemd/grey-update.path lib/systemd/system/grey-update.path
+put 0644 deploy/systemd/grey-update.service lib/systemd/system/grey-update.service
+put 0644 deploy/systemd/slots.conf usr/lib/grey-agent/slots.conf
 put 0755 deploy/systemd/back-off usr/lib/grey-agent/back-off
 put 0644 deploy/systemd/grey-agent.sysusers usr/lib/sysusers.d/grey-agent.conf
 put 0644 deploy/systemd/grey-agent.tmpfiles usr/lib/tmpfiles.d/grey-agent.conf

@@ -101,6 +101,7 @@ at=$(find "$pool/usr/lib" -name 'libmosquitto.so.1') # opened by name when a gat
 install -m 0755 "$(readlink -f "$at")" "$root/lib/libmosquitto.so.1" && libraries "$root/lib/libmosquitto.so.1"
 cp -a "$here"/root/. "$root/"
 install -m 0755 "$here/slot" "$root/sbin/slot"
+mkdir -p "$root/usr/lib/grey-image" && echo "$board" >"$root/usr/lib/grey-image/board" # of which bundles are taken
 ln -s /data/etc "$root/etc/grey"
 chown -R 0:0 "$root"
 make_slot() { # file

@@ -23,6 +23,7 @@ enum entry_kind {
     ENTRY_TOKEN = 13,   /* a token of the API is granted or revoked; feature level 4, as the next one */
     ENTRY_NOTE = 14,    /* what an operator ordered that makes no entry in his name: for the audit trail; changes nothing */
     ENTRY_VERDICT = 15, /* what the core's verifier said of a gateway (agent/state/verdicts.h); feature level 6 */
+    ENTRY_UPDATE = 17,  /* a gateway's word or turn in an update (agent/state/updating.h); feature level 6 */
     ENTRY_KIND_COUNT
 };
 

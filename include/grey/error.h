@@ -88,6 +88,17 @@
     X(E_VAULT_AWAY, 3242, 0, "the service that keeps this gateway's keys does not answer", "'systemctl status grey-tpm'; is the TPM enabled in the firmware?") \
     X(E_VAULT_OTHER, 3243, 0, "the key was made in the TPM of another machine", "put the disk back into its own gateway, or enrol this one anew: 'greyd enroll' with a new token") \
     X(E_VAULT_LIBRARY, 3244, 0, "this build cannot use a TLS key that lies in a TPM", "enrol with '--key sealed': a key in a file that only this TPM opens") \
+    /* updates */ \
+    X(E_UPDATE_FORMAT, 3301, 400, "the file is no bundle of an update", "make it with 'grey-update pack'; or it was cut while copying") \
+    X(E_UPDATE_SIGNATURE, 3302, 403, "the update is not signed with the key of this gateway", "see docs/UPDATES.md for keys; if it came from your core, somebody tries to bring in programs") \
+    X(E_UPDATE_PRODUCT, 3303, 409, "the update is for another product or architecture", "give each board the bundle that was made for it") \
+    X(E_UPDATE_OLDER, 3304, 409, "the update is older than what this gateway may go back to", "use a newer one; to go back on purpose: 'grey-update allow', on the gateway, as root") \
+    X(E_UPDATE_CONTENT, 3305, 400, "a file of the update is not the one that was signed", "copy the bundle again; if it repeats, look at the storage device") \
+    X(E_UPDATE_SLOTS, 3306, 409, "this gateway has no slots for updates", "set update.slots, and see docs/UPDATES.md; or update its package") \
+    X(E_UPDATE_STATE, 3307, 409, "what the slots remember is damaged", "the gateway runs on as it is; look at 'grey-update show' and docs/UPDATES.md") \
+    X(E_UPDATE_UNHEALTHY, 3308, 409, "the update was tried and did not get well in its time", "see the log of greyd of that time; a mended version comes as another bundle") \
+    X(E_UPDATE_SILENT, 3309, 409, "a gateway said nothing of its update in time", "look at the gateway: 'grey-update show', and the log of grey-update") \
+    X(E_UPDATE_BUSY, 3310, 409, "another update is being tried on this gateway", "wait until it is confirmed or rolled back") \
     /* machine */ \
     X(E_NO_MEMORY, 4001, 503, "no memory is left", "raise the memory limit of the service") \
     X(E_IO, 4002, 503, "the storage device answered with an error", "see the log; replace the device if it repeats") \

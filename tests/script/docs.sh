@@ -59,6 +59,7 @@ known "flags of greyd in its manual" docs/man/greyd.8 < <("$build/greyd" --help 
 known "flags of grey-launch in its manual" docs/man/grey-launch.8 < <("$build/grey-launch" --help | grep -oE '^  --[a-z-]+' | tr -d ' ' | grep -v -- --version)
 known "flags of grey-core in its manual" docs/man/grey-core.8 < <("$build/grey-core" --help | grep -oE '^  --[a-z-]+' | tr -d ' ')
 known "flags of grey-tpm in its manual" docs/man/grey-tpm.8 < <("$build/grey-tpm" --help | grep -oE '^  --[a-z-]+' | tr -d ' ')
+known "flags of grey-update in its manual" docs/man/grey-update.8 < <("$build/grey-update" --help | grep -oE '^  --[a-z-]+' | tr -d ' ')
 known "verbs of greyctl in its manual" docs/man/greyctl.1 < <("$build/greyctl" --help | sed -n '/^verbs/,/^options/p' |
     sed -nE 's/^  ([a-z]+( [a-z]+)?)( [A-Z[].*| bash.*|  .*)?$/\1/p' | sed 's/ *$//')
 known "options of greyctl in its manual" docs/man/greyctl.1 < <(

@@ -117,7 +117,7 @@ same_needs() {
         return 1
     }
 }
-check "what the packages depend on is what dpkg-shlibdeps says" same_needs "$PWD/$build"/{greyd,greyctl,grey-core,grey-launch,grey-tpm}
+check "what the packages depend on is what dpkg-shlibdeps says" same_needs "$PWD/$build"/{greyd,greyctl,grey-core,grey-launch,grey-tpm,grey-update}
 # Three failures within ten minutes, then a good end; after each failure how long the next start waits.
 waits() {
     local file=$work/failures second seen=''
@@ -246,7 +246,7 @@ nothing_runs() { # a gateway that nobody configured must not begin a life of its
 check "nothing is enabled, nor would start, before it is configured" nothing_runs
 verified() { # every word of the units is known, and what they start is there; the clean root has no systemd and no targets
     local said
-    said=$(systemd-analyze verify --man=no --root="$root" {greyd,grey-launch,grey-core,grey-tpm}.service 2>&1 | grep -E '(greyd|grey-launch|grey-core|grey-tpm)\.service' |
+    said=$(systemd-analyze verify --man=no --root="$root" {greyd,grey-launch,grey-core,grey-tpm,grey-update}.service grey-update.path 2>&1 | grep -E '(greyd|grey-launch|grey-core|grey-tpm)\.service|grey-update' |
         grep -v 'Unit [a-z]*\.target not found')
     [ -z "$said" ] || {
         echo "$said"
@@ -256,7 +256,7 @@ verified() { # every word of the units is known, and what they start is there; t
 check "systemd takes the units" verified
 answers() {
     local line
-    for line in 'greyd --help' 'greyd --version' 'greyctl --version' 'grey-core --help' 'grey-launch --version' 'grey-tpm --help'; do
+    for line in 'greyd --help' 'greyd --version' 'greyctl --version' 'grey-core --help' 'grey-launch --version' 'grey-tpm --help' 'grey-update --help'; do
         # shellcheck disable=SC2086  # words
         inside setpriv --reuid nobody --regid nogroup --clear-groups $line >/dev/null || {
             echo "$line: exit status $?"

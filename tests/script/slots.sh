@@ -62,5 +62,22 @@ fresh
 boot >/dev/null
 dd if=/dev/urandom of="$work/state" bs=512 count=16 conv=notrunc 2>/dev/null
 expect "of noise nothing is believed" "$(boot)" a
+
+# Signed roots.
+export GREY_UPDATE=${BUILD:-build/amd64}/grey-update SLOT_BOARD=$work/board SLOT_KEY=$work/maker/update-sign.pub
+fresh
+echo qemu-arm64 >"$SLOT_BOARD"
+"$GREY_UPDATE" keygen "$work/maker" && "$GREY_UPDATE" keygen "$work/other"
+bundle() { # board folder-of-the-key
+    "$GREY_UPDATE" pack --sign "$work/$2" --product "$1" --version 2 --counter 2 --out "$work/bundle" "$work/update" >/dev/null
+}
+update() { $slot update "$work/state" "$work/bundle" "$work/a" "$work/b" 2>/dev/null && echo taken || echo refused; }
+boot >/dev/null
+bundle qemu-arm64 other
+expect "a root that its maker did not sign is refused, and the one that runs stays" "$(update) $(boot)" "refused a"
+bundle raspberrypi4 maker
+expect "one for another board likewise" "$(update) $(boot)" "refused a"
+bundle qemu-arm64 maker
+expect "one that is signed goes to the other slot, and is tried" "$(update) $(cmp -n 100000 "$work/update" "$work/b" && echo same) $(boot)" "taken same b"
 echo "1..$number"
 exit $failed

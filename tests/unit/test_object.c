@@ -121,7 +121,7 @@ static void what_contradicts_itself_is_refused(void **state) {
             m.hashes.size -= 1;
             break;
         default: /* kind above the last */
-            m.kind = (enum object_kind)(OBJECT_DATA + 1);
+            m.kind = (enum object_kind)(OBJECT_UPDATE + 1);
         }
         builder_reset(&out);
         object_sign(&m, secret_key, &out);

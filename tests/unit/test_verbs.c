@@ -98,7 +98,9 @@ static void verbs_of_the_contract_are_known(void **state) {
                                          {"enroll", "registered"},
                                          {"enroll", "unregister"},
                                          {"attest", "status"},
-                                         {"attest", "now"}};
+                                         {"attest", "now"},
+                                         {"update", "push"},
+                                         {"update", "status"}};
     static const char *const later[][2] = {{"replay", NULL},         {"site", "recover"},      {"federation", "agree"},
                                            {"federation", "revoke"}, {"support-bundle", NULL}, {"top", NULL}};
     unsigned used;
