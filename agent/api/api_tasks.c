@@ -157,11 +157,10 @@ void api_task_post(struct api_call *c) {
         api_call_error(c, err, f.text);
         return;
     }
-    struct site_facts site;
-    if (task_has_extras(&form.order) &&
-        (!state_site(node_state(c->api->o.node), &site) || site.feature_level < FEATURE_LEVEL_PROOFS)) {
+    if (!api_level(c, task_level(&form.order))) {
         taskform_free(&form);
-        api_call_error(c, E_NOT_HERE_YET, "a gateway of the site runs a version without health and disk_bytes; upgrade all");
+        api_call_error(c, E_NOT_HERE_YET,
+                       "a gateway of the site runs a version that does not know all that this task asks for; upgrade all");
         return;
     }
     struct builder payload;

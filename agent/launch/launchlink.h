@@ -21,6 +21,7 @@ enum grey_error launchlink_open(struct launchlink *l, struct loop *loop, int fd,
 void launchlink_close(struct launchlink *l); /* harmless when closed */
 bool launchlink_is_open(const struct launchlink *l);
 /* Copies.  What cannot be queued (the other side reads nothing) closes the link on a later turn. */
+size_t launchlink_queued(const struct launchlink *l); /* bytes that wait to be sent */
 void launchlink_send(struct launchlink *l, struct bytes message);
 
 #endif

@@ -53,6 +53,8 @@ enum task_reason {
     REASON_PROBE = 13,     /* its health probe failed */
     REASON_HOT = 14,       /* its gateway was a hot spot, and another had room */
     REASON_DISK = 15,      /* its working directory grew above its bound */
+    REASON_ARTIFACT = 16,  /* a file that it is given is not to be had, does not fit, or is not what the order says */
+    REASON_IMAGE = 17,     /* its image or bundle cannot be unpacked or run */
     REASON_COUNT
 };
 
@@ -69,6 +71,14 @@ enum task_reason {
 #define TASK_TIMEOUT_S_MAX (366u * 24u * 3600u)
 #define TASK_RETRIES_MAX 1000u
 #define TASK_MISSED_MAX 100u
+
+#define TASK_FILES_MAX 16u
+#define TASK_FILE_MODE_DEFAULT 0644u
+#define TASK_HASH_BYTES 32u
+#define TASK_GRACE_MS_DEFAULT 10000u
+#define TASK_GRACE_MS_MAX 600000u
+#define TASK_IO_BPS_MIN 4096u /* less than a page a second moves nothing */
+#define TASK_IO_BPS_MAX (1ull << 40)
 
 #define TASK_PROBE_S_MAX 3600u
 #define TASK_PROBE_FAILURES_MAX 100u
@@ -88,11 +98,29 @@ struct task_health {
     uint32_t delay_s, interval_s, timeout_s, failures; /* in a row, after which it is stopped as one that failed */
 };
 
+/* A file in its working directory when it begins: written in the order; of its gateway's disk; or data that the core gave to the site. */
+enum task_file_source { FILE_TEXT, FILE_PATH, FILE_OBJECT, FILE_SOURCE_COUNT };
+struct task_file {
+    struct bytes name;
+    enum task_file_source source;
+    struct bytes text; /* the content, the absolute path, the name of the object */
+    struct bytes hash; /* SHA-256 of the content; empty for FILE_TEXT */
+    uint32_t mode;     /* permission bits */
+};
+
+enum task_signal { STOP_TERM, STOP_INT, STOP_HUP, STOP_QUIT, STOP_USR1, STOP_USR2, STOP_SIGNAL_COUNT };
+
+/* Namespaces of its own; bits. */
+#define TASK_ISOLATE_NETWORK 1u /* no network but a loopback of its own */
+#define TASK_ISOLATE_MOUNT 2u   /* its own /tmp, and of all runs its own directory only */
+#define TASK_ISOLATE_PID 4u     /* sees its own processes only, and they end with it */
+#define TASK_ISOLATE_ALL 7u
+
 struct task_order {                      /* slices are lent by whoever made it */
     struct bytes id, tenant, name_space; /* names; name_space may be empty */
     enum task_lane lane;
     struct task_texts command, env; /* env: NAME=VALUE */
-    struct bytes oci;               /* an image or a bundle; a task has a command, an image, or both */
+    struct bytes oci;               /* path of an image or a bundle; a task has a command, an image, or both */
     struct bytes standard_input;
     uint32_t cpu_millicores;
     uint64_t memory_bytes;
@@ -110,9 +138,18 @@ struct task_order {                      /* slices are lent by whoever made it *
     struct bytes affinity; /* node that it prefers; may be empty */
     struct task_health health;
     uint64_t disk_bytes; /* of its working directory; 0: no bound.  These two: from FEATURE_LEVEL_PROOFS on */
+    /* What follows, and oci: from FEATURE_LEVEL_IMAGES on. */
+    uint32_t file_count;
+    struct task_file files[TASK_FILES_MAX];
+    bool bundle;                        /* oci names a bundle, else an image */
+    uint64_t io_read_bps, io_write_bps; /* of each disk; 0: no bound */
+    uint32_t isolate;
+    uint32_t stop_grace_ms; /* between stop_signal and KILL; 0: TASK_GRACE_MS_DEFAULT */
+    enum task_signal stop_signal;
 };
 
-bool task_has_extras(const struct task_order *o); /* what older gateways do not know */
+/* The FEATURE_LEVEL from which on all gateways of a site can read this order. */
+uint32_t task_level(const struct task_order *o);
 
 void task_encode(struct builder *out, const struct task_order *o);
 /* task_decode: borrows from in.  E_BAD_CBOR, E_BAD_MESSAGE (f says which field). */
@@ -135,6 +172,7 @@ enum task_names {
     NAMES_DELIVERY,
     NAMES_ISOLATION,
     NAMES_RECONNECT,
+    NAMES_SIGNAL,
     NAMES_COUNT
 };
 const char *task_name(enum task_names which, unsigned number);

@@ -13,14 +13,15 @@
 #define FRAME_FLAG_IDEMPOTENT 0x0008u
 #define FRAME_FLAGS_KNOWN 0x000fu
 
-#define FEATURE_LEVEL 5u         /* said in the hello; raised in the log only when all members have it */
+#define FEATURE_LEVEL 6u         /* said in the hello; raised in the log only when all members have it */
 #define FEATURE_LEVEL_TASKS 2u   /* from here on the log may hold entries of tasks, quotas and nodes */
 #define FEATURE_LEVEL_OBJECTS 3u /* from here on it may hold objects of the core */
 #define FEATURE_LEVEL_PROOFS                                                                                                       \
     4u /* from here on reports of tasks may hold proofs, orders health probes, and their rows more fields */
 #define FEATURE_LEVEL_ORIGIN                                                                                                       \
-    5u              /* from here on it may hold tokens and notes, and say who asked for an entry (federation/origin.h) */
-#define UP_LEVEL 2u /* said in UP_HELLO; from 2 on a site reads the codings in DOWN_WELCOME, and DOWN_ROUTE */
+    5u /* from here on it may hold tokens and notes, and say who asked for an entry (federation/origin.h) */
+#define FEATURE_LEVEL_IMAGES 6u /* from here on orders of tasks may name images, files, bounds of I/O, namespaces and how to stop */
+#define UP_LEVEL 2u             /* said in UP_HELLO; from 2 on a site reads the codings in DOWN_WELCOME, and DOWN_ROUTE */
 #define UP_LEVEL_CODINGS 2u
 #define UP_LEVEL_ROUTES 2u
 #define CODING_SQUEEZE 1u   /* codings of DOWN_WELCOME, bits: the core takes UP_SQUEEZED */
