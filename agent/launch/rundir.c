@@ -127,6 +127,11 @@ void rundir_over(struct rundir *d, uint64_t scope, uint64_t token) {
     int fd = openat(d->folder, path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd >= 0) {
         (void)close(fd);
+        int folder = rundir_find(d, scope, token);
+        if (folder >= 0) { /* of a launcher that died under it */
+            rundir_work_done(folder);
+            (void)close(folder);
+        }
         d->kept_bytes += folder_bytes(d, name);
         prune(d);
     }
