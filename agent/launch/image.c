@@ -13,6 +13,7 @@
 #include <linux/magic.h>
 
 #include "agent/launch/layer.h"
+#include "agent/launch/rundir.h"
 #include "agent/launch/sieve.h"
 #include "platform/json.h"
 
@@ -373,14 +374,16 @@ static bool hide_second_groups(void) {
 }
 
 void image_run(const struct image_plan *p) {
-    char state[PATH_BYTES_MAX], runtime[PATH_BYTES_MAX + 24], bundle[PATH_BYTES_MAX], id[40];
+    char state[PATH_BYTES_MAX], began[PATH_BYTES_MAX], runtime[PATH_BYTES_MAX + 24], bundle[PATH_BYTES_MAX], id[40];
     (void)snprintf(state, sizeof state, "%s/state", p->folder);
+    (void)snprintf(began, sizeof began, "%s/%s", p->folder, RUNDIR_BEGAN);
     (void)snprintf(runtime, sizeof runtime, "XDG_RUNTIME_DIR=%s", p->folder);
     (void)snprintf(bundle, sizeof bundle, "%s", p->folder);
     (void)snprintf(id, sizeof id, "grey-%" PRIx64 "-%" PRIu64, p->start->scope, p->start->token);
     static char name[] = CRUN, root[] = "--root", groups[] = "--cgroup-manager=disabled", run[] = "run", where[] = "--bundle",
-                path[] = PATH_DEFAULT;
-    char *arguments[] = {name, root, state, groups, run, where, bundle, id, NULL}, *variables[] = {path, runtime, NULL};
+                mark[] = "--pid-file", path[] = PATH_DEFAULT;
+    char *arguments[] = {name, root, state, groups, run, mark, began, where, bundle, id, NULL},
+         *variables[] = {path, runtime, NULL};
     if (hide_second_groups()) {
         environ = variables;
         (void)execvp(CRUN, arguments);

@@ -191,6 +191,10 @@ bool rundir_make_image(int fd, bool change, uid_t uid, gid_t gid) {
     return mkdirat(fd, RUNDIR_IMAGE, 0700) == 0 && (!change || fchownat(fd, RUNDIR_IMAGE, uid, gid, AT_SYMLINK_NOFOLLOW) == 0);
 }
 
+bool rundir_image_began(int fd) {
+    return faccessat(fd, RUNDIR_IMAGE "/" RUNDIR_BEGAN, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 uint64_t rundir_work_bytes(int fd) {
     return tree_bytes(fd, RUNDIR_WORK, TREE_DEPTH_MAX) + tree_bytes(fd, RUNDIR_IMAGE, TREE_DEPTH_MAX);
 }

@@ -194,6 +194,8 @@ static void judge(struct run *x, int status) {
         ended(x, x->state.end, x->state.status);
     } else if (x->stopping) {
         ended(x, x->sick != LAUNCH_END_NONE ? x->sick : LAUNCH_END_STOPPED, number);
+    } else if (x->image && !memory && !rundir_image_began(x->folder)) { /* crun's own end; its words are on standard error */
+        ended(x, LAUNCH_END_IMAGE, number);
     } else {
         ended(x, memory ? LAUNCH_END_MEMORY : by_signal ? LAUNCH_END_SIGNAL : LAUNCH_END_EXIT, number);
     }
@@ -281,6 +283,7 @@ static struct run *run_new(struct runs *r, const struct launch_message *start) {
     x->runs = r;
     x->folder = -1;
     x->leased = start->leased;
+    x->image = start->image.size > 0;
     x->begun_ms = loop_now_ms(r->o.loop);
     x->state =
         (struct launch_message){.kind = LAUNCH_STATE, .scope = start->scope, .token = start->token, .state = LAUNCH_STARTING};

@@ -13,7 +13,7 @@ struct run {
     struct launch_message state; /* a LAUNCH_STATE; no slices */
     char id[LIMIT_NAME_BYTES + 1];
     pid_t pid; /* 0: it was reaped */
-    bool leased, stopping, killed, forgotten, caged;
+    bool leased, stopping, forgotten, caged, image;
     uint64_t kill_at_ms, begun_ms;
     enum launch_end sick; /* why it is being stopped, if not by order; NONE: by order */
     uint64_t disk_bytes, disk_at_ms;

@@ -6,6 +6,7 @@
 
 #include "agent/run/artifact.h"
 #include "agent/run/gauge.h"
+#include "agent/run/outputs.h"
 #include "agent/run/startform.h"
 #include "agent/work/work.h"
 #include "include/grey/protocol.h"
@@ -18,7 +19,6 @@
 #define ABSENT_MS 10000u        /* a launcher that was away for so long is; one that is restarted is not */
 #define ALONE_MS 4000u          /* without a word of the site for so long, what may outlive the contact is begun */
 #define UNWANTED_GRACE_MS 1000u /* it may run elsewhere already */
-#define READS_MAX 64u
 
 static struct metric started = METRIC_COUNTER("grey_executor_started_total", "Runs of tasks that were begun on this gateway.");
 
@@ -44,24 +44,16 @@ struct run { /* one assignment to this gateway, or one process that is here for 
     struct blob *proof; /* proved: NULL when none could be made */
 };
 
-struct output_request {
-    struct output_request *next;
-    uint64_t number;
-    executor_output *done;
-    void *context;
-};
-
 struct executor {
     struct executor_options o;
     struct launcher *launcher;
     struct gauge *gauge;
     struct artifact *artifact;
     struct run *runs;
-    struct output_request *reads;
-    uint32_t read_count;
-    uint64_t listed_ms;                      /* when the launcher told what runs */
-    uint64_t scope, next_number, generation; /* generation: of the connection, so that late answers are known as such */
-    bool listed, caught_up, asking;          /* asking: whether all is applied */
+    struct outputs outputs;
+    uint64_t listed_ms;             /* when the launcher told what runs */
+    uint64_t scope, generation;     /* generation: of the connection, so that late answers are known as such */
+    bool listed, caught_up, asking; /* asking: whether all is applied */
     struct loop_timer look_timer, lease_timer, absent_timer;
 };
 
@@ -495,13 +487,7 @@ static void forget_all(struct executor *x, enum grey_error why) {
         x->runs = r->next;
         run_free(r);
     }
-    while (x->reads != NULL) {
-        struct output_request *q = x->reads;
-        x->reads = q->next;
-        q->done(q->context, why, bytes_of(NULL, 0), 0, 0);
-        mem_free(q);
-    }
-    x->read_count = 0;
+    outputs_give_up(&x->outputs, why);
 }
 
 static void on_up(void *context) {
@@ -519,19 +505,6 @@ static void on_down(void *context) {
     struct executor *x = context;
     forget_all(x, E_CONNECT);
     loop_timer_after(x->o.loop, &x->absent_timer, ABSENT_MS);
-}
-
-static void part(struct executor *x, const struct launch_message *m) {
-    for (struct output_request **at = &x->reads; *at != NULL; at = &(*at)->next) {
-        struct output_request *q = *at;
-        if (q->number == m->number) {
-            *at = q->next;
-            x->read_count--;
-            q->done(q->context, E_OK, m->data, m->offset, m->end_offset);
-            mem_free(q);
-            return;
-        }
-    }
 }
 
 static void run_state(struct executor *x, const struct launch_message *m) {
@@ -563,7 +536,7 @@ static void on_message(void *context, const struct launch_message *m) {
     if (m->kind == LAUNCH_STATE) {
         run_state(x, m);
     } else if (m->kind == LAUNCH_PART) {
-        part(x, m);
+        outputs_part(&x->outputs, m);
     } else if (m->kind == LAUNCH_STORED) {
         artifact_stored(x->artifact, m);
     } else if (m->kind == LAUNCH_USE) {
@@ -591,23 +564,13 @@ static const struct launcher_events launcher_events = {.up = on_up, .down = on_d
 
 void executor_read(struct executor *x, uint64_t token, enum launch_stream stream, uint64_t offset, uint32_t size,
                    executor_output *done, void *context) {
-    struct output_request *q = launcher_up(x->launcher) && x->read_count < READS_MAX ? mem_new(1, sizeof *q) : NULL;
     struct site_facts site;
-    if (q == NULL || !state_site(node_state(x->o.node), &site)) {
-        mem_free(q);
-        done(context, launcher_up(x->launcher) ? E_BUSY : E_CONNECT, bytes_of(NULL, 0), 0, 0);
+    if (!state_site(node_state(x->o.node), &site)) {
+        done(context, E_CONNECT, bytes_of(NULL, 0), 0, 0);
         return;
     }
-    *q = (struct output_request){.next = x->reads, .number = ++x->next_number, .done = done, .context = context};
-    x->reads = q;
-    x->read_count++;
-    launcher_send(x->launcher, &(struct launch_message){.kind = LAUNCH_READ,
-                                                        .scope = site.incarnation,
-                                                        .token = token,
-                                                        .number = q->number,
-                                                        .stream = stream,
-                                                        .offset = offset,
-                                                        .size = size});
+    struct launch_message read = {.scope = site.incarnation, .token = token, .stream = stream, .offset = offset, .size = size};
+    outputs_ask(&x->outputs, &read, done, context);
 }
 
 struct executor *executor_new(const struct executor_options *o, struct fault *f) {
@@ -623,6 +586,7 @@ struct executor *executor_new(const struct executor_options *o, struct fault *f)
     x->absent_timer = (struct loop_timer){.fire = on_absent, .context = x};
     struct launcher_options l = {.loop = o->loop, .socket_path = o->launcher_socket, .data_dir = o->data_dir};
     x->launcher = launcher_new(&l, &launcher_events, x, f);
+    x->outputs.launcher = x->launcher;
     struct gauge_options g = {.loop = o->loop, .node = o->node, .launcher = x->launcher, .usable = o->usable};
     x->gauge = x->launcher == NULL ? NULL : gauge_new(&g);
     x->artifact = x->launcher == NULL ? NULL : artifact_new(o->loop, o->node, x->launcher, brought, x);

@@ -123,6 +123,9 @@ def test(site):
     t, out, err = run("status", oci=folder, command=["/bin/sh", "-c", "exit 7"])
     site.ok((t["state"], t["reason"], t["exit_status"]) == ("failed", "exit", 7), "it ends as its program does")
 
+    t, out, err = run("unable", oci=folder, command=["/no/such/program"])
+    site.ok((t["state"], t["reason"]) == ("failed", "image") and "/no/such/program" in err, "what the image has not cannot be run: %r" % err.strip())
+
     # Stop: the word reaches the program; its processes go with it.
     submit("stays", oci=folder, command=["/bin/sh", "-c", "trap 'echo saved; exit 0' TERM; echo ready; while :; do sleep 0.1; done", "mark-image"])
     wait_until("it to be ready", lambda: logs("stays") == "ready\n", 30)

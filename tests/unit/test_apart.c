@@ -25,8 +25,7 @@ static const char *written(uint64_t token, enum launch_stream stream) {
     struct launch_message read = {.scope = 7, .token = token, .stream = stream, .size = sizeof text - 1};
     builder_init(&b, sizeof text - 1);
     assert_int_equal(runs_read(rig.runs, &read, &b, &from, &end), E_OK);
-    memcpy(text, b.data, b.size);
-    text[b.size] = 0;
+    (void)snprintf(text, sizeof text, "%.*s", (int)b.size, b.size > 0 ? (const char *)b.data : "");
     builder_free(&b);
     return text;
 }
