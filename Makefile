@@ -65,7 +65,7 @@ WEEK_O := $(call objects,$(wildcard tests/week/*.c))
 # Pure modules: no system call, no clock, no allocator but platform/bytes (docs/ARCHITECTURE.md).  COMPUTE: what they may use below.
 COMPUTE := platform/bytes.c platform/fault.c platform/codec.c platform/json.c platform/yaml.c platform/compress.c platform/digest.c \
            platform/keys.c platform/cert.c platform/cipher.c platform/ecdsa.c platform/ekcert.c platform/credential.c
-PURE := $(filter federation/% agent/table/% agent/state/% agent/work/% agent/store/mendplan.c agent/store/mendask.c,$(SOURCES))
+PURE := $(filter federation/% agent/table/% agent/state/% agent/work/% agent/store/mendplan.c agent/store/mendask.c agent/store/wear.c,$(SOURCES))
 PURE_MAY_CALL := json_array_get json_array_size json_delete json_object_get json_object_iter json_object_iter_key \
                  json_object_iter_next json_string_length json_string_value \
                  memcpy memmove memset memcmp strlen strcmp strncmp memchr __stack_chk_fail __memcpy_chk __memset_chk __memmove_chk \

@@ -352,6 +352,7 @@ static bool start_node(struct greyd *g, struct fault *f) {
                              .snapshot_interval_s = (uint32_t)c->snapshot_interval_s,
                              .snapshots_kept = (uint32_t)c->snapshots_kept,
                              .check_interval_s = (uint32_t)c->check_interval_s,
+                             .write_bytes_per_day_max = (uint64_t)c->max_write_mb_per_day * 1000000u,
                              .commit_delay_ms = (uint32_t)c->commit_delay_ms,
                              .request_timeout_ms = (uint32_t)c->provisional_after_ms,
                              .offers_work = c->scheduler && c->mode != CONFIG_MODE_WITNESS,

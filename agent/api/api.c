@@ -102,7 +102,7 @@ static enum health link_health(struct api *a, struct uplink_facts *facts) {
 
 static enum health storage_health(struct api *a, struct disk_facts *facts) {
     node_disk_facts(a->o.node, facts);
-    return facts->damage != NULL ? DEGRADED : HEALTHY;
+    return facts->damage != NULL || node_wear(a->o.node)->level == WEAR_OVER ? DEGRADED : HEALTHY;
 }
 
 static enum health worst_of(enum health a, enum health b) {
@@ -198,6 +198,18 @@ static void put_storage_check(struct json_writer *w, const struct disk_facts *di
     }
 }
 
+/* What was written to the disk in a day, against the bound of the configuration. */
+static void put_wear(struct json_writer *w, const struct wear *wear) {
+    put_uint(w, "written_day_bytes", wear->day_bytes);
+    json_key(w, "written_day_limit_bytes");
+    if (wear->limit_bytes == 0) {
+        json_none(w);
+    } else {
+        json_uint(w, wear->limit_bytes);
+    }
+    put_str(w, "wear", wear_level_name(wear->level));
+}
+
 /* What the board does not tell is null. */
 static void put_board(struct json_writer *w, const char *status, const struct boardwatch_facts *f) {
     json_open(w, '{');
@@ -261,6 +273,7 @@ static void health_detailed(struct api_call *c) {
     put_uint(&a.w, "jobs_waiting", usage.jobs_waiting);
     put_uint(&a.w, "last_store_us", usage.store_us_last);
     put_storage_check(&a.w, &disk);
+    put_wear(&a.w, node_wear(api->o.node));
     json_close(&a.w);
     json_key(&a.w, "board");
     put_board(&a.w, health_names[board], &board_facts);

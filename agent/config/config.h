@@ -31,7 +31,7 @@ struct config {
     int64_t clock_drift_percent;
     int64_t seal_interval_ms;
     int64_t snapshot_threshold, snapshot_interval_s, snapshots_kept;
-    int64_t check_interval_s;
+    int64_t check_interval_s, max_write_mb_per_day;
     int64_t commit_delay_ms, provisional_after_ms;
     int64_t default_priority;
     bool scheduler;

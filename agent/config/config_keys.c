@@ -37,6 +37,8 @@ const struct config_key config_keys[] = {
     TEXT("storage.wal_dir", wal_dir, NULL, NULL, "", "where the log lies; without it log/ in the data directory"),
     INT("storage.check_interval_secs", check_interval_s, 0, 31536000, "86400",
         "all that the databases hold is read and verified once in so long, at most 256 KiB a second; 0: never"),
+    INT("storage.max_write_mb_per_day", max_write_mb_per_day, 0, 100000000, "0",
+        "flash is warned of and spared when more than so many MB were written in 24 hours; 0: no bound"),
     INT("storage.cache_kb", cache_kb, 64, 65536, "256",
         "memory for pages, each of the two databases; given back when memory is short"),
     INERT("storage.max_size_gb", "bound on all that lies on disk"),

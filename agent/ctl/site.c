@@ -260,8 +260,14 @@ static void put_health(const struct picture *p, struct builder *out) {
     char text[300], size[RENDER_SHORT];
     const json_t *checks = json_object_get(p->health, "checks");
     const json_t *storage = json_object_get(checks, "storage"), *clock = json_object_get(checks, "clock");
-    (void)snprintf(text, sizeof text, "%.32s, %s used", verbs_text(storage, "status"),
-                   render_size(verbs_uint(storage, "used_bytes"), size));
+    int used = snprintf(text, sizeof text, "%.32s, %s used", verbs_text(storage, "status"),
+                        render_size(verbs_uint(storage, "used_bytes"), size));
+    if (json_is_integer(json_object_get(storage, "written_day_limit_bytes")) && used > 0) {
+        char limit[RENDER_SHORT];
+        (void)snprintf(text + used, sizeof text - (size_t)used, ", %s written in 24 h of %s",
+                       render_size(verbs_uint(storage, "written_day_bytes"), size),
+                       render_size(verbs_uint(storage, "written_day_limit_bytes"), limit));
+    }
     put_named(out, "storage", text);
     (void)snprintf(text, sizeof text, "%.32s, %.1f s from the site's time", verbs_text(clock, "status"),
                    verbs_real(clock, "offset_from_site_seconds", 0));

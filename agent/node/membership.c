@@ -335,6 +335,7 @@ static void on_duty(void *context) {
     diskwatch_duty(n);
     clockset_keep(n);
     diskcheck_duty(n);
+    diskwear_duty(n);
     foreman_duty(n);
     if (n->role == RAFT_LEADER) {
         dial_invited(n);
@@ -349,6 +350,7 @@ static void on_duty(void *context) {
 
 void membership_start(struct node *n) {
     clockset_start(n);
+    diskwear_start(n);
     ageing_start();
     statehash_start();
     n->duty = (struct loop_timer){.fire = on_duty, .context = n};

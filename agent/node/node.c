@@ -462,6 +462,7 @@ void node_free(struct node *n) {
         sealing_stop(n);
         foreman_stop(n);
         clockset_stop(n);
+        diskwear_stop(n);
         catchup_stop(n);
         upkeep_stop(n);
     }

@@ -9,6 +9,7 @@
 #include "agent/node/peers.h"
 #include "agent/state/state.h"
 #include "agent/store/sitelog.h"
+#include "agent/store/wear.h"
 #include "federation/proof.h"
 
 struct node;
@@ -26,13 +27,14 @@ struct node_options {
     bool lease_reads; /* as leader, answer reads without asking while a majority has promised to follow (federation/raft/read.c) */
     uint32_t clock_drift_percent;
     uint32_t snapshot_threshold_entries, snapshot_interval_s, snapshots_kept;
-    uint32_t check_interval_s;   /* all that is on disk is verified once in so long; 0: never */
-    uint32_t commit_delay_ms;    /* events below critical may wait this long to share a commit */
-    uint32_t seal_interval_ms;   /* the leader signs what is committed this often, when there is something new */
-    uint32_t request_timeout_ms; /* without a leader, requests wait this long; then 503 */
-    struct queue_limits queue;   /* proposed as ENTRY_LIMITS by a leader that finds others in force */
-    uint32_t offline_hours_max;  /* an alarm when something has waited longer for the core; 0: never */
-    bool offers_work;            /* tasks may be placed here, within these bounds, once something can run them: node_can_work */
+    uint32_t check_interval_s;        /* all that is on disk is verified once in so long; 0: never */
+    uint64_t write_bytes_per_day_max; /* above it what can wait shares its writes; 0: no bound */
+    uint32_t commit_delay_ms;         /* events below critical may wait this long to share a commit */
+    uint32_t seal_interval_ms;        /* the leader signs what is committed this often, when there is something new */
+    uint32_t request_timeout_ms;      /* without a leader, requests wait this long; then 503 */
+    struct queue_limits queue;        /* proposed as ENTRY_LIMITS by a leader that finds others in force */
+    uint32_t offline_hours_max;       /* an alarm when something has waited longer for the core; 0: never */
+    bool offers_work; /* tasks may be placed here, within these bounds, once something can run them: node_can_work */
     uint64_t task_cpu_millicores, task_memory_bytes;
     uint32_t proof_s;   /* how long proofs of runs are kept; 0: none are made; proposed likewise */
     uint32_t tasks_max; /* of the site at a time; proposed by a leader that finds another value in force */
@@ -116,6 +118,7 @@ struct disk_facts {
     int64_t round_ended_unix_ms; /* 0: none has */
 };
 void node_disk_facts(const struct node *n, struct disk_facts *out);
+const struct wear *node_wear(const struct node *n); /* lent */
 void node_provisional_facts(const struct node *n, uint64_t *events, uint64_t *bytes);
 
 /* Makes rows of the state readable by state_*: done when they are in memory.  wants: see sitelog_want; taken. */

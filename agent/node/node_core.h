@@ -280,6 +280,20 @@ void diskcheck_start(void);
 void diskcheck_met(void *node, enum sitelog_damage what, const char *detail); /* of struct sitelog_options */
 void diskcheck_duty(struct node *n);                                          /* each second */
 
+/* --- diskwear.c ------------------------------------------------------------------------------------------------------------------- */
+#define DISKWEAR_COMMIT_MS 1000u /* above the bound, events below critical wait this long for company */
+#define DISKWEAR_FLUSH_MS 60000u /* and changed rows, which the log has too */
+
+struct diskwear {
+    struct wear wear;
+    uint64_t seen_bytes; /* of the counter that begins with the process */
+    uint64_t kept_ms;
+};
+
+void diskwear_start(struct node *n); /* after clockset_start: it asks for the time */
+void diskwear_duty(struct node *n);  /* each second */
+void diskwear_stop(struct node *n);
+
 /* --- orders.c: what operators order: members, leadership -------------------------------------------------------------------------- */
 /* At the leader.  *index: of the entry to wait for, 0: none. */
 enum grey_error orders_run(struct node *n, struct bytes payload, raft_index *index, const char **detail);
@@ -362,6 +376,7 @@ struct node {
     struct witness witness;
     struct diskwatch diskwatch;
     struct diskcheck diskcheck;
+    struct diskwear diskwear;
     struct raft_point applied_point; /* of the entry that was last applied here */
     struct clockset clockset;
     struct ageing ageing;

@@ -235,7 +235,9 @@ static bool batch_is_due(struct node *n) {
         urgent = q->urgent;
     }
     bool crowded = r->batched.count < r->proposed.count; /* then those on their way return soon, and bring company */
-    uint64_t patience_ms = !urgent ? n->o.commit_delay_ms : crowded ? CROWD_MS : 0;
+    bool worn = n->diskwear.wear.level == WEAR_OVER && n->o.commit_delay_ms < DISKWEAR_COMMIT_MS;
+    uint64_t delay_ms = worn ? DISKWEAR_COMMIT_MS : n->o.commit_delay_ms;
+    uint64_t patience_ms = !urgent ? delay_ms : crowded ? CROWD_MS : 0;
     uint64_t due_ms = r->batch_since_ms + patience_ms;
     if (r->batch_bytes >= BATCH_BYTES_MAX || loop_now_ms(n->x.loop) >= due_ms) {
         return true;

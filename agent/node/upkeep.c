@@ -156,6 +156,10 @@ static void snapshot_done(void *context, struct sitelog_snapshot *job) {
     loop_again(n->x.loop);
 }
 
+static uint64_t flush_ms(const struct node *n) {
+    return n->diskwear.wear.level == WEAR_OVER ? DISKWEAR_FLUSH_MS : FLUSH_MS;
+}
+
 static bool snapshot_is_due(const struct node *n) {
     const struct upkeep *u = &n->upkeep;
     raft_index applied = state_applied(n->state);
@@ -168,7 +172,7 @@ static bool snapshot_is_due(const struct node *n) {
     struct sitelog_usage usage;
     sitelog_usage(n->log, &usage);
     return applied - u->snapshot_point.index >= n->o.snapshot_threshold_entries ||
-           loop_now_ms(n->x.loop) - u->snapshot_ms >= 1000ull * n->o.snapshot_interval_s ||
+           (loop_now_ms(n->x.loop) - u->snapshot_ms >= 1000ull * n->o.snapshot_interval_s && n->diskwear.wear.level == WEAR_LOW) ||
            usage.log_bytes > u->log_bytes_at_snapshot + SNAPSHOT_LOG_BYTES;
 }
 
@@ -196,11 +200,11 @@ void upkeep_turn(struct node *n) {
     if (applied > u->flushed_index) {
         if (u->dirty_since_ms == 0) {
             u->dirty_since_ms = now_ms;
-            loop_timer_set(n->x.loop, &u->timer, now_ms + FLUSH_MS);
+            loop_timer_set(n->x.loop, &u->timer, now_ms + flush_ms(n));
         }
         /* a membership at once: a node whose log is damaged learns from there whom to ask */
         bool due = n->members_index > u->flushed_index || applied - u->flushed_index >= FLUSH_ENTRIES ||
-                   now_ms - u->dirty_since_ms >= FLUSH_MS || table_dirty_bytes(n->table) >= FLUSH_BYTES ||
+                   now_ms - u->dirty_since_ms >= flush_ms(n) || table_dirty_bytes(n->table) >= FLUSH_BYTES ||
                    u->applied_bytes >= FLUSH_LOG_BYTES;
         if (due || u->snapshot_due) {
             flush(n);
@@ -239,7 +243,8 @@ void upkeep_duty(struct node *n) {
     bool image_there = u->snapshot_point.index >= u->tidy_index && upkeep_idle(n) && !u->snapshot_due;
     switch (u->tidying) {
     case TIDY_REST:
-        if ((now_ms >= u->quiet_since_ms + TIDY_QUIET_MS || usage.log_bytes >= TIDY_MUCH_BYTES) &&
+        if (n->diskwear.wear.level == WEAR_LOW &&
+            (now_ms >= u->quiet_since_ms + TIDY_QUIET_MS || usage.log_bytes >= TIDY_MUCH_BYTES) &&
             usage.log_bytes >= TIDY_LOG_BYTES && usage.log_bytes / 2 >= u->tidied_log_bytes && bytes <= usage.log_bytes / 16) {
             u->tidy_index = state_applied(n->state);
             u->snapshot_due = u->snapshot_point.index < u->tidy_index;

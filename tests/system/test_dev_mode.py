@@ -29,7 +29,8 @@ def test(site):
     site.ok(call("GET", "/health").json()["status"] == "healthy", "health")
     site.ok(set(call("GET", "/health/detailed").json()["checks"]) >= {"consensus", "storage", "scheduler", "network", "federation", "clock", "attestation"}, "detailed health")
     wait_until("the site to know tasks", lambda: call("GET", "/v1/quotas").status == 200)
-    t = call("POST", "/v1/tasks", json.dumps({"command": ["/bin/true"]}))
+    t = wait_until("the gateway to know what it can do", lambda: [a for a in [call("POST", "/v1/tasks", json.dumps({"command": ["/bin/true"]}))]
+                                                                  if "did not answer yet" not in a.body.decode()])[0]
     site.ok(t.status == 501 and "no launcher answers" in t.body.decode(), "where no launcher answers, tasks are refused: %s" % t.body.decode().strip())
     site.ok("this gateway takes no tasks" in open(site.path("node1.log")).read(), "and the log says why")
     m = call("GET", "/metrics").body.decode()

@@ -64,7 +64,8 @@ def full_disk(site, sender):
     kept = site.path("kept%d" % n)
     shutil.move(place, kept)
     os.makedirs(place)
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m,mode=0700", "tmpfs", place], stderr=subprocess.DEVNULL).returncode != 0:
+    room_mb = 24 + (sum(os.path.getsize(os.path.join(d, f)) for d, _, files in os.walk(kept) for f in files) >> 20)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=%dm,mode=0700" % room_mb, "tmpfs", place], stderr=subprocess.DEVNULL).returncode != 0:
         shutil.rmtree(place)
         shutil.move(kept, place)
         site.restart(name)

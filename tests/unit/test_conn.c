@@ -220,6 +220,7 @@ static void run_pair(const struct conn_tls *client_tls, const struct conn_tls *s
                              .context = client};
     struct conn *c = conn_dial(&x, address, &o, &f);
     assert_non_null(c);
+    client->conn = c; /* the other side may be done before this one is open */
     struct loop_timer timer = {.fire = give_up, .context = loop};
     loop_timer_after(loop, &timer, 20000);
     loop_run(loop);

@@ -1,0 +1,87 @@
+#!/usr/bin/env python3
+"""A bound on what is written to flash in a day.  If it failed, a gateway that takes many events would wear its flash out years early and
+nobody would hear of it; or the spared disk would cost somebody a critical event, or an answer."""
+from harness import *
+import concurrent.futures
+
+LIMIT_MB = 3
+
+
+class FlashSite(Site):
+    def write_config(self, n):
+        super().write_config(n)
+        path = self.path("node%d" % n, "greyd.yaml")
+        with open(path) as f:
+            text = f.read().replace("storage: {", "storage: {max_write_mb_per_day: %d, " % LIMIT_MB)
+        with open(path, "w") as f:
+            f.write(text)
+
+
+def storage(site, n):
+    return request(site.http[n], "GET", "/health/detailed").json()["checks"]["storage"]
+
+
+def written(site, n):
+    time.sleep(2.5)  # it is looked at each second
+    return storage(site, n)["written_day_bytes"]
+
+
+def send(site, n, what, count, pause=0.1):
+    """Events that come one by one, whether or not the one before is answered; the slowest answer in seconds, and bytes that the disk took."""
+    def one(i):
+        begun = time.monotonic()
+        a = request(site.http[n], "POST", "/v1/events", json.dumps({"source": "press-1", "type": "x", "id": "%s-%d" % (what, i), "priority": "normal",
+                                                                    "data": {"text": "%0200d" % i}}), timeout=60)
+        assert a.status in (200, 201, 202), (a.status, a.body)
+        return time.monotonic() - begun
+    before, running = written(site, n), []
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        for i in range(count):
+            running.append(pool.submit(one, i))
+            time.sleep(pause)
+        slowest = max(r.result() for r in running)
+    return slowest, written(site, n) - before
+
+
+def test(site):
+    leader = site.leader()
+    first = storage(site, leader)
+    site.ok(first["wear"] == "low" and first["written_day_limit_bytes"] == LIMIT_MB * 1000000, "a gateway says what it may write: %s" % first["wear"])
+    _, free = send(site, leader, "free", 80)
+    round = 0
+    while storage(site, leader)["wear"] != "over":
+        round += 1
+        assert round < 200, storage(site, leader)
+        a = request(site.http[leader], "POST", "/v1/events", json.dumps([{"source": "press-1", "type": "y", "id": "fill-%d-%d" % (round, i), "priority": "normal",
+                    "data": {"text": os.urandom(500).hex()}} for i in range(100)]), timeout=60)
+        assert a.status in (200, 201, 202), (a.status, a.body)
+    over = storage(site, leader)
+    site.ok(over["written_day_bytes"] >= LIMIT_MB * 1000000 and over["status"] == "degraded", "above the bound it says so: %d bytes" % over["written_day_bytes"])
+    site.ok(request(site.http[leader], "GET", "/health").status == 200, "and works on")
+    with open(site.path("node%d.log" % leader), errors="replace") as f:
+        log = f.read()
+    site.ok("diskwear high" in log and "diskwear over" in log, "its log warned before, and names the bound: max_write_mb_per_day")
+    said = site.ctl("status")
+    site.ok("written" in said.stdout, "greyctl status says it: %s" % [l for l in said.stdout.splitlines() if "storage" in l])
+
+    slowest, spared = send(site, leader, "spared", 80)
+    print("# 80 events, ten in a second, cost %d bytes before, %d above the bound; slowest answer %.1f s" % (free, spared, slowest))
+    site.ok(spared < free / 2, "events below critical share their writes: %d bytes where it were %d" % (spared, free))
+    before = request(site.http[leader], "GET", "/v1/cluster/status").json()["commit_index"]
+    for i in range(20):
+        a = request(site.http[leader], "POST", "/v1/events", json.dumps({"source": "press-1", "type": "alarm", "id": "urgent-%d" % i, "priority": "critical"}))
+        assert a.status in (200, 201, 202), (a.status, a.body)
+    entries = request(site.http[leader], "GET", "/v1/cluster/status").json()["commit_index"] - before
+    site.ok(entries >= 20, "a critical event waits for nobody: %d entries for 20" % entries)
+
+    for n in site.nodes:
+        site.kill("node%d" % n, signal.SIGTERM)
+    for n in site.nodes:
+        site.restart("node%d" % n)
+    site.wait_whole()
+    kept = storage(site, leader)
+    site.ok(kept["written_day_bytes"] >= over["written_day_bytes"] and kept["wear"] == "over", "a restart forgets nothing of it")
+    site.wait_same_state()
+
+
+run_test(test, FlashSite, core=False)
