@@ -192,8 +192,8 @@ static int begin_apart(const struct becoming *b) {
     uint32_t flags = namespaces_of(p);
     int end_fd = -1;
     bool image = p->start->image.size > 0, processes = (flags & LAUNCH_ISOLATE_PID) != 0;
-    if (p->beside > 0 && flags != 0) {
-        return isolate_join(p->beside, flags) ? begin_command(b) : fail_of(false);
+    if (p->beside > 0 && flags != 0) { /* which takes it out of its directory */
+        return isolate_join(p->beside, flags) && fchdir(p->work_folder) == 0 ? begin_command(b) : fail_of(false);
     }
     if (flags != 0) {
         bool well = isolate_enter(flags, image) && (!processes || isolate_split(&end_fd));

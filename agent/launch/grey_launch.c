@@ -26,7 +26,7 @@
 #define LEAVE_GRACE_MS 5000u
 #define LEAVE_LOOK_MS 50u
 #define MIB (1024u * 1024u)
-#define ARTIFACT_BYTES_MOST (UINT64_C(1) << 42)
+#define ARTIFACT_MIB_MOST (1024u * 1024u)
 
 static const char usage[] = "usage: grey-launch --dir DIR [--socket PATH] [--user NAME] [--allow USER] [--idle-exit SECONDS]\n"
                             "  --dir DIR            runs, their working directories and what they write\n"
@@ -254,10 +254,11 @@ static bool read_options(struct launcher_process *p, int argc, char **argv) {
         } else if (strcmp(argv[i], "--allow") == 0) {
             p->allow = value;
         } else if (strcmp(argv[i], "--artifacts-mb") == 0) {
-            p->artifact_bytes_max = strtoull(value, &end, 10) * MIB;
-            if (*end != 0 || p->artifact_bytes_max == 0 || p->artifact_bytes_max > ARTIFACT_BYTES_MOST) {
+            unsigned long long mib = strtoull(value, &end, 10);
+            if (*end != 0 || mib == 0 || mib > ARTIFACT_MIB_MOST) {
                 return false;
             }
+            p->artifact_bytes_max = (uint64_t)mib * MIB;
         } else if (strcmp(argv[i], "--idle-exit") == 0) {
             p->idle_exit_s = strtoull(value, &end, 10);
             if (*end != 0 || p->idle_exit_s > 86400) {

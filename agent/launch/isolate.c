@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -75,6 +76,26 @@ bool isolate_enter(uint32_t flags, bool as_root) {
     (void)prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     errno = why;
     return well && ((flags & LAUNCH_ISOLATE_NETWORK) == 0 || raise_loopback());
+}
+
+static pid_t first_child(pid_t pid) {
+    char path[64], text[32];
+    (void)snprintf(path, sizeof path, "/proc/%d/task/%d/children", (int)pid, (int)pid);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    text[size > 0 ? size : 0] = 0;
+    return (pid_t)strtol(text, NULL, 10);
+}
+
+pid_t isolate_inside(pid_t pid, uint32_t flags) {
+    for (unsigned i = 0; (flags & LAUNCH_ISOLATE_PID) != 0 && i < 2 && pid > 0;
+         i++) { /* the first of its namespace, then the task */
+        pid = first_child(pid);
+    }
+    return pid;
 }
 
 bool isolate_join(pid_t pid, uint32_t flags) {

@@ -20,6 +20,9 @@ bool isolate_mounts(uint32_t flags, const char *runs_path, const char *work_path
 /* In the first process of the namespace: goes on in another, and tells the keeper how that ended.  close_fd: ends of a pipe that only
  * the other keeps. */
 bool isolate_attend(int end_fd, const int close_fd[2]);
-bool isolate_join(pid_t pid, uint32_t flags); /* into those of that keeper; not among its processes */
+/* Of a run that the launcher knows by this pid, the process whose namespaces others may join: the keeper is a copy of the launcher, into
+ * whose memory nobody may look, and the kernel takes the one for the other.  0: there is none. */
+pid_t isolate_inside(pid_t pid, uint32_t flags);
+bool isolate_join(pid_t pid, uint32_t flags); /* into those of that process, but not among its processes */
 
 #endif

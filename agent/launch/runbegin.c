@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "agent/launch/isolate.h"
 #include "agent/launch/runs_core.h"
 #include "platform/log.h"
 
@@ -154,6 +155,7 @@ bool runbegin_probe(struct run *x) {
     start.command = start.probe.command;
     start.isolate |= start.image.size > 0 ? LAUNCH_ISOLATE_PID : 0; /* as its own child had it */
     start.image = bytes_of(NULL, 0);
+    pid_t beside = isolate_inside(x->pid, start.isolate);
     struct child_plan p = {.start = &start,
                            .cage = x->caged ? &x->cage : NULL,
                            .sieve = r->sieve,
@@ -164,8 +166,8 @@ bool runbegin_probe(struct run *x) {
                            .output = null,
                            .errors = null,
                            .self_path = self,
-                           .beside = x->pid};
-    pid_t pid = readable && null >= 0 && folder >= 0 ? child_start(&p, &status_fd) : -1;
+                           .beside = beside};
+    pid_t pid = readable && null >= 0 && folder >= 0 && beside > 0 ? child_start(&p, &status_fd) : -1;
     close_if(status_fd);
     close_if(null);
     close_if(folder);

@@ -52,8 +52,10 @@ static void tell(struct run *x) {
 
 static void signal_run(struct run *x, int number) {
     if (x->pid > 0) {
-        (void)kill(-x->pid, number); /* its group; it leads a session of its own */
-        (void)kill(x->pid, number);  /* before it does */
+        bool all = kill(-x->pid, number) == 0; /* its group; it leads a session of its own */
+        if (!all) {                            /* not yet */
+            (void)kill(x->pid, number);
+        }
     }
     if (number == SIGKILL && x->caged) {
         cage_kill(&x->cage);

@@ -113,13 +113,13 @@ static void disks_are_bounded(void **state) {
     bool can = cage_bound_io(&g, 1u << 20, 1u << 20);
     assert_true(cage_remove(&g));
     if (!can || !on_a_disk()) {
-        print_message("skipped: there is no disk here, or nothing that bounds it: the launcher says so for each such task\n");
-        skip();
+        print_message("# not tried: there is no disk here, or nothing that bounds it: the launcher says so for each such task\n");
+        return;
     }
     run(write_through, 0, 0, 60000);
     if (rig.last.end != LAUNCH_END_EXIT || rig.last.status != 0) {
-        print_message("skipped: this file system does not write through\n");
-        skip();
+        print_message("# not tried: this file system does not write through\n");
+        return;
     }
     m.token = 2;
     m.command = (struct launch_texts){.count = 3, .at = {bytes_str("/bin/sh"), bytes_str("-c"), bytes_str(write_through)}};
