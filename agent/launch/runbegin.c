@@ -148,14 +148,20 @@ bool runbegin_probe(struct run *x) {
     struct runs *r = x->runs;
     struct launch_message start;
     char work[RUN_PATH_BYTES];
-    int status_fd = -1, null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    int folder = openat(x->folder, RUNDIR_WORK, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     bool readable = launchwire_decode(builder_bytes(&x->order), &start) == E_OK;
-    path_of(x, RUNDIR_WORK, work);
     start.command = start.probe.command;
     start.isolate |= start.image.size > 0 ? LAUNCH_ISOLATE_PID : 0; /* as its own child had it */
     start.image = bytes_of(NULL, 0);
     pid_t beside = isolate_inside(x->pid, start.isolate);
+    if (beside == 0) { /* its end is on its way to be seen */
+        log_limited(LOG_INFO, "launch", "probe", "task=%s token=%" PRIu64 ": nothing of it is there to be asked", x->id,
+                    x->state.token);
+        x->probe_at_ms = loop_now_ms(r->o.loop) + x->probe.interval_ms;
+        return true;
+    }
+    int status_fd = -1, null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    int folder = openat(x->folder, RUNDIR_WORK, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    path_of(x, RUNDIR_WORK, work);
     struct child_plan p = {.start = &start,
                            .cage = x->caged ? &x->cage : NULL,
                            .sieve = r->sieve,
@@ -167,7 +173,7 @@ bool runbegin_probe(struct run *x) {
                            .errors = null,
                            .self_path = self,
                            .beside = beside};
-    pid_t pid = readable && null >= 0 && folder >= 0 && beside > 0 ? child_start(&p, &status_fd) : -1;
+    pid_t pid = readable && null >= 0 && folder >= 0 ? child_start(&p, &status_fd) : -1;
     close_if(status_fd);
     close_if(null);
     close_if(folder);

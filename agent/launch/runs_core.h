@@ -43,7 +43,7 @@ struct runs {
 };
 
 int runbegin(struct run *x, const struct launch_message *start); /* its process; 0, or the errno of what failed */
-/* A probe beside it, in its group and with its rights; false: there is none. */
+/* A probe beside it, in its group and with its rights, or later, when it is about to end; false: there is none. */
 bool runbegin_probe(struct run *x);
 /* Keeps of the order what it is watched for, and how it is stopped.  False: no memory. */
 bool runbegin_watch(struct run *x, const struct launch_message *start);

@@ -125,10 +125,11 @@ def test(site):
     site.ok((t["state"], t["reason"]) == ("failed", "image") and "/no/such/program" in err, "what the image has not cannot be run: %r" % err.strip())
 
     # Probes ask where it is: on a loopback that only it has.
-    served = {"oci": folder, "command": ["/bin/busybox", "httpd", "-f", "-p", "127.0.0.1:8099", "-h", "/etc"], "isolate": {"network": "none"}}
-    submit("well", health={"http": {"port": 8099, "path": "/motd"}, "delay_seconds": 1, "interval_seconds": 1, "failures": 2}, **served)
+    served = {"oci": folder, "command": ["/bin/busybox", "httpd", "-f", "-vv", "-p", "127.0.0.1:8099", "-h", "/etc"], "isolate": {"network": "none"}}
+    submit("well", health={"http": {"port": 8099, "path": "/motd"}, "delay_seconds": 1, "interval_seconds": 1, "failures": 60}, **served)
     submit("sick", health={"http": {"port": 8099, "path": "/absent"}, "delay_seconds": 1, "interval_seconds": 1, "failures": 2}, **served)
     t = wait_state("sick", "failed")
+    wait_until("a probe to be answered", lambda: "response:200" in logs("well", "stderr"), 60)
     site.ok(t["reason"] == "probe" and task("well")["state"] == "running", "health probes reach into a network that only the task has")
     call("DELETE", "/v1/tasks/well")
 

@@ -142,7 +142,7 @@ static void test_probes(void **state) {
         uint32_t isolate = kinds[i];
         struct launch_message m = order(isolate, "touch well; sleep 0.7; exit 5");
         m.isolate = isolate;
-        m.probe = (struct launch_probe){.delay_ms = 200, .interval_ms = 100, .timeout_ms = 5000, .failures = 1};
+        m.probe = (struct launch_probe){.delay_ms = 200, .interval_ms = 100, .timeout_ms = 5000, .failures = 2};
         m.probe.command =
             (struct launch_texts){.count = 3, .at = {bytes_str("/bin/sh"), bytes_str("-c"), bytes_str("[ -e well ]")}};
         begin(&m);
