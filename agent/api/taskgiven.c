@@ -110,7 +110,7 @@ static enum grey_error read_file(json_t *value, bool artifact, uint8_t *hash, st
         err = fault_set(f, E_BAD_REQUEST, artifact ? "artifacts: an item has a path or an object" : "files: an item has a text");
     }
     if (err == E_OK && file->name.size == 0 && artifact) { /* as it is called where it comes from */
-        const uint8_t *slash = memrchr(file->text.data, '/', file->text.size);
+        const uint8_t *slash = file->text.size == 0 ? NULL : memrchr(file->text.data, '/', file->text.size);
         size_t head = slash == NULL ? 0 : (size_t)(slash - file->text.data) + 1;
         file->name = bytes_of(file->text.data + head, file->text.size - head);
     }

@@ -58,7 +58,7 @@ static bool is_given(char *const *variables, const char *text) {
     const char *sign = strchr(text, '=');
     size_t size = sign == NULL ? strlen(text) : (size_t)(sign - text) + 1;
     for (size_t i = 0; variables[i] != NULL; i++) {
-        if (strncmp(variables[i], text, size) == 0) {
+        if (strlen(variables[i]) >= size && memcmp(variables[i], text, size) == 0) {
             return true;
         }
     }
@@ -385,7 +385,6 @@ void image_run(const struct image_plan *p) {
     char *arguments[] = {name, root, state, groups, run, mark, began, where, bundle, id, NULL},
          *variables[] = {path, runtime, NULL};
     if (hide_second_groups()) {
-        environ = variables;
-        (void)execvp(CRUN, arguments);
+        (void)execvpe(CRUN, arguments, variables);
     }
 }

@@ -159,26 +159,35 @@ static bool fill(struct tar *t, struct tar_entry *e, const struct extended *x, c
     return true;
 }
 
+/* An entry that says something of the next one, or of all. */
+static bool is_extended(uint8_t kind) {
+    return kind == 'x' || kind == 'g' || kind == 'L' || kind == 'K';
+}
+
+/* 1: a header; 0: the end, which is a block of zeros; -1: neither. */
+static int read_head(struct tar *t, uint8_t block[BLOCK_BYTES], uint64_t *size) {
+    static const uint8_t zeros[BLOCK_BYTES];
+    if (!read_all(t, block, BLOCK_BYTES)) {
+        return -1;
+    }
+    if (memcmp(block, zeros, BLOCK_BYTES) == 0) {
+        return 0;
+    }
+    return sum_holds(block) && number(block + SIZE_AT, SIZE_BYTES, size) ? 1 : -1;
+}
+
 int tar_next(struct tar *t, struct tar_entry *e) {
     uint8_t block[BLOCK_BYTES];
+    uint64_t size = 0;
     struct extended *x = mem_new(1, sizeof *x);
-    int found = x == NULL || (t->left + t->padding > 0 && !t->skip(t->context, t->left + t->padding)) ? -1 : 2;
+    bool well = x != NULL && (t->left + t->padding == 0 || t->skip(t->context, t->left + t->padding));
+    int found = well ? read_head(t, block, &size) : -1;
     t->left = t->padding = 0;
-    while (found == 2) {
-        static const uint8_t zeros[BLOCK_BYTES];
-        uint64_t size;
-        uint8_t kind;
-        if (!read_all(t, block, sizeof block)) {
-            found = -1; /* an archive ends with zeros */
-        } else if (memcmp(block, zeros, sizeof block) == 0) {
-            found = 0;
-        } else if (!sum_holds(block) || !number(block + SIZE_AT, SIZE_BYTES, &size)) {
-            found = -1;
-        } else if ((kind = block[KIND_AT]) == 'x' || kind == 'g' || kind == 'L' || kind == 'K') {
-            found = read_extended(t, x, kind, size) ? 2 : -1;
-        } else {
-            found = fill(t, e, x, block, size) ? 1 : -1;
-        }
+    while (found == 1 && is_extended(block[KIND_AT])) {
+        found = read_extended(t, x, block[KIND_AT], size) ? read_head(t, block, &size) : -1;
+    }
+    if (found == 1 && !fill(t, e, x, block, size)) {
+        found = -1;
     }
     mem_free(x);
     if (found < 0) {
