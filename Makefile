@@ -160,7 +160,7 @@ cross-emulated:
 	$(Q)EMULATOR="$(RUNNER)" BUILD=$(CURDIR)/$(BUILD) tests/script/tap.sh tests/cross/emulated_site.py
 
 # --- Checks ----------------------------------------------------------------------------------------------------------------------
-.PHONY: layers pure symbols hardened boards unit sim-brief sim week week-brief sim-mutants nightly fuzz-brief system system-slow format format-check lint docs-check check check-now check-all check-all-now sanitize deps
+.PHONY: check-cuts layers pure symbols hardened boards unit sim-brief sim week week-brief sim-mutants nightly fuzz-brief system system-slow format format-check lint docs-check check check-now check-all check-all-now sanitize deps
 layers: ## every include line keeps to docs/ARCHITECTURE.md
 	$(Q)tests/script/tap.sh tests/script/layers.sh
 pure: $(call objects,$(PURE) $(COMPUTE)) ## pure objects call nothing but pure and computing ones
@@ -192,6 +192,7 @@ nightly: $(BUILD)/sim $(BUILD)/week ## 100,000 seeds of 10 minutes, 100 of a wee
 	$(BUILD)/sim --seed $(NIGHTLY_SEED) --count $(NIGHTLY_WEEKS) --hours 168
 	$(BUILD)/week --seed $(NIGHTLY_SEED) --count $(NIGHTLY_OFFLINE_WEEKS) --recheck --cover
 	$(Q)$(MAKE) --no-print-directory sim-mutants system-slow check-vm check-deb check-cross
+	$(Q)$(MAKE) --no-print-directory check-cuts CUTS=3000
 sim-brief: $(BUILD)/sim ## a few hundred seeds of it
 	$(Q)printf '#!/bin/sh\nif $(BUILD)/sim $(SIM_BRIEF); then echo "ok 1 - simulated clusters keep every law"; else echo "not ok 1 - see the seed above"; fi\n' >$(BUILD)/sim-brief && chmod +x $(BUILD)/sim-brief && tests/script/tap.sh $(BUILD)/sim-brief
 else
@@ -214,6 +215,11 @@ system-slow: $(PROGRAMS) $(BUILD)/swarm ## those that wait for minutes
 check-vm: $(PROGRAMS) $(BUILD)/tests/test_cage ## tasks under cgroup v2, in an emulated machine (qemu)
 	$(Q)deploy/deps.sh vm
 	$(Q)printf '#!/bin/sh\nexec tests/vm/run.sh $(BUILD)\n' >$(BUILD)/check-vm && chmod +x $(BUILD)/check-vm && TEST_TIMEOUT=1200 tests/script/tap.sh $(BUILD)/check-vm
+# Boundaries that are tried of some thousands; 0: all.
+CUTS ?= 150
+check-cuts: $(PROGRAMS) ## the power is cut at the boundaries of writes below the file system (CUTS of them)
+	$(Q)deploy/deps.sh cuts
+	$(Q)printf '#!/bin/sh\nexec tests/cuts/cuts.sh $(BUILD) $(CUTS)\n' >$(BUILD)/check-cuts && chmod +x $(BUILD)/check-cuts && TEST_TIMEOUT=14400 tests/script/tap.sh $(BUILD)/check-cuts
 boards: $(BUILD)/greyd ## each folder of boards/ is whole, and greyd takes its profile
 	$(Q)printf '#!/bin/sh\nexec tests/script/boards.sh $(BUILD)\n' >$(BUILD)/boards && chmod +x $(BUILD)/boards && tests/script/tap.sh $(BUILD)/boards
 docs-check: $(PROGRAMS) ## generated tables in docs/ are in step with the code
@@ -234,7 +240,7 @@ deps: ## install what building, running and testing need (apt)
 # Each part adds its counts to the tally; the last line is the sum.  A part that fails without a failed test, because it could not be
 # built, counts as one failure.
 CHECK_PARTS := format-check layers pure symbols hardened boards docs-check unit sim-brief week-brief fuzz-brief system
-ALL_PARTS := sanitize lint packages
+ALL_PARTS := sanitize lint check-cuts packages
 define run_parts
 	@tally=$$(mktemp) && export TALLY=$$tally && for part in $(1); do echo "== $$part"; before=$$(wc -l <$$tally); \
 	    $(MAKE) --no-print-directory $$part || awk -v before=$$before 'NR > before {f += $$2} END {exit f == 0}' $$tally || echo "0 1" >>$$tally; done; \

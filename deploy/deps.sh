@@ -1,5 +1,5 @@
 #!/bin/bash
-# deps.sh GROUP...: installs the Debian packages of a group when they are missing: build, run, test, vm, bench, cross, package, image.
+# deps.sh GROUP...: installs the Debian packages of a group when they are missing: build, run, test, vm, cuts, bench, cross, package, image.
 # deps.sh --list GROUP: only names them; group libraries: what a build links, of each architecture.
 # Needs root or sudo, and apt.  Does nothing, quickly, when all are there.
 set -eu
@@ -11,6 +11,7 @@ declare -A groups=(
     [test]="libcmocka-dev clang libclang-rt-14-dev clang-format clang-tidy cppcheck openssl mosquitto mosquitto-clients curl iproute2 python3 python3-cryptography faketime postgresql swtpm swtpm-tools tpm2-tools crun busybox-static"
     [vm]="qemu-system-x86 busybox-static cpio python3 gzip crun"
     [cross]="mmdebstrap gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf qemu-user-static python3 mosquitto"
+    [cuts]="python3-fusepy fuse3 e2fsprogs mount"
     [package]="lintian mmdebstrap strace systemd zsh"
     [image]="mmdebstrap kmod cpio mtools fdisk e2fsprogs qemu-user-static qemu-system-arm mosquitto python3"
     [bench]="etcd-server libraft-dev libuv1-dev iproute2 linux-perf python3 mosquitto-clients postgresql"
