@@ -161,10 +161,8 @@ static enum grey_error schedule_read(struct api_call *c, struct task_order *o, s
 static const char *unknown_to_some(struct api_call *c, const struct task_order *o) {
     struct site_facts site;
     uint32_t level = state_site(node_state(c->api->o.node), &site) ? site.feature_level : 0;
-    return task_has_extras(o) && level < FEATURE_LEVEL_PROOFS
-               ? "a gateway of the site runs a version without health and disk_bytes; upgrade all"
-           : task_has_beyond(o) && level < FEATURE_LEVEL_OFFLOAD
-               ? "a gateway of the site runs a version without time_zone and offload; upgrade all"
+    return level < task_level(o)
+               ? "a gateway of the site runs a version that does not know all that this task asks for; upgrade all"
                : NULL;
 }
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/api/taskgiven.h"
 #include "agent/work/cron.h"
 #include "agent/work/orderform.h"
 #include "include/grey/must.h"
@@ -119,10 +120,17 @@ static enum grey_error take_resources(const struct reading *r, json_t *value, st
             o->memory_bytes = number;
         } else if (err == E_OK && strcmp(name, "disk_bytes") == 0) {
             o->disk_bytes = number < TASK_MEMORY_BYTES_MAX ? number : TASK_MEMORY_BYTES_MAX;
+        } else if (err == E_OK && strcmp(name, "io_read_bps") == 0) {
+            o->io_read_bps = number;
+        } else if (err == E_OK && strcmp(name, "io_write_bps") == 0) {
+            o->io_write_bps = number;
         } else {
-            return err != E_OK ? err
-                               : fault_set(r->f, E_BAD_REQUEST,
-                                           "resources has cpu_millicores, memory_bytes and disk_bytes, not \"%s\"", name);
+            return err != E_OK
+                       ? err
+                       : fault_set(
+                             r->f, E_BAD_REQUEST,
+                             "resources has cpu_millicores, memory_bytes, disk_bytes, io_read_bps and io_write_bps, not \"%s\"",
+                             name);
         }
     }
     return E_OK;
@@ -190,14 +198,6 @@ static enum grey_error take_health(const struct reading *r, json_t *value, struc
     return err == E_OK && probes != 1 ? fault_set(r->f, E_BAD_REQUEST, "health is one of exec, http and tcp") : err;
 }
 
-/* "image", or {"image": "..."} */
-static enum grey_error take_image(const struct reading *r, const json_t *value, struct task_order *o) {
-    if (json_is_object(value) && json_object_size(value) == 1) {
-        value = json_object_get(value, "image");
-    }
-    return json_is_string(value) ? take_text(r, "oci", value, &o->oci) : wrong(r, "oci", "an image, or {\"image\": \"...\"}");
-}
-
 static enum grey_error take_lane(struct reading *r, const char *field, const json_t *value) {
     struct task_order *o = &r->form->order;
     unsigned choice = 0;
@@ -251,6 +251,9 @@ static enum grey_error take_policy(struct reading *r, const char *field, const j
         err = take_choice(r, field, value, NAMES_ISOLATION, &n);
         o->isolation = (enum task_isolation)n;
         r->has_isolation = true;
+    } else if (strcmp(field, "stop_signal") == 0) {
+        err = take_choice(r, field, value, NAMES_SIGNAL, &n);
+        o->stop_signal = (enum task_signal)n;
     } else if (strcmp(field, "on_reconnect") == 0) {
         err = take_choice(r, field, value, NAMES_RECONNECT, &n);
         o->reconnect = (enum task_reconnect)n;
@@ -272,7 +275,9 @@ static enum grey_error take_figure(struct reading *r, const char *field, const j
     } figures[] = {{"timeout_seconds", &o->timeout_s},
                    {"max_retries", &o->max_retries},
                    {"missed_runs_max", &o->missed_max},
-                   {"offload_patience_seconds", &o->offload_patience_s}};
+                   {"offload_patience_seconds", &o->offload_patience_s},
+
+                   {"stop_grace_ms", &o->stop_grace_ms}};
     for (size_t i = 0; i < sizeof figures / sizeof figures[0]; i++) {
         if (strcmp(field, figures[i].field) == 0) {
             uint64_t number = 0;
@@ -324,8 +329,8 @@ static enum grey_error take_member(struct reading *r, const char *field, json_t 
     if (strcmp(field, "health") == 0) {
         return take_health(r, value, &o->health);
     }
-    if (strcmp(field, "oci") == 0) {
-        return take_image(r, value, o);
+    if (taskgiven_knows(field)) {
+        return taskgiven_read(field, value, r->form->hashes, o, r->f);
     }
     return fault_set(r->f, E_BAD_REQUEST, "a task has no field \"%s\"; see docs/openapi.yaml", field);
 }
@@ -366,6 +371,7 @@ enum grey_error taskform_read(struct taskform *form, struct bytes text, enum tas
         o->isolation = ISOLATION_KEEP;
     }
     enum grey_error err = task_check(o, f);
+    err = err == E_OK ? taskgiven_check(o, f) : err;
     struct cron c;
     return err == E_OK && o->schedule.size > 0 ? cron_parse(o->schedule, &c, f) : err;
 }

@@ -11,6 +11,7 @@ struct taskform {
     json_t *document;
     struct builder texts; /* NAME=VALUE and key=value, made here */
     char id[LIMIT_NAME_BYTES + 1];
+    uint8_t hashes[TASK_FILES_MAX][TASK_HASH_BYTES];
 };
 
 /* Reads one task and checks it.  Without an id it is given one, made from `random`; without lane and priority, this lane.  E_BAD_JSON, E_TOO_LARGE, E_BAD_REQUEST with the

@@ -63,6 +63,7 @@ static bool put_order(struct call *c, struct builder *out) {
     static const char *const texts[] = {"id",       "tenant",  "namespace", "lane",     "schedule",
                                         "delivery", "restart", "offload",   "time-zone"};
     static const char zone[] = "time-zone";
+    static const char *const images[] = {"image", "bundle"};
     struct json_writer w;
     json_writer_init(&w, out);
     json_open(&w, '{');
@@ -72,12 +73,23 @@ static bool put_order(struct call *c, struct builder *out) {
             json_str(&w, verbs_option(c, texts[i]));
         }
     }
-    json_key(&w, "command");
-    json_open(&w, '[');
-    for (unsigned i = 0; i < c->arg_count; i++) {
-        json_str(&w, c->args[i]);
+    for (size_t i = 0; i < sizeof images / sizeof images[0]; i++) {
+        if (verbs_option(c, images[i]) != NULL) {
+            json_key(&w, "oci");
+            json_open(&w, '{');
+            json_key(&w, images[i]);
+            json_str(&w, verbs_option(c, images[i]));
+            json_close(&w);
+        }
     }
-    json_close(&w);
+    if (c->arg_count > 0) {
+        json_key(&w, "command");
+        json_open(&w, '[');
+        for (unsigned i = 0; i < c->arg_count; i++) {
+            json_str(&w, c->args[i]);
+        }
+        json_close(&w);
+    }
     json_close(&w);
     return out->err == E_OK;
 }
@@ -87,8 +99,12 @@ int jobs_submit(struct call *c) {
     struct builder body;
     builder_init(&body, ORDER_BYTES_MAX);
     bool well;
-    if ((file == NULL) == (c->arg_count == 0)) {
-        (void)fputs("greyctl: give the task once: as COMMAND with its arguments, or with --file FILE ('-' reads stdin)\n", stderr);
+    bool image = verbs_option(c, "image") != NULL, bundle = verbs_option(c, "bundle") != NULL;
+    if ((file == NULL) == (c->arg_count == 0 && !image && !bundle) || (image && bundle)) {
+        (void)fputs(
+            "greyctl: give the task once: as COMMAND with its arguments, --image or --bundle PATH with or without a COMMAND, or "
+            "--file FILE ('-' reads stdin)\n",
+            stderr);
         well = false;
     } else if (file == NULL) {
         well = put_order(c, &body);

@@ -5,7 +5,7 @@
 #include "agent/ctl/client.h"
 #include "agent/ctl/render.h"
 
-#define VERB_OPTIONS_MAX 10u
+#define VERB_OPTIONS_MAX 12u
 #define VERB_ARGS_MAX 16u
 
 enum verb_output { OUTPUT_TABLE, OUTPUT_WIDE, OUTPUT_JSON };

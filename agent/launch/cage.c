@@ -15,8 +15,9 @@
 #define QUOTA_US_MIN 1000u /* less the kernel refuses */
 #define FILE_BYTES_MAX 65536u
 #define PATH_BYTES (CAGE_PATH_BYTES + 160u)
+#define DISKS "/sys/block"
 
-static const char *const controllers[CAGE_CONTROLLERS] = {"cpu", "memory", "pids"};
+static const char *const controllers[CAGE_CONTROLLERS] = {"cpu", "memory", "pids", "blkio"};
 
 static bool read_text(const char *path, char *out, size_t size) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -116,19 +117,29 @@ static bool folder_of(const char *controller, char *out) {
 static bool delegate(const char *base) {
     static const char *const wanted = "+cpu +memory +pids";
     char own[PATH_BYTES];
-    if (write_text(base, "cgroup.subtree_control", wanted)) {
-        return true;
+    bool given = write_text(base, "cgroup.subtree_control", wanted);
+    if (!given) {
+        (void)snprintf(own, sizeof own, "%s/launcher", base);
+        given = (mkdir(own, 0755) == 0 || errno == EEXIST) && write_text(own, "cgroup.procs", "0") &&
+                write_text(base, "cgroup.subtree_control", wanted);
     }
-    (void)snprintf(own, sizeof own, "%s/launcher", base);
-    return (mkdir(own, 0755) == 0 || errno == EEXIST) && write_text(own, "cgroup.procs", "0") &&
-           write_text(base, "cgroup.subtree_control", wanted);
+    if (given) {
+        (void)write_text(base, "cgroup.subtree_control", "+io"); /* told by cage_find when it is not there */
+    }
+    return given;
+}
+
+static bool has_io(const char *base) {
+    char path[PATH_BYTES], text[1024];
+    (void)snprintf(path, sizeof path, "%s/cgroup.subtree_control", base);
+    return read_text(path, text, sizeof text) && lists(text, "io");
 }
 
 static bool has_controllers(const char *base) {
     char path[PATH_BYTES], text[1024];
     (void)snprintf(path, sizeof path, "%s/cgroup.controllers", base);
     bool all = read_text(path, text, sizeof text);
-    for (unsigned i = 0; i < CAGE_CONTROLLERS; i++) {
+    for (unsigned i = 0; i < CAGE_IO; i++) {
         all = all && lists(text, controllers[i]);
     }
     return all;
@@ -142,11 +153,14 @@ void cage_find(struct cages *c, const char *name, char *missing, size_t missing_
     }
     if (folder_of("", c->base[0]) && has_controllers(c->base[0]) && delegate(c->base[0])) {
         c->kind = LAUNCH_LIMITS_CGROUP2;
+        if (missing != NULL && !has_io(c->base[0])) {
+            (void)snprintf(missing, missing_size, "io");
+        }
         return;
     }
     for (unsigned i = 0; i < CAGE_CONTROLLERS; i++) {
         if (folder_of(controllers[i], c->base[i])) {
-            c->kind = LAUNCH_LIMITS_CGROUP1;
+            c->kind = i < CAGE_IO ? LAUNCH_LIMITS_CGROUP1 : c->kind; /* it alone makes no cage */
         } else {
             c->base[i][0] = 0;
             if (missing != NULL) {
@@ -191,6 +205,41 @@ static bool bound(const struct cage *g, uint32_t cpu_millicores, uint64_t memory
         }
     }
     return well && set(g, CAGE_PIDS, "pids.max", CAGE_PIDS_MAX, 0);
+}
+
+/* Whole disks: the kernel takes no others. */
+bool cage_bound_io(const struct cage *g, uint64_t read_bps, uint64_t write_bps) {
+    bool v2 = g->all->kind == LAUNCH_LIMITS_CGROUP2, any = false, well = true;
+    char path[PATH_BYTES], text[64], line[160];
+    DIR *disks = folders(g->all) == 0 || !path_of(g->all, g->name, CAGE_IO, path) ? NULL : opendir(DISKS);
+    for (struct dirent *e = disks == NULL ? NULL : readdir(disks); e != NULL; e = readdir(disks)) {
+        char name[PATH_BYTES];
+        (void)snprintf(name, sizeof name, DISKS "/%.100s/size", e->d_name);
+        if (e->d_name[0] == '.' || !read_text(name, text, sizeof text) || strtoull(text, NULL, 10) == 0) {
+            continue; /* a drive without a medium, a loop device without a file */
+        }
+        (void)snprintf(name, sizeof name, DISKS "/%.100s/dev", e->d_name);
+        if (!read_text(name, text, sizeof text)) {
+            continue;
+        }
+        text[strcspn(text, "\n")] = 0;
+        const struct {
+            const char *key, *file;
+            uint64_t bps;
+        } ways[] = {{"rbps", "blkio.throttle.read_bps_device", read_bps}, {"wbps", "blkio.throttle.write_bps_device", write_bps}};
+        for (size_t i = 0; i < sizeof ways / sizeof ways[0]; i++) {
+            if (ways[i].bps > 0) {
+                (void)snprintf(line, sizeof line, "%s %s%s%" PRIu64, text, v2 ? ways[i].key : "", v2 ? "=" : "", ways[i].bps);
+                bool set_here = write_text(path, v2 ? "io.max" : ways[i].file, line);
+                well = well && set_here;
+                any = any || set_here;
+            }
+        }
+    }
+    if (disks != NULL) {
+        (void)closedir(disks);
+    }
+    return any && well;
 }
 
 enum grey_error cage_make(struct cage *g, const struct cages *c, uint64_t scope, uint64_t token, uint32_t cpu_millicores,

@@ -10,7 +10,7 @@
 #define CAGE_PATH_BYTES 512u
 #define CAGE_PIDS_MAX 1024u /* processes and threads of one run */
 
-enum { CAGE_CPU, CAGE_MEMORY, CAGE_PIDS, CAGE_CONTROLLERS };
+enum { CAGE_CPU, CAGE_MEMORY, CAGE_PIDS, CAGE_IO, CAGE_CONTROLLERS }; /* a run does without IO where the machine does */
 
 struct cages {
     enum launch_limits kind;
@@ -29,6 +29,9 @@ struct cage {
 };
 enum grey_error cage_make(struct cage *g, const struct cages *c, uint64_t scope, uint64_t token, uint32_t cpu_millicores,
                           uint64_t memory_bytes, struct fault *f);
+/* Bytes a second from and to each disk of the machine; 0: no bound.  False: nothing here can bound that (v1: what is written through the
+ * page cache is not bounded even where this is true). */
+bool cage_bound_io(const struct cage *g, uint64_t read_bps, uint64_t write_bps);
 bool cage_enter(const struct cage *g); /* the calling process, between fork and exec */
 int cage_open(
     const struct cage *g); /* v2: its folder, so that a process can be made in it (clone3), which waits for nobody; -1: not here */

@@ -17,10 +17,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "agent/launch/image.h"
+#include "agent/launch/isolate.h"
+#include "agent/launch/provide.h"
 #include "platform/bytes.h"
 
 #define OPEN_FILES_MAX 1024u
 #define OWN_VARIABLES 4u
+#define IMAGE_VARIABLES 2u /* the first of those */
 #define PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 static char *text_of(const char *head, struct bytes tail) {
@@ -48,15 +52,17 @@ static char **vector_of(const struct launch_texts *t, char *const *own, size_t o
     return v;
 }
 
+/* An image has a path and a home of its own. */
 static char **environment_of(const struct child_plan *p) {
     char token[24];
     (void)snprintf(token, sizeof token, "%" PRIu64, p->start->token);
-    char *own[OWN_VARIABLES] = {text_of("PATH=", bytes_str(PATH_DEFAULT)), text_of("HOME=", bytes_str(p->work_path)),
-                                text_of("GREY_TASK=", p->start->id), text_of("GREY_TOKEN=", bytes_str(token))};
+    char *own[OWN_VARIABLES] = {text_of("GREY_TASK=", p->start->id), text_of("GREY_TOKEN=", bytes_str(token)),
+                                text_of("PATH=", bytes_str(PATH_DEFAULT)), text_of("HOME=", bytes_str(p->work_path))};
+    size_t wanted = p->start->image.size > 0 ? IMAGE_VARIABLES : OWN_VARIABLES;
     bool given[OWN_VARIABLES] = {false};
     char *kept[OWN_VARIABLES];
     size_t count = 0;
-    for (size_t k = 0; k < OWN_VARIABLES; k++) { /* the task's own value comes instead */
+    for (size_t k = 0; k < wanted; k++) { /* the task's own value comes instead */
         size_t size = own[k] == NULL ? 0 : (size_t)(strchr(own[k], '=') - own[k]) + 1;
         for (uint32_t i = 0; i < p->start->env.count; i++) {
             struct bytes e = p->start->env.at[i];
@@ -116,38 +122,124 @@ static void close_others(void) {
     }
 }
 
-static void become(const struct child_plan *p, pid_t parent, bool inside) {
+/* How far it came; what failed is an errno, or less than 0 an enum launch_end. */
+struct becoming {
+    const struct child_plan *p;
+    const struct launch_message *start;
+    char **arguments, **variables;
+    int status[2]; /* ends when the program begins */
+    int self_fd;   /* of self_path: what it names may not be seen in other namespaces */
+    bool inside;   /* of its control group already */
+};
+
+static int ended_by(enum launch_end end) {
+    return -(int)end;
+}
+
+static int fail_of(bool well) {
+    return well ? 0 : errno != 0 ? errno : EIO;
+}
+
+static bool enter_place(const struct child_plan *p, bool inside) {
+    return setsid() >= 0 && (p->cage == NULL || inside || cage_enter(p->cage)) && place_descriptors(p) &&
+           fchdir(p->work_folder) == 0;
+}
+
+static bool take_limits(const struct child_plan *p) {
     bool bare = p->cage == NULL || p->cage->all->kind == LAUNCH_LIMITS_RLIMITS;
-    char **arguments = vector_of(&p->start->command, NULL, 0), **variables = environment_of(p);
+    return limit(RLIMIT_CORE, 0) && limit(RLIMIT_NOFILE, OPEN_FILES_MAX) &&
+           (!bare || p->start->memory_bytes == 0 || limit(RLIMIT_AS, p->start->memory_bytes));
+}
+
+static bool bound_files(const struct child_plan *p) {
+    return p->start->disk_bytes == 0 || limit(RLIMIT_FSIZE, p->start->disk_bytes);
+}
+
+/* An image is run among processes of its own, so that none outlives it, whatever becomes of crun. */
+static uint32_t namespaces_of(const struct child_plan *p) {
+    return p->start->image.size > 0 ? (p->start->isolate | LAUNCH_ISOLATE_PID) & ~LAUNCH_ISOLATE_MOUNT : p->start->isolate;
+}
+
+static int begin_command(const struct becoming *b) {
+    if (!bound_files(b->p) || !sieve_load(b->p->sieve)) {
+        return fail_of(false);
+    }
+    close_others();
+    environ = b->variables;
+    if (b->self_fd >= 0) {
+        (void)fexecve(b->self_fd, b->arguments, b->variables);
+    } else {
+        (void)execvp(b->arguments[0], b->arguments);
+    }
+    return fail_of(false);
+}
+
+/* crun makes the filter for what it begins; under it, it could not work. */
+static int begin_image(const struct becoming *b) {
+    struct image_plan i = {.start = b->start, .folder = b->p->image_path, .work_path = b->p->work_path, .variables = b->variables};
+    struct fault f = {0};
+    if (!image_prepare(&i, &f)) {
+        (void)dprintf(STDERR_FILENO, "grey-launch: %s\n", f.text);
+        return ended_by(LAUNCH_END_IMAGE);
+    }
+    close_others();
+    if (bound_files(b->p)) {
+        image_run(&i);
+    }
+    (void)dprintf(STDERR_FILENO, "grey-launch: crun: %s\n", strerror(errno));
+    return ended_by(LAUNCH_END_IMAGE);
+}
+
+/* In namespaces of its own, if it is to have any. */
+static int begin_apart(const struct becoming *b) {
+    const struct child_plan *p = b->p;
+    uint32_t flags = namespaces_of(p);
+    int end_fd = -1;
+    bool image = p->start->image.size > 0, processes = (flags & LAUNCH_ISOLATE_PID) != 0;
+    if (p->beside > 0 && flags != 0) { /* which takes it out of its directory */
+        return isolate_join(p->beside, flags) && fchdir(p->work_folder) == 0 ? begin_command(b) : fail_of(false);
+    }
+    if (flags != 0) {
+        bool well = isolate_enter(flags, image) && (!processes || isolate_split(&end_fd));
+        well = well &&
+               ((flags & (LAUNCH_ISOLATE_MOUNT | LAUNCH_ISOLATE_PID)) == 0 || isolate_mounts(flags, p->runs_path, p->work_path));
+        well = well && (!processes || isolate_attend(end_fd, b->status));
+        if (!well) {
+            int why = fail_of(false);
+            (void)dprintf(STDERR_FILENO, "grey-launch: namespaces of its own cannot be had here: %s\n", strerror(why));
+            return why;
+        }
+    }
+    return image ? begin_image(b) : begin_command(b);
+}
+
+/* What failed; it returns only then. */
+static int become(struct becoming *b, pid_t parent) {
+    const struct child_plan *p = b->p;
     sigset_t none;
     (void)sigemptyset(&none);
-    if (arguments == NULL || variables == NULL) {
-        errno = ENOMEM;
-        return;
+    b->arguments = vector_of(&p->start->command, NULL, 0);
+    b->variables = environment_of(p);
+    if (b->arguments == NULL || b->variables == NULL) {
+        return ENOMEM;
     }
     (void)umask(027);
     for (int number = 1; number < NSIG; number++) {
         (void)signal(number, SIG_DFL);
     }
-    if (p->start->command.count > 0 && p->self_path != NULL && strcmp(arguments[0], LAUNCHWIRE_SELF) == 0) {
-        arguments[0] = p->self_path; /* not through folders that a task may not enter */
+    if (p->self_path != NULL && p->start->command.count > 0 && strcmp(b->arguments[0], LAUNCHWIRE_SELF) == 0) {
+        b->self_fd = open(p->self_path, O_PATH | O_CLOEXEC); /* not through folders that a task may not enter */
     }
-    bool well =
-        setsid() >= 0 && (p->cage == NULL || inside || cage_enter(p->cage)) && place_descriptors(p) && fchdir(p->work_folder) == 0;
-    well = well && limit(RLIMIT_CORE, 0) && limit(RLIMIT_NOFILE, OPEN_FILES_MAX);
-    well = well && (p->start->disk_bytes == 0 || limit(RLIMIT_FSIZE, p->start->disk_bytes));
-    if (bare && p->start->memory_bytes > 0) {
-        well = well && limit(RLIMIT_AS, p->start->memory_bytes);
-    }
-    well = well && give_up_rights(p->user);
+    bool well = enter_place(p, b->inside) && take_limits(p) && give_up_rights(p->user);
     /* After the change of user, which would clear it.  When the launcher dies, nothing goes on that nobody watches. */
     well = well && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) == 0 && sigprocmask(SIG_SETMASK, &none, NULL) == 0;
-    well = well && sieve_load(p->sieve);
-    if (well && getppid() == parent) {
-        close_others();
-        environ = variables;
-        (void)execvp(arguments[0], arguments);
+    if (!well || getppid() != parent) {
+        return fail_of(false);
     }
+    if (p->stored != NULL && !provide_files(&p->start->files, p->stored, p->start->disk_bytes)) {
+        return ended_by(LAUNCH_END_ARTIFACT);
+    }
+    return begin_apart(b);
 }
 
 /* In its group from the first moment, where the kernel can do that (v2, Linux 5.7); else *inside is false, and it has to enter by itself, for which it
@@ -176,8 +268,8 @@ pid_t child_start(const struct child_plan *p, int *status_fd) {
     pid_t parent = getpid(), pid = fork_into(p->cage, &inside);
     if (pid == 0) {
         int high = fcntl(ends[1], F_DUPFD_CLOEXEC, 3);
-        become(p, parent, inside);
-        int why = errno;
+        struct becoming b = {.p = p, .start = p->start, .status = {ends[1], high}, .self_fd = -1, .inside = inside};
+        int why = become(&b, parent);
         (void)!write(high >= 0 ? high : ends[1], &why, sizeof why);
         _exit(127);
     }

@@ -22,10 +22,15 @@ struct child_plan {
     const char *work_path;     /* its $HOME */
     int input, output, errors; /* become 0, 1, 2 */
     char *self_path;           /* runs in place of LAUNCHWIRE_SELF; NULL: nothing does */
+    const int *stored;         /* of each file of start that is LAUNCH_FILE_STORED a descriptor; NULL: no files */
+    const char *runs_path;     /* where the directories of all runs are */
+    const char *image_path;    /* becomes the bundle of start->image */
+    pid_t beside;              /* a probe: of the run in whose namespaces it goes; 0: none */
 };
 
 /* Starts it as the leader of a session and process group of its own.  *status_fd: a pipe that ends without a word when the program has
- * begun, or gives the errno (an int) of what failed.  pid, or -1 and errno. */
+ * begun, or gives an int: the errno of what failed, or less than 0 an enum launch_end, of which standard error says more.  pid, or -1 and
+ * errno. */
 pid_t child_start(const struct child_plan *p, int *status_fd);
 
 #endif

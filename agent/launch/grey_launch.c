@@ -19,11 +19,14 @@
 #include "agent/launch/checkup.h"
 #include "agent/launch/launchlink.h"
 #include "agent/launch/runs.h"
+#include "agent/launch/shelf.h"
 #include "platform/digest.h"
 #include "platform/log.h"
 
 #define LEAVE_GRACE_MS 5000u
 #define LEAVE_LOOK_MS 50u
+#define MIB (1024u * 1024u)
+#define ARTIFACT_MIB_MOST (1024u * 1024u)
 
 static const char usage[] = "usage: grey-launch --dir DIR [--socket PATH] [--user NAME] [--allow USER] [--idle-exit SECONDS]\n"
                             "  --dir DIR            runs, their working directories and what they write\n"
@@ -31,11 +34,12 @@ static const char usage[] = "usage: grey-launch --dir DIR [--socket PATH] [--use
                             "  --user NAME          tasks run as this user, when started as root (default nobody)\n"
                             "  --allow USER         greyd's user, besides root and the launcher's own\n"
                             "  --idle-exit SECONDS  end when nobody is connected and nothing runs for so long (default 0: never)\n"
+                            "  --artifacts-mb N     keep artifacts of up to N MiB in all (default 256)\n"
                             "  --version            print the version\n";
 
 struct launcher_process {
     const char *dir, *socket_path, *user, *allow;
-    uint64_t idle_exit_s;
+    uint64_t idle_exit_s, artifact_bytes_max;
     uid_t allowed_uid;
     struct loop *loop;
     struct cages cages;
@@ -76,6 +80,20 @@ static void read_run(struct launcher_process *p, const struct launch_message *m)
     builder_free(&data);
 }
 
+static void store(struct launcher_process *p, const struct launch_message *m) {
+    static const char *const words[LAUNCH_STORED_COUNT] = {"is here", "does not fit: see --artifacts-mb",
+                                                           "differs: it has not the SHA-256 under which it came",
+                                                           "cannot be kept: is the disk full?"};
+    struct launch_message stored = {.kind = LAUNCH_STORED, .hash = m->hash};
+    if (runs_store(p->runs, m, &stored.stored)) {
+        char name[17];
+        bytes_hex(m->hash.data, 8, name);
+        log_at(stored.stored == LAUNCH_STORED_WELL ? LOG_INFO : LOG_WARN, "launch", "artifact", "sha256=%s bytes=%" PRIu64 " %s",
+               name, m->end_offset, words[stored.stored]);
+        say(p, &stored);
+    }
+}
+
 static void on_message(void *context, struct bytes message) {
     struct launcher_process *p = context;
     struct launch_message m;
@@ -102,6 +120,9 @@ static void on_message(void *context, struct bytes message) {
         break;
     case LAUNCH_READ:
         read_run(p, &m);
+        break;
+    case LAUNCH_STORE:
+        store(p, &m);
         break;
     case LAUNCH_MEASURE:
         runs_measure(p->runs);
@@ -217,6 +238,7 @@ static void on_terminate(void *context, int signal_number) {
 
 static bool read_options(struct launcher_process *p, int argc, char **argv) {
     p->user = "nobody";
+    p->artifact_bytes_max = SHELF_BYTES_DEFAULT;
     for (int i = 1; i < argc; i += 2) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
         char *end = NULL;
@@ -231,6 +253,12 @@ static bool read_options(struct launcher_process *p, int argc, char **argv) {
             p->user = value;
         } else if (strcmp(argv[i], "--allow") == 0) {
             p->allow = value;
+        } else if (strcmp(argv[i], "--artifacts-mb") == 0) {
+            unsigned long long mib = strtoull(value, &end, 10);
+            if (*end != 0 || mib == 0 || mib > ARTIFACT_MIB_MOST) {
+                return false;
+            }
+            p->artifact_bytes_max = (uint64_t)mib * MIB;
         } else if (strcmp(argv[i], "--idle-exit") == 0) {
             p->idle_exit_s = strtoull(value, &end, 10);
             if (*end != 0 || p->idle_exit_s > 86400) {
@@ -308,7 +336,13 @@ static bool start(struct launcher_process *p, struct fault *f) {
     if (p->loop == NULL) {
         return false;
     }
-    struct runs_options o = {.loop = p->loop, .dir = p->dir, .cages = &p->cages, .user = user, .changed = changed, .context = p};
+    struct runs_options o = {.loop = p->loop,
+                             .dir = p->dir,
+                             .cages = &p->cages,
+                             .user = user,
+                             .artifact_bytes_max = p->artifact_bytes_max,
+                             .changed = changed,
+                             .context = p};
     p->runs = runs_new(&o, f);
     if (p->runs == NULL || !open_door(p, f)) {
         return false;

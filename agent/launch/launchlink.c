@@ -121,6 +121,10 @@ enum grey_error launchlink_open(struct launchlink *l, struct loop *loop, int fd,
     return E_OK;
 }
 
+size_t launchlink_queued(const struct launchlink *l) {
+    return l->loop == NULL ? 0 : l->out.size - l->sent;
+}
+
 void launchlink_send(struct launchlink *l, struct bytes message) {
     if (l->loop == NULL) {
         return;

@@ -20,6 +20,7 @@ struct launchlink {
 enum grey_error launchlink_open(struct launchlink *l, struct loop *loop, int fd, struct fault *f);
 void launchlink_close(struct launchlink *l); /* harmless when closed */
 bool launchlink_is_open(const struct launchlink *l);
+size_t launchlink_queued(const struct launchlink *l); /* bytes that wait to be sent */
 /* Copies.  What cannot be queued (the other side reads nothing) closes the link on a later turn. */
 void launchlink_send(struct launchlink *l, struct bytes message);
 

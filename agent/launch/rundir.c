@@ -127,6 +127,11 @@ void rundir_over(struct rundir *d, uint64_t scope, uint64_t token) {
     int fd = openat(d->folder, path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd >= 0) {
         (void)close(fd);
+        int folder = rundir_find(d, scope, token);
+        if (folder >= 0) { /* of a launcher that died under it */
+            rundir_work_done(folder);
+            (void)close(folder);
+        }
         d->kept_bytes += folder_bytes(d, name);
         prune(d);
     }
@@ -146,7 +151,7 @@ enum grey_error rundir_make(struct rundir *d, uint64_t scope, uint64_t token, in
         return errno == EEXIST ? E_CONDITION : E_IO;
     }
     *fd = rundir_find(d, scope, token);
-    return *fd >= 0 && fsync(d->folder) == 0 && mkdirat(*fd, "work", 0700) == 0 ? E_OK : E_IO;
+    return *fd >= 0 && fsync(d->folder) == 0 && mkdirat(*fd, RUNDIR_WORK, 0700) == 0 ? E_OK : E_IO;
 }
 
 enum grey_error rundir_again(struct rundir *d, uint64_t scope, uint64_t token, int *fd) {
@@ -156,7 +161,7 @@ enum grey_error rundir_again(struct rundir *d, uint64_t scope, uint64_t token, i
     if (*fd < 0) {
         return E_CONDITION;
     }
-    return mkdirat(*fd, "work", 0700) == 0 || errno == EEXIST ? E_OK : E_IO; /* what it kept there is there still */
+    return mkdirat(*fd, RUNDIR_WORK, 0700) == 0 || errno == EEXIST ? E_OK : E_IO; /* what it kept there is there still */
 }
 
 static uint64_t tree_bytes(int folder, const char *name, unsigned depth) {
@@ -181,12 +186,22 @@ static uint64_t tree_bytes(int folder, const char *name, unsigned depth) {
     return sum;
 }
 
+bool rundir_make_image(int fd, bool change, uid_t uid, gid_t gid) {
+    remove_tree(fd, RUNDIR_IMAGE, TREE_DEPTH_MAX);
+    return mkdirat(fd, RUNDIR_IMAGE, 0700) == 0 && (!change || fchownat(fd, RUNDIR_IMAGE, uid, gid, AT_SYMLINK_NOFOLLOW) == 0);
+}
+
+bool rundir_image_began(int fd) {
+    return faccessat(fd, RUNDIR_IMAGE "/" RUNDIR_BEGAN, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 uint64_t rundir_work_bytes(int fd) {
-    return tree_bytes(fd, "work", TREE_DEPTH_MAX);
+    return tree_bytes(fd, RUNDIR_WORK, TREE_DEPTH_MAX) + tree_bytes(fd, RUNDIR_IMAGE, TREE_DEPTH_MAX);
 }
 
 void rundir_work_done(int fd) {
-    remove_tree(fd, "work", TREE_DEPTH_MAX);
+    remove_tree(fd, RUNDIR_WORK, TREE_DEPTH_MAX);
+    remove_tree(fd, RUNDIR_IMAGE, TREE_DEPTH_MAX);
 }
 
 enum grey_error rundir_open(struct rundir *d, const char *parent, struct fault *f) {

@@ -5,13 +5,18 @@
 #ifndef AGENT_LAUNCH_RUNDIR_H
 #define AGENT_LAUNCH_RUNDIR_H
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "platform/fault.h"
 
 #define RUNDIR_KEPT_MAX 1000u                       /* folders that are over */
 #define RUNDIR_KEPT_BYTES_MAX (64u * 1024u * 1024u) /* and what was written there */
 #define RUNDIR_NAME_BYTES 48u
+#define RUNDIR_WORK "work"   /* in such a folder: the working directory */
+#define RUNDIR_BEGAN "began" /* in RUNDIR_IMAGE: crun has begun it */
+#define RUNDIR_IMAGE "image" /* and what its image became */
 
 struct rundir {
     int folder; /* -1: closed */
@@ -26,8 +31,10 @@ enum grey_error rundir_make(struct rundir *d, uint64_t scope, uint64_t token, in
 /* For a run that may be begun again after its process is certainly gone.  E_CONDITION: the site has its end already; E_IO. */
 enum grey_error rundir_again(struct rundir *d, uint64_t scope, uint64_t token, int *fd);
 int rundir_find(const struct rundir *d, uint64_t scope, uint64_t token); /* a descriptor, the caller's; -1: there is none */
-uint64_t rundir_work_bytes(int fd);                                      /* on disk, in the working directory */
-void rundir_work_done(int fd);                                           /* removes the working directory */
-void rundir_over(struct rundir *d, uint64_t scope, uint64_t token);      /* harmless without a folder */
+bool rundir_make_image(int fd, bool change, uid_t uid, gid_t gid);       /* an empty RUNDIR_IMAGE; change: it is that user's */
+bool rundir_image_began(int fd);
+uint64_t rundir_work_bytes(int fd);                                 /* on disk, in the working directory and the image */
+void rundir_work_done(int fd);                                      /* removes both */
+void rundir_over(struct rundir *d, uint64_t scope, uint64_t token); /* harmless without a folder */
 
 #endif

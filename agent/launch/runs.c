@@ -1,4 +1,4 @@
-#include "agent/launch/runs.h"
+#include "agent/launch/runs_core.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -7,54 +7,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "agent/launch/capture.h"
-#include "agent/launch/rundir.h"
 #include "platform/log.h"
 
 #define LOOK_MS 100u         /* while something is to be killed or removed */
 #define DISK_MS 2000u        /* between two looks at the working directory of a run that has a bound on it */
-#define SICK_GRACE_MS 5000u  /* between TERM and KILL of one that is not well, or holds too much */
-#define LEASE_GRACE_MS 1000u /* between TERM and KILL when the lease is over */
+#define SICK_GRACE_MS 5000u  /* at most between its signal and KILL, of one that is not well or holds too much */
+#define LEASE_GRACE_MS 1000u /* at most between its signal and KILL when the lease is over */
 
 static const char *const stream_names[LAUNCH_STREAM_COUNT] = {[LAUNCH_STDOUT] = "out", [LAUNCH_STDERR] = "err"};
-
-struct run {
-    struct run *next;
-    struct runs *runs;
-    struct launch_message state; /* a LAUNCH_STATE; no slices */
-    char id[LIMIT_NAME_BYTES + 1];
-    pid_t pid; /* 0: it was reaped */
-    bool leased, stopping, killed, forgotten, caged;
-    uint64_t kill_at_ms, begun_ms;
-    enum launch_end sick; /* why it is being stopped, if not by order; NONE: by order */
-    uint64_t disk_bytes, disk_at_ms;
-    struct builder order;      /* the START, for its probe */
-    struct launch_probe probe; /* its command is in the order; count 0: none */
-    pid_t probe_pid;
-    uint64_t probe_at_ms; /* the next one; while one runs: until when it may */
-    uint32_t probes_failed;
-    struct cage cage;
-    int folder; /* -1: closed */
-    struct loop_fd status, streams[LAUNCH_STREAM_COUNT];
-    struct capture captures[LAUNCH_STREAM_COUNT];
-};
-
-struct runs {
-    struct runs_options o;
-    char dir[CAGE_PATH_BYTES];
-    struct rundir folders;
-    struct run *first;
-    uint32_t count;
-    uint64_t lease_until_ms; /* 0: nobody has said */
-    struct sieve *sieve;
-    struct loop_timer timer;
-};
 
 static struct run *find(const struct runs *r, uint64_t scope, uint64_t token) {
     struct run *x = r->first;
@@ -62,12 +27,6 @@ static struct run *find(const struct runs *r, uint64_t scope, uint64_t token) {
         x = x->next;
     }
     return x;
-}
-
-static void close_if(int fd) {
-    if (fd >= 0) {
-        (void)close(fd);
-    }
 }
 
 /* --- Life of one ------------------------------------------------------------------------------------------------------------------------- */
@@ -93,8 +52,10 @@ static void tell(struct run *x) {
 
 static void signal_run(struct run *x, int number) {
     if (x->pid > 0) {
-        (void)kill(-x->pid, number); /* its group; it leads a session of its own */
-        (void)kill(x->pid, number);  /* before it does */
+        bool all = kill(-x->pid, number) == 0; /* its group; it leads a session of its own */
+        if (!all) {                            /* not yet */
+            (void)kill(x->pid, number);
+        }
     }
     if (number == SIGKILL && x->caged) {
         cage_kill(&x->cage);
@@ -165,9 +126,9 @@ static void status_ready(void *context, uint32_t events) {
         return;
     }
     close_watch(x->runs, &x->status);
-    if (got == (ssize_t)sizeof why) {
-        x->state.end = LAUNCH_END_START; /* told when it is reaped */
-        x->state.status = why;
+    if (got == (ssize_t)sizeof why) { /* told when it is reaped */
+        x->state.end = why < 0 && -why < LAUNCH_END_COUNT ? (enum launch_end) - why : LAUNCH_END_START;
+        x->state.status = why < 0 ? 0 : why;
     } else if (x->state.state == LAUNCH_STARTING) {
         x->state.state = LAUNCH_RUNNING;
         look_soon(x->runs); /* at what it is watched for */
@@ -191,7 +152,9 @@ static void measure(struct run *x, struct launch_use *u) {
     (void)snprintf(path, sizeof path, "/proc/%d/stat", (int)x->pid);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    close_if(fd);
+    if (fd >= 0) {
+        (void)close(fd);
+    }
     text[size > 0 ? size : 0] = 0;
     const char *behind = strrchr(text, ')'); /* its name may hold anything */
     if (behind != NULL &&
@@ -226,10 +189,15 @@ static void judge(struct run *x, int status) {
     if (x->caged) {
         cage_kill(&x->cage); /* a run ends with its first process */
     }
-    if (x->state.end == LAUNCH_END_START) {
-        ended(x, LAUNCH_END_START, x->state.status);
+    if (x->state.end != LAUNCH_END_NONE) { /* it did not begin */
+        for (size_t i = 0; x->state.end == LAUNCH_END_ARTIFACT && i < x->given.size; i += LAUNCHWIRE_HASH_BYTES) {
+            shelf_drop(&x->runs->shelf, bytes_of(x->given.data + i, LAUNCHWIRE_HASH_BYTES)); /* one may not be what it was */
+        }
+        ended(x, x->state.end, x->state.status);
     } else if (x->stopping) {
         ended(x, x->sick != LAUNCH_END_NONE ? x->sick : LAUNCH_END_STOPPED, number);
+    } else if (x->image && !memory && !rundir_image_began(x->folder)) { /* crun's own end; its words are on standard error */
+        ended(x, LAUNCH_END_IMAGE, number);
     } else {
         ended(x, memory ? LAUNCH_END_MEMORY : by_signal ? LAUNCH_END_SIGNAL : LAUNCH_END_EXIT, number);
     }
@@ -278,114 +246,6 @@ void runs_reap(struct runs *r) {
 
 /* --- Start ---------------------------------------------------------------------------------------------------------------------------------- */
 
-static int input_of(struct bytes text) {
-    if (text.size == 0) {
-        return open("/dev/null", O_RDONLY | O_CLOEXEC);
-    }
-    int fd = memfd_create("stdin", MFD_CLOEXEC);
-    bool well = fd >= 0 && write(fd, text.data, text.size) == (ssize_t)text.size && lseek(fd, 0, SEEK_SET) == 0;
-    if (!well && fd >= 0) {
-        (void)close(fd);
-        return -1;
-    }
-    return fd;
-}
-
-static bool watch_stream(struct run *x, enum launch_stream s, int *task_end) {
-    static void (*const readers[LAUNCH_STREAM_COUNT])(void *, uint32_t) = {out_ready, err_ready};
-    int ends[2];
-    if (pipe2(ends, O_CLOEXEC) != 0) {
-        return false;
-    }
-    *task_end = ends[1];
-    x->streams[s].ready = readers[s];
-    bool well =
-        fcntl(ends[0], F_SETFL, O_NONBLOCK) == 0 && loop_fd_add(x->runs->o.loop, &x->streams[s], ends[0], EPOLLIN, NULL) == E_OK;
-    if (!well) {
-        (void)close(ends[0]);
-    }
-    return well;
-}
-
-/* Everything up to the process; 0, or the errno of what failed. */
-static int begin(struct run *x, const struct launch_message *start) {
-    struct runs *r = x->runs;
-    char work[CAGE_PATH_BYTES + 2 * RUNDIR_NAME_BYTES], name[RUNDIR_NAME_BYTES];
-    int input = -1, ends[LAUNCH_STREAM_COUNT] = {-1, -1}, folder = -1, status_fd = -1;
-    struct fault f = {0};
-    rundir_name(name, x->state.scope, x->state.token);
-    (void)snprintf(work, sizeof work, "%s/runs/%s/work", r->dir, name);
-    x->caged = r->o.cages->kind != LAUNCH_LIMITS_RLIMITS && cage_make(&x->cage, r->o.cages, x->state.scope, x->state.token,
-                                                                      start->cpu_millicores, start->memory_bytes, &f) == E_OK;
-    if (r->o.cages->kind != LAUNCH_LIMITS_RLIMITS && !x->caged) {
-        int why = errno;
-        log_error("launch", "group", "task=%s %s", x->id, f.text);
-        return why;
-    }
-    folder = openat(x->folder, "work", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    input = input_of(start->standard_input);
-    bool well = folder >= 0 && input >= 0 && watch_stream(x, LAUNCH_STDOUT, &ends[0]) && watch_stream(x, LAUNCH_STDERR, &ends[1]) &&
-                (!r->o.user.change || fchown(folder, r->o.user.uid, r->o.user.gid) == 0);
-    if (well) {
-        struct child_plan p = {.start = start,
-                               .cage = x->caged ? &x->cage : NULL,
-                               .sieve = r->sieve,
-                               .user = &r->o.user,
-                               .work_folder = folder,
-                               .work_path = work,
-                               .input = input,
-                               .output = ends[0],
-                               .errors = ends[1]};
-        pid_t pid = child_start(&p, &status_fd);
-        well = pid > 0;
-        x->pid = well ? pid : 0;
-    }
-    int why = well ? 0 : errno != 0 ? errno : EIO;
-    close_if(folder);
-    close_if(input);
-    close_if(ends[0]);
-    close_if(ends[1]);
-    x->status.ready = status_ready;
-    if (well && loop_fd_add(r->o.loop, &x->status, status_fd, EPOLLIN, NULL) != E_OK) {
-        (void)close(status_fd);
-        signal_run(x, SIGKILL); /* its end is reported when it is reaped */
-    }
-    return why;
-}
-
-/* Beside the run, in its group and with its rights; what it says goes nowhere. */
-static void begin_probe(struct run *x) {
-    static char self[] = "/proc/self/exe";
-    struct runs *r = x->runs;
-    struct launch_message start;
-    char work[CAGE_PATH_BYTES + 2 * RUNDIR_NAME_BYTES], name[RUNDIR_NAME_BYTES];
-    int status_fd = -1, null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    int folder = openat(x->folder, "work", O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    bool readable = launchwire_decode(builder_bytes(&x->order), &start) == E_OK;
-    rundir_name(name, x->state.scope, x->state.token);
-    (void)snprintf(work, sizeof work, "%s/runs/%s/work", r->dir, name);
-    start.command = start.probe.command;
-    struct child_plan p = {.start = &start,
-                           .cage = x->caged ? &x->cage : NULL,
-                           .sieve = r->sieve,
-                           .user = &r->o.user,
-                           .work_folder = folder,
-                           .work_path = work,
-                           .input = null,
-                           .output = null,
-                           .errors = null,
-                           .self_path = self};
-    pid_t pid = readable && null >= 0 && folder >= 0 ? child_start(&p, &status_fd) : -1;
-    close_if(status_fd);
-    close_if(null);
-    close_if(folder);
-    x->probe_pid = pid > 0 ? pid : 0;
-    x->probe_at_ms = loop_now_ms(r->o.loop) + x->probe.timeout_ms;
-    if (pid <= 0) {
-        probe_ended(x, false);
-    }
-}
-
 /* Until when nothing is to be done for what this run is watched for. */
 static uint64_t watch_run(struct run *x, uint64_t now_ms) {
     uint64_t next_ms = UINT64_MAX;
@@ -408,29 +268,16 @@ static uint64_t watch_run(struct run *x, uint64_t now_ms) {
             (void)kill(-x->probe_pid, SIGKILL);
             (void)kill(x->probe_pid, SIGKILL);
             x->probe_at_ms = now_ms + x->probe.timeout_ms; /* its end is seen before */
-        } else if (now_ms >= x->probe_at_ms) {
-            begin_probe(x);
+        } else if (now_ms >= x->probe_at_ms && !runbegin_probe(x)) {
+            probe_ended(x, false);
         }
         next_ms = x->probe_at_ms < next_ms ? x->probe_at_ms : next_ms;
     }
     return next_ms;
 }
 
-/* Keeps of the order what the run is watched for.  False: no memory. */
-static bool take_watch(struct run *x, const struct launch_message *start) {
-    x->disk_bytes = start->disk_bytes;
-    x->probe = start->probe;
-    x->probe_at_ms = x->begun_ms + start->probe.delay_ms;
-    builder_init(&x->order, LAUNCHWIRE_BYTES_MAX);
-    if (x->probe.command.count > 0) {
-        struct launch_message m = *start;
-        m.standard_input = bytes_of(NULL, 0);
-        launchwire_encode(&x->order, &m);
-    }
-    return x->order.err == E_OK;
-}
-
 static struct run *run_new(struct runs *r, const struct launch_message *start) {
+    static void (*const readers[LAUNCH_STREAM_COUNT])(void *, uint32_t) = {out_ready, err_ready};
     struct run *x = mem_new(1, sizeof *x);
     if (x == NULL) {
         return NULL;
@@ -438,13 +285,14 @@ static struct run *run_new(struct runs *r, const struct launch_message *start) {
     x->runs = r;
     x->folder = -1;
     x->leased = start->leased;
+    x->image = start->image.size > 0;
     x->begun_ms = loop_now_ms(r->o.loop);
     x->state =
         (struct launch_message){.kind = LAUNCH_STATE, .scope = start->scope, .token = start->token, .state = LAUNCH_STARTING};
     memcpy(x->id, start->id.data, start->id.size); /* a name, so it has room */
-    x->status = (struct loop_fd){.context = x, .fd = -1};
+    x->status = (struct loop_fd){.ready = status_ready, .context = x, .fd = -1};
     for (unsigned s = 0; s < LAUNCH_STREAM_COUNT; s++) {
-        x->streams[s] = (struct loop_fd){.context = x, .fd = -1};
+        x->streams[s] = (struct loop_fd){.ready = readers[s], .context = x, .fd = -1};
         x->captures[s].fd = -1;
     }
     x->next = r->first;
@@ -465,13 +313,17 @@ static void run_free(struct runs *r, struct run *x) {
         close_watch(r, &x->streams[s]);
         capture_close(&x->captures[s]);
     }
-    close_if(x->folder);
+    if (x->folder >= 0) {
+        (void)close(x->folder);
+    }
     builder_free(&x->order);
+    builder_free(&x->given);
     mem_free(x);
 }
 
-static void answer(struct runs *r, const struct launch_message *start, enum launch_state state) {
-    struct launch_message m = {.kind = LAUNCH_STATE, .scope = start->scope, .token = start->token, .state = state};
+static void answer(struct runs *r, const struct launch_message *start, enum launch_state state, int status) {
+    struct launch_message m = {
+        .kind = LAUNCH_STATE, .scope = start->scope, .token = start->token, .state = state, .status = status};
     r->o.changed(r->o.context, &m);
 }
 
@@ -485,9 +337,14 @@ void runs_start(struct runs *r, const struct launch_message *start) {
         tell(x);
         return;
     }
+    int lacks = runbegin_lacks(r, start);
+    if (lacks >= 0) { /* nothing was marked here either */
+        answer(r, start, LAUNCH_LACKS, lacks);
+        return;
+    }
     x = r->count < RUNS_MAX && (!start->leased || lease_holds(r)) ? run_new(r, start) : NULL;
     if (x == NULL) { /* nothing was marked: another START may come */
-        answer(r, start, LAUNCH_LATER);
+        answer(r, start, LAUNCH_LATER, 0);
         return;
     }
     enum grey_error err = rundir_make(&r->folders, start->scope, start->token, &x->folder);
@@ -497,17 +354,17 @@ void runs_start(struct runs *r, const struct launch_message *start) {
     }
     if (err == E_CONDITION) {
         run_free(r, x);
-        answer(r, start, LAUNCH_USED);
+        answer(r, start, LAUNCH_USED, 0);
         return;
     }
-    bool watched = take_watch(x, start);
+    bool watched = runbegin_watch(x, start);
     for (unsigned s = 0; s < LAUNCH_STREAM_COUNT; s++) {
         capture_init(&x->captures[s], x->folder, stream_names[s]);
         if (again) {
             capture_resume(&x->captures[s]);
         }
     }
-    int why = err != E_OK ? EIO : watched ? begin(x, start) : ENOMEM;
+    int why = err != E_OK ? EIO : watched ? runbegin(x, start) : ENOMEM;
     log_info("launch", "start", "task=%s token=%" PRIu64 " pid=%d error=%d", x->id, x->state.token, (int)x->pid, why);
     if (why != 0) {
         ended(x, LAUNCH_END_START, why);
@@ -518,7 +375,8 @@ void runs_start(struct runs *r, const struct launch_message *start) {
 
 /* --- Stop ------------------------------------------------------------------------------------------------------------------------------------ */
 
-static void stop(struct run *x, uint32_t grace_ms) {
+static void stop(struct run *x, uint32_t most_ms) {
+    uint32_t grace_ms = most_ms < x->grace_ms ? most_ms : x->grace_ms;
     uint64_t at_ms = loop_now_ms(x->runs->o.loop) + grace_ms;
     if (x->pid == 0) {
         return;
@@ -526,17 +384,17 @@ static void stop(struct run *x, uint32_t grace_ms) {
     if (!x->stopping) {
         x->stopping = true;
         x->kill_at_ms = at_ms;
-        signal_run(x, SIGTERM);
+        signal_run(x, (int)x->stop_signal);
         log_info("launch", "stop", "task=%s token=%" PRIu64 " grace_ms=%" PRIu32, x->id, x->state.token, grace_ms);
     }
     x->kill_at_ms = at_ms < x->kill_at_ms ? at_ms : x->kill_at_ms; /* never later than was said first */
     look_soon(x->runs);
 }
 
-void runs_stop(struct runs *r, uint64_t scope, uint64_t token, uint32_t grace_ms) {
+void runs_stop(struct runs *r, uint64_t scope, uint64_t token, uint32_t most_ms) {
     struct run *x = find(r, scope, token);
     if (x != NULL) {
-        stop(x, grace_ms);
+        stop(x, most_ms);
     }
 }
 
@@ -626,6 +484,10 @@ uint32_t runs_live(const struct runs *r) {
     return count;
 }
 
+bool runs_store(struct runs *r, const struct launch_message *part, enum launch_stored *how) {
+    return shelf_store(&r->shelf, part, how);
+}
+
 enum grey_error runs_read(struct runs *r, const struct launch_message *read, struct builder *data, uint64_t *from, uint64_t *end) {
     int folder = rundir_find(&r->folders, read->scope, read->token);
     *from = *end = 0;
@@ -647,7 +509,9 @@ struct runs *runs_new(const struct runs_options *o, struct fault *f) {
     r->folders.folder = -1;
     (void)snprintf(r->dir, sizeof r->dir, "%s", o->dir);
     r->timer = (struct loop_timer){.fire = look, .context = r};
-    r->sieve = rundir_open(&r->folders, o->dir, f) == E_OK ? sieve_new(f) : NULL;
+    r->shelf.folder = -1;
+    bool opened = rundir_open(&r->folders, o->dir, f) == E_OK && shelf_open(&r->shelf, o->dir, o->artifact_bytes_max, f) == E_OK;
+    r->sieve = opened ? sieve_new(f) : NULL;
     if (r->sieve == NULL) {
         runs_free(r);
         return NULL;
@@ -669,5 +533,6 @@ void runs_free(struct runs *r) {
     cage_sweep(r->o.cages);
     sieve_free(r->sieve);
     rundir_close(&r->folders);
+    shelf_close(&r->shelf);
     mem_free(r);
 }

@@ -16,14 +16,15 @@ struct runs_options {
     const char *dir;
     const struct cages *cages;
     struct child_user user;
+    uint64_t artifact_bytes_max;                                        /* on the shelf */
     void (*changed)(void *context, const struct launch_message *state); /* a LAUNCH_STATE, or a LAUNCH_USE */
     void *context;
 };
 
-struct runs *runs_new(const struct runs_options *o, struct fault *f); /* copies; dir exists */
-void runs_free(struct runs *r);                                       /* kills what runs */
-void runs_start(struct runs *r, const struct launch_message *start);  /* told by `changed`, at once or later */
-void runs_stop(struct runs *r, uint64_t scope, uint64_t token, uint32_t grace_ms);
+struct runs *runs_new(const struct runs_options *o, struct fault *f);             /* copies; dir exists */
+void runs_free(struct runs *r);                                                   /* kills what runs */
+void runs_start(struct runs *r, const struct launch_message *start);              /* told by `changed`, at once or later */
+void runs_stop(struct runs *r, uint64_t scope, uint64_t token, uint32_t most_ms); /* or the run's own grace, if that is shorter */
 void runs_stop_all(struct runs *r, uint32_t grace_ms);
 /* The site has its end, so that its folder may leave in time; harmless while it runs, and for one that never was. */
 void runs_forget(struct runs *r, uint64_t scope, uint64_t token);
@@ -32,6 +33,8 @@ void runs_tell(struct runs *r);                     /* `changed` for each */
 void runs_measure(struct runs *r);                  /* `changed` for each that goes on, with a LAUNCH_USE */
 uint32_t runs_live(const struct runs *r);
 void runs_reap(struct runs *r); /* at SIGCHLD */
+/* A LAUNCH_STORE.  True: it was the last one of its artifact, *how says how it went (shelf.h). */
+bool runs_store(struct runs *r, const struct launch_message *part, enum launch_stored *how);
 enum grey_error runs_read(struct runs *r, const struct launch_message *read, struct builder *data, uint64_t *from, uint64_t *end);
 
 #endif

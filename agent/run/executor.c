@@ -4,28 +4,31 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/run/artifact.h"
 #include "agent/run/gauge.h"
+#include "agent/run/outputs.h"
+#include "agent/run/startform.h"
 #include "agent/work/work.h"
 #include "include/grey/protocol.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
 
-#define RETRY_MS 300u /* a report or a start that did not get through is made again */
-#define LEASE_MS 250u /* between two words on the lease */
-#define STOP_GRACE_MS 10000u
+#define RETRY_MS 300u           /* a report or a start that did not get through is made again */
+#define LEASE_MS 250u           /* between two words on the lease */
+#define BRINGS_MAX 64u          /* artifacts for one run: each of its files, and again what left the shelf meanwhile */
 #define ABSENT_MS 10000u        /* a launcher that was away for so long is; one that is restarted is not */
 #define ALONE_MS 4000u          /* without a word of the site for so long, what may outlive the contact is begun */
 #define UNWANTED_GRACE_MS 1000u /* it may run elsewhere already */
-#define READS_MAX 64u
 
 static struct metric started = METRIC_COUNTER("grey_executor_started_total", "Runs of tasks that were begun on this gateway.");
 
 enum run_phase {
     RUN_WANTED,
-    RUN_READING,
-    RUN_ASKED,
-    RUN_KNOWN
-}; /* its order is read; START is sent; the launcher said how it is */
+    RUN_READING,  /* its order is read */
+    RUN_BRINGING, /* an artifact that it needs is on its way */
+    RUN_ASKED,    /* START is sent */
+    RUN_KNOWN     /* the launcher said how it is */
+};
 
 struct run { /* one assignment to this gateway, or one process that is here for a former one */
     struct run *next;
@@ -34,27 +37,23 @@ struct run { /* one assignment to this gateway, or one process that is here for 
     struct launch_message state; /* KNOWN; no slices */
     bool wanted, stop_sent, running_told, end_told, telling;
     bool again; /* begun without the site, after the machine was off */
+    bool lacks; /* the launcher has not what file number lacking of its order names */
+    uint32_t lacking, brought;
+    enum task_reason refused; /* why it cannot be begun here */
     bool proving, proved;
     struct blob *proof; /* proved: NULL when none could be made */
-};
-
-struct output_request {
-    struct output_request *next;
-    uint64_t number;
-    executor_output *done;
-    void *context;
 };
 
 struct executor {
     struct executor_options o;
     struct launcher *launcher;
     struct gauge *gauge;
+    struct artifact *artifact;
     struct run *runs;
-    struct output_request *reads;
-    uint32_t read_count;
-    uint64_t listed_ms;                      /* when the launcher told what runs */
-    uint64_t scope, next_number, generation; /* generation: of the connection, so that late answers are known as such */
-    bool listed, caught_up, asking;          /* asking: whether all is applied */
+    struct outputs outputs;
+    uint64_t listed_ms;             /* when the launcher told what runs */
+    uint64_t scope, generation;     /* generation: of the connection, so that late answers are known as such */
+    bool listed, caught_up, asking; /* asking: whether all is applied */
     struct loop_timer look_timer, lease_timer, absent_timer;
 };
 
@@ -185,7 +184,8 @@ static enum task_report report_of(const struct launch_message *s, enum task_reas
     static const enum task_reason reasons[LAUNCH_END_COUNT] = {
         [LAUNCH_END_NONE] = REASON_STOPPED,  [LAUNCH_END_EXIT] = REASON_EXIT,   [LAUNCH_END_SIGNAL] = REASON_SIGNAL,
         [LAUNCH_END_MEMORY] = REASON_MEMORY, [LAUNCH_END_START] = REASON_START, [LAUNCH_END_STOPPED] = REASON_STOPPED,
-        [LAUNCH_END_PROBE] = REASON_PROBE,   [LAUNCH_END_DISK] = REASON_DISK};
+        [LAUNCH_END_PROBE] = REASON_PROBE,   [LAUNCH_END_DISK] = REASON_DISK,   [LAUNCH_END_ARTIFACT] = REASON_ARTIFACT,
+        [LAUNCH_END_IMAGE] = REASON_IMAGE};
     bool stopped = s->state == LAUNCH_USED || s->end == LAUNCH_END_STOPPED;
     bool well = s->end == LAUNCH_END_EXIT && s->status == 0;
     *reason = stopped ? REASON_STOPPED : well ? REASON_NONE : reasons[s->end];
@@ -247,29 +247,38 @@ static void tell_end(struct executor *x, struct run *r, const struct task *t) {
 
 /* --- Starts --------------------------------------------------------------------------------------------------------------------------------- */
 
-static void copy_texts(struct launch_texts *out, const struct task_texts *in) {
-    out->count = in->count;
-    memcpy(out->at, in->at, in->count * sizeof in->at[0]);
+/* A file of the order must be brought first. */
+static void bring(struct executor *x, struct run *r, const struct task *t, const struct task_file *file) {
+    if (r->brought >= BRINGS_MAX) {
+        log_warn("executor", "artifact", "task=%s artifact=%.*s: it leaves the launcher's shelf before the task can begin",
+                 t->vertex->id, (int)file->name.size, (const char *)file->name.data);
+        r->refused = REASON_ARTIFACT;
+        look_soon(x, 0);
+    } else if (artifact_bring(x->artifact, t->token, file->text, file->hash)) {
+        r->brought++;
+        r->phase = RUN_BRINGING;
+    } else {
+        look_soon(x, RETRY_MS);
+    }
 }
 
-/* HTTP and TCP are asked by the launcher's own program, in the task's group. */
-static void probe_of(struct launch_probe *p, const struct task_health *h, char texts[2][16]) {
-    if (h->probe == PROBE_NONE) {
+static void brought(void *context, uint64_t token, enum grey_error how) {
+    struct executor *x = context;
+    struct run *r = find(x, x->scope, token);
+    if (r == NULL || r->phase != RUN_BRINGING) {
         return;
     }
-    *p = (struct launch_probe){.delay_ms = h->delay_s * 1000u,
-                               .interval_ms = h->interval_s * 1000u,
-                               .timeout_ms = h->timeout_s * 1000u,
-                               .failures = h->failures};
-    if (h->probe == PROBE_EXEC) {
-        copy_texts(&p->command, &h->command);
-        return;
+    r->phase = RUN_WANTED;
+    r->lacks = how != E_OK;
+    r->refused = how != E_OK && how != E_BUSY ? REASON_ARTIFACT : REASON_NONE;
+    if (r->refused != REASON_NONE) {
+        log_warn("executor", "artifact", "token=%" PRIu64 " file=%" PRIu32 ": %s", token, r->lacking + 1,
+                 how == E_NOT_FOUND   ? "the core has not given the object that it names"
+                 : how == E_CORRUPT   ? "the object differs: it has not the SHA-256 that the task names"
+                 : how == E_TOO_LARGE ? "it does not fit: see --artifacts-mb of grey-launch"
+                                      : "the launcher could not keep it: is the disk full?");
     }
-    (void)snprintf(texts[0], sizeof texts[0], "%" PRIu32, h->port);
-    (void)snprintf(texts[1], sizeof texts[1], "%" PRIu32, h->timeout_s);
-    p->command = (struct launch_texts){.count = 5,
-                                       .at = {bytes_str(LAUNCHWIRE_SELF), bytes_str("--probe"), bytes_str(texts[0]),
-                                              bytes_str(texts[1]), h->probe == PROBE_HTTP ? h->path : bytes_str("")}};
+    look_soon(x, how == E_BUSY ? RETRY_MS : 0);
 }
 
 static void order_read(void *context, enum grey_error err, const char *detail, struct blob *payload) {
@@ -293,32 +302,33 @@ static void order_read(void *context, enum grey_error err, const char *detail, s
         look_soon(x, RETRY_MS);
         return;
     }
-    if (o.command.count == 0) {
-        log_warn("executor", "start", "task=%s: images are not run by this version", t->vertex->id);
-        tell(x, r, t, REPORT_FAILED, REASON_START, 0);
+    r->refused = startform_refuses(&o);
+    if (r->refused != REASON_NONE) {
+        log_warn("executor", "start", "task=%s: it names no program, or no absolute path of an image", t->vertex->id);
+        look_soon(x, 0);
         return;
     }
-    struct launch_message m = {.kind = LAUNCH_START,
-                               .scope = x->scope,
-                               .token = t->token,
-                               .id = id_of(t),
-                               .standard_input = o.standard_input,
-                               .cpu_millicores = t->cpu_millicores,
-                               .memory_bytes = t->memory_bytes,
-                               .leased = is_leased(t),
-                               .again = r->again};
-    copy_texts(&m.command, &o.command);
-    copy_texts(&m.env, &o.env);
-    m.disk_bytes = o.disk_bytes;
-    char texts[2][16];
-    probe_of(&m.probe, &o.health, texts);
-    if (m.leased) {
+    if (r->lacks && r->lacking < o.file_count && o.files[r->lacking].source == FILE_OBJECT) {
+        bring(x, r, t, &o.files[r->lacking]);
+        return;
+    }
+    struct startform form;
+    struct launch_message *m = &form.start;
+    startform_fill(&form, &o);
+    m->scope = x->scope;
+    m->token = t->token;
+    m->id = id_of(t);
+    m->cpu_millicores = t->cpu_millicores;
+    m->memory_bytes = t->memory_bytes;
+    m->leased = is_leased(t);
+    m->again = r->again;
+    if (m->leased) {
         say_lease(x);
         loop_timer_after(x->o.loop, &x->lease_timer, LEASE_MS);
     }
     r->phase = RUN_ASKED;
     metrics_add(&started, 0, 1);
-    launcher_send(x->launcher, &m);
+    launcher_send(x->launcher, m);
 }
 
 static void begin(struct executor *x, struct run *r, const struct task *t) {
@@ -355,13 +365,16 @@ static void compare(struct executor *x, struct run *r, const struct task *t) {
     if (has_ended(r)) {
         tell_end(x, r, t);
     } else if (r->phase == RUN_WANTED) {
-        if (t->stop != REASON_NONE || t->state != TASK_ASSIGNED) { /* it said that it ran, and runs no more: the machine was off */
+        if (r->refused != REASON_NONE) {
+            tell(x, r, t, REPORT_FAILED, r->refused, 0);
+        } else if (t->stop != REASON_NONE ||
+                   t->state != TASK_ASSIGNED) { /* it said that it ran, and runs no more: the machine was off */
             tell(x, r, t, REPORT_STOPPED, REASON_STOPPED, 0);
         } else {
             begin(x, r, t);
         }
-    } else if (r->phase != RUN_READING && t->stop != REASON_NONE) {
-        stop(x, r, STOP_GRACE_MS);
+    } else if ((r->phase == RUN_ASKED || r->phase == RUN_KNOWN) && t->stop != REASON_NONE) {
+        stop(x, r, LAUNCHWIRE_GRACE_MS_MAX); /* its own grace is shorter */
     } else if (r->phase == RUN_KNOWN && r->state.state == LAUNCH_RUNNING && t->state == TASK_ASSIGNED) {
         tell(x, r, t, REPORT_RUNNING, REASON_NONE, 0);
     }
@@ -371,7 +384,7 @@ static void compare(struct executor *x, struct run *r, const struct task *t) {
 static void clear_away(struct executor *x) {
     for (struct run **at = &x->runs; *at != NULL;) {
         struct run *r = *at;
-        bool ended = has_ended(r), gone = !r->wanted && (ended || r->phase == RUN_WANTED || r->phase == RUN_READING);
+        bool ended = has_ended(r), gone = !r->wanted && (ended || r->phase < RUN_ASKED);
         if (!r->wanted && !gone) {
             stop(x, r, UNWANTED_GRACE_MS);
         }
@@ -466,6 +479,7 @@ void executor_applied(struct executor *x, const struct entry *e) {
 /* --- The launcher ---------------------------------------------------------------------------------------------------------------------------- */
 
 static void forget_all(struct executor *x, enum grey_error why) {
+    artifact_reset(x->artifact);
     x->generation++;
     x->listed = false;
     while (x->runs != NULL) {
@@ -473,13 +487,7 @@ static void forget_all(struct executor *x, enum grey_error why) {
         x->runs = r->next;
         run_free(r);
     }
-    while (x->reads != NULL) {
-        struct output_request *q = x->reads;
-        x->reads = q->next;
-        q->done(q->context, why, bytes_of(NULL, 0), 0, 0);
-        mem_free(q);
-    }
-    x->read_count = 0;
+    outputs_give_up(&x->outputs, why);
 }
 
 static void on_up(void *context) {
@@ -499,19 +507,6 @@ static void on_down(void *context) {
     loop_timer_after(x->o.loop, &x->absent_timer, ABSENT_MS);
 }
 
-static void part(struct executor *x, const struct launch_message *m) {
-    for (struct output_request **at = &x->reads; *at != NULL; at = &(*at)->next) {
-        struct output_request *q = *at;
-        if (q->number == m->number) {
-            *at = q->next;
-            x->read_count--;
-            q->done(q->context, E_OK, m->data, m->offset, m->end_offset);
-            mem_free(q);
-            return;
-        }
-    }
-}
-
 static void run_state(struct executor *x, const struct launch_message *m) {
     struct run *r = find(x, m->scope, m->token);
     r = r != NULL ? r : add(x, m->scope, m->token);
@@ -521,6 +516,13 @@ static void run_state(struct executor *x, const struct launch_message *m) {
     if (m->state == LAUNCH_LATER) {
         r->phase = RUN_WANTED;
         look_soon(x, RETRY_MS);
+        return;
+    }
+    if (m->state == LAUNCH_LACKS) {
+        r->phase = RUN_WANTED;
+        r->lacks = true;
+        r->lacking = (uint32_t)m->status;
+        look_soon(x, 0);
         return;
     }
     r->phase = RUN_KNOWN;
@@ -534,7 +536,9 @@ static void on_message(void *context, const struct launch_message *m) {
     if (m->kind == LAUNCH_STATE) {
         run_state(x, m);
     } else if (m->kind == LAUNCH_PART) {
-        part(x, m);
+        outputs_part(&x->outputs, m);
+    } else if (m->kind == LAUNCH_STORED) {
+        artifact_stored(x->artifact, m);
     } else if (m->kind == LAUNCH_USE) {
         gauge_take(x->gauge, m);
     } else {
@@ -560,23 +564,13 @@ static const struct launcher_events launcher_events = {.up = on_up, .down = on_d
 
 void executor_read(struct executor *x, uint64_t token, enum launch_stream stream, uint64_t offset, uint32_t size,
                    executor_output *done, void *context) {
-    struct output_request *q = launcher_up(x->launcher) && x->read_count < READS_MAX ? mem_new(1, sizeof *q) : NULL;
     struct site_facts site;
-    if (q == NULL || !state_site(node_state(x->o.node), &site)) {
-        mem_free(q);
-        done(context, launcher_up(x->launcher) ? E_BUSY : E_CONNECT, bytes_of(NULL, 0), 0, 0);
+    if (!state_site(node_state(x->o.node), &site)) {
+        done(context, E_CONNECT, bytes_of(NULL, 0), 0, 0);
         return;
     }
-    *q = (struct output_request){.next = x->reads, .number = ++x->next_number, .done = done, .context = context};
-    x->reads = q;
-    x->read_count++;
-    launcher_send(x->launcher, &(struct launch_message){.kind = LAUNCH_READ,
-                                                        .scope = site.incarnation,
-                                                        .token = token,
-                                                        .number = q->number,
-                                                        .stream = stream,
-                                                        .offset = offset,
-                                                        .size = size});
+    struct launch_message read = {.scope = site.incarnation, .token = token, .stream = stream, .offset = offset, .size = size};
+    outputs_ask(&x->outputs, &read, done, context);
 }
 
 struct executor *executor_new(const struct executor_options *o, struct fault *f) {
@@ -592,6 +586,7 @@ struct executor *executor_new(const struct executor_options *o, struct fault *f)
     x->absent_timer = (struct loop_timer){.fire = on_absent, .context = x};
     struct launcher_options l = {.loop = o->loop, .socket_path = o->launcher_socket, .data_dir = o->data_dir};
     x->launcher = launcher_new(&l, &launcher_events, x, f);
+    x->outputs.launcher = x->launcher;
     struct gauge_options g = {.loop = o->loop,
                               .node = o->node,
                               .launcher = x->launcher,
@@ -599,7 +594,10 @@ struct executor *executor_new(const struct executor_options *o, struct fault *f)
                               .hot_permille = o->hot_permille,
                               .hot_ms = o->hot_ms};
     x->gauge = x->launcher == NULL ? NULL : gauge_new(&g);
-    if (x->gauge == NULL) {
+    x->artifact = x->launcher == NULL ? NULL : artifact_new(o->loop, o->node, x->launcher, brought, x);
+    if (x->gauge == NULL || x->artifact == NULL) {
+        gauge_free(x->gauge);
+        artifact_free(x->artifact);
         launcher_free(x->launcher);
         mem_free(x);
         return NULL;
@@ -615,6 +613,7 @@ void executor_free(struct executor *x) {
     loop_timer_cancel(x->o.loop, &x->lease_timer);
     loop_timer_cancel(x->o.loop, &x->absent_timer);
     forget_all(x, E_STOPPING);
+    artifact_free(x->artifact);
     gauge_free(x->gauge);
     launcher_free(x->launcher);
     mem_free(x);

@@ -181,6 +181,10 @@ bool launcher_up(const struct launcher *l) {
     return launchlink_is_open(&l->link);
 }
 
+size_t launcher_queued(const struct launcher *l) {
+    return launchlink_queued(&l->link);
+}
+
 void launcher_send(struct launcher *l, const struct launch_message *m) {
     struct builder b;
     builder_init(&b, LAUNCHWIRE_BYTES_MAX);

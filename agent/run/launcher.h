@@ -25,6 +25,7 @@ struct launcher *launcher_new(const struct launcher_options *o, const struct lau
                               struct fault *f); /* copies; `up` comes on a later turn */
 void launcher_free(struct launcher *l);         /* what it runs goes on */
 bool launcher_up(const struct launcher *l);
+size_t launcher_queued(const struct launcher *l);                       /* bytes that it has not taken yet */
 void launcher_send(struct launcher *l, const struct launch_message *m); /* lost when it is not up */
 
 #endif

@@ -62,15 +62,79 @@ static void put_health(struct json_writer *w, const struct task_health *h) {
     json_close(w);
 }
 
-void orderform_write(struct json_writer *w, const struct task_order *o) {
-    put_texts(w, "command", &o->command);
+static void put_text(struct json_writer *w, const char *name, struct bytes value) {
+    json_key(w, name);
+    json_text(w, value);
+}
+
+static void put_file(struct json_writer *w, const struct task_file *file) {
+    static const char *const sources[FILE_SOURCE_COUNT] = {"text", "path", "object"};
+    char text[2 * TASK_HASH_BYTES + 1];
+    json_open(w, '{');
+    put_text(w, "name", file->name);
+    put_text(w, sources[file->source], file->text);
+    if (file->hash.size == TASK_HASH_BYTES) {
+        bytes_hex(file->hash.data, TASK_HASH_BYTES, text);
+        put_text(w, "sha256", bytes_str(text));
+    }
+    char mode[] = {'0', (char)('0' + (file->mode >> 6 & 7)), (char)('0' + (file->mode >> 3 & 7)), (char)('0' + (file->mode & 7))};
+    put_text(w, "mode", bytes_of(mode, sizeof mode));
+    json_close(w);
+}
+
+static void put_files(struct json_writer *w, const char *field, const struct task_order *o, bool artifacts) {
+    bool open = false;
+    for (uint32_t i = 0; i < o->file_count; i++) {
+        if ((o->files[i].source != FILE_TEXT) != artifacts) {
+            continue;
+        }
+        if (!open) {
+            json_key(w, field);
+            json_open(w, '[');
+            open = true;
+        }
+        put_file(w, &o->files[i]);
+    }
+    if (open) {
+        json_close(w);
+    }
+}
+
+/* What it is given on its gateway. */
+static void put_given(struct json_writer *w, const struct task_order *o) {
     if (o->oci.size > 0) {
         json_key(w, "oci");
         json_open(w, '{');
-        json_key(w, "image");
-        json_text(w, o->oci);
+        put_text(w, o->bundle ? "bundle" : "image", o->oci);
         json_close(w);
     }
+    put_files(w, "files", o, false);
+    put_files(w, "artifacts", o, true);
+    if (o->isolate != 0) {
+        json_key(w, "isolate");
+        json_open(w, '{');
+        put_text(w, "network", bytes_str((o->isolate & TASK_ISOLATE_NETWORK) != 0 ? "none" : "host"));
+        json_key(w, "mount");
+        json_bool(w, (o->isolate & TASK_ISOLATE_MOUNT) != 0);
+        json_key(w, "pid");
+        json_bool(w, (o->isolate & TASK_ISOLATE_PID) != 0);
+        json_close(w);
+    }
+    const struct {
+        const char *name;
+        uint64_t value;
+    } bounds[] = {{"disk_bytes", o->disk_bytes}, {"io_read_bps", o->io_read_bps}, {"io_write_bps", o->io_write_bps}};
+    for (size_t i = 0; i < sizeof bounds / sizeof bounds[0]; i++) {
+        if (bounds[i].value > 0) {
+            json_key(w, bounds[i].name);
+            json_uint(w, bounds[i].value);
+        }
+    }
+}
+
+void orderform_write(struct json_writer *w, const struct task_order *o) {
+    put_texts(w, "command", &o->command);
+    put_given(w, o);
     put_pairs(w, "env", &o->env);
     put_texts(w, "depends_on", &o->depends_on);
     put_uint(w, "timeout_seconds", o->timeout_s);
@@ -86,9 +150,8 @@ void orderform_write(struct json_writer *w, const struct task_order *o) {
         put_str(w, "offload", task_name(NAMES_OFFLOAD, o->offload));
         put_uint(w, "offload_patience_seconds", o->offload_patience_s);
     }
-    if (o->disk_bytes > 0) {
-        put_uint(w, "disk_bytes", o->disk_bytes);
-    }
+    put_uint(w, "stop_grace_ms", o->stop_grace_ms > 0 ? o->stop_grace_ms : TASK_GRACE_MS_DEFAULT);
+    put_str(w, "stop_signal", task_name(NAMES_SIGNAL, o->stop_signal));
     if (o->schedule.size > 0) {
         json_key(w, "schedule");
         json_text(w, o->schedule);
@@ -106,10 +169,6 @@ void orderform_write(struct json_writer *w, const struct task_order *o) {
 void orderform_errand(struct json_writer *w, const struct task_order *o) {
     json_open(w, '{');
     put_texts(w, "command", &o->command);
-    if (o->oci.size > 0) {
-        json_key(w, "oci");
-        json_text(w, o->oci);
-    }
     put_pairs(w, "env", &o->env);
     if (o->standard_input.size > 0) {
         json_key(w, "stdin");

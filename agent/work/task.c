@@ -4,9 +4,19 @@
 #include <string.h>
 
 #include "include/grey/must.h"
+#include "include/grey/protocol.h"
 #include "platform/codec.h"
 
-enum { ORDER_FIELDS = 22, ORDER_FIELDS_EXTRA = 23, ORDER_FIELDS_MAX = 24, EXTRA_FIELDS = 9, BEYOND_FIELDS = 4 };
+enum {
+    ORDER_FIELDS = 22,
+    ORDER_FIELDS_EXTRA = 23,
+    ORDER_FIELDS_BEYOND = 24,
+    ORDER_FIELDS_MAX = 25,
+    EXTRA_FIELDS = 9,
+    BEYOND_FIELDS = 4,
+    MORE_FIELDS = 7,
+    FILE_FIELDS = 5
+};
 
 /* --- Names ---------------------------------------------------------------------------------------------------------------------------- */
 
@@ -15,13 +25,15 @@ static const char *const state_names[] = {"pending", "queued",    "assigned",  "
                                           "failed",  "cancelled", "preempted", NULL};
 static const char *const reason_names[] = {"none",       "exit",      "signal",    "memory",    "start",     "timeout", "node-lost",
                                            "dependency", "preempted", "burst",     "emergency", "cancelled", "stopped", "probe",
-                                           "hot-spot",   "disk",      "offloaded", "recalled",  NULL};
+                                           "hot-spot",   "disk",      "offloaded", "recalled",  "artifact",  "image",   NULL};
 static const char *const restart_names[] = {"never", "on-failure", "always", NULL};
 static const char *const missed_names[] = {"skip", "run-once", "run-all", NULL};
 static const char *const delivery_names[] = {"at-least-once", "at-most-once", NULL};
 static const char *const isolation_names[] = {"stop", "keep", NULL};
 static const char *const reconnect_names[] = {"keep-original", "keep-replacement", "best-score", "longest-running", NULL};
 static const char *const offload_names[] = {"never", "local", "wait", NULL};
+static const char *const signal_names[] = {"TERM", "INT", "HUP", "QUIT", "USR1", "USR2", NULL};
+static_assert(sizeof signal_names / sizeof *signal_names == STOP_SIGNAL_COUNT + 1, "a name for each signal");
 static_assert(sizeof lane_names / sizeof *lane_names == LANE_COUNT + 1, "a name for each lane");
 static_assert(sizeof state_names / sizeof *state_names == TASK_STATE_COUNT + 1, "a name for each state");
 static_assert(sizeof reason_names / sizeof *reason_names == REASON_COUNT + 1, "a name for each reason");
@@ -30,6 +42,7 @@ static const char *const *const lists[NAMES_COUNT] = {
     [NAMES_LANE] = lane_names,           [NAMES_STATE] = state_names,         [NAMES_REASON] = reason_names,
     [NAMES_RESTART] = restart_names,     [NAMES_MISSED] = missed_names,       [NAMES_DELIVERY] = delivery_names,
     [NAMES_ISOLATION] = isolation_names, [NAMES_RECONNECT] = reconnect_names, [NAMES_OFFLOAD] = offload_names,
+    [NAMES_SIGNAL] = signal_names,
 };
 
 const char *task_name(enum task_names which, unsigned number) {
@@ -102,12 +115,24 @@ static void put_texts(struct builder *out, const struct task_texts *t) {
     }
 }
 
-bool task_has_extras(const struct task_order *o) {
+static bool has_extras(const struct task_order *o) {
     return o->health.probe != PROBE_NONE || o->disk_bytes > 0;
 }
 
-bool task_has_beyond(const struct task_order *o) {
+static bool has_beyond(const struct task_order *o) {
     return o->zone.size > 0 || o->offload != OFFLOAD_NEVER;
+}
+
+static bool has_more(const struct task_order *o) {
+    return o->file_count > 0 || o->bundle || o->io_read_bps > 0 || o->io_write_bps > 0 || o->isolate != 0 || o->stop_grace_ms > 0 ||
+           o->stop_signal != STOP_TERM;
+}
+
+uint32_t task_level(const struct task_order *o) {
+    return has_more(o) || o->oci.size > 0 ? FEATURE_LEVEL_IMAGES
+           : has_beyond(o)                ? FEATURE_LEVEL_OFFLOAD
+           : has_extras(o)                ? FEATURE_LEVEL_PROOFS
+                                          : FEATURE_LEVEL_TASKS;
 }
 
 static void put_extras(struct builder *out, const struct task_order *o) {
@@ -123,8 +148,51 @@ static void put_extras(struct builder *out, const struct task_order *o) {
     codec_put_uint(out, o->disk_bytes);
 }
 
+static void put_beyond(struct builder *out, const struct task_order *o) {
+    codec_put_array(out, BEYOND_FIELDS);
+    codec_put_text(out, o->zone);
+    codec_put_text(out, o->zone_rule);
+    codec_put_uint(out, o->offload);
+    codec_put_uint(out, o->offload_patience_s);
+}
+
+static void put_more(struct builder *out, const struct task_order *o) {
+    codec_put_array(out, MORE_FIELDS);
+    codec_put_array(out, o->file_count);
+    for (uint32_t i = 0; i < o->file_count; i++) {
+        const struct task_file *file = &o->files[i];
+        codec_put_array(out, FILE_FIELDS);
+        codec_put_text(out, file->name);
+        codec_put_uint(out, file->source);
+        codec_put_bytes(out, file->text);
+        codec_put_bytes(out, file->hash);
+        codec_put_uint(out, file->mode);
+    }
+    codec_put_bool(out, o->bundle);
+    codec_put_uint(out, o->io_read_bps);
+    codec_put_uint(out, o->io_write_bps);
+    codec_put_uint(out, o->isolate);
+    codec_put_uint(out, o->stop_grace_ms);
+    codec_put_uint(out, o->stop_signal);
+}
+
+static uint64_t fields_of(const struct task_order *o) {
+    return has_more(o) ? ORDER_FIELDS_MAX : has_beyond(o) ? ORDER_FIELDS_BEYOND : has_extras(o) ? ORDER_FIELDS_EXTRA : ORDER_FIELDS;
+}
+
+/* What an order does not use is not written, or is an empty array before what it does. */
+static void put_part(struct builder *out, const struct task_order *o, bool has,
+                     void (*put)(struct builder *out, const struct task_order *o)) {
+    if (has) {
+        put(out, o);
+    } else {
+        codec_put_array(out, 0);
+    }
+}
+
 void task_encode(struct builder *out, const struct task_order *o) {
-    codec_put_array(out, task_has_beyond(o) ? ORDER_FIELDS_MAX : task_has_extras(o) ? ORDER_FIELDS_EXTRA : ORDER_FIELDS);
+    uint64_t fields = fields_of(o);
+    codec_put_array(out, fields);
     codec_put_text(out, o->id);
     codec_put_text(out, o->tenant);
     codec_put_text(out, o->name_space);
@@ -147,17 +215,14 @@ void task_encode(struct builder *out, const struct task_order *o) {
     codec_put_uint(out, o->isolation);
     codec_put_uint(out, o->reconnect);
     codec_put_text(out, o->affinity);
-    if (task_has_extras(o)) {
-        put_extras(out, o);
-    } else if (task_has_beyond(o)) {
-        codec_put_array(out, 0);
+    if (fields >= ORDER_FIELDS_EXTRA) {
+        put_part(out, o, has_extras(o), put_extras);
     }
-    if (task_has_beyond(o)) {
-        codec_put_array(out, BEYOND_FIELDS);
-        codec_put_text(out, o->zone);
-        codec_put_text(out, o->zone_rule);
-        codec_put_uint(out, o->offload);
-        codec_put_uint(out, o->offload_patience_s);
+    if (fields >= ORDER_FIELDS_BEYOND) {
+        put_part(out, o, has_beyond(o), put_beyond);
+    }
+    if (fields == ORDER_FIELDS_MAX) {
+        put_more(out, o);
     }
 }
 
@@ -167,6 +232,29 @@ static void read_texts(struct codec_reader *r, struct task_texts *t, uint32_t co
     while (r->err == E_OK && t->count < count) {
         t->at[t->count] = codec_text(r, size_max);
         t->count++;
+    }
+}
+
+static void read_more(struct codec_reader *r, struct task_order *o) {
+    uint64_t fields = codec_array(r, MORE_FIELDS), count = codec_array(r, TASK_FILES_MAX);
+    bool well = fields == MORE_FIELDS;
+    for (o->file_count = 0; r->err == E_OK && o->file_count < count; o->file_count++) {
+        struct task_file *file = &o->files[o->file_count];
+        well = codec_array(r, FILE_FIELDS) == FILE_FIELDS && well;
+        file->name = codec_text(r, LIMIT_NAME_BYTES);
+        file->source = (enum task_file_source)codec_uint(r, FILE_SOURCE_COUNT - 1);
+        file->text = codec_bytes(r, TASK_ORDER_BYTES_MAX);
+        file->hash = codec_bytes(r, TASK_HASH_BYTES);
+        file->mode = (uint32_t)codec_uint(r, 0777);
+    }
+    o->bundle = codec_bool(r);
+    o->io_read_bps = codec_uint(r, TASK_IO_BPS_MAX);
+    o->io_write_bps = codec_uint(r, TASK_IO_BPS_MAX);
+    o->isolate = (uint32_t)codec_uint(r, TASK_ISOLATE_ALL);
+    o->stop_grace_ms = (uint32_t)codec_uint(r, TASK_GRACE_MS_MAX);
+    o->stop_signal = (enum task_signal)codec_uint(r, STOP_SIGNAL_COUNT - 1);
+    if (r->err == E_OK && (!well || !has_more(o))) {
+        r->err = E_BAD_MESSAGE;
     }
 }
 
@@ -185,18 +273,21 @@ static void read_extras(struct codec_reader *r, struct task_order *o, bool may_l
     o->health.timeout_s = (uint32_t)codec_uint(r, TASK_PROBE_S_MAX);
     o->health.failures = (uint32_t)codec_uint(r, TASK_PROBE_FAILURES_MAX);
     o->disk_bytes = codec_uint(r, TASK_MEMORY_BYTES_MAX);
-    if (r->err == E_OK && (fields != EXTRA_FIELDS || !task_has_extras(o))) {
+    if (r->err == E_OK && (fields != EXTRA_FIELDS || !has_extras(o))) {
         r->err = E_BAD_MESSAGE;
     }
 }
 
-static void read_beyond(struct codec_reader *r, struct task_order *o) {
+static void read_beyond(struct codec_reader *r, struct task_order *o, bool may_lack) {
     uint64_t fields = codec_array(r, BEYOND_FIELDS);
+    if (fields == 0 && may_lack) {
+        return;
+    }
     o->zone = codec_text(r, TASK_ZONE_BYTES_MAX);
     o->zone_rule = codec_text(r, TASK_ZONE_BYTES_MAX);
     o->offload = (enum task_offload)codec_uint(r, OFFLOAD_COUNT - 1);
     o->offload_patience_s = (uint32_t)codec_uint(r, TASK_PATIENCE_S_MAX);
-    if (r->err == E_OK && (fields != BEYOND_FIELDS || !task_has_beyond(o))) {
+    if (r->err == E_OK && (fields != BEYOND_FIELDS || !has_beyond(o))) {
         r->err = E_BAD_MESSAGE;
     }
 }
@@ -228,11 +319,14 @@ enum grey_error task_decode(struct bytes in, struct task_order *o, struct fault 
     o->isolation = (enum task_isolation)codec_uint(&r, ISOLATION_COUNT - 1);
     o->reconnect = (enum task_reconnect)codec_uint(&r, RECONNECT_COUNT - 1);
     o->affinity = codec_text(&r, LIMIT_NAME_BYTES);
-    if (fields > ORDER_FIELDS) {
-        read_extras(&r, o, fields == ORDER_FIELDS_MAX);
+    if (fields >= ORDER_FIELDS_EXTRA) {
+        read_extras(&r, o, fields > ORDER_FIELDS_EXTRA);
+    }
+    if (fields >= ORDER_FIELDS_BEYOND) {
+        read_beyond(&r, o, fields > ORDER_FIELDS_BEYOND);
     }
     if (fields == ORDER_FIELDS_MAX) {
-        read_beyond(&r, o);
+        read_more(&r, o);
     }
     enum grey_error err = codec_end(&r);
     if (err == E_OK && fields < ORDER_FIELDS) {
@@ -284,6 +378,51 @@ static enum grey_error check_health(const struct task_order *o, struct fault *f)
     return check_texts(&h->command, TASK_ARGUMENTS_MAX, TASK_TEXT_BYTES_MAX, "health", f);
 }
 
+static enum grey_error check_file(const struct task_order *o, uint32_t i, struct fault *f) {
+    const struct task_file *file = &o->files[i];
+    bool hashed = file->source != FILE_TEXT;
+    if (!is_name(file->name) || file->name.data[0] == '.') {
+        return fault_set(f, E_BAD_REQUEST,
+                         "files and artifacts: item %u has no plain name (1 to %u of A-Z a-z 0-9 . _ -, no dot first)", i + 1,
+                         LIMIT_NAME_BYTES);
+    }
+    for (uint32_t k = 0; k < i; k++) {
+        if (bytes_equal(file->name, o->files[k].name)) {
+            return fault_set(f, E_BAD_REQUEST, "files and artifacts: two are to be %.*s", (int)file->name.size,
+                             (const char *)file->name.data);
+        }
+    }
+    bool path = file->text.size > 0 && file->text.data[0] == '/' && file->text.size <= LIMIT_PATH_BYTES && !has_zero(file->text);
+    if ((unsigned)file->source >= FILE_SOURCE_COUNT || (file->source == FILE_PATH && !path) ||
+        (file->source == FILE_OBJECT && !is_name(file->text)) || file->hash.size != (hashed ? TASK_HASH_BYTES : 0) ||
+        file->mode > 0777) {
+        return fault_set(f, E_BAD_REQUEST,
+                         "artifact %.*s: has a sha256 and either an absolute path or the name of an object; a mode is up to 0777",
+                         (int)file->name.size, (const char *)file->name.data);
+    }
+    return E_OK;
+}
+
+/* What came with FEATURE_LEVEL_IMAGES. */
+static enum grey_error check_more(const struct task_order *o, struct fault *f) {
+    enum grey_error err =
+        o->file_count > TASK_FILES_MAX ? fault_set(f, E_BAD_REQUEST, "files and artifacts are %u at most", TASK_FILES_MAX) : E_OK;
+    for (uint32_t i = 0; err == E_OK && i < o->file_count; i++) {
+        err = check_file(o, i, f);
+    }
+    if (err != E_OK) {
+        return err;
+    }
+    if ((o->io_read_bps > 0 && (o->io_read_bps < TASK_IO_BPS_MIN || o->io_read_bps > TASK_IO_BPS_MAX)) ||
+        (o->io_write_bps > 0 && (o->io_write_bps < TASK_IO_BPS_MIN || o->io_write_bps > TASK_IO_BPS_MAX))) {
+        return fault_set(f, E_BAD_REQUEST, "resources: io_read_bps and io_write_bps are at least %u", TASK_IO_BPS_MIN);
+    }
+    if (o->stop_grace_ms > TASK_GRACE_MS_MAX || (unsigned)o->stop_signal >= STOP_SIGNAL_COUNT || o->isolate > TASK_ISOLATE_ALL) {
+        return fault_set(f, E_BAD_REQUEST, "stop_grace_ms is up to %u", TASK_GRACE_MS_MAX);
+    }
+    return o->bundle && o->oci.size == 0 ? fault_set(f, E_BAD_REQUEST, "oci: a bundle has a path") : E_OK;
+}
+
 /* Two names with an '=' between. */
 static bool is_label(struct bytes b) {
     const uint8_t *equals = b.size == 0 ? NULL : memchr(b.data, '=', b.size);
@@ -300,6 +439,7 @@ static enum grey_error check_lists(const struct task_order *o, struct fault *f) 
     err = err == E_OK ? check_texts(&o->depends_on, TASK_DEPENDENCIES_MAX, LIMIT_NAME_BYTES, "depends_on", f) : err;
     err = err == E_OK ? check_texts(&o->selectors, TASK_SELECTORS_MAX, 2 * LIMIT_NAME_BYTES + 1, "node_selector", f) : err;
     err = err == E_OK ? check_health(o, f) : err;
+    err = err == E_OK ? check_more(o, f) : err;
     if (err != E_OK) {
         return err;
     }
@@ -353,6 +493,12 @@ static enum grey_error check_beyond(const struct task_order *o, struct fault *f)
             f, E_BAD_REQUEST,
             "a task that may leave the site (offload) runs once to its end, anywhere: it has no schedule, restart: always, "
             "node_selector, affinity or health");
+    }
+    if (o->oci.size > 0 || o->file_count > 0 || o->isolate != 0) {
+        return fault_set(
+            f, E_BAD_REQUEST,
+            "a task that may leave the site (offload) brings what it needs in its command, env and stdin: it has no oci, files, "
+            "artifacts or isolate");
     }
     return E_OK;
 }

@@ -57,6 +57,8 @@ enum task_reason {
     REASON_DISK = 15,      /* its working directory grew above its bound */
     REASON_OFFLOADED = 16, /* it is with the core */
     REASON_RECALLED = 17,  /* it was with the core, which could not run it, or was away for longer than it may wait */
+    REASON_ARTIFACT = 18,  /* a file that it is given is not to be had, does not fit, or is not what the order says */
+    REASON_IMAGE = 19,     /* its image or bundle cannot be unpacked or run */
     REASON_COUNT
 };
 
@@ -76,6 +78,14 @@ enum task_reason {
 #define TASK_RETRIES_MAX 1000u
 #define TASK_MISSED_MAX 100u
 
+#define TASK_FILES_MAX 16u
+#define TASK_FILE_MODE_DEFAULT 0644u
+#define TASK_HASH_BYTES 32u
+#define TASK_GRACE_MS_DEFAULT 10000u
+#define TASK_GRACE_MS_MAX 600000u
+#define TASK_IO_BPS_MIN 4096u /* less than a page a second moves nothing */
+#define TASK_IO_BPS_MAX (1ull << 40)
+
 #define TASK_PROBE_S_MAX 3600u
 #define TASK_PROBE_FAILURES_MAX 100u
 
@@ -94,11 +104,29 @@ struct task_health {
     uint32_t delay_s, interval_s, timeout_s, failures; /* in a row, after which it is stopped as one that failed */
 };
 
+/* A file in its working directory when it begins: written in the order; of its gateway's disk; or data that the core gave to the site. */
+enum task_file_source { FILE_TEXT, FILE_PATH, FILE_OBJECT, FILE_SOURCE_COUNT };
+struct task_file {
+    struct bytes name;
+    enum task_file_source source;
+    struct bytes text; /* the content, the absolute path, the name of the object */
+    struct bytes hash; /* SHA-256 of the content; empty for FILE_TEXT */
+    uint32_t mode;     /* permission bits */
+};
+
+enum task_signal { STOP_TERM, STOP_INT, STOP_HUP, STOP_QUIT, STOP_USR1, STOP_USR2, STOP_SIGNAL_COUNT };
+
+/* Namespaces of its own; bits. */
+#define TASK_ISOLATE_NETWORK 1u /* no network but a loopback of its own */
+#define TASK_ISOLATE_MOUNT 2u   /* its own /tmp, and of all runs its own directory only */
+#define TASK_ISOLATE_PID 4u     /* sees its own processes only, and they end with it */
+#define TASK_ISOLATE_ALL 7u
+
 struct task_order {                      /* slices are lent by whoever made it */
     struct bytes id, tenant, name_space; /* names; name_space may be empty */
     enum task_lane lane;
     struct task_texts command, env; /* env: NAME=VALUE */
-    struct bytes oci;               /* an image or a bundle; a task has a command, an image, or both */
+    struct bytes oci;               /* path of an image or a bundle; a task has a command, an image, or both */
     struct bytes standard_input;
     uint32_t cpu_millicores;
     uint64_t memory_bytes;
@@ -119,10 +147,18 @@ struct task_order {                      /* slices are lent by whoever made it *
     struct bytes zone, zone_rule; /* of the schedule: as it was named, and its rule (zone.h); both empty: UTC */
     enum task_offload offload;
     uint32_t offload_patience_s; /* of OFFLOAD_LOCAL.  These: from FEATURE_LEVEL_OFFLOAD on */
+    /* What follows, and oci: from FEATURE_LEVEL_IMAGES on. */
+    uint32_t file_count;
+    struct task_file files[TASK_FILES_MAX];
+    bool bundle;                        /* oci names a bundle, else an image */
+    uint64_t io_read_bps, io_write_bps; /* of each disk; 0: no bound */
+    uint32_t isolate;
+    uint32_t stop_grace_ms; /* between stop_signal and KILL; 0: TASK_GRACE_MS_DEFAULT */
+    enum task_signal stop_signal;
 };
 
-bool task_has_extras(const struct task_order *o); /* what gateways below FEATURE_LEVEL_PROOFS do not know */
-bool task_has_beyond(const struct task_order *o); /* ... and those below FEATURE_LEVEL_OFFLOAD */
+/* The FEATURE_LEVEL from which on all gateways of a site can read this order. */
+uint32_t task_level(const struct task_order *o);
 
 void task_encode(struct builder *out, const struct task_order *o);
 /* task_decode: borrows from in.  E_BAD_CBOR, E_BAD_MESSAGE (f says which field). */
@@ -146,6 +182,7 @@ enum task_names {
     NAMES_ISOLATION,
     NAMES_RECONNECT,
     NAMES_OFFLOAD,
+    NAMES_SIGNAL,
     NAMES_COUNT
 };
 const char *task_name(enum task_names which, unsigned number);

@@ -81,6 +81,7 @@ document INSTALL.md CONFIGURATION.md ERRORS.md RECONNECT.md SCHEDULING.md UPDATE
 put 0644 deploy/etc/greyd.yaml etc/grey/greyd.yaml
 put 0644 deploy/etc/greyd.default etc/default/greyd
 put 0644 deploy/etc/greyd-example.yaml usr/share/doc/grey-agent/examples/greyd.yaml
+put 0644 deploy/systemd/grey-launch-images.conf usr/share/doc/grey-agent/examples/grey-launch-images.conf
 put 0644 deploy/systemd/greyd.service lib/systemd/system/greyd.service
 put 0644 deploy/systemd/grey-launch.service lib/systemd/system/grey-launch.service
 put 0644 deploy/systemd/grey-update.path lib/systemd/system/grey-update.path

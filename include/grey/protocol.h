@@ -20,6 +20,7 @@
     4u /* from here on reports of tasks may hold proofs, orders health probes, and their rows more fields */
 #define FEATURE_LEVEL_ORIGIN                                                                                                       \
     5u /* from here on it may hold tokens and notes, and say who asked for an entry (federation/origin.h) */
+#define FEATURE_LEVEL_IMAGES 6u /* from here on orders of tasks may name images, files, bounds of I/O, namespaces and how to stop */
 #define FEATURE_LEVEL_UPDATES 6u  /* from here on it may hold updates of programs, and what is said of them */
 #define FEATURE_LEVEL_OFFLOAD 6u  /* from here on orders may have zones, and tasks may be with the core */
 #define FEATURE_LEVEL_VOUCH 6u    /* from here on gateways give each other certificates while the core is away (platform/vouch.h) */

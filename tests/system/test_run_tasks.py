@@ -79,6 +79,13 @@ def test(site):
     wait_until("its use to be measured", lambda: max(n["measured_cpu_percent"] for n in call("GET", "/v1/quotas").json()["nodes"]) > 5, 60)
     site.ok(call("DELETE", "/v1/tasks/busy").status == 200, "what tasks use is measured and shown")
 
+    # The bound on processors holds: what the proof says was used, by the kernel's own account, over the time that it ran.
+    submit("bound", ["/bin/sh", "-c", "timeout 4 sh -c 'while :; do :; done' & timeout 4 sh -c 'while :; do :; done'; wait"], resources={"cpu_millicores": 300, "memory_bytes": 64 * MIB})
+    wait_state("bound", "completed", seconds=60)
+    used = json.loads(site.ctl("task", "proof", "bound").stdout)["resources"]
+    most = 0.3 * used["wall_milliseconds"]
+    site.ok(not bounded or 0 < used["cpu_microseconds"] / 1000 <= most * 1.05 + 30, "300 millicores are not more: %s" % used)
+
     # One that does not answer any more is stopped as one that failed; one that does goes on.
     submit("sick", ["/bin/sleep", "600"], health={"tcp": free_ports(1)[0], "interval_seconds": 1, "failures": 2})
     submit("well", ["/bin/sleep", "600"], health={"http": {"port": site.http[1], "path": "/health"}, "interval_seconds": 1, "failures": 1})

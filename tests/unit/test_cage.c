@@ -1,4 +1,4 @@
-/* If this failed, one task could take a machine's memory or processors from all others, or die without anybody being told why.
+/* If this failed, one task could take a machine's memory, processors or disks from all others, or die without anybody being told why.
  * Needs control groups that may be written (root); without them it is skipped.  GREY_CAGE names the version that must be there. */
 #include <setjmp.h>
 #include <signal.h>
@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -89,6 +91,45 @@ static void run(const char *script, uint32_t cpu_millicores, uint64_t memory_byt
     loop_timer_cancel(rig.loop, &rig.limit);
 }
 
+/* Its directory lies on a disk of this machine, whole or a part, and writes go there when they are asked to. */
+static bool on_a_disk(void) {
+    struct stat st;
+    char path[64];
+    assert_int_equal(stat(rig.dir, &st), 0);
+    (void)snprintf(path, sizeof path, "/sys/dev/block/%u:%u", major(st.st_dev), minor(st.st_dev));
+    return access(path, F_OK) == 0;
+}
+
+static void disks_are_bounded(void **state) {
+    static const char write_through[] = "exec dd if=/dev/zero of=f bs=256k count=12 oflag=direct 2>/dev/null";
+    struct launch_message m = {.kind = LAUNCH_START, .scope = 7, .token = 1, .id = bytes_str("t"), .io_write_bps = 1u << 20};
+    struct cage g;
+    struct fault f = {0};
+    (void)state;
+    if (rig.cages.kind == LAUNCH_LIMITS_RLIMITS) {
+        skip();
+    }
+    assert_int_equal(cage_make(&g, &rig.cages, 7, 9, 0, 0, &f), E_OK);
+    bool can = cage_bound_io(&g, 1u << 20, 1u << 20);
+    assert_true(cage_remove(&g));
+    if (!can || !on_a_disk()) {
+        print_message("# not tried: there is no disk here, or nothing that bounds it: the launcher says so for each such task\n");
+        return;
+    }
+    run(write_through, 0, 0, 60000);
+    if (rig.last.end != LAUNCH_END_EXIT || rig.last.status != 0) {
+        print_message("# not tried: this file system does not write through\n");
+        return;
+    }
+    m.token = 2;
+    m.command = (struct launch_texts){.count = 3, .at = {bytes_str("/bin/sh"), bytes_str("-c"), bytes_str(write_through)}};
+    runs_start(rig.runs, &m);
+    loop_timer_after(rig.loop, &rig.limit, 60000);
+    loop_run(rig.loop);
+    assert_true(rig.last.end == LAUNCH_END_EXIT && rig.last.status == 0);
+    assert_true(rig.last.use.wall_ms >= 2000); /* 3 MiB at 1 MiB/s, of which the kernel lets some go at first */
+}
+
 static void a_hog_is_ended_at_its_memory(void **state) {
     (void)state;
     run("x=x; while :; do x=$x$x; done", 1000, 32u << 20, 60000);
@@ -120,7 +161,8 @@ static void nothing_is_left_of_a_run(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(a_hog_is_ended_at_its_memory, setup, teardown),
+    const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(disks_are_bounded, setup, teardown),
+                                       cmocka_unit_test_setup_teardown(a_hog_is_ended_at_its_memory, setup, teardown),
                                        cmocka_unit_test_setup_teardown(processors_are_bounded, setup, teardown),
                                        cmocka_unit_test_setup_teardown(nothing_is_left_of_a_run, setup, teardown)};
     return cmocka_run_group_tests(tests, NULL, NULL);

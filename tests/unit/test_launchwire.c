@@ -10,6 +10,8 @@
 #include "agent/launch/launchwire.h"
 #include "platform/codec.h"
 
+static const uint8_t hash[LAUNCHWIRE_HASH_BYTES] = {1, 2, 3};
+
 static struct launch_message start_message(void) {
     struct launch_message m = {
         .kind = LAUNCH_START,
@@ -26,6 +28,17 @@ static struct launch_message start_message(void) {
             .command = {.count = 1, .at = {bytes_str("probe")}}, .delay_ms = 1, .interval_ms = 2, .timeout_ms = 3, .failures = 4}};
     m.command = (struct launch_texts){.count = 2, .at = {bytes_str("/bin/echo"), bytes_str("hi")}};
     m.env = (struct launch_texts){.count = 1, .at = {bytes_str("A=1")}};
+    m.io_read_bps = 6;
+    m.io_write_bps = 7;
+    m.isolate = LAUNCH_ISOLATE_ALL;
+    m.stop_signal = 10;
+    m.grace_ms = 11;
+    m.image = bytes_str("/image");
+    m.bundle = true;
+    m.files.count = 2;
+    m.files.at[0] = (struct launch_file){.name = bytes_str("a"), .text = bytes_str("content"), .mode = 0600};
+    m.files.at[1] = (struct launch_file){
+        .name = bytes_str("b"), .source = LAUNCH_FILE_STORED, .hash = bytes_of(hash, sizeof hash), .mode = 0755};
     return m;
 }
 
@@ -48,6 +61,10 @@ static void test_start(void **state) {
     assert_true(out.command.count == 2 && bytes_equal_str(out.command.at[1], "hi"));
     assert_true(out.env.count == 1 && bytes_equal_str(out.env.at[0], "A=1"));
     assert_true(out.cpu_millicores == 250 && out.memory_bytes == 64u << 20);
+    assert_true(out.io_read_bps == 6 && out.io_write_bps == 7 && out.isolate == LAUNCH_ISOLATE_ALL);
+    assert_true(out.stop_signal == 10 && out.grace_ms == 11 && bytes_equal_str(out.image, "/image") && out.bundle);
+    assert_true(out.files.count == 2 && bytes_equal_str(out.files.at[0].text, "content") && out.files.at[1].mode == 0755);
+    assert_true(out.files.at[1].source == LAUNCH_FILE_STORED && bytes_equal(out.files.at[1].hash, in.files.at[1].hash));
     builder_free(&b);
 }
 
@@ -74,6 +91,9 @@ static void test_every_kind(void **state) {
          .offset = 4,
          .end_offset = 9,
          .data = {(const uint8_t *)"x", 1}},
+        {.kind = LAUNCH_STORE, .hash = {hash, sizeof hash}, .offset = 3, .end_offset = 9, .data = {(const uint8_t *)"x", 1}},
+        {.kind = LAUNCH_STORED, .hash = {hash, sizeof hash}, .stored = LAUNCH_STORED_DIFFERS},
+        {.kind = LAUNCH_STATE, .scope = 1, .token = 2, .state = LAUNCH_LACKS, .status = 1},
         {.kind = LAUNCH_MEASURE},
         {.kind = LAUNCH_USE,
          .scope = 1,
@@ -89,6 +109,7 @@ static void test_every_kind(void **state) {
         assert_true(out.time_ms == all[i].time_ms && out.until_ms == all[i].until_ms && out.number == all[i].number);
         assert_true(out.state == all[i].state && out.end == all[i].end && out.status == all[i].status);
         assert_true(out.limits == all[i].limits && out.stream == all[i].stream && out.offset == all[i].offset);
+        assert_true(bytes_equal(out.hash, all[i].hash) && out.stored == all[i].stored);
         assert_memory_equal(&out.use, &all[i].use, sizeof out.use);
         assert_true(out.end_offset == all[i].end_offset && out.size == all[i].size && bytes_equal(out.data, all[i].data));
         builder_free(&b);
@@ -105,7 +126,28 @@ static void refuses(struct launch_message m) {
 static void test_refusals(void **state) {
     struct launch_message m = start_message();
     (void)state;
-    m.command.count = 0; /* nothing to run */
+    m.command.count = 0; /* nothing to run but its image */
+    m.image = bytes_of(NULL, 0);
+    refuses(m);
+    m.image = bytes_str("relative");
+    refuses(m);
+    static const char *const names[] = {"", "..", ".hidden", "a/b", "/a"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) { /* out of its directory */
+        m = start_message();
+        m.files.at[0].name = bytes_str(names[i]);
+        refuses(m);
+    }
+    m = start_message();
+    m.files.at[1].hash = bytes_of(hash, 3);
+    refuses(m);
+    m = start_message();
+    m.files.at[1].source = LAUNCH_FILE_PATH; /* of which place? */
+    refuses(m);
+    m = start_message();
+    m.files.at[0].mode = 04755; /* another user's rights */
+    refuses(m);
+    m = start_message();
+    m.isolate = LAUNCH_ISOLATE_ALL + 1;
     refuses(m);
     m = start_message();
     m.command.at[0] = bytes_str("");

@@ -8,14 +8,21 @@
 #include <cmocka.h>
 
 #include "agent/api/taskform.h"
+#include "include/grey/protocol.h"
 
 static const char full[] =
     "{\"id\":\"press-7\",\"tenant\":\"acme\",\"namespace\":\"production\",\"lane\":\"high\",\"command\":[\"/bin/press\",\"\"],"
-    "\"oci\":{\"image\":\"press:1\"},\"env\":{\"A\":\"1\",\"B\":\"x=y\"},\"stdin\":\"go\","
-    "\"resources\":{\"cpu_millicores\":250,\"memory_bytes\":1048576},\"depends_on\":[\"a\",\"b\"],"
+    "\"oci\":{\"image\":\"/srv/press.tar\"},\"env\":{\"A\":\"1\",\"B\":\"x=y\"},\"stdin\":\"go\","
+    "\"resources\":{\"cpu_millicores\":250,\"memory_bytes\":1048576,\"io_write_bps\":65536},\"depends_on\":[\"a\",\"b\"],"
     "\"timeout_seconds\":60,\"restart\":\"on-failure\",\"max_retries\":3,\"node_selector\":{\"disk\":\"large\"},"
     "\"on_isolation\":\"keep\",\"on_reconnect\":\"best-score\",\"affinity\":\"n2\","
-    "\"health\":{\"http\":{\"port\":8080,\"path\":\"/up\"},\"interval_seconds\":2,\"failures\":4}}";
+    "\"health\":{\"http\":{\"port\":8080,\"path\":\"/up\"},\"interval_seconds\":2,\"failures\":4},"
+    "\"files\":[{\"name\":\"conf\",\"text\":\"a=1\"}],\"artifacts\":[{\"object\":\"model\",\"mode\":\"0755\",\"sha256\":"
+    "\"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\"},{\"path\":\"/srv/b.bin\",\"sha256\":"
+    "\"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f\"}],"
+    "\"isolate\":{\"network\":\"none\",\"pid\":true,\"mount\":false},\"stop_signal\":\"USR1\",\"stop_grace_ms\":1500}";
+
+#define H64 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
 static enum grey_error read(struct taskform *form, const char *text, struct fault *f) {
     return taskform_read(form, bytes_str(text), LANE_NORMAL, 0xabc, f);
@@ -37,7 +44,7 @@ static void an_order_survives_its_way(void **context) {
     assert_int_equal(back.lane, LANE_HIGH);
     assert_int_equal(back.command.count, 2);
     assert_true(bytes_equal_str(back.command.at[0], "/bin/press") && back.command.at[1].size == 0);
-    assert_true(bytes_equal_str(back.oci, "press:1") && bytes_equal_str(back.standard_input, "go"));
+    assert_true(bytes_equal_str(back.oci, "/srv/press.tar") && !back.bundle && bytes_equal_str(back.standard_input, "go"));
     assert_int_equal(back.env.count, 2);
     assert_true(bytes_equal_str(back.env.at[0], "A=1") && bytes_equal_str(back.env.at[1], "B=x=y"));
     assert_int_equal(back.cpu_millicores, 250);
@@ -48,6 +55,13 @@ static void an_order_survives_its_way(void **context) {
     assert_true(back.isolation == ISOLATION_KEEP && back.reconnect == RECONNECT_BEST_SCORE && bytes_equal_str(back.affinity, "n2"));
     assert_true(back.health.probe == PROBE_HTTP && back.health.port == 8080 && bytes_equal_str(back.health.path, "/up"));
     assert_true(back.health.interval_s == 2 && back.health.timeout_s == 5 && back.health.failures == 4 && back.health.delay_s == 0);
+    assert_true(back.file_count == 3 && back.files[0].source == FILE_TEXT && bytes_equal_str(back.files[0].text, "a=1"));
+    assert_true(back.files[1].source == FILE_OBJECT && bytes_equal_str(back.files[1].name, "model") && back.files[1].mode == 0755);
+    assert_true(back.files[2].source == FILE_PATH && bytes_equal_str(back.files[2].name, "b.bin") && back.files[2].mode == 0644);
+    assert_true(back.files[2].hash.size == TASK_HASH_BYTES && back.files[2].hash.data[31] == 0x1f);
+    assert_int_equal(back.isolate, TASK_ISOLATE_NETWORK | TASK_ISOLATE_PID);
+    assert_true(back.stop_signal == STOP_USR1 && back.stop_grace_ms == 1500 && back.io_write_bps == 65536 && back.io_read_bps == 0);
+    assert_int_equal(task_level(&back), FEATURE_LEVEL_IMAGES);
     struct builder again;
     builder_init(&again, TASK_ORDER_BYTES_MAX);
     task_encode(&again, &back);
@@ -84,12 +98,45 @@ static void an_order_with_a_zone_or_a_patience_survives_too(void **context) {
         assert_int_equal(back.disk_bytes, i == 2 ? 1000 : 0);
         task_encode(&again, &back);
         assert_true(bytes_equal(builder_bytes(&b), builder_bytes(&again)));
-        assert_true(task_has_beyond(&back));
+        assert_int_equal(task_level(&back), FEATURE_LEVEL_OFFLOAD);
         for (size_t size = 0; size < b.size; size++) {
             assert_int_not_equal(task_decode(bytes_of(b.data, size), &back, &f), E_OK);
         }
         builder_free(&b);
         builder_free(&again);
+    }
+}
+
+/* Gateways of former versions stop at what they cannot read, so an order says which version it wants, and what it does not use is not written. */
+static void an_order_asks_for_the_version_that_it_needs(void **context) {
+    (void)context;
+    static const struct {
+        const char *text;
+        uint32_t level, fields;
+    } rows[] = {{"{\"command\":[\"x\"]}", FEATURE_LEVEL_TASKS, 22},
+                {"{\"command\":[\"x\"],\"resources\":{\"disk_bytes\":5}}", FEATURE_LEVEL_PROOFS, 23},
+                {"{\"command\":[\"x\"],\"health\":{\"tcp\":5}}", FEATURE_LEVEL_PROOFS, 23},
+                {"{\"oci\":\"/x\"}", FEATURE_LEVEL_IMAGES, 22}, /* readable before, but nobody ran it */
+                {"{\"oci\":{\"bundle\":\"/x\"}}", FEATURE_LEVEL_IMAGES, 25},
+                {"{\"command\":[\"x\"],\"resources\":{\"io_read_bps\":4096}}", FEATURE_LEVEL_IMAGES, 25},
+                {"{\"command\":[\"x\"],\"files\":[{\"name\":\"a\",\"text\":\"\"}]}", FEATURE_LEVEL_IMAGES, 25},
+                {"{\"command\":[\"x\"],\"isolate\":{\"mount\":true}}", FEATURE_LEVEL_IMAGES, 25},
+                {"{\"command\":[\"x\"],\"stop_signal\":\"INT\"}", FEATURE_LEVEL_IMAGES, 25},
+                {"{\"command\":[\"x\"],\"stop_grace_ms\":1,\"resources\":{\"disk_bytes\":5}}", FEATURE_LEVEL_IMAGES, 25}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct taskform form;
+        struct task_order back;
+        struct fault f = {0};
+        struct builder b;
+        builder_init(&b, TASK_ORDER_BYTES_MAX);
+        assert_int_equal(read(&form, rows[i].text, &f), E_OK);
+        assert_int_equal(task_level(&form.order), rows[i].level);
+        task_encode(&b, &form.order);
+        assert_int_equal(b.data[0], 0x80 + rows[i].fields < 0x98 ? 0x80 + rows[i].fields : 0x98); /* the array's head, RFC 8949 */
+        assert_int_equal(b.data[0] == 0x98 ? b.data[1] : b.data[0] - 0x80, rows[i].fields);
+        assert_int_equal(task_decode(builder_bytes(&b), &back, &f), E_OK);
+        assert_int_equal(task_level(&back), rows[i].level);
+        builder_free(&b);
         taskform_free(&form);
     }
 }
@@ -162,6 +209,27 @@ static void what_is_no_task_is_refused_with_its_field(void **context) {
         {"{\"command\":[\"x\"],\"offload\":\"local\",\"delivery\":\"at-most-once\"}", "most once"},
         {"{\"command\":[\"x\"],\"offload\":\"local\",\"affinity\":\"n1\"}", "affinity"},
         {"{\"command\":[\"x\"],\"offload\":\"wait\",\"restart\":\"always\"}", "restart"},
+        {"{\"oci\":\"/x\",\"offload\":\"wait\"}", "oci"},
+        {"{\"command\":[\"x\"],\"files\":[{\"name\":\"a\",\"text\":\"\"}],\"offload\":\"wait\"}", "files"},
+        {"{\"oci\":\"press:1\"}", "absolute path"},
+        {"{\"oci\":{\"picture\":\"/x\"}}", "oci"},
+        {"{\"oci\":\"/x\",\"health\":{\"exec\":[\"y\"]}}", "exec"},
+        {"{\"command\":[\"x\"],\"files\":[{\"name\":\"../x\",\"text\":\"\"}]}", "plain name"},
+        {"{\"command\":[\"x\"],\"files\":[{\"name\":\"..\",\"text\":\"\"}]}", "plain name"},
+        {"{\"command\":[\"x\"],\"files\":[{\"name\":\"a\"}]}", "text"},
+        {"{\"command\":[\"x\"],\"files\":[{\"name\":\"a\",\"text\":\"\"},{\"name\":\"a\",\"text\":\"\"}]}", "two"},
+        {"{\"command\":[\"x\"],\"files\":[{\"name\":\"a\",\"text\":\"\",\"mode\":\"888\"}]}", "mode"},
+        {"{\"command\":[\"x\"],\"files\":[{\"name\":\"a\",\"text\":\"\",\"mode\":\"04755\"}]}", "mode"},
+        {"{\"command\":[\"x\"],\"artifacts\":[{\"path\":\"/a\"}]}", "sha256"},
+        {"{\"command\":[\"x\"],\"artifacts\":[{\"path\":\"a\",\"sha256\":\"" H64 "\"}]}", "absolute path"},
+        {"{\"command\":[\"x\"],\"artifacts\":[{\"path\":\"/a\",\"object\":\"b\",\"sha256\":\"" H64 "\"}]}", "path or an object"},
+        {"{\"command\":[\"x\"],\"artifacts\":[{\"path\":\"/a\",\"sha256\":\"00\"}]}", "sha256"},
+        {"{\"command\":[\"x\"],\"artifacts\":[{\"url\":\"http://x\",\"sha256\":\"" H64 "\"}]}", "url"},
+        {"{\"command\":[\"x\"],\"isolate\":{\"network\":\"some\"}}", "isolate"},
+        {"{\"command\":[\"x\"],\"isolate\":{\"user\":true}}", "isolate"},
+        {"{\"command\":[\"x\"],\"stop_signal\":\"KILL\"}", "stop_signal"},
+        {"{\"command\":[\"x\"],\"stop_grace_ms\":600001}", "stop_grace_ms"},
+        {"{\"command\":[\"x\"],\"resources\":{\"io_read_bps\":1}}", "io_read_bps"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct taskform form;
@@ -211,6 +279,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_order_survives_its_way),
         cmocka_unit_test(an_order_with_a_zone_or_a_patience_survives_too),
+        cmocka_unit_test(an_order_asks_for_the_version_that_it_needs),
         cmocka_unit_test(defaults_are_those_of_the_documents),
         cmocka_unit_test(what_is_no_task_is_refused_with_its_field),
         cmocka_unit_test(states_follow_each_other_as_the_table_says),
