@@ -159,7 +159,7 @@ static void keep_limits(struct node *n, const struct scheduler *s, uint32_t feat
                                 .burst_ms = (uint64_t)n->o.burst_s * 1000,
                                 .proof_s = feature_level < FEATURE_LEVEL_PROOFS ? s->saved.proof_s : n->o.proof_s,
                                 .overcommit = feature_level >= FEATURE_LEVEL_OFFLOAD && n->o.overcommit,
-                                .offloads = feature_level >= FEATURE_LEVEL_OFFLOAD && handover_wanted(n, s)};
+                                .offloads = feature_level >= FEATURE_LEVEL_OFFLOAD && offloading_wanted(n, s)};
     if (s->saved.concurrent_max != l.concurrent_max || s->saved.proof_s != l.proof_s || s->quota.burst_ms != l.burst_ms ||
         s->quota.overcommit != l.overcommit || s->saved.offloads != l.offloads) {
         struct builder b;
@@ -292,7 +292,7 @@ void foreman_applied(struct node *n, const struct entry *e) {
     }
     if (s != NULL) {
         arm(n, s);
-        handover_applied(n, s, e);
+        offloading_applied(n, s, e);
     }
 }
 
@@ -311,7 +311,7 @@ void foreman_duty(struct node *n) {
     if (s == NULL) {
         return;
     }
-    handover_duty(n);
+    offloading_duty(n);
     if (n->leading && !n->foreman.proposing) { /* before anybody may have tasks */
         keep_limits(n, s, site.feature_level);
     }

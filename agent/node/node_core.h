@@ -13,7 +13,7 @@
  *   statehash.c do all hold the same state?
  *   foreman.c   what the scheduler of tasks needs from outside: offers, steps, losses
  *   firings.c   when schedules are due
- *   handover.c  tasks that are with the core
+ *   offloading.c  tasks that are with the core
  *   sealing.c   signatures over what is committed
  *   quarantine.c what the verifier's word takes from a gateway
  *   diskwatch.c disks that forgot, disks that are slow
@@ -242,9 +242,9 @@ void firings_make(struct node *n, const struct scheduler *s,
                   int64_t now_ms);       /* of one schedule, if one is due and nothing is under way */
 void firings_reconsider(struct node *n); /* the site's clock was set: what is due when? */
 
-/* --- handover.c: tasks that are with the core --------------------------------------------------------------------------------------------- */
+/* --- offloading.c: tasks that are with the core --------------------------------------------------------------------------------------------- */
 #define HANDOVER_SETTLES 32u
-struct handover {
+struct offloading {
     bool there;                 /* the link is up, and the core has a worker */
     bool busy;                  /* a proposal, or an order that is read */
     uint64_t away_ms;           /* since when it is not there */
@@ -254,9 +254,9 @@ struct handover {
     char settles[HANDOVER_SETTLES][OFFLOAD_NAME_BYTES]; /* the core is to be told */
     uint32_t settle_count;
 };
-bool handover_wanted(const struct node *n, const struct scheduler *s); /* shall what may leave go to the core now? */
-void handover_duty(struct node *n);                                    /* each second */
-void handover_applied(struct node *n, const struct scheduler *s, const struct entry *e); /* tasks changed */
+bool offloading_wanted(const struct node *n, const struct scheduler *s); /* shall what may leave go to the core now? */
+void offloading_duty(struct node *n);                                    /* each second */
+void offloading_applied(struct node *n, const struct scheduler *s, const struct entry *e); /* tasks changed */
 
 /* --- provisional.c: events taken without a leader --------------------------------------------------------------------------------- */
 struct provisional {
@@ -432,7 +432,7 @@ struct node {
     struct provisional provisional;
     struct sealing sealing;
     struct foreman foreman;
-    struct handover handover;
+    struct offloading offloading;
     struct quarantine quarantine;
     uint64_t leaderless_ms; /* since when no leader is known */
     struct invitation invitations[LIMIT_MEMBERS];

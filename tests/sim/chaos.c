@@ -105,6 +105,25 @@ static void chaos_transfer(struct world *w) {
     }
 }
 
+/* A member in quarantine should not lead (agent/node/quarantine.c), and may be told otherwise at any time. */
+static void chaos_reluctant(struct world *w) {
+    struct node *n = chaos_node(w);
+    n->reluctant = world_chance(w, 500);
+    if (n->up) {
+        raft_set_reluctant(n->raft, n->reluctant);
+    }
+    w->counts[COUNT_RELUCTANT] += n->reluctant;
+}
+
+/* A member for whom what is on its way is work (agent/node/foreman.c); the leader may ask for anybody. */
+static void chaos_tell_at_once(struct world *w) {
+    struct node *n = world_leader(w);
+    if (n != NULL) {
+        struct raft_input in = {.kind = RAFT_IN_HURRY, .peer = chaos_node(w)->id};
+        w->counts[COUNT_HURRIED] += world_step(w, n, &in, NULL) == E_OK;
+    }
+}
+
 /* --- Membership ------------------------------------------------------------------------------------------------------------------ */
 
 static uint32_t chaos_voters(const struct raft_members *m) {
@@ -481,9 +500,13 @@ void chaos_act(struct world *w) {
         chaos_link_down(w);
         break;
     case 11:
-        if (world_chance(w, 500)) {
+        if (world_chance(w, 400)) {
             chaos_transfer(w);
-        } else if (world_chance(w, 100)) {
+        } else if (world_chance(w, 500)) {
+            chaos_tell_at_once(w);
+        } else if (world_chance(w, 500)) {
+            chaos_reluctant(w);
+        } else if (world_chance(w, 200)) {
             chaos_crash_all(w);
         }
         break;
@@ -507,6 +530,10 @@ void chaos_stop(struct world *w) {
         n->crash_armed = 0;
         n->slow_us = 0;
         n->paused_us = 0;
+        n->reluctant = false;
+        if (n->up) {
+            raft_set_reluctant(n->raft, false);
+        }
         fault_clock_go(w, n);
         for (struct unit *u = n->units; u != NULL; u = u->next) { /* what a slow disk had in hand */
             u->done_us = w->now_us;

@@ -50,6 +50,8 @@ static const struct {
     [COUNT_WIPE] = {"wiped nodes", "R10"},
     [COUNT_DAMAGE_FOUND] = {"damages found at start", "P10 R16"},
     [COUNT_TRANSFER] = {"transfers", "R6"},
+    [COUNT_RELUCTANT] = {"members made reluctant", "R6"},
+    [COUNT_HURRIED] = {"members told at once", "R20"},
     [COUNT_LEARNER] = {"learners added", "R5 R7"},
     [COUNT_PROMOTE] = {"promotions", "R5 R7"},
     [COUNT_REMOVE] = {"removals", "R5 R8"},

@@ -102,6 +102,7 @@ void node_start(struct world *w, struct node *n) {
         world_fail(w, "node %" PRIu64 " cannot start", n->id);
         return;
     }
+    raft_set_reluctant(n->raft, n->reluctant);
     n->up = true;
     n->generation++;
     n->tick_us = 0;

@@ -27,6 +27,8 @@ enum world_count {
     COUNT_DUPLICATED,
     COUNT_REORDERED,
     COUNT_TRANSFER,
+    COUNT_RELUCTANT,
+    COUNT_HURRIED,
     COUNT_WIPE,
     COUNT_LEARNER,
     COUNT_PROMOTE,
@@ -135,10 +137,10 @@ struct claim { /* a proposal or a read that waits */
 
 struct node {
     raft_id id;
-    bool up, wiped, witness; /* wiped: its id has gone for good */
-    bool quick;              /* when it falls next it starts again at once */
-    bool suspect;            /* a bit of its disk was changed */
-    bool rolled_back;        /* an older copy of its disk was put back */
+    bool up, wiped, witness, reluctant; /* wiped: its id has gone for good */
+    bool quick;                         /* when it falls next it starts again at once */
+    bool suspect;                       /* a bit of its disk was changed */
+    bool rolled_back;                   /* an older copy of its disk was put back */
     bool old_kept;
     struct disk old;         /* that copy */
     bool ill;                /* places in the middle of its log are damaged (patient.c) */

@@ -35,8 +35,8 @@ static bool in_hours(const struct node *n, int64_t now_ms) {
     return at_ms >= 0 && at_ms <= local_ms;
 }
 
-bool handover_wanted(const struct node *n, const struct scheduler *s) {
-    bool away = !n->handover.there && (!s->saved.offloads || loop_now_ms(n->x.loop) - n->handover.away_ms >= AWAY_MS);
+bool offloading_wanted(const struct node *n, const struct scheduler *s) {
+    bool away = !n->offloading.there && (!s->saved.offloads || loop_now_ms(n->x.loop) - n->offloading.away_ms >= AWAY_MS);
     uint32_t usage = dispatch_usage(s, LANE_NORMAL);
     if (away) {
         return false;
@@ -58,9 +58,9 @@ bool handover_wanted(const struct node *n, const struct scheduler *s) {
 static void step(struct node *n);
 
 static void said(struct node *n, const struct node_answer *a) {
-    n->handover.busy = false;
+    n->offloading.busy = false;
     if (a->err != E_OK && a->err != E_CONDITION && a->err != E_NOT_FOUND) {
-        log_limited(LOG_WARN, "handover", "propose", "error=GREY-%d %s: %s", error_id(a->err), error_sentence(a->err), a->detail);
+        log_limited(LOG_WARN, "offloading", "propose", "error=GREY-%d %s: %s", error_id(a->err), error_sentence(a->err), a->detail);
     }
 }
 
@@ -68,7 +68,7 @@ static void propose(struct node *n, enum entry_kind kind, struct builder *payloa
     struct blob *blob = builder_blob(payload);
     builder_free(payload);
     if (blob != NULL) {
-        n->handover.busy = true;
+        n->offloading.busy = true;
         requests_propose(n, kind, blob, true, done, n);
         blob_unref(blob);
     }
@@ -96,9 +96,9 @@ static void propose_event(struct node *n, const char *type, const char *name, st
 static void settled(void *context, const struct node_answer *a) {
     struct node *n = context;
     said(n, a);
-    if (a->err == E_OK && n->handover.settle_count > 0) {
-        n->handover.settle_count--;
-        memmove(n->handover.settles[0], n->handover.settles[1], n->handover.settle_count * sizeof n->handover.settles[0]);
+    if (a->err == E_OK && n->offloading.settle_count > 0) {
+        n->offloading.settle_count--;
+        memmove(n->offloading.settles[0], n->offloading.settles[1], n->offloading.settle_count * sizeof n->offloading.settles[0]);
         step(n);
     }
 }
@@ -106,13 +106,13 @@ static void settled(void *context, const struct node_answer *a) {
 static void settle(struct node *n, struct bytes task, uint64_t token) {
     char name[OFFLOAD_NAME_BYTES];
     offload_name(name, task, token);
-    for (uint32_t i = 0; i < n->handover.settle_count; i++) {
-        if (strcmp(n->handover.settles[i], name) == 0) {
+    for (uint32_t i = 0; i < n->offloading.settle_count; i++) {
+        if (strcmp(n->offloading.settles[i], name) == 0) {
             return;
         }
     }
-    if (n->handover.settle_count < HANDOVER_SETTLES) { /* else the core says it again */
-        memcpy(n->handover.settles[n->handover.settle_count++], name, sizeof name);
+    if (n->offloading.settle_count < HANDOVER_SETTLES) { /* else the core says it again */
+        memcpy(n->offloading.settles[n->offloading.settle_count++], name, sizeof name);
     }
 }
 
@@ -133,7 +133,7 @@ static void announced(void *context, const struct node_answer *a) {
     struct node *n = context;
     said(n, a);
     if (a->err == E_OK) {
-        n->handover.announced = n->handover.token;
+        n->offloading.announced = n->offloading.token;
         step(n);
     }
 }
@@ -142,10 +142,10 @@ static void recalled(void *context, const struct node_answer *a) {
     struct node *n = context;
     said(n, a);
     if (a->err == E_OK) { /* what is still done there is for nothing */
-        settle(n, bytes_str(n->handover.task.text), n->handover.token);
+        settle(n, bytes_str(n->offloading.task.text), n->offloading.token);
     }
     if (a->err == E_OK || a->err == E_CONDITION || a->err == E_NOT_FOUND) {
-        n->handover.judged = n->handover.token;
+        n->offloading.judged = n->offloading.token;
         step(n);
     }
 }
@@ -157,19 +157,20 @@ static void tell(struct node *n, const struct task_order *o) {
     builder_init(&text, ERRAND_BYTES_MAX);
     json_writer_init(&w, &text);
     orderform_errand(&w, o);
-    offload_name(name, bytes_str(n->handover.task.text), n->handover.token);
+    offload_name(name, bytes_str(n->offloading.task.text), n->offloading.token);
     if (text.err == E_OK) {
-        log_info("handover", "offload", "task=%s token=%" PRIu64, n->handover.task.text, n->handover.token);
+        log_info("offloading", "offload", "task=%s token=%" PRIu64, n->offloading.task.text, n->offloading.token);
         propose_event(n, OFFLOAD_GIVEN, name, builder_bytes(&text), announced);
     } else {
-        n->handover.announced = n->handover.token; /* larger than an event may be: comes back when its turn to be judged is there */
+        n->offloading.announced =
+            n->offloading.token; /* larger than an event may be: comes back when its turn to be judged is there */
     }
     builder_free(&text);
 }
 
 static void take_back(struct node *n, enum task_report report, const struct offload_result *r, node_done *done) {
     struct builder b;
-    struct work_return w = {.id = bytes_str(n->handover.task.text), .token = n->handover.token, .report = report};
+    struct work_return w = {.id = bytes_str(n->offloading.task.text), .token = n->offloading.token, .report = report};
     if (r != NULL) {
         w.exit_status = r->exit_status;
         w.output_hash = r->output_hash;
@@ -178,18 +179,18 @@ static void take_back(struct node *n, enum task_report report, const struct offl
     }
     builder_init(&b, LIMIT_PAYLOAD_BYTES);
     payload_task_return(&b, &w);
-    log_info("handover", report == REPORT_STOPPED ? "recall" : "return", "task=%s token=%" PRIu64, n->handover.task.text,
-             n->handover.token);
+    log_info("offloading", report == REPORT_STOPPED ? "recall" : "return", "task=%s token=%" PRIu64, n->offloading.task.text,
+             n->offloading.token);
     propose(n, ENTRY_TASK, &b, done);
 }
 
 /* Has the link been away for longer than the task waits? */
 static void judge(struct node *n, const struct task_order *o) {
-    uint64_t away_ms = loop_now_ms(n->x.loop) - n->handover.away_ms;
-    if (!n->handover.there && o->offload == OFFLOAD_LOCAL && away_ms >= (uint64_t)o->offload_patience_s * 1000) {
+    uint64_t away_ms = loop_now_ms(n->x.loop) - n->offloading.away_ms;
+    if (!n->offloading.there && o->offload == OFFLOAD_LOCAL && away_ms >= (uint64_t)o->offload_patience_s * 1000) {
         take_back(n, REPORT_STOPPED, NULL, recalled);
     } else {
-        n->handover.judged = n->handover.token;
+        n->offloading.judged = n->offloading.token;
         step(n);
     }
 }
@@ -198,12 +199,12 @@ static void order_read(void *context, enum grey_error err, const char *detail, s
     struct node *n = context;
     struct site_facts site;
     struct task_order order;
-    n->handover.busy = false;
+    n->offloading.busy = false;
     if (payload == NULL || payload_task_order(blob_bytes(payload), &order, NULL) != E_OK) {
-        log_limited(LOG_WARN, "handover", "order", "task=%s: its order cannot be read: error=%s %s", n->handover.task.text,
+        log_limited(LOG_WARN, "offloading", "order", "task=%s: its order cannot be read: error=%s %s", n->offloading.task.text,
                     error_name(err), detail);
     } else if (n->leading && foreman_ready(n, &site)) {
-        if (n->handover.token > n->handover.announced) {
+        if (n->offloading.token > n->offloading.announced) {
             tell(n, &order);
         } else {
             judge(n, &order);
@@ -213,7 +214,7 @@ static void order_read(void *context, enum grey_error err, const char *detail, s
 
 /* One thing after the other: what is settled, what the core is to hear of, and, while the link is away, who waits no more. */
 static void step(struct node *n) {
-    struct handover *h = &n->handover;
+    struct offloading *h = &n->offloading;
     struct scheduler *s = n->leading && !n->stopping && !n->has_failed && !h->busy ? state_scheduler(n->state) : NULL;
     if (s == NULL) {
         return;
@@ -235,18 +236,18 @@ static void step(struct node *n) {
 
 /* --- From elsewhere --------------------------------------------------------------------------------------------------------------------------- */
 
-void handover_duty(struct node *n) {
+void offloading_duty(struct node *n) {
     if (!n->leading) {
-        n->handover.announced = n->handover.judged = 0; /* another leader may have been lost while it told the core */
-        n->handover.settle_count = 0;
+        n->offloading.announced = n->offloading.judged = 0; /* another leader may have been lost while it told the core */
+        n->offloading.settle_count = 0;
         return;
     }
-    n->handover.judged = 0;
+    n->offloading.judged = 0;
     step(n);
 }
 
 /* One that is cancelled while it is with the core need not go on there. */
-void handover_applied(struct node *n, const struct scheduler *s, const struct entry *e) {
+void offloading_applied(struct node *n, const struct scheduler *s, const struct entry *e) {
     struct bytes id = e->kind == ENTRY_TASK ? payload_task_cancelled(blob_bytes(e->payload)) : bytes_of(NULL, 0);
     const struct task *t = id.size == 0 ? NULL : scheduler_find(s, id);
     if (t != NULL && t->state == TASK_CANCELLED && t->may_leave && t->last_node == 0 && t->token > 0) {
@@ -256,15 +257,15 @@ void handover_applied(struct node *n, const struct scheduler *s, const struct en
 }
 
 void node_core_worker(struct node *n, bool there) {
-    if (n->handover.there && !there) {
-        n->handover.away_ms = loop_now_ms(n->x.loop);
+    if (n->offloading.there && !there) {
+        n->offloading.away_ms = loop_now_ms(n->x.loop);
     }
-    n->handover.there = there;
+    n->offloading.there = there;
 }
 
 void node_task_result(struct node *n, const struct offload_result *r) {
     struct scheduler *s = n->leading && !n->stopping && !n->has_failed ? state_scheduler(n->state) : NULL;
-    if (s == NULL || n->handover.busy) {
+    if (s == NULL || n->offloading.busy) {
         return; /* the core says it again */
     }
     const struct task *t = scheduler_find(s, r->task);
@@ -273,9 +274,9 @@ void node_task_result(struct node *n, const struct offload_result *r) {
         step(n);
         return;
     }
-    n->handover.token = r->token;
-    n->handover.task = (struct grey_name){0};
-    memcpy(n->handover.task.text, r->task.data, r->task.size);
+    n->offloading.token = r->token;
+    n->offloading.task = (struct grey_name){0};
+    memcpy(n->offloading.task.text, r->task.data, r->task.size);
     take_back(n,
               r->end == OFFLOAD_COMPLETED ? REPORT_COMPLETED
               : r->end == OFFLOAD_FAILED  ? REPORT_FAILED
