@@ -126,8 +126,7 @@ static void health(struct api_call *c) {
     struct api_answer a;
     api_answer_begin(&a);
     json_open(&a.w, '{');
-    json_key(&a.w, "status");
-    json_str(&a.w, health_names[worst]);
+    json_member_str(&a.w, "status", health_names[worst]);
     json_close(&a.w);
     api_answer_send(&a, c, worst == UNHEALTHY ? 503 : 200, NULL, 0);
 }
@@ -142,22 +141,6 @@ static void health_ready(struct api_call *c) {
     http_reply(c->q, ready ? 200 : 503, "application/json",
                bytes_str(ready ? "{\"status\":\"healthy\"}\n" : "{\"status\":\"unhealthy\"}\n"), NULL, 0);
     mem_free(c);
-}
-
-static void put_str(struct json_writer *w, const char *name, const char *value) {
-    json_key(w, name);
-    json_str(w, value);
-}
-
-static void put_uint(struct json_writer *w, const char *name, uint64_t value) {
-    json_key(w, name);
-    json_uint(w, value);
-}
-
-static void put_hex(struct json_writer *w, const char *name, const uint8_t *bytes, size_t size) {
-    char text[2 * DIGEST_BYTES + 1];
-    bytes_hex(bytes, size, text);
-    put_str(w, name, text);
 }
 
 static const char *role_name(const struct raft_status *s, raft_id id) {
@@ -189,7 +172,7 @@ static void put_storage_check(struct json_writer *w, const struct disk_facts *di
     } else {
         json_str(w, disk->damage);
     }
-    put_uint(w, "checked_percent", disk->checked_percent);
+    json_member_uint(w, "checked_percent", disk->checked_percent);
     json_key(w, "checked_seconds_ago");
     if (disk->round_ended_unix_ms == 0) {
         json_none(w);
@@ -200,20 +183,20 @@ static void put_storage_check(struct json_writer *w, const struct disk_facts *di
 
 /* What was written to the disk in a day, against the bound of the configuration. */
 static void put_wear(struct json_writer *w, const struct wear *wear) {
-    put_uint(w, "written_day_bytes", wear->day_bytes);
+    json_member_uint(w, "written_day_bytes", wear->day_bytes);
     json_key(w, "written_day_limit_bytes");
     if (wear->limit_bytes == 0) {
         json_none(w);
     } else {
         json_uint(w, wear->limit_bytes);
     }
-    put_str(w, "wear", wear_level_name(wear->level));
+    json_member_str(w, "wear", wear_level_name(wear->level));
 }
 
 /* What the board does not tell is null. */
 static void put_board(struct json_writer *w, const char *status, const struct boardwatch_facts *f) {
     json_open(w, '{');
-    put_str(w, "status", status);
+    json_member_str(w, "status", status);
     json_key(w, "temperature_celsius");
     if (f->hardware.has_temperature) {
         json_milli(w, f->hardware.temperature_milli_c);
@@ -226,11 +209,10 @@ static void put_board(struct json_writer *w, const char *status, const struct bo
     } else {
         json_none(w);
     }
-    put_uint(w, "resident_bytes", f->hardware.resident_bytes);
-    put_uint(w, "memory_budget_bytes", f->budget_bytes);
-    put_uint(w, "memory_reliefs", f->reliefs);
-    json_key(w, "memory_pressure_known");
-    json_bool(w, f->pressure_known);
+    json_member_uint(w, "resident_bytes", f->hardware.resident_bytes);
+    json_member_uint(w, "memory_budget_bytes", f->budget_bytes);
+    json_member_uint(w, "memory_reliefs", f->reliefs);
+    json_member_bool(w, "memory_pressure_known", f->pressure_known);
     json_close(w);
 }
 
@@ -255,23 +237,23 @@ static void health_detailed(struct api_call *c) {
     struct api_answer a;
     api_answer_begin(&a);
     json_open(&a.w, '{');
-    put_str(&a.w, "status", health_names[worst]);
+    json_member_str(&a.w, "status", health_names[worst]);
     json_key(&a.w, "checks");
     json_open(&a.w, '{');
     json_key(&a.w, "consensus");
     json_open(&a.w, '{');
-    put_str(&a.w, "status", health_names[consensus]);
-    put_str(&a.w, "role", own_role_name(&s));
-    put_uint(&a.w, "term", s.term);
-    put_str(&a.w, "leader_id", node_leader_name(api->o.node));
+    json_member_str(&a.w, "status", health_names[consensus]);
+    json_member_str(&a.w, "role", own_role_name(&s));
+    json_member_uint(&a.w, "term", s.term);
+    json_member_str(&a.w, "leader_id", node_leader_name(api->o.node));
     json_close(&a.w);
     json_key(&a.w, "storage");
     json_open(&a.w, '{');
-    put_str(&a.w, "status", health_names[storage]);
-    put_uint(&a.w, "used_bytes", usage.log_bytes + usage.state_bytes + usage.wal_bytes + usage.snapshot_bytes);
-    put_uint(&a.w, "log_bytes", usage.log_bytes + usage.wal_bytes);
-    put_uint(&a.w, "jobs_waiting", usage.jobs_waiting);
-    put_uint(&a.w, "last_store_us", usage.store_us_last);
+    json_member_str(&a.w, "status", health_names[storage]);
+    json_member_uint(&a.w, "used_bytes", usage.log_bytes + usage.state_bytes + usage.wal_bytes + usage.snapshot_bytes);
+    json_member_uint(&a.w, "log_bytes", usage.log_bytes + usage.wal_bytes);
+    json_member_uint(&a.w, "jobs_waiting", usage.jobs_waiting);
+    json_member_uint(&a.w, "last_store_us", usage.store_us_last);
     put_storage_check(&a.w, &disk);
     put_wear(&a.w, node_wear(api->o.node));
     json_close(&a.w);
@@ -279,21 +261,21 @@ static void health_detailed(struct api_call *c) {
     put_board(&a.w, health_names[board], &board_facts);
     json_key(&a.w, "scheduler");
     json_open(&a.w, '{');
-    put_str(&a.w, "status", "healthy");
+    json_member_str(&a.w, "status", "healthy");
     const struct scheduler *tasks = state_scheduler(node_state(api->o.node));
-    put_uint(&a.w, "active_tasks", tasks == NULL ? 0 : tasks->held_count);
-    put_uint(&a.w, "waiting_tasks", tasks == NULL ? 0 : lanes_waiting(&tasks->lanes));
+    json_member_uint(&a.w, "active_tasks", tasks == NULL ? 0 : tasks->held_count);
+    json_member_uint(&a.w, "waiting_tasks", tasks == NULL ? 0 : lanes_waiting(&tasks->lanes));
     json_close(&a.w);
     json_key(&a.w, "network");
     json_open(&a.w, '{');
-    put_str(&a.w, "status", up < link_count ? "degraded" : "healthy");
-    put_uint(&a.w, "connected_peers", up);
-    put_uint(&a.w, "known_peers", link_count);
+    json_member_str(&a.w, "status", up < link_count ? "degraded" : "healthy");
+    json_member_uint(&a.w, "connected_peers", up);
+    json_member_uint(&a.w, "known_peers", link_count);
     json_close(&a.w);
     json_key(&a.w, "federation");
     json_open(&a.w, '{');
-    put_str(&a.w, "status", api->o.uplink == NULL ? "disabled" : health_names[link]);
-    put_uint(&a.w, "queue_bytes", pending_bytes(api));
+    json_member_str(&a.w, "status", api->o.uplink == NULL ? "disabled" : health_names[link]);
+    json_member_uint(&a.w, "queue_bytes", pending_bytes(api));
     json_key(&a.w, "last_contact_seconds");
     if (facts.last_contact_unix_ms == 0) {
         json_none(&a.w);
@@ -309,10 +291,10 @@ static void health_detailed(struct api_call *c) {
         off_ms = 0; /* a follower knows the time of the last entry only, and the site may be idle since */
     }
     bool unsure = site_ms > 0 && (off_ms > 60000 || off_ms < -60000);
-    put_str(&a.w, "status", unsure ? "degraded" : "healthy");
+    json_member_str(&a.w, "status", unsure ? "degraded" : "healthy");
     json_key(&a.w, "offset_from_site_seconds");
     json_milli(&a.w, site_ms > 0 ? off_ms : 0);
-    put_str(&a.w, "source", node_clock_source(api->o.node));
+    json_member_str(&a.w, "source", node_clock_source(api->o.node));
     json_close(&a.w);
     json_key(&a.w, "attestation");
     api_attest_health(api, &a.w);
@@ -404,13 +386,13 @@ static void put_members(struct api *a, struct json_writer *w) {
     for (uint32_t i = 0; i < s.members->count; i++) {
         const struct raft_member *m = &s.members->at[i];
         json_open(w, '{');
-        put_str(w, "id", m->node.text);
-        put_str(w, "addr", m->peer_address);
-        put_str(w, "http_addr", m->http_address);
-        put_str(w, "role", role_name(&s, m->id));
-        put_str(w, "kind", m->witness ? "witness" : m->voter || m->voter_old ? "voter" : "learner");
+        json_member_str(w, "id", m->node.text);
+        json_member_str(w, "addr", m->peer_address);
+        json_member_str(w, "http_addr", m->http_address);
+        json_member_str(w, "role", role_name(&s, m->id));
+        json_member_str(w, "kind", m->witness ? "witness" : m->voter || m->voter_old ? "voter" : "learner");
         const char *state = member_state(a, &s, m);
-        put_str(w, "state", strcmp(state, "healthy") == 0 && api_attest_quarantined(a, m->id) ? "quarantined" : state);
+        json_member_str(w, "state", strcmp(state, "healthy") == 0 && api_attest_quarantined(a, m->id) ? "quarantined" : state);
         json_key(w, "match_index");
         bool known = false;
         for (uint32_t k = 0; k < s.peer_count && s.role == RAFT_LEADER; k++) {
@@ -424,10 +406,8 @@ static void put_members(struct api *a, struct json_writer *w) {
         } else if (!known) {
             json_none(w);
         }
-        char id[17];
-        (void)snprintf(id, sizeof id, "%016" PRIx64, m->id);
-        put_str(w, "raft_id", id);
-        put_str(w, "attestation", api_attest_word(a, m->id));
+        json_member_id(w, "raft_id", m->id);
+        json_member_str(w, "attestation", api_attest_word(a, m->id));
         json_close(w);
     }
     json_close(w);
@@ -447,17 +427,16 @@ static void cluster_status(struct api_call *c) {
     struct api_answer a;
     api_answer_begin(&a);
     json_open(&a.w, '{');
-    put_str(&a.w, "site_id", node_site(api->o.node));
-    put_str(&a.w, "node_id", node_name(api->o.node));
-    put_str(&a.w, "mode", api->o.mode);
-    put_str(&a.w, "version", GREY_VERSION);
-    put_str(&a.w, "role", own_role_name(&s));
-    put_str(&a.w, "leader_id", node_leader_name(api->o.node));
-    put_uint(&a.w, "term", s.term);
-    put_uint(&a.w, "commit_index", s.commit_index);
-    put_uint(&a.w, "applied_index", node_applied(api->o.node));
-    json_key(&a.w, "quorum");
-    json_bool(&a.w, node_has_quorum(api->o.node));
+    json_member_str(&a.w, "site_id", node_site(api->o.node));
+    json_member_str(&a.w, "node_id", node_name(api->o.node));
+    json_member_str(&a.w, "mode", api->o.mode);
+    json_member_str(&a.w, "version", GREY_VERSION);
+    json_member_str(&a.w, "role", own_role_name(&s));
+    json_member_str(&a.w, "leader_id", node_leader_name(api->o.node));
+    json_member_uint(&a.w, "term", s.term);
+    json_member_uint(&a.w, "commit_index", s.commit_index);
+    json_member_uint(&a.w, "applied_index", node_applied(api->o.node));
+    json_member_bool(&a.w, "quorum", node_has_quorum(api->o.node));
     json_key(&a.w, "one_disk");
     if (s.role == RAFT_LEADER) {
         json_bool(&a.w, node_on_one_disk(api->o.node));
@@ -468,9 +447,8 @@ static void cluster_status(struct api_call *c) {
     json_milli(&a.w, (int64_t)(loop_now_ms(api->o.loop) - api->started_ms));
     char time_text[32];
     now_format(node_site_time_ms(api->o.node), time_text);
-    put_str(&a.w, "site_time", time_text);
-    json_key(&a.w, "removed");
-    json_bool(&a.w, node_removed(api->o.node));
+    json_member_str(&a.w, "site_time", time_text);
+    json_member_bool(&a.w, "removed", node_removed(api->o.node));
     json_key(&a.w, "members");
     put_members(api, &a.w);
     json_close(&a.w);
@@ -488,18 +466,12 @@ static void cluster_leader(struct api_call *c) {
     struct api_answer a;
     api_answer_begin(&a);
     json_open(&a.w, '{');
-    put_str(&a.w, "leader_id", m->node.text);
-    put_str(&a.w, "addr", m->peer_address);
-    put_str(&a.w, "http_addr", m->http_address);
-    put_uint(&a.w, "term", s.term);
+    json_member_str(&a.w, "leader_id", m->node.text);
+    json_member_str(&a.w, "addr", m->peer_address);
+    json_member_str(&a.w, "http_addr", m->http_address);
+    json_member_uint(&a.w, "term", s.term);
     json_close(&a.w);
     api_answer_send(&a, c, 200, NULL, 0);
-}
-
-static void put_id(struct json_writer *w, const char *name, raft_id id) {
-    char text[17];
-    (void)snprintf(text, sizeof text, "%016" PRIx64, id);
-    put_str(w, name, text);
 }
 
 static void raft_details(struct api_call *c) {
@@ -511,21 +483,20 @@ static void raft_details(struct api_call *c) {
     struct api_answer a;
     api_answer_begin(&a);
     json_open(&a.w, '{');
-    put_str(&a.w, "state", s.role == RAFT_LEADER ? "Leader" : s.role == RAFT_FOLLOWER ? "Follower" : "Candidate");
-    put_str(&a.w, "role", own_role_name(&s));
-    put_id(&a.w, "raft_id", s.self);
-    put_uint(&a.w, "term", s.term);
-    put_id(&a.w, "voted_for", s.vote);
-    put_str(&a.w, "leader_id", node_leader_name(n));
-    put_uint(&a.w, "epoch", s.term);
+    json_member_str(&a.w, "state", s.role == RAFT_LEADER ? "Leader" : s.role == RAFT_FOLLOWER ? "Follower" : "Candidate");
+    json_member_str(&a.w, "role", own_role_name(&s));
+    json_member_id(&a.w, "raft_id", s.self);
+    json_member_uint(&a.w, "term", s.term);
+    json_member_id(&a.w, "voted_for", s.vote);
+    json_member_str(&a.w, "leader_id", node_leader_name(n));
+    json_member_uint(&a.w, "epoch", s.term);
     json_key(&a.w, "log");
     json_open(&a.w, '{');
-    put_uint(&a.w, "first_index", s.base_index + 1);
-    put_uint(&a.w, "last_index", s.last_index);
-    put_uint(&a.w, "stored_index", s.stored_index);
-    put_hex(&a.w, "chain_head", s.last_hash, DIGEST_BYTES);
-    json_key(&a.w, "last_time_ms");
-    json_int(&a.w, s.last_time_ms);
+    json_member_uint(&a.w, "first_index", s.base_index + 1);
+    json_member_uint(&a.w, "last_index", s.last_index);
+    json_member_uint(&a.w, "stored_index", s.stored_index);
+    json_member_hex(&a.w, "chain_head", bytes_of(s.last_hash, DIGEST_BYTES));
+    json_member_int(&a.w, "last_time_ms", s.last_time_ms);
     json_close(&a.w);
     struct seal seal;
     struct sealdb_signer signer;
@@ -536,23 +507,22 @@ static void raft_details(struct api_call *c) {
     } else {
         api_put_seal(&a.w, &seal, signer.node.text);
     }
-    put_uint(&a.w, "commit_index", s.commit_index);
-    put_uint(&a.w, "applied_index", node_applied(n));
-    put_hex(&a.w, "state_hash", hash, DIGEST_BYTES);
-    put_uint(&a.w, "members_index", s.members_index);
-    put_uint(&a.w, "requests_waiting", node_requests_waiting(n));
+    json_member_uint(&a.w, "commit_index", s.commit_index);
+    json_member_uint(&a.w, "applied_index", node_applied(n));
+    json_member_hex(&a.w, "state_hash", bytes_of(hash, DIGEST_BYTES));
+    json_member_uint(&a.w, "members_index", s.members_index);
+    json_member_uint(&a.w, "requests_waiting", node_requests_waiting(n));
     json_key(&a.w, "peers");
     json_open(&a.w, '[');
     for (uint32_t i = 0; i < s.peer_count && s.role == RAFT_LEADER; i++) {
         static const char *const modes[] = {"probe", "replicate", "snapshot"};
         const struct raft_member *m = raft_members_find(s.members, s.peers[i].id);
         json_open(&a.w, '{');
-        put_str(&a.w, "id", m == NULL ? "?" : m->node.text);
-        put_uint(&a.w, "match_index", s.peers[i].match_index);
-        put_uint(&a.w, "next_index", s.peers[i].next_index);
-        json_key(&a.w, "active");
-        json_bool(&a.w, s.peers[i].active);
-        put_str(&a.w, "mode", s.peers[i].mode < 3 ? modes[s.peers[i].mode] : "?");
+        json_member_str(&a.w, "id", m == NULL ? "?" : m->node.text);
+        json_member_uint(&a.w, "match_index", s.peers[i].match_index);
+        json_member_uint(&a.w, "next_index", s.peers[i].next_index);
+        json_member_bool(&a.w, "active", s.peers[i].active);
+        json_member_str(&a.w, "mode", s.peers[i].mode < 3 ? modes[s.peers[i].mode] : "?");
         json_close(&a.w);
     }
     json_close(&a.w);
@@ -572,26 +542,25 @@ static void debug_network(struct api_call *c) {
     for (size_t i = 0; i < count; i++) {
         const struct peers_link *k = &links[i];
         json_open(&a.w, '{');
-        put_str(&a.w, "peer_id", k->node.text);
-        put_id(&a.w, "raft_id", k->id);
-        put_str(&a.w, "addr", k->address);
-        put_str(&a.w, "state", k->up ? "connected" : "disconnected");
-        json_key(&a.w, "tls");
-        json_bool(&a.w, k->tls);
+        json_member_str(&a.w, "peer_id", k->node.text);
+        json_member_id(&a.w, "raft_id", k->id);
+        json_member_str(&a.w, "addr", k->address);
+        json_member_str(&a.w, "state", k->up ? "connected" : "disconnected");
+        json_member_bool(&a.w, "tls", k->tls);
         json_key(&a.w, "last_seen_seconds");
         if (k->last_heard_ms == 0) {
             json_none(&a.w);
         } else {
             json_milli(&a.w, (int64_t)(loop_now_ms(c->api->o.loop) - k->last_heard_ms));
         }
-        put_uint(&a.w, "received_bytes", k->in_bytes);
-        put_uint(&a.w, "sent_bytes", k->out_bytes);
-        put_uint(&a.w, "queued_bytes", k->output_bytes);
-        put_str(&a.w, "last_error", k->last_error);
+        json_member_uint(&a.w, "received_bytes", k->in_bytes);
+        json_member_uint(&a.w, "sent_bytes", k->out_bytes);
+        json_member_uint(&a.w, "queued_bytes", k->output_bytes);
+        json_member_str(&a.w, "last_error", k->last_error);
         json_close(&a.w);
     }
     json_close(&a.w);
-    put_uint(&a.w, "dropped_messages", p == NULL ? 0 : peers_dropped(p));
+    json_member_uint(&a.w, "dropped_messages", p == NULL ? 0 : peers_dropped(p));
     if (c->api->o.uplink != NULL) {
         struct uplink_facts facts;
         uplink_facts(c->api->o.uplink, &facts);
