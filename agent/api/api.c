@@ -1,18 +1,14 @@
 #include "agent/api/api.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "agent/api/api_core.h"
-#include "agent/run/boardwatch.h"
 #include "agent/work/scheduler.h"
 #include "platform/keys.h"
-#include "platform/log.h"
 #include "platform/metrics.h"
-#include "platform/now.h"
 
 static struct metric requests = METRIC_COUNTER("grey_http_requests_total", "Requests of the HTTP API.");
 static struct metric errors = METRIC_COUNTER("grey_http_errors_total", "Requests answered with a problem.");
@@ -61,246 +57,6 @@ void api_call_error(struct api_call *c, enum grey_error err, const char *detail)
     metrics_add(&errors, 0, 1);
     http_reply_error(c->q, err, detail);
     mem_free(c);
-}
-
-/* --- how it is ------------------------------------------------------------------------------------------------------------------- */
-
-enum health { HEALTHY, DEGRADED, UNHEALTHY };
-static const char *const health_names[] = {"healthy", "degraded", "unhealthy"};
-
-/* Unhealthy: nothing can be decided.  Degraded: it can, but one more loss would end that, or this node lags behind. */
-static enum health consensus_health(struct api *a) {
-    struct raft_status s;
-    node_raft_status(a->o.node, &s);
-    if (!node_has_quorum(a->o.node)) {
-        return UNHEALTHY;
-    }
-    uint32_t voters = 0, active = 1;
-    for (uint32_t i = 0; i < s.members->count; i++) {
-        voters += s.members->at[i].voter;
-    }
-    if (s.role == RAFT_LEADER) {
-        for (uint32_t i = 0; i < s.peer_count; i++) {
-            const struct raft_member *m = raft_members_find(s.members, s.peers[i].id);
-            active += m != NULL && m->voter && s.peers[i].active;
-        }
-        return active < voters ? DEGRADED : HEALTHY;
-    }
-    return raft_members_find(s.members, s.self) == NULL ? DEGRADED : HEALTHY;
-}
-
-static enum health link_health(struct api *a, struct uplink_facts *facts) {
-    struct raft_status s;
-    node_raft_status(a->o.node, &s);
-    memset(facts, 0, sizeof *facts);
-    if (a->o.uplink == NULL) {
-        return HEALTHY;
-    }
-    uplink_facts(a->o.uplink, facts);
-    return (s.role != RAFT_LEADER || facts->up) && !node_overdue(a->o.node) ? HEALTHY : DEGRADED;
-}
-
-static enum health storage_health(struct api *a, struct disk_facts *facts) {
-    node_disk_facts(a->o.node, facts);
-    return facts->damage != NULL || node_wear(a->o.node)->level == WEAR_OVER ? DEGRADED : HEALTHY;
-}
-
-static enum health worst_of(enum health a, enum health b) {
-    return a > b ? a : b;
-}
-
-/* What a person must see to before it becomes a loss. */
-static enum health board_health(struct api *a, struct boardwatch_facts *facts) {
-    boardwatch_facts(a->o.board, facts);
-    return facts->hot || facts->hardware.under_voltage ? DEGRADED : HEALTHY;
-}
-
-static void health(struct api_call *c) {
-    struct uplink_facts facts;
-    struct boardwatch_facts board_facts;
-    enum health consensus = consensus_health(c->api), link = link_health(c->api, &facts);
-    struct disk_facts disk;
-    enum health storage = storage_health(c->api, &disk);
-    enum health board = board_health(c->api, &board_facts);
-    enum health worst = worst_of(worst_of(consensus, board), worst_of(storage, link));
-    struct api_answer a;
-    api_answer_begin(&a);
-    json_open(&a.w, '{');
-    json_member_str(&a.w, "status", health_names[worst]);
-    json_close(&a.w);
-    api_answer_send(&a, c, worst == UNHEALTHY ? 503 : 200, NULL, 0);
-}
-
-static void health_live(struct api_call *c) {
-    http_reply(c->q, 200, "application/json", bytes_str("{\"status\":\"healthy\"}\n"), NULL, 0);
-    mem_free(c);
-}
-
-static void health_ready(struct api_call *c) {
-    bool ready = node_has_quorum(c->api->o.node);
-    http_reply(c->q, ready ? 200 : 503, "application/json",
-               bytes_str(ready ? "{\"status\":\"healthy\"}\n" : "{\"status\":\"unhealthy\"}\n"), NULL, 0);
-    mem_free(c);
-}
-
-static const char *role_name(const struct raft_status *s, raft_id id) {
-    if (id == s->leader && id != 0) {
-        return "leader";
-    }
-    return id == s->self && (s->role == RAFT_CANDIDATE || s->role == RAFT_PRE_CANDIDATE) ? "candidate" : "follower";
-}
-
-static const char *own_role_name(const struct raft_status *s) {
-    return s->role == RAFT_LEADER ? "leader" : s->role == RAFT_FOLLOWER ? "follower" : "candidate";
-}
-
-static uint64_t pending_bytes(struct api *a) {
-    uint64_t bytes = 0;
-    for (int i = 0; i < CHANNEL_COUNT; i++) {
-        struct channel_facts f;
-        state_channel(node_state(a->o.node), (enum event_channel)i, &f);
-        bytes += f.pending_bytes;
-    }
-    return bytes;
-}
-
-/* What is damaged and waits to be mended, and how far the databases have been read through to find such. */
-static void put_storage_check(struct json_writer *w, const struct disk_facts *disk) {
-    json_key(w, "damage");
-    if (disk->damage == NULL) {
-        json_none(w);
-    } else {
-        json_str(w, disk->damage);
-    }
-    json_member_uint(w, "checked_percent", disk->checked_percent);
-    json_key(w, "checked_seconds_ago");
-    if (disk->round_ended_unix_ms == 0) {
-        json_none(w);
-    } else {
-        json_milli(w, now_wall_ms() - disk->round_ended_unix_ms);
-    }
-}
-
-/* What was written to the disk in a day, against the bound of the configuration. */
-static void put_wear(struct json_writer *w, const struct wear *wear) {
-    json_member_uint(w, "written_day_bytes", wear->day_bytes);
-    json_key(w, "written_day_limit_bytes");
-    if (wear->limit_bytes == 0) {
-        json_none(w);
-    } else {
-        json_uint(w, wear->limit_bytes);
-    }
-    json_member_str(w, "wear", wear_level_name(wear->level));
-}
-
-/* What the board does not tell is null. */
-static void put_board(struct json_writer *w, const char *status, const struct boardwatch_facts *f) {
-    json_open(w, '{');
-    json_member_str(w, "status", status);
-    json_key(w, "temperature_celsius");
-    if (f->hardware.has_temperature) {
-        json_milli(w, f->hardware.temperature_milli_c);
-    } else {
-        json_none(w);
-    }
-    json_key(w, "under_voltage");
-    if (f->hardware.has_voltage) {
-        json_bool(w, f->hardware.under_voltage);
-    } else {
-        json_none(w);
-    }
-    json_member_uint(w, "resident_bytes", f->hardware.resident_bytes);
-    json_member_uint(w, "memory_budget_bytes", f->budget_bytes);
-    json_member_uint(w, "memory_reliefs", f->reliefs);
-    json_member_bool(w, "memory_pressure_known", f->pressure_known);
-    json_close(w);
-}
-
-static void health_detailed(struct api_call *c) {
-    struct api *api = c->api;
-    struct uplink_facts facts;
-    struct boardwatch_facts board_facts;
-    enum health consensus = consensus_health(api), link = link_health(api, &facts);
-    struct disk_facts disk;
-    enum health storage = storage_health(api, &disk);
-    enum health board = board_health(api, &board_facts);
-    enum health worst = worst_of(worst_of(consensus, board), worst_of(storage, link));
-    struct raft_status s;
-    node_raft_status(api->o.node, &s);
-    struct sitelog_usage usage;
-    sitelog_usage(node_log(api->o.node), &usage);
-    struct peers_link links[LIMIT_MEMBERS];
-    size_t up = 0, link_count = node_peers(api->o.node) == NULL ? 0 : peers_links(node_peers(api->o.node), links, LIMIT_MEMBERS);
-    for (size_t i = 0; i < link_count; i++) {
-        up += links[i].up;
-    }
-    struct api_answer a;
-    api_answer_begin(&a);
-    json_open(&a.w, '{');
-    json_member_str(&a.w, "status", health_names[worst]);
-    json_key(&a.w, "checks");
-    json_open(&a.w, '{');
-    json_key(&a.w, "consensus");
-    json_open(&a.w, '{');
-    json_member_str(&a.w, "status", health_names[consensus]);
-    json_member_str(&a.w, "role", own_role_name(&s));
-    json_member_uint(&a.w, "term", s.term);
-    json_member_str(&a.w, "leader_id", node_leader_name(api->o.node));
-    json_close(&a.w);
-    json_key(&a.w, "storage");
-    json_open(&a.w, '{');
-    json_member_str(&a.w, "status", health_names[storage]);
-    json_member_uint(&a.w, "used_bytes", usage.log_bytes + usage.state_bytes + usage.wal_bytes + usage.snapshot_bytes);
-    json_member_uint(&a.w, "log_bytes", usage.log_bytes + usage.wal_bytes);
-    json_member_uint(&a.w, "jobs_waiting", usage.jobs_waiting);
-    json_member_uint(&a.w, "last_store_us", usage.store_us_last);
-    put_storage_check(&a.w, &disk);
-    put_wear(&a.w, node_wear(api->o.node));
-    json_close(&a.w);
-    json_key(&a.w, "board");
-    put_board(&a.w, health_names[board], &board_facts);
-    json_key(&a.w, "scheduler");
-    json_open(&a.w, '{');
-    json_member_str(&a.w, "status", "healthy");
-    const struct scheduler *tasks = state_scheduler(node_state(api->o.node));
-    json_member_uint(&a.w, "active_tasks", tasks == NULL ? 0 : tasks->held_count);
-    json_member_uint(&a.w, "waiting_tasks", tasks == NULL ? 0 : lanes_waiting(&tasks->lanes));
-    json_close(&a.w);
-    json_key(&a.w, "network");
-    json_open(&a.w, '{');
-    json_member_str(&a.w, "status", up < link_count ? "degraded" : "healthy");
-    json_member_uint(&a.w, "connected_peers", up);
-    json_member_uint(&a.w, "known_peers", link_count);
-    json_close(&a.w);
-    json_key(&a.w, "federation");
-    json_open(&a.w, '{');
-    json_member_str(&a.w, "status", api->o.uplink == NULL ? "disabled" : health_names[link]);
-    json_member_uint(&a.w, "queue_bytes", pending_bytes(api));
-    json_key(&a.w, "last_contact_seconds");
-    if (facts.last_contact_unix_ms == 0) {
-        json_none(&a.w);
-    } else {
-        json_milli(&a.w, now_wall_ms() - facts.last_contact_unix_ms);
-    }
-    json_close(&a.w);
-    json_key(&a.w, "clock");
-    json_open(&a.w, '{');
-    int64_t site_ms = node_site_time_ms(api->o.node);
-    int64_t off_ms = now_machine_ms() - site_ms;
-    if (s.role != RAFT_LEADER && off_ms > 0) {
-        off_ms = 0; /* a follower knows the time of the last entry only, and the site may be idle since */
-    }
-    bool unsure = site_ms > 0 && (off_ms > 60000 || off_ms < -60000);
-    json_member_str(&a.w, "status", unsure ? "degraded" : "healthy");
-    json_key(&a.w, "offset_from_site_seconds");
-    json_milli(&a.w, site_ms > 0 ? off_ms : 0);
-    json_member_str(&a.w, "source", node_clock_source(api->o.node));
-    json_close(&a.w);
-    json_key(&a.w, "attestation");
-    api_attest_health(api, &a.w);
-    json_close(&a.w);
-    json_close(&a.w);
-    api_answer_send(&a, c, worst == UNHEALTHY ? 503 : 200, NULL, 0);
 }
 
 /* --- metrics ------------------------------------------------------------------------------------------------------------------------- */
@@ -361,223 +117,11 @@ static void metrics(struct api_call *c) {
     mem_free(c);
 }
 
-/* --- the site ------------------------------------------------------------------------------------------------------------------------ */
-
-static const char *member_state(struct api *a, const struct raft_status *s, const struct raft_member *m) {
-    if (m->id == s->self) {
-        return "healthy";
-    }
-    if (node_fenced(a->o.node) == m->id) {
-        return "fenced";
-    }
-    for (uint32_t i = 0; i < s->peer_count; i++) {
-        if (s->role == RAFT_LEADER && s->peers[i].id == m->id) {
-            return s->peers[i].active ? "healthy" : "dead";
-        }
-    }
-    struct peers *p = node_peers(a->o.node);
-    return p != NULL && peers_up(p, m->id) ? "healthy" : "suspect";
-}
-
-static void put_members(struct api *a, struct json_writer *w) {
-    struct raft_status s;
-    node_raft_status(a->o.node, &s);
-    json_open(w, '[');
-    for (uint32_t i = 0; i < s.members->count; i++) {
-        const struct raft_member *m = &s.members->at[i];
-        json_open(w, '{');
-        json_member_str(w, "id", m->node.text);
-        json_member_str(w, "addr", m->peer_address);
-        json_member_str(w, "http_addr", m->http_address);
-        json_member_str(w, "role", role_name(&s, m->id));
-        json_member_str(w, "kind", m->witness ? "witness" : m->voter || m->voter_old ? "voter" : "learner");
-        const char *state = member_state(a, &s, m);
-        json_member_str(w, "state", strcmp(state, "healthy") == 0 && api_attest_quarantined(a, m->id) ? "quarantined" : state);
-        json_key(w, "match_index");
-        bool known = false;
-        for (uint32_t k = 0; k < s.peer_count && s.role == RAFT_LEADER; k++) {
-            if (s.peers[k].id == m->id) {
-                json_uint(w, s.peers[k].match_index);
-                known = true;
-            }
-        }
-        if (!known && m->id == s.self) {
-            json_uint(w, s.stored_index);
-        } else if (!known) {
-            json_none(w);
-        }
-        json_member_id(w, "raft_id", m->id);
-        json_member_str(w, "attestation", api_attest_word(a, m->id));
-        json_close(w);
-    }
-    json_close(w);
-}
-
-static void cluster_members(struct api_call *c) {
-    struct api_answer a;
-    api_answer_begin(&a);
-    put_members(c->api, &a.w);
-    api_answer_send(&a, c, 200, NULL, 0);
-}
-
-static void cluster_status(struct api_call *c) {
-    struct api *api = c->api;
-    struct raft_status s;
-    node_raft_status(api->o.node, &s);
-    struct api_answer a;
-    api_answer_begin(&a);
-    json_open(&a.w, '{');
-    json_member_str(&a.w, "site_id", node_site(api->o.node));
-    json_member_str(&a.w, "node_id", node_name(api->o.node));
-    json_member_str(&a.w, "mode", api->o.mode);
-    json_member_str(&a.w, "version", GREY_VERSION);
-    json_member_str(&a.w, "role", own_role_name(&s));
-    json_member_str(&a.w, "leader_id", node_leader_name(api->o.node));
-    json_member_uint(&a.w, "term", s.term);
-    json_member_uint(&a.w, "commit_index", s.commit_index);
-    json_member_uint(&a.w, "applied_index", node_applied(api->o.node));
-    json_member_bool(&a.w, "quorum", node_has_quorum(api->o.node));
-    json_key(&a.w, "one_disk");
-    if (s.role == RAFT_LEADER) {
-        json_bool(&a.w, node_on_one_disk(api->o.node));
-    } else {
-        json_none(&a.w);
-    }
-    json_key(&a.w, "uptime_seconds");
-    json_milli(&a.w, (int64_t)(loop_now_ms(api->o.loop) - api->started_ms));
-    char time_text[32];
-    now_format(node_site_time_ms(api->o.node), time_text);
-    json_member_str(&a.w, "site_time", time_text);
-    json_member_bool(&a.w, "removed", node_removed(api->o.node));
-    json_key(&a.w, "members");
-    put_members(api, &a.w);
-    json_close(&a.w);
-    api_answer_send(&a, c, 200, NULL, 0);
-}
-
-static void cluster_leader(struct api_call *c) {
-    struct raft_status s;
-    node_raft_status(c->api->o.node, &s);
-    const struct raft_member *m = node_member(c->api->o.node, s.leader);
-    if (m == NULL) {
-        api_call_error(c, E_NO_QUORUM, "no leader is known");
-        return;
-    }
-    struct api_answer a;
-    api_answer_begin(&a);
-    json_open(&a.w, '{');
-    json_member_str(&a.w, "leader_id", m->node.text);
-    json_member_str(&a.w, "addr", m->peer_address);
-    json_member_str(&a.w, "http_addr", m->http_address);
-    json_member_uint(&a.w, "term", s.term);
-    json_close(&a.w);
-    api_answer_send(&a, c, 200, NULL, 0);
-}
-
-static void raft_details(struct api_call *c) {
-    struct node *n = c->api->o.node;
-    struct raft_status s;
-    node_raft_status(n, &s);
-    uint8_t hash[DIGEST_BYTES];
-    state_hash(node_state(n), hash);
-    struct api_answer a;
-    api_answer_begin(&a);
-    json_open(&a.w, '{');
-    json_member_str(&a.w, "state", s.role == RAFT_LEADER ? "Leader" : s.role == RAFT_FOLLOWER ? "Follower" : "Candidate");
-    json_member_str(&a.w, "role", own_role_name(&s));
-    json_member_id(&a.w, "raft_id", s.self);
-    json_member_uint(&a.w, "term", s.term);
-    json_member_id(&a.w, "voted_for", s.vote);
-    json_member_str(&a.w, "leader_id", node_leader_name(n));
-    json_member_uint(&a.w, "epoch", s.term);
-    json_key(&a.w, "log");
-    json_open(&a.w, '{');
-    json_member_uint(&a.w, "first_index", s.base_index + 1);
-    json_member_uint(&a.w, "last_index", s.last_index);
-    json_member_uint(&a.w, "stored_index", s.stored_index);
-    json_member_hex(&a.w, "chain_head", bytes_of(s.last_hash, DIGEST_BYTES));
-    json_member_int(&a.w, "last_time_ms", s.last_time_ms);
-    json_close(&a.w);
-    struct seal seal;
-    struct sealdb_signer signer;
-    sealing_status(n, &seal, &signer);
-    json_key(&a.w, "seal");
-    if (seal.index == 0) {
-        json_none(&a.w);
-    } else {
-        api_put_seal(&a.w, &seal, signer.node.text);
-    }
-    json_member_uint(&a.w, "commit_index", s.commit_index);
-    json_member_uint(&a.w, "applied_index", node_applied(n));
-    json_member_hex(&a.w, "state_hash", bytes_of(hash, DIGEST_BYTES));
-    json_member_uint(&a.w, "members_index", s.members_index);
-    json_member_uint(&a.w, "requests_waiting", node_requests_waiting(n));
-    json_key(&a.w, "peers");
-    json_open(&a.w, '[');
-    for (uint32_t i = 0; i < s.peer_count && s.role == RAFT_LEADER; i++) {
-        static const char *const modes[] = {"probe", "replicate", "snapshot"};
-        const struct raft_member *m = raft_members_find(s.members, s.peers[i].id);
-        json_open(&a.w, '{');
-        json_member_str(&a.w, "id", m == NULL ? "?" : m->node.text);
-        json_member_uint(&a.w, "match_index", s.peers[i].match_index);
-        json_member_uint(&a.w, "next_index", s.peers[i].next_index);
-        json_member_bool(&a.w, "active", s.peers[i].active);
-        json_member_str(&a.w, "mode", s.peers[i].mode < 3 ? modes[s.peers[i].mode] : "?");
-        json_close(&a.w);
-    }
-    json_close(&a.w);
-    json_close(&a.w);
-    api_answer_send(&a, c, 200, NULL, 0);
-}
-
-static void debug_network(struct api_call *c) {
-    struct peers *p = node_peers(c->api->o.node);
-    struct peers_link links[LIMIT_MEMBERS];
-    size_t count = p == NULL ? 0 : peers_links(p, links, LIMIT_MEMBERS);
-    struct api_answer a;
-    api_answer_begin(&a);
-    json_open(&a.w, '{');
-    json_key(&a.w, "links");
-    json_open(&a.w, '[');
-    for (size_t i = 0; i < count; i++) {
-        const struct peers_link *k = &links[i];
-        json_open(&a.w, '{');
-        json_member_str(&a.w, "peer_id", k->node.text);
-        json_member_id(&a.w, "raft_id", k->id);
-        json_member_str(&a.w, "addr", k->address);
-        json_member_str(&a.w, "state", k->up ? "connected" : "disconnected");
-        json_member_bool(&a.w, "tls", k->tls);
-        json_key(&a.w, "last_seen_seconds");
-        if (k->last_heard_ms == 0) {
-            json_none(&a.w);
-        } else {
-            json_milli(&a.w, (int64_t)(loop_now_ms(c->api->o.loop) - k->last_heard_ms));
-        }
-        json_member_uint(&a.w, "received_bytes", k->in_bytes);
-        json_member_uint(&a.w, "sent_bytes", k->out_bytes);
-        json_member_uint(&a.w, "queued_bytes", k->output_bytes);
-        json_member_str(&a.w, "last_error", k->last_error);
-        json_close(&a.w);
-    }
-    json_close(&a.w);
-    json_member_uint(&a.w, "dropped_messages", p == NULL ? 0 : peers_dropped(p));
-    if (c->api->o.uplink != NULL) {
-        struct uplink_facts facts;
-        uplink_facts(c->api->o.uplink, &facts);
-        json_key(&a.w, "core");
-        json_open(&a.w, '{');
-        api_link_put(&a.w, &facts);
-        json_close(&a.w);
-    }
-    json_close(&a.w);
-    api_answer_send(&a, c, 200, NULL, 0);
-}
+/* --- routes ------------------------------------------------------------------------------------------------------------------------- */
 
 static void not_here_yet(struct api_call *c) {
     api_call_error(c, E_NOT_HERE_YET, "this call is part of a later version");
 }
-
-/* --- routes ------------------------------------------------------------------------------------------------------------------------- */
 
 struct route {
     const char *method, *path; /* a path that ends in "/" takes what follows as its argument; "*" stands for it within one */
@@ -604,17 +148,17 @@ static const struct route routes[] = {
     {"POST", "/v1/data/", api_data_health, ROLE_OPERATOR},
     {"GET", "/v1/updates", api_updates_get, ROLE_VIEWER},
     {"GET", "/v1/queue", api_queue_get, ROLE_VIEWER},
-    {"GET", "/health", health, ROLE_NONE},
-    {"GET", "/health/live", health_live, ROLE_NONE},
-    {"GET", "/health/ready", health_ready, ROLE_NONE},
-    {"GET", "/health/detailed", health_detailed, ROLE_VIEWER},
+    {"GET", "/health", api_health, ROLE_NONE},
+    {"GET", "/health/live", api_health_live, ROLE_NONE},
+    {"GET", "/health/ready", api_health_ready, ROLE_NONE},
+    {"GET", "/health/detailed", api_health_detailed, ROLE_VIEWER},
     {"GET", "/metrics", metrics, ROLE_VIEWER},
-    {"GET", "/v1/cluster/status", cluster_status, ROLE_VIEWER},
-    {"GET", "/v1/cluster/members", cluster_members, ROLE_VIEWER},
-    {"GET", "/v1/cluster/leader", cluster_leader, ROLE_VIEWER},
-    {"GET", "/v1/raft/status", raft_details, ROLE_VIEWER},
-    {"GET", "/v1/debug/raft", raft_details, ROLE_VIEWER},
-    {"GET", "/v1/debug/network", debug_network, ROLE_VIEWER},
+    {"GET", "/v1/cluster/status", api_cluster_status, ROLE_VIEWER},
+    {"GET", "/v1/cluster/members", api_cluster_members, ROLE_VIEWER},
+    {"GET", "/v1/cluster/leader", api_cluster_leader, ROLE_VIEWER},
+    {"GET", "/v1/raft/status", api_raft_details, ROLE_VIEWER},
+    {"GET", "/v1/debug/raft", api_raft_details, ROLE_VIEWER},
+    {"GET", "/v1/debug/network", api_debug_network, ROLE_VIEWER},
     {"GET", "/v1/federation/status", api_federation_status, ROLE_VIEWER},
     {"POST", "/v1/federation/try", api_link_try, ROLE_OPERATOR},
     {"POST", "/v1/admin/snapshot", api_admin_snapshot, ROLE_OPERATOR},
