@@ -38,41 +38,30 @@ static void put_time(struct json_writer *w, const char *name, int64_t unix_ms) {
     json_str(w, text);
 }
 
-static void put_text(struct json_writer *w, const char *name, struct bytes text) {
-    json_key(w, name);
-    json_text(w, text);
-}
-
 /* The worst that is known of a gateway of the site, and of how many it is. */
 static void put_attestation(struct store *s, const struct store_rows *rows, struct json_writer *w) {
     const struct store_ops *o = s->ops;
     int64_t all = o->number(rows, SITE_ATTESTED), failed = o->number(rows, SITE_ATTEST_FAILED);
     int64_t pending = o->number(rows, SITE_ATTEST_PENDING), until_ms = o->number(rows, SITE_ATTEST_UNTIL_MS);
     bool expired = until_ms > 0 && until_ms <= now_wall_ms();
-    json_key(w, "attestation");
-    json_str(w, all == 0 ? "none" : failed > 0 ? "failed" : expired ? "expired" : pending > 0 ? "pending" : "trusted");
-    json_key(w, "attested_nodes");
-    json_int(w, all);
-    json_key(w, "failed_nodes");
-    json_int(w, failed);
+    const char *worst = all == 0 ? "none" : failed > 0 ? "failed" : expired ? "expired" : pending > 0 ? "pending" : "trusted";
+    json_member_str(w, "attestation", worst);
+    json_member_int(w, "attested_nodes", all);
+    json_member_int(w, "failed_nodes", failed);
 }
 
 static void put_facts(struct store *s, const struct store_rows *rows, struct json_writer *w) {
     const struct store_ops *o = s->ops;
-    put_text(w, "id", o->bytes(rows, SITE_ID));
+    json_member_text(w, "id", o->bytes(rows, SITE_ID));
     put_time(w, "first_seen", o->number(rows, SITE_FIRST_MS));
     put_time(w, "last_contact", o->number(rows, SITE_CONTACT_MS));
     json_key(w, "last_contact_seconds");
     json_milli(w, now_wall_ms() - o->number(rows, SITE_CONTACT_MS));
-    put_text(w, "node", o->bytes(rows, SITE_NODE));
+    json_member_text(w, "node", o->bytes(rows, SITE_NODE));
     put_attestation(s, rows, w);
     if (!o->null(rows, SITE_INCARNATION)) {
-        char text[24];
-        (void)snprintf(text, sizeof text, "%016" PRIx64, (uint64_t)o->number(rows, SITE_INCARNATION));
-        json_key(w, "incarnation");
-        json_str(w, text);
-        json_key(w, "epoch");
-        json_int(w, o->number(rows, SITE_EPOCH));
+        json_member_id(w, "incarnation", (uint64_t)o->number(rows, SITE_INCARNATION));
+        json_member_int(w, "epoch", o->number(rows, SITE_EPOCH));
     }
     json_key(w, "channels");
     json_open(w, '{');
@@ -82,18 +71,14 @@ static void put_facts(struct store *s, const struct store_rows *rows, struct jso
         if (!o->null(rows, at)) {
             json_key(w, event_channel_name((enum event_channel)c));
             json_open(w, '{');
-            json_key(w, "acked_seq");
-            json_int(w, seq);
-            json_key(w, "behind");
-            json_int(w, known > seq ? known - seq : 0);
+            json_member_int(w, "acked_seq", seq);
+            json_member_int(w, "behind", known > seq ? known - seq : 0);
             json_close(w);
         }
     }
     json_close(w);
-    json_key(w, "gaps");
-    json_int(w, o->number(rows, SITE_GAPS));
-    json_key(w, "gap_events");
-    json_int(w, o->number(rows, SITE_GAP_EVENTS));
+    json_member_int(w, "gaps", o->number(rows, SITE_GAPS));
+    json_member_int(w, "gap_events", o->number(rows, SITE_GAP_EVENTS));
 }
 
 static enum grey_error put_nodes(struct store *s, struct json_writer *w, int64_t site_no, struct fault *f) {
@@ -108,7 +93,7 @@ static enum grey_error put_nodes(struct store *s, struct json_writer *w, int64_t
     json_open(w, '[');
     while ((err = s->ops->next(rows, &row, f)) == E_OK && row) {
         json_open(w, '{');
-        put_text(w, "id", s->ops->bytes(rows, 0));
+        json_member_text(w, "id", s->ops->bytes(rows, 0));
         put_time(w, "first_seen", s->ops->number(rows, 1));
         put_time(w, "last_spoke", s->ops->number(rows, 2));
         json_close(w);
@@ -171,7 +156,7 @@ static bool says_json(struct bytes type) {
 static void put_data(struct json_writer *w, const struct event *e) {
     json_t *json = says_json(e->content_type) && e->data.size > 0 ? json_read(e->data, NULL) : NULL;
     if (e->content_type.size > 0 && !bytes_equal_str(e->content_type, "application/json")) {
-        put_text(w, "datacontenttype", e->content_type);
+        json_member_text(w, "datacontenttype", e->content_type);
     }
     json_key(w, json != NULL || e->data.size == 0 ? "data" : "data_base64");
     if (json != NULL) {
@@ -191,22 +176,18 @@ static void put_event(const struct store_ops *o, const struct store_rows *rows, 
     codec_reader_init(&r, o->bytes(rows, 6));
     bool readable = record_decode(&r, &e) == E_OK && codec_end(&r) == E_OK;
     json_open(w, '{');
-    json_key(w, "site");
-    json_str(w, site);
-    json_key(w, "channel");
-    json_str(w, event_channel_name(c));
-    json_key(w, "seq");
-    json_int(w, o->number(rows, 2));
-    json_key(w, "index");
-    json_int(w, o->number(rows, 3));
+    json_member_str(w, "site", site);
+    json_member_str(w, "channel", event_channel_name(c));
+    json_member_int(w, "seq", o->number(rows, 2));
+    json_member_int(w, "index", o->number(rows, 3));
     put_time(w, "log_time", o->number(rows, 4));
     put_time(w, "received", o->number(rows, 5));
     if (readable) {
-        put_text(w, "id", e.id);
-        put_text(w, "source", e.source);
-        put_text(w, "type", e.type);
+        json_member_text(w, "id", e.id);
+        json_member_text(w, "source", e.source);
+        json_member_text(w, "type", e.type);
         if (e.subject.size > 0) {
-            put_text(w, "subject", e.subject);
+            json_member_text(w, "subject", e.subject);
         }
         json_key(w, "time");
         if (e.time.size > 0) {
@@ -214,11 +195,9 @@ static void put_event(const struct store_ops *o, const struct store_rows *rows, 
         } else {
             json_none(w);
         }
-        json_key(w, "priority");
-        json_str(w, event_priority_name(e.priority));
+        json_member_str(w, "priority", event_priority_name(e.priority));
         put_data(w, &e);
-        json_key(w, "provisional");
-        json_bool(w, e.provisional);
+        json_member_bool(w, "provisional", e.provisional);
         json_key(w, "traceparent");
         if (e.traceparent.size > 0) {
             json_text(w, e.traceparent);
@@ -253,16 +232,11 @@ static bool parse_cursor(const struct store_query *q, int64_t current_inc, int64
 static void put_gap(const struct store_ops *o, const struct store_rows *rows, const char *site, struct json_writer *w) {
     (void)site;
     json_open(w, '{');
-    json_key(w, "channel");
-    json_str(w, event_channel_name((enum event_channel)o->number(rows, 1)));
-    json_key(w, "from_seq");
-    json_int(w, o->number(rows, 2));
-    json_key(w, "to_seq");
-    json_int(w, o->number(rows, 3));
-    json_key(w, "reason");
-    json_str(w, sync_gap_reason_name((enum sync_gap_reason)o->number(rows, 4)));
-    json_key(w, "bytes");
-    json_int(w, o->number(rows, 6));
+    json_member_str(w, "channel", event_channel_name((enum event_channel)o->number(rows, 1)));
+    json_member_int(w, "from_seq", o->number(rows, 2));
+    json_member_int(w, "to_seq", o->number(rows, 3));
+    json_member_str(w, "reason", sync_gap_reason_name((enum sync_gap_reason)o->number(rows, 4)));
+    json_member_int(w, "bytes", o->number(rows, 6));
     put_time(w, "received", o->number(rows, 5));
     json_close(w);
 }

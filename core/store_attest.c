@@ -2,7 +2,6 @@
  * result (0: none yet). */
 #include "core/store_attest.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -107,11 +106,6 @@ enum grey_error store_attest_policy_failed(struct store *s, const char *site, ui
 
 /* --- lists -------------------------------------------------------------------------------------------------------------------------------- */
 
-static void put_text(struct json_writer *w, const char *name, struct bytes value) {
-    json_key(w, name);
-    json_text(w, value);
-}
-
 static void put_time(struct json_writer *w, const char *name, int64_t at_ms) {
     char out[32];
     json_key(w, name);
@@ -123,12 +117,6 @@ static void put_time(struct json_writer *w, const char *name, int64_t at_ms) {
     }
 }
 
-static void put_hex(struct json_writer *w, const char *name, const uint8_t digest[DIGEST_SHA256_BYTES]) {
-    char hex[2 * DIGEST_SHA256_BYTES + 1];
-    bytes_hex(digest, DIGEST_SHA256_BYTES, hex);
-    put_text(w, name, bytes_str(hex));
-}
-
 /* What runs there, where a log of starts told it. */
 static void put_measured(struct json_writer *w, struct bytes kept) {
     static const uint8_t nothing[DIGEST_SHA256_BYTES];
@@ -137,24 +125,22 @@ static void put_measured(struct json_writer *w, struct bytes kept) {
     if (!verifier_measured(kept, &a)) {
         return;
     }
-    json_key(w, "policy_serial");
-    json_uint(w, a.policy_serial);
+    json_member_uint(w, "policy_serial", a.policy_serial);
     if (a.pcr_mask != 0) {
-        (void)snprintf(text, sizeof text, "%016" PRIx64, a.firmware);
-        put_text(w, "firmware", bytes_str(text));
+        json_member_id(w, "firmware", a.firmware);
         json_key(w, "registers");
         json_open(w, '{');
         for (unsigned pcr = 0; pcr < TPMWIRE_PCR_COUNT; pcr++) {
             if ((a.pcr_mask >> pcr & 1u) != 0) {
                 (void)snprintf(text, sizeof text, "%u", pcr);
-                put_hex(w, text, a.pcr[pcr]);
+                json_member_hex(w, text, bytes_of(a.pcr[pcr], DIGEST_SHA256_BYTES));
             }
         }
         json_close(w);
     }
     if (memcmp(a.program, nothing, sizeof nothing) != 0) {
-        put_hex(w, "program", a.program);
-        put_hex(w, "config", a.config);
+        json_member_hex(w, "program", bytes_of(a.program, DIGEST_SHA256_BYTES));
+        json_member_hex(w, "config", bytes_of(a.config, DIGEST_SHA256_BYTES));
     }
 }
 
@@ -164,13 +150,13 @@ static void put_gateway(struct json_writer *w, const struct store_attest_query *
     char why[16];
     enum grey_error err = verifier_look(kept, q->now_ms, &facts);
     json_open(w, '{');
-    put_text(w, "site", site);
-    put_text(w, "node", node);
+    json_member_text(w, "site", site);
+    json_member_text(w, "node", node);
     if (err != E_OK) {
         facts = (struct verifier_facts){.state = VERIFIER_FAILED, .why = err, .detail = bytes_str("what is kept cannot be read")};
     }
-    put_text(w, "state", bytes_str(verifier_state_name(facts.state)));
-    put_text(w, "type", bytes_str(attest_type_name(facts.type)));
+    json_member_str(w, "state", verifier_state_name(facts.state));
+    json_member_str(w, "type", attest_type_name(facts.type));
     put_time(w, "judged", facts.judged_ms);
     put_time(w, "until", facts.until_ms);
     json_key(w, "why");
@@ -180,7 +166,7 @@ static void put_gateway(struct json_writer *w, const struct store_attest_query *
         (void)snprintf(why, sizeof why, "GREY-%d", error_id(facts.why));
         json_str(w, why);
     }
-    put_text(w, "detail", facts.detail);
+    json_member_text(w, "detail", facts.detail);
     put_measured(w, kept);
     json_close(w);
 }

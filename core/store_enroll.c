@@ -30,11 +30,6 @@ static void put_time(struct json_writer *w, const char *name, int64_t at_ms) {
     }
 }
 
-static void put_text(struct json_writer *w, const char *name, struct bytes value) {
-    json_key(w, name);
-    json_text(w, value);
-}
-
 /* --- tokens ------------------------------------------------------------------------------------------------------------------------------- */
 
 enum grey_error store_token_add(struct store *s, const struct store_token *t, struct fault *f) {
@@ -126,9 +121,9 @@ enum grey_error store_tpm_list(struct store *s, struct json_writer *w, struct fa
             bytes_hex(ek.data, ek.size, hex);
         }
         json_open(w, '{');
-        put_text(w, "ek", bytes_str(hex));
-        put_text(w, "site", s->ops->bytes(rows, 1));
-        put_text(w, "node", s->ops->bytes(rows, 2));
+        json_member_str(w, "ek", hex);
+        json_member_text(w, "site", s->ops->bytes(rows, 1));
+        json_member_text(w, "node", s->ops->bytes(rows, 2));
         put_time(w, "registered", s->ops->number(rows, 3));
         json_close(w);
     }
@@ -151,12 +146,10 @@ enum grey_error store_token_list(struct store *s, int64_t now_ms, struct json_wr
         char id[9];
         bytes_hex(s->ops->bytes(rows, 0).data, 4, id);
         json_open(w, '{');
-        put_text(w, "id", bytes_str(id));
-        put_text(w, "site", s->ops->bytes(rows, 1));
-        json_key(w, "nodes");
-        json_int(w, s->ops->number(rows, 2));
-        json_key(w, "used");
-        json_int(w, s->ops->number(rows, 3));
+        json_member_str(w, "id", id);
+        json_member_text(w, "site", s->ops->bytes(rows, 1));
+        json_member_int(w, "nodes", s->ops->number(rows, 2));
+        json_member_int(w, "used", s->ops->number(rows, 3));
         put_time(w, "created", s->ops->number(rows, 4));
         put_time(w, "expires", s->ops->number(rows, 5));
         json_close(w);
@@ -361,9 +354,9 @@ enum grey_error store_certificate_list(struct store *s, const char *site, struct
             bytes_hex(bytes.data, bytes.size, serial);
         }
         json_open(w, '{');
-        put_text(w, "site", s->ops->bytes(rows, 0));
-        put_text(w, "node", s->ops->bytes(rows, 1));
-        put_text(w, "serial", bytes_str(serial));
+        json_member_text(w, "site", s->ops->bytes(rows, 0));
+        json_member_text(w, "node", s->ops->bytes(rows, 1));
+        json_member_str(w, "serial", serial);
         put_time(w, "issued", s->ops->number(rows, 3));
         put_time(w, "expires", s->ops->number(rows, 4));
         put_time(w, "revoked", s->ops->number(rows, 5));

@@ -2,7 +2,6 @@
  * they have; supplied, the sites that take objects. */
 #include "core/store_objects.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 #include "core/store_backend.h"
@@ -243,11 +242,6 @@ static void put_time(struct json_writer *w, const char *name, int64_t unix_ms) {
     json_str(w, text);
 }
 
-static void put_int(struct json_writer *w, const char *name, int64_t v) {
-    json_key(w, name);
-    json_int(w, v);
-}
-
 enum grey_error store_object_list(struct store *s, enum object_kind kind, struct json_writer *w, struct fault *f) {
     const struct store_value in = store_number(kind);
     struct store_rows *rows = NULL;
@@ -259,12 +253,11 @@ enum grey_error store_object_list(struct store *s, enum object_kind kind, struct
     json_open(w, '[');
     while ((err = s->ops->next(rows, &row, f)) == E_OK && row) {
         json_open(w, '{');
-        json_key(w, "name");
-        json_text(w, s->ops->bytes(rows, 0));
-        put_int(w, "version", s->ops->number(rows, 1));
-        put_int(w, "issue", s->ops->number(rows, 2));
+        json_member_text(w, "name", s->ops->bytes(rows, 0));
+        json_member_int(w, "version", s->ops->number(rows, 1));
+        json_member_int(w, "issue", s->ops->number(rows, 2));
         put_time(w, "created", s->ops->number(rows, 3));
-        put_int(w, "sites_in_force", s->ops->number(rows, 4));
+        json_member_int(w, "sites_in_force", s->ops->number(rows, 4));
         json_close(w);
     }
     json_close(w);
@@ -283,14 +276,11 @@ enum grey_error store_site_objects(struct store *s, const char *site, struct jso
     json_open(w, '[');
     while ((err = s->ops->next(rows, &row, f)) == E_OK && row) {
         json_open(w, '{');
-        json_key(w, "kind");
-        json_str(w, object_kind_name((enum object_kind)s->ops->number(rows, 0)));
-        json_key(w, "name");
-        json_text(w, s->ops->bytes(rows, 1));
-        put_int(w, "version", s->ops->number(rows, 2));
-        put_int(w, "issue", s->ops->number(rows, 3));
-        json_key(w, "health");
-        json_str(w, supply_health_name((enum supply_health)s->ops->number(rows, 4)));
+        json_member_str(w, "kind", object_kind_name((enum object_kind)s->ops->number(rows, 0)));
+        json_member_text(w, "name", s->ops->bytes(rows, 1));
+        json_member_int(w, "version", s->ops->number(rows, 2));
+        json_member_int(w, "issue", s->ops->number(rows, 3));
+        json_member_str(w, "health", supply_health_name((enum supply_health)s->ops->number(rows, 4)));
         put_time(w, "since", s->ops->number(rows, 5));
         json_close(w);
     }

@@ -38,10 +38,8 @@ static enum grey_error read_stages(struct store *s, struct aim *a, struct json_w
         }
         if (w != NULL) {
             json_open(w, '{');
-            json_key(w, "label");
-            json_text(w, s->ops->bytes(rows, 0));
-            json_key(w, "soak_seconds");
-            json_int(w, s->ops->number(rows, 1));
+            json_member_text(w, "label", s->ops->bytes(rows, 0));
+            json_member_int(w, "soak_seconds", s->ops->number(rows, 1));
             json_close(w);
         }
     }
@@ -67,11 +65,6 @@ static enum grey_error tally(struct store *s, struct aim *a, int64_t now_ms, str
     return err;
 }
 
-static void put_int(struct json_writer *w, const char *name, int64_t v) {
-    json_key(w, name);
-    json_int(w, v);
-}
-
 enum grey_error store_rollout_get(struct store *s, enum object_kind kind, const char *name, int64_t now_ms, struct json_writer *w,
                                   struct fault *f) {
     struct aim a = {.id = {store_number(kind), store_bytes(bytes_str(name))}};
@@ -89,16 +82,14 @@ enum grey_error store_rollout_get(struct store *s, enum object_kind kind, const 
     if (err == E_OK && found) {
         err = tally(s, &a, now_ms, f);
         now_format(a.rollout.since_ms, since);
-        json_key(w, "state");
-        json_str(w, rollout_state_name(a.rollout.state));
-        put_int(w, "version", a.at[AIM_TARGET]);
-        put_int(w, "former", a.at[AIM_FORMER]);
-        put_int(w, "stage", a.rollout.stage);
-        json_key(w, "since");
-        json_str(w, since);
-        put_int(w, "reached", (int64_t)a.tally.reached);
-        put_int(w, "settled", (int64_t)a.tally.settled);
-        put_int(w, "failed", (int64_t)a.tally.failed);
+        json_member_str(w, "state", rollout_state_name(a.rollout.state));
+        json_member_int(w, "version", a.at[AIM_TARGET]);
+        json_member_int(w, "former", a.at[AIM_FORMER]);
+        json_member_int(w, "stage", a.rollout.stage);
+        json_member_str(w, "since", since);
+        json_member_int(w, "reached", (int64_t)a.tally.reached);
+        json_member_int(w, "settled", (int64_t)a.tally.settled);
+        json_member_int(w, "failed", (int64_t)a.tally.failed);
     }
     json_close(w);
     return err;

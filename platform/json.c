@@ -408,3 +408,46 @@ void json_base64(struct json_writer *w, struct bytes v) {
     builder_add_base64(w->out, v);
     builder_add_byte(w->out, '"');
 }
+
+void json_member_text(struct json_writer *w, const char *name, struct bytes utf8) {
+    json_key(w, name);
+    json_text(w, utf8);
+}
+
+void json_member_str(struct json_writer *w, const char *name, const char *text) {
+    json_key(w, name);
+    json_str(w, text);
+}
+
+void json_member_uint(struct json_writer *w, const char *name, uint64_t v) {
+    json_key(w, name);
+    json_uint(w, v);
+}
+
+void json_member_int(struct json_writer *w, const char *name, int64_t v) {
+    json_key(w, name);
+    json_int(w, v);
+}
+
+void json_member_bool(struct json_writer *w, const char *name, bool v) {
+    json_key(w, name);
+    json_bool(w, v);
+}
+
+void json_member_hex(struct json_writer *w, const char *name, struct bytes v) {
+    json_key(w, name);
+    before_value(w);
+    builder_add_byte(w->out, '"');
+    for (size_t i = 0; i < v.size; i++) {
+        char digits[3];
+        bytes_hex(v.data + i, 1, digits);
+        builder_add_str(w->out, digits);
+    }
+    builder_add_byte(w->out, '"');
+}
+
+void json_member_id(struct json_writer *w, const char *name, uint64_t id) {
+    json_key(w, name);
+    before_value(w);
+    builder_addf(w->out, "\"%016" PRIx64 "\"", id);
+}

@@ -41,4 +41,14 @@ void json_none(struct json_writer *w);                    /* null */
 void json_raw(struct json_writer *w, struct bytes value); /* a value that is JSON already */
 void json_base64(struct json_writer *w, struct bytes v);
 
+/* A member of the object that is open: json_key and the value, as above. */
+void json_member_text(struct json_writer *w, const char *name, struct bytes utf8);
+void json_member_str(struct json_writer *w, const char *name, const char *text);
+void json_member_uint(struct json_writer *w, const char *name, uint64_t v);
+void json_member_int(struct json_writer *w, const char *name, int64_t v);
+void json_member_bool(struct json_writer *w, const char *name, bool v);
+/* Strings of lower-case digits: two for each byte, 16 for an id (a number above 2^53 would not be safe: RFC 8259, 6). */
+void json_member_hex(struct json_writer *w, const char *name, struct bytes v);
+void json_member_id(struct json_writer *w, const char *name, uint64_t id);
+
 #endif

@@ -1,5 +1,7 @@
 #include "platform/vouch.h"
 
+#include "platform/mbed.h" /* before the headers of mbedTLS */
+
 #include <mbedtls/oid.h>
 #include <mbedtls/pem.h>
 #include <mbedtls/x509_crl.h>

@@ -52,34 +52,14 @@ static void audit_free(struct audit *q) {
     mem_free(q);
 }
 
-static void put_hex(struct json_writer *w, const char *name, const uint8_t *bytes, size_t size) {
-    char text[2 * KEYS_ED25519_SIGNATURE_BYTES + 1];
-    bytes_hex(bytes, size, text);
-    json_key(w, name);
-    json_str(w, text);
-}
-
-static void put_uint(struct json_writer *w, const char *name, uint64_t v) {
-    json_key(w, name);
-    json_uint(w, v);
-}
-
-static void put_id(struct json_writer *w, const char *name, uint64_t id) {
-    char text[17];
-    (void)snprintf(text, sizeof text, "%016" PRIx64, id);
-    json_key(w, name);
-    json_str(w, text);
-}
-
 void api_put_seal(struct json_writer *w, const struct seal *s, const char *node) {
     json_open(w, '{');
-    put_uint(w, "index", s->index);
-    put_uint(w, "epoch", s->epoch);
-    put_id(w, "signer", s->signer);
-    json_key(w, "node");
-    json_str(w, node);
-    put_hex(w, "hash", s->hash, sizeof s->hash);
-    put_hex(w, "signature", s->signature, sizeof s->signature);
+    json_member_uint(w, "index", s->index);
+    json_member_uint(w, "epoch", s->epoch);
+    json_member_id(w, "signer", s->signer);
+    json_member_str(w, "node", node);
+    json_member_hex(w, "hash", bytes_of(s->hash, sizeof s->hash));
+    json_member_hex(w, "signature", bytes_of(s->signature, sizeof s->signature));
     json_close(w);
 }
 
@@ -105,8 +85,7 @@ static const struct seal *seal_of(const struct audit *q, raft_index index) {
 static void put_key(void *context, enum table_id id, struct bytes key) {
     struct json_writer *w = context;
     if (id == TABLE_KV) {
-        json_key(w, "key");
-        json_text(w, key);
+        json_member_text(w, "key", key);
     }
 }
 
@@ -117,7 +96,7 @@ static void put_events(struct json_writer *w, struct bytes payload) {
     uint32_t trace_count = 0;
     codec_reader_init(&r, payload);
     uint64_t count = codec_array(&r, LIMIT_BATCH_EVENTS);
-    put_uint(w, "events", count);
+    json_member_uint(w, "events", count);
     json_key(w, "ids");
     json_open(w, '[');
     for (uint64_t i = 0; i < count && record_decode(&r, &e) == E_OK; i++) {
@@ -149,14 +128,10 @@ static struct bytes put_origin(struct json_writer *w, struct bytes payload) {
         return rest;
     }
     json_open(w, '{');
-    json_key(w, "who");
-    json_text(w, o.who);
-    json_key(w, "role");
-    json_str(w, access_role_name(o.role));
-    json_key(w, "address");
-    json_text(w, o.address);
-    json_key(w, "gateway");
-    json_text(w, o.node);
+    json_member_text(w, "who", o.who);
+    json_member_str(w, "role", access_role_name(o.role));
+    json_member_text(w, "address", o.address);
+    json_member_text(w, "gateway", o.node);
     json_close(w);
     return rest;
 }
@@ -167,10 +142,8 @@ static void put_note(struct json_writer *w, struct bytes payload) {
     codec_reader_init(&r, payload);
     (void)codec_array(&r, 2);
     struct bytes method = codec_text(&r, 16), path = codec_text(&r, LIMIT_HTTP_HEAD_BYTES);
-    json_key(w, "method");
-    json_text(w, method);
-    json_key(w, "path");
-    json_text(w, path);
+    json_member_text(w, "method", method);
+    json_member_text(w, "path", path);
 }
 
 static void put_token(struct json_writer *w, struct bytes payload) {
@@ -179,10 +152,8 @@ static void put_token(struct json_writer *w, struct bytes payload) {
     (void)codec_array(&r, 3);
     bool revoked = codec_uint(&r, 1) == 1;
     struct bytes id = codec_text(&r, BEARER_ID_BYTES);
-    json_key(w, "token");
-    json_text(w, id);
-    json_key(w, "revoked");
-    json_bool(w, revoked);
+    json_member_text(w, "token", id);
+    json_member_bool(w, "revoked", revoked);
 }
 
 /* What was said of a gateway: "trusted", "failed" with the reason, or "forgotten". */
@@ -191,14 +162,11 @@ static void put_verdict(struct json_writer *w, struct bytes payload) {
     if (!verdicts_read(payload, &v)) {
         return;
     }
-    json_key(w, "node");
-    json_text(w, v.node);
-    json_key(w, "verdict");
-    json_str(w, v.forgets ? "forgotten" : v.refused ? "failed" : "trusted");
+    json_member_text(w, "node", v.node);
+    json_member_str(w, "verdict", v.forgets ? "forgotten" : v.refused ? "failed" : "trusted");
     if (v.refused) {
-        put_uint(w, "error", (uint64_t)error_id(v.why));
-        json_key(w, "detail");
-        json_text(w, v.detail);
+        json_member_uint(w, "error", (uint64_t)error_id(v.why));
+        json_member_text(w, "detail", v.detail);
     }
 }
 
@@ -206,21 +174,18 @@ static void put_entry(const struct audit *q, struct json_writer *w, const struct
     const struct seal *s = seal_of(q, e->index);
     char time_text[32];
     json_open(w, '{');
-    put_uint(w, "index", e->index);
-    put_uint(w, "term", e->term);
-    put_uint(w, "epoch", e->epoch);
+    json_member_uint(w, "index", e->index);
+    json_member_uint(w, "term", e->term);
+    json_member_uint(w, "epoch", e->epoch);
     now_format(e->time_ms, time_text);
-    json_key(w, "time");
-    json_str(w, time_text);
-    json_key(w, "time_ms");
-    json_int(w, e->time_ms);
-    json_key(w, "type");
-    json_str(w, kind_names[e->kind]);
-    put_uint(w, "kind", e->kind);
-    put_uint(w, "schema", e->schema);
-    put_uint(w, "size", blob_bytes(e->payload).size);
-    put_hex(w, "digest", e->digest, DIGEST_BYTES);
-    put_hex(w, "hash", e->hash, DIGEST_BYTES);
+    json_member_str(w, "time", time_text);
+    json_member_int(w, "time_ms", e->time_ms);
+    json_member_str(w, "type", kind_names[e->kind]);
+    json_member_uint(w, "kind", e->kind);
+    json_member_uint(w, "schema", e->schema);
+    json_member_uint(w, "size", blob_bytes(e->payload).size);
+    json_member_hex(w, "digest", bytes_of(e->digest, DIGEST_BYTES));
+    json_member_hex(w, "hash", bytes_of(e->hash, DIGEST_BYTES));
     json_key(w, "proposer"); /* the leader of its epoch; one that fell before it sealed is not known from here */
     if (s != NULL && s->epoch == e->epoch) {
         json_str(w, signer_name(q, s->signer));
@@ -257,12 +222,11 @@ static void answer(struct audit *q, const struct sitelog_read *read) {
     node_raft_status(c->api->o.node, &status);
     api_answer_begin(&a);
     json_open(&a.w, '{');
-    json_key(&a.w, "site");
-    json_str(&a.w, node_site(c->api->o.node));
-    put_id(&a.w, "cluster_id", node_cluster_id(c->api->o.node));
-    put_uint(&a.w, "first_index", status.base_index + 1);
-    put_uint(&a.w, "last_index", node_applied(c->api->o.node));
-    put_hex(&a.w, "previous_hash", q->before.hash, DIGEST_BYTES); /* of the entry before `from` */
+    json_member_str(&a.w, "site", node_site(c->api->o.node));
+    json_member_id(&a.w, "cluster_id", node_cluster_id(c->api->o.node));
+    json_member_uint(&a.w, "first_index", status.base_index + 1);
+    json_member_uint(&a.w, "last_index", node_applied(c->api->o.node));
+    json_member_hex(&a.w, "previous_hash", bytes_of(q->before.hash, DIGEST_BYTES)); /* of the entry before `from` */
     json_key(&a.w, "entries");
     json_open(&a.w, '[');
     for (uint32_t i = 0; i < read->entry_count && shown < q->limit && a.out.size < API_ANSWER_BYTES_MAX / 2; i++) {
@@ -287,10 +251,9 @@ static void answer(struct audit *q, const struct sitelog_read *read) {
     json_open(&a.w, '[');
     for (uint32_t i = 0; i < q->signer_count; i++) {
         json_open(&a.w, '{');
-        put_id(&a.w, "id", q->signers[i].id);
-        json_key(&a.w, "node");
-        json_str(&a.w, q->signers[i].node.text);
-        put_hex(&a.w, "public_key", q->signers[i].public_key, KEYS_ED25519_PUBLIC_BYTES);
+        json_member_id(&a.w, "id", q->signers[i].id);
+        json_member_str(&a.w, "node", q->signers[i].node.text);
+        json_member_hex(&a.w, "public_key", bytes_of(q->signers[i].public_key, KEYS_ED25519_PUBLIC_BYTES));
         json_close(&a.w);
     }
     json_close(&a.w);

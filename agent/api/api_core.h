@@ -1,5 +1,4 @@
-/* api_core.h: the inside of the API, for its sources: api.c (routes, health, cluster), api_kv.c, api_events.c, api_admin.c, api_audit.c, api_link.c,
- * api_tasks.c, api_logs.c, api_quotas.c, api_objects.c, api_updates.c, api_access.c, api_tokens.c, and nobody else. */
+/* api_core.h: the inside of the API, for its sources, api.c (routes, metrics) and api_*.c, and nobody else. */
 #ifndef AGENT_API_CORE_H
 #define AGENT_API_CORE_H
 
@@ -73,7 +72,19 @@ void api_attest_health(const struct api *a, struct json_writer *w); /* the objec
 void api_attest_get(struct api_call *c);                            /* routes, as below */
 void api_attest_now(struct api_call *c);
 
+/* --- api_cluster.c ----------------------------------------------------------------------------------------------------------------- */
+const char *api_own_role(const struct raft_status *s); /* "leader", "follower", "candidate": of this gateway */
+
 /* Routes; each takes c. */
+void api_health(struct api_call *c);
+void api_health_live(struct api_call *c);
+void api_health_ready(struct api_call *c);
+void api_health_detailed(struct api_call *c);
+void api_cluster_status(struct api_call *c);
+void api_cluster_members(struct api_call *c);
+void api_cluster_leader(struct api_call *c);
+void api_raft_details(struct api_call *c);
+void api_debug_network(struct api_call *c);
 void api_coming_put(struct api_call *c, struct json_writer *w,
                     const struct object_manifest *m); /* member "coming": a version that comes, and how much of it is here */
 void api_kv_get(struct api_call *c);

@@ -123,11 +123,6 @@ void api_data_get(struct api_call *c) {
 
 /* --- lists ---------------------------------------------------------------------------------------------------------------------------- */
 
-static void put_uint(struct json_writer *w, const char *name, uint64_t v) {
-    json_key(w, name);
-    json_uint(w, v);
-}
-
 /* Versions that come, and how much of them is here. */
 void api_coming_put(struct api_call *c, struct json_writer *w, const struct object_manifest *m) {
     uint32_t count = object_chunk_count(m), missing = 0;
@@ -136,10 +131,10 @@ void api_coming_put(struct api_call *c, struct json_writer *w, const struct obje
     }
     json_key(w, "coming");
     json_open(w, '{');
-    put_uint(w, "version", m->version);
-    put_uint(w, "bytes", m->size);
-    put_uint(w, "chunks", count);
-    put_uint(w, "missing", missing);
+    json_member_uint(w, "version", m->version);
+    json_member_uint(w, "bytes", m->size);
+    json_member_uint(w, "chunks", count);
+    json_member_uint(w, "missing", missing);
     json_close(w);
 }
 
@@ -155,18 +150,15 @@ static void list(struct api_call *c, enum object_kind kind) {
             continue;
         }
         json_open(&a.w, '{');
-        json_key(&a.w, "name");
-        json_text(&a.w, any->name);
+        json_member_text(&a.w, "name", any->name);
         if (h.force.version > 0) {
             char since[32];
             now_format(h.since_ms, since);
-            put_uint(&a.w, "version", h.force.version);
-            put_uint(&a.w, "issue", h.force.issue);
-            put_uint(&a.w, "bytes", h.force.size);
-            json_key(&a.w, "since");
-            json_str(&a.w, since);
-            json_key(&a.w, "health");
-            json_str(&a.w, supply_health_name(h.health));
+            json_member_uint(&a.w, "version", h.force.version);
+            json_member_uint(&a.w, "issue", h.force.issue);
+            json_member_uint(&a.w, "bytes", h.force.size);
+            json_member_str(&a.w, "since", since);
+            json_member_str(&a.w, "health", supply_health_name(h.health));
         }
         if (h.coming.version > 0) {
             api_coming_put(c, &a.w, &h.coming);

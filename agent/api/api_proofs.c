@@ -1,6 +1,4 @@
 /* GET /v1/tasks/{id}/proof: the newest proof of a task's run, with all that is needed to check it elsewhere. */
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "agent/api/api_core.h"
@@ -12,32 +10,13 @@ struct asking {
     struct work_proof row;
 };
 
-static void put_hex(struct json_writer *w, const char *name, struct bytes bytes) {
-    char text[2 * PROOF_BYTES_MAX + 1] = "";
-    bytes_hex(bytes.data, bytes.size < PROOF_BYTES_MAX ? bytes.size : PROOF_BYTES_MAX, text);
-    json_key(w, name);
-    json_str(w, text);
-}
-
 static void put_hash(struct json_writer *w, const char *name, const uint8_t hash[DIGEST_BYTES], bool known) {
     if (known) {
-        put_hex(w, name, bytes_of(hash, DIGEST_BYTES));
+        json_member_hex(w, name, bytes_of(hash, DIGEST_BYTES));
     } else {
         json_key(w, name);
         json_none(w);
     }
-}
-
-static void put_uint(struct json_writer *w, const char *name, uint64_t value) {
-    json_key(w, name);
-    json_uint(w, value);
-}
-
-static void put_id(struct json_writer *w, const char *name, uint64_t id) {
-    char text[17];
-    (void)snprintf(text, sizeof text, "%016" PRIx64, id);
-    json_key(w, name);
-    json_str(w, text);
 }
 
 static void put_steps(struct json_writer *w, const struct proof *p) {
@@ -47,9 +26,8 @@ static void put_steps(struct json_writer *w, const struct proof *p) {
     for (unsigned i = 0; i < PROOF_STEPS; i++) {
         if (p->steps[i].index > 0) {
             json_open(w, '{');
-            json_key(w, "state");
-            json_str(w, names[i]);
-            put_uint(w, "index", p->steps[i].index);
+            json_member_str(w, "state", names[i]);
+            json_member_uint(w, "index", p->steps[i].index);
             put_hash(w, "hash", p->steps[i].hash, p->steps[i].hashed);
             json_close(w);
         }
@@ -59,27 +37,24 @@ static void put_steps(struct json_writer *w, const struct proof *p) {
 
 static void put_outcome(struct json_writer *w, const struct proof *p) {
     static const char *const streams[PROOF_STREAMS] = {"stdout", "stderr"};
-    json_key(w, "end");
-    json_text(w, p->end);
-    json_key(w, "reason");
-    json_text(w, p->reason);
-    json_key(w, "exit_status");
-    json_int(w, p->status);
+    json_member_text(w, "end", p->end);
+    json_member_text(w, "reason", p->reason);
+    json_member_int(w, "exit_status", p->status);
     json_key(w, "output");
     json_open(w, '{');
     for (unsigned i = 0; i < PROOF_STREAMS; i++) {
         json_key(w, streams[i]);
         json_open(w, '{');
-        put_uint(w, "bytes", p->output_bytes[i]);
+        json_member_uint(w, "bytes", p->output_bytes[i]);
         put_hash(w, "sha256", p->output_hash[i], true);
         json_close(w);
     }
     json_close(w);
     json_key(w, "resources");
     json_open(w, '{');
-    put_uint(w, "cpu_microseconds", p->cpu_us);
-    put_uint(w, "memory_peak_bytes", p->memory_peak_bytes);
-    put_uint(w, "wall_milliseconds", p->wall_ms);
+    json_member_uint(w, "cpu_microseconds", p->cpu_us);
+    json_member_uint(w, "memory_peak_bytes", p->memory_peak_bytes);
+    json_member_uint(w, "wall_milliseconds", p->wall_ms);
     json_close(w);
 }
 
@@ -110,27 +85,24 @@ static void send_proof(void *context, enum grey_error err, const char *detail, s
     struct api_answer a;
     api_answer_begin(&a);
     json_open(&a.w, '{');
-    json_key(&a.w, "task");
-    json_text(&a.w, p.task);
-    put_uint(&a.w, "token", p.token);
-    put_id(&a.w, "cluster_id", p.cluster_id);
-    json_key(&a.w, "node");
-    json_text(&a.w, p.node_name);
-    put_id(&a.w, "node_id", p.node);
+    json_member_text(&a.w, "task", p.task);
+    json_member_uint(&a.w, "token", p.token);
+    json_member_id(&a.w, "cluster_id", p.cluster_id);
+    json_member_text(&a.w, "node", p.node_name);
+    json_member_id(&a.w, "node_id", p.node);
     put_hash(&a.w, "input_sha256", p.input_hash, true);
     put_steps(&a.w, &p);
     put_outcome(&a.w, &p);
     put_hash(&a.w, "public_key", p.public_key, true);
-    put_hex(&a.w, "signed", body);
-    put_hex(&a.w, "signature", signature);
+    json_member_hex(&a.w, "signed", body);
+    json_member_hex(&a.w, "signature", signature);
     put_member_key(&a.w, c->api->o.node, p.node);
     now_format(row.time_ms, time_text);
     json_key(&a.w, "recorded");
     json_open(&a.w, '{');
-    put_uint(&a.w, "index", row.index);
+    json_member_uint(&a.w, "index", row.index);
     put_hash(&a.w, "hash", row.hash, true);
-    json_key(&a.w, "time");
-    json_str(&a.w, time_text);
+    json_member_str(&a.w, "time", time_text);
     json_close(&a.w);
     json_close(&a.w);
     api_answer_send(&a, c, 200, NULL, 0);

@@ -7,20 +7,10 @@
 #include "agent/state/updating.h"
 #include "platform/now.h"
 
-static void put_uint(struct json_writer *w, const char *name, uint64_t v) {
-    json_key(w, name);
-    json_uint(w, v);
-}
-
-static void put_text(struct json_writer *w, const char *name, const char *text) {
-    json_key(w, name);
-    json_str(w, text);
-}
-
 static void put_time(struct json_writer *w, const char *name, int64_t ms) {
     char text[32];
     now_format(ms, text);
-    put_text(w, name, text);
+    json_member_str(w, name, text);
 }
 
 static void put_gateway(const struct api_call *c, struct json_writer *w, const struct updating_report *r) {
@@ -30,11 +20,11 @@ static void put_gateway(const struct api_call *c, struct json_writer *w, const s
         return;
     }
     json_open(w, '{');
-    put_text(w, "node", m->node.text);
-    put_text(w, "phase", updating_phase_name(r->phase));
+    json_member_str(w, "node", m->node.text);
+    json_member_str(w, "phase", updating_phase_name(r->phase));
     if (r->phase == UPDATING_FAILED) {
         (void)snprintf(id, sizeof id, "GREY-%u", (unsigned)r->why);
-        put_text(w, "error", id);
+        json_member_str(w, "error", id);
     }
     put_time(w, "since", r->since_ms);
     json_close(w);
@@ -45,21 +35,20 @@ static void put_update(struct api_call *c, struct json_writer *w, const struct h
     struct updating u;
     bool known = h->force.version > 0 && updating_find(state_table(node_state(c->api->o.node)), h->force.name, &u);
     json_open(w, '{');
-    json_key(w, "name");
-    json_text(w, any->name);
+    json_member_text(w, "name", any->name);
     if (h->force.version > 0) {
-        put_uint(w, "version", h->force.version);
-        put_uint(w, "issue", h->force.issue);
-        put_uint(w, "bytes", h->force.size);
+        json_member_uint(w, "version", h->force.version);
+        json_member_uint(w, "issue", h->force.issue);
+        json_member_uint(w, "bytes", h->force.size);
         put_time(w, "since", h->since_ms);
-        put_text(w, "health", supply_health_name(h->health));
+        json_member_str(w, "health", supply_health_name(h->health));
     }
     if (h->coming.version > 0) {
         api_coming_put(c, w, &h->coming);
     }
     const struct raft_member *m = known && u.turn != 0 ? node_member(c->api->o.node, u.turn) : NULL;
     if (m != NULL) {
-        put_text(w, "turn", m->node.text);
+        json_member_str(w, "turn", m->node.text);
         put_time(w, "turn_until", u.until_ms);
     }
     json_key(w, "gateways");
@@ -76,21 +65,17 @@ void api_updates_get(struct api_call *c) {
     struct bytes key = {0};
     struct holding h;
     struct updater_facts facts = {.slot = "-"};
-    char id[2 * UPDATE_ID_BYTES + 1];
     if (c->api->o.updater != NULL) {
         updater_facts(c->api->o.updater, &facts);
     }
-    bytes_hex(facts.running_id, UPDATE_ID_BYTES, id);
     api_answer_begin(&a);
     json_open(&a.w, '{');
-    put_text(&a.w, "program", GREY_VERSION);
-    put_text(&a.w, "slot", facts.slot);
-    put_text(&a.w, "running_id", id);
-    json_key(&a.w, "on_trial");
-    json_bool(&a.w, facts.on_trial);
-    json_key(&a.w, "damaged");
-    json_bool(&a.w, facts.damaged);
-    put_uint(&a.w, "floor", facts.floor);
+    json_member_str(&a.w, "program", GREY_VERSION);
+    json_member_str(&a.w, "slot", facts.slot);
+    json_member_hex(&a.w, "running_id", bytes_of(facts.running_id, UPDATE_ID_BYTES));
+    json_member_bool(&a.w, "on_trial", facts.on_trial);
+    json_member_bool(&a.w, "damaged", facts.damaged);
+    json_member_uint(&a.w, "floor", facts.floor);
     json_key(&a.w, "updates");
     json_open(&a.w, '[');
     while (holding_next(state_table(node_state(c->api->o.node)), key, &key, &h)) {

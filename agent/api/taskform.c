@@ -383,22 +383,12 @@ void taskform_free(struct taskform *form) {
 
 /* --- Writing -------------------------------------------------------------------------------------------------------------------------------- */
 
-static void put_str(struct json_writer *w, const char *name, const char *value) {
-    json_key(w, name);
-    json_str(w, value);
-}
-
-static void put_uint(struct json_writer *w, const char *name, uint64_t value) {
-    json_key(w, name);
-    json_uint(w, value);
-}
-
 /* An instant in scheduler time, as the site's clock has it now. */
 static void put_instant(struct json_writer *w, const struct scheduler *s, const char *name, int64_t at_ms) {
     if (at_ms > 0) {
         char text[32];
         now_format(at_ms - s->saved.skew_ms, text);
-        put_str(w, name, text);
+        json_member_str(w, name, text);
     }
 }
 
@@ -411,46 +401,44 @@ static void put_place(struct json_writer *w, const struct scheduler *s, const st
         json_str(w, n->name.text);
     }
     if (scheduler_is_away(t)) {
-        json_key(w, "with_core");
-        json_bool(w, true);
+        json_member_bool(w, "with_core", true);
     }
     if (t->token > 0) {
-        put_uint(w, "token", t->token);
+        json_member_uint(w, "token", t->token);
     }
     n = placement_find(&s->placement, t->taken_from);
     if (n != NULL) {
-        put_str(w, "taken_from", n->name.text);
+        json_member_str(w, "taken_from", n->name.text);
     }
     if (t->stop != REASON_NONE) {
-        put_str(w, "stopping", task_name(NAMES_REASON, t->stop));
+        json_member_str(w, "stopping", task_name(NAMES_REASON, t->stop));
     }
 }
 
 void taskform_write(struct json_writer *w, const struct scheduler *s, const struct task *t, const struct task_order *order,
                     const struct work_output *output) {
     json_open(w, '{');
-    put_str(w, "id", t->vertex->id);
-    put_str(w, "tenant", t->tenant->name.text);
-    put_str(w, "namespace", task_space(t)->name.text);
-    put_str(w, "lane", task_name(NAMES_LANE, t->lane));
-    put_str(w, "state", task_name(NAMES_STATE, t->state));
+    json_member_str(w, "id", t->vertex->id);
+    json_member_str(w, "tenant", t->tenant->name.text);
+    json_member_str(w, "namespace", task_space(t)->name.text);
+    json_member_str(w, "lane", task_name(NAMES_LANE, t->lane));
+    json_member_str(w, "state", task_name(NAMES_STATE, t->state));
     if (t->reason != REASON_NONE) {
-        put_str(w, "reason", task_name(NAMES_REASON, t->reason));
+        json_member_str(w, "reason", task_name(NAMES_REASON, t->reason));
     }
     put_place(w, s, t);
     json_key(w, "resources");
     json_open(w, '{');
-    put_uint(w, "cpu_millicores", t->cpu_millicores);
-    put_uint(w, "memory_bytes", t->memory_bytes);
+    json_member_uint(w, "cpu_millicores", t->cpu_millicores);
+    json_member_uint(w, "memory_bytes", t->memory_bytes);
     json_close(w);
-    put_str(w, "restart", task_name(NAMES_RESTART, t->restart));
-    put_str(w, "delivery", task_name(NAMES_DELIVERY, t->delivery));
-    put_str(w, "on_isolation", task_name(NAMES_ISOLATION, t->is_kept ? ISOLATION_KEEP : ISOLATION_STOP));
-    put_uint(w, "failures", t->failures);
-    put_uint(w, "preemptions", t->preemptions);
+    json_member_str(w, "restart", task_name(NAMES_RESTART, t->restart));
+    json_member_str(w, "delivery", task_name(NAMES_DELIVERY, t->delivery));
+    json_member_str(w, "on_isolation", task_name(NAMES_ISOLATION, t->is_kept ? ISOLATION_KEEP : ISOLATION_STOP));
+    json_member_uint(w, "failures", t->failures);
+    json_member_uint(w, "preemptions", t->preemptions);
     if (task_ended((enum task_state)t->state)) {
-        json_key(w, "exit_status");
-        json_int(w, t->exit_status);
+        json_member_int(w, "exit_status", t->exit_status);
     }
     json_key(w, "waits_for");
     json_open(w, '[');
@@ -465,14 +453,12 @@ void taskform_write(struct json_writer *w, const struct scheduler *s, const stru
     if (t->is_schedule && t->firing_ms >= 0) {
         put_instant(w, s, "next_run", t->firing_ms + s->saved.skew_ms);
     }
-    put_uint(w, "submitted_index", t->order_index);
+    json_member_uint(w, "submitted_index", t->order_index);
     if (output != NULL) {
-        char hash[2 * DIGEST_BYTES + 1];
-        bytes_hex(output->hash, DIGEST_BYTES, hash);
         json_key(w, "output");
         json_open(w, '{');
-        put_str(w, "stdout_sha256", hash);
-        put_uint(w, "bytes", output->bytes);
+        json_member_hex(w, "stdout_sha256", bytes_of(output->hash, DIGEST_BYTES));
+        json_member_uint(w, "bytes", output->bytes);
         json_close(w);
     }
     if (order != NULL) {

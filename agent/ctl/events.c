@@ -15,10 +15,10 @@
 
 /* --- send -------------------------------------------------------------------------------------------------------------------------------- */
 
-static void put_text(struct json_writer *w, const char *name, const char *text) {
+/* What the user did not give is no member. */
+static void put_given(struct json_writer *w, const char *name, const char *text) {
     if (text != NULL) {
-        json_key(w, name);
-        json_str(w, text);
+        json_member_str(w, name, text);
     }
 }
 
@@ -76,11 +76,11 @@ static bool compose(struct call *c, char id[40], struct builder *body) {
         }
         json_writer_init(&w, body);
         json_open(&w, '{');
-        put_text(&w, "type", type);
-        put_text(&w, "priority", verbs_option(c, "priority"));
-        put_text(&w, "source", verbs_option(c, "source"));
-        put_text(&w, "subject", verbs_option(c, "subject"));
-        put_text(&w, "id", given_id != NULL ? given_id : id[0] != 0 ? id : NULL);
+        put_given(&w, "type", type);
+        put_given(&w, "priority", verbs_option(c, "priority"));
+        put_given(&w, "source", verbs_option(c, "source"));
+        put_given(&w, "subject", verbs_option(c, "subject"));
+        put_given(&w, "id", given_id != NULL ? given_id : id[0] != 0 ? id : NULL);
         if (text.size > 0) {
             json_key(&w, "data");
             json_raw(&w, builder_bytes(&text));

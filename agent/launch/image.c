@@ -31,11 +31,6 @@ struct settings { /* of the process, as image or bundle has them; slices of the 
 
 /* --- config.json (OCI runtime-spec, config.md) ------------------------------------------------------------------------------------------------ */
 
-static void put_str(struct json_writer *w, const char *name, const char *value) {
-    json_key(w, name);
-    json_str(w, value);
-}
-
 static void put_list(struct json_writer *w, const char *name, const char *const *items) {
     json_key(w, name);
     json_open(w, '[');
@@ -85,14 +80,11 @@ static bool has_place(const struct settings *s, const char *where) {
 static void put_process(struct json_writer *w, const struct image_plan *p, const struct settings *s) {
     json_key(w, "process");
     json_open(w, '{');
-    json_key(w, "terminal");
-    json_bool(w, false);
+    json_member_bool(w, "terminal", false);
     json_key(w, "user");
     json_open(w, '{');
-    json_key(w, "uid");
-    json_uint(w, 0);
-    json_key(w, "gid");
-    json_uint(w, 0);
+    json_member_uint(w, "uid", 0);
+    json_member_uint(w, "gid", 0);
     json_close(w);
     json_key(w, "args");
     json_open(w, '[');
@@ -124,9 +116,8 @@ static void put_process(struct json_writer *w, const struct image_plan *p, const
     }
     json_close(w);
     const char *directory = has_place(s, IMAGE_WORK) ? IMAGE_WORK : "/";
-    put_str(w, "cwd", s->directory != NULL && s->directory[0] == '/' ? s->directory : directory);
-    json_key(w, "noNewPrivileges");
-    json_bool(w, true);
+    json_member_str(w, "cwd", s->directory != NULL && s->directory[0] == '/' ? s->directory : directory);
+    json_member_bool(w, "noNewPrivileges", true);
     json_key(w, "capabilities"); /* none, also none that root has inside */
     json_open(w, '{');
     static const char *const sets[] = {"bounding", "effective", "inheritable", "permitted", "ambient"}, *const none[] = {NULL};
@@ -139,9 +130,9 @@ static void put_process(struct json_writer *w, const struct image_plan *p, const
 
 static void put_mount(struct json_writer *w, const char *where, const char *type, const char *source, const char *const *options) {
     json_open(w, '{');
-    put_str(w, "destination", where);
-    put_str(w, "type", type);
-    put_str(w, "source", source);
+    json_member_str(w, "destination", where);
+    json_member_str(w, "type", type);
+    json_member_str(w, "source", source);
     put_list(w, "options", options);
     json_close(w);
 }
@@ -176,14 +167,13 @@ static void put_mounts(struct json_writer *w, const struct image_plan *p, const 
 static void put_filter(struct json_writer *w) {
     json_key(w, "seccomp");
     json_open(w, '{');
-    put_str(w, "defaultAction", "SCMP_ACT_ALLOW");
+    json_member_str(w, "defaultAction", "SCMP_ACT_ALLOW");
     json_key(w, "syscalls");
     json_open(w, '[');
     json_open(w, '{');
     put_list(w, "names", sieve_refused());
-    put_str(w, "action", "SCMP_ACT_ERRNO");
-    json_key(w, "errnoRet");
-    json_uint(w, EPERM);
+    json_member_str(w, "action", "SCMP_ACT_ERRNO");
+    json_member_uint(w, "errnoRet", EPERM);
     json_close(w);
     for (unsigned bit = 0; bit < 32; bit++) {
         if ((sieve_namespaces() & 1u << bit) == 0) {
@@ -191,28 +181,23 @@ static void put_filter(struct json_writer *w) {
         }
         json_open(w, '{');
         put_list(w, "names", (const char *const[]){"clone", NULL});
-        put_str(w, "action", "SCMP_ACT_ERRNO");
-        json_key(w, "errnoRet");
-        json_uint(w, EPERM);
+        json_member_str(w, "action", "SCMP_ACT_ERRNO");
+        json_member_uint(w, "errnoRet", EPERM);
         json_key(w, "args");
         json_open(w, '[');
         json_open(w, '{');
-        json_key(w, "index");
-        json_uint(w, 0);
-        json_key(w, "value");
-        json_uint(w, 1ull << bit);
-        json_key(w, "valueTwo");
-        json_uint(w, 1ull << bit);
-        put_str(w, "op", "SCMP_CMP_MASKED_EQ");
+        json_member_uint(w, "index", 0);
+        json_member_uint(w, "value", 1ull << bit);
+        json_member_uint(w, "valueTwo", 1ull << bit);
+        json_member_str(w, "op", "SCMP_CMP_MASKED_EQ");
         json_close(w);
         json_close(w);
         json_close(w);
     }
     json_open(w, '{');
     put_list(w, "names", (const char *const[]){"clone3", NULL});
-    put_str(w, "action", "SCMP_ACT_ERRNO");
-    json_key(w, "errnoRet");
-    json_uint(w, ENOSYS);
+    json_member_str(w, "action", "SCMP_ACT_ERRNO");
+    json_member_uint(w, "errnoRet", ENOSYS);
     json_close(w);
     json_close(w);
     json_close(w);
@@ -226,16 +211,14 @@ static bool write_config(const struct image_plan *p, const struct settings *s, s
     builder_init(&text, CONFIG_BYTES_MAX);
     json_writer_init(&w, &text);
     json_open(&w, '{');
-    put_str(&w, "ociVersion", "1.0.2");
+    json_member_str(&w, "ociVersion", "1.0.2");
     put_process(&w, p, s);
     json_key(&w, "root");
     json_open(&w, '{');
-    put_str(&w, "path", s->root);
-    json_key(&w, "readonly");
-    json_bool(&w, s->read_only);
+    json_member_str(&w, "path", s->root);
+    json_member_bool(&w, "readonly", s->read_only);
     json_close(&w);
-    json_key(&w, "hostname");
-    json_text(&w, p->start->id);
+    json_member_text(&w, "hostname", p->start->id);
     put_mounts(&w, p, s);
     json_key(&w, "linux");
     json_open(&w, '{');
@@ -243,7 +226,7 @@ static bool write_config(const struct image_plan *p, const struct settings *s, s
     json_open(&w, '[');
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
         json_open(&w, '{');
-        put_str(&w, "type", kinds[i]);
+        json_member_str(&w, "type", kinds[i]);
         json_close(&w);
     }
     json_close(&w);

@@ -2,16 +2,6 @@
 
 #include <string.h>
 
-static void put_str(struct json_writer *w, const char *name, const char *value) {
-    json_key(w, name);
-    json_str(w, value);
-}
-
-static void put_uint(struct json_writer *w, const char *name, uint64_t value) {
-    json_key(w, name);
-    json_uint(w, value);
-}
-
 static void put_texts(struct json_writer *w, const char *name, const struct task_texts *t) {
     json_key(w, name);
     json_open(w, '[');
@@ -46,39 +36,31 @@ static void put_health(struct json_writer *w, const struct task_health *h) {
     if (h->probe == PROBE_EXEC) {
         put_texts(w, "exec", &h->command);
     } else if (h->probe == PROBE_TCP) {
-        put_uint(w, "tcp", h->port);
+        json_member_uint(w, "tcp", h->port);
     } else {
         json_key(w, "http");
         json_open(w, '{');
-        put_uint(w, "port", h->port);
-        json_key(w, "path");
-        json_text(w, h->path);
+        json_member_uint(w, "port", h->port);
+        json_member_text(w, "path", h->path);
         json_close(w);
     }
-    put_uint(w, "delay_seconds", h->delay_s);
-    put_uint(w, "interval_seconds", h->interval_s);
-    put_uint(w, "timeout_seconds", h->timeout_s);
-    put_uint(w, "failures", h->failures);
+    json_member_uint(w, "delay_seconds", h->delay_s);
+    json_member_uint(w, "interval_seconds", h->interval_s);
+    json_member_uint(w, "timeout_seconds", h->timeout_s);
+    json_member_uint(w, "failures", h->failures);
     json_close(w);
-}
-
-static void put_text(struct json_writer *w, const char *name, struct bytes value) {
-    json_key(w, name);
-    json_text(w, value);
 }
 
 static void put_file(struct json_writer *w, const struct task_file *file) {
     static const char *const sources[FILE_SOURCE_COUNT] = {"text", "path", "object"};
-    char text[2 * TASK_HASH_BYTES + 1];
     json_open(w, '{');
-    put_text(w, "name", file->name);
-    put_text(w, sources[file->source], file->text);
+    json_member_text(w, "name", file->name);
+    json_member_text(w, sources[file->source], file->text);
     if (file->hash.size == TASK_HASH_BYTES) {
-        bytes_hex(file->hash.data, TASK_HASH_BYTES, text);
-        put_text(w, "sha256", bytes_str(text));
+        json_member_hex(w, "sha256", file->hash);
     }
     char mode[] = {'0', (char)('0' + (file->mode >> 6 & 7)), (char)('0' + (file->mode >> 3 & 7)), (char)('0' + (file->mode & 7))};
-    put_text(w, "mode", bytes_of(mode, sizeof mode));
+    json_member_text(w, "mode", bytes_of(mode, sizeof mode));
     json_close(w);
 }
 
@@ -105,7 +87,7 @@ static void put_given(struct json_writer *w, const struct task_order *o) {
     if (o->oci.size > 0) {
         json_key(w, "oci");
         json_open(w, '{');
-        put_text(w, o->bundle ? "bundle" : "image", o->oci);
+        json_member_text(w, o->bundle ? "bundle" : "image", o->oci);
         json_close(w);
     }
     put_files(w, "files", o, false);
@@ -113,11 +95,9 @@ static void put_given(struct json_writer *w, const struct task_order *o) {
     if (o->isolate != 0) {
         json_key(w, "isolate");
         json_open(w, '{');
-        put_text(w, "network", bytes_str((o->isolate & TASK_ISOLATE_NETWORK) != 0 ? "none" : "host"));
-        json_key(w, "mount");
-        json_bool(w, (o->isolate & TASK_ISOLATE_MOUNT) != 0);
-        json_key(w, "pid");
-        json_bool(w, (o->isolate & TASK_ISOLATE_PID) != 0);
+        json_member_str(w, "network", (o->isolate & TASK_ISOLATE_NETWORK) != 0 ? "none" : "host");
+        json_member_bool(w, "mount", (o->isolate & TASK_ISOLATE_MOUNT) != 0);
+        json_member_bool(w, "pid", (o->isolate & TASK_ISOLATE_PID) != 0);
         json_close(w);
     }
     const struct {
@@ -137,31 +117,27 @@ void orderform_write(struct json_writer *w, const struct task_order *o) {
     put_given(w, o);
     put_pairs(w, "env", &o->env);
     put_texts(w, "depends_on", &o->depends_on);
-    put_uint(w, "timeout_seconds", o->timeout_s);
-    put_uint(w, "max_retries", o->max_retries);
+    json_member_uint(w, "timeout_seconds", o->timeout_s);
+    json_member_uint(w, "max_retries", o->max_retries);
     put_pairs(w, "node_selector", &o->selectors);
-    put_str(w, "on_reconnect", task_name(NAMES_RECONNECT, o->reconnect));
+    json_member_str(w, "on_reconnect", task_name(NAMES_RECONNECT, o->reconnect));
     if (o->affinity.size > 0) {
-        json_key(w, "affinity");
-        json_text(w, o->affinity);
+        json_member_text(w, "affinity", o->affinity);
     }
     put_health(w, &o->health);
     if (o->offload != OFFLOAD_NEVER) {
-        put_str(w, "offload", task_name(NAMES_OFFLOAD, o->offload));
-        put_uint(w, "offload_patience_seconds", o->offload_patience_s);
+        json_member_str(w, "offload", task_name(NAMES_OFFLOAD, o->offload));
+        json_member_uint(w, "offload_patience_seconds", o->offload_patience_s);
     }
-    put_uint(w, "stop_grace_ms", o->stop_grace_ms > 0 ? o->stop_grace_ms : TASK_GRACE_MS_DEFAULT);
-    put_str(w, "stop_signal", task_name(NAMES_SIGNAL, o->stop_signal));
+    json_member_uint(w, "stop_grace_ms", o->stop_grace_ms > 0 ? o->stop_grace_ms : TASK_GRACE_MS_DEFAULT);
+    json_member_str(w, "stop_signal", task_name(NAMES_SIGNAL, o->stop_signal));
     if (o->schedule.size > 0) {
-        json_key(w, "schedule");
-        json_text(w, o->schedule);
-        put_str(w, "missed_runs", task_name(NAMES_MISSED, o->missed));
-        put_uint(w, "missed_runs_max", o->missed_max);
+        json_member_text(w, "schedule", o->schedule);
+        json_member_str(w, "missed_runs", task_name(NAMES_MISSED, o->missed));
+        json_member_uint(w, "missed_runs_max", o->missed_max);
         if (o->zone.size > 0) {
-            json_key(w, "time_zone");
-            json_text(w, o->zone);
-            json_key(w, "time_zone_rule");
-            json_text(w, o->zone_rule);
+            json_member_text(w, "time_zone", o->zone);
+            json_member_text(w, "time_zone_rule", o->zone_rule);
         }
     }
 }
@@ -171,19 +147,18 @@ void orderform_errand(struct json_writer *w, const struct task_order *o) {
     put_texts(w, "command", &o->command);
     put_pairs(w, "env", &o->env);
     if (o->standard_input.size > 0) {
-        json_key(w, "stdin");
-        json_text(w, o->standard_input);
+        json_member_text(w, "stdin", o->standard_input);
     }
     json_key(w, "resources");
     json_open(w, '{');
-    put_uint(w, "cpu_millicores", o->cpu_millicores);
-    put_uint(w, "memory_bytes", o->memory_bytes);
+    json_member_uint(w, "cpu_millicores", o->cpu_millicores);
+    json_member_uint(w, "memory_bytes", o->memory_bytes);
     if (o->disk_bytes > 0) {
-        put_uint(w, "disk_bytes", o->disk_bytes);
+        json_member_uint(w, "disk_bytes", o->disk_bytes);
     }
     json_close(w);
-    put_str(w, "lane", task_name(NAMES_LANE, o->lane));
-    put_str(w, "delivery", task_name(NAMES_DELIVERY, o->delivery));
-    put_uint(w, "timeout_seconds", o->timeout_s);
+    json_member_str(w, "lane", task_name(NAMES_LANE, o->lane));
+    json_member_str(w, "delivery", task_name(NAMES_DELIVERY, o->delivery));
+    json_member_uint(w, "timeout_seconds", o->timeout_s);
     json_close(w);
 }

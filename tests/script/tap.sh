@@ -24,6 +24,7 @@ run() {
         grep '# SKIP' <<<"$output" | grep -v '^not ok '
         [ -z "${NOTES:-}" ] || grep '^# ' <<<"$output"
         if [ "$bad" -gt 0 ]; then
+            printf '%s\n' "$output" | head -n "-${TEST_TAIL:-60}" | grep '^not ok ' | sed 's/^/    | /' # else they would be cut off
             printf '%s\n' "$output" | tail -n "${TEST_TAIL:-60}" | sed 's/^/    | /'
             printf '    | exit status %d\n' "$status"
         fi

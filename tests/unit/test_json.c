@@ -227,6 +227,31 @@ static void the_writer_makes_json_of_anything(void **state) {
     builder_free(&b);
 }
 
+/* If a member were not its name and one value, or an id lost its leading zeros, what one answer names could not be found in another. */
+static void a_member_is_its_name_and_a_value(void **state) {
+    (void)state;
+    struct builder b;
+    struct json_writer w;
+    builder_init(&b, 4096);
+    json_writer_init(&w, &b);
+    json_open(&w, '{');
+    json_member_text(&w, "te\"xt", B("a\0\xff"));
+    json_member_str(&w, "str", "\"");
+    json_member_uint(&w, "uint", UINT64_MAX);
+    json_member_int(&w, "int", INT64_MIN);
+    json_member_bool(&w, "yes", true);
+    json_member_bool(&w, "no", false);
+    json_member_hex(&w, "hex", B("\x00\x0f\xf0\xff"));
+    json_member_hex(&w, "none", bytes_of(NULL, 0));
+    json_member_id(&w, "id", 0xabc);
+    json_member_id(&w, "last", UINT64_MAX);
+    json_close(&w);
+    assert_text(builder_bytes(&b), "{\"te\\\"xt\":\"a\\u0000\xef\xbf\xbd\",\"str\":\"\\\"\",\"uint\":18446744073709551615,"
+                                   "\"int\":-9223372036854775808,\"yes\":true,\"no\":false,\"hex\":\"000ff0ff\",\"none\":\"\","
+                                   "\"id\":\"0000000000000abc\",\"last\":\"ffffffffffffffff\"}");
+    builder_free(&b);
+}
+
 /* If what we write were not what others read, no client could use an answer. */
 static void what_is_written_is_read_again(void **state) {
     (void)state;
@@ -259,6 +284,7 @@ int main(void) {
         cmocka_unit_test(raw_slices_are_what_was_received),
         cmocka_unit_test(the_scanner_is_safe_on_any_bytes),
         cmocka_unit_test(the_writer_makes_json_of_anything),
+        cmocka_unit_test(a_member_is_its_name_and_a_value),
         cmocka_unit_test(what_is_written_is_read_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
