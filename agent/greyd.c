@@ -142,7 +142,10 @@ static void on_reload(void *context, int signal_number) {
     if (g->config.file[0] == 0 && g->config.profile[0] == 0) {
         return;
     }
-    supervise_reloading(&g->supervise);
+    bool ready = g->node != NULL; /* else it starts still, and mends its log with the others */
+    if (ready) {
+        supervise_reloading(&g->supervise);
+    }
     if (reread(&g->config, &fresh, &f) != E_OK) {
         log_error("greyd", "reload", "refused, the running configuration stays: %s", f.text);
     } else if (log_level_parse(fresh.log_level, &level)) {
@@ -151,7 +154,9 @@ static void on_reload(void *context, int signal_number) {
         log_info("greyd", "reload", "log level %s, and the limits, windows and budgets of the link; all else takes a restart",
                  fresh.log_level);
     }
-    supervise_ready(&g->supervise, "");
+    if (ready) {
+        supervise_ready(&g->supervise, "");
+    }
 }
 
 /* --- start and stop --------------------------------------------------------------------------------------------------------------------- */

@@ -127,8 +127,10 @@ static void published(struct worker_job *job) {
     if (r->storage.err != E_OK) {
         log_error("enroll", "list", "error=GREY-%d %s: %s", error_id(r->storage.err), error_sentence(r->storage.err),
                   r->storage.fault.text);
-    } else if (r->fresh) {
+    } else {
         metrics_set(&revoked, 0, (int64_t)r->count);
+    }
+    if (r->storage.err == E_OK && r->fresh) {
         log_info("enroll", "list", "revoked=%zu", r->count);
         tell_broker(r);
         giver_news(r->giver);
