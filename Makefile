@@ -257,7 +257,7 @@ check-vm: $(PROGRAMS) $(BUILD)/tests/test_cage ## tasks under cgroup v2, in an e
 	$(Q)deploy/deps.sh vm
 	$(Q)printf '#!/bin/sh\nexec tests/vm/run.sh $(BUILD)\n' >$(BUILD)/check-vm && chmod +x $(BUILD)/check-vm && TEST_TIMEOUT=1200 tests/script/tap.sh $(BUILD)/check-vm
 # What differs between the two mbedTLS: certificates, keys, handshakes, and two sites.
-TLS_UNITS := cert csr keys cipher digest ekcert conn conn_session conn_proxy authority http vault
+TLS_UNITS := cert csr keys cipher digest ekcert conn conn_session conn_proxy authority http vault vouch sitecert
 TLS_SYSTEM := test_tls13 test_tpm_keys
 .PHONY: mbedtls36 mbedtls36-now
 mbedtls36: ## what uses TLS, built and tested with mbedTLS 3.6 of Debian 13; all of it: make check MBEDTLS=3.6
