@@ -161,7 +161,7 @@ cross: ## build for another machine: make cross BOARD=raspberrypi4, or ARCH=armh
 
 CROSS_ARCHES := arm64 armhf
 # What is not emulated, and why; all of it runs in make unit, on this machine.
-CROSS_FOREIGN := attestor cage vault# start programs of the other machine by themselves, which this kernel does not run
+CROSS_FOREIGN := attestor cage sitecert vault# start programs of the other machine by themselves, which this kernel does not run
 CROSS_CALLS := conn conn_wire conn_session netwatch runs# ask for calls that the emulator does not pass on: TCP_INFO, netlink, namespaces
 CROSS_SLOW := outbox reconnect squeeze storage_faults store# take more than two minutes each
 CROSS_SKIPS := $(CROSS_FOREIGN) $(CROSS_CALLS) $(CROSS_SLOW)
