@@ -14,9 +14,12 @@
 #include "platform/now.h"
 #include "platform/wholefile.h"
 
-#define HEARINGS_MAX 256u                      /* words under way, answers that wait for their links included */
+#define HEARINGS_MAX 256u /* words that are being judged; answers that wait for their links are bounded by their sites */
 #define HEARING_BYTES_MAX (8u * 1024u * 1024u) /* of them */
-#define PER_MINUTE 60u                         /* words of one gateway: an exchange is 2, the first one 4 */
+/* Of one site, answers that wait included, so that none shuts out the others: */
+#define SITE_HEARINGS_MAX 16u
+#define SITE_HEARING_BYTES_MAX (1024u * 1024u)
+#define PER_MINUTE 60u /* words of one gateway: an exchange is 2, the first one 4 */
 #define BURST 60u
 #define SITE_PER_MINUTE 600u /* of all that speak for a site, whatever they call themselves */
 #define SITE_BURST 300u
@@ -89,12 +92,18 @@ struct attesting {
     uint64_t text_serial;
     struct throttle gateways, sites;
     struct hearing *hearings;
-    uint32_t count, jobs; /* jobs: that a thread has */
-    size_t bytes;
+    uint32_t count, jobs; /* of those that have no answer yet; jobs: that a thread has */
+    size_t bytes;         /* of what those said */
     struct loop_timer answer_timer, offer_timer;
 };
 
 static void read_again(struct hearing *h);
+
+/* It counts no more among those that are being judged. */
+static void discharge(struct hearing *h) {
+    h->a->count--;
+    h->a->bytes -= h->body->size;
+}
 
 static void end(struct hearing *h) {
     struct attesting *a = h->a;
@@ -103,8 +112,9 @@ static void end(struct hearing *h) {
         at = &(*at)->next;
     }
     *at = h->next;
-    a->count--;
-    a->bytes -= h->body->size;
+    if (h->answered_ms == 0) {
+        discharge(h);
+    }
     blob_unref(h->body);
     blob_unref(h->policy);
     builder_free(&h->kept);
@@ -200,6 +210,12 @@ static bool answer(struct hearing *h) {
     return err != E_BUSY; /* else the connection is gone: the gateway asks again */
 }
 
+static void answer_later(struct attesting *a) {
+    if (!a->stopping && a->answer_timer.place == 0) {
+        loop_timer_after(a->x.loop, &a->answer_timer, ANSWER_RETRY_MS);
+    }
+}
+
 static void answer_all(void *context) {
     struct attesting *a = context;
     uint64_t now_ms = loop_now_ms(a->x.loop);
@@ -217,8 +233,8 @@ static void answer_all(void *context) {
             wait = true;
         }
     }
-    if (wait && !a->stopping && a->answer_timer.place == 0) {
-        loop_timer_after(a->x.loop, &a->answer_timer, ANSWER_RETRY_MS);
+    if (wait) {
+        answer_later(a);
     }
 }
 
@@ -227,7 +243,17 @@ static void conclude(struct hearing *h) {
     tell(h);
     h->answered_ms = loop_now_ms(a->x.loop);
     h->answered_ms += h->answered_ms == 0;
-    answer_all(a);
+    discharge(h);
+    blob_unref(h->body); /* what waits for its link is the answer */
+    blob_unref(h->policy);
+    h->body = h->policy = NULL;
+    builder_free(&h->kept);
+    builder_free(&h->changed);
+    if (answer(h)) {
+        end(h);
+    } else {
+        answer_later(a);
+    }
 }
 
 /* --- what is kept, on the storage thread -------------------------------------------------------------------------------------------------- */
@@ -364,12 +390,21 @@ static void read_again(struct hearing *h) {
 
 /* --- from the sites ----------------------------------------------------------------------------------------------------------------------- */
 
-static const struct hearing *under_way(const struct attesting *a, const struct grey_name *site, struct bytes node) {
-    const struct hearing *h = a->hearings;
-    while (h != NULL && (strcmp(h->site.text, site->text) != 0 || !bytes_equal_str(node, h->node.text))) {
-        h = h->next;
+/* So many bytes more are too much now: for the core, for the site, or the gateway's last word is not answered yet. */
+static bool too_much(const struct attesting *a, const struct grey_name *site, struct bytes node, size_t more) {
+    uint32_t count = 0;
+    size_t bytes = more;
+    for (const struct hearing *h = a->hearings; h != NULL; h = h->next) {
+        if (strcmp(h->site.text, site->text) == 0) {
+            if (bytes_equal_str(node, h->node.text)) {
+                return true;
+            }
+            count++;
+            bytes += h->body != NULL ? h->body->size : 0;
+        }
     }
-    return h;
+    return count >= SITE_HEARINGS_MAX || bytes > SITE_HEARING_BYTES_MAX || a->count >= HEARINGS_MAX ||
+           a->bytes + more > HEARING_BYTES_MAX;
 }
 
 static bool too_often(struct attesting *a, const struct grey_name *site, struct bytes node) {
@@ -384,11 +419,11 @@ static void heard(void *context, const struct grey_name *site, struct bytes cont
     struct attesting *a = context;
     struct sync_attest said;
     enum grey_error err = sync_get_attest(content, &said);
-    unsigned reason = err != E_OK || !exchange_goes_up(said.word)                         ? DROPPED_MESSAGE
-                      : too_often(a, site, said.node)                                     ? DROPPED_RATE
-                      : under_way(a, site, said.node) != NULL || a->count >= HEARINGS_MAX ? DROPPED_BUSY
-                                                                                          : DROPPED_MEMORY;
-    struct hearing *h = reason == DROPPED_MEMORY && a->bytes + said.body.size <= HEARING_BYTES_MAX ? mem_new(1, sizeof *h) : NULL;
+    unsigned reason = err != E_OK || !exchange_goes_up(said.word)    ? DROPPED_MESSAGE
+                      : too_often(a, site, said.node)                ? DROPPED_RATE
+                      : too_much(a, site, said.node, said.body.size) ? DROPPED_BUSY
+                                                                     : DROPPED_MEMORY;
+    struct hearing *h = reason == DROPPED_MEMORY ? mem_new(1, sizeof *h) : NULL;
     struct blob *body = h == NULL ? NULL : blob_copy(said.body);
     if (body == NULL) {
         mem_free(h);

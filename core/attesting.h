@@ -3,8 +3,8 @@
  *   the loop reads a word -> storage thread: what is kept of the gateway, the site's policy -> own thread: core/verifier.h (up to 10 ms)
  *     -> storage thread: what to keep now, unless another core was faster (then again) -> the loop answers, as fast as the site's link allows
  *
- * One word of a gateway at a time, so many a minute, so many and so many bytes of all: above that words are dropped, counted, and the gateway says
- * them again.  An answer goes out only when what it promises is kept.  Thread: the loop's. */
+ * One word of a gateway at a time, so many a minute, so many and so many bytes of a site and of all: above that words are dropped, counted, and the
+ * gateway says them again.  An answer goes out only when what it promises is kept.  Thread: the loop's. */
 #ifndef CORE_ATTESTING_H
 #define CORE_ATTESTING_H
 

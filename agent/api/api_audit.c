@@ -165,7 +165,7 @@ static void put_verdict(struct json_writer *w, struct bytes payload) {
     json_member_text(w, "node", v.node);
     json_member_str(w, "verdict", v.forgets ? "forgotten" : v.refused ? "failed" : "trusted");
     if (v.refused) {
-        json_member_uint(w, "error", (uint64_t)error_id(v.why));
+        json_member_uint(w, "error", v.number);
         json_member_text(w, "detail", v.detail);
     }
 }

@@ -160,6 +160,13 @@ static void note_result(struct herald *a, const struct raft_member *m, struct by
                         memcmp(v.who.signing_key, m->sign_key, sizeof v.who.signing_key) != 0)) {
         err = fault_set(&f, E_ATTEST_RESULT, "it is of another gateway than the member of this name");
     }
+    const struct standing_of *s = standing_find(node_standings(a->o.node), m->id);
+    if (err == E_OK && s != NULL && s->standing == STANDING_FAILED && v.from_s <= s->refused_ms / 1000) {
+        err = fault_set(&f, E_ATTEST_RESULT,
+                        "it is of %" PRId64 " and the refusal in the log of %" PRId64
+                        " (Unix seconds): only a later one lifts it; are the clocks of site and core right?",
+                        v.from_s, s->refused_ms / 1000);
+    }
     if (err != E_OK) {
         log_limited(LOG_WARN, "attest", "refuse", "node=%s error=GREY-%d %s: %s", m->node.text, error_id(err), error_sentence(err),
                     f.text);
@@ -167,7 +174,7 @@ static void note_result(struct herald *a, const struct raft_member *m, struct by
     }
     metrics_add(&heard, WORD_TRUSTED, 1);
     *refusals_of(a, m->id) = 0;
-    if (is_news(&v, standing_find(node_standings(a->o.node), m->id)) && !a->proposing) {
+    if (is_news(&v, s) && !a->proposing) {
         builder_init(&b, VERDICT_BYTES_MAX + 256u);
         payload_verdict(&b, m->node.text, m->id, body);
         propose(a, &b);

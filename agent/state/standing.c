@@ -65,10 +65,12 @@ static void judge(struct table *t, const char *site, const struct raft_member *m
     if (v.result.size > 0) {
         s->standing = judge_result(&v, site, m, key, now_s, s);
     }
-    if (v.failed) {
+    /* from_s: of a result that holds, or 0 */
+    if (v.failed || (v.since != 0 && s->from_s <= v.refused_ms / 1000)) {
         s->standing = STANDING_FAILED;
         s->since = v.since;
-        say_why(s, v.why, v.detail);
+        s->refused_ms = v.refused_ms;
+        say_why(s, verdicts_why(v.number), v.detail);
     }
 }
 

@@ -1,7 +1,8 @@
 /* standing.h: how far each gateway of the site may be trusted, by what the verifier said of it; and who is in quarantine.  Pure.
  *
  * Each gateway judges for itself, with the verifier's key that it trusts: a result counts when that key signed it, for this member of this
- * site (raft id and signing key are those of the membership), and as long as it is valid.
+ * site (raft id and signing key are those of the membership), and as long as it is valid.  A result lifts a refusal only when it came after it in
+ * the log and the verifier made it at a later time: a leader cannot lift one with a result that it has kept.
  *
  * Quarantine (DECISIONS 29): who was refused, or whose result is over, does not lead and gets no new work.  The rest must be able to go on, so that a
  * wrong policy cannot stop a site: at most a minority of the members is in quarantine, those who were refused first. */
@@ -25,6 +26,7 @@ struct standing_of {
     enum standing standing;
     bool quarantined;
     raft_index since;        /* of a refusal: its entry */
+    int64_t refused_ms;      /*   its log time; 0 unless STANDING_FAILED */
     enum attest_type type;   /* of the last result that holds */
     uint8_t status;          /*   enum appraise_tier */
     int64_t from_s, until_s; /*   Unix seconds; 0: there is none */

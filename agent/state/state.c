@@ -253,7 +253,7 @@ static enum grey_error dispatch(struct state *s, struct facts *next, const struc
     case ENTRY_TOKEN:
         return grants_apply(s->table, e, now_ms, &s->changes, f);
     case ENTRY_VERDICT:
-        return verdicts_apply(s->table, e, &s->changes, f);
+        return verdicts_apply(s->table, e, now_ms, &s->changes, f);
     case ENTRY_NOTE: /* for those who read the log */
         return E_OK;
     case ENTRY_OBJECT:

@@ -5,7 +5,7 @@
 #include "platform/codec.h"
 
 enum { OP_RESULT = 0, OP_REFUSED = 1, OP_FORGET = 2 };
-enum { ROW_FIELDS = 7, ERROR_ID_MAX = 9999 };
+enum { ROW_FIELDS = 8, ERROR_ID_MAX = 9999 };
 
 /* --- Payloads and rows ------------------------------------------------------------------------------------------------------------- */
 
@@ -40,7 +40,8 @@ static void row_put(struct builder *out, const struct verdicts_row *v) {
     codec_put_bool(out, v->failed);
     codec_put_uint(out, v->since);
     codec_put_uint(out, v->index);
-    codec_put_uint(out, v->failed ? (uint64_t)error_id(v->why) : 0);
+    codec_put_int(out, v->refused_ms);
+    codec_put_uint(out, v->number);
     codec_put_text(out, bytes_str(v->detail));
     codec_put_bytes(out, v->result);
 }
@@ -56,9 +57,8 @@ static bool take_text(struct bytes text, char *out, size_t size) {
     return true;
 }
 
-/* An error that this version does not know counts as one of form. */
-static enum grey_error error_of(uint64_t id) {
-    enum grey_error why = error_by_id((int)id);
+enum grey_error verdicts_why(uint32_t number) {
+    enum grey_error why = error_by_id((int)number);
     return why == E_OK ? E_ATTEST_FORMAT : why;
 }
 
@@ -71,13 +71,13 @@ static bool row_read(struct bytes node, struct bytes value, struct verdicts_row 
     out->failed = codec_bool(&r);
     out->since = codec_uint(&r, INT64_MAX);
     out->index = codec_uint(&r, INT64_MAX);
-    uint64_t id = codec_uint(&r, ERROR_ID_MAX);
+    out->refused_ms = codec_int(&r);
+    out->number = (uint32_t)codec_uint(&r, ERROR_ID_MAX);
     struct bytes detail = codec_text(&r, EXCHANGE_DETAIL_BYTES);
     out->result = codec_bytes(&r, VERDICT_BYTES_MAX);
     if (codec_end(&r) != E_OK || !well || !take_text(detail, out->detail, sizeof out->detail)) {
         return false;
     }
-    out->why = out->failed ? error_of(id) : E_OK;
     memcpy(out->node.text, node.data, node.size);
     return true;
 }
@@ -114,7 +114,7 @@ static uint32_t count_all(struct table *t) {
 
 bool verdicts_read(struct bytes payload, struct verdicts_word *out) {
     struct codec_reader r;
-    *out = (struct verdicts_word){.why = E_OK};
+    *out = (struct verdicts_word){0};
     codec_reader_init(&r, payload);
     uint64_t fields = codec_array(&r, 5);
     uint64_t op = codec_uint(&r, OP_FORGET);
@@ -125,21 +125,36 @@ bool verdicts_read(struct bytes payload, struct verdicts_word *out) {
     if (op == OP_RESULT) {
         out->result = codec_bytes(&r, VERDICT_BYTES_MAX);
     } else if (out->refused) {
-        out->why = error_of(codec_uint(&r, ERROR_ID_MAX));
+        out->number = (uint32_t)codec_uint(&r, ERROR_ID_MAX);
         out->detail = codec_text(&r, EXCHANGE_DETAIL_BYTES);
     }
     return codec_end(&r) == E_OK && fields == op_fields[op] && grey_name_valid((const char *)out->node.data, out->node.size) &&
            (op != OP_RESULT || out->result.size > 0);
 }
 
-enum grey_error verdicts_apply(struct table *t, const struct entry *e, struct builder *changes, struct fault *f) {
+/* *next is what was known of this gateway, or new; true: it is well. */
+static bool take_word(struct verdicts_row *next, const struct verdicts_word *w, raft_index index, int64_t now_ms) {
+    if (w->refused) {
+        next->since = next->failed ? next->since : index;
+        next->refused_ms = now_ms;
+        next->number = w->number;
+    } else { /* what was refused stays: whether the result lifts it, each gateway judges */
+        next->result = w->result;
+    }
+    next->failed = w->refused;
+    next->index = index;
+    return !w->refused || take_text(w->detail, next->detail, sizeof next->detail);
+}
+
+enum grey_error verdicts_apply(struct table *t, const struct entry *e, int64_t now_ms, struct builder *changes, struct fault *f) {
     struct verdicts_word w;
-    struct verdicts_row old, next = {0};
+    struct verdicts_row next = {0};
+    char node[LIMIT_NAME_BYTES + 1] = "";
     if (!verdicts_read(blob_bytes(e->payload), &w)) {
         return fault_set(f, E_BAD_MESSAGE, "the payload is no verdict on a gateway");
     }
-    memcpy(next.node.text, w.node.data, w.node.size);
-    bool known = verdicts_find(t, next.node.text, &old);
+    memcpy(node, w.node.data, w.node.size);
+    bool known = verdicts_find(t, node, &next);
     if (w.forgets) {
         if (known) {
             table_change_delete(changes, TABLE_VERDICT, w.node);
@@ -149,13 +164,10 @@ enum grey_error verdicts_apply(struct table *t, const struct entry *e, struct bu
     if (!known && count_all(t) >= VERDICTS_MAX) {
         return fault_set(f, E_QUOTA, "there are verdicts on %u gateways, which is the most a site keeps", VERDICTS_MAX);
     }
-    next.id = w.id;
-    next.index = e->index;
-    next.failed = w.refused;
-    next.since = known && old.id == w.id && old.failed == next.failed ? old.since : e->index;
-    next.result = next.failed && known && old.id == w.id ? old.result : w.result;
-    next.why = w.why;
-    if (!take_text(w.detail, next.detail, sizeof next.detail)) {
+    if (!known || next.id != w.id) { /* what was said of its former self is over */
+        next = (struct verdicts_row){.id = w.id};
+    }
+    if (!take_word(&next, &w, e->index, now_ms)) {
         return fault_set(f, E_BAD_MESSAGE, "the payload is no verdict on a gateway");
     }
     struct builder row;

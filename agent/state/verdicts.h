@@ -16,17 +16,18 @@
 
 struct verdicts_row {
     struct grey_name node;
-    raft_id id;          /* the gateway's, when it was said */
-    bool failed;         /* the last word was a refusal */
-    raft_index since;    /* entry since which `failed` is what it is */
-    raft_index index;    /* of the last word */
-    enum grey_error why; /* of the refusal */
+    raft_id id;         /* the gateway's, when it was said */
+    bool failed;        /* the last word was a refusal */
+    raft_index since;   /* entry of the first refusal in the last row of them; 0: that id was never refused */
+    raft_index index;   /* of the last word */
+    int64_t refused_ms; /* log time of the last refusal: only a later result lifts it (agent/state/standing.h) */
+    uint32_t number;    /*   its error, as it was written; verdicts_why() */
     char detail[EXCHANGE_DETAIL_BYTES + 1];
     struct bytes result; /* the last one of that id, as signed; lent until the next change; empty: there is none */
 };
 
-/* Applies an ENTRY_VERDICT.  E_BAD_MESSAGE; E_NOT_FOUND: nothing to forget; E_QUOTA: there are VERDICTS_MAX of them. */
-enum grey_error verdicts_apply(struct table *t, const struct entry *e, struct builder *changes, struct fault *f);
+/* Applies an ENTRY_VERDICT; now_ms: log time.  E_BAD_MESSAGE; E_NOT_FOUND: nothing to forget; E_QUOTA: there are VERDICTS_MAX of them. */
+enum grey_error verdicts_apply(struct table *t, const struct entry *e, int64_t now_ms, struct builder *changes, struct fault *f);
 
 /* --- questions -------------------------------------------------------------------------------------------------------------------- */
 bool verdicts_find(struct table *t, const char *node, struct verdicts_row *out);
@@ -38,9 +39,13 @@ struct verdicts_word {
     struct bytes node, detail, result;
     raft_id id;
     bool refused, forgets;
-    enum grey_error why;
+    uint32_t number; /* of the refusal's error, as it was written */
 };
 bool verdicts_read(struct bytes payload, struct verdicts_word *out);
+
+/* The error of a number, for people: one that this version does not know counts as one of form.  The state keeps numbers, so that gateways of
+ * different versions, which know different ones, keep the same. */
+enum grey_error verdicts_why(uint32_t number);
 
 /* --- payloads (docs/FORMATS.md) ----------------------------------------------------------------------------------------------------- */
 void payload_verdict(struct builder *out, const char *node, raft_id id, struct bytes result);

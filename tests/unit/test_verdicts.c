@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "agent/state/standing.h"
+#include "platform/codec.h"
 #include "tests/unit/rows_on_disk.h"
 
 #define NOW_S INT64_C(1900000000)
@@ -40,13 +41,18 @@ static struct verdict result_of(uint32_t member, int64_t from_s) {
     return v;
 }
 
+/* What a leader writes into the log; log time goes on and never back. */
+static enum grey_error say(int64_t at_s) {
+    return gateway_entry(&g, ENTRY_VERDICT, at_s * 1000, &payload, &outcome, NULL);
+}
+
 static enum grey_error tell(uint32_t member, const struct verdict *v, const uint8_t *with) {
     struct builder result;
     builder_init(&result, VERDICT_BYTES_MAX);
     assert_int_equal(verdict_sign(&result, v, key, with), E_OK);
     payload_verdict(&payload, members.at[member].node.text, members.at[member].id, builder_bytes(&result));
     builder_free(&result);
-    return gateway_entry(&g, ENTRY_VERDICT, 1000, &payload, &outcome, NULL);
+    return say(NOW_S);
 }
 
 static enum grey_error trust(uint32_t member, int64_t from_s) {
@@ -54,9 +60,13 @@ static enum grey_error trust(uint32_t member, int64_t from_s) {
     return tell(member, &v, secret);
 }
 
-static enum grey_error refuse(uint32_t member, enum grey_error why) {
+static enum grey_error refuse_at(uint32_t member, enum grey_error why, int64_t at_s) {
     payload_verdict_refused(&payload, members.at[member].node.text, members.at[member].id, why, bytes_str("register 4"));
-    return gateway_entry(&g, ENTRY_VERDICT, 1000, &payload, &outcome, NULL);
+    return say(at_s);
+}
+
+static enum grey_error refuse(uint32_t member, enum grey_error why) {
+    return refuse_at(member, why, NOW_S);
 }
 
 static enum standing standing_at(uint32_t member, int64_t now_s) {
@@ -160,10 +170,71 @@ static void a_refusal_takes_trust_and_a_result_gives_it_back(void **state) {
     assert_string_equal(s.at[0].detail, "register 4");
     assert_int_equal(refuse(0, E_ATTEST_COUNTERS), E_OK); /* another reason: it failed since the first */
     assert_true(verdicts_find(g.rows, "node1", &row));
-    assert_true(row.since == since && row.index > since && row.why == E_ATTEST_COUNTERS && row.result.size > 0);
+    assert_true(row.since == since && row.index > since && row.number == (uint32_t)error_id(E_ATTEST_COUNTERS) &&
+                row.result.size > 0);
     assert_int_equal(trust(0, NOW_S + 1), E_OK);
     assert_int_equal(standing_at(0, NOW_S + 1), STANDING_TRUSTED);
     assert_int_equal(quarantined(), 0);
+}
+
+/* Whoever took over a leader keeps its results of better days. */
+static void a_result_that_a_leader_kept_lifts_no_refusal(void **state) {
+    struct verdicts_row row;
+    (void)state;
+    for (int forgotten = 0; forgotten <= 1; forgotten++) { /* also when the site has another result, or none */
+        int64_t at_s = NOW_S + 10 * forgotten;
+        assert_int_equal(trust(0, at_s - 3600), E_OK);
+        if (forgotten == 1) {
+            payload_verdict_forget(&payload, "node1");
+            assert_int_equal(say(at_s), E_OK);
+        }
+        assert_int_equal(refuse_at(0, E_ATTEST_REFERENCE, at_s), E_OK);
+        assert_true(verdicts_find(g.rows, "node1", &row));
+        raft_index since = row.since;
+        for (int64_t from_s = at_s - 3600; from_s <= at_s; from_s += 1800) { /* one of that second may be of before */
+            assert_int_equal(trust(0, from_s), E_OK);
+            assert_int_equal(standing_at(0, at_s + 5), STANDING_FAILED);
+            assert_true(s.at[0].quarantined && s.at[0].why == E_ATTEST_REFERENCE && s.at[0].since == since);
+            assert_int_equal(s.at[0].refused_ms, at_s * 1000);
+            assert_string_equal(s.at[0].detail, "register 4");
+        }
+        assert_int_equal(standing_at(0, at_s + 48 * 3600), STANDING_FAILED); /* nor when it is over */
+        assert_int_equal(trust(0, at_s + 1), E_OK);
+        assert_int_equal(standing_at(0, at_s + 5), STANDING_TRUSTED);
+        assert_int_equal(s.at[0].refused_ms, 0);
+        payload_verdict_forget(&payload, "node1");
+        assert_int_equal(say(at_s), E_OK);
+    }
+    assert_int_equal(refuse(0, E_ATTEST_REFERENCE), E_OK);
+    members.at[0].id = 77; /* its new self was never refused */
+    assert_int_equal(trust(0, NOW_S - 60), E_OK);
+    assert_int_equal(standing_at(0, NOW_S), STANDING_TRUSTED);
+    assert_int_equal(trust(0, NOW_S + 200), E_OK); /* a verifier whose clock is ahead */
+    assert_int_equal(refuse(0, E_ATTEST_REFERENCE), E_OK);
+    assert_int_equal(standing_at(0, NOW_S), STANDING_FAILED);
+}
+
+/* While a site is brought up to a new version, its gateways know different errors. */
+static void an_error_of_a_later_version_makes_the_same_row(void **state) {
+    enum { NEWER = 3999 };
+    struct verdicts_row row;
+    struct verdicts_word word;
+    (void)state;
+    assert_int_equal(error_by_id(NEWER), E_OK);
+    codec_put_array(&payload, 5);
+    codec_put_uint(&payload, 1);
+    codec_put_text(&payload, bytes_str("node1"));
+    codec_put_uint(&payload, 1);
+    codec_put_uint(&payload, NEWER);
+    codec_put_text(&payload, bytes_str("a new reason"));
+    assert_true(verdicts_read(builder_bytes(&payload), &word));
+    assert_int_equal(word.number, NEWER);
+    assert_int_equal(say(NOW_S), E_OK);
+    assert_true(verdicts_find(g.rows, "node1", &row));
+    assert_int_equal(row.number, NEWER);
+    assert_int_equal(standing_at(0, NOW_S), STANDING_FAILED);
+    assert_int_equal(s.at[0].why, E_ATTEST_FORMAT); /* for people */
+    assert_string_equal(s.at[0].detail, "a new reason");
 }
 
 /* DECISIONS 29: a wrong policy must not stop a site. */
@@ -189,8 +260,8 @@ static void a_minority_at_most_is_in_quarantine(void **state) {
     assert_int_equal(refuse(2, E_ATTEST_REFERENCE), E_OK);
     assert_int_equal(standing_at(0, NOW_S), STANDING_EXPIRED);
     assert_true(s.at[2].quarantined && quarantined() == 1);
-    assert_int_equal(trust(2, NOW_S), E_OK);
-    assert_int_equal(standing_at(0, NOW_S), STANDING_EXPIRED);
+    assert_int_equal(trust(2, NOW_S + 1), E_OK);
+    assert_int_equal(standing_at(0, NOW_S + 1), STANDING_EXPIRED);
     assert_true(s.at[1].quarantined && quarantined() == 1); /* the one that has been over for longer */
 }
 
@@ -228,6 +299,8 @@ int main(void) {
         cmocka_unit_test_setup_teardown(a_result_is_trusted_as_long_as_it_holds, begin, end),
         cmocka_unit_test_setup_teardown(what_the_verifier_did_not_sign_for_this_member_counts_for_nothing, begin, end),
         cmocka_unit_test_setup_teardown(a_refusal_takes_trust_and_a_result_gives_it_back, begin, end),
+        cmocka_unit_test_setup_teardown(a_result_that_a_leader_kept_lifts_no_refusal, begin, end),
+        cmocka_unit_test_setup_teardown(an_error_of_a_later_version_makes_the_same_row, begin, end),
         cmocka_unit_test_setup_teardown(a_minority_at_most_is_in_quarantine, begin, end),
         cmocka_unit_test_setup_teardown(what_is_no_verdict_changes_nothing, begin, end)};
     return cmocka_run_group_tests(tests, NULL, NULL);
