@@ -13,7 +13,7 @@
 #include "platform/gunzip.h"
 
 #define STEP_BYTES 65536u
-#define TREE_DEPTH_MAX 128u
+#define REMOVE_DEPTH_MAX 128u
 #define WHITEOUT ".wh."         /* layer.md, "Whiteouts": .wh.NAME takes NAME of the layers below away */
 #define OPAQUE ".wh..wh..opq"   /* and this all that they have in its folder */
 #define FOLDER_MODE_LEAST 0700u /* so that its owner can clear it away */
@@ -72,7 +72,7 @@ static int open_parent(const struct work *w, const char *path, const char **name
         return fd;
     }
     const char *last;
-    int parent = open_parent(w, part, &last); /* as deep as the path is long */
+    int parent = open_parent(w, part, &last); /* LAYER_DEPTH_MAX deep at most */
     if (parent >= 0) {
         (void)mkdirat(parent, last, 0755);
         (void)close(parent);
@@ -126,9 +126,9 @@ static bool take_away(const struct work *w, const struct tar_entry *e) {
     errno = EBADMSG;
     if (well && opaque) {
         int fd = openat(parent, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        well = fd >= 0 && clear_folder(fd, TREE_DEPTH_MAX);
+        well = fd >= 0 && clear_folder(fd, REMOVE_DEPTH_MAX);
     } else if (well) {
-        well = remove_at(parent, victim, TREE_DEPTH_MAX);
+        well = remove_at(parent, victim, REMOVE_DEPTH_MAX);
     }
     (void)close(parent);
     return well || failed(w, e->path);
@@ -192,7 +192,7 @@ static bool put(const struct work *w, struct tar *t, struct tar_entry *e) {
     if (parent < 0) {
         return failed(w, e->path);
     }
-    bool well = e->kind == TAR_FOLDER || remove_at(parent, name, TREE_DEPTH_MAX);
+    bool well = e->kind == TAR_FOLDER || remove_at(parent, name, REMOVE_DEPTH_MAX);
     if (well && e->kind == TAR_FOLDER) {
         well = make_folder(parent, name, e->mode);
     } else if (well && e->kind == TAR_FILE) {
@@ -252,10 +252,23 @@ static bool is_packed(const json_t *descriptor, bool *packed, struct fault *f) {
 
 enum walk_kind { WALK_LOOK, WALK_TAKE_AWAY, WALK_PUT };
 
+static bool is_deep(const char *path) {
+    unsigned count = 1;
+    for (const char *at = path; *at != 0; at++) {
+        count += *at == '/';
+    }
+    return count > LAYER_DEPTH_MAX;
+}
+
 /* Is there room for it?  And are its names those of an archive that means well? */
 static bool look(struct work *w, struct tar_entry *e, bool counted) {
-    if (!clean(e->path)) {
+    bool hard = e->kind == TAR_HARD_LINK;
+    if (!clean(e->path) || (hard && !clean(e->link))) {
         (void)fault_set(w->f, E_CORRUPT, "%.200s leads out of the image", e->path);
+        return false;
+    }
+    if (is_deep(e->path) || (hard && is_deep(e->link))) {
+        (void)fault_set(w->f, E_CORRUPT, "%.100s lies in more than %u folders", e->path, LAYER_DEPTH_MAX - 1);
         return false;
     }
     if (!counted) {

@@ -7,6 +7,7 @@
 
 #define LAYER_BYTES_MAX (8ull << 30) /* unpacked, of all layers of one image, unless the task may use less */
 #define LAYER_ENTRIES_MAX 500000u
+#define LAYER_DEPTH_MAX 64u /* names in one path */
 
 struct layer_room { /* what may still be unpacked */
     uint64_t bytes;

@@ -9,9 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/launch/tree.h"
 #include "platform/log.h"
-
-#define TREE_DEPTH_MAX 64u
 
 void rundir_name(char out[RUNDIR_NAME_BYTES], uint64_t scope, uint64_t token) {
     (void)snprintf(out, RUNDIR_NAME_BYTES, "%016" PRIx64 "-%" PRIu64, scope, token);
@@ -21,28 +20,6 @@ static void close_if(int fd) {
     if (fd >= 0) {
         (void)close(fd);
     }
-}
-
-/* Removes what a task left, which may be anything but is never followed. */
-static void remove_tree(int at, const char *name, unsigned depth) {
-    if (unlinkat(at, name, 0) == 0 || errno == ENOENT || depth == 0) {
-        return;
-    }
-    int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    DIR *d = fd < 0 ? NULL : fdopendir(fd);
-    if (d == NULL) {
-        if (fd >= 0) {
-            (void)close(fd);
-        }
-        return;
-    }
-    for (struct dirent *e = readdir(d); e != NULL; e = readdir(d)) {
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) {
-            remove_tree(dirfd(d), e->d_name, depth - 1);
-        }
-    }
-    (void)closedir(d);
-    (void)unlinkat(at, name, AT_REMOVEDIR);
 }
 
 /* What lies in a folder itself: what the run wrote. */
@@ -108,12 +85,30 @@ static void prune(struct rundir *d) {
     char oldest[RUNDIR_NAME_BYTES];
     while (look_through(d, oldest, NULL) > RUNDIR_KEPT_MAX || (d->kept_bytes > RUNDIR_KEPT_BYTES_MAX && oldest[0] != 0)) {
         uint64_t bytes = folder_bytes(d, oldest);
-        remove_tree(d->folder, oldest, TREE_DEPTH_MAX);
-        d->kept_bytes -= bytes < d->kept_bytes ? bytes : d->kept_bytes;
-        if (faccessat(d->folder, oldest, F_OK, AT_SYMLINK_NOFOLLOW) == 0) {
-            log_limited(LOG_WARN, "launch", "prune", "%s cannot be removed", oldest);
-            return;
+        if (!tree_move_away(d->folder, oldest)) { /* whole, with its mark */
+            log_limited(LOG_WARN, "launch", "prune", "%s cannot be removed: %s", oldest, strerror(errno));
+            break;
         }
+        d->kept_bytes -= bytes < d->kept_bytes ? bytes : d->kept_bytes;
+    }
+    tree_sweep_apart(d->folder);
+}
+
+/* What a launcher before this one moved away and did not remove. */
+static void sweep_left(const struct rundir *d) {
+    int fd = openat(d->folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *list = fd < 0 ? NULL : fdopendir(fd);
+    for (struct dirent *e = list == NULL ? NULL : readdir(list); e != NULL; e = readdir(list)) {
+        int folder = e->d_name[0] == '.' ? -1 : openat(d->folder, e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        if (folder >= 0) {
+            tree_sweep_apart(folder);
+            (void)close(folder);
+        }
+    }
+    if (list != NULL) {
+        (void)closedir(list);
+    } else {
+        close_if(fd);
     }
 }
 
@@ -164,44 +159,32 @@ enum grey_error rundir_again(struct rundir *d, uint64_t scope, uint64_t token, i
     return mkdirat(*fd, RUNDIR_WORK, 0700) == 0 || errno == EEXIST ? E_OK : E_IO; /* what it kept there is there still */
 }
 
-static uint64_t tree_bytes(int folder, const char *name, unsigned depth) {
-    int fd = openat(folder, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    DIR *list = fd < 0 ? NULL : fdopendir(fd);
-    uint64_t sum = 0;
-    struct stat st;
-    if (list == NULL) {
-        close_if(fd);
-    }
-    for (struct dirent *e = list == NULL ? NULL : readdir(list); e != NULL; e = readdir(list)) {
-        bool self = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0;
-        if (self || fstatat(dirfd(list), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
-            continue;
-        }
-        sum += (uint64_t)st.st_blocks * 512u;
-        sum += S_ISDIR(st.st_mode) && depth > 0 ? tree_bytes(dirfd(list), e->d_name, depth - 1) : 0;
-    }
-    if (list != NULL) {
-        (void)closedir(list);
-    }
-    return sum;
-}
-
 bool rundir_make_image(int fd, bool change, uid_t uid, gid_t gid) {
-    remove_tree(fd, RUNDIR_IMAGE, TREE_DEPTH_MAX);
-    return mkdirat(fd, RUNDIR_IMAGE, 0700) == 0 && (!change || fchownat(fd, RUNDIR_IMAGE, uid, gid, AT_SYMLINK_NOFOLLOW) == 0);
+    bool free = tree_move_away(fd, RUNDIR_IMAGE);
+    tree_sweep_apart(fd);
+    return free && mkdirat(fd, RUNDIR_IMAGE, 0700) == 0 &&
+           (!change || fchownat(fd, RUNDIR_IMAGE, uid, gid, AT_SYMLINK_NOFOLLOW) == 0);
 }
 
 bool rundir_image_began(int fd) {
     return faccessat(fd, RUNDIR_IMAGE "/" RUNDIR_BEGAN, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-uint64_t rundir_work_bytes(int fd) {
-    return tree_bytes(fd, RUNDIR_WORK, TREE_DEPTH_MAX) + tree_bytes(fd, RUNDIR_IMAGE, TREE_DEPTH_MAX);
+pid_t rundir_weigh(int fd, uint64_t bytes_max) {
+    pid_t pid = tree_fork(fd);
+    if (pid == 0) {
+        uint64_t left = bytes_max;
+        _exit(tree_within(fd, RUNDIR_WORK, &left) && tree_within(fd, RUNDIR_IMAGE, &left) ? 0 : RUNDIR_ABOVE);
+    }
+    return pid;
 }
 
 void rundir_work_done(int fd) {
-    remove_tree(fd, RUNDIR_WORK, TREE_DEPTH_MAX);
-    remove_tree(fd, RUNDIR_IMAGE, TREE_DEPTH_MAX);
+    bool away = tree_move_away(fd, RUNDIR_WORK);
+    if (!tree_move_away(fd, RUNDIR_IMAGE) || !away) {
+        log_limited(LOG_WARN, "launch", "clear", "the directory of a run cannot be removed: %s", strerror(errno));
+    }
+    tree_sweep_apart(fd);
 }
 
 enum grey_error rundir_open(struct rundir *d, const char *parent, struct fault *f) {
@@ -214,6 +197,7 @@ enum grey_error rundir_open(struct rundir *d, const char *parent, struct fault *
     }
     (void)look_through(d, oldest, &d->kept_bytes);
     prune(d);
+    sweep_left(d);
     return E_OK;
 }
 

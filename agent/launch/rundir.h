@@ -17,6 +17,7 @@
 #define RUNDIR_WORK "work"   /* in such a folder: the working directory */
 #define RUNDIR_BEGAN "began" /* in RUNDIR_IMAGE: crun has begun it */
 #define RUNDIR_IMAGE "image" /* and what its image became */
+#define RUNDIR_ABOVE 3       /* an exit status */
 
 struct rundir {
     int folder; /* -1: closed */
@@ -33,8 +34,10 @@ enum grey_error rundir_again(struct rundir *d, uint64_t scope, uint64_t token, i
 int rundir_find(const struct rundir *d, uint64_t scope, uint64_t token); /* a descriptor, the caller's; -1: there is none */
 bool rundir_make_image(int fd, bool change, uid_t uid, gid_t gid);       /* an empty RUNDIR_IMAGE; change: it is that user's */
 bool rundir_image_began(int fd);
-uint64_t rundir_work_bytes(int fd);                                 /* on disk, in the working directory and the image */
-void rundir_work_done(int fd);                                      /* removes both */
+/* Do the working directory and the image hold more than that on disk?  A process of its own looks, which ends with RUNDIR_ABOVE, or 0, and
+ * is the caller's to reap; -1: there is none. */
+pid_t rundir_weigh(int fd, uint64_t bytes_max);
+void rundir_work_done(int fd);                                      /* takes both away at once; their room is free a little later */
 void rundir_over(struct rundir *d, uint64_t scope, uint64_t token); /* harmless without a folder */
 
 #endif

@@ -224,6 +224,14 @@ static void probe_ended(struct run *x, bool well) {
     look_soon(x->runs);
 }
 
+static void disk_looked_at(struct run *x, bool above) {
+    x->disk_pid = 0;
+    if (above && x->pid > 0) {
+        log_warn("launch", "disk", "task=%s token=%" PRIu64 ": its working directory is above its bound", x->id, x->state.token);
+        give_up(x, LAUNCH_END_DISK);
+    }
+}
+
 void runs_reap(struct runs *r) {
     int status;
     pid_t pid;
@@ -232,6 +240,10 @@ void runs_reap(struct runs *r) {
         for (struct run *x = r->first; x != NULL; x = x->next) {
             if (x->probe_pid == pid) {
                 probe_ended(x, WIFEXITED(status) && WEXITSTATUS(status) == 0);
+                break;
+            }
+            if (x->disk_pid == pid) {
+                disk_looked_at(x, WIFEXITED(status) && WEXITSTATUS(status) == RUNDIR_ABOVE);
                 break;
             }
             if (x->pid == pid) {
@@ -255,11 +267,8 @@ static uint64_t watch_run(struct run *x, uint64_t now_ms) {
     if (x->disk_bytes > 0) {
         if (now_ms >= x->disk_at_ms) {
             x->disk_at_ms = now_ms + DISK_MS;
-            if (rundir_work_bytes(x->folder) > x->disk_bytes) {
-                log_warn("launch", "disk", "task=%s token=%" PRIu64 ": its working directory is above its bound", x->id,
-                         x->state.token);
-                give_up(x, LAUNCH_END_DISK);
-            }
+            pid_t pid = x->disk_pid > 0 ? x->disk_pid : rundir_weigh(x->folder, x->disk_bytes);
+            x->disk_pid = pid > 0 ? pid : 0;
         }
         next_ms = x->disk_at_ms;
     }
@@ -413,10 +422,14 @@ static void look(void *context) {
     struct runs *r = context;
     uint64_t now_ms = loop_now_ms(r->o.loop);
     uint64_t next_ms = UINT64_MAX;
-    bool again = false;
+    /* In a turn timers come before what greyd says: after a stall its word may wait there, so the time that counts is that of the look
+     * before, since which it was read. */
+    bool over = r->looked_ms >= r->lease_until_ms, at_once = !over && !lease_holds(r);
+    bool again = false, waits = false;
+    r->looked_ms = now_ms;
     for (struct run *x = r->first, *next; x != NULL; x = next) {
         next = x->next;
-        if (x->pid > 0 && x->leased && !x->stopping && !lease_holds(r)) {
+        if (x->pid > 0 && x->leased && !x->stopping && over) {
             log_warn("launch", "lease", "task=%s token=%" PRIu64 ": its lease is over", x->id, x->state.token);
             stop(x, LEASE_GRACE_MS);
         }
@@ -434,12 +447,13 @@ static void look(void *context) {
         }
         again = again || x->caged || (x->pid > 0 && (x->stopping || x->leased));
         again = again || (x->pid == 0 && x->probe_pid > 0);
+        waits = waits || (at_once && x->pid > 0 && x->leased && !x->stopping);
         if (x->forgotten && x->pid == 0 && x->probe_pid == 0 && !x->caged) {
             run_free(r, x);
         }
     }
     if (again) {
-        loop_timer_after(r->o.loop, &r->timer, LOOK_MS);
+        loop_timer_after(r->o.loop, &r->timer, waits ? 0 : LOOK_MS);
     } else if (next_ms != UINT64_MAX) {
         loop_timer_set(r->o.loop, &r->timer, next_ms);
     }

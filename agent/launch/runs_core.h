@@ -17,6 +17,7 @@ struct run {
     uint64_t kill_at_ms, begun_ms;
     enum launch_end sick; /* why it is being stopped, if not by order; NONE: by order */
     uint64_t disk_bytes, disk_at_ms;
+    pid_t disk_pid;            /* looks at its working directory; 0: none */
     struct builder order;      /* the START, for its probe */
     struct launch_probe probe; /* its command is in the order; count 0: none */
     pid_t probe_pid;
@@ -38,6 +39,7 @@ struct runs {
     struct run *first;
     uint32_t count;
     uint64_t lease_until_ms; /* 0: nobody has said */
+    uint64_t looked_ms;      /* the turn of the last look: what was said before was read since */
     struct sieve *sieve;
     struct loop_timer timer;
 };

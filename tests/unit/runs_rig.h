@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -73,6 +74,8 @@ static void open_runs(void) {
 
 static void close_runs(void) {
     runs_free(rig.runs);
+    while (wait(NULL) > 0) { /* what it killed, and what clears away behind it */
+    }
     loop_free(rig.loop);
 }
 

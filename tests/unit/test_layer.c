@@ -299,6 +299,42 @@ static void long_names_are_read(void **state) {
     assert_string_equal(content_of(name), "gnu");
 }
 
+/* A name of that length, its parts one letter each. */
+static void add_deep(const char *record_name, size_t parts) {
+    char path[4096], record[4200], octal[32];
+    for (size_t i = 0; i < parts; i++) {
+        memcpy(path + 2 * i, "d/", 2);
+    }
+    path[2 * parts - 1] = 0;
+    size_t size = strlen(path) + strlen(record_name) + 3; /* the space, "=", the end of the line */
+    size += size + 4 > 999 ? 4 : size + 3 > 99 ? 3 : 2;   /* the number itself */
+    (void)snprintf(record, sizeof record, "%zu %s=%s\n", size, record_name, path);
+    assert_int_equal(strlen(record), size);
+    (void)snprintf(octal, sizeof octal, "%011o", (unsigned)size);
+    add_block("x", 'x', "", octal, 0644);
+    add_content(record, size);
+}
+
+/* What is too deep to be walked through is not made, and takes no stack. */
+static void deep_paths_are_refused(void **state) {
+    static const size_t too_deep[] = {LAYER_DEPTH_MAX + 1, 2000};
+    (void)state;
+    add_deep("path", LAYER_DEPTH_MAX);
+    add_file("short", "!");
+    assert_true(unpack(true));
+    for (size_t i = 0; i < sizeof too_deep / sizeof too_deep[0]; i++) {
+        add_deep("path", too_deep[i]);
+        add_file("short", "!");
+        assert_false(unpack(true));
+        assert_int_equal(t.f.code, E_CORRUPT);
+        assert_non_null(strstr(t.f.text, "more than 63 folders"));
+        add_deep("linkpath", too_deep[i]);
+        add("hard", '1', "a", "");
+        assert_false(unpack(true));
+        assert_non_null(strstr(t.f.text, "more than 63 folders"));
+    }
+}
+
 static void it_takes_no_more_than_there_is_room(void **state) {
     (void)state;
     t.room = (struct layer_room){.bytes = 5, .entries = 10};
@@ -325,6 +361,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(links_do_not_lead_out, setup, teardown),
         cmocka_unit_test_setup_teardown(what_is_not_what_it_says_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(long_names_are_read, setup, teardown),
+        cmocka_unit_test_setup_teardown(deep_paths_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(it_takes_no_more_than_there_is_room, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

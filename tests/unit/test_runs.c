@@ -80,6 +80,44 @@ static void test_watched(void **state) {
     ends(LAUNCH_END_EXIT, 0);
 }
 
+static bool is_there(uint64_t token, const char *name) {
+    char path[160];
+    (void)snprintf(path, sizeof path, "%s/runs/%016x-%u/%s", rig.dir, 7, (unsigned)token, name);
+    return access(path, F_OK) == 0;
+}
+
+static void cleared(uint64_t token) {
+    assert_false(is_there(token, "work")); /* at once, so that it may be made anew */
+    for (unsigned tries = 0; is_there(token, "gone"); tries++) {
+        assert_in_range(tries, 0, 2000);
+        (void)usleep(10000);
+    }
+}
+
+#define DEEP "i=0; while [ $i -lt 300 ]; do mkdir e d; touch e/f; cd d; i=$((i+1)); done; "
+
+/* What is deep, or many, counts like what is large, and is cleared away, or tasks fill the disk of a gateway beyond all bounds. */
+static void test_deep(void **state) {
+    (void)state;
+    start(1, DEEP, false);
+    ends(LAUNCH_END_EXIT, 0);
+    cleared(1);
+    start_watched(2, DEEP "sleep 60", NULL, 1u << 30);
+    ends(LAUNCH_END_DISK, SIGTERM);
+    cleared(2);
+    start_watched(3, "i=0; while [ $i -lt 100 ]; do i=$((i+1)); : >$i; done; sleep 60", NULL, 100000);
+    ends(LAUNCH_END_DISK, SIGTERM);
+    start(4, "exit 0", false);
+    ends(LAUNCH_END_EXIT, 0);
+    char command[256]; /* as a launcher that lost its power while it cleared away would leave it */
+    (void)snprintf(command, sizeof command, "cd %s/runs/%016x-4 && mkdir -p gone/0/1/2 gone/7/1/2 && touch gone/0/1/f gone/8",
+                   rig.dir, 7);
+    assert_int_equal(system(command), 0);
+    close_runs();
+    open_runs();
+    cleared(4);
+}
+
 /* Proofs name what a run used and what it wrote. */
 static void test_use(void **state) {
     uint8_t zeros[100000] = {0}, hash[DIGEST_SHA256_BYTES];
@@ -145,6 +183,46 @@ static void test_lease(void **state) {
     uint64_t before_ms = loop_now_ms(rig.loop);
     ends(LAUNCH_END_STOPPED, SIGTERM);
     assert_in_range(loop_now_ms(rig.loop) - before_ms, 300, 5000);
+}
+
+static struct {
+    int word[2];
+    struct loop_fd link;
+    struct loop_timer stall;
+} slow;
+
+static void word_came(void *context, uint32_t events) {
+    char byte;
+    (void)context, (void)events;
+    assert_int_equal(read(slow.link.fd, &byte, 1), 1);
+    runs_lease(rig.runs, loop_now_ms(rig.loop) + 60000);
+}
+
+static void stall(void *context) {
+    (void)context;
+    (void)usleep(800000);
+    assert_int_equal(write(slow.word[1], "!", 1), 1);
+}
+
+/* A disk that is slow for longer than a lease must not end tasks whose lease was renewed meanwhile: the word lies there, unread. */
+static void test_stall(void **state) {
+    (void)state;
+    assert_int_equal(pipe(slow.word), 0);
+    slow.link = (struct loop_fd){.ready = word_came};
+    slow.stall = (struct loop_timer){.fire = stall};
+    assert_int_equal(loop_fd_add(rig.loop, &slow.link, slow.word[0], EPOLLIN, NULL), E_OK);
+    uint64_t until_ms = loop_now_ms(rig.loop) + 5000;
+    runs_lease(rig.runs, until_ms);
+    start(1, "sleep 100", true);
+    wait_for(LAUNCH_RUNNING);
+    rig.until = LAUNCH_ENDED;
+    loop_timer_set(rig.loop, &slow.stall, until_ms - 500);
+    loop_timer_set(rig.loop, &rig.turn, until_ms + 1500);
+    loop_run(rig.loop);
+    assert_int_equal(rig.last.state, LAUNCH_RUNNING);
+    loop_fd_remove(rig.loop, &slow.link);
+    (void)close(slow.word[0]);
+    (void)close(slow.word[1]);
 }
 
 static void test_no_rights(void **state) {
@@ -220,6 +298,8 @@ int main(void) {
                                        cmocka_unit_test_setup_teardown(test_once, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_stop, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_lease, setup, teardown),
+                                       cmocka_unit_test_setup_teardown(test_stall, setup, teardown),
+                                       cmocka_unit_test_setup_teardown(test_deep, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_no_rights, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_bounded_output, setup, teardown),
                                        cmocka_unit_test_setup_teardown(test_watched, setup, teardown),
