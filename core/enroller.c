@@ -1,24 +1,20 @@
 #include "core/enroller.h"
 
 #include <inttypes.h>
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/authority.h"
 #include "core/batch.h"
+#include "core/revoker.h"
 #include "core/store_enroll.h"
-#include "core/store_objects.h"
 #include "federation/certify.h"
 #include "federation/invite.h"
-#include "federation/trust.h"
 #include "include/grey/limits.h"
 #include "platform/json.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
 #include "platform/now.h"
-#include "platform/wholefile.h"
 
 #define ANSWER_BYTES_MAX (4u * 1024u * 1024u)
 #define BODY_BYTES_MAX 8192u
@@ -27,27 +23,24 @@
 #define TTL_S_MAX (30 * 86400)
 #define TICK_MS 3600000u
 #define BUSY_MS 50u
-#define TELL_MS 5000u
-#define RENEW_LIST_S (10 * INT64_C(86400)) /* the list is signed anew when it is so old; it holds for AUTHORITY_LIST_DAYS */
 #define RENEW_SERVER_MS (30 * INT64_C(86400000))
 
 static const char *const reasons[] = {"unknown", "used", "expired", "site", "name", "request", "revoked", "other"};
 static struct metric refused = METRIC_COUNTER_LABELS("grey_core_enroll_refused_total",
                                                      "Gateways that asked for a certificate and got none.", "reason", reasons);
 static struct metric issued = METRIC_COUNTER("grey_core_certificates_issued_total", "Certificates issued for gateways.");
-static struct metric revoked = METRIC_GAUGE("grey_core_certificates_revoked", "Certificates in the list of revoked ones.");
 
 void enroller_register(void) {
     metrics_register(&refused);
     metrics_register(&issued);
-    metrics_register(&revoked);
+    revoker_register();
 }
 
 struct enroller {
     struct conn_context x;
     struct worker *storage;
     struct ingest *ingest;
-    struct giver *giver;
+    struct revoker *revoker;
     struct registrar *registrar;
     struct authority ca;
     struct conn_tls *tls;
@@ -55,9 +48,8 @@ struct enroller {
     struct loop_timer timer;
     int64_t life_ms, server_ms; /* server_ms: when its own certificate was made */
     uint32_t calls;             /* jobs under way */
-    bool stopping, publishing, publish_again;
-    bool untold; /* the broker does not know of the newest list */
-    char ca_dir[LIMIT_PATH_BYTES + 1], prefix[LIMIT_PATH_BYTES + 16], broker_pid[LIMIT_PATH_BYTES + 1];
+    bool stopping;
+    char ca_dir[LIMIT_PATH_BYTES + 1], prefix[LIMIT_PATH_BYTES + 16];
     uint8_t core_key[KEYS_ED25519_PUBLIC_BYTES];
 };
 
@@ -93,131 +85,6 @@ static void call_free(struct call *c) {
     builder_free(&c->certificate);
     builder_free(&c->out);
     mem_free(c);
-}
-
-/* --- the list of revoked certificates ------------------------------------------------------------------------------------------------------ */
-
-struct publishing {
-    struct storage_job storage;
-    struct enroller *e;
-    size_t count;
-    bool fresh;
-};
-
-static enum grey_error write_list(const struct enroller *e, struct bytes list, struct fault *f) {
-    char path[LIMIT_PATH_BYTES + 16];
-    (void)snprintf(path, sizeof path, "%.1000s/crl.pem", e->ca_dir);
-    return wholefile_write(path, list, 0644, f);
-}
-
-/* Is what sites have what they should have?  A list that is not old, and names what is revoked. */
-static bool is_current(struct enroller *e, struct store *store, const struct crl_entry *entries, size_t count, int64_t now_s) {
-    struct builder have;
-    struct store_object object;
-    struct crl_facts facts;
-    struct trust_parts parts;
-    struct fault f = {0};
-    uint8_t sum[CERT_SERIAL_BYTES] = {0};
-    for (size_t i = 0; i < count * CERT_SERIAL_BYTES; i++) {
-        sum[i % CERT_SERIAL_BYTES] ^= entries[i / CERT_SERIAL_BYTES].serial[i % CERT_SERIAL_BYTES];
-    }
-    builder_init(&have, 2 * CRL_PEM_BYTES_MAX);
-    bool current = store_object_get(store, OBJECT_POLICY, TRUST_NAME, 0, &object, &have, &f) == E_OK &&
-                   trust_split(builder_bytes(&have), &parts) &&
-                   bytes_equal_str(parts.authorities, (const char *)e->ca.bundle.data) &&
-                   crl_read(parts.list, (const char *)e->ca.issuing.data, &facts, &f) == E_OK && facts.entry_count == count &&
-                   memcmp(facts.serials_xor, sum, sizeof sum) == 0 && now_s - facts.this_s < RENEW_LIST_S &&
-                   facts.this_s <= now_s && write_list(e, parts.list, &f) == E_OK;
-    builder_free(&have);
-    return current;
-}
-
-static void run_publish(struct storage_job *storage, struct store *store) {
-    static struct crl_entry entries[CRL_ENTRIES_MAX]; /* the storage thread only */
-    struct publishing *p = (struct publishing *)(void *)storage;
-    int64_t now_ms = now_wall_ms();
-    struct builder list, content;
-    struct store_object object;
-    p->fresh = false;
-    storage->err = store_revoked(store, now_ms, entries, CRL_ENTRIES_MAX, &p->count, &storage->fault);
-    if (storage->err != E_OK || is_current(p->e, store, entries, p->count, now_ms / 1000)) {
-        return;
-    }
-    builder_init(&list, CRL_PEM_BYTES_MAX);
-    builder_init(&content, 2 * CRL_PEM_BYTES_MAX);
-    storage->err = authority_list(&p->e->ca, entries, p->count, now_ms, &list, &storage->fault);
-    if (storage->err == E_OK) {
-        builder_add_str(&content, (const char *)p->e->ca.bundle.data);
-        builder_add(&content, builder_bytes(&list));
-        storage->err = content.err != E_OK ? content.err
-                                           : store_object_put(store, OBJECT_POLICY, TRUST_NAME, "application/x-pem-file",
-                                                              builder_bytes(&content), now_ms, &object, &storage->fault);
-    }
-    if (storage->err == E_OK) {
-        storage->err = write_list(p->e, builder_bytes(&list), &storage->fault);
-    }
-    p->fresh = storage->err == E_OK;
-    builder_free(&list);
-    builder_free(&content);
-}
-
-/* A broker of this machine reads its files again. */
-static void tell_broker(struct enroller *e) {
-    struct builder text;
-    struct fault f = {0};
-    builder_init(&text, 64);
-    e->untold = false;
-    if (e->broker_pid[0] != 0) {
-        enum grey_error err = wholefile_read(e->broker_pid, &text, &f);
-        long pid = err == E_OK ? strtol((const char *)text.data, NULL, 10) : 0;
-        if (pid <= 1 || kill((pid_t)pid, SIGHUP) != 0) {
-            e->untold = true; /* it may just be starting */
-            loop_timer_after(e->x.loop, &e->timer, TELL_MS);
-            log_limited(LOG_WARN, "enroll", "broker", "%s: the broker could not be told to read %s/crl.pem; send it SIGHUP",
-                        e->broker_pid, e->ca_dir);
-        }
-    }
-    builder_free(&text);
-}
-
-static void publish(struct enroller *e);
-
-static void published(struct worker_job *job) {
-    struct publishing *p = (struct publishing *)(void *)job;
-    struct enroller *e = p->e;
-    e->publishing = false;
-    if (p->storage.err != E_OK) {
-        log_error("enroll", "list", "error=GREY-%d %s: %s", error_id(p->storage.err), error_sentence(p->storage.err),
-                  p->storage.fault.text);
-    } else if (p->fresh) {
-        metrics_set(&revoked, 0, (int64_t)p->count);
-        log_info("enroll", "list", "revoked=%zu", p->count);
-        tell_broker(e);
-        giver_news(e->giver);
-    }
-    mem_free(p);
-    if (e->publish_again) {
-        e->publish_again = false;
-        publish(e);
-    }
-}
-
-static void publish(struct enroller *e) {
-    if (e->stopping || e->publishing) {
-        e->publish_again = e->publishing;
-        return;
-    }
-    struct publishing *p = mem_new(1, sizeof *p);
-    if (p == NULL) {
-        return; /* the timer comes again */
-    }
-    p->e = e;
-    p->storage = (struct storage_job){.job = {.done = published}, .is_write = true, .run = run_publish};
-    if (worker_submit(e->storage, &p->storage.job) == E_OK) {
-        e->publishing = true;
-    } else {
-        mem_free(p);
-    }
 }
 
 /* --- calls: on the storage thread ----------------------------------------------------------------------------------------------------------- */
@@ -320,7 +187,7 @@ static void answer_enroll(struct call *c) {
         metrics_add(&issued, 0, 1);
         log_info("enroll", c->renewal ? "renew" : "enroll", "site=%s node=%s peer=%s", c->asked.site, c->asked.node,
                  http_peer_address(c->q));
-        publish(c->e); /* it may have replaced others */
+        revoker_publish(c->e->revoker); /* it may have replaced others */
     }
 }
 
@@ -350,7 +217,7 @@ static void answer_revoke(struct call *c) {
     json_uint(&c->w, c->count);
     json_close(&c->w);
     log_info("enroll", "revoke", "site=%s node=%s certificates=%" PRIu32, c->site, c->node[0] != 0 ? c->node : "(all)", c->count);
-    publish(c->e);
+    revoker_publish(c->e->revoker);
 }
 
 static void call_done(struct worker_job *job) {
@@ -614,11 +481,8 @@ static void tick(void *context) {
     struct enroller *e = context;
     struct authority fresh;
     struct fault f = {0};
-    if (e->untold) {
-        tell_broker(e);
-    }
-    bool busy = e->calls > 0 || e->publishing; /* the storage thread reads the CA */
-    loop_timer_after(e->x.loop, &e->timer, busy ? BUSY_MS : e->untold ? TELL_MS : TICK_MS);
+    bool busy = e->calls > 0 || revoker_busy(e->revoker); /* the storage thread reads the CA */
+    loop_timer_after(e->x.loop, &e->timer, busy ? BUSY_MS : TICK_MS);
     if (!busy) {
         if (authority_open(e->ca_dir, &fresh, &f) == E_OK) {
             authority_close(&e->ca);
@@ -631,7 +495,7 @@ static void tick(void *context) {
         (make_server(e, &f) != E_OK || conn_tls_reload(e->tls, &f) != E_OK)) {
         log_error("enroll", "authority", "the certificate of the enrolment address could not be renewed: %s", f.text);
     }
-    publish(e);
+    revoker_publish(e->revoker);
 }
 
 void enroller_reload(struct enroller *e) {
@@ -665,22 +529,27 @@ struct enroller *enroller_new(const struct conn_context *x, const struct enrolle
     }
     e->x = *x;
     e->storage = storage;
-    e->giver = giver;
     e->registrar = o->registrar;
     e->ingest = ingest;
     e->life_ms = (int64_t)o->life_hours * 3600000;
     (void)snprintf(e->ca_dir, sizeof e->ca_dir, "%s", o->ca_dir);
     (void)snprintf(e->prefix, sizeof e->prefix, "%.1000s/enroll", o->data_dir);
-    (void)snprintf(e->broker_pid, sizeof e->broker_pid, "%s", o->broker_pid);
     memcpy(e->core_key, o->core_key, sizeof e->core_key);
     if (authority_open(o->ca_dir, &e->ca, f) != E_OK || (o->address[0] != 0 && !listen_anybody(e, o->address, f))) {
+        enroller_free(e);
+        return NULL;
+    }
+    struct revoker_options lists = {
+        .loop = x->loop, .storage = storage, .giver = giver, .ca = &e->ca, .ca_dir = o->ca_dir, .broker_pid = o->broker_pid};
+    e->revoker = revoker_new(&lists, f);
+    if (e->revoker == NULL) {
         enroller_free(e);
         return NULL;
     }
     e->timer = (struct loop_timer){.fire = tick, .context = e};
     loop_timer_after(x->loop, &e->timer, TICK_MS);
     ingest_on_certify(ingest, heard, e);
-    publish(e);
+    revoker_publish(e->revoker);
     return e;
 }
 
@@ -688,6 +557,7 @@ void enroller_stop(struct enroller *e) {
     if (e != NULL) {
         e->stopping = true;
         ingest_on_certify(e->ingest, NULL, NULL);
+        revoker_stop(e->revoker);
         loop_timer_cancel(e->x.loop, &e->timer);
         http_server_free(e->http);
         e->http = NULL;
@@ -698,6 +568,7 @@ void enroller_free(struct enroller *e) {
     if (e != NULL) {
         http_server_free(e->http);
         conn_tls_free(e->tls);
+        revoker_free(e->revoker);
         authority_close(&e->ca);
         mem_free(e);
     }

@@ -446,10 +446,9 @@ enum grey_error raft_step(struct raft *r, const struct raft_input *in, struct ra
 /* --- Questions ------------------------------------------------------------------------------------------------------------------- */
 
 void raft_set_reluctant(struct raft *r, bool reluctant) {
-    bool begins = reluctant && !r->reluctant;
-    r->reluctant = reluctant;
-    if (begins) {
-        vote_draw_deadline(r);
+    if (reluctant != r->reluctant) {
+        r->reluctant = reluctant;
+        vote_draw_deadline(r); /* it waits longer from now on, or no longer than others */
     }
 }
 

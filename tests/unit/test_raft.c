@@ -266,7 +266,6 @@ static void test_a_member_that_hears_its_leader_is_not_moved(void **context) {
     end(&f);
 }
 
-/* A candidate with a shorter log would win and lose acknowledged events. */
 /* A gateway that is not trusted would lead its site although others can, or leave the site without a leader when nobody else can. */
 static void test_a_reluctant_member_leads_only_when_nobody_else_does(void **context) {
     struct fixture f;
@@ -291,6 +290,20 @@ static void test_a_reluctant_member_leads_only_when_nobody_else_does(void **cont
     end(&f);
 }
 
+/* A site whose gateways are trusted again would wait seconds for a leader. */
+static void test_a_member_that_is_trusted_again_waits_no_longer_than_others(void **context) {
+    struct fixture f;
+    (void)context;
+    begin(&f, 3);
+    raft_set_reluctant(f.raft, true);
+    receive(&f, (struct raft_message){.kind = RAFT_HEARTBEAT, .from = 2, .term = 1});
+    raft_set_reluctant(f.raft, false);
+    tick_after(&f, f.config.election_timeout_ms_max);
+    assert_non_null(sent(&f, RAFT_PRE_VOTE, 2));
+    end(&f);
+}
+
+/* A candidate with a shorter log would win and lose acknowledged events. */
 static void test_only_a_log_as_good_gets_a_vote(void **context) {
     (void)context;
     struct fixture f;
@@ -1612,6 +1625,7 @@ int main(void) {
         cmocka_unit_test(test_a_pre_vote_changes_nothing),
         cmocka_unit_test(test_a_member_that_hears_its_leader_is_not_moved),
         cmocka_unit_test(test_a_reluctant_member_leads_only_when_nobody_else_does),
+        cmocka_unit_test(test_a_member_that_is_trusted_again_waits_no_longer_than_others),
         cmocka_unit_test(test_only_a_log_as_good_gets_a_vote),
         cmocka_unit_test(test_a_split_vote_is_tried_again_soon),
         cmocka_unit_test(test_a_learner_votes_when_asked),
