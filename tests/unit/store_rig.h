@@ -81,6 +81,7 @@ static inline void site_says(struct store *s, const char *site, grey_seq seq, co
         .incarnation = 7, .epoch = 3, .channel = CHANNEL_DATA, .from_seq = seq, .to_seq = seq, .items = &item, .item_count = 1};
     assert_int_equal(store_begin(s, &f), E_OK);
     assert_int_equal(store_events(s, site, &frame, 1000, &taken, &f), E_OK);
+    builder_free(&record);
     assert_int_equal(store_commit(s, &f), E_OK);
 }
 
