@@ -161,7 +161,7 @@ cross: ## build for another machine: make cross BOARD=raspberrypi4, or ARCH=armh
 
 CROSS_ARCHES := arm64 armhf
 # What is not emulated, and why; all of it runs in make unit, on this machine.
-CROSS_FOREIGN := attestor cage vault# start programs of the other machine by themselves, which this kernel does not run
+CROSS_FOREIGN := attestor cage sitecert vault# start programs of the other machine by themselves, which this kernel does not run
 CROSS_CALLS := conn conn_wire conn_session netwatch runs# ask for calls that the emulator does not pass on: TCP_INFO, netlink, namespaces
 CROSS_SLOW := outbox reconnect squeeze storage_faults store# take more than two minutes each
 CROSS_SKIPS := $(CROSS_FOREIGN) $(CROSS_CALLS) $(CROSS_SLOW)
@@ -257,7 +257,7 @@ check-vm: $(PROGRAMS) $(BUILD)/tests/test_cage ## tasks under cgroup v2, in an e
 	$(Q)deploy/deps.sh vm
 	$(Q)printf '#!/bin/sh\nexec tests/vm/run.sh $(BUILD)\n' >$(BUILD)/check-vm && chmod +x $(BUILD)/check-vm && TEST_TIMEOUT=1200 tests/script/tap.sh $(BUILD)/check-vm
 # What differs between the two mbedTLS: certificates, keys, handshakes, and two sites.
-TLS_UNITS := cert csr keys cipher digest ekcert conn conn_session conn_proxy authority http vault
+TLS_UNITS := cert csr keys cipher digest ekcert conn conn_session conn_proxy authority http vault vouch sitecert
 TLS_SYSTEM := test_tls13 test_tpm_keys
 .PHONY: mbedtls36 mbedtls36-now
 mbedtls36: ## what uses TLS, built and tested with mbedTLS 3.6 of Debian 13; all of it: make check MBEDTLS=3.6

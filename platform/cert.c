@@ -19,6 +19,11 @@
 #include "platform/vouch.h"
 
 #define EXTENSION_BYTES 1024u
+#define TEXT_BYTES 4096u
+#define SEQUENCE (MBEDTLS_ASN1_CONSTRUCTED | MBEDTLS_ASN1_SEQUENCE)
+#define PEM_BEGIN "-----BEGIN CERTIFICATE-----\n"
+#define PEM_END "-----END CERTIFICATE-----\n"
+#define NOT_OF_ISSUER "key of the issuer: it does not belong to the certificate of the issuer"
 
 static enum grey_error refuse(struct fault *f, enum grey_error err, const char *what, int code) {
     char reason[128];
@@ -211,6 +216,21 @@ static enum grey_error read_key(mbedtls_pk_context *key, const char *pem, const 
     return E_OK;
 }
 
+static enum grey_error new_key(mbedtls_pk_context *key, struct fault *f) {
+    struct builder pem;
+    builder_init(&pem, TEXT_BYTES);
+    enum grey_error err = keys_new_p256(&pem, f);
+    builder_add_byte(&pem, 0);
+    err = err != E_OK       ? err
+          : pem.err != E_OK ? fault_set(f, pem.err, "a key for once")
+                            : read_key(key, (const char *)pem.data, "a key for once", f);
+    if (pem.data != NULL) {
+        keys_wipe(pem.data, pem.size);
+    }
+    builder_free(&pem);
+    return err;
+}
+
 static enum grey_error read_subject_key(mbedtls_pk_context *key, const struct cert_request *q, struct fault *f) {
     static const char whose[] = "key of the subject";
     if (q->key_pem != NULL) {
@@ -239,10 +259,25 @@ static int copy_issuer_name(mbedtls_x509write_cert *crt, const mbedtls_x509_name
     return 0;
 }
 
+/* What lies elsewhere has its public half here only, and is compared by it. */
+static enum grey_error check_elsewhere(const struct keysign *key, mbedtls_pk_context *issuer, struct fault *f) {
+    unsigned char room[KEYSIGN_PUBLIC_BYTES_MAX];
+    struct builder der;
+    builder_init(&der, KEYSIGN_PUBLIC_BYTES_MAX);
+    enum grey_error err = key->public_key(key->key, &der, f);
+    int size = mbed_is_p256(issuer) ? mbedtls_pk_write_pubkey_der(issuer, room, sizeof room) : 0; /* at the end of the room */
+    if (err == E_OK && (size <= 0 || der.size != (size_t)size || memcmp(room + sizeof room - size, der.data, der.size) != 0)) {
+        err = fault_set(f, E_KEY, NOT_OF_ISSUER);
+    }
+    builder_free(&der);
+    return err;
+}
+
+/* key: what mbedTLS signs with; of a key that lies elsewhere, one for once, whose signature is replaced (sign_elsewhere). */
 static enum grey_error read_issuer(mbedtls_x509_crt *issuer, mbedtls_pk_context *key, const struct cert_request *q,
                                    struct fault *f) {
     static const char whose[] = "certificate of the issuer";
-    enum grey_error err = read_key(key, q->issuer_key_pem, "key of the issuer", f);
+    enum grey_error err = q->issuer_key != NULL ? new_key(key, f) : read_key(key, q->issuer_key_pem, "key of the issuer", f);
     if (err != E_OK) {
         return err;
     }
@@ -253,21 +288,76 @@ static enum grey_error read_issuer(mbedtls_x509_crt *issuer, mbedtls_pk_context 
     if (!issuer->ca_istrue || mbedtls_x509_crt_check_key_usage(issuer, MBEDTLS_X509_KU_KEY_CERT_SIGN) != 0) {
         return fault_set(f, E_CERT, "%s: it may not sign certificates", whose);
     }
-    if (mbed_check_pair(&issuer->pk, key) != 0) {
-        return fault_set(f, E_KEY, "key of the issuer: it does not belong to the certificate of the issuer");
+    if (q->issuer_key != NULL) {
+        return check_elsewhere(q->issuer_key, &issuer->pk, f);
     }
-    return E_OK;
+    return mbed_check_pair(&issuer->pk, key) == 0 ? E_OK : fault_set(f, E_KEY, NOT_OF_ISSUER);
+}
+
+/* How many bytes of a certificate, from its `signed` on, are what is signed and the AlgorithmIdentifier behind it, which says the same as within (with or
+ * without parameters: the two mbedTLS differ); or an error below 0. */
+static int measure_signed(const mbedtls_x509_crt *crt) {
+    unsigned char *at = crt->tbs.p + crt->tbs.len;
+    size_t size = 0;
+    int code = mbedtls_asn1_get_tag(&at, crt->raw.p + crt->raw.len, &size, SEQUENCE);
+    return code != 0 ? code : (int)(at + size - crt->tbs.p);
+}
+
+/* The certificate in DER becomes PEM, with a signature by this key in the place of its own.  mbedTLS 3.6 has no place for keys that lie elsewhere: so it
+ * goes the same way with both. */
+static enum grey_error sign_elsewhere(struct bytes der, const struct keysign *key, unsigned char text[TEXT_BYTES],
+                                      struct fault *f) {
+    static const char what[] = "signing a certificate";
+    uint8_t hash[DIGEST_SHA256_BYTES];
+    unsigned char room[TEXT_BYTES], *at = room + sizeof room;
+    struct builder signature;
+    mbedtls_x509_crt crt;
+    size_t size;
+    mbedtls_x509_crt_init(&crt);
+    builder_init(&signature, KEYSIGN_SIGNATURE_BYTES_MAX);
+    int code = mbedtls_x509_crt_parse_der(&crt, der.data, der.size);
+    int head = code != 0 ? code : measure_signed(&crt);
+    enum grey_error err = head < 0 ? refuse(f, E_CERT, what, head) : E_OK;
+    if (err == E_OK) {
+        digest_sha256(bytes_of(crt.tbs.p, crt.tbs.len), hash);
+        err = key->sign(key->key, hash, &signature, f);
+    }
+    if (err == E_OK) {
+        code = mbedtls_asn1_write_bitstring(&at, room, signature.data, signature.size * 8);
+        code = code < 0 ? code : mbedtls_asn1_write_raw_buffer(&at, room, crt.tbs.p, (size_t)head);
+        code = code < 0 ? code : mbedtls_asn1_write_len(&at, room, (size_t)(room + sizeof room - at));
+        code = code < 0 ? code : mbedtls_asn1_write_tag(&at, room, SEQUENCE);
+        size_t whole = (size_t)(room + sizeof room - at);
+        code = code < 0 ? code : mbedtls_pem_write_buffer(PEM_BEGIN, PEM_END, at, whole, text, TEXT_BYTES, &size);
+        err = code == 0 ? E_OK : refuse(f, E_CERT, what, code);
+    }
+    builder_free(&signature);
+    mbedtls_x509_crt_free(&crt);
+    return err;
+}
+
+static enum grey_error write_signed(mbedtls_x509write_cert *crt, mbedtls_pk_context *issuer_key, const struct cert_request *q,
+                                    unsigned char text[TEXT_BYTES], struct fault *f) {
+    unsigned char room[TEXT_BYTES];
+    mbedtls_x509write_crt_set_issuer_key(crt, issuer_key); /* anew: fill named the issuer by its public half */
+    int size = q->issuer_key != NULL ? mbedtls_x509write_crt_der(crt, room, sizeof room, keys_rng, NULL) /* at the end */
+                                     : mbedtls_x509write_crt_pem(crt, text, TEXT_BYTES, keys_rng, NULL);
+    if (size < 0) {
+        return refuse(f, E_CERT, q->subject, size);
+    }
+    return q->issuer_key == NULL ? E_OK : sign_elsewhere(bytes_of(room + sizeof room - size, (size_t)size), q->issuer_key, text, f);
 }
 
 enum grey_error cert_issue(const struct cert_request *q, struct builder *pem, struct fault *f) {
-    must(q->name_count <= CERT_NAMES_MAX && (q->issuer_pem == NULL) == (q->issuer_key_pem == NULL));
+    must(q->name_count <= CERT_NAMES_MAX && (q->issuer_key_pem == NULL || q->issuer_key == NULL));
+    must((q->issuer_pem == NULL) == (q->issuer_key_pem == NULL && q->issuer_key == NULL));
     must((q->key_pem != NULL) != (q->public_key.size > 0) && (q->key_pem != NULL || q->issuer_pem != NULL));
     bool own = q->issuer_pem == NULL;
     mbedtls_pk_context key, issuer_key;
     mbedtls_x509_crt issuer;
     mbedtls_x509write_cert crt;
     mbedtls_mpi serial;
-    unsigned char text[4096];
+    unsigned char text[TEXT_BYTES];
     int code;
     enum grey_error err = check(q, f);
     mbedtls_pk_init(&key);
@@ -281,12 +371,11 @@ enum grey_error cert_issue(const struct cert_request *q, struct builder *pem, st
         goto end;
     }
     mbedtls_x509write_crt_set_subject_key(&crt, &key);
-    mbedtls_x509write_crt_set_issuer_key(&crt, own ? &key : &issuer_key);
+    mbedtls_x509write_crt_set_issuer_key(&crt, own ? &key : &issuer.pk);
     code = own ? mbedtls_x509write_crt_set_issuer_name(&crt, q->subject) : copy_issuer_name(&crt, &issuer.subject);
     code = code != 0 ? code : fill(&crt, q, &serial, own || q->authority);
-    code = code != 0 ? code : mbedtls_x509write_crt_pem(&crt, text, sizeof text, keys_rng, NULL);
-    if (code != 0) {
-        err = refuse(f, E_CERT, q->subject, code);
+    err = code != 0 ? refuse(f, E_CERT, q->subject, code) : write_signed(&crt, own ? &key : &issuer_key, q, text, f);
+    if (err != E_OK) {
         goto end;
     }
     builder_add_str(pem, (const char *)text);
@@ -417,9 +506,9 @@ enum grey_error cert_to_der(const char *pem, struct builder *der, struct fault *
 }
 
 enum grey_error cert_from_der(struct bytes der, struct builder *pem, struct fault *f) {
-    builder_add_str(pem, "-----BEGIN CERTIFICATE-----\n");
+    builder_add_str(pem, PEM_BEGIN);
     builder_add_base64(pem, der);
-    builder_add_str(pem, "\n-----END CERTIFICATE-----\n");
+    builder_add_str(pem, "\n" PEM_END);
     builder_add_byte(pem, 0);
     return pem->err == E_OK ? E_OK : fault_set(f, pem->err, "certificate");
 }
@@ -437,7 +526,6 @@ enum grey_error cert_has_signed(const char *pem, const uint8_t hash[32], struct 
 }
 
 enum grey_error cert_find_root(const char *pem, const uint8_t fingerprint[32], struct builder *root, struct fault *f) {
-    static const char begin[] = "-----BEGIN CERTIFICATE-----\n", end[] = "-----END CERTIFICATE-----\n";
     mbedtls_x509_crt all;
     mbedtls_x509_crt_init(&all);
     enum grey_error err = parse(&all, pem, "certificates", f), found = E_CERT;
@@ -447,7 +535,7 @@ enum grey_error cert_find_root(const char *pem, const uint8_t fingerprint[32], s
         size_t size;
         digest_sha256(bytes_of(c->raw.p, c->raw.len), hash);
         if (memcmp(hash, fingerprint, sizeof hash) == 0 && c->ca_istrue != 0 &&
-            mbedtls_pem_write_buffer(begin, end, c->raw.p, c->raw.len, text, sizeof text, &size) == 0) {
+            mbedtls_pem_write_buffer(PEM_BEGIN, PEM_END, c->raw.p, c->raw.len, text, sizeof text, &size) == 0) {
             builder_add_str(root, (const char *)text);
             found = root->err;
         }

@@ -5,6 +5,7 @@
 
 #include "platform/bytes.h"
 #include "platform/fault.h"
+#include "platform/keysign.h"
 
 #define CERT_NAMES_MAX 8u
 #define CERT_SERIAL_BYTES 16u /* of those that we issue */
@@ -25,8 +26,9 @@ struct cert_request {
     const char *key_pem; /* the subject's private key, P-256; its public half goes in */
     struct bytes
         public_key; /* instead of it (key_pem NULL): SubjectPublicKeyInfo, DER, of a request that was checked (platform/csr.h) */
-    const char *issuer_pem; /* NULL with issuer_key_pem NULL: self-signed, a CA */
+    const char *issuer_pem; /* NULL with issuer_key_pem and issuer_key NULL: self-signed, a CA */
     const char *issuer_key_pem;
+    const struct keysign *issuer_key;       /* instead of it: a key that may lie elsewhere, in a TPM */
     struct cert_name names[CERT_NAMES_MAX]; /* subject alternative names */
     uint32_t name_count;
     bool server, client;               /* extended key usages */
@@ -38,7 +40,7 @@ struct cert_request {
 };
 
 /* Appends the certificate as PEM, without a NUL; its serial number is 126 random bits in 16 bytes.  Borrows all of q.  E_CERT, E_KEY with the
- * reason (also: the issuer is no CA, its key is another's), or the builder's error.  Thread: any. */
+ * reason (also: the issuer is no CA, its key is another's), what issuer_key said, or the builder's error.  With a key in a TPM it blocks.  Thread: any. */
 enum grey_error cert_issue(const struct cert_request *q, struct builder *pem, struct fault *f);
 
 struct cert_facts {

@@ -1,6 +1,6 @@
 /* keysign.h: a P-256 private key wherever it lies: a hash goes in, a signature comes out, the key stays where it is.
  *
- * Whoever signs requests, certificates' lists or handshakes knows this form only, so a key in a file and one in a TPM are the same to
+ * Whoever signs requests, certificates, their lists or handshakes knows this form only, so a key in a file and one in a TPM are the same to
  * them.  Thread: any, one call at a time for one key. */
 #ifndef PLATFORM_KEYSIGN_H
 #define PLATFORM_KEYSIGN_H

@@ -274,12 +274,12 @@ static enum grey_error make(const mbedtls_x509_crt *delegation, const mbedtls_x5
     return err != E_OK ? err : put_pem(core, pem, f);
 }
 
-enum grey_error vouch_make(const char *delegation, const char *key_pem, const char *member, int64_t now_s, struct builder *pem,
-                           struct fault *f) {
+enum grey_error vouch_make(const char *delegation, const struct keysign *key, const char *member, int64_t now_s,
+                           struct builder *pem, struct fault *f) {
     mbedtls_x509_crt issuer, text;
     mbedtls_x509_crt_init(&issuer);
     mbedtls_x509_crt_init(&text);
-    struct cert_request q = {.issuer_pem = delegation, .issuer_key_pem = key_pem, .not_before_s = now_s};
+    struct cert_request q = {.issuer_pem = delegation, .issuer_key = key, .not_before_s = now_s};
     enum grey_error err = parse(&issuer, delegation, f);
     err = err != E_OK ? err : parse(&text, member, f);
     err = err != E_OK ? err : make(&issuer, of_member(&text), q, pem, f);

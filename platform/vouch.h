@@ -37,10 +37,10 @@ struct vouch_facts {
  * order) are checked, dates are not, and are the caller's to judge.  E_CERT, E_REVOKED. */
 enum grey_error vouch_read(const char *pem, const char *trust, struct vouch_facts *out, struct fault *f);
 
-/* The chain for the member whose certificate by the core is in `member`, as PEM without a NUL.  delegation, key_pem: the issuer's.  Dates from now_s, at
- * most VOUCH_LIFE_S, not beyond the delegation.  E_CERT: the member is the issuer itself, of another site, or too long without the core. */
-enum grey_error vouch_make(const char *delegation, const char *key_pem, const char *member, int64_t now_s, struct builder *pem,
-                           struct fault *f);
+/* The chain for the member whose certificate by the core is in `member`, as PEM without a NUL.  delegation, key: the issuer's (in a TPM: it blocks).  Dates from now_s, at
+ * most VOUCH_LIFE_S, not beyond the delegation.  E_CERT: the member is the issuer itself, of another site, or too long without the core; what key said. */
+enum grey_error vouch_make(const char *delegation, const struct keysign *key, const char *member, int64_t now_s,
+                           struct builder *pem, struct fault *f);
 /* What the core gives, taken apart: the delegation, which may be missing, and all else.  Appends PEM without a NUL.  E_CERT. */
 enum grey_error vouch_split(const char *pem, struct builder *own, struct builder *delegation, struct fault *f);
 

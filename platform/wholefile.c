@@ -81,6 +81,13 @@ enum grey_error wholefile_make(const char *path, struct bytes text, mode_t mode,
     return put(path, text, mode, true, f);
 }
 
+enum grey_error wholefile_remove(const char *path, struct fault *f) {
+    if (unlink(path) != 0) {
+        return errno == ENOENT ? E_OK : fault_errno(f, E_SYSTEM, "removing %s", path);
+    }
+    return sync_folder_of(path, f);
+}
+
 bool wholefile_exists(const char *path) {
     return access(path, F_OK) == 0;
 }

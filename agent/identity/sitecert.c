@@ -7,13 +7,15 @@
 #include "federation/certify.h"
 #include "include/grey/limits.h"
 #include "platform/crl.h"
+#include "platform/keyring.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
 #include "platform/now.h"
 #include "platform/vouch.h"
 #include "platform/wholefile.h"
 
-#define MEMBERS_MAX 32u
+#define MEMBERS_MAX (LIMIT_MEMBERS + 1u) /* and this gateway, should it be none */
+#define KEY_BYTES (sizeof CERTIFY_KEY_CERTIFICATE + LIMIT_NAME_BYTES)
 #define PEM_BYTES_MAX 65536u
 #define TRUST_BYTES_MAX (2u * CRL_PEM_BYTES_MAX + PEM_BYTES_MAX)
 #define FIRST_MS 6000u   /* after the start: the site first finds itself */
@@ -75,7 +77,9 @@ struct known {
     const char *trust;     /* PEM */
     struct builder others; /* what goes into the file */
     struct cert_facts own; /* what the core gave this gateway */
-    struct builder own_text, delegation, key;
+    struct builder own_text, delegation;
+    struct keysign key; /* once it was asked for; it may lie in a TPM */
+    bool asked;
     int64_t now_s;
     bool told; /* what the core gave stands in the log */
 };
@@ -122,6 +126,18 @@ static void take_own(struct sitecert *s, struct known *k, const struct member *m
     }
 }
 
+/* Asked for when it is needed only: a TPM is slow.  False: it cannot sign, which was told. */
+static bool open_key(const struct sitecert *s, struct known *k) {
+    struct fault f = {0};
+    enum grey_error err = k->asked ? E_OK : keyring_open(s->key, &k->key, &f);
+    k->asked = true;
+    if (err != E_OK) {
+        log_limited(LOG_WARN, "identity", "vouch", "no neighbour is vouched for: error=GREY-%d %s: %s", error_id(err),
+                    error_sentence(err), f.text);
+    }
+    return k->key.key != NULL;
+}
+
 static void see_other(struct sitecert *s, struct known *k, struct member *m, const struct vouch_facts *v) {
     int64_t life_s = v->shown.not_after_s - v->shown.not_before_s, left_s = v->shown.not_after_s - k->now_s;
     bool due = left_s < (v->by_site ? life_s / 2 : life_s / 3);
@@ -130,11 +146,14 @@ static void see_other(struct sitecert *s, struct known *k, struct member *m, con
     if (v->by_site && left_s > 0) {
         builder_add(&k->others, bytes_of(m->text.data, m->text.size - 1));
     }
-    if (!due || k->delegation.size == 0 || k->key.size == 0) {
+    if (!due || k->delegation.size == 0 || !open_key(s, k)) {
         return;
     }
-    enum grey_error err = vouch_make((const char *)k->delegation.data, (const char *)k->key.data, (const char *)m->text.data,
-                                     k->now_s, &m->fresh, &f);
+    enum grey_error err =
+        vouch_make((const char *)k->delegation.data, &k->key, (const char *)m->text.data, k->now_s, &m->fresh, &f);
+    if (err != E_OK && err != E_CERT) {
+        keysign_close(&k->key); /* a TPM that does not answer is not waited for once more for each neighbour */
+    }
     builder_add_byte(&m->fresh, 0);
     err = err != E_OK ? err : m->fresh.err != E_OK ? m->fresh.err : cert_read((const char *)m->fresh.data, &facts, &f);
     if (err == E_OK && facts.not_after_s > v->shown.not_after_s + GAIN_S) {
@@ -147,7 +166,6 @@ static void see_other(struct sitecert *s, struct known *k, struct member *m, con
         log_limited(LOG_WARN, "identity", "vouch", "node=%s error=GREY-%d %s: %s", m->name, error_id(err), error_sentence(err),
                     f.text);
     }
-    (void)s;
 }
 
 static void judge(struct sitecert *s, struct known *k, struct member *m) {
@@ -205,7 +223,6 @@ static void survey(struct worker_job *job) {
     v->err = v->err != E_OK ? v->err : wholefile_read(s->cert, &k.own_text, &v->fault);
     v->err = v->err != E_OK ? v->err : cert_read((const char *)k.own_text.data, &k.own, &v->fault);
     read_optional(s->delegation, &k.delegation, PEM_BYTES_MAX);
-    read_optional(s->key, &k.key, PEM_BYTES_MAX);
     k.trust = (const char *)trust.data;
     for (uint32_t i = 0; i < v->count && v->err == E_OK; i++) {
         judge(s, &k, &v->members[i]);
@@ -214,10 +231,7 @@ static void survey(struct worker_job *job) {
         tell_own(s, &k);
         v->reload = replace(s->known, builder_bytes(&k.others)) || v->reload;
     }
-    if (k.key.data != NULL) {
-        explicit_bzero(k.key.data, k.key.size);
-    }
-    builder_free(&k.key);
+    keysign_close(&k.key);
     builder_free(&k.delegation);
     builder_free(&k.own_text);
     builder_free(&k.others);
@@ -255,10 +269,14 @@ static void vouched_for(void *context, const struct node_answer *a) {
     written(context, a);
 }
 
+static void put_key(char key[KEY_BYTES], const char *name) {
+    (void)snprintf(key, KEY_BYTES, CERTIFY_KEY_CERTIFICATE "%s", name);
+}
+
 static void propose(const struct sitecert *s, const struct member *m) {
-    char key[sizeof CERTIFY_KEY_CERTIFICATE + LIMIT_NAME_BYTES];
+    char key[KEY_BYTES];
     struct builder b;
-    (void)snprintf(key, sizeof key, CERTIFY_KEY_CERTIFICATE "%s", m->name);
+    put_key(key, m->name);
     builder_init(&b, CERTIFY_CERTIFICATE_BYTES_MAX + 1024u);
     payload_kv(&b, false, bytes_str(key), m->version == 0 ? KV_IF_ABSENT : KV_IF_VERSION, m->version,
                bytes_str("application/pem-certificate-chain"), builder_bytes(&m->fresh));
@@ -325,43 +343,58 @@ static void read_on(struct sitecert *s) {
     }
 }
 
-static void scanned(void *context, enum grey_error err, const struct node_row *rows, size_t count, bool more) {
+/* Of those who are asked for, the ones of whom something stands in the log. */
+static void rows_ready(void *context, const struct node_answer *a) {
     struct sitecert *s = context;
-    struct raft_status status;
-    size_t head = strlen(CERTIFY_KEY_CERTIFICATE);
-    (void)more; /* a site of more members than that is none */
-    if (s->stopping) {
+    struct survey *v = &s->survey;
+    uint32_t asked = v->count;
+    v->count = 0;
+    if (s->stopping || a->err != E_OK) {
         end(s);
         return;
     }
-    node_raft_status(s->node, &status);
-    for (size_t i = 0; i < count && err == E_OK && s->survey.count < MEMBERS_MAX; i++) {
+    for (uint32_t i = 0; i < asked; i++) {
         struct kv_row row;
-        struct bytes name = bytes_of(rows[i].key.data + head, rows[i].key.size - head);
-        char text[LIMIT_NAME_BYTES + 1] = "";
-        if (state_kv_row(rows[i].value, &row) != E_OK || !grey_name_valid((const char *)name.data, name.size)) {
-            continue;
-        }
-        memcpy(text, name.data, name.size);
-        if (raft_members_find_node(status.members, text) != NULL) { /* who was removed is vouched for no more */
-            struct member *m = &s->survey.members[s->survey.count++];
-            memcpy(m->name, text, sizeof m->name);
+        char key[KEY_BYTES];
+        put_key(key, v->members[i].name);
+        enum table_found found = state_kv(node_state(s->node), bytes_str(key), &row);
+        if (found == TABLE_FOUND) {
+            struct member *m = &v->members[v->count++];
+            memmove(m->name, v->members[i].name, sizeof m->name);
             m->version = row.version;
             builder_init(&m->text, CERTIFY_CERTIFICATE_BYTES_MAX + 1);
             builder_init(&m->fresh, CERTIFY_CERTIFICATE_BYTES_MAX + 1);
         }
+        s->again = s->again || found == TABLE_UNKNOWN; /* it left memory at once */
     }
-    if (err == E_OK) {
-        read_on(s);
-    } else {
-        end(s);
+    read_on(s);
+}
+
+/* The members, each by its name: whoever else stands in the log, many that were removed as well, is vouched for no more and hides none of them. */
+static void ask(struct sitecert *s) {
+    struct survey *v = &s->survey;
+    struct raft_status status;
+    struct builder wants;
+    builder_init(&wants, LIMIT_MEMBERS * (KEY_BYTES + 8u));
+    node_raft_status(s->node, &status);
+    for (uint32_t i = 0; i < status.members->count; i++) {
+        const char *name = status.members->at[i].node.text;
+        uint32_t same = 0;
+        while (same < v->count && strcmp(v->members[same].name, name) != 0) {
+            same++;
+        }
+        if (same == v->count) { /* a member that takes another's place has its name */
+            char key[KEY_BYTES];
+            (void)snprintf(v->members[v->count++].name, sizeof v->members[0].name, "%s", name);
+            put_key(key, name);
+            sitelog_want(&wants, TABLE_KV, bytes_str(key));
+        }
     }
+    node_fetch_rows(s->node, &wants, rows_ready, s);
 }
 
 static void look(void *context) {
     struct sitecert *s = context;
-    static const char low[] = CERTIFY_KEY_CERTIFICATE;
-    char high[sizeof low];
     struct site_facts site;
     if (s->busy) {
         s->again = true;
@@ -379,9 +412,7 @@ static void look(void *context) {
         end(s);
         return;
     }
-    memcpy(high, low, sizeof low);
-    high[sizeof low - 2]++;
-    node_scan(s->node, TABLE_KV, bytes_str(low), bytes_str(high), MEMBERS_MAX, scanned, s);
+    ask(s);
 }
 
 void sitecert_changed(struct sitecert *s) {

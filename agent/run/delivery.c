@@ -1,4 +1,5 @@
-/* The chunks of an update that is in force become a file for grey-update: written as they are read, synced by a worker, named last. */
+/* What goes to grey-update.  The chunks of an update that is in force become a file: written as they are read, synced by a worker, named last.  The word
+ * that this version is well is written by a worker too: the disk may take its time. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -122,6 +123,34 @@ void delivery_begin(struct updater *u, const struct holding *h, const struct upd
     read_on(u);
 }
 
-enum grey_error delivery_confirm(struct updater *u, struct fault *f) {
-    return letterbox_confirm(u->inbox, u->running_id, f);
+/* --- the word that it is well --- */
+
+static struct updater *of_confirm_job(struct worker_job *job) {
+    return (struct updater *)(void *)((char *)job - offsetof(struct updater, confirm_job));
+}
+
+static void confirm_work(struct worker_job *job) {
+    struct updater *u = of_confirm_job(job);
+    u->confirm_error = letterbox_confirm(u->inbox, u->confirming_id, &u->confirm_fault);
+}
+
+static void confirm_done(struct worker_job *job) {
+    struct updater *u = of_confirm_job(job);
+    u->confirming = false;
+    u->confirmed = u->confirm_error == E_OK;
+    if (u->confirmed) {
+        log_info("updater", "confirm", "this version is well");
+    } else { /* the next look tries again */
+        log_limited(LOG_ERROR, "updater", "confirm", "%s", u->confirm_fault.text);
+    }
+}
+
+void delivery_confirm(struct updater *u) {
+    if (u->confirmed || u->confirming) {
+        return;
+    }
+    memcpy(u->confirming_id, u->running_id, sizeof u->confirming_id);
+    u->confirm_fault = (struct fault){0};
+    u->confirm_job = (struct worker_job){.work = confirm_work, .done = confirm_done};
+    u->confirming = worker_submit(u->x.crypto, &u->confirm_job) == E_OK; /* busy: the next look asks again */
 }

@@ -213,7 +213,6 @@ static bool own_part(struct updater *u, const struct holding *h, const struct up
 
 /* Only when all that can be said of it is in the log: then it is kept. */
 static void keep_trial(struct updater *u) {
-    struct fault f = {0};
     struct bytes key = {0};
     struct holding h;
     while (holding_next(updater_rows(u), key, &key, &h)) {
@@ -231,11 +230,7 @@ static void keep_trial(struct updater *u) {
             }
         }
     }
-    if (!u->confirmed) {
-        enum grey_error err = delivery_confirm(u, &f);
-        u->confirmed = err == E_OK;
-        log_at(err == E_OK ? LOG_INFO : LOG_ERROR, "updater", "confirm", "%s", err == E_OK ? "this version is well" : f.text);
-    }
+    delivery_confirm(u);
 }
 
 static void look(void *context) {

@@ -43,6 +43,13 @@ struct updater {
     bool reading, came, moving;
     enum grey_error error;
     struct worker_job job;
+
+    /* delivery.c: the word that this version is well, on its way there */
+    bool confirming;
+    uint8_t confirming_id[UPDATE_ID_BYTES]; /* the worker's until it is done, as are the two below */
+    enum grey_error confirm_error;
+    struct fault confirm_fault;
+    struct worker_job confirm_job;
 };
 
 struct table *updater_rows(const struct updater *u);
@@ -55,7 +62,7 @@ void updater_release(struct updater *u); /* frees it when it was the last to be 
 void delivery_prepare(struct updater *u);
 void delivery_begin(struct updater *u, const struct holding *h,
                     const struct updater_target *t); /* harmless while one is under way, or lies there */
-enum grey_error delivery_confirm(struct updater *u, struct fault *f);
+void delivery_confirm(struct updater *u);            /* that what runs is well; harmless while that is being written, or was */
 void delivery_drop(struct updater *u);
 
 bool captain_look(struct updater *u, const struct holding *h); /* as leader: the site's next step; true: it waits for something */

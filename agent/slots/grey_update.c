@@ -127,10 +127,12 @@ static enum grey_error install(const struct options *o, const uint8_t key[KEYS_E
                                struct slots *s, struct fault *f) {
     char id[2 * UPDATE_ID_BYTES + 1];
     uint8_t header[UPDATE_HEADER_BYTES];
-    struct update_manifest m;
+    struct update_manifest m = {0};
     struct slots_wants w = {.product = o->product, .architecture = o->architecture, .floor = GREY_UPDATE_COUNTER};
     memcpy(w.public_key, key, sizeof w.public_key);
-    enum grey_error err = slots_fill(s, bundle, &w, header, &m, f);
+    /* What was said of an earlier trial must not end this one. */
+    enum grey_error err = s->state.try == SLOTS_NONE ? letterbox_forget(o->inbox, f) : E_OK;
+    err = err == E_OK ? slots_fill(s, bundle, &w, header, &m, f) : err;
     if (err == E_NOT_FOUND || err == E_UPDATE_BUSY) {
         return err;
     }
@@ -148,8 +150,9 @@ static enum grey_error install(const struct options *o, const uint8_t key[KEYS_E
     return err;
 }
 
-/* The trial ends: true. */
-static bool judge(const struct options *o, uint64_t deadline_ms) {
+/* The trial ends: true.  A confirmation stays where it is until it is in the state: when that cannot be written now, it is tried again, for however
+ * long, since the version is well.  told: the error that was logged last. */
+static bool judge(const struct options *o, uint64_t deadline_ms, enum grey_error *told) {
     struct slots s;
     struct fault f = {0};
     uint8_t id[UPDATE_ID_BYTES];
@@ -159,20 +162,22 @@ static bool judge(const struct options *o, uint64_t deadline_ms) {
     }
     enum grey_error err = slots_open(&s, o->slots, o->base, &f);
     bool over = err != E_OK || s.state.try == SLOTS_NONE, reverts = false;
-    if (!over && letterbox_take_confirmation(o->inbox, id) && memcmp(id, s.state.try_id, sizeof id) == 0) {
+    if (!over && letterbox_confirmation(o->inbox, id) && memcmp(id, s.state.try_id, sizeof id) == 0) {
         err = slots_confirm(&s, id, &f);
         over = err == E_OK;
         if (over) {
             log_info("update", "confirm", "slot=%s floor=%" PRIu64, slots_name(s.state.keep), s.state.floor);
+            (void)letterbox_forget(o->inbox, &f); /* else before the next trial */
         }
     } else if (!over && now_monotonic_ms() >= deadline_ms) {
         err = slots_revert(&s, (uint32_t)error_id(E_UPDATE_UNHEALTHY), &f);
         over = reverts = true;
         log_error("update", "revert", "not confirmed in %" PRIu64 " s; runs=%s", o->confirm_s, slots_name(s.state.keep));
     }
-    if (err != E_OK) {
+    if (err != E_OK && err != *told) {
         log_error("update", "state", "%s (GREY-%d): %s", error_sentence(err), error_id(err), f.text);
     }
+    *told = err;
     (void)close(held);
     if (reverts) {
         restart(o);
@@ -192,7 +197,7 @@ static enum grey_error install_and_wait(const struct options *o, const char *bun
     if (held < 0) {
         return f->code;
     }
-    enum grey_error err = slots_open(&s, o->slots, o->base, f), opened = err;
+    enum grey_error err = slots_open(&s, o->slots, o->base, f), opened = err, told = E_OK;
     bool tries_before = s.state.try != SLOTS_NONE;
     err = err == E_OK ? install(o, key, bundle, &s, f) : err;
     *tried = opened == E_OK && s.state.try != SLOTS_NONE;
@@ -201,7 +206,7 @@ static enum grey_error install_and_wait(const struct options *o, const char *bun
         restart(o);
     }
     uint64_t deadline_ms = now_monotonic_ms() + o->confirm_s * 1000;
-    while (*tried && !judge(o, deadline_ms)) {
+    while (*tried && !judge(o, deadline_ms, &told)) {
         (void)nanosleep(&(struct timespec){.tv_nsec = LOOK_MS * 1000000l}, NULL);
     }
     return err;

@@ -26,7 +26,7 @@ enum grey_error letterbox_confirm(const char *inbox, const uint8_t id[UPDATE_ID_
 }
 
 /* Whoever can write in that folder may put anything there: no links are followed, nothing is waited for. */
-bool letterbox_take_confirmation(const char *inbox, uint8_t id[UPDATE_ID_BYTES]) {
+bool letterbox_confirmation(const char *inbox, uint8_t id[UPDATE_ID_BYTES]) {
     char path[LIMIT_PATH_BYTES + 1], text[2 * UPDATE_ID_BYTES + 1];
     letterbox_path(inbox, LETTERBOX_CONFIRM, path);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
@@ -35,6 +35,11 @@ bool letterbox_take_confirmation(const char *inbox, uint8_t id[UPDATE_ID_BYTES])
     }
     ssize_t got = read(fd, text, sizeof text);
     (void)close(fd);
-    (void)unlink(path);
     return got == (ssize_t)sizeof text && text[sizeof text - 1] == '\n' && bytes_unhex(text, UPDATE_ID_BYTES, id);
+}
+
+enum grey_error letterbox_forget(const char *inbox, struct fault *f) {
+    char path[LIMIT_PATH_BYTES + 1];
+    letterbox_path(inbox, LETTERBOX_CONFIRM, path);
+    return wholefile_remove(path, f);
 }

@@ -15,7 +15,9 @@
 void letterbox_path(const char *inbox, const char *name, char *path); /* path: LIMIT_PATH_BYTES + 1 */
 bool letterbox_has_bundle(const char *inbox);
 enum grey_error letterbox_confirm(const char *inbox, const uint8_t id[UPDATE_ID_BYTES], struct fault *f);
-/* Takes it away.  False: there is none, or it is none. */
-bool letterbox_take_confirmation(const char *inbox, uint8_t id[UPDATE_ID_BYTES]);
+/* Leaves it there, for it must not be lost before what it says was done.  False: there is none, or it is none. */
+bool letterbox_confirmation(const char *inbox, uint8_t id[UPDATE_ID_BYTES]);
+/* Takes the confirmation away: it was followed, or is of a version that was on trial before.  None there: E_OK. */
+enum grey_error letterbox_forget(const char *inbox, struct fault *f);
 
 #endif

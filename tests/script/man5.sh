@@ -3,6 +3,7 @@
 "$1/greyd" --config-keys | awk -F'|' '
     function trim(t) { gsub(/^[ `]+|[ `]+$/, "", t); return t }
     function plain(t) { gsub(/-/, "\\-", t); return t }
+    function line(t) { return (t ~ /^[.\x27]/ ? "\\&" : "") t } # else man takes it for a request
     function more(t) { if (t != "") { remarks = remarks (remarks == "" ? "" : "; ") t } }
     NR > 2 && trim($2) != "" {
         remarks = ""
@@ -12,5 +13,5 @@
         more(range == "true, false" ? "" : range)
         more(trim($3))
         more(trim($4) != "" ? "$" trim($4) : "")
-        print ".TP\n.B " plain(trim($2)) "\n" plain(trim($7)) (remarks == "" ? "" : " (" plain(remarks) ")")
+        print ".TP\n.B " plain(trim($2)) "\n" line(plain(trim($7))) (remarks == "" ? "" : " (" plain(remarks) ")")
     }'

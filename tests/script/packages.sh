@@ -254,6 +254,34 @@ verified() { # every word of the units is known, and what they start is there; t
     }
 }
 check "systemd takes the units" verified
+# The unit and its drop-ins in systemd's order: these by their names, whichever folder they lie in.
+measured() { # root of the packages, [slots: the drop-in of docs/UPDATES.md is linked]
+    python3 - "$1" "${2:-}" <<'EOF'
+import glob, os, re, shlex, subprocess, sys
+root, slots = sys.argv[1:]
+parts = glob.glob(root + "/lib/systemd/system/greyd.service.d/*.conf") + ([root + "/usr/lib/grey-agent/slots.conf"] if slots else [])
+start, before, environment = [], [], {}
+for path in [root + "/lib/systemd/system/greyd.service"] + sorted(parts, key=os.path.basename):
+    for key, value in re.findall(r"^(ExecStart|ExecStartPre|Environment)=(.*)$", open(path).read(), re.M):
+        if key == "Environment":
+            environment.update(word.split("=", 1) for word in shlex.split(value))
+        else:
+            commands = start if key == "ExecStart" else before
+            commands[:] = commands + [value] if value else []
+measure = [i for i, line in enumerate(before) if "grey-tpm" in line]
+boot = [i for i, line in enumerate(before) if "grey-update boot" in line]
+assert len(start) == 1 and len(measure) == 1 and len(boot) == (1 if slots else 0), (start, before)
+assert not slots or boot[0] < measure[0], "it measures before it is known which slot starts"
+words = [word.replace("$$", "$") for word in shlex.split(before[measure[0]].lstrip("-+@!:"))]
+words[-1] = words[-1].replace("/dev/tpmrm0", "/dev/null").replace("exec /usr/bin/grey-tpm", "exec echo")
+said = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout.split()
+program, runs = said[said.index("--program") + 1], shlex.split(start[0])[0]
+assert program == runs, "measured: %s, started: %s" % (program, runs)
+assert runs.startswith("/var/lib/grey-slots/" if slots else "/usr/bin/"), runs
+EOF
+}
+check "the program that starts is the one that is measured" measured "$root"
+check "also when it starts from a slot" measured "$root" slots
 answers() {
     local line
     for line in 'greyd --help' 'greyd --version' 'greyctl --version' 'grey-core --help' 'grey-launch --version' 'grey-tpm --help' 'grey-update --help'; do

@@ -1,6 +1,6 @@
 #!/bin/bash
-# slots.sh: if this fails, an update that does not work is started for ever, or a power cut while the choice of a slot is written leaves a gateway
-# that does not know which one to start.  TAP.
+# slots.sh: if this fails, an update that does not work is started for ever, a power cut while the choice of a slot is written leaves a gateway
+# that does not know which one to start, or a word of confirmation counts for what it was not said of, or is lost.  TAP.
 set -u
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -79,5 +79,27 @@ bundle raspberrypi4 maker
 expect "one for another board likewise" "$(update) $(boot)" "refused a"
 bundle qemu-arm64 maker
 expect "one that is signed goes to the other slot, and is tried" "$(update) $(cmp -n 100000 "$work/update" "$work/b" && echo same) $(boot)" "taken same b"
+
+# What greyd says of the version on trial (docs/UPDATES.md).
+mkdir "$work/base" "$work/inbox"
+places=(--slots "$work/slots" --base "$work/base" --inbox "$work/inbox" --key "$work/maker/update-sign.pub")
+packed=$("$GREY_UPDATE" pack --sign "$work/maker" --version 2 --counter 2 --out "$work/bundle" "$work/update")
+kept() { "$GREY_UPDATE" show --slots "$work/slots" | awk '$1 == "keep" || $1 == "try" || $1 == "failed-why" { printf "%s ", $2 }'; }
+confirm() { echo "${packed%% *}" >"$work/inbox/confirm"; }
+confirm
+"$GREY_UPDATE" install "$work/bundle" "${places[@]}" --confirm-s 0 -- true 2>/dev/null
+expect "a confirmation from before the trial does not end it" "$(kept)" "base - 3308 "
+# It ends when it would have greyd restarted, as in a power cut; the next one finds a disk that takes nothing, the one after that a mended disk.
+# shellcheck disable=SC2016  # the shell that is started knows who started it
+{ "$GREY_UPDATE" install "$work/bundle" "${places[@]}" -- sh -c 'kill -KILL $PPID'; } 2>/dev/null
+expect "a trial goes on after a power cut" "$(kept)" "base a 3308 "
+confirm
+exec {said}< <(trap '' XFSZ && ulimit -f 0 && exec "$GREY_UPDATE" run "${places[@]}" 2>&1)
+full=$!
+expect "a confirmation that cannot be kept is told of" "$(grep -c -m 1 GREY- <&"$said") $(kept)" "1 base a 3308 "
+kill "$full"
+exec {said}<&-
+"$GREY_UPDATE" run "${places[@]}" --confirm-s 0 2>/dev/null
+expect "and holds when the disk can be written again" "$(kept)$(ls "$work/inbox")" "a - 0 "
 echo "1..$number"
 exit $failed

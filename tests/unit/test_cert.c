@@ -272,6 +272,60 @@ static void an_issuer_that_cannot_issue_is_refused(void **state) {
     assert_refused(&q, E_KEY, "key of the subject");
 }
 
+/* If this failed, gateways whose keys lie in their TPMs could vouch for no neighbour; or would issue what nobody takes. */
+static void a_key_that_lies_elsewhere_issues(void **state) {
+    (void)state;
+    struct keysign issuer;
+    struct builder crt, here;
+    struct cert_request q = request("CN=node");
+    q.names[q.name_count++] = (struct cert_name){CERT_NAME_URI, "grey://site/node"};
+    assert_int_equal(issue(&q, &here, NULL), E_OK);
+    assert_int_equal(keysign_open_pem(text_of(&ca_key), &issuer, NULL), E_OK);
+    q.issuer_key_pem = NULL, q.issuer_key = &issuer;
+    for (size_t i = 0; i < 30; i++) { /* numbers of a signature are now and then shorter */
+        assert_int_equal(issue(&q, &crt, NULL), E_OK);
+        mbedtls_x509_crt by_mbed, by_key, root;
+        uint32_t flags = 0;
+        mbedtls_x509_crt_init(&by_mbed), mbedtls_x509_crt_init(&by_key), mbedtls_x509_crt_init(&root);
+        assert_int_equal(mbedtls_x509_crt_parse(&by_mbed, here.data, here.size), 0);
+        assert_int_equal(mbedtls_x509_crt_parse(&by_key, crt.data, crt.size), 0);
+        assert_int_equal(mbedtls_x509_crt_parse(&root, ca.data, ca.size), 0);
+        (void)mbedtls_x509_crt_verify(&by_key, &root, NULL, NULL, &flags, NULL, NULL);
+        assert_int_equal(flags & ~(uint32_t)(MBEDTLS_X509_BADCERT_EXPIRED | MBEDTLS_X509_BADCERT_FUTURE), 0); /* at any clock */
+        assert_int_equal(by_key.tbs.len,
+                         by_mbed.tbs.len); /* the serial number differs, and nothing else: also the issuer's key is named */
+        assert_memory_equal(by_key.serial.p + by_key.serial.len, by_mbed.serial.p + by_mbed.serial.len,
+                            by_key.tbs.len - (size_t)(by_key.serial.p + by_key.serial.len - by_key.tbs.p));
+        mbedtls_x509_crt_free(&by_mbed), mbedtls_x509_crt_free(&by_key), mbedtls_x509_crt_free(&root);
+        if (i == 0 && have_openssl) {
+            save("node.crt", &crt);
+            assert_shell("openssl verify -CAfile ca.crt node.crt");
+        }
+        builder_free(&crt);
+    }
+    keysign_close(&issuer);
+    builder_free(&here);
+}
+
+static enum grey_error sign_in_vain(void *at, const uint8_t hash[DIGEST_SHA256_BYTES], struct builder *der, struct fault *f) {
+    (void)at, (void)hash, (void)der;
+    return fault_set(f, E_VAULT_AWAY, "nobody is at home");
+}
+
+static void a_key_elsewhere_that_is_another_or_away_issues_nothing(void **state) {
+    (void)state;
+    struct keysign issuer;
+    struct cert_request q = request("CN=node");
+    q.issuer_key_pem = NULL, q.issuer_key = &issuer;
+    assert_int_equal(keysign_open_pem(text_of(&key), &issuer, NULL), E_OK);
+    assert_refused(&q, E_KEY, "does not belong");
+    keysign_close(&issuer);
+    assert_int_equal(keysign_open_pem(text_of(&ca_key), &issuer, NULL), E_OK);
+    issuer.sign = sign_in_vain;
+    assert_refused(&q, E_VAULT_AWAY, "nobody is at home");
+    keysign_close(&issuer);
+}
+
 /* If a key of another curve were taken, every handshake of ours would fail: conn offers P-256 and X25519 only. */
 static void a_key_of_another_curve_is_refused(void **state) {
     (void)state;
@@ -485,6 +539,8 @@ int main(void) {
         cmocka_unit_test(a_ca_made_by_openssl_can_issue),
         cmocka_unit_test(serial_numbers_differ),
         cmocka_unit_test(an_issuer_that_cannot_issue_is_refused),
+        cmocka_unit_test(a_key_that_lies_elsewhere_issues),
+        cmocka_unit_test(a_key_elsewhere_that_is_another_or_away_issues_nothing),
         cmocka_unit_test(a_key_of_another_curve_is_refused),
         cmocka_unit_test(names_that_are_none_are_refused),
         cmocka_unit_test(odd_times_are_refused),

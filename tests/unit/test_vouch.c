@@ -86,11 +86,19 @@ static int tear_down(void **state) {
     return system(command);
 }
 
+static enum grey_error make(const struct member *by, const char *member, struct builder *out, struct fault *f) {
+    struct keysign key;
+    assert_int_equal(keysign_open_pem(text(&by->key), &key, NULL), E_OK);
+    enum grey_error err = vouch_make(text(&by->delegation), &key, member, now_wall_ms() / 1000, out, f);
+    keysign_close(&key);
+    return err;
+}
+
 static struct builder vouch(const struct member *by, const char *member) {
     struct builder out;
     struct fault f = {0};
     builder_init(&out, 32768);
-    if (vouch_make(text(&by->delegation), text(&by->key), member, now_wall_ms() / 1000, &out, &f) != E_OK) {
+    if (make(by, member, &out, &f) != E_OK) {
         fail_msg("%s", f.text);
     }
     finish(&out);
@@ -150,10 +158,9 @@ static void nobody_vouches_for_himself_or_for_another_site(void **state) {
     (void)state;
     struct member a = join("plant", "a", 20), other = join("harbour", "b", 20);
     struct builder out;
-    int64_t now_s = now_wall_ms() / 1000;
     builder_init(&out, 32768);
-    assert_int_equal(vouch_make(text(&a.delegation), text(&a.key), text(&a.given), now_s, &out, NULL), E_CERT);
-    assert_int_equal(vouch_make(text(&a.delegation), text(&a.key), text(&other.given), now_s, &out, NULL), E_CERT);
+    assert_int_equal(make(&a, text(&a.given), &out, NULL), E_CERT);
+    assert_int_equal(make(&a, text(&other.given), &out, NULL), E_CERT);
     assert_int_equal(out.size, 0);
     leave(&a);
     leave(&other);
@@ -168,7 +175,7 @@ static void it_ends_with_the_delegation(void **state) {
     assert_int_equal(vouch_read(text(&chain), trust(), &v, NULL), E_OK);
     assert_true(v.shown.not_after_s <= now_s + 5 * DAY_S);
     builder_init(&out, 32768);
-    assert_int_equal(vouch_make(text(&late.delegation), text(&late.key), text(&b.given), now_s, &out, NULL), E_CERT);
+    assert_int_equal(make(&late, text(&b.given), &out, NULL), E_CERT);
     builder_free(&chain);
     builder_free(&out);
     leave(&a);
