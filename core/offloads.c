@@ -1,10 +1,12 @@
 #include "core/offloads.h"
 
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/commission.h"
 #include "core/store_offloads.h"
 #include "include/grey/must.h"
 #include "platform/http_fetch.h"
@@ -17,6 +19,7 @@
 #define ROUND_MAX 32u  /* in one round */
 #define CALL_MS 10000u
 #define ANSWER_BYTES_MAX (2u * 1024u * 1024u)
+#define EXIT_UNKNOWN 255 /* of a task that the worker has forgotten */
 #define ID_PREFIX "offload-"
 #define ID_HASH_BYTES 16u
 
@@ -28,6 +31,7 @@ struct round {
     struct store_offload at[ROUND_MAX];
     bool changed[ROUND_MAX];
     size_t count;
+    bool silent; /* the worker left a call without an answer: no more of them in this round */
 };
 
 struct offloads {
@@ -37,7 +41,9 @@ struct offloads {
     char address[LIMIT_ADDRESS_BYTES + 8];
     struct loop_timer timer;
     struct round *round; /* NULL: between two */
-    bool stopping;
+    size_t
+        turn; /* of the calling thread: where a round begins, so that one call that is never answered does not stop those behind it */
+    atomic_bool stopping; /* set by the loop, also read by the calling thread */
 };
 
 static const char *const ends[] = {"completed", "failed", "refused"};
@@ -56,8 +62,9 @@ static void errand_id(const struct store_offload *o, char out[sizeof ID_PREFIX +
     bytes_hex(hash, ID_HASH_BYTES, out + sizeof ID_PREFIX - 1);
 }
 
-/* The HTTP status; 0: it did not answer.  body: the caller frees. */
-static int call(const struct offloads *o, const char *method, const char *path, struct bytes body, struct builder *answer) {
+/* The HTTP status; 0: it did not answer, or is not asked any more.  body: the caller frees. */
+static int call(struct round *r, const char *method, const char *path, struct bytes body, struct builder *answer) {
+    const struct offloads *o = r->offloads;
     struct http_answer a = {0};
     struct fault f = {0};
     struct http_fetch q = {.address = o->address,
@@ -67,6 +74,10 @@ static int call(const struct offloads *o, const char *method, const char *path, 
                            .body_type = body.size > 0 ? "application/json" : NULL,
                            .timeout_ms = CALL_MS,
                            .answer_bytes_max = ANSWER_BYTES_MAX};
+    builder_init(answer, 0);
+    if (r->silent || atomic_load(&o->stopping)) {
+        return 0;
+    }
     enum grey_error err = http_fetch(&q, &a, &f);
     *answer = a.body;
     if (err != E_OK) {
@@ -74,37 +85,44 @@ static int call(const struct offloads *o, const char *method, const char *path, 
         log_limited(LOG_WARN, "offloads", "worker", "address=%s error=GREY-%d %s: %s", o->address, error_id(err),
                     error_sentence(err), f.text);
     }
+    r->silent = err != E_OK && err != E_TOO_LARGE && err != E_BAD_HTTP;
     return err == E_OK ? a.status : 0;
 }
 
-/* The errand is an object without an id. */
-static int give(const struct offloads *o, const struct store_offload *t, const char *id) {
+static int give_to(struct round *r, const struct store_offload *t, const char *id, const char *tenant) {
     struct bytes errand = blob_bytes(t->errand);
     struct builder order, answer;
-    if (errand.size < 2 || errand.data[0] != '{') {
-        return 400;
-    }
-    builder_init(&order, errand.size + 256);
-    builder_addf(&order, "{\"id\":\"%s\",", id);
-    builder_add(&order, bytes_of(errand.data + 1, errand.size - 1));
-    int status = order.err == E_OK ? call(o, "POST", "/v1/tasks", builder_bytes(&order), &answer) : 0;
-    if (order.err == E_OK) {
+    struct fault f = {0};
+    builder_init(&order, 2 * errand.size + 512);
+    enum grey_error err = commission_write(&order, id, tenant, errand, &f);
+    int status = err == E_OK || err == E_NO_MEMORY ? 0 : 400;
+    if (err == E_OK) {
+        status = call(r, "POST", "/v1/tasks", builder_bytes(&order), &answer);
         if (status >= 400) {
             log_limited(LOG_WARN, "offloads", "refused", "site=%s task=%s status=%d %.*s", t->site.text, t->task.text, status,
                         (int)(answer.size < 300 ? answer.size : 300), (const char *)answer.data);
         }
         builder_free(&answer);
+    } else {
+        log_limited(LOG_WARN, "offloads", "errand", "site=%s task=%s error=GREY-%d %s: %s", t->site.text, t->task.text,
+                    error_id(err), error_sentence(err), f.text);
     }
     builder_free(&order);
     return status;
 }
 
+/* For the tenant of the site's name, where the worker has one that bounds it; else for the worker's own. */
+static int give(struct round *r, const struct store_offload *t, const char *id) {
+    int status = give_to(r, t, id, t->site.text);
+    return status == 404 ? give_to(r, t, id, NULL) : status;
+}
+
 /* All that it wrote, as the worker's proof has it; else of what was kept. */
-static void take_hash(const struct offloads *o, const char *id, struct bytes kept, struct store_offload *t) {
+static bool take_hash(struct round *r, const char *id, struct bytes kept, struct store_offload *t) {
     char path[128];
     struct builder answer;
     (void)snprintf(path, sizeof path, "/v1/tasks/%s/proof", id);
-    int status = call(o, "GET", path, bytes_of(NULL, 0), &answer);
+    int status = call(r, "GET", path, bytes_of(NULL, 0), &answer);
     json_t *doc = status == 200 ? json_read(builder_bytes(&answer), NULL) : NULL;
     const json_t *out = json_object_get(json_object_get(doc, "output"), "stdout");
     const char *hex = json_string_value(json_object_get(out, "sha256"));
@@ -115,17 +133,18 @@ static void take_hash(const struct offloads *o, const char *id, struct bytes kep
     }
     json_decref(doc);
     builder_free(&answer);
+    return status != 0;
 }
 
-static bool take_output(const struct offloads *o, const char *id, struct store_offload *t) {
+static bool take_output(struct round *r, const char *id, struct store_offload *t) {
     char path[128];
     struct builder answer;
     (void)snprintf(path, sizeof path, "/v1/tasks/%s/logs", id);
-    int status = call(o, "GET", path, bytes_of(NULL, 0), &answer);
+    int status = call(r, "GET", path, bytes_of(NULL, 0), &answer);
     struct bytes text = status == 200 ? builder_bytes(&answer) : bytes_of(NULL, 0);
     bool well = status == 200 || status == 404; /* it could not be started, so it wrote nothing */
     if (well) {
-        take_hash(o, id, text, t);
+        well = take_hash(r, id, text, t);
         size_t skip = text.size > OFFLOAD_OUTPUT_BYTES_MAX ? text.size - OFFLOAD_OUTPUT_BYTES_MAX : 0;
         t->output = blob_copy(bytes_of(text.data + skip, text.size - skip));
     }
@@ -133,13 +152,13 @@ static bool take_output(const struct offloads *o, const char *id, struct store_o
     return well && t->output != NULL;
 }
 
-/* Has it ended there? */
-static bool look(const struct offloads *o, struct store_offload *t, const char *id) {
+/* Has it ended there?  *status: what the worker says when it is asked for it. */
+static bool look(struct round *r, struct store_offload *t, const char *id, int *status) {
     char path[96];
     struct builder answer;
     (void)snprintf(path, sizeof path, "/v1/tasks/%s", id);
-    int status = call(o, "GET", path, bytes_of(NULL, 0), &answer);
-    json_t *doc = status == 200 ? json_read(builder_bytes(&answer), NULL) : NULL;
+    *status = call(r, "GET", path, bytes_of(NULL, 0), &answer);
+    json_t *doc = *status == 200 ? json_read(builder_bytes(&answer), NULL) : NULL;
     const char *state = json_string_value(json_object_get(doc, "state"));
     bool completed = state != NULL && strcmp(state, "completed") == 0;
     bool failed = state != NULL && (strcmp(state, "failed") == 0 || strcmp(state, "cancelled") == 0);
@@ -149,42 +168,79 @@ static bool look(const struct offloads *o, struct store_offload *t, const char *
     }
     json_decref(doc);
     builder_free(&answer);
-    return (completed || failed) && take_output(o, id, t);
+    return (completed || failed) && take_output(r, id, t);
 }
 
-/* True: the store is to know. */
-static bool step(const struct offloads *o, struct store_offload *t) {
-    char id[sizeof ID_PREFIX + 2 * ID_HASH_BYTES];
-    errand_id(t, id);
-    if (t->state == STORE_OFFLOAD_SETTLED) {
-        char path[96];
-        struct builder answer;
-        (void)snprintf(path, sizeof path, "/v1/tasks/%s", id);
-        int status = call(o, "DELETE", path, bytes_of(NULL, 0), &answer);
-        builder_free(&answer);
-        return status != 0 && status < 500; /* also when it has ended, or is not known there */
-    }
-    if (t->state == STORE_OFFLOAD_ENDED) {
+static bool cancel(struct round *r, const char *id) {
+    char path[96];
+    struct builder answer;
+    (void)snprintf(path, sizeof path, "/v1/tasks/%s", id);
+    int status = call(r, "DELETE", path, bytes_of(NULL, 0), &answer);
+    builder_free(&answer);
+    return status != 0 && status < 500; /* also when it has ended, or is not known there */
+}
+
+static bool end_as(struct store_offload *t, enum offload_end end) {
+    t->end = end;
+    t->state = STORE_OFFLOAD_ENDED;
+    return true;
+}
+
+/* It was not taken yet, as far as the store knows.  A refusal counts only when the worker does not have it: it may have taken it before. */
+static bool begin(struct round *r, struct store_offload *t, const char *id) {
+    int status = give(r, t, id), known;
+    bool taken = status == 200 || status == 201, refused = status >= 400 && status < 500 && status != 429;
+    if (!taken && !refused) {
         return false;
     }
-    int status = give(o, t, id); /* again and again: it is taken once */
-    if (status == 200 || status == 201) {
-        bool done = look(o, t, id);
-        t->state = done ? STORE_OFFLOAD_ENDED : t->state;
-        return done;
+    bool done = look(r, t, id, &known);
+    if (taken || known == 200) {
+        t->state = done ? STORE_OFFLOAD_ENDED : STORE_OFFLOAD_ACCEPTED;
+        return true;
     }
-    if (status >= 400 && status < 500 && status != 429) {
-        t->end = OFFLOAD_REFUSED;
+    return known == 404 && end_as(t, OFFLOAD_REFUSED);
+}
+
+/* It was taken, so it is never given again.  A worker that has forgotten it may have run it. */
+static bool follow(struct round *r, struct store_offload *t, const char *id) {
+    int known;
+    if (look(r, t, id, &known)) {
         t->state = STORE_OFFLOAD_ENDED;
         return true;
     }
-    return false;
+    if (known != 404) {
+        return false;
+    }
+    bool once = commission_is_once(blob_bytes(t->errand));
+    log_limited(LOG_WARN, "offloads", "lost", "site=%s task=%s: the worker took it and does not know it any more; %s", t->site.text,
+                t->task.text, once ? "it runs at most once, so it has failed" : "the site runs it again");
+    t->exit_status = once ? EXIT_UNKNOWN : 0;
+    return end_as(t, once ? OFFLOAD_FAILED : OFFLOAD_REFUSED);
+}
+
+/* True: the store is to know. */
+static bool step(struct round *r, struct store_offload *t) {
+    char id[sizeof ID_PREFIX + 2 * ID_HASH_BYTES];
+    errand_id(t, id);
+    switch (t->state) {
+    case STORE_OFFLOAD_GIVEN:
+        return begin(r, t, id);
+    case STORE_OFFLOAD_ACCEPTED:
+        return follow(r, t, id);
+    case STORE_OFFLOAD_SETTLED:
+        return cancel(r, id);
+    default:
+        return false;
+    }
 }
 
 static void run_asking(struct worker_job *job) {
     struct round *r = (struct round *)(void *)((char *)(void *)job - offsetof(struct round, asking));
-    for (size_t i = 0; i < r->count; i++) {
-        r->changed[i] = step(r->offloads, &r->at[i]);
+    size_t first = r->offloads->turn;
+    for (size_t i = 0; i < r->count && !r->silent; i++) {
+        size_t k = (first + i) % r->count;
+        r->changed[k] = step(r, &r->at[k]);
+        r->offloads->turn = r->silent ? k + 1 : 0;
     }
 }
 
@@ -220,7 +276,7 @@ static void end_round(struct offloads *o) {
         mem_free(o->round);
         o->round = NULL;
     }
-    if (!o->stopping) {
+    if (!atomic_load(&o->stopping)) {
         loop_timer_after(o->loop, &o->timer, ROUND_MS);
     }
 }
@@ -267,10 +323,11 @@ static void written(struct worker_job *job) {
     end_round(o);
 }
 
+/* Also while it stops: what was learnt is kept. */
 static void asked(struct worker_job *job) {
     struct round *r = (struct round *)(void *)((char *)(void *)job - offsetof(struct round, asking));
     r->writing = (struct storage_job){.job = {.done = written}, .is_write = true, .run = run_writing};
-    if (r->offloads->stopping || worker_submit(r->offloads->storage, &r->writing.job) != E_OK) {
+    if (worker_submit(r->offloads->storage, &r->writing.job) != E_OK) {
         end_round(r->offloads);
     }
 }
@@ -281,7 +338,7 @@ static void read_done(struct worker_job *job) {
         complain(&r->reading);
     }
     r->asking = (struct worker_job){.work = run_asking, .done = asked};
-    if (r->reading.err != E_OK || r->count == 0 || r->offloads->stopping ||
+    if (r->reading.err != E_OK || r->count == 0 || atomic_load(&r->offloads->stopping) ||
         worker_submit(r->offloads->caller, &r->asking) != E_OK) {
         end_round(r->offloads);
     }
@@ -327,9 +384,9 @@ struct offloads *offloads_new(struct loop *loop, struct worker *storage, struct 
 
 void offloads_stop(struct offloads *o) {
     if (o != NULL) {
-        o->stopping = true;
+        atomic_store(&o->stopping, true);
         loop_timer_cancel(o->loop, &o->timer);
-        worker_stop(o->caller); /* finishes what it does */
+        worker_stop(o->caller); /* finishes the call that is under way */
         o->caller = NULL;
     }
 }

@@ -69,6 +69,12 @@ enum grey_error store_offload_put(struct store *s, const struct store_offload *o
                                      store_bytes(bytes_of(o->output_hash, o->output == NULL ? 0 : sizeof o->output_hash)),
                                      store_number((int64_t)o->output_bytes),
                                      store_bytes(output)};
-    return o->state == STORE_OFFLOAD_SETTLED ? s->ops->run(s, STORE_OFFLOAD_DROP, in, 3, f)
-                                             : s->ops->run(s, STORE_OFFLOAD_END, in, 8, f);
+    switch (o->state) {
+    case STORE_OFFLOAD_ACCEPTED:
+        return s->ops->run(s, STORE_OFFLOAD_ACCEPT, in, 3, f);
+    case STORE_OFFLOAD_SETTLED:
+        return s->ops->run(s, STORE_OFFLOAD_DROP, in, 3, f);
+    default:
+        return s->ops->run(s, STORE_OFFLOAD_END, in, 8, f);
+    }
 }

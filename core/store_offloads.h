@@ -7,7 +7,12 @@
 #include "federation/offload.h"
 #include "platform/digest.h"
 
-enum store_offload_state { STORE_OFFLOAD_GIVEN = 0, STORE_OFFLOAD_ENDED = 1, STORE_OFFLOAD_SETTLED = 2 };
+enum store_offload_state {
+    STORE_OFFLOAD_GIVEN = 0,
+    STORE_OFFLOAD_ENDED = 1,
+    STORE_OFFLOAD_SETTLED = 2,
+    STORE_OFFLOAD_ACCEPTED = 3 /* the worker has taken it, so it may have run */
+};
 
 struct store_offload {
     struct grey_name site, task;
@@ -28,7 +33,7 @@ enum grey_error store_offload_event(struct store *s, int64_t inc, const struct e
 /* At most max that were not looked at for pause_ms, the longest ago first; they count as looked at now. */
 enum grey_error store_offloads_due(struct store *s, int64_t now_ms, int64_t pause_ms, struct store_offload *out, size_t max,
                                    size_t *count, struct fault *f);
-/* Keeps how it ended; or forgets one that is settled. */
+/* Keeps that it was accepted, or how it ended; or forgets one that is settled.  One that was settled meanwhile stays so. */
 enum grey_error store_offload_put(struct store *s, const struct store_offload *o, struct fault *f);
 
 #endif

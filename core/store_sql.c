@@ -143,8 +143,9 @@ const char *const store_sql[STORE_STATEMENTS] = {
                            " o.output, o.errand FROM offload o JOIN incarnation i ON i.no = o.inc JOIN site s ON s.no = i.site"
                            " WHERE o.seen_ms <= ?1 OR o.seen_ms > ?3 ORDER BY o.seen_ms LIMIT ?2",
     [STORE_OFFLOAD_SEEN] = "UPDATE offload SET seen_ms = ?4 WHERE inc = ?1 AND task = ?2 AND token = ?3",
+    [STORE_OFFLOAD_ACCEPT] = "UPDATE offload SET state = 3 WHERE inc = ?1 AND task = ?2 AND token = ?3 AND state = 0",
     [STORE_OFFLOAD_END] = "UPDATE offload SET state = 1, outcome = ?4, status = ?5, hash = ?6, size = ?7, output = ?8"
-                          " WHERE inc = ?1 AND task = ?2 AND token = ?3 AND state = 0",
+                          " WHERE inc = ?1 AND task = ?2 AND token = ?3 AND state IN (0, 3)",
     [STORE_OFFLOAD_DROP] = "DELETE FROM offload WHERE inc = ?1 AND task = ?2 AND token = ?3 AND state = 2",
     [STORE_REVOKED_IS] =
         "SELECT revoked_ms FROM certificate WHERE site = ?1 AND node = ?2 ORDER BY issued_ms DESC, revoked_ms LIMIT 1",

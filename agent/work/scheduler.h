@@ -108,7 +108,8 @@ enum task_report { REPORT_RUNNING, REPORT_COMPLETED, REPORT_FAILED, REPORT_STOPP
 /* What a node says of a task it was given.  E_NOT_FOUND; E_CONDITION: the token is not in force. */
 enum grey_error scheduler_report(struct scheduler *s, struct bytes id, uint64_t token, enum task_report report,
                                  enum task_reason reason, int32_t exit_status, struct fault *f);
-/* A task that is with the core (assigned, without a node) ended there, or REPORT_STOPPED: comes back to be run here.  E_NOT_FOUND;
+/* A task that is with the core (assigned, without a node) ended there, or REPORT_STOPPED: comes back to be run here, also when it
+ * runs at most once, for such a one is not recalled (task.c refuses OFFLOAD_LOCAL): the core has refused it, and never began it.  E_NOT_FOUND;
  * E_CONDITION: it is not there under this token. */
 enum grey_error scheduler_returned(struct scheduler *s, struct bytes id, uint64_t token, enum task_report report,
                                    int32_t exit_status, struct fault *f);

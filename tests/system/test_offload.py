@@ -68,9 +68,14 @@ def test(site):
     submit("fails", "exit 3", offload="wait")
     t = wait_state("fails", "failed")
     site.ok((t["reason"], t["exit_status"]) == ("exit", 3), "one that fails there has failed, and says how")
-    submit("large", "true", cpu=2500, offload="wait")
+    submit("large", "true", cpu=2500, offload="wait", delivery="at-most-once")
     t = wait_state("large", "completed")
     site.ok(t["node"] and count("large") == 1, "one that the worker cannot take comes back and runs here")
+    share = request(site.worker_port, "PUT", "/v1/tenants/" + SITE, json.dumps({"cpu_percent": 50, "memory_percent": 50}))
+    assert share.status == 200, share.body
+    submit("bounded", "true", offload="wait")
+    wait_state("bounded", "completed")
+    site.ok(sorted(t["tenant"] for t in worker_tasks()) == sorted(["default", "default", SITE]), "the worker counts tasks of a site for the tenant of its name, when it has one")
     forged = call("POST", "/v1/events", {"type": "grey.task.offload", "subject": "x/1", "data": {"command": ["true"]}})
     site.ok(forged.status == 400 and "grey.task." in forged.body.decode(), "nobody but the site itself can hand tasks to the core")
 
@@ -81,7 +86,7 @@ def test(site):
     site.ok(task("unwanted")["state"] == "cancelled", "one that is cancelled is stopped there")
 
     # Core and leader die while it runs.
-    submit("slow", "sleep 6; echo done", offload="wait")
+    submit("slow", "sleep 6; echo done", offload="wait", delivery="at-most-once")
     wait_until("it to run at the worker", lambda: count("slow") == 1)
     site.restart("core")
     leader = site.leader()
@@ -90,6 +95,21 @@ def test(site):
     site.ok(count("slow") == 1 and t["output"]["stdout_sha256"] == hashlib.sha256(b"done\n").hexdigest(), "it ran once and came back, over another core and another leader")
     site.restart("node%d" % leader)
     site.wait_whole()
+    wait_until("the core to have nothing left to say", lambda: call("GET", "/v1/quotas").json()["offloads"])
+
+    # The worker stands still.
+    site.processes["worker"].send_signal(signal.SIGSTOP)
+    still = ["still%d" % i for i in range(6)]
+    for name in still:
+        submit(name, "true", offload="wait", delivery="at-most-once")
+    site.wait_drained()
+    time.sleep(2)  # the core has begun to ask
+    site.kill("core", signal.SIGTERM)  # fails when it does not end within 30 s
+    site.restart("core")
+    site.processes["worker"].send_signal(signal.SIGCONT)
+    for name in still:
+        wait_state(name, "completed")
+    site.ok([count(name) for name in still] == [1] * len(still), "a core stops while its worker stands still, and what it had for it is done once, later")
     wait_until("the core to have nothing left to say", lambda: call("GET", "/v1/quotas").json()["offloads"])
 
     # The link is away for longer than a task waits.

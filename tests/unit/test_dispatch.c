@@ -583,6 +583,31 @@ static void what_may_leave_is_in_one_place_at_a_time(void **context) {
     rig_free(r);
 }
 
+/* One that runs at most once comes back only when the core could not begin it; what may have run there has failed, and never runs here. */
+static void what_runs_at_most_once_runs_in_one_place(void **context) {
+    (void)context;
+    static const char *const names[] = {"refused", "lost"};
+    struct rig *r = site_of(1, 10);
+    offload(r, true);
+    for (size_t i = 0; i < 2; i++) {
+        struct task_order o = rig_order(names[i], "default", LANE_NORMAL);
+        o.offload = OFFLOAD_LOCAL;
+        o.offload_patience_s = 10;
+        o.delivery = DELIVERY_AT_MOST_ONCE;
+        assert_int_not_equal(rig_submit(r, &o), E_OK); /* it could not be known whether it has run there */
+        o.offload = OFFLOAD_WAIT;
+        o.offload_patience_s = 0;
+        assert_int_equal(rig_submit(r, &o), E_OK);
+        assert_true(scheduler_is_away(rig_task(r, names[i])));
+    }
+    assert_int_equal(come_back(r, "refused", rig_task(r, "refused")->token, REPORT_STOPPED, 0), E_OK);
+    assert_string_equal(rig_place(r, "refused"), "n1");
+    assert_int_equal(come_back(r, "lost", rig_task(r, "lost")->token, REPORT_FAILED, 255), E_OK);
+    assert_true(rig_state(r, "lost") == TASK_FAILED && rig_task(r, "lost")->reason == REASON_EXIT);
+    assert_int_equal(rig_scheduler(r)->away, 0);
+    rig_free(r);
+}
+
 /* Shares that were given while over-commit was allowed must neither make the state unreadable nor be lost when it is not any more. */
 static void shares_outlive_the_time_of_over_commit(void **context) {
     (void)context;
@@ -694,6 +719,7 @@ int main(void) {
         cmocka_unit_test(a_large_task_is_not_starved_by_small_ones),
         cmocka_unit_test(a_firing_happens_once),
         cmocka_unit_test(what_may_leave_is_in_one_place_at_a_time),
+        cmocka_unit_test(what_runs_at_most_once_runs_in_one_place),
         cmocka_unit_test(shares_outlive_the_time_of_over_commit),
         cmocka_unit_test(orders_that_cannot_be_met_are_refused),
         cmocka_unit_test(so_many_run_at_a_time_and_the_next_waits),

@@ -11,42 +11,7 @@
 #include <cmocka.h>
 
 #include "core/store_offloads.h"
-#include "federation/record.h"
 #include "tests/unit/store_rig.h"
-
-static void hello(struct store *s, const char *site) {
-    struct sync_hello h = {.incarnation = 7, .epoch = 3, .feature_level = 2, .node = bytes_str("a"), .time_ms = 5};
-    grey_seq positions[CHANNEL_COUNT];
-    bool rolled_back;
-    struct fault f = {0};
-    for (int i = 0; i < CHANNEL_COUNT; i++) {
-        h.channels[i].next_seq = 1;
-    }
-    assert_int_equal(store_begin(s, &f), E_OK);
-    assert_int_equal(store_hello(s, site, &h, 1000, positions, &rolled_back, &f), E_OK);
-    assert_int_equal(store_commit(s, &f), E_OK);
-}
-
-/* As it comes with a frame. */
-static void say(struct store *s, const char *site, grey_seq seq, const char *type, const char *subject, const char *data) {
-    struct event e = {.id = bytes_str("x"),
-                      .source = bytes_str("grey://plant"),
-                      .type = bytes_str(type),
-                      .subject = bytes_str(subject),
-                      .data = bytes_str(data),
-                      .priority = PRIORITY_NORMAL};
-    struct builder record;
-    struct fault f = {0};
-    struct store_taken taken;
-    builder_init(&record, 4096);
-    record_encode(&e, &record);
-    struct sync_item item = {.seq = seq, .index = seq, .time_ms = 5, .record = builder_bytes(&record)};
-    struct sync_events frame = {
-        .incarnation = 7, .epoch = 3, .channel = CHANNEL_DATA, .from_seq = seq, .to_seq = seq, .items = &item, .item_count = 1};
-    assert_int_equal(store_begin(s, &f), E_OK);
-    assert_int_equal(store_events(s, site, &frame, 1000, &taken, &f), E_OK);
-    assert_int_equal(store_commit(s, &f), E_OK);
-}
 
 static size_t due(struct store *s, int64_t now_ms, struct store_offload *out) {
     struct fault f = {0};
@@ -75,13 +40,13 @@ static void a_task_is_kept_until_it_is_settled(void **state) {
     (void)state;
     struct store *s = open_store();
     struct store_offload o[8];
-    hello(s, "plant");
-    hello(s, "other");
-    say(s, "plant", 1, OFFLOAD_GIVEN, "press/5", "{\"command\":[\"a\"]}");
-    say(s, "plant", 1, OFFLOAD_GIVEN, "press/5", "{\"command\":[\"a\"]}"); /* the frame again */
-    say(s, "other", 1, OFFLOAD_GIVEN, "press/5", "{\"command\":[\"b\"]}");
-    say(s, "plant", 2, OFFLOAD_GIVEN, "nonsense", "{}");
-    say(s, "plant", 3, "test.count", "press/6", "{}");
+    site_hello(s, "plant");
+    site_hello(s, "other");
+    site_says(s, "plant", 1, OFFLOAD_GIVEN, "press/5", "{\"command\":[\"a\"]}");
+    site_says(s, "plant", 1, OFFLOAD_GIVEN, "press/5", "{\"command\":[\"a\"]}"); /* the frame again */
+    site_says(s, "other", 1, OFFLOAD_GIVEN, "press/5", "{\"command\":[\"b\"]}");
+    site_says(s, "plant", 2, OFFLOAD_GIVEN, "nonsense", "{}");
+    site_says(s, "plant", 3, "test.count", "press/6", "{}");
     assert_int_equal(due(s, 2000, o), 2);
     size_t mine = strcmp(o[0].site.text, "plant") == 0 ? 0 : 1;
     assert_true(strcmp(o[mine].task.text, "press") == 0 && o[mine].token == 5 && o[mine].incarnation == 7 && o[mine].epoch == 3);
@@ -107,14 +72,48 @@ static void a_task_is_kept_until_it_is_settled(void **state) {
     assert_int_equal(o[1 - mine].state, STORE_OFFLOAD_GIVEN);
     drop(o, 2);
 
-    say(s, "plant", 4, OFFLOAD_SETTLED, "press/5", "");
+    site_says(s, "plant", 4, OFFLOAD_SETTLED, "press/5", "");
     assert_int_equal(due(s, 3100, o), 1); /* at once, so that the worker stops */
     assert_int_equal(o[0].state, STORE_OFFLOAD_SETTLED);
     put(s, &o[0]);
     drop(o, 1);
-    say(s, "plant", 5, OFFLOAD_SETTLED, "press/5", "");
+    site_says(s, "plant", 5, OFFLOAD_SETTLED, "press/5", "");
     assert_int_equal(due(s, 9000, o), 1); /* the other site's */
     assert_string_equal(o[0].site.text, "other");
+    drop(o, 1);
+    store_close(s);
+}
+
+/* A task that the worker took must stay taken over a restart of the core, or it would be given a second time. */
+static void what_was_accepted_stays_so_until_it_ends(void **state) {
+    (void)state;
+    struct store *s = open_store();
+    struct store_offload o[8];
+    site_hello(s, "plant");
+    site_says(s, "plant", 1, OFFLOAD_GIVEN, "press/5", "{}");
+    assert_int_equal(due(s, 2000, o), 1);
+    o[0].state = STORE_OFFLOAD_ACCEPTED;
+    put(s, &o[0]);
+    drop(o, 1);
+    site_says(s, "plant", 2, OFFLOAD_GIVEN, "press/5", "{}"); /* another event of the same */
+    store_close(s);
+    s = open_store();
+    assert_int_equal(due(s, 3000, o), 1);
+    assert_int_equal(o[0].state, STORE_OFFLOAD_ACCEPTED);
+    o[0].state = STORE_OFFLOAD_ENDED;
+    o[0].end = OFFLOAD_FAILED;
+    put(s, &o[0]);
+    o[0].state = STORE_OFFLOAD_ACCEPTED; /* said late, by another core */
+    put(s, &o[0]);
+    drop(o, 1);
+    assert_int_equal(due(s, 4000, o), 1);
+    assert_true(o[0].state == STORE_OFFLOAD_ENDED && o[0].end == OFFLOAD_FAILED && o[0].output == NULL);
+    site_says(s, "plant", 3, OFFLOAD_SETTLED, "press/5", "");
+    o[0].state = STORE_OFFLOAD_ACCEPTED;
+    put(s, &o[0]);
+    drop(o, 1);
+    assert_int_equal(due(s, 5000, o), 1);
+    assert_int_equal(o[0].state, STORE_OFFLOAD_SETTLED);
     drop(o, 1);
     store_close(s);
 }
@@ -124,8 +123,9 @@ static void a_task_is_kept_until_it_is_settled(void **state) {
     { "postgres: " #test, test, set_up_postgres, NULL, NULL }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {ON(a_task_is_kept_until_it_is_settled)};
-    const struct CMUnitTest on_postgres[] = {ON_POSTGRES(a_task_is_kept_until_it_is_settled)};
+    const struct CMUnitTest tests[] = {ON(a_task_is_kept_until_it_is_settled), ON(what_was_accepted_stays_so_until_it_ends)};
+    const struct CMUnitTest on_postgres[] = {ON_POSTGRES(a_task_is_kept_until_it_is_settled),
+                                             ON_POSTGRES(what_was_accepted_stays_so_until_it_ends)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     return failed + cmocka_run_group_tests(on_postgres, postgres_start, postgres_stop);
 }
