@@ -104,6 +104,7 @@ static void an_order_with_a_zone_or_a_patience_survives_too(void **context) {
         }
         builder_free(&b);
         builder_free(&again);
+        taskform_free(&form);
     }
 }
 
