@@ -78,8 +78,9 @@ static int dial(const char *path, struct fault *f) {
 
 static enum grey_error tell(int fd, const char *path, const char *name, struct bytes input, struct fault *f) {
     uint8_t order[ERRAND_INPUT_BYTES_MAX];
-    size_t size = strlen(name);
-    memcpy(order, name, size);
+    struct bytes head = bytes_str(name);
+    size_t size = head.size;
+    memcpy(order, head.data, size);
     order[size++] = '\n';
     if (input.size > 0) {
         memcpy(order + size, input.data, input.size);
