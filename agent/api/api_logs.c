@@ -141,7 +141,7 @@ static void part_of_entry(void *context, enum grey_error err, const char *detail
     struct bytes text = payload_task_output(blob_bytes(payload));
     uint64_t first = out.bytes > text.size ? out.bytes - text.size : 0;
     uint64_t skip = r->stream == LAUNCH_STDERR || r->offset >= out.bytes ? text.size : r->offset > first ? r->offset - first : 0;
-    builder_add(&r->text, bytes_of(text.data + skip, text.size - skip));
+    builder_add(&r->text, bytes_of(text.data + skip, (size_t)(text.size - skip)));
     r->first = first + skip;
     answer(r, out.bytes);
 }
