@@ -73,6 +73,18 @@ static enum grey_error put(const char *path, struct bytes text, mode_t mode, boo
     return err != E_OK ? err : sync_folder_of(path, f);
 }
 
+enum grey_error wholefile_leave(const char *path, struct bytes text, mode_t mode, struct fault *f) {
+    char fresh[LIMIT_PATH_BYTES + 16];
+    if (strlen(path) > LIMIT_PATH_BYTES) {
+        return fault_set(f, E_SYSTEM, "%.100s...: too long", path);
+    }
+    (void)snprintf(fresh, sizeof fresh, "%s.new", path);
+    int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
+    bool written = fd >= 0 && write(fd, text.data, text.size) == (ssize_t)text.size;
+    written = fd >= 0 && close(fd) == 0 && written;
+    return written && rename(fresh, path) == 0 ? E_OK : fault_errno(f, E_SYSTEM, "%s", path);
+}
+
 enum grey_error wholefile_write(const char *path, struct bytes text, mode_t mode, struct fault *f) {
     return put(path, text, mode, false, f);
 }

@@ -13,6 +13,8 @@ enum grey_error wholefile_read(const char *path, struct builder *out, struct fau
 enum grey_error wholefile_write(const char *path, struct bytes text, mode_t mode, struct fault *f);
 /* The same where there is no such file yet; E_CONDITION: somebody else was first. */
 enum grey_error wholefile_make(const char *path, struct bytes text, mode_t mode, struct fault *f);
+/* Replaces the file without waiting for the disk: for what may be lost in a power cut and is checked when it is read.  E_SYSTEM. */
+enum grey_error wholefile_leave(const char *path, struct bytes text, mode_t mode, struct fault *f);
 /* Takes it away, for good also after a power cut; none there: E_OK.  E_SYSTEM, E_IO. */
 enum grey_error wholefile_remove(const char *path, struct fault *f);
 bool wholefile_exists(const char *path);

@@ -59,6 +59,16 @@ void api_call_error(struct api_call *c, enum grey_error err, const char *detail)
     mem_free(c);
 }
 
+void api_done(void *context, const struct node_answer *a) {
+    struct api_call *c = context;
+    if (a->err != E_OK) {
+        api_call_error(c, a->err, a->detail);
+        return;
+    }
+    http_reply(c->q, 204, NULL, bytes_of(NULL, 0), NULL, 0);
+    mem_free(c);
+}
+
 /* --- metrics ------------------------------------------------------------------------------------------------------------------------- */
 
 static void read_process(struct api *a) {

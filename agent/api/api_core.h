@@ -50,6 +50,8 @@ void api_answer_begin(struct api_answer *a);
 /* Sends and frees; 500 when it grew too large.  Takes c. */
 void api_answer_send(struct api_answer *a, struct api_call *c, int status, const struct http_extra *extra, size_t extra_count);
 void api_call_error(struct api_call *c, enum grey_error err, const char *detail); /* takes c */
+void api_done(void *context,
+              const struct node_answer *a); /* a node_done for calls that answer 204 and no more; context: the call, taken */
 
 /* --- api_access.c ------------------------------------------------------------------------------------------------------------------ */
 void api_access_start(struct api *a);

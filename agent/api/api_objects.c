@@ -183,16 +183,6 @@ void api_data_list(struct api_call *c) {
 
 /* --- how it does -------------------------------------------------------------------------------------------------------------------------- */
 
-static void health_said(void *context, const struct node_answer *a) {
-    struct api_call *c = context;
-    if (a->err != E_OK) {
-        api_call_error(c, a->err, a->detail);
-        return;
-    }
-    http_reply(c->q, 204, NULL, bytes_of(NULL, 0), NULL, 0);
-    mem_free(c);
-}
-
 /* {"issue":N,"health":"healthy"|"failed"} by who uses the object: the core takes a version back that fails. */
 static void say(struct api_call *c, enum object_kind kind) {
     struct fault f = {0};
@@ -221,7 +211,7 @@ static void say(struct api_call *c, enum object_kind kind) {
         api_call_error(c, E_NO_MEMORY, "");
         return;
     }
-    node_propose(c->api->o.node, ENTRY_OBJECT, payload, true, health_said, c);
+    node_propose(c->api->o.node, ENTRY_OBJECT, payload, true, api_done, c);
     blob_unref(payload);
 }
 

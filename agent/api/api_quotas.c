@@ -253,13 +253,10 @@ void api_tenant_get(struct api_call *c) {
 
 static void changed(void *context, const struct node_answer *a) {
     struct api_call *c = context;
-    if (a->err != E_OK) {
-        api_call_error(c, a->err, a->detail);
-    } else if (http_method(c->q)[0] == 'P') {
+    if (a->err == E_OK && http_method(c->q)[0] == 'P') {
         node_read_barrier(c->api->o.node, send_tenant, c); /* another gateway may have applied it, and not this one yet */
     } else {
-        http_reply(c->q, 204, NULL, bytes_of(NULL, 0), NULL, 0);
-        mem_free(c);
+        api_done(c, a);
     }
 }
 

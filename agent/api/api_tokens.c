@@ -156,16 +156,6 @@ void api_token_list(struct api_call *c) {
     node_read_barrier(c->api->o.node, list, c);
 }
 
-static void revoked(void *context, const struct node_answer *a) {
-    struct api_call *c = context;
-    if (a->err != E_OK) {
-        api_call_error(c, a->err, a->detail);
-        return;
-    }
-    http_reply(c->q, 204, NULL, bytes_of(NULL, 0), NULL, 0);
-    mem_free(c);
-}
-
 void api_token_delete(struct api_call *c) {
     struct builder payload;
     if (!level_reached(c)) {
@@ -178,5 +168,5 @@ void api_token_delete(struct api_call *c) {
     builder_init(&payload, 1024);
     api_origin_put(c, &payload);
     payload_revoke(&payload, bytes_of(c->arg, c->arg_size));
-    propose(c, &payload, revoked, c);
+    propose(c, &payload, api_done, c);
 }

@@ -13,6 +13,7 @@
 #include "platform/errand.h"
 #include "platform/log.h"
 #include "platform/now.h"
+#include "platform/wholefile.h"
 
 #define LIMIT_MS 30000u     /* for one grey-tpm; some chips need seconds for a key */
 #define PATIENCE_MS 60000u  /* for a word of the verifier, or a period; then the question is asked anew */
@@ -70,15 +71,10 @@ static enum grey_error take_result(struct attestor *a, struct bytes in, struct f
 }
 
 static void keep_result(struct attestor *a) {
-    char path[LIMIT_PATH_BYTES + 32], fresh[LIMIT_PATH_BYTES + 32];
+    char path[LIMIT_PATH_BYTES + 32];
     struct fault f;
     (void)snprintf(path, sizeof path, "%.*s/" RESULT_FILE, (int)LIMIT_PATH_BYTES, a->o.data_dir);
-    (void)snprintf(fresh, sizeof fresh, "%.*s/" RESULT_FILE ".new", (int)LIMIT_PATH_BYTES, a->o.data_dir);
-    int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-    bool kept = fd >= 0 && write(fd, a->result, a->result_size) == (ssize_t)a->result_size;
-    kept = (fd < 0 || close(fd) == 0) && kept && rename(fresh, path) == 0;
-    if (!kept) { /* after a crash it is asked for anew */
-        (void)fault_errno(&f, E_IO, "%s", path);
+    if (wholefile_leave(path, bytes_of(a->result, a->result_size), 0600, &f) != E_OK) { /* after a crash it is asked for anew */
         log_warn("attestor", "keep", "%s", f.text);
     }
 }

@@ -1,4 +1,3 @@
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +7,7 @@
 #include "platform/log.h"
 #include "platform/metrics.h"
 #include "platform/now.h"
+#include "platform/wholefile.h"
 
 #define TIME_MS_MAX (INT64_C(1) << 52)
 #define FAR_MS 60000      /* nearer than that, the next leader's step is enough */
@@ -94,30 +94,26 @@ static void take_answer(struct node *n, raft_id from, int64_t time_ms) {
 #define KEEP_MS 3600000u /* one small write an hour; after a power cut the log's last entry may say more */
 #define FILE_NAME "clock"
 
-static bool path_of(const struct node *n, const char *suffix, char path[LIMIT_PATH_BYTES + 16]) {
-    int size = snprintf(path, LIMIT_PATH_BYTES + 16, "%s/" FILE_NAME "%s", n->o.data_dir, suffix);
-    return size > 0 && size < (int)LIMIT_PATH_BYTES + 16;
+static bool path_of(const struct node *n, char path[LIMIT_PATH_BYTES + 1]) {
+    int size = snprintf(path, LIMIT_PATH_BYTES + 1, "%s/" FILE_NAME, n->o.data_dir);
+    return size > 0 && size <= (int)LIMIT_PATH_BYTES;
 }
 
-/* Not synced: what is lost is an hour, and what is torn is not read. */
+/* What is lost is an hour, and what is torn is not read. */
 static void keep_time(struct node *n) {
-    char path[LIMIT_PATH_BYTES + 16], fresh[LIMIT_PATH_BYTES + 16];
+    char path[LIMIT_PATH_BYTES + 1], line[48];
+    struct fault f = {0};
     n->clockset.kept_ms = loop_now_ms(n->x.loop);
-    if (!path_of(n, "", path) || !path_of(n, ".new", fresh)) {
-        return;
-    }
-    FILE *f = fopen(fresh, "we");
-    bool written = f != NULL && fprintf(f, "grey-clock 1 %" PRId64 "\n", now_floor_ms()) > 0;
-    written = f != NULL && fclose(f) == 0 && written;
-    if (!written || rename(fresh, path) != 0) {
-        log_limited(LOG_WARN, "clock", "keep", "%s: %s", path, strerror(errno));
+    (void)snprintf(line, sizeof line, "grey-clock 1 %" PRId64 "\n", now_floor_ms());
+    if (path_of(n, path) && wholefile_leave(path, bytes_str(line), 0644, &f) != E_OK) {
+        log_limited(LOG_WARN, "clock", "keep", "%s", f.text);
     }
 }
 
 static int64_t kept_time_ms(const struct node *n) {
-    char path[LIMIT_PATH_BYTES + 16], end = 0;
+    char path[LIMIT_PATH_BYTES + 1], end = 0;
     int64_t time_ms = 0;
-    FILE *f = path_of(n, "", path) ? fopen(path, "re") : NULL;
+    FILE *f = path_of(n, path) ? fopen(path, "re") : NULL;
     if (f != NULL) {
         bool whole = fscanf(f, "grey-clock 1 %" SCNd64 "%c", &time_ms, &end) == 2 && end == '\n' && is_time(time_ms);
         time_ms = whole ? time_ms : 0;

@@ -1,4 +1,3 @@
-#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -20,27 +19,21 @@ static struct metric day = METRIC_GAUGE("grey_storage_day_written_bytes", "Bytes
 static struct metric level =
     METRIC_GAUGE("grey_storage_wear_level", "0: below the bound of a day; 1: from 80% of it on; 2: above it, writes are shared.");
 
-static bool path_of(const struct node *n, const char *suffix, char path[LIMIT_PATH_BYTES + 16]) {
-    int size = snprintf(path, LIMIT_PATH_BYTES + 16, "%s/" FILE_NAME "%s", n->o.data_dir, suffix);
-    return size > 0 && size < (int)LIMIT_PATH_BYTES + 16;
+static bool path_of(const struct node *n, char path[LIMIT_PATH_BYTES + 1]) {
+    int size = snprintf(path, LIMIT_PATH_BYTES + 1, "%s/" FILE_NAME, n->o.data_dir);
+    return size > 0 && size <= (int)LIMIT_PATH_BYTES;
 }
 
-/* Not synced: what is lost is an hour, and what is torn is not read. */
+/* What is lost is an hour, and what is torn is not read. */
 static void keep(struct node *n) {
-    char path[LIMIT_PATH_BYTES + 16], fresh[LIMIT_PATH_BYTES + 16];
+    char path[LIMIT_PATH_BYTES + 1];
     struct builder b;
+    struct fault f = {0};
     n->diskwear.kept_ms = loop_now_ms(n->x.loop);
-    if (!path_of(n, "", path) || !path_of(n, ".new", fresh)) {
-        return;
-    }
     builder_init(&b, WEAR_FILE_BYTES_MAX);
     wear_put(&n->diskwear.wear, &b);
-    struct bytes text = builder_bytes(&b);
-    FILE *f = fopen(fresh, "we");
-    bool written = f != NULL && b.err == E_OK && fwrite(text.data, 1, text.size, f) == text.size;
-    written = f != NULL && fclose(f) == 0 && written;
-    if (!written || rename(fresh, path) != 0) {
-        log_limited(LOG_WARN, "diskwear", "keep", "%s: %s", path, strerror(errno));
+    if (b.err == E_OK && path_of(n, path) && wholefile_leave(path, builder_bytes(&b), 0644, &f) != E_OK) {
+        log_limited(LOG_WARN, "diskwear", "keep", "%s", f.text);
     }
     builder_free(&b);
 }
@@ -79,14 +72,14 @@ void diskwear_duty(struct node *n) {
 
 void diskwear_start(struct node *n) {
     struct diskwear *d = &n->diskwear;
-    char path[LIMIT_PATH_BYTES + 16];
+    char path[LIMIT_PATH_BYTES + 1];
     struct builder text;
     struct fault f = {0};
     metrics_register(&day);
     metrics_register(&level);
     wear_init(&d->wear, n->o.write_bytes_per_day_max);
     builder_init(&text, WEAR_FILE_BYTES_MAX + 1);
-    bool there = path_of(n, "", path) && wholefile_read(path, &text, &f) == E_OK; /* with a NUL behind it */
+    bool there = path_of(n, path) && wholefile_read(path, &text, &f) == E_OK; /* with a NUL behind it */
     if (there && !wear_get(&d->wear, bytes_of(builder_bytes(&text).data, builder_bytes(&text).size - 1))) {
         log_warn("diskwear", "read", "%s is not of this form; what was written to the disk before is not counted", path);
     }

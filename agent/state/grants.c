@@ -71,14 +71,10 @@ bool grants_find(struct table *t, const char *id, struct bearer *out) {
 }
 
 bool grants_next(struct table *t, const char *after, struct bearer *out) {
-    uint8_t from[BEARER_ID_BYTES + 1];
     size_t size = strlen(after) < BEARER_ID_BYTES ? strlen(after) : BEARER_ID_BYTES;
     struct bytes key, value;
     raft_index ref;
-    memcpy(from, after, size);
-    from[size] = 0; /* the least key behind it */
-    bool found = table_next(t, TABLE_TOKEN, bytes_of(from, size == 0 ? 0 : size + 1), &key, &value, &ref);
-    return found && row_of(key, value, out);
+    return table_after(t, TABLE_TOKEN, bytes_of(after, size), &key, &value, &ref) && row_of(key, value, out);
 }
 
 /* --- Applying ---------------------------------------------------------------------------------------------------------------------- */

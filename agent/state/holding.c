@@ -122,12 +122,8 @@ static void row_put(struct builder *changes, struct bytes key, const struct hold
 bool holding_next(struct table *t, struct bytes after, struct bytes *key, struct holding *out) {
     struct bytes value;
     raft_index ref;
-    uint8_t from[KEY_BYTES_MAX + 1] = {0}; /* the least key behind it: a zero more */
     must(after.size <= KEY_BYTES_MAX);
-    if (after.size > 0) {
-        memcpy(from, after.data, after.size);
-    }
-    return table_next(t, TABLE_OBJECT, bytes_of(from, after.size + 1), key, &value, &ref) && row_read(value, out) == E_OK;
+    return table_after(t, TABLE_OBJECT, after, key, &value, &ref) && row_read(value, out) == E_OK;
 }
 
 bool holding_find(struct table *t, enum object_kind kind, struct bytes name, struct holding *out) {

@@ -132,16 +132,11 @@ const struct updating_report *updating_of(const struct updating *u, raft_id node
 static bool other_turn(struct table *t, struct bytes name, int64_t now_ms) {
     struct bytes key = {0}, value;
     raft_index ref;
-    uint8_t from[LIMIT_NAME_BYTES + 1] = {0};
-    size_t size = 0;
-    while (table_next(t, TABLE_UPDATE, bytes_of(from, size), &key, &value, &ref) && key.size <= LIMIT_NAME_BYTES) {
+    while (table_after(t, TABLE_UPDATE, key, &key, &value, &ref) && key.size <= LIMIT_NAME_BYTES) {
         struct updating u;
         if (!bytes_equal(key, name) && row_read(value, &u) == E_OK && u.turn != 0 && now_ms < u.until_ms) {
             return true;
         }
-        memcpy(from, key.data, key.size);
-        from[key.size] = 0;
-        size = key.size + 1;
     }
     return false;
 }

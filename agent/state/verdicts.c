@@ -90,13 +90,10 @@ bool verdicts_find(struct table *t, const char *node, struct verdicts_row *out) 
 }
 
 bool verdicts_next(struct table *t, const char *after, struct verdicts_row *out) {
-    uint8_t from[LIMIT_NAME_BYTES + 1];
     size_t size = strlen(after) < LIMIT_NAME_BYTES ? strlen(after) : LIMIT_NAME_BYTES;
     struct bytes key, value;
     raft_index ref;
-    memcpy(from, after, size);
-    from[size] = 0; /* the least key behind it */
-    return table_next(t, TABLE_VERDICT, bytes_of(from, size == 0 ? 0 : size + 1), &key, &value, &ref) && row_read(key, value, out);
+    return table_after(t, TABLE_VERDICT, bytes_of(after, size), &key, &value, &ref) && row_read(key, value, out);
 }
 
 /* --- Applying ---------------------------------------------------------------------------------------------------------------------- */

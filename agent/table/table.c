@@ -14,6 +14,7 @@
 
 #include <string.h>
 
+#include "include/grey/limits.h"
 #include "include/grey/must.h"
 
 #define FRESH_FACTOR 2u /* rows loaded and not read yet may take this many times clean_bytes_max */
@@ -361,6 +362,15 @@ bool table_next(struct table *t, enum table_id id, struct bytes from, struct byt
     *value = value_of(r);
     *ref = r->ref;
     return true;
+}
+
+bool table_after(struct table *t, enum table_id id, struct bytes after, struct bytes *key, struct bytes *value, raft_index *ref) {
+    uint8_t from[LIMIT_KEY_BYTES + 1] = {0}; /* the least key behind it: a zero more */
+    must(after.size <= LIMIT_KEY_BYTES);
+    if (after.size > 0) {
+        memcpy(from, after.data, after.size);
+    }
+    return table_next(t, id, bytes_of(from, after.size == 0 ? 0 : after.size + 1), key, value, ref);
 }
 
 bool table_deleted(struct table *t, enum table_id id, struct bytes key) {

@@ -76,6 +76,8 @@ enum grey_error table_load(struct table *t, enum table_id id, struct bytes key, 
 /* table_next: the first row in memory (dirty or clean, not deleted) with key >= from, in key order; false when there is none.
  * key, value: lent until the next change.  Rows only on disk are not seen: merge with a scan (table_deleted tells what to hide). */
 bool table_next(struct table *t, enum table_id id, struct bytes from, struct bytes *key, struct bytes *value, raft_index *ref);
+/* The same with key > after, which is copied before *key is written and has at most LIMIT_KEY_BYTES; empty: the first row of all. */
+bool table_after(struct table *t, enum table_id id, struct bytes after, struct bytes *key, struct bytes *value, raft_index *ref);
 bool table_deleted(struct table *t, enum table_id id, struct bytes key); /* a deletion of it is in memory */
 
 /* Flushing: begin hands over the net effect of all changes since the last begin, to be written in this order: range deletions first,
