@@ -211,8 +211,10 @@ symbols: $(PROGRAMS) ## no function of ours shadows one of a library
 	$(Q)printf '#!/bin/sh\nexec tests/script/symbols.sh %s\n' "$(PROGRAMS)" >$(BUILD)/symbols && chmod +x $(BUILD)/symbols && tests/script/tap.sh $(BUILD)/symbols
 hardened: $(PROGRAMS) ## what stands against intruders is in the programs
 	$(Q)printf '#!/bin/sh\nexec tests/script/hardened.sh %s\n' "$(PROGRAMS)" >$(BUILD)/hardened && chmod +x $(BUILD)/hardened && tests/script/tap.sh $(BUILD)/hardened
+# They wait more than they reckon: some at a time.
+UNIT_JOBS ?= 4
 unit: $(UNIT_TESTS) $(BUILD)/grey-tpm ## unit tests
-	$(Q)tests/script/tap.sh $(UNIT_TESTS)
+	$(Q)TEST_JOBS=$(UNIT_JOBS) tests/script/tap.sh $(UNIT_TESTS)
 ifneq ($(wildcard tests/sim/sim.c),)
 NIGHTLY_SEED ?= 1
 NIGHTLY_COUNT ?= 100000
@@ -244,7 +246,7 @@ fuzz-brief: $(FUZZERS) ## each fuzz target for FUZZ_SECONDS
 	    tests/script/tap.sh $(FUZZ_BUILD)/fuzz-brief
 # Tests that wait for minutes by the clock (a breaker that closes, a link that is idle); of these make nightly takes care.
 SLOW_TESTS := test_core_gone test_core_moves test_idle_link test_middlebox
-# They wait more than they reckon: two at a time.
+# The same, but these are many processes each: two at a time.
 SYSTEM_JOBS ?= 2
 SYSTEM_TESTS := $(sort $(wildcard tests/system/test_*.py))
 system: $(PROGRAMS) $(BUILD)/swarm $(BUILD)/tests/test_appraise $(BUILD)/sim ## end-to-end tests with real processes; one: make system TESTS=test_restarts
