@@ -157,8 +157,7 @@ static void run_call(struct storage_job *storage, struct store *store) {
 /* --- calls: answers -------------------------------------------------------------------------------------------------------------------------- */
 
 static void put(struct call *c, const char *name, const char *text) {
-    json_key(&c->w, name);
-    json_str(&c->w, text);
+    json_member_str(&c->w, name, text);
 }
 
 static void count_refusal(enum grey_error err) {
@@ -178,8 +177,7 @@ static void answer_enroll(struct call *c) {
     json_open(&c->w, '{');
     put(c, "site", c->asked.site);
     put(c, "node", c->asked.node);
-    json_key(&c->w, "certificate");
-    json_text(&c->w, builder_bytes(&c->certificate));
+    json_member_text(&c->w, "certificate", builder_bytes(&c->certificate));
     put(c, "ca", (const char *)c->e->ca.bundle.data);
     put(c, "core_key", key);
     json_close(&c->w);
@@ -201,8 +199,7 @@ static void answer_token(struct call *c) {
     put(c, "token", text);
     put(c, "id", id);
     put(c, "site", c->site);
-    json_key(&c->w, "nodes");
-    json_int(&c->w, c->nodes);
+    json_member_int(&c->w, "nodes", c->nodes);
     put(c, "expires", time);
     json_close(&c->w);
     explicit_bzero(text, sizeof text);
@@ -213,8 +210,7 @@ static void answer_revoke(struct call *c) {
     json_open(&c->w, '{');
     put(c, "site", c->site);
     put(c, "node", c->node);
-    json_key(&c->w, "revoked");
-    json_uint(&c->w, c->count);
+    json_member_uint(&c->w, "revoked", c->count);
     json_close(&c->w);
     log_info("enroll", "revoke", "site=%s node=%s certificates=%" PRIu32, c->site, c->node[0] != 0 ? c->node : "(all)", c->count);
     revoker_publish(c->e->revoker);

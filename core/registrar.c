@@ -97,8 +97,7 @@ static void run_call(struct storage_job *storage, struct store *store) {
 }
 
 static void put(struct call *c, const char *name, const char *text) {
-    json_key(&c->w, name);
-    json_str(&c->w, text);
+    json_member_str(&c->w, name, text);
 }
 
 static void put_challenge(struct call *c) {

@@ -168,17 +168,14 @@ void api_health_detailed(struct api_call *c) {
     api_answer_begin(&a);
     json_open(&a.w, '{');
     json_member_str(&a.w, "status", health_names[worst]);
-    json_key(&a.w, "checks");
-    json_open(&a.w, '{');
-    json_key(&a.w, "consensus");
-    json_open(&a.w, '{');
+    json_member_open(&a.w, "checks", '{');
+    json_member_open(&a.w, "consensus", '{');
     json_member_str(&a.w, "status", health_names[consensus]);
     json_member_str(&a.w, "role", api_own_role(&s));
     json_member_uint(&a.w, "term", s.term);
     json_member_str(&a.w, "leader_id", node_leader_name(api->o.node));
     json_close(&a.w);
-    json_key(&a.w, "storage");
-    json_open(&a.w, '{');
+    json_member_open(&a.w, "storage", '{');
     json_member_str(&a.w, "status", health_names[storage]);
     json_member_uint(&a.w, "used_bytes", usage.log_bytes + usage.state_bytes + usage.wal_bytes + usage.snapshot_bytes);
     json_member_uint(&a.w, "log_bytes", usage.log_bytes + usage.wal_bytes);
@@ -189,21 +186,18 @@ void api_health_detailed(struct api_call *c) {
     json_close(&a.w);
     json_key(&a.w, "board");
     put_board(&a.w, health_names[board], &board_facts);
-    json_key(&a.w, "scheduler");
-    json_open(&a.w, '{');
+    json_member_open(&a.w, "scheduler", '{');
     json_member_str(&a.w, "status", "healthy");
     const struct scheduler *tasks = state_scheduler(node_state(api->o.node));
     json_member_uint(&a.w, "active_tasks", tasks == NULL ? 0 : tasks->held_count);
     json_member_uint(&a.w, "waiting_tasks", tasks == NULL ? 0 : lanes_waiting(&tasks->lanes));
     json_close(&a.w);
-    json_key(&a.w, "network");
-    json_open(&a.w, '{');
+    json_member_open(&a.w, "network", '{');
     json_member_str(&a.w, "status", up < link_count ? "degraded" : "healthy");
     json_member_uint(&a.w, "connected_peers", up);
     json_member_uint(&a.w, "known_peers", link_count);
     json_close(&a.w);
-    json_key(&a.w, "federation");
-    json_open(&a.w, '{');
+    json_member_open(&a.w, "federation", '{');
     json_member_str(&a.w, "status", api->o.uplink == NULL ? "disabled" : health_names[link]);
     json_member_uint(&a.w, "queue_bytes", pending_bytes(api));
     json_key(&a.w, "last_contact_seconds");
@@ -213,8 +207,7 @@ void api_health_detailed(struct api_call *c) {
         json_milli(&a.w, now_wall_ms() - facts.last_contact_unix_ms);
     }
     json_close(&a.w);
-    json_key(&a.w, "clock");
-    json_open(&a.w, '{');
+    json_member_open(&a.w, "clock", '{');
     int64_t site_ms = node_site_time_ms(api->o.node);
     int64_t off_ms = now_machine_ms() - site_ms;
     if (s.role != RAFT_LEADER && off_ms > 0) {
@@ -222,8 +215,7 @@ void api_health_detailed(struct api_call *c) {
     }
     bool unsure = site_ms > 0 && (off_ms > 60000 || off_ms < -60000);
     json_member_str(&a.w, "status", unsure ? "degraded" : "healthy");
-    json_key(&a.w, "offset_from_site_seconds");
-    json_milli(&a.w, site_ms > 0 ? off_ms : 0);
+    json_member_milli(&a.w, "offset_from_site_seconds", site_ms > 0 ? off_ms : 0);
     json_member_str(&a.w, "source", node_clock_source(api->o.node));
     json_close(&a.w);
     json_key(&a.w, "attestation");

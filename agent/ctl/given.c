@@ -90,8 +90,7 @@ int given_rollout(struct call *c) {
     builder_init(&body, 65536);
     json_writer_init(&w, &body);
     json_open(&w, '{');
-    json_key(&w, "stages");
-    json_open(&w, '[');
+    json_member_open(&w, "stages", '[');
     for (unsigned i = 1; i < c->arg_count && strcmp(c->args[1], "none") != 0; i++) {
         const char *colon = strrchr(c->args[i], ':');
         size_t digits = colon == NULL ? 0 : strspn(colon + 1, "0123456789");
@@ -101,8 +100,7 @@ int given_rollout(struct call *c) {
             return CTL_USAGE;
         }
         json_open(&w, '{');
-        json_key(&w, "label");
-        json_text(&w, bytes_of(c->args[i], (size_t)(colon - c->args[i])));
+        json_member_text(&w, "label", bytes_of(c->args[i], (size_t)(colon - c->args[i])));
         json_key(&w, "soak_seconds");
         json_raw(&w, bytes_str(colon + 1));
         json_close(&w);

@@ -75,16 +75,13 @@ static bool put_order(struct call *c, struct builder *out) {
     }
     for (size_t i = 0; i < sizeof images / sizeof images[0]; i++) {
         if (verbs_option(c, images[i]) != NULL) {
-            json_key(&w, "oci");
-            json_open(&w, '{');
-            json_key(&w, images[i]);
-            json_str(&w, verbs_option(c, images[i]));
+            json_member_open(&w, "oci", '{');
+            json_member_str(&w, images[i], verbs_option(c, images[i]));
             json_close(&w);
         }
     }
     if (c->arg_count > 0) {
-        json_key(&w, "command");
-        json_open(&w, '[');
+        json_member_open(&w, "command", '[');
         for (unsigned i = 0; i < c->arg_count; i++) {
             json_str(&w, c->args[i]);
         }

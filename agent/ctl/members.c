@@ -29,10 +29,8 @@ int members_add(struct call *c) {
     builder_init(&body, 4096);
     json_writer_init(&w, &body);
     json_open(&w, '{');
-    json_key(&w, "id");
-    json_str(&w, c->args[0]);
-    json_key(&w, "addr");
-    json_str(&w, c->args[1]);
+    json_member_str(&w, "id", c->args[0]);
+    json_member_str(&w, "addr", c->args[1]);
     json_close(&w);
     struct client_request q = {
         .method = "POST", .path = "/v1/admin/members", .body = builder_bytes(&body), .body_type = "application/json"};
@@ -47,14 +45,12 @@ int members_remove(struct call *c) {
     builder_init(&body, 8192);
     json_writer_init(&w, &body);
     json_open(&w, '{');
-    json_key(&w, "remove");
-    json_open(&w, '[');
+    json_member_open(&w, "remove", '[');
     for (unsigned i = 0; i < c->arg_count; i++) {
         json_str(&w, c->args[i]);
     }
     json_close(&w);
-    json_key(&w, "force");
-    json_bool(&w, verbs_option(c, "force") != NULL);
+    json_member_bool(&w, "force", verbs_option(c, "force") != NULL);
     json_close(&w);
     struct client_request q = {
         .method = "POST", .path = "/v1/admin/members", .body = builder_bytes(&body), .body_type = "application/json"};

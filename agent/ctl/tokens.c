@@ -37,15 +37,12 @@ int tokens_create(struct call *c) {
     builder_init(&body, 4096);
     json_writer_init(&w, &body);
     json_open(&w, '{');
-    json_key(&w, "role");
-    json_str(&w, role);
+    json_member_str(&w, "role", role);
     if (ttl != NULL) {
-        json_key(&w, "ttl_seconds");
-        json_uint(&w, seconds);
+        json_member_uint(&w, "ttl_seconds", seconds);
     }
     if (name != NULL) {
-        json_key(&w, "name");
-        json_str(&w, name);
+        json_member_str(&w, "name", name);
     }
     json_close(&w);
     struct client_request q = {
