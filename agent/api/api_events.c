@@ -69,7 +69,9 @@ static void accepted(void *context, const struct node_answer *a) {
     struct answer_event *events = mem_new(p->result.count, sizeof *events);
     size_t count = events == NULL ? 0 : answer_events(a->answer, events, p->result.count);
     if (count != p->result.count) {
-        api_call_error(c, events == NULL ? E_NO_MEMORY : E_BUG, "the state's answer cannot be read; the events are kept");
+        api_call_error(c, E_OUTCOME_UNKNOWN,
+                       events == NULL ? "the events are kept, and no memory was left to say under which numbers"
+                                      : "the events are kept; the leader's answer cannot be read");
         mem_free(events);
         post_free(p);
         return;

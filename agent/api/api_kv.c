@@ -43,7 +43,7 @@ static void written(void *context, const struct node_answer *a) {
         return;
     }
     if (!answer_kv(a->answer, &version, &existed)) {
-        api_call_error(c, E_BUG, "the state's answer cannot be read");
+        api_call_error(c, E_OUTCOME_UNKNOWN, "it is done; the leader's answer cannot be read");
         return;
     }
     bool put = http_method(c->q)[0] == 'P';

@@ -103,7 +103,8 @@ static void answered(void *context, const struct node_answer *a) {
     bool duplicate = false;
     enum task_state state = TASK_PENDING;
     if (a->err != E_OK || !answer_task(a->answer, &duplicate, &state)) {
-        api_call_error(c, a->err != E_OK ? a->err : E_BUG, a->detail);
+        api_call_error(c, a->err != E_OK ? a->err : E_OUTCOME_UNKNOWN,
+                       a->err != E_OK ? a->detail : "it is done; the leader's answer cannot be read");
         return;
     }
     bool posted = http_method(c->q)[0] == 'P';

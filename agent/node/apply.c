@@ -125,8 +125,9 @@ static bool apply_one(struct node *n, const struct entry *e) {
     raft_term term = e->term;
     grey_epoch epoch = e->epoch;
     if (q != NULL) { /* another entry at its place: this proposal is certainly lost */
-        struct node_answer a = {.err = ours ? o.err : E_NOT_LEADER,
-                                .detail = o.detail,
+        bool told = o.err != E_OK || answer.err == E_OK;
+        struct node_answer a = {.err = !ours ? E_NOT_LEADER : told ? o.err : E_OUTCOME_UNKNOWN,
+                                .detail = told ? o.detail : "it is done, and no memory was left to say what came of it",
                                 .index = index,
                                 .epoch = epoch,
                                 .answer = builder_bytes(&answer)};
