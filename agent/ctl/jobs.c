@@ -31,22 +31,15 @@ static int change(struct call *c, const char *method, const char *path, struct b
                   void (*say)(struct builder *out, const json_t *doc)) {
     struct client_request q = {
         .method = method, .path = path, .body = body, .body_type = body.size > 0 ? "application/json" : NULL};
-    struct http_answer a;
     struct builder out;
-    int code = client_call(&c->client, &q, &a, &c->problem);
-    if (code != CTL_OK) {
-        builder_free(&a.body);
-        return client_complain(&c->problem);
+    json_t *doc;
+    int code;
+    if (verbs_send(c, &q, &doc, &code)) {
+        return code;
     }
     builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
-    json_t *doc = a.body.size > 0 ? json_read(builder_bytes(&a.body), NULL) : NULL;
-    if (c->output == OUTPUT_JSON) {
-        builder_add(&out, builder_bytes(&a.body));
-    } else {
-        say(&out, doc);
-    }
+    say(&out, doc);
     json_decref(doc);
-    builder_free(&a.body);
     return verbs_print(&out);
 }
 

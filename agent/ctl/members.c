@@ -1,5 +1,6 @@
 #include "agent/ctl/verbs.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,20 +8,14 @@
 
 /* Sends a change; prints the answer as JSON, or `done` for people. */
 static int command(struct call *c, const struct client_request *q, const char *done) {
-    struct http_answer a;
-    struct builder out;
-    if (client_call(&c->client, q, &a, &c->problem) != CTL_OK) {
-        builder_free(&a.body);
-        return client_complain(&c->problem);
+    json_t *doc;
+    int code;
+    if (verbs_send(c, q, &doc, &code)) {
+        return code;
     }
-    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
-    if (c->output == OUTPUT_JSON) {
-        builder_add(&out, builder_bytes(&a.body));
-    } else {
-        builder_addf(&out, "%s\n", done);
-    }
-    builder_free(&a.body);
-    return verbs_print(&out);
+    json_decref(doc);
+    (void)printf("%s\n", done);
+    return CTL_OK;
 }
 
 int members_add(struct call *c) {

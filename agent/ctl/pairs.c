@@ -87,7 +87,8 @@ static bool condition(struct call *c, char header[64]) {
 static int change(struct call *c, const char *method, struct bytes value, const char *type) {
     char header[64];
     struct builder path, out;
-    struct http_answer a;
+    json_t *doc;
+    int code;
     if (!condition(c, header) || !key_path(c->args[0], &path)) {
         return CTL_USAGE;
     }
@@ -95,24 +96,19 @@ static int change(struct call *c, const char *method, struct bytes value, const 
     const char *headers[] = {header[0] != 0 ? header : NULL, NULL};
     struct client_request q = {
         .method = method, .path = (const char *)path.data, .headers = headers, .body = value, .body_type = type};
-    int code = client_call(&c->client, &q, &a, &c->problem);
+    bool done = verbs_send(c, &q, &doc, &code);
     builder_free(&path);
-    if (code != CTL_OK) {
-        builder_free(&a.body);
-        return client_complain(&c->problem);
+    if (done) {
+        return code;
     }
     builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
-    json_t *doc = json_read(builder_bytes(&a.body), NULL);
     bool existed = json_is_true(json_object_get(doc, "existed"));
-    if (c->output == OUTPUT_JSON || doc == NULL) {
-        builder_add(&out, builder_bytes(&a.body));
-    } else if (method[0] == 'P') {
+    if (method[0] == 'P') {
         builder_addf(&out, "%s, version %" PRIu64 "\n", existed ? "changed" : "created", verbs_uint(doc, "version"));
     } else {
         builder_add_str(&out, existed ? "deleted\n" : "there was no such key\n");
     }
     json_decref(doc);
-    builder_free(&a.body);
     return verbs_print(&out);
 }
 
