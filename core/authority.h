@@ -13,6 +13,7 @@
 #ifndef CORE_AUTHORITY_H
 #define CORE_AUTHORITY_H
 
+#include "include/grey/limits.h"
 #include "platform/cert.h"
 #include "platform/crl.h"
 #include "platform/csr.h"
@@ -41,6 +42,8 @@ struct authority {
 enum grey_error authority_open(const char *dir, struct authority *a, struct fault *f); /* E_NOT_FOUND, E_CERT, E_KEY */
 void authority_close(struct authority *a); /* wipes; one that was never opened is allowed */
 
+/* Copies the name of a site or a gateway.  False: text is none, or NULL. */
+bool authority_name(char out[LIMIT_NAME_BYTES + 1], const char *text);
 /* Names that are the broker's rights (deploy/local/broker.acl) or nobody's: no site may be called so. */
 bool authority_site_reserved(const char *site);
 /* A gateway's certificate for a request that was read and allowed: subject CN = site, URI grey://site/node, role gateway.  Appends PEM

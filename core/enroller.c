@@ -252,15 +252,6 @@ static void call_done(struct worker_job *job) {
 
 /* --- calls: questions ------------------------------------------------------------------------------------------------------------------------ */
 
-static bool take_name(char out[LIMIT_NAME_BYTES + 1], const json_t *v) {
-    const char *text = json_string_value(v);
-    if (text == NULL || !grey_name_valid(text, strlen(text))) {
-        return false;
-    }
-    memcpy(out, text, strlen(text) + 1);
-    return true;
-}
-
 static bool take_number(int64_t *out, const json_t *v, int64_t fallback, int64_t max) {
     *out = v == NULL ? fallback : json_is_integer(v) ? json_integer_value(v) : 0;
     return *out >= 1 && *out <= max;
@@ -286,7 +277,7 @@ static const char *read_enroll(struct call *c) {
 }
 
 static const char *read_token(struct call *c) {
-    if (!take_name(c->site, json_object_get(c->body, "site")) || authority_site_reserved(c->site)) {
+    if (!authority_name(c->site, json_string_value(json_object_get(c->body, "site"))) || authority_site_reserved(c->site)) {
         return "site: 1 to 64 of A-Z a-z 0-9 . _ -, and not grey-core or grey-broker";
     }
     if (!take_number(&c->nodes, json_object_get(c->body, "nodes"), 1, STORE_ENROLL_NODES_MAX)) {
@@ -303,7 +294,8 @@ static const char *read_token(struct call *c) {
 
 static const char *read_revoke(struct call *c) {
     const json_t *node = json_object_get(c->body, "node");
-    return !take_name(c->site, json_object_get(c->body, "site")) || (node != NULL && !take_name(c->node, node))
+    return !authority_name(c->site, json_string_value(json_object_get(c->body, "site"))) ||
+                   (node != NULL && !authority_name(c->node, json_string_value(node)))
                ? "expected {\"site\":\"S\",\"node\":\"N\"}; without a node all of the site"
                : NULL;
 }

@@ -78,6 +78,16 @@ static bool take_name(const char *text, struct grey_name *out) {
     return true;
 }
 
+/* wrong: why it is no order; NULL: it is one. */
+static void order(struct api_call *c, const struct node_order *o, const char *wrong) {
+    if (wrong != NULL) {
+        api_call_error(c, E_BAD_REQUEST, wrong);
+        return;
+    }
+    api_note(c);
+    node_order(c->api->o.node, o, ordered, c);
+}
+
 static bool is_forced(struct api_call *c) {
     char text[8];
     return http_query(c->q, "force", text, sizeof text) && strcmp(text, "true") == 0;
@@ -98,12 +108,7 @@ void api_admin_transfer(struct api_call *c) {
         }
         json_decref(body);
     }
-    if (wrong != NULL) {
-        api_call_error(c, E_BAD_REQUEST, wrong);
-        return;
-    }
-    api_note(c);
-    node_order(c->api->o.node, &o, ordered, c);
+    order(c, &o, wrong);
 }
 
 static bool take_invitation(const json_t *member, struct node_order *o) {
@@ -145,12 +150,7 @@ void api_admin_members(struct api_call *c) {
     json_t *body = json_read(http_body(c->q), &f);
     const char *wrong = body == NULL ? f.text : take_change(body, &o);
     json_decref(body);
-    if (wrong != NULL) {
-        api_call_error(c, E_BAD_REQUEST, wrong);
-        return;
-    }
-    api_note(c);
-    node_order(c->api->o.node, &o, ordered, c);
+    order(c, &o, wrong);
 }
 
 void api_admin_member_remove(struct api_call *c) {
@@ -160,15 +160,13 @@ void api_admin_member_remove(struct api_call *c) {
         api_call_error(c, E_NOT_FOUND, "no member of that name");
         return;
     }
-    api_note(c);
-    node_order(c->api->o.node, &o, ordered, c);
+    order(c, &o, NULL);
 }
 
 void api_admin_leave(struct api_call *c) {
     struct node_order o = {.remove_count = 1, .force = is_forced(c)};
     (void)take_name(node_name(c->api->o.node), &o.remove[0]);
-    api_note(c);
-    node_order(c->api->o.node, &o, ordered, c);
+    order(c, &o, NULL);
 }
 
 static void put_ledger(struct json_writer *w, const struct ledger *l) {
