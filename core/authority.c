@@ -378,7 +378,9 @@ static enum grey_error issue_user(const char *dir, const char *name, const char 
     return err;
 }
 
-enum grey_error authority_issue(const char *dir, const char *kind, const char *host, const char *prefix, struct fault *f) {
+/* kind "broker" or "core": writes PREFIX.key and PREFIX.crt for a server of this machine, with names localhost and 127.0.0.1 and, unless it is "",
+ * the host's. */
+static enum grey_error issue_server(const char *dir, const char *kind, const char *host, const char *prefix, struct fault *f) {
     struct authority a;
     bool core = strcmp(kind, "core") == 0;
     if (!core && strcmp(kind, "broker") != 0) {
@@ -410,7 +412,7 @@ enum grey_error authority_serve(const char *dir, const char *host, const char *p
     char path[PATH_BYTES];
     struct builder all;
     builder_init(&all, 2u * PEM_BYTES_MAX);
-    enum grey_error err = authority_issue(dir, "core", host, prefix, f);
+    enum grey_error err = issue_server(dir, "core", host, prefix, f);
     (void)snprintf(path, sizeof path, "%.1000s.crt", prefix);
     err = err != E_OK ? err : wholefile_read(path, &all, f);
     if (err == E_OK) {
@@ -483,7 +485,7 @@ int authority_command(int argc, char **argv) {
     } else if (strcmp(verb, "sign") == 0 && csr != NULL && site != NULL && node != NULL && out != NULL) {
         err = sign_file(dir, csr, site, node, days, out, &f);
     } else if ((strcmp(verb, "broker") == 0 || strcmp(verb, "core") == 0) && out != NULL) {
-        err = authority_issue(dir, verb, host, out, &f);
+        err = issue_server(dir, verb, host, out, &f);
     } else if (strcmp(verb, "user") == 0 && out != NULL) {
         err = issue_user(dir, name, role, out, &f);
     } else {

@@ -22,10 +22,8 @@
 int authority_command(int argc, char **argv);
 
 enum grey_error authority_init(const char *dir, struct fault *f); /* makes what there is not; harmless when all is there */
-/* kind "broker" or "core": writes PREFIX.key and PREFIX.crt for a server of this machine, with names localhost and 127.0.0.1 and, unless it is "",
- * the host's. */
-enum grey_error authority_issue(const char *dir, const char *kind, const char *host, const char *prefix, struct fault *f);
-/* The same for a core, with the authorities behind its certificate in PREFIX.crt, so that who knows the root needs nothing else. */
+/* Writes PREFIX.key and PREFIX.crt for a core on this machine, with names localhost and 127.0.0.1 and, unless it is "", the host's.  In
+ * PREFIX.crt stand the authorities behind its certificate too, so that who knows the root needs nothing else. */
 enum grey_error authority_serve(const char *dir, const char *host, const char *prefix, struct fault *f);
 /* The issuing key to come: made, and put into ca.crt; then, when all sites know it, used. */
 enum grey_error authority_rotate(const char *dir, struct fault *f);

@@ -29,7 +29,7 @@ struct zone_date zone_date_of(int64_t days) {
     return d;
 }
 
-int64_t zone_days_of(int64_t year, unsigned month, unsigned day) {
+static int64_t days_of(int64_t year, unsigned month, unsigned day) {
     year -= month <= 2;
     int64_t era = floor_div(year, 400);
     unsigned of_era = (unsigned)(year - era * 400);
@@ -143,11 +143,11 @@ enum grey_error zone_parse(struct bytes rule, struct zone *out, struct fault *f)
 
 static int64_t day_of_change(const struct zone_change *c, int64_t year) {
     if (c->form == CHANGE_WEEKDAY) {
-        int64_t first = zone_days_of(year, c->month, 1);
+        int64_t first = days_of(year, c->month, 1);
         unsigned day = (c->day + 7 - zone_weekday(first)) % 7 + 7u * (c->week - 1u);
         return first + day - (day >= zone_days_in(year, c->month) ? 7 : 0);
     }
-    int64_t first = zone_days_of(year, 1, 1);
+    int64_t first = days_of(year, 1, 1);
     if (c->form == CHANGE_LEAP_DAY) {
         return first + c->day;
     }
