@@ -6,7 +6,7 @@
 #include <time.h>
 
 #include "agent/ctl/input.h"
-#include "agent/ctl/verbs.h"
+#include "agent/ctl/listing.h"
 #include "include/grey/limits.h"
 
 #define LOGS_TIMEOUT_MS 40000u /* above the time that a question waits for more */
@@ -116,10 +116,9 @@ int jobs_cancel(struct call *c) {
     return code;
 }
 
-static void list_path(struct call *c, const char *after, struct builder *path) {
+static void list_path(struct call *c, const char *after, uint64_t limit, struct builder *path) {
     static const char *const filters[] = {"tenant", "state"};
-    builder_reset(path);
-    builder_add_str(path, "/v1/tasks?limit=1000");
+    builder_addf(path, "/v1/tasks?limit=%" PRIu64, limit);
     for (size_t i = 0; i < sizeof filters / sizeof filters[0]; i++) {
         if (verbs_option(c, filters[i]) != NULL) {
             builder_addf(path, "&%s=", filters[i]);
@@ -133,49 +132,22 @@ static void list_path(struct call *c, const char *after, struct builder *path) {
     builder_add_byte(path, 0);
 }
 
-static void put_tasks(struct render_table *t, const json_t *doc) {
-    size_t i;
-    const json_t *task;
-    json_array_foreach(json_object_get(doc, "tasks"), i, task) {
-        const char *space = verbs_text(task, "namespace");
-        render_cell(t, verbs_text(task, "id"));
-        render_cellf(t, "%s%s%s", verbs_text(task, "tenant"), space[0] != 0 ? "/" : "", space);
-        render_cell(t, verbs_text(task, "lane"));
-        render_cell(t, verbs_text(task, "state"));
-        render_cell(t, verbs_text(task, "reason")[0] != 0 ? verbs_text(task, "reason") : NULL);
-        render_cell(t, verbs_text(task, "node")[0] != 0 ? verbs_text(task, "node") : NULL);
-        render_cell(t, verbs_text(task, "submitted"));
-    }
+static void put_tenant_of(struct render_table *t, const json_t *task, const char *name, bool wide) {
+    const char *space = verbs_text(task, "namespace");
+    (void)wide;
+    render_cellf(t, "%s%s%s", verbs_text(task, name), space[0] != 0 ? "/" : "", space);
 }
 
-/* All pages; with -o json the first page as it is, whose "next" says how to go on. */
 int jobs_list(struct call *c) {
-    static const char *const titles[] = {"TASK", "TENANT", "LANE", "STATE", "REASON", "NODE", "SUBMITTED"};
-    char after[LIMIT_NAME_BYTES + 1] = "";
-    struct builder path, out;
-    struct render_table t;
-    json_t *doc;
-    int code = CTL_OK;
-    bool more = true;
-    builder_init(&path, 4096);
-    render_table_begin(&t, titles, 7);
-    while (more) {
-        list_path(c, after, &path);
-        if (verbs_get(c, CLIENT_NODE, (const char *)path.data, &doc, &code)) {
-            builder_free(&path);
-            builder_free(&t.cells);
-            return code;
-        }
-        put_tasks(&t, doc);
-        const char *next = verbs_text(doc, "next");
-        more = next[0] != 0 && strcmp(next, after) != 0;
-        (void)snprintf(after, sizeof after, "%s", next);
-        json_decref(doc);
-    }
-    builder_free(&path);
-    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
-    render_table_end(&t, &out);
-    return verbs_print(&out);
+    static const struct listing_column columns[] = {LISTING("TASK", "id"),
+                                                    LISTING_BY("TENANT", "tenant", put_tenant_of),
+                                                    LISTING("LANE", "lane"),
+                                                    LISTING("STATE", "state"),
+                                                    LISTING_BY("REASON", "reason", listing_dash),
+                                                    LISTING_BY("NODE", "node", listing_dash),
+                                                    LISTING("SUBMITTED", "submitted")};
+    static const struct listing l = {.columns = columns, .count = sizeof columns / sizeof columns[0], .rows = "tasks"};
+    return listing_pages(c, list_path, UINT64_MAX, &l);
 }
 
 /* Every field that has a value, one line each. */

@@ -29,6 +29,12 @@ struct listing {
 /* The whole of a verb: asks and prints. */
 int listing_get(struct call *c, enum client_side side, const char *path, const struct listing *l);
 
-listing_cell listing_size, listing_yes; /* bytes as people read them; "yes" or "no" */
+/* The same of a list that comes in pages, up to `most` rows; with -o json the first page as it is, whose "next" says how to go on.
+ * put_path makes the path, and a NUL behind it, of the page of `limit` rows behind `after` ("": the first). */
+typedef void listing_path(struct call *c, const char *after, uint64_t limit, struct builder *path);
+int listing_pages(struct call *c, listing_path *put_path, uint64_t most, const struct listing *l);
+
+/* Bytes as people read them; "yes" or "no"; a text, "-" when it is empty. */
+listing_cell listing_size, listing_yes, listing_dash;
 
 #endif
