@@ -22,7 +22,8 @@ struct db_options {
     uint32_t cache_bytes; /* page cache, not counting what one transaction must hold */
 };
 
-/* db_open: opens or creates (mode 0600, in a directory that exists).  created: it had no tables. */
+/* db_open: opens or creates (mode 0600, in a directory that exists, also behind a symbolic link; the file itself may be none).
+ * created: it had no tables. */
 struct db *db_open(const char *path, const struct db_options *o, bool *created, struct fault *f);
 /* Ends all statements, checkpoints as far as possible, keeps the emptied write-ahead log file.  NULL is allowed. */
 void db_close(struct db *d);
