@@ -21,7 +21,7 @@
  * come that lets them go; only when they are gone the file is cut (agent/store/sitedisk.c). */
 #define TIDY_LOG_BYTES (8ull * 1024 * 1024)    /* worth two images */
 #define TIDY_MUCH_BYTES (128ull * 1024 * 1024) /* worth them also while events come */
-#define TIDY_QUIET_MS 30000u                   /* no event came for so long */
+#define TIDY_QUIET_MS 10000u                   /* no event came for so long */
 #define TIDY_PAUSE_MS 60000u                   /* until what was freed shows in the size of the file */
 
 static struct metric flushes = METRIC_COUNTER("grey_storage_flushes_total", "Transactions that wrote changed rows of the state.");
