@@ -31,6 +31,7 @@ struct shaper {
     int64_t tokens_us;                /* bytes * 1,000,000, so that slow rates lose nothing to rounding; negative: debts */
     uint64_t at_us, careful_until_us; /* the second: packets were lost lately */
     uint64_t calm_from_us;            /* none was lost for long then */
+    uint64_t unlost_bytes;            /* were granted since one was */
 };
 
 /* payload_bytes that are written at once, on the wire. */
@@ -49,7 +50,7 @@ void shaper_give_back(struct shaper *s, const struct shaper_path *path, size_t g
 void shaper_debit(struct shaper *s, uint64_t now_us, uint64_t wire_bytes);
 /* The same of what was sent again. */
 void shaper_debit_resent(struct shaper *s, uint64_t now_us, uint64_t wire_bytes);
-/* There is a limit, and no packet was lost for a minute: the network carries what is granted. */
+/* There is a limit, and of the last 32 KiB, and in the last minute, no packet was lost: the network carries what is granted. */
 bool shaper_calm(const struct shaper *s, uint64_t now_us);
 /* More than shaper_unsent_bytes of what was granted waits in the socket still, and will leave later than it was debited: until then
  * nothing is saved up. */

@@ -200,6 +200,12 @@ static void a_loss_is_remembered_for_a_minute(void **state) {
     (void)state;
     struct shaper s;
     shaper_init(&s, 8000, 0);
+    assert_false(shaper_calm(&s, 0)); /* who knows? */
+    for (int i = 0; i < 32; i++) {
+        assert_false(shaper_calm(&s, 0));
+        shaper_debit(&s, (uint64_t)i * S, 0);
+        assert_int_equal(shaper_grant(&s, &ETHERNET, (uint64_t)i * S, 1024), 1024);
+    }
     assert_true(shaper_calm(&s, 0));
     shaper_debit(&s, S, 3000);
     shaper_debit_resent(&s, S, 0); /* nothing was */
@@ -209,7 +215,12 @@ static void a_loss_is_remembered_for_a_minute(void **state) {
     shaper_set_limit(&s, 16000, 6 * (uint64_t)S);
     assert_false(shaper_calm(&s, 5 * (uint64_t)S));
     assert_false(shaper_calm(&s, 65 * (uint64_t)S - 1));
+    assert_false(shaper_calm(&s, 65 * (uint64_t)S)); /* nothing has left since */
+    for (int i = 65; i < 97; i++) {
+        assert_int_equal(shaper_grant(&s, &ETHERNET, (uint64_t)i * S, 1024), 1024);
+    }
     assert_true(shaper_calm(&s, 65 * (uint64_t)S));
+    assert_false(shaper_calm(&s, 65 * (uint64_t)S - 1));
     shaper_set_limit(&s, 0, 66 * (uint64_t)S);
     assert_false(shaper_calm(&s, 200 * (uint64_t)S));
 }
