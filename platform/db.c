@@ -363,6 +363,13 @@ uint64_t db_free_bytes(struct db *d) {
     return (uint64_t)db_number(d, "PRAGMA freelist_count", 0) * d->page_bytes;
 }
 
+/* A page of the map has five bytes for each of the pages behind it (SQLite's file format, 1.8). */
+uint64_t db_live_bytes(struct db *d) {
+    uint64_t file_bytes = db_file_bytes(d), entries = (d->page_bytes - DB_DISK_TAIL_BYTES) / 5;
+    uint64_t map_bytes = file_bytes / d->page_bytes / (entries + 1) * d->page_bytes;
+    return file_bytes - db_free_bytes(d) - map_bytes;
+}
+
 enum grey_error db_shrink(struct db *d, uint32_t pages_max, struct fault *f) {
     char sql[64];
     sqlite3_snprintf(sizeof sql, sql, "PRAGMA incremental_vacuum(%u)", pages_max);

@@ -57,6 +57,8 @@ enum grey_error db_checkpoint(struct db *d, struct fault *f);
 uint64_t db_wal_bytes(const struct db *d); /* written since the last complete checkpoint */
 uint64_t db_file_bytes(struct db *d);      /* pages of the database times their size */
 uint64_t db_free_bytes(struct db *d);      /* of these, unused */
+/* Of these, what db_rewrite would write: what is used, less SQLite's map of whose page is whose, which is as large as the file wants it. */
+uint64_t db_live_bytes(struct db *d);
 enum grey_error db_shrink(struct db *d, uint32_t pages_max,
                           struct fault *f); /* gives unused pages back; a transaction of its own */
 /* Writes anew what is used, and gives back all else; a transaction of its own, which holds what is used in memory: for little. */

@@ -128,7 +128,7 @@ struct upkeep {
     void *snapshot_context;
     /* A site that is quiet after a drain gives its disk back: two images, so that the log may go up to the first. */
     enum { TIDY_REST, TIDY_FIRST, TIDY_SECOND, TIDY_DONE } tidying;
-    uint64_t numbers_given, quiet_since_ms, tidied_ms, tidied_log_bytes;
+    uint64_t numbers_given, quiet_since_ms, tidied_ms, tidied_log_bytes, tidied_queue_bytes;
     raft_index tidy_index;
 };
 
