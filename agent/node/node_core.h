@@ -360,8 +360,11 @@ struct invitation {
 /* --- persist.c --------------------------------------------------------------------------------------------------------------------- */
 void persist_store(struct node *n, const struct raft_output *out); /* entries, term, vote; RAFT_IN_STORED follows */
 void persist_send(struct node *n, const struct raft_send *s);      /* at once, or when what it promises is stored */
-void persist_load(struct node *n, const struct raft_load *l);      /* RAFT_IN_LOADED follows */
-void persist_again(void *node);                                    /* timer: jobs that met a full disk are given again */
+/* After a step's stores and sends.  A leader's appends leave before its own storage thread wakes: what others write is ready later than
+ * what is written here, and the processor may not be enough for both (thesis 10.2.1 allows either order). */
+void persist_begin(struct node *n);
+void persist_load(struct node *n, const struct raft_load *l); /* RAFT_IN_LOADED follows */
+void persist_again(void *node);                               /* timer: jobs that met a full disk are given again */
 
 void membership_bootstrap(struct node *n); /* a new group, or the restored one, with this node as its only member */
 void membership_start(struct node *n);     /* from now on it asks to join, and as leader promotes learners */
