@@ -4,7 +4,7 @@
 
 #include "include/grey/must.h"
 
-static size_t size_of(const struct keyrange *g) {
+static size_t range_size(const struct keyrange *g) {
     return sizeof *g + g->low_bytes + g->high_bytes;
 }
 
@@ -39,10 +39,10 @@ static bool holds(const struct keyrange *outer, const struct keyrange *inner) {
            bytes_compare(keyrange_high(outer), keyrange_high(inner)) >= 0;
 }
 
-static struct keyrange *take_out(struct keyrange_list *l, struct keyrange **place) {
+static struct keyrange *draw_out(struct keyrange_list *l, struct keyrange **place) {
     struct keyrange *g = *place;
     *place = g->next;
-    l->bytes -= size_of(g);
+    l->bytes -= range_size(g);
     return g;
 }
 
@@ -53,14 +53,14 @@ void keyrange_add(struct keyrange_list *l, struct keyrange *g) {
             return;
         }
         if (holds(g, *place)) {
-            mem_free(take_out(l, place));
+            mem_free(draw_out(l, place));
         } else {
             place = &(*place)->next;
         }
     }
     g->next = l->first;
     l->first = g;
-    l->bytes += size_of(g);
+    l->bytes += range_size(g);
 }
 
 bool keyrange_covers(const struct keyrange_list *l, enum table_id id, struct bytes key) {
@@ -74,12 +74,12 @@ bool keyrange_covers(const struct keyrange_list *l, enum table_id id, struct byt
 
 void keyrange_move(struct keyrange_list *to, struct keyrange_list *from) {
     while (from->first != NULL) {
-        keyrange_add(to, take_out(from, &from->first));
+        keyrange_add(to, draw_out(from, &from->first));
     }
 }
 
 void keyrange_clear(struct keyrange_list *l) {
     while (l->first != NULL) {
-        mem_free(take_out(l, &l->first));
+        mem_free(draw_out(l, &l->first));
     }
 }

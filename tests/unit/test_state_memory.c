@@ -16,6 +16,7 @@ static void *scarce_new(size_t count, size_t size) {
 }
 
 #define mem_new scarce_new
+#include "agent/table/keyrange.c"
 #include "agent/table/table.c"
 #undef mem_new
 
