@@ -94,7 +94,7 @@ static void header_read(void *context, enum grey_error err, const char *detail, 
         t->fit = update_read(content, &m);
         if (t->fit == E_OK) {
             memcpy(t->id, m.id, sizeof t->id);
-            t->fit = update_fits(&m, UPDATE_PRODUCT_AGENT, u->architecture, u->state.floor);
+            t->fit = update_fits(&m, u->o.product, u->architecture, u->state.floor);
         }
     }
     if (!u->stopped) {
