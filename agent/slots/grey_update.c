@@ -137,6 +137,12 @@ static enum grey_error do_boot(const struct options *o, struct fault *f) {
         log_error("update", "boot", "%s", damage.text);
     }
     enum grey_error err = o->roots != NULL ? boot_root(o, &s, f) : slots_boot(&s, f);
+    if (s.state.try ==
+        SLOTS_NONE) { /* a bundle from before may be of a turn that is over: greyd hands it over again while it has its turn */
+        char bundle[LIMIT_PATH_BYTES + 1];
+        letterbox_path(o->inbox, LETTERBOX_BUNDLE, bundle);
+        (void)unlink(bundle);
+    }
     log_info("update", "boot", "runs=%s left=%" PRIu32, slots_name(s.state.try != SLOTS_NONE ? s.state.try : s.state.keep),
              s.state.left);
     (void)close(held);

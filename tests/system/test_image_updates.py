@@ -204,10 +204,6 @@ def test(site):
     tried = [n for n, b in site.boards.items() if "failed-why 3308" in b.show()]
     site.ok(len(tried) == 1 and {b.running() for b in site.boards.values()} == {"b"} and not bad_moments, "one that does not get well is tried at one gateway, and left: %s %s" % (tried, bad_moments))
 
-    push(site, pack(site, "1", 1, make_image([("greyd", site.greyd), ("library", site.library)])))
-    wait_until("the older one to be refused", lambda: any(g.get("error") == "GREY-3304" for g in root(site)["gateways"]), 90)
-    site.ok({b.running() for b in site.boards.values()} == {"b"}, "an older root is refused, although it is signed")
-
 
 class Imaged(Site):
     def __init__(self):
