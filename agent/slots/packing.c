@@ -40,10 +40,10 @@ static enum grey_error pad(FILE *to, uint64_t bytes, struct fault *f) {
     return fwrite(zeros, 1, (size_t)bytes, to) == bytes ? E_OK : failed("writing the bundle", f);
 }
 
-static enum grey_error write_all(const struct update_manifest *m, char *const *paths, const uint8_t header[UPDATE_HEADER_BYTES],
-                                 FILE *to, struct fault *f) {
+static enum grey_error write_all(const struct update_manifest *m, char *const *paths, uint32_t count,
+                                 const uint8_t header[UPDATE_HEADER_BYTES], FILE *to, struct fault *f) {
     enum grey_error err = fwrite(header, 1, UPDATE_HEADER_BYTES, to) == UPDATE_HEADER_BYTES ? E_OK : failed("writing", f);
-    for (uint32_t i = 0; i < m->file_count && err == E_OK; i++) {
+    for (uint32_t i = 0; i < count && err == E_OK; i++) {
         struct update_file again = {.size = 0};
         err = stream(paths[i], to, &again, f);
         if (err == E_OK && (again.size != m->files[i].size || memcmp(again.hash, m->files[i].hash, sizeof again.hash) != 0)) {
@@ -78,7 +78,7 @@ enum grey_error packing_write(struct update_manifest *m, char *const *paths, uin
     if (to == NULL) {
         return failed(out, f);
     }
-    err = write_all(m, paths, header, to, f);
+    err = write_all(m, paths, count, header, to, f);
     return fclose(to) != 0 && err == E_OK ? failed(out, f) : err;
 }
 

@@ -53,7 +53,7 @@ static enum grey_error stream(struct slots *s, int in, uint64_t at, uint64_t siz
 
 static enum grey_error check_file(int in, uint64_t at, const struct update_file *file, struct fault *f) {
     uint8_t hash[DIGEST_SHA256_BYTES];
-    enum grey_error err = stream(NULL, in, at, file->size, -1, hash, f);
+    enum grey_error err = stream(&(struct slots){.dir = ""}, in, at, file->size, -1, hash, f);
     if (err == E_OK && memcmp(hash, file->hash, sizeof hash) != 0) {
         err = fault_set(f, E_UPDATE_CONTENT, "file %.*s", (int)file->name.size, file->name.data);
     }
