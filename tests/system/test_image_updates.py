@@ -217,7 +217,7 @@ class Imaged(Site):
         self.library = os.urandom(3 << 20)
         for n in self.nodes:
             with open(self.path("node%d" % n, "greyd.yaml"), "a") as f:
-                f.write("update: {slots: \"%s\", product: %s, root: \"%s\", soak_secs: 2, turn_secs: 120}\n" % (self.path("node%d" % n, "slots"), BOARD, self.path("node%d" % n, "slot-running")))
+                f.write("update: {slots: \"%s\", product: %s, root: \"%s\", soak_secs: 2, turn_secs: 300}\n" % (self.path("node%d" % n, "slots"), BOARD, self.path("node%d" % n, "slot-running")))
 
     def start(self):
         self.start_broker()
