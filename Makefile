@@ -15,11 +15,19 @@ MACHINE := $(patsubst x86_64%,amd64,$(patsubst aarch64%,arm64,$(patsubst arm-%,a
 ifneq ($(origin ARCH),command line)
 ARCH := $(MACHINE)
 endif
+ifneq ($(words $(CURDIR)),1)
+$(error make knows no folders with white space in their names: move this one, $(CURDIR))
+endif
+ifeq ($(filter $(MACHINE) amd64 arm64 armhf,$(ARCH)),)
+$(error ARCH=$(ARCH): it is amd64, arm64 or armhf)
+endif
 BASELINE_amd64 := generic-amd64
 BASELINE_arm64 := qemu-arm64
 BASELINE_armhf := qemu-armhf
 ifneq ($(origin BOARD),command line)
 BOARD := $(BASELINE_$(ARCH))
+else ifeq ($(wildcard boards/$(BOARD)/build.mk),)
+$(error BOARD=$(BOARD): there are $(patsubst boards/%/build.mk,%,$(wildcard boards/*/build.mk)))
 endif
 -include $(if $(BOARD),boards/$(BOARD)/build.mk)
 ifneq ($(ARCH),$(MACHINE))

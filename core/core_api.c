@@ -314,12 +314,14 @@ static const struct {
 };
 
 /* What is not named is for admins, so that a call that was forgotten here is shut and not open. */
-static enum access_role least_role(const char *method, struct bytes path) {
+static enum access_role least_role(struct http_request *q) {
     size_t ignored;
-    const char *asked = strcmp(method, "HEAD") == 0 ? "GET" : method;
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
-        if (strcmp(asked, routes[i].method) == 0 && access_path_match(routes[i].path, path, &ignored) >= 0) {
-            return routes[i].least;
+        if (access_path_match(routes[i].path, http_path(q), &ignored) >= 0) {
+            if (strcmp(http_method(q), routes[i].method) == 0) {
+                return routes[i].least;
+            }
+            http_allow(q, routes[i].method);
         }
     }
     return ROLE_ADMIN;
@@ -329,14 +331,14 @@ void core_api_handle(void *context, struct http_request *q) {
     struct core_api *api = context;
     struct bytes path = http_path(q);
     metrics_add(&requests, 0, 1);
-    if (!core_access_check(&api->access, q, least_role(http_method(q), path))) {
+    if (!core_access_check(&api->access, q, least_role(q))) {
         return;
     }
     if (core_objects_handle(api, q) || core_rollouts_handle(api, q) || core_attest_handle(api, q) ||
         registrar_handle(api->registrar, q) || enroller_handle(api->enroller, q)) {
         return;
     }
-    if (strcmp(http_method(q), "GET") != 0 && strcmp(http_method(q), "HEAD") != 0) {
+    if (strcmp(http_method(q), "GET") != 0) {
         http_reply_error(q, E_METHOD, "sites are asked with GET");
     } else if (bytes_equal_str(path, "/health/live")) {
         http_reply(q, 200, "application/json", bytes_str("{\"status\":\"live\"}\n"), NULL, 0);

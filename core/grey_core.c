@@ -17,6 +17,7 @@
 #include "core/offloads.h"
 #include "federation/object.h"
 #include "include/grey/limits.h"
+#include "platform/address.h"
 #include "platform/keyfile.h"
 #include "platform/keys.h"
 #include "platform/log.h"
@@ -297,6 +298,31 @@ static bool gets_on(void *context, char *why, size_t size) {
     return waits_ms < STORAGE_STALL_MS;
 }
 
+static bool is_address(const char *text) {
+    char host[ADDRESS_HOST_BYTES], port[ADDRESS_PORT_BYTES];
+    return address_is_unix(text) || address_split(text, host, port, NULL) == E_OK;
+}
+
+/* What can be told to be wrong before anything is opened. */
+static enum grey_error check(const struct settings *s, bool tls, struct fault *f) {
+    if (!tls && strncmp(s->broker, "mqtt://", 7) != 0) {
+        return fault_set(f, E_USAGE, "--broker %.80s: expected mqtts://host:port or mqtt://host:port", s->broker);
+    }
+    if (tls && (s->tls_ca[0] == 0 || s->tls_cert[0] == 0 || s->tls_key[0] == 0)) {
+        return fault_set(f, E_USAGE, "--broker %.80s wants --tls-ca, --tls-cert and --tls-key ('grey-core ca core' makes them)",
+                         s->broker);
+    }
+    if (s->data_dir[0] == 0) {
+        return fault_set(f, E_USAGE, "--data-dir must not be empty");
+    }
+    if (!is_address(s->http_addr)) {
+        return fault_set(f, E_USAGE, "--http-addr %.80s: expected host:port, such as 127.0.0.1:8080", s->http_addr);
+    }
+    return s->enroll_addr[0] == 0 || is_address(s->enroll_addr)
+               ? E_OK
+               : fault_set(f, E_USAGE, "--enroll-addr %.80s: expected host:port, such as 0.0.0.0:8443", s->enroll_addr);
+}
+
 static bool start(struct grey_core *g, struct fault *f) {
     struct settings *s = &g->s;
     const char *endpoints[ENDPOINTS_MAX];
@@ -307,12 +333,15 @@ static bool start(struct grey_core *g, struct fault *f) {
                                .ca_path = s->tls_ca,
                                .shared = store_is_postgres(s->store)};
     bool tls = strncmp(s->broker, "mqtts://", 8) == 0;
-    if (!tls && strncmp(s->broker, "mqtt://", 7) != 0) {
-        (void)fault_set(f, E_USAGE, "--broker %.80s: expected mqtts://host:port or mqtt://host:port", s->broker);
+    if (check(s, tls, f) != E_OK) {
         return false;
     }
     for (char *at = strtok(s->broker + (tls ? 8 : 7), ","); at != NULL && o.endpoint_count < ENDPOINTS_MAX;
          at = strtok(NULL, ",")) {
+        if (!is_address(at)) {
+            (void)fault_set(f, E_USAGE, "--broker: '%.80s' is not host:port", at);
+            return false;
+        }
         endpoints[o.endpoint_count++] = at;
     }
     if (o.endpoint_count == 0) {

@@ -371,6 +371,16 @@ static unsigned distance(const char *a, const char *b) { /* Levenshtein, on shor
     return row[size];
 }
 
+bool verbs_is_group(const char *word) {
+    size_t size = strlen(word);
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        if (strncmp(table[i].name, word, size) == 0 && table[i].name[size] == ' ') {
+            return true;
+        }
+    }
+    return false;
+}
+
 const char *verbs_nearest(const char *text) {
     const char *best = "status";
     unsigned least = 1000;

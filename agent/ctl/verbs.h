@@ -44,6 +44,7 @@ const struct verb *verbs(size_t *count);
 const struct verb *verbs_find(const char *const *words, unsigned count, unsigned *used);
 /* The known verb that is spelt most alike. */
 const char *verbs_nearest(const char *text);
+bool verbs_is_group(const char *word); /* verbs of two words begin with it: "kv" */
 /* Options that every verb takes. */
 extern const struct verb_option verbs_global[];
 extern const size_t verbs_global_count;

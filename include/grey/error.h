@@ -14,8 +14,8 @@
     X(E_BUSY, 1004, 429, "a queue of this node is full", "slow down and repeat; see 'greyctl queue'") \
     X(E_QUEUE_FULL, 1005, 507, "the site's queue is full", "bring the link to the core back, or raise federation.offline.queue_size_mb") \
     X(E_DISK_FULL, 1006, 507, "no space is left on the storage device", "free space below storage.data_dir; the node recovers by itself") \
-    X(E_CONDITION, 1007, 412, "the condition of the request does not hold", "read the key again and repeat with its ETag") \
-    X(E_ID_REUSED, 1008, 409, "this id was used before with another body", "give each event an id of its own") \
+    X(E_CONDITION, 1007, 412, "the condition of the request does not hold", "look at it again, and repeat with what it is now") \
+    X(E_ID_REUSED, 1008, 409, "this id was used before with another body", "give each event and each task an id of its own") \
     X(E_NOT_FOUND, 1009, 404, "there is no such thing", "check the name") \
     X(E_METHOD, 1010, 405, "this path does not take that method", "see docs/openapi.yaml") \
     X(E_TOO_LARGE, 1011, 413, "the request is larger than the limit", "split it; limits are in docs/CONFIGURATION.md") \
