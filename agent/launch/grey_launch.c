@@ -62,8 +62,26 @@ static void say(struct launcher_process *p, const struct launch_message *m) {
     builder_free(&b);
 }
 
-static void changed(void *context, const struct launch_message *state) {
-    say(context, state);
+static void note_stored(const struct launch_message *m) {
+    static const char *const words[LAUNCH_STORED_COUNT] = {"is here",
+                                                           "does not fit: see --artifacts-mb",
+                                                           "differs: it has not the SHA-256 under which it came",
+                                                           "cannot be kept: is the disk full?",
+                                                           "waits: the disk does not keep up",
+                                                           "goes on"};
+    enum log_level level = m->stored == LAUNCH_STORED_HOLD || m->stored == LAUNCH_STORED_GO_ON ? LOG_DEBUG
+                           : m->stored == LAUNCH_STORED_WELL                                   ? LOG_INFO
+                                                                                               : LOG_WARN;
+    char name[17];
+    bytes_hex(m->hash.data, 8, name);
+    log_at(level, "launch", "artifact", "sha256=%s bytes=%" PRIu64 " %s", name, m->end_offset, words[m->stored]);
+}
+
+static void changed(void *context, const struct launch_message *m) {
+    if (m->kind == LAUNCH_STORED) {
+        note_stored(m);
+    }
+    say(context, m);
 }
 
 static void read_run(struct launcher_process *p, const struct launch_message *m) {
@@ -78,20 +96,6 @@ static void read_run(struct launcher_process *p, const struct launch_message *m)
     part.data = builder_bytes(&data);
     say(p, &part);
     builder_free(&data);
-}
-
-static void store(struct launcher_process *p, const struct launch_message *m) {
-    static const char *const words[LAUNCH_STORED_COUNT] = {"is here", "does not fit: see --artifacts-mb",
-                                                           "differs: it has not the SHA-256 under which it came",
-                                                           "cannot be kept: is the disk full?"};
-    struct launch_message stored = {.kind = LAUNCH_STORED, .hash = m->hash};
-    if (runs_store(p->runs, m, &stored.stored)) {
-        char name[17];
-        bytes_hex(m->hash.data, 8, name);
-        log_at(stored.stored == LAUNCH_STORED_WELL ? LOG_INFO : LOG_WARN, "launch", "artifact", "sha256=%s bytes=%" PRIu64 " %s",
-               name, m->end_offset, words[stored.stored]);
-        say(p, &stored);
-    }
 }
 
 static void on_message(void *context, struct bytes message) {
@@ -122,7 +126,7 @@ static void on_message(void *context, struct bytes message) {
         read_run(p, &m);
         break;
     case LAUNCH_STORE:
-        store(p, &m);
+        runs_store(p->runs, &m);
         break;
     case LAUNCH_MEASURE:
         runs_measure(p->runs);

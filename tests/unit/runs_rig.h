@@ -27,12 +27,19 @@ static struct {
     struct cages cages; /* none: rlimits, so that this test needs no right */
     struct runs *runs;
     struct launch_message last;
+    enum launch_stored stored[64]; /* what was said of artifacts */
+    unsigned told;
     enum launch_state until;
     struct loop_timer limit, turn;
 } rig;
 
 static void changed(void *context, const struct launch_message *m) {
     (void)context;
+    if (m->kind == LAUNCH_STORED) {
+        assert_true(rig.told < sizeof rig.stored / sizeof rig.stored[0]);
+        rig.stored[rig.told++] = m->stored;
+        return;
+    }
     rig.last = *m;
     if (m->state == rig.until) {
         loop_stop(rig.loop);
