@@ -35,6 +35,7 @@ static const char usage[] = "usage: grey-launch --dir DIR [--socket PATH] [--use
                             "  --allow USER         greyd's user, besides root and the launcher's own\n"
                             "  --idle-exit SECONDS  end when nobody is connected and nothing runs for so long (default 0: never)\n"
                             "  --artifacts-mb N     keep artifacts of up to N MiB in all (default 256)\n"
+                            "  --image-root WORD    allow (default) or refuse images that ask to be root inside\n"
                             "  --version            print the version\n";
 
 struct launcher_process {
@@ -47,7 +48,7 @@ struct launcher_process {
     struct loop_fd door;
     struct launchlink link; /* one greyd at a time: the newest */
     struct loop_timer leave_timer, idle_timer;
-    bool leaving;
+    bool leaving, no_image_root;
 };
 
 /* --- Messages ------------------------------------------------------------------------------------------------------------------------- */
@@ -257,6 +258,11 @@ static bool read_options(struct launcher_process *p, int argc, char **argv) {
             p->user = value;
         } else if (strcmp(argv[i], "--allow") == 0) {
             p->allow = value;
+        } else if (strcmp(argv[i], "--image-root") == 0) {
+            p->no_image_root = strcmp(value, "refuse") == 0;
+            if (!p->no_image_root && strcmp(value, "allow") != 0) {
+                return false;
+            }
         } else if (strcmp(argv[i], "--artifacts-mb") == 0) {
             unsigned long long mib = strtoull(value, &end, 10);
             if (*end != 0 || mib == 0 || mib > ARTIFACT_MIB_MOST) {
@@ -285,7 +291,7 @@ static bool find_users(struct launcher_process *p, struct child_user *u, struct 
         }
         p->allowed_uid = w->pw_uid;
     }
-    *u = (struct child_user){.change = geteuid() == 0};
+    *u = (struct child_user){.change = geteuid() == 0, .no_image_root = p->no_image_root};
     const struct passwd *w = u->change ? getpwnam(p->user) : NULL;
     if (u->change && (w == NULL || w->pw_uid == 0)) {
         (void)fault_set(f, E_USAGE, "--user: %s", w == NULL ? "there is no such user" : "tasks do not run as root");
