@@ -42,7 +42,7 @@ done
 # pgrep -f PATTERN, which busybox has not, and procps would bring much.
 cat >"$vm/root/bin/pgrep" <<'END'
 #!/bin/sh
-for f in /proc/[0-9]*/cmdline; do tr '\0' ' ' <"$f" 2>/dev/null | grep -q "$2" && exit 0; done
+for f in /proc/[0-9]*/cmdline; do tr '\0' ' ' <"$f" 2>/dev/null | sed 's/ $//' | grep -q "$2" && exit 0; done
 exit 1
 END
 chmod +x "$vm/root/bin/pgrep"
