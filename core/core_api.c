@@ -257,12 +257,9 @@ static void health(struct core_api *api, struct http_request *q, bool ready) {
     builder_init(&out, 1024);
     json_writer_init(&w, &out);
     json_open(&w, '{');
-    json_key(&w, "status");
-    json_str(&w, !stores ? "unhealthy" : up ? "healthy" : "degraded");
-    json_key(&w, "broker");
-    json_str(&w, up ? "connected" : "disconnected");
-    json_key(&w, "store");
-    json_str(&w, stores ? "written" : "failing: see the log");
+    json_member_str(&w, "status", !stores ? "unhealthy" : up ? "healthy" : "degraded");
+    json_member_str(&w, "broker", up ? "connected" : "disconnected");
+    json_member_str(&w, "store", stores ? "written" : "failing: see the log");
     json_close(&w);
     builder_add_byte(&out, '\n');
     http_reply(q, stores && (up || !ready) ? 200 : 503, "application/json", builder_bytes(&out), NULL, 0);
