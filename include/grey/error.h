@@ -34,6 +34,7 @@
     X(E_THROTTLED, 1024, 429, "the site is above 90% and too many tasks wait", "repeat after the time in Retry-After; see 'greyctl tenant list'") \
     X(E_UNKNOWN_CALLER, 1025, 401, "the caller is not known", "give a token of this site: 'greyctl token create' makes one, on the gateway itself") \
     X(E_TOO_OFTEN, 1026, 429, "this caller asks too often", "repeat after the time in Retry-After") \
+    X(E_IMAGE_ROOT, 1027, 403, "the image asks for root, which this gateway forbids", "give the image a User that is not root, or start grey-launch with --image-root allow") \
     /* outside bytes */ \
     X(E_BAD_CBOR, 2001, 400, "the bytes are not deterministic CBOR", "the sender is faulty or of another version") \
     X(E_BAD_FRAME, 2002, 400, "the bytes are not a Grey frame", "check that both ends speak Grey Protocol v2") \
