@@ -25,7 +25,7 @@
 #define BUSY_MS 50u
 #define RENEW_SERVER_MS (30 * INT64_C(86400000))
 
-static const char *const reasons[] = {"unknown", "used", "expired", "site", "name", "request", "revoked", "other"};
+static const char *const reasons[] = {"unknown", "used", "expired", "site", "name", "request", "revoked", "restored", "other"};
 static struct metric refused = METRIC_COUNTER_LABELS("grey_core_enroll_refused_total",
                                                      "Gateways that asked for a certificate and got none.", "reason", reasons);
 static struct metric issued = METRIC_COUNTER("grey_core_certificates_issued_total", "Certificates issued for gateways.");
@@ -163,7 +163,7 @@ static void put(struct call *c, const char *name, const char *text) {
 
 static void count_refusal(enum grey_error err) {
     static const enum grey_error of[] = {E_TOKEN_UNKNOWN, E_TOKEN_USED, E_TOKEN_EXPIRED, E_TOKEN_SITE,
-                                         E_TOKEN_NODE,    E_CSR,        E_REVOKED};
+                                         E_TOKEN_NODE,    E_CSR,        E_REVOKED,       E_STORE_RESTORED};
     size_t i = 0;
     while (i < sizeof of / sizeof of[0] && of[i] != err) {
         i++;

@@ -15,6 +15,7 @@
 #include "core/giver.h"
 #include "core/ingest.h"
 #include "core/offloads.h"
+#include "core/store_restored.h"
 #include "federation/object.h"
 #include "include/grey/limits.h"
 #include "platform/keyfile.h"
@@ -343,8 +344,11 @@ static bool start(struct grey_core *g, struct fault *f) {
         return false;
     }
     g->x.crypto = worker_new(g->x.loop, "crypto", 64, NULL, NULL, f);
-    g->store = g->x.crypto == NULL ? NULL : store_open(s->store, &(struct store_options){.shared = o.shared}, f);
-    g->storage = g->store == NULL ? NULL : worker_new(g->x.loop, "storage", BATCH_JOBS_MAX, batch_run, g->store, f);
+    store_restored_register();
+    struct store_options store = {.shared = o.shared, .mark_dir = s->ca_dir[0] != 0 ? s->ca_dir : s->data_dir};
+    g->store = g->x.crypto == NULL ? NULL : store_open(s->store, &store, f);
+    bool good = g->store != NULL && store_mark_check(g->store, now_wall_ms(), f) == E_OK;
+    g->storage = good ? worker_new(g->x.loop, "storage", BATCH_JOBS_MAX, batch_run, g->store, f) : NULL;
     if (g->storage == NULL) {
         return false;
     }

@@ -21,8 +21,8 @@
 #define ROOT "/v1/enroll/tpms"
 #define ASK "/v1/enroll/tpm"
 
-static const char *const reasons[] = {"unregistered", "endorsement", "request", "rate", "other"};
-enum { REFUSED_UNREGISTERED, REFUSED_ENDORSEMENT, REFUSED_REQUEST, REFUSED_RATE, REFUSED_OTHER };
+static const char *const reasons[] = {"unregistered", "endorsement", "request", "rate", "restored", "other"};
+enum { REFUSED_UNREGISTERED, REFUSED_ENDORSEMENT, REFUSED_REQUEST, REFUSED_RATE, REFUSED_RESTORED, REFUSED_OTHER };
 static struct metric refused = METRIC_COUNTER_LABELS(
     "grey_core_tpm_enroll_refused_total", "Gateways that asked to come in by their TPM and were refused.", "reason", reasons);
 static struct metric challenged = METRIC_COUNTER("grey_core_tpm_enroll_challenged_total", "Challenges given to registered TPMs.");
@@ -69,10 +69,11 @@ static void call_free(struct call *c) {
 static void reply_error(struct call *c, enum grey_error err, const char *detail) {
     if (c->what == INVITE) {
         metrics_add(&refused,
-                    err == E_TOKEN_UNKNOWN ? REFUSED_UNREGISTERED
-                    : err == E_ATTEST_EK   ? REFUSED_ENDORSEMENT
-                    : err == E_BAD_REQUEST ? REFUSED_REQUEST
-                                           : REFUSED_OTHER,
+                    err == E_TOKEN_UNKNOWN    ? REFUSED_UNREGISTERED
+                    : err == E_ATTEST_EK      ? REFUSED_ENDORSEMENT
+                    : err == E_BAD_REQUEST    ? REFUSED_REQUEST
+                    : err == E_STORE_RESTORED ? REFUSED_RESTORED
+                                              : REFUSED_OTHER,
                     1);
         log_limited(LOG_WARN, "enroll", "refuse", "peer=%s by=tpm error=GREY-%d %s: %s", http_peer_address(c->q), error_id(err),
                     error_sentence(err), detail);
