@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "core/store_objects.h"
 #include "core/store_restored.h"
 #include "platform/log.h"
 #include "platform/now.h"
@@ -10,6 +11,7 @@
 
 struct call {
     struct storage_job storage;
+    struct core_api *api;
     struct http_request *q;
     struct builder out;
     struct json_writer w;
@@ -24,7 +26,9 @@ static void run_show(struct storage_job *storage, struct store *store) {
 }
 
 static void run_accept(struct storage_job *storage, struct store *store) {
-    storage->err = store_restored_accept(store, now_wall_ms(), &storage->fault);
+    int64_t now_ms = now_wall_ms();
+    storage->err = store_restored_accept(store, now_ms, &storage->fault);
+    storage->err = storage->err != E_OK ? storage->err : store_holdings_outdo(store, now_ms, &storage->fault);
 }
 
 static void call_done(struct worker_job *job) {
@@ -35,6 +39,7 @@ static void call_done(struct worker_job *job) {
     } else if (c->storage.is_write) {
         log_warn("store", "accept", "peer=%s: the older copy of the store counts from now on", http_peer_address(c->q));
         http_reply(c->q, 204, NULL, bytes_of(NULL, 0), NULL, 0);
+        giver_news(c->api->giver);
     } else {
         builder_add_byte(&c->out, '\n');
         http_reply(c->q, 200, "application/json", builder_bytes(&c->out), NULL, 0);
@@ -58,6 +63,7 @@ bool core_store_handle(struct core_api *api, struct http_request *q) {
         http_reply_error(q, E_NO_MEMORY, "");
         return true;
     }
+    c->api = api;
     c->q = q;
     c->storage = (struct storage_job){.job = {.done = call_done}, .is_write = accept, .run = accept ? run_accept : run_show};
     builder_init(&c->out, ANSWER_BYTES_MAX);

@@ -504,7 +504,7 @@ void enroller_reload(struct enroller *e) {
     }
 }
 
-static bool listen_anybody(struct enroller *e, const char *address, struct fault *f) {
+static bool listen_anybody(struct enroller *e, const char *address, bool from_13, struct fault *f) {
     static const struct http_limits limits = {.connections_max = CONNECTIONS_MAX,
                                               .body_bytes_max = 2 * BODY_BYTES_MAX, /* of the largest call */
                                               .idle_timeout_ms = 15000,
@@ -515,7 +515,7 @@ static bool listen_anybody(struct enroller *e, const char *address, struct fault
     if (make_server(e, f) != E_OK) {
         return false;
     }
-    e->tls = conn_tls_open(&(struct conn_tls_files){.cert_path = crt, .key_path = key, .anybody = true}, f);
+    e->tls = conn_tls_open(&(struct conn_tls_files){.cert_path = crt, .key_path = key, .anybody = true, .from_13 = from_13}, f);
     e->http = e->tls == NULL ? NULL : http_server_new(&e->x, &limits, handle_anybody, e);
     return e->http != NULL && http_server_listen(e->http, address, e->tls, f) == E_OK;
 }
@@ -535,7 +535,7 @@ struct enroller *enroller_new(const struct conn_context *x, const struct enrolle
     (void)snprintf(e->ca_dir, sizeof e->ca_dir, "%s", o->ca_dir);
     (void)snprintf(e->prefix, sizeof e->prefix, "%.1000s/enroll", o->data_dir);
     memcpy(e->core_key, o->core_key, sizeof e->core_key);
-    if (authority_open(o->ca_dir, &e->ca, f) != E_OK || (o->address[0] != 0 && !listen_anybody(e, o->address, f))) {
+    if (authority_open(o->ca_dir, &e->ca, f) != E_OK || (o->address[0] != 0 && !listen_anybody(e, o->address, o->from_13, f))) {
         enroller_free(e);
         return NULL;
     }

@@ -35,7 +35,7 @@ void registrar_register(void) {
 struct registrar {
     struct conn_context x;
     struct worker *storage;
-    const char *const *roots;
+    struct makers_watch *makers;
     struct throttle throttle;
     uint32_t calls;
     bool stopping;
@@ -48,6 +48,7 @@ struct call {
     struct worker_job judging;
     struct registrar *r;
     struct http_request *q;
+    struct makers *makers; /* by whom it is judged; NULL: it is not */
     enum what what;
     uint8_t ek[DIGEST_SHA256_BYTES], token[DIGEST_SHA256_BYTES];
     char site[LIMIT_NAME_BYTES + 1], node[LIMIT_NAME_BYTES + 1];
@@ -61,6 +62,7 @@ struct call {
 
 static void call_free(struct call *c) {
     c->r->calls--;
+    makers_release(c->makers);
     builder_free(&c->introduction);
     builder_free(&c->out);
     mem_free(c);
@@ -165,7 +167,7 @@ static void judge(struct worker_job *job) {
     uint8_t random[INTRODUCE_RANDOM_BYTES], secret[INVITE_SECRET_BYTES];
     must(introduce_get(builder_bytes(&c->introduction), &i) == E_OK);
     keys_random(random, sizeof random);
-    c->err = introduce_judge(&i, &i.who, c->r->roots, now_wall_ms() / 1000, random, &pending, &c->challenge, &c->fault);
+    c->err = introduce_judge(&i, &i.who, c->makers->roots_pem, now_wall_ms() / 1000, random, &pending, &c->challenge, &c->fault);
     memcpy(c->ek, pending.claimed.endorsement, sizeof c->ek);
     invite_of_challenge(pending.secret, secret);
     digest_sha256(bytes_of(secret, sizeof secret), c->token);
@@ -250,6 +252,7 @@ static void ask(struct registrar *r, struct http_request *q) {
         return;
     }
     const char *wrong = read_body(c);
+    c->makers = makers_hold(r->makers);
     c->judging = (struct worker_job){.work = judge, .done = judged};
     enum grey_error err = wrong != NULL ? E_BAD_REQUEST : worker_submit(r->x.crypto, &c->judging);
     if (err != E_OK) {
@@ -311,13 +314,13 @@ bool registrar_handle(struct registrar *r, struct http_request *q) {
 
 /* --- life --------------------------------------------------------------------------------------------------------------------------------- */
 
-struct registrar *registrar_new(const struct conn_context *x, struct worker *storage, const char *const roots_pem[ATTEST_TYPES]) {
+struct registrar *registrar_new(const struct conn_context *x, struct worker *storage, struct makers_watch *makers) {
     uint64_t seed;
     struct registrar *r = mem_new(1, sizeof *r);
     if (r != NULL) {
         r->x = *x;
         r->storage = storage;
-        r->roots = roots_pem;
+        r->makers = makers;
         keys_random(&seed, sizeof seed);
         throttle_init(&r->throttle, seed, PER_MINUTE, PER_MINUTE);
     }

@@ -161,6 +161,11 @@ enum grey_error store_object_get(struct store *s, enum object_kind kind, const c
 
 /* --- what sites have ---------------------------------------------------------------------------------------------------------------------- */
 
+enum grey_error store_holdings_outdo(struct store *s, int64_t now_ms, struct fault *f) {
+    const struct store_value in[] = {store_number(now_ms + FUTURE_MS)};
+    return s->ops->run(s, STORE_ISSUE_RAISE_ALL, in, 1, f);
+}
+
 static enum grey_error site_of_session(struct store *s, const char *site, const struct supply_holdings *h, int64_t *no,
                                        struct fault *f) {
     const struct store_value in[] = {store_bytes(bytes_str(site)), store_number((int64_t)h->incarnation)};

@@ -18,6 +18,10 @@
     "(a.state = 0 OR (a.state = 1 AND EXISTS (SELECT 1 FROM stage g JOIN label l ON l.label = g.label WHERE l.site = s.no AND"     \
     " g.kind = a.kind AND g.name = a.name AND g.no <= a.stage)))"
 
+/* The latest issue of an object that a site holds and that can be believed: below ?1. */
+#define HELD_MOST                                                                                                                  \
+    "SELECT coalesce(max(h.issue), 0) FROM holding h WHERE h.kind = object.kind AND h.name = object.name AND h.issue < ?1"
+
 const char *const store_sql[STORE_STATEMENTS] = {
     [STORE_SITE_FIND] = "SELECT no FROM site WHERE id = ?1",
     [STORE_SITE_ADD] = "INSERT INTO site(id, first_ms, contact_ms) VALUES(?1, ?2, ?2) ON CONFLICT DO NOTHING",
@@ -182,6 +186,12 @@ const char *const store_sql[STORE_STATEMENTS] = {
     [STORE_RESTORED_OPEN] = "SELECT found_ms, accepted_ms, held, evidence FROM restored WHERE site = ?1",
     [STORE_RESTORED_ACCEPT] = "UPDATE restored SET accepted_ms = ?1 WHERE accepted_ms = 0",
     [STORE_RESTORED_LIST] = "SELECT site, evidence, known, held, found_ms, accepted_ms FROM restored ORDER BY site LIMIT ?1",
+    [STORE_ISSUE_RAISE_ALL] =
+        "UPDATE object SET issue = 1 + (" HELD_MOST ") WHERE issue < (" HELD_MOST ") AND version IN"
+        " (SELECT CASE WHEN a.state = 2 THEN a.former ELSE a.target END FROM aim a WHERE a.kind = object.kind AND a.name = "
+        "object.name)"
+        " AND NOT EXISTS (SELECT 1 FROM object o WHERE o.kind = object.kind AND o.name = object.name AND o.issue = (" HELD_MOST
+        "))",
     [STORE_OBJECT_ISSUE] = "SELECT coalesce(max(issue), 0) FROM object WHERE kind = ?1 AND name = ?2",
     [STORE_SERIAL] = "SELECT revoked_ms FROM certificate WHERE serial = ?1",
     [STORE_SERIAL_REVOKE] = "UPDATE certificate SET revoked_ms = ?2 WHERE serial = ?1 AND revoked_ms = 0",
