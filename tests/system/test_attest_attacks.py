@@ -22,6 +22,7 @@ class Attacked(Site):
     def start(self):
         first = self.tpm()
         self.makers[0].roots(self.path("makers.pem"))
+        self.virtual = self.tpm(2)
         self.makers[2].roots(self.path("virtual.pem"))
         self.core_extra = ["--attest-roots", self.path("makers.pem"), "--attest-vtpm-roots", self.path("virtual.pem"), "--attest", "learn", "--ca-dir", self.ca]
         self.start_broker()
@@ -143,10 +144,10 @@ def malformed(site):
 
 def virtual(site):
     """The same words and the same judge, other roots; and a maker that becomes trusted while the core runs."""
-    v = Gateway(site.link, "7", site.tpm(2), 70, 2)
+    v = Gateway(site.link, "7", site.virtual, 70, 2)
     site.ok(v.attest()[0] == RESULT and shown(site, "7")["type"] == "vtpm", "a virtual TPM is trusted by its own roots, and shown as what it is")
     site.refused(v.say(ASK, v.order(kind=1)), TYPE, "type", "it does not become a chip")
-    site.refused(Gateway(site.link, "8", site.tpms[-1], 71).introduce(), ENDORSEMENT, "endorsement", "nor does another gateway's that says it is one")
+    site.refused(Gateway(site.link, "8", site.virtual, 71).introduce(), ENDORSEMENT, "endorsement", "nor does another gateway's that says it is one")
     late = Gateway(site.link, "9", site.tpm(1), 72)
     site.refused(late.introduce(), ENDORSEMENT, "endorsement", "a maker's TPM that nobody trusts yet")
     with open(site.path("makers.pem"), "a") as f:
@@ -197,7 +198,7 @@ def staged(site):
     site.identity(site.ca, "other-site", 1, prefix)
     other = Link(site.broker_port, "other-site", site.ca + "/ca.crt", prefix + ".crt", prefix + ".key")
     other.hello()
-    second = Gateway(other, "1", site.tpms[1], 90)
+    second = Gateway(other, "1", site.tpms[2], 90)
     site.ok(second.attest()[0] == RESULT and site.gateway.attest()[0] == RESULT, "gateways of two sites are trusted")
     site.ok(site.ctl("attest", "policy", "enforce").returncode == 0, "learning ends")
     good = site.ctl("attest", "policy", "show").stdout
@@ -222,7 +223,7 @@ def staged(site):
 
 
 def replaced(site):
-    g, new = site.gateway, Gateway(site.link, "1", site.tpms[1])
+    g, new = site.gateway, Gateway(site.link, "1", site.tpms[2])
     site.refused(new.introduce(), IDENTITY, "identity", "a board with another TPM")
     site.ok(site.ctl("enroll", "register", "--ek", "00" * 32, "--site", SITE, "--node", "3").returncode == 0, "for another gateway an operator registers a board")
     site.refused(Gateway(site.link, "3", new.tpm, 79).introduce(), IDENTITY, "identity", "whose place no other TPM takes")

@@ -5,7 +5,7 @@ import datetime
 import tpms
 from tpms import *
 
-LONG, SHORT = 3600, 24  # seconds: one in which nothing comes by the period, one in which it does
+LONG, SHORT = 3600, 16  # seconds: one in which nothing comes by the period, one in which a link is up again before half of it is over
 tpms.PERIOD = LONG
 
 
@@ -31,13 +31,14 @@ def test(site):
     site.wait_words({1: "trusted"})
     first = judged(site)
     flap(site)
-    time.sleep(2)
+    time.sleep(1)
     site.ok(judged(site) == first, "a result that is young is not made again because the core is heard again")
     site.ok(site.learn(False).status == 200, "a new version of the policy is given")
     wait_until("another judgement", lambda: judged(site) > first, 60)
     site.ok(True, "the gateway shows itself by it at once, with a period of an hour")
-    r = site.ctl("attest", "now")
+    time.sleep(1)
     second = judged(site)
+    r = site.ctl("attest", "now")
     wait_until("another judgement", lambda: judged(site) > second, 60)
     site.ok(r.returncode == 0, "and when an operator asks for it")
 
@@ -60,9 +61,6 @@ def test(site):
         if came < SHORT * 0.8:
             break
     site.ok(came is not None and came < SHORT * 0.8, "a result that is half a period old is made again when the core is heard again (after %s of %d s)" % (came, SHORT))
-    last = judged(site)
-    wait_until("another judgement", lambda: judged(site) > last, 5 * SHORT)
-    site.ok(judged(site) - last > SHORT * 0.5, "and with nothing else happening each period")
 
 
 run_test(test, TpmSite, nodes=1)
