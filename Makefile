@@ -201,7 +201,7 @@ cross-emulated-brief: cross-built-brief
 	$(Q)EMULATOR="$(RUNNER)" BUILD=$(CURDIR)/$(BUILD) tests/script/tap.sh tests/cross/emulated_site.py
 
 # --- Checks ----------------------------------------------------------------------------------------------------------------------
-.PHONY: check-cuts layers pure symbols hardened boards unit sim-brief sim week week-brief sim-mutants nightly fuzz-brief system system-slow format format-check lint docs-check check check-now check-all check-all-now sanitize deps
+.PHONY: check-cuts layers pure symbols hardened boards unit sim-brief sim week week-brief sim-mutants nightly fuzz-brief system system-slow format format-check lint docs-check check check-now check-all check-all-now sanitize sanitize-gcc deps
 layers: ## every include line keeps to docs/ARCHITECTURE.md
 	$(Q)tests/script/tap.sh tests/script/layers.sh
 pure: $(call objects,$(PURE) $(COMPUTE)) ## pure objects call nothing but pure and computing ones
@@ -211,8 +211,10 @@ symbols: $(PROGRAMS) ## no function of ours shadows one of a library
 	$(Q)printf '#!/bin/sh\nexec tests/script/symbols.sh %s\n' "$(PROGRAMS)" >$(BUILD)/symbols && chmod +x $(BUILD)/symbols && tests/script/tap.sh $(BUILD)/symbols
 hardened: $(PROGRAMS) ## what stands against intruders is in the programs
 	$(Q)printf '#!/bin/sh\nexec tests/script/hardened.sh %s\n' "$(PROGRAMS)" >$(BUILD)/hardened && chmod +x $(BUILD)/hardened && tests/script/tap.sh $(BUILD)/hardened
+# They wait more than they reckon: some at a time.
+UNIT_JOBS ?= 4
 unit: $(UNIT_TESTS) $(BUILD)/grey-tpm ## unit tests
-	$(Q)tests/script/tap.sh $(UNIT_TESTS)
+	$(Q)TEST_JOBS=$(UNIT_JOBS) tests/script/tap.sh $(UNIT_TESTS)
 ifneq ($(wildcard tests/sim/sim.c),)
 NIGHTLY_SEED ?= 1
 NIGHTLY_COUNT ?= 100000
@@ -232,7 +234,7 @@ nightly: $(BUILD)/sim $(BUILD)/week ## 100,000 seeds of 10 minutes, 100 of a wee
 	$(BUILD)/sim --seed $(NIGHTLY_SEED) --count $(NIGHTLY_COUNT) --minutes 10 --recheck
 	$(BUILD)/sim --seed $(NIGHTLY_SEED) --count $(NIGHTLY_WEEKS) --hours 168
 	$(BUILD)/week --seed $(NIGHTLY_SEED) --count $(NIGHTLY_OFFLINE_WEEKS) --recheck --cover
-	$(Q)$(MAKE) --no-print-directory sim-mutants system-slow check-vm check-deb check-cross
+	$(Q)$(MAKE) --no-print-directory sim-mutants system-slow sanitize-gcc check-vm check-deb check-cross
 	$(Q)$(MAKE) --no-print-directory check-cuts CUTS=3000
 sim-brief: $(BUILD)/sim ## a few hundred seeds of it
 	$(Q)printf '#!/bin/sh\nif $(BUILD)/sim $(SIM_BRIEF); then echo "ok 1 - simulated clusters keep every law"; else echo "not ok 1 - see the seed above"; fi\n' >$(BUILD)/sim-brief && chmod +x $(BUILD)/sim-brief && tests/script/tap.sh $(BUILD)/sim-brief
@@ -244,7 +246,7 @@ fuzz-brief: $(FUZZERS) ## each fuzz target for FUZZ_SECONDS
 	    tests/script/tap.sh $(FUZZ_BUILD)/fuzz-brief
 # Tests that wait for minutes by the clock (a breaker that closes, a link that is idle); of these make nightly takes care.
 SLOW_TESTS := test_core_gone test_core_moves test_idle_link test_middlebox
-# They wait more than they reckon: two at a time.
+# The same, but these are many processes each: two at a time.
 SYSTEM_JOBS ?= 2
 SYSTEM_TESTS := $(sort $(wildcard tests/system/test_*.py))
 system: $(PROGRAMS) $(BUILD)/swarm $(BUILD)/tests/test_appraise $(BUILD)/sim ## end-to-end tests with real processes; one: make system TESTS=test_restarts
@@ -278,9 +280,11 @@ boards: $(BUILD)/greyd $(BUILD)/grey-update ## each folder of boards/ is whole, 
 	$(Q)printf '#!/bin/sh\nexec tests/script/boards.sh $(BUILD)\n' >$(BUILD)/boards && chmod +x $(BUILD)/boards && BUILD=$(BUILD) tests/script/tap.sh $(BUILD)/boards tests/script/slots.sh tests/script/enrol.sh
 docs-check: $(PROGRAMS) ## generated tables in docs/ are in step with the code
 	$(Q)printf '#!/bin/sh\nexec tests/script/docs.sh $(BUILD)\n' >$(BUILD)/docs-check && chmod +x $(BUILD)/docs-check && tests/script/tap.sh $(BUILD)/docs-check
-sanitize:
-	$(Q)$(MAKE) --no-print-directory SAN=address,undefined unit
+# One compiler's sanitizers belong to every change: the other's find the same at the price of another build (make nightly).
+sanitize: ## unit tests under clang's sanitizers of addresses, leaks and undefined behaviour
 	$(Q)$(MAKE) --no-print-directory CC=clang SAN=address,undefined unit
+sanitize-gcc: ## the same under gcc's
+	$(Q)$(MAKE) --no-print-directory SAN=address,undefined unit
 format: ## lay out all sources with clang-format
 	$(Q)clang-format -i $$(git ls-files '*.c' '*.h')
 format-check:
@@ -303,7 +307,7 @@ endef
 # A fresh machine has no compiler yet when this file is read first: what needs one is read anew, once `deps` has run.
 check: deps ## all tests that belong to every change; ends with "N passed, N failed"
 	@$(MAKE) --no-print-directory check-now
-check-all: deps ## check, then sanitizers under both compilers and lint
+check-all: deps ## check, then sanitizers, lint, power cuts, packages, ARM under emulation and the other mbedTLS
 	@$(MAKE) --no-print-directory check-all-now
 check-now: all
 	$(call run_parts,$(CHECK_PARTS))

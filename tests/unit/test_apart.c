@@ -112,23 +112,33 @@ static void test_processes(void **state) {
     assert_int_equal(rig.last.end, LAUNCH_END_START);
 }
 
+/* Waits until a process with the command line `found` is there, or is not.  What forks is seen under its new name a moment later only. */
+static void await_process(const char *found, bool there) {
+    char command[64];
+    (void)snprintf(command, sizeof command, "pgrep -f '^%s$' >/dev/null", found);
+    for (unsigned tries = 0; (system(command) == 0) != there; tries++) { /* NOLINT(cert-env33-c) */
+        assert_in_range(tries, 0, 500);
+        (void)usleep(20000);
+    }
+}
+
 /* Nothing of a run goes on when it was killed, whatever it began: the groups that would see to it are not there. */
 static void test_nothing_stays(void **state) {
-    struct launch_message m = order(1, "setsid sleep 4711 & echo ready; wait");
+    char script[64], left[32];
     (void)state;
     if (!can_isolate()) {
         skip();
     }
+    (void)snprintf(left, sizeof left, "sleep 47%d", (int)getpid()); /* of this run of the tests */
+    (void)snprintf(script, sizeof script, "setsid %s & echo ready; wait", left);
+    struct launch_message m = order(1, script);
     m.isolate = LAUNCH_ISOLATE_PID;
     begin(&m);
     wait_for_text(1, "ready");
-    assert_int_equal(system("pgrep -f '^sleep 4711' >/dev/null"), 0);
+    await_process(left, true);
     runs_stop(rig.runs, 7, 1, 0);
     wait_for(LAUNCH_ENDED);
-    for (unsigned tries = 0; system("pgrep -f '^sleep 4711' >/dev/null") == 0; tries++) {
-        assert_in_range(tries, 0, 200);
-        (void)usleep(20000);
-    }
+    await_process(left, false);
 }
 
 /* A task without a network would be called dead by a probe that asks outside. */
