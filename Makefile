@@ -245,9 +245,9 @@ fuzz-brief: $(FUZZERS) ## each fuzz target for FUZZ_SECONDS
 	$(Q)printf '#!/bin/sh\nexec tests/script/fuzz.sh %s\n' "$(FUZZ_SECONDS) $(FUZZERS)" >$(FUZZ_BUILD)/fuzz-brief && chmod +x $(FUZZ_BUILD)/fuzz-brief && \
 	    tests/script/tap.sh $(FUZZ_BUILD)/fuzz-brief
 # Tests that wait for minutes by the clock (a breaker that closes, a link that is idle); of these make nightly takes care.
-SLOW_TESTS := test_core_gone test_core_moves test_idle_link test_middlebox
-# The same, but these are many processes each: two at a time.
-SYSTEM_JOBS ?= 2
+SLOW_TESTS := test_core_gone test_core_moves test_expiry test_idle_link test_middlebox
+# The same, but these are many processes each: three at a time.
+SYSTEM_JOBS ?= 3
 SYSTEM_TESTS := $(sort $(wildcard tests/system/test_*.py))
 system: $(PROGRAMS) $(BUILD)/swarm $(BUILD)/tests/test_appraise $(BUILD)/sim ## end-to-end tests with real processes; one: make system TESTS=test_restarts
 	$(Q)BUILD=$(CURDIR)/$(BUILD) TEST_JOBS=$(SYSTEM_JOBS) tests/script/tap.sh $(patsubst %,tests/system/%.py,$(or $(TESTS),$(filter-out $(SLOW_TESTS),$(notdir $(SYSTEM_TESTS:.py=)))))

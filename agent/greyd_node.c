@@ -82,6 +82,7 @@ static bool mend_log(struct greyd *g, const struct node_options *o, struct fault
                                 .advertise_address = o->peer_address,
                                 .http_address = o->http_address,
                                 .tls = g->tls};
+    supervise_status(&g->supervise, "mends its log with the help of other gateways");
     struct mending *mending = mending_new(&g->x, f);
     bool whole = mending != NULL && greyd_api_listen(g, mending_answer, mending, f) && mending_run(mending, &m, f) == E_OK;
     http_server_free(g->http);

@@ -10,7 +10,6 @@
 
 #include "federation/access.h"
 #include "include/grey/ids.h"
-#include "include/grey/limits.h"
 #include "platform/keyfile.h"
 #include "platform/keys.h"
 #include "platform/now.h"
@@ -273,8 +272,29 @@ void authority_close(struct authority *a) {
     *a = (struct authority){0};
 }
 
+bool authority_name(char out[LIMIT_NAME_BYTES + 1], const char *text) {
+    if (text == NULL || !grey_name_valid(text, strlen(text))) {
+        return false;
+    }
+    memcpy(out, text, strlen(text) + 1);
+    return true;
+}
+
 bool authority_site_reserved(const char *site) {
     return strncmp(site, "grey-core", 9) == 0 || strncmp(site, "grey-broker", 11) == 0;
+}
+
+/* Of the issuing CA, over the key that asks; subject and uri: lent to it. */
+static struct cert_request request(const struct authority *a, const struct csr_facts *asked, const char *subject, const char *uri,
+                                   int64_t now_s, int64_t life_s) {
+    return (struct cert_request){.subject = subject,
+                                 .public_key = bytes_of(asked->public_key, asked->public_key_size),
+                                 .issuer_pem = (const char *)a->issuing.data,
+                                 .issuer_key_pem = (const char *)a->issuing_key.data,
+                                 .names = {{CERT_NAME_URI, uri}},
+                                 .name_count = 1,
+                                 .not_before_s = now_s - (life_s / 10 < DAY_S ? life_s / 10 : DAY_S), /* for clocks that are slow */
+                                 .not_after_s = now_s + life_s};
 }
 
 enum grey_error authority_sign(const struct authority *a, const struct csr_facts *asked, int64_t now_s, int64_t life_s,
@@ -285,17 +305,9 @@ enum grey_error authority_sign(const struct authority *a, const struct csr_facts
     }
     (void)snprintf(subject, sizeof subject, "CN=%s", asked->site);
     (void)snprintf(uri, sizeof uri, "grey://%s/%s", asked->site, asked->node);
-    struct cert_request q = {.subject = subject,
-                             .public_key = bytes_of(asked->public_key, asked->public_key_size),
-                             .issuer_pem = (const char *)a->issuing.data,
-                             .issuer_key_pem = (const char *)a->issuing_key.data,
-                             .names = {{CERT_NAME_URI, uri}},
-                             .name_count = 1,
-                             .roles = CERT_ROLE_GATEWAY,
-                             .server = true,
-                             .client = true,
-                             .not_before_s = now_s - (life_s / 10 < DAY_S ? life_s / 10 : DAY_S), /* for clocks that are slow */
-                             .not_after_s = now_s + life_s};
+    struct cert_request q = request(a, asked, subject, uri, now_s, life_s);
+    q.roles = CERT_ROLE_GATEWAY;
+    q.server = q.client = true;
     return cert_issue(&q, pem, f);
 }
 
@@ -312,16 +324,10 @@ enum grey_error authority_delegate(const struct authority *a, const struct csr_f
     (void)snprintf(subject, sizeof subject, "CN=Grey Edge delegation %016" PRIx64, number);
     (void)snprintf(uri, sizeof uri, VOUCH_ISSUER "%s/%s", asked->site, asked->node);
     int64_t end_s = now_s + (2 * life_s < DELEGATION_S_MAX ? 2 * life_s : DELEGATION_S_MAX);
-    struct cert_request q = {.subject = subject,
-                             .public_key = bytes_of(asked->public_key, asked->public_key_size),
-                             .issuer_pem = (const char *)a->issuing.data,
-                             .issuer_key_pem = (const char *)a->issuing_key.data,
-                             .names = {{CERT_NAME_URI, uri}},
-                             .name_count = 1,
-                             .authority = true,
-                             .within = asked->site,
-                             .not_before_s = now_s - (life_s / 10 < DAY_S ? life_s / 10 : DAY_S),
-                             .not_after_s = end_s < issuing.not_after_s ? end_s : issuing.not_after_s};
+    struct cert_request q = request(a, asked, subject, uri, now_s, life_s);
+    q.authority = true;
+    q.within = asked->site;
+    q.not_after_s = end_s < issuing.not_after_s ? end_s : issuing.not_after_s;
     return cert_issue(&q, pem, f);
 }
 
@@ -372,7 +378,9 @@ static enum grey_error issue_user(const char *dir, const char *name, const char 
     return err;
 }
 
-enum grey_error authority_issue(const char *dir, const char *kind, const char *host, const char *prefix, struct fault *f) {
+/* kind "broker" or "core": writes PREFIX.key and PREFIX.crt for a server of this machine, with names localhost and 127.0.0.1 and, unless it is "",
+ * the host's. */
+static enum grey_error issue_server(const char *dir, const char *kind, const char *host, const char *prefix, struct fault *f) {
     struct authority a;
     bool core = strcmp(kind, "core") == 0;
     if (!core && strcmp(kind, "broker") != 0) {
@@ -404,7 +412,7 @@ enum grey_error authority_serve(const char *dir, const char *host, const char *p
     char path[PATH_BYTES];
     struct builder all;
     builder_init(&all, 2u * PEM_BYTES_MAX);
-    enum grey_error err = authority_issue(dir, "core", host, prefix, f);
+    enum grey_error err = issue_server(dir, "core", host, prefix, f);
     (void)snprintf(path, sizeof path, "%.1000s.crt", prefix);
     err = err != E_OK ? err : wholefile_read(path, &all, f);
     if (err == E_OK) {
@@ -477,7 +485,7 @@ int authority_command(int argc, char **argv) {
     } else if (strcmp(verb, "sign") == 0 && csr != NULL && site != NULL && node != NULL && out != NULL) {
         err = sign_file(dir, csr, site, node, days, out, &f);
     } else if ((strcmp(verb, "broker") == 0 || strcmp(verb, "core") == 0) && out != NULL) {
-        err = authority_issue(dir, verb, host, out, &f);
+        err = issue_server(dir, verb, host, out, &f);
     } else if (strcmp(verb, "user") == 0 && out != NULL) {
         err = issue_user(dir, name, role, out, &f);
     } else {

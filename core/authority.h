@@ -13,6 +13,7 @@
 #ifndef CORE_AUTHORITY_H
 #define CORE_AUTHORITY_H
 
+#include "include/grey/limits.h"
 #include "platform/cert.h"
 #include "platform/crl.h"
 #include "platform/csr.h"
@@ -21,10 +22,8 @@
 int authority_command(int argc, char **argv);
 
 enum grey_error authority_init(const char *dir, struct fault *f); /* makes what there is not; harmless when all is there */
-/* kind "broker" or "core": writes PREFIX.key and PREFIX.crt for a server of this machine, with names localhost and 127.0.0.1 and, unless it is "",
- * the host's. */
-enum grey_error authority_issue(const char *dir, const char *kind, const char *host, const char *prefix, struct fault *f);
-/* The same for a core, with the authorities behind its certificate in PREFIX.crt, so that who knows the root needs nothing else. */
+/* Writes PREFIX.key and PREFIX.crt for a core on this machine, with names localhost and 127.0.0.1 and, unless it is "", the host's.  In
+ * PREFIX.crt stand the authorities behind its certificate too, so that who knows the root needs nothing else. */
 enum grey_error authority_serve(const char *dir, const char *host, const char *prefix, struct fault *f);
 /* The issuing key to come: made, and put into ca.crt; then, when all sites know it, used. */
 enum grey_error authority_rotate(const char *dir, struct fault *f);
@@ -41,6 +40,8 @@ struct authority {
 enum grey_error authority_open(const char *dir, struct authority *a, struct fault *f); /* E_NOT_FOUND, E_CERT, E_KEY */
 void authority_close(struct authority *a); /* wipes; one that was never opened is allowed */
 
+/* Copies the name of a site or a gateway.  False: text is none, or NULL. */
+bool authority_name(char out[LIMIT_NAME_BYTES + 1], const char *text);
 /* Names that are the broker's rights (deploy/local/broker.acl) or nobody's: no site may be called so. */
 bool authority_site_reserved(const char *site);
 /* A gateway's certificate for a request that was read and allowed: subject CN = site, URI grey://site/node, role gateway.  Appends PEM

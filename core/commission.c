@@ -37,8 +37,7 @@ enum grey_error commission_write(struct builder *out, const char *id, const char
     }
     if (needs) {
         struct bytes resources = json_raw_member(errand, "resources");
-        json_key(&w, "resources");
-        json_open(&w, '{');
+        json_member_open(&w, "resources", '{');
         for (size_t i = 0; i < sizeof amounts / sizeof amounts[0]; i++) {
             pass(&w, resources, amounts[i]);
         }

@@ -152,14 +152,10 @@ static void run_learn(struct storage_job *storage, struct store *store) {
 
 static void put_learnt(struct call *c) {
     json_open(&c->w, '{');
-    json_key(&c->w, "learn");
-    json_bool(&c->w, c->learn);
-    json_key(&c->w, "version");
-    json_uint(&c->w, c->version);
-    json_key(&c->w, "serial");
-    json_uint(&c->w, c->issue);
-    json_key(&c->w, "values");
-    json_uint(&c->w, c->count);
+    json_member_bool(&c->w, "learn", c->learn);
+    json_member_uint(&c->w, "version", c->version);
+    json_member_uint(&c->w, "serial", c->issue);
+    json_member_uint(&c->w, "values", c->count);
     json_close(&c->w);
     log_info("attest", "policy", "learn=%s version=%" PRIu64 " serial=%" PRIu64 " values=%" PRIu32, c->learn ? "yes" : "no",
              c->version, c->issue, c->count);

@@ -59,14 +59,10 @@ static void reply_put(struct call *c) {
     (void)snprintf(etag, sizeof etag, "\"%" PRIu64 "\"", c->object.version);
     json_writer_init(&w, &c->out);
     json_open(&w, '{');
-    json_key(&w, "name");
-    json_str(&w, c->name);
-    json_key(&w, "version");
-    json_uint(&w, c->object.version);
-    json_key(&w, "issue");
-    json_uint(&w, c->object.issue);
-    json_key(&w, "bytes");
-    json_uint(&w, c->object.size);
+    json_member_str(&w, "name", c->name);
+    json_member_uint(&w, "version", c->object.version);
+    json_member_uint(&w, "issue", c->object.issue);
+    json_member_uint(&w, "bytes", c->object.size);
     json_close(&w);
     builder_add_byte(&c->out, '\n');
     http_reply(c->q, c->object.version == 1 ? 201 : 200, "application/json", builder_bytes(&c->out),

@@ -157,8 +157,7 @@ static void run_call(struct storage_job *storage, struct store *store) {
 /* --- calls: answers -------------------------------------------------------------------------------------------------------------------------- */
 
 static void put(struct call *c, const char *name, const char *text) {
-    json_key(&c->w, name);
-    json_str(&c->w, text);
+    json_member_str(&c->w, name, text);
 }
 
 static void count_refusal(enum grey_error err) {
@@ -178,8 +177,7 @@ static void answer_enroll(struct call *c) {
     json_open(&c->w, '{');
     put(c, "site", c->asked.site);
     put(c, "node", c->asked.node);
-    json_key(&c->w, "certificate");
-    json_text(&c->w, builder_bytes(&c->certificate));
+    json_member_text(&c->w, "certificate", builder_bytes(&c->certificate));
     put(c, "ca", (const char *)c->e->ca.bundle.data);
     put(c, "core_key", key);
     json_close(&c->w);
@@ -201,8 +199,7 @@ static void answer_token(struct call *c) {
     put(c, "token", text);
     put(c, "id", id);
     put(c, "site", c->site);
-    json_key(&c->w, "nodes");
-    json_int(&c->w, c->nodes);
+    json_member_int(&c->w, "nodes", c->nodes);
     put(c, "expires", time);
     json_close(&c->w);
     explicit_bzero(text, sizeof text);
@@ -213,8 +210,7 @@ static void answer_revoke(struct call *c) {
     json_open(&c->w, '{');
     put(c, "site", c->site);
     put(c, "node", c->node);
-    json_key(&c->w, "revoked");
-    json_uint(&c->w, c->count);
+    json_member_uint(&c->w, "revoked", c->count);
     json_close(&c->w);
     log_info("enroll", "revoke", "site=%s node=%s certificates=%" PRIu32, c->site, c->node[0] != 0 ? c->node : "(all)", c->count);
     revoker_publish(c->e->revoker);
@@ -256,15 +252,6 @@ static void call_done(struct worker_job *job) {
 
 /* --- calls: questions ------------------------------------------------------------------------------------------------------------------------ */
 
-static bool take_name(char out[LIMIT_NAME_BYTES + 1], const json_t *v) {
-    const char *text = json_string_value(v);
-    if (text == NULL || !grey_name_valid(text, strlen(text))) {
-        return false;
-    }
-    memcpy(out, text, strlen(text) + 1);
-    return true;
-}
-
 static bool take_number(int64_t *out, const json_t *v, int64_t fallback, int64_t max) {
     *out = v == NULL ? fallback : json_is_integer(v) ? json_integer_value(v) : 0;
     return *out >= 1 && *out <= max;
@@ -290,7 +277,7 @@ static const char *read_enroll(struct call *c) {
 }
 
 static const char *read_token(struct call *c) {
-    if (!take_name(c->site, json_object_get(c->body, "site")) || authority_site_reserved(c->site)) {
+    if (!authority_name(c->site, json_string_value(json_object_get(c->body, "site"))) || authority_site_reserved(c->site)) {
         return "site: 1 to 64 of A-Z a-z 0-9 . _ -, and not grey-core or grey-broker";
     }
     if (!take_number(&c->nodes, json_object_get(c->body, "nodes"), 1, STORE_ENROLL_NODES_MAX)) {
@@ -307,7 +294,8 @@ static const char *read_token(struct call *c) {
 
 static const char *read_revoke(struct call *c) {
     const json_t *node = json_object_get(c->body, "node");
-    return !take_name(c->site, json_object_get(c->body, "site")) || (node != NULL && !take_name(c->node, node))
+    return !authority_name(c->site, json_string_value(json_object_get(c->body, "site"))) ||
+                   (node != NULL && !authority_name(c->node, json_string_value(node)))
                ? "expected {\"site\":\"S\",\"node\":\"N\"}; without a node all of the site"
                : NULL;
 }

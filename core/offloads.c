@@ -145,8 +145,10 @@ static bool take_output(struct round *r, const char *id, struct store_offload *t
     bool well = status == 200 || status == 404; /* it could not be started, so it wrote nothing */
     if (well) {
         well = take_hash(r, id, text, t);
-        size_t skip = text.size > OFFLOAD_OUTPUT_BYTES_MAX ? text.size - OFFLOAD_OUTPUT_BYTES_MAX : 0;
-        t->output = blob_copy(bytes_of(text.data + skip, text.size - skip));
+        if (text.size > OFFLOAD_OUTPUT_BYTES_MAX) { /* its end says how it went */
+            text = bytes_of(text.data + (text.size - OFFLOAD_OUTPUT_BYTES_MAX), OFFLOAD_OUTPUT_BYTES_MAX);
+        }
+        t->output = blob_copy(text);
     }
     builder_free(&answer);
     return well && t->output != NULL;

@@ -100,8 +100,7 @@ static void run_call(struct storage_job *storage, struct store *store) {
 }
 
 static void put(struct call *c, const char *name, const char *text) {
-    json_key(&c->w, name);
-    json_str(&c->w, text);
+    json_member_str(&c->w, name, text);
 }
 
 static void put_challenge(struct call *c) {
@@ -187,21 +186,12 @@ static void judged(struct worker_job *job) {
 
 /* --- questions ---------------------------------------------------------------------------------------------------------------------------- */
 
-static bool take_name(char out[LIMIT_NAME_BYTES + 1], const json_t *v) {
-    const char *text = json_string_value(v);
-    if (text == NULL || !grey_name_valid(text, strlen(text))) {
-        return false;
-    }
-    memcpy(out, text, strlen(text) + 1);
-    return true;
-}
-
 /* What was wrong; NULL: nothing. */
 static const char *read_add(struct call *c, const json_t *body) {
     const char *ek = json_string_value(json_object_get(body, "ek"));
     bool good = ek != NULL && strlen(ek) == 2 * sizeof c->ek && bytes_unhex(ek, sizeof c->ek, c->ek) &&
-                take_name(c->site, json_object_get(body, "site")) && take_name(c->node, json_object_get(body, "node")) &&
-                !authority_site_reserved(c->site);
+                authority_name(c->site, json_string_value(json_object_get(body, "site"))) &&
+                authority_name(c->node, json_string_value(json_object_get(body, "node"))) && !authority_site_reserved(c->site);
     return good ? NULL
                 : "expected {\"ek\":\"SHA-256 of the endorsement certificate, 64 hexadecimal "
                   "digits\",\"site\":\"S\",\"node\":\"N\"}";

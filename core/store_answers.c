@@ -55,22 +55,19 @@ static void put_facts(struct store *s, const struct store_rows *rows, struct jso
     json_member_text(w, "id", o->bytes(rows, SITE_ID));
     put_time(w, "first_seen", o->number(rows, SITE_FIRST_MS));
     put_time(w, "last_contact", o->number(rows, SITE_CONTACT_MS));
-    json_key(w, "last_contact_seconds");
-    json_milli(w, now_wall_ms() - o->number(rows, SITE_CONTACT_MS));
+    json_member_milli(w, "last_contact_seconds", now_wall_ms() - o->number(rows, SITE_CONTACT_MS));
     json_member_text(w, "node", o->bytes(rows, SITE_NODE));
     put_attestation(s, rows, w);
     if (!o->null(rows, SITE_INCARNATION)) {
         json_member_id(w, "incarnation", (uint64_t)o->number(rows, SITE_INCARNATION));
         json_member_int(w, "epoch", o->number(rows, SITE_EPOCH));
     }
-    json_key(w, "channels");
-    json_open(w, '{');
+    json_member_open(w, "channels", '{');
     for (int c = 0; c < CHANNEL_COUNT; c++) {
         int at = SITE_POSITIONS + 2 * c;
         int64_t seq = o->number(rows, at), known = o->number(rows, at + 1);
         if (!o->null(rows, at)) {
-            json_key(w, event_channel_name((enum event_channel)c));
-            json_open(w, '{');
+            json_member_open(w, event_channel_name((enum event_channel)c), '{');
             json_member_int(w, "acked_seq", seq);
             json_member_int(w, "behind", known > seq ? known - seq : 0);
             json_close(w);
@@ -89,8 +86,7 @@ static enum grey_error put_nodes(struct store *s, struct json_writer *w, int64_t
     if (rows == NULL) {
         return err;
     }
-    json_key(w, "nodes");
-    json_open(w, '[');
+    json_member_open(w, "nodes", '[');
     while ((err = s->ops->next(rows, &row, f)) == E_OK && row) {
         json_open(w, '{');
         json_member_text(w, "id", s->ops->bytes(rows, 0));

@@ -128,8 +128,7 @@ static void put_measured(struct json_writer *w, struct bytes kept) {
     json_member_uint(w, "policy_serial", a.policy_serial);
     if (a.pcr_mask != 0) {
         json_member_id(w, "firmware", a.firmware);
-        json_key(w, "registers");
-        json_open(w, '{');
+        json_member_open(w, "registers", '{');
         for (unsigned pcr = 0; pcr < TPMWIRE_PCR_COUNT; pcr++) {
             if ((a.pcr_mask >> pcr & 1u) != 0) {
                 (void)snprintf(text, sizeof text, "%u", pcr);

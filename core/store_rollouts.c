@@ -72,8 +72,7 @@ enum grey_error store_rollout_get(struct store *s, enum object_kind kind, const 
     char since[32];
     enum grey_error err = read_aim(s, &a, &found, f);
     json_open(w, '{');
-    json_key(w, "stages");
-    json_open(w, '[');
+    json_member_open(w, "stages", '[');
     err = err != E_OK ? err : read_stages(s, &a, w, f);
     json_close(w);
     if (err == E_OK && !found && a.rollout.stage_count == 0) {

@@ -9,6 +9,8 @@
 #define RESERVE_BYTES 160u /* two acknowledgements over IPv6 */
 #define DEBT_S_MAX 60u     /* more cannot be meant */
 #define CAREFUL_S 10u      /* after a loss, and what one packet is kept free for */
+#define CALM_S 60u         /* after one */
+#define CALM_BYTES 32768u  /* of which none was lost: where one packet of twenty is, rarely so many pass */
 
 uint64_t shaper_wire_bytes(const struct shaper_path *path, uint64_t payload_bytes) {
     uint64_t segment = path->segment_bytes > 0 ? path->segment_bytes : 1;
@@ -104,6 +106,7 @@ size_t shaper_grant(struct shaper *s, const struct shaper_path *path, uint64_t n
         granted = granted < wanted ? granted : wanted;
     }
     s->tokens_us -= (int64_t)(shaper_wire_bytes(path, granted) * US_PER_S);
+    s->unlost_bytes += granted;
     return granted;
 }
 
@@ -130,7 +133,13 @@ void shaper_debit_resent(struct shaper *s, uint64_t now_us, uint64_t wire_bytes)
     shaper_debit(s, now_us, wire_bytes);
     if (wire_bytes > 0) {
         s->careful_until_us = now_us + CAREFUL_S * US_PER_S;
+        s->calm_from_us = now_us + CALM_S * US_PER_S;
+        s->unlost_bytes = 0;
     }
+}
+
+bool shaper_calm(const struct shaper *s, uint64_t now_us) {
+    return s->limit_bytes_per_s > 0 && now_us >= s->calm_from_us && s->unlost_bytes >= CALM_BYTES;
 }
 
 void shaper_stall(struct shaper *s, uint64_t now_us) {

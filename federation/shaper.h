@@ -13,6 +13,7 @@
 #ifndef FEDERATION_SHAPER_H
 #define FEDERATION_SHAPER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,6 +30,8 @@ struct shaper {
     uint64_t rate_bytes_per_s, burst_bytes;
     int64_t tokens_us;                /* bytes * 1,000,000, so that slow rates lose nothing to rounding; negative: debts */
     uint64_t at_us, careful_until_us; /* the second: packets were lost lately */
+    uint64_t calm_from_us;            /* none was lost for long then */
+    uint64_t unlost_bytes;            /* were granted since one was */
 };
 
 /* payload_bytes that are written at once, on the wire. */
@@ -47,6 +50,8 @@ void shaper_give_back(struct shaper *s, const struct shaper_path *path, size_t g
 void shaper_debit(struct shaper *s, uint64_t now_us, uint64_t wire_bytes);
 /* The same of what was sent again. */
 void shaper_debit_resent(struct shaper *s, uint64_t now_us, uint64_t wire_bytes);
+/* There is a limit, and of the last 32 KiB, and in the last minute, no packet was lost: the network carries what is granted. */
+bool shaper_calm(const struct shaper *s, uint64_t now_us);
 /* More than shaper_unsent_bytes of what was granted waits in the socket still, and will leave later than it was debited: until then
  * nothing is saved up. */
 uint64_t shaper_unsent_bytes(const struct shaper *s);

@@ -143,6 +143,10 @@ bool conn_wired(const struct conn *c, struct conn_wire *out);
 void conn_wire_add(struct conn_wire *sum, const struct conn *c);
 /* The socket takes no more while so much of it waits there unsent; 0: as much as the system allows. */
 void conn_set_unsent_max(struct conn *c, uint32_t bytes);
+/* For an owner that sends below what the network carries.  calm: TCP by Reno (RFC 5681), which stops for nothing but a loss; else as the
+ * system does it.  Where that is BBR (draft-ietf-ccwg-bbr, ProbeRTT), it has four packets on the way now and then to see the bare round
+ * trip, and what an owner grants meanwhile waits; but it is the better one on a network that loses packets. */
+void conn_set_calm(struct conn *c, bool calm);
 
 /* conn_set_gate: every write to the socket first asks gate(context, wanted) how many bytes may leave now; 0 parks the output until
  * conn_gate_open.  This is the one place where the uplink is shaped.  NULL removes it.  A handshake is not asked for, because it runs

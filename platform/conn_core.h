@@ -59,7 +59,8 @@ struct conn {
     bool deaf;    /* paused, and bytes wait in the socket: reading is not watched any more */
     bool emptied; /* TLS: the last recv took all there was */
     int fd;
-    uint32_t depth; /* callbacks of this conn on the stack */
+    char congestion[16]; /* how the system's TCP reacts to loss, by its name; empty until conn_set_calm wants to know */
+    uint32_t depth;      /* callbacks of this conn on the stack */
     int job_result;
     enum grey_error judged; /* of the handshake that was done: E_OK, or why what was shown is not taken all the same */
     struct worker_job job;

@@ -1,6 +1,7 @@
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <stddef.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "platform/conn_core.h"
@@ -9,6 +10,7 @@
 #define IP6_BYTES 40u
 #define TCP_BYTES 20u
 #define TIMESTAMPS_BYTES 12u /* RFC 7323, padded */
+#define RENO "reno"          /* each Linux has it */
 #define SYN_MORE_BYTES 8u    /* options of the first segment that the others lack */
 
 static uint32_t ip_bytes(int fd) {
@@ -53,4 +55,13 @@ void conn_set_unsent_max(struct conn *c, uint32_t bytes) {
     if (c->fd >= 0) {
         (void)setsockopt(c->fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &most, sizeof most);
     }
+}
+
+void conn_set_calm(struct conn *c, bool calm) {
+    socklen_t size = sizeof c->congestion - 1;
+    if (c->fd < 0 || (c->congestion[0] == 0 && getsockopt(c->fd, IPPROTO_TCP, TCP_CONGESTION, c->congestion, &size) != 0)) {
+        return;
+    }
+    const char *name = calm ? RENO : c->congestion;
+    (void)setsockopt(c->fd, IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name));
 }

@@ -4,8 +4,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <sqlite3.h>
 #include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -162,6 +165,22 @@ static enum grey_error set_up(struct db *d, const struct db_options *o, bool *cr
     return db_prepare(d, "ROLLBACK", &d->rollback, f);
 }
 
+/* Links on the way to the file are followed here: SQLITE_OPEN_NOFOLLOW, which keeps the file from being one, would refuse them too. */
+static bool real_path(const char *path, const char *name, char out[PATH_MAX]) {
+    char folder[PATH_MAX];
+    int size = snprintf(folder, sizeof folder, "%.*s.", (int)(name - path), path);
+    if (size >= (int)sizeof folder || realpath(folder, out) == NULL) {
+        return false;
+    }
+    size_t used = strlen(out);
+    if (used + strlen(name) + 2 > PATH_MAX) {
+        errno = ENAMETOOLONG;
+        return false;
+    }
+    (void)snprintf(out + used, PATH_MAX - used, "/%s", name);
+    return true;
+}
+
 struct db *db_open(const char *path, const struct db_options *o, bool *created, struct fault *f) {
     must(o->page_bytes >= 512 && o->page_bytes <= DB_DISK_PAGE_BYTES_MAX && (o->page_bytes & (o->page_bytes - 1)) == 0);
     if (db_disk_register() != SQLITE_OK) {
@@ -171,13 +190,18 @@ struct db *db_open(const char *path, const struct db_options *o, bool *created, 
     if (db_disk_wal_check(path, f) != E_OK) {
         return NULL;
     }
+    char real[PATH_MAX];
+    const char *slash = strrchr(path, '/'), *name = slash == NULL ? path : slash + 1;
+    if (!real_path(path, name, real)) {
+        fault_errno(f, E_IO, "finding the directory of %s", path);
+        return NULL;
+    }
     struct db *d = mem_new(1, sizeof *d);
     if (d == NULL) {
         fault_set(f, E_NO_MEMORY, "opening %s", path);
         return NULL;
     }
-    const char *slash = strrchr(path, '/');
-    sqlite3_snprintf(sizeof d->name, d->name, "%s", slash == NULL ? path : slash + 1);
+    sqlite3_snprintf(sizeof d->name, d->name, "%s", name);
     /* Made here for its mode; SQLite gives the log beside it the same. */
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) {
@@ -187,7 +211,7 @@ struct db *db_open(const char *path, const struct db_options *o, bool *created, 
     }
     close(fd);
     int code =
-        sqlite3_open_v2(path, &d->connection,
+        sqlite3_open_v2(real, &d->connection,
                         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW, DB_DISK_NAME);
     enum grey_error err = report(d, code, f);
     if (err == E_OK) {
@@ -337,6 +361,13 @@ uint64_t db_file_bytes(struct db *d) {
 
 uint64_t db_free_bytes(struct db *d) {
     return (uint64_t)db_number(d, "PRAGMA freelist_count", 0) * d->page_bytes;
+}
+
+/* A page of the map has five bytes for each of the pages behind it (SQLite's file format, 1.8). */
+uint64_t db_live_bytes(struct db *d) {
+    uint64_t file_bytes = db_file_bytes(d), entries = (d->page_bytes - DB_DISK_TAIL_BYTES) / 5;
+    uint64_t map_bytes = file_bytes / d->page_bytes / (entries + 1) * d->page_bytes;
+    return file_bytes - db_free_bytes(d) - map_bytes;
 }
 
 enum grey_error db_shrink(struct db *d, uint32_t pages_max, struct fault *f) {

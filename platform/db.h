@@ -22,7 +22,8 @@ struct db_options {
     uint32_t cache_bytes; /* page cache, not counting what one transaction must hold */
 };
 
-/* db_open: opens or creates (mode 0600, in a directory that exists).  created: it had no tables. */
+/* db_open: opens or creates (mode 0600, in a directory that exists, also behind a symbolic link; the file itself may be none).
+ * created: it had no tables. */
 struct db *db_open(const char *path, const struct db_options *o, bool *created, struct fault *f);
 /* Ends all statements, checkpoints as far as possible, keeps the emptied write-ahead log file.  NULL is allowed. */
 void db_close(struct db *d);
@@ -56,6 +57,8 @@ enum grey_error db_checkpoint(struct db *d, struct fault *f);
 uint64_t db_wal_bytes(const struct db *d); /* written since the last complete checkpoint */
 uint64_t db_file_bytes(struct db *d);      /* pages of the database times their size */
 uint64_t db_free_bytes(struct db *d);      /* of these, unused */
+/* Of these, what db_rewrite would write: what is used, less SQLite's map of whose page is whose, which is as large as the file wants it. */
+uint64_t db_live_bytes(struct db *d);
 enum grey_error db_shrink(struct db *d, uint32_t pages_max,
                           struct fault *f); /* gives unused pages back; a transaction of its own */
 /* Writes anew what is used, and gives back all else; a transaction of its own, which holds what is used in memory: for little. */

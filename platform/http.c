@@ -9,7 +9,6 @@
 #include "platform/http_wire.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
-#include "platform/now.h"
 
 #define LISTENERS_MAX 8u
 #define OUTPUT_BYTES_MAX (16u * 1024u * 1024u)
@@ -28,7 +27,6 @@ struct session;
 struct http_request {
     struct session *session; /* NULL: the client has gone */
     struct http_wire_request *wire;
-    uint64_t received_us;
     uint32_t uid;
     bool has_uid;
 };
@@ -139,7 +137,6 @@ static bool handle(struct session *s) {
     q->session = s;
     q->wire = s->wire.request;
     s->wire.request = NULL;
-    q->received_us = now_monotonic_us();
     q->uid = s->uid;
     q->has_uid = s->has_uid;
     s->request = q;
@@ -533,8 +530,4 @@ const char *http_peer_address(const struct http_request *q) {
 
 bool http_client_gone(const struct http_request *q) {
     return q->session == NULL;
-}
-
-uint64_t http_received_us(const struct http_request *q) {
-    return q->received_us;
 }

@@ -47,7 +47,6 @@ void http_peer(const struct http_request *q, struct http_peer *out); /* lent whi
 bool http_peer_uid(const struct http_request *q, uint32_t *uid);     /* true on a unix socket */
 const char *http_peer_address(const struct http_request *q);         /* "" when the client has gone */
 bool http_client_gone(const struct http_request *q);
-uint64_t http_received_us(const struct http_request *q); /* monotonic */
 
 struct http_extra {
     const char *name, *value;

@@ -429,9 +429,19 @@ void json_member_int(struct json_writer *w, const char *name, int64_t v) {
     json_int(w, v);
 }
 
+void json_member_milli(struct json_writer *w, const char *name, int64_t thousandths) {
+    json_key(w, name);
+    json_milli(w, thousandths);
+}
+
 void json_member_bool(struct json_writer *w, const char *name, bool v) {
     json_key(w, name);
     json_bool(w, v);
+}
+
+void json_member_open(struct json_writer *w, const char *name, char bracket) {
+    json_key(w, name);
+    json_open(w, bracket);
 }
 
 void json_member_hex(struct json_writer *w, const char *name, struct bytes v) {

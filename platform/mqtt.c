@@ -611,6 +611,12 @@ void mqtt_set_unsent_max(struct mqtt *m, uint32_t bytes) {
     }
 }
 
+void mqtt_set_calm(struct mqtt *m, bool calm) {
+    if (m->conn != NULL) {
+        conn_set_calm(m->conn, calm);
+    }
+}
+
 void mqtt_gate_open(struct mqtt *m) {
     if (m->conn != NULL) {
         conn_gate_open(m->conn);

@@ -67,6 +67,7 @@ struct conn_count mqtt_counted(const struct mqtt *m);         /* bytes of all co
 void mqtt_wired(const struct mqtt *m, struct conn_wire *out); /* the same on the wire; segment and header of the last one */
 size_t mqtt_unsent_bytes(const struct mqtt *m); /* on this connection, on the way to the gate, held by it or by the socket */
 void mqtt_set_unsent_max(struct mqtt *m, uint32_t bytes); /* see conn_set_unsent_max; for this connection */
+void mqtt_set_calm(struct mqtt *m, bool calm);            /* see conn_set_calm; likewise */
 void mqtt_gate_open(struct mqtt *m);
 
 #endif

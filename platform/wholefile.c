@@ -22,7 +22,7 @@ enum grey_error wholefile_read(const char *path, struct builder *out, struct fau
     while ((got = read(fd, room, sizeof room)) > 0 && out->err == E_OK) {
         builder_add(out, bytes_of(room, (size_t)got));
     }
-    memset(room, 0, sizeof room); /* it may have been a key */
+    keys_wipe(room, sizeof room); /* it may have been a key */
     enum grey_error err = got < 0 ? fault_errno(f, E_SYSTEM, "%s", path) : E_OK;
     (void)close(fd);
     if (err == E_OK && out->err == E_OK && out->size > before && memchr(out->data + before, 0, out->size - before) != NULL) {
@@ -61,6 +61,7 @@ static enum grey_error put(const char *path, struct bytes text, mode_t mode, boo
         return fault_errno(f, E_SYSTEM, "making %s", part);
     }
     enum grey_error err = E_OK;
+    errno = ENOSPC; /* what a short write means, and does not say */
     if (write(fd, text.data, text.size) != (ssize_t)text.size || fchmod(fd, mode) != 0 || fsync(fd) != 0) {
         err = fault_errno(f, errno == ENOSPC ? E_DISK_FULL : E_IO, "writing %s", part);
     } else if ((first ? link(part, path) : rename(part, path)) != 0) {
@@ -80,9 +81,12 @@ enum grey_error wholefile_leave(const char *path, struct bytes text, mode_t mode
     }
     (void)snprintf(fresh, sizeof fresh, "%s.new", path);
     int fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, mode);
+    if (fd >= 0) {
+        errno = ENOSPC; /* what a short write means, and does not say */
+    }
     bool written = fd >= 0 && write(fd, text.data, text.size) == (ssize_t)text.size;
     written = fd >= 0 && close(fd) == 0 && written;
-    return written && rename(fresh, path) == 0 ? E_OK : fault_errno(f, E_SYSTEM, "%s", path);
+    return written && rename(fresh, path) == 0 ? E_OK : fault_errno(f, E_SYSTEM, "leaving %s", path);
 }
 
 enum grey_error wholefile_write(const char *path, struct bytes text, mode_t mode, struct fault *f) {

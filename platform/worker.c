@@ -160,7 +160,7 @@ struct worker *worker_new(struct loop *l, const char *name, uint32_t queue_max,
     return w;
 }
 
-enum grey_error worker_submit(struct worker *w, struct worker_job *job) {
+enum grey_error worker_queue(struct worker *w, struct worker_job *job) {
     if (atomic_load(&w->queued) >= w->queue_max) {
         return E_BUSY;
     }
@@ -173,14 +173,27 @@ enum grey_error worker_submit(struct worker *w, struct worker_job *job) {
         w->since_ms = loop_now_ms(w->loop);
     }
     (void)pthread_mutex_lock(&w->lock);
-    bool sleeps = w->sleeps;
-    w->sleeps = false;
     append(&w->first, &w->last, job);
+    (void)pthread_mutex_unlock(&w->lock);
+    return E_OK;
+}
+
+void worker_wake(struct worker *w) {
+    (void)pthread_mutex_lock(&w->lock);
+    bool sleeps = w->sleeps && w->first != NULL;
+    w->sleeps = w->sleeps && !sleeps;
     (void)pthread_mutex_unlock(&w->lock);
     if (sleeps) { /* after the unlock: a thread woken before it would only run into the lock */
         (void)pthread_cond_signal(&w->wake);
     }
-    return E_OK;
+}
+
+enum grey_error worker_submit(struct worker *w, struct worker_job *job) {
+    enum grey_error err = worker_queue(w, job);
+    if (err == E_OK) {
+        worker_wake(w);
+    }
+    return err;
 }
 
 uint32_t worker_queued(const struct worker *w) {

@@ -21,6 +21,10 @@ struct worker_job {
 struct worker *worker_new(struct loop *l, const char *name, uint32_t queue_max,
                           struct worker_job *(*batch)(void *context, struct worker_job *list), void *context, struct fault *f);
 enum grey_error worker_submit(struct worker *w, struct worker_job *job); /* E_BUSY when queue_max jobs wait or run */
+/* In two steps: the job is queued, but a thread that sleeps sleeps on until worker_wake.  For what should leave before a processor is
+ * shared with the worker; to wake a thread takes some ten microseconds. */
+enum grey_error worker_queue(struct worker *w, struct worker_job *job);
+void worker_wake(struct worker *w);
 uint32_t worker_queued(const struct worker *w);
 /* How long no job has ended while some wait or run; 0: none does.  The loop's thread. */
 uint64_t worker_waits_ms(const struct worker *w);

@@ -43,8 +43,10 @@ void api_answer_begin(struct api_answer *a) {
 }
 
 void api_answer_send(struct api_answer *a, struct api_call *c, int status, const struct http_extra *extra, size_t extra_count) {
-    if (a->out.err != E_OK) {
-        http_reply_error(c->q, a->out.err, "the answer grew too large; ask for less");
+    if (a->out.err != E_OK && http_method(c->q)[0] != 'G') { /* what changes something is done by now */
+        http_reply_error(c->q, E_OUTCOME_UNKNOWN, "it is done, and no memory was left to say what came of it");
+    } else if (a->out.err != E_OK) {
+        http_reply_error(c->q, a->out.err, a->out.err == E_TOO_LARGE ? "the answer grew too large; ask for less" : "");
     } else {
         builder_add_byte(&a->out, '\n');
         http_reply(c->q, status, "application/json", builder_bytes(&a->out), extra, extra_count);

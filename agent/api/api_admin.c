@@ -8,22 +8,15 @@
 static void put_snapshot(struct json_writer *w, const struct sitelog_snapshot_info *i) {
     char text[2 * DIGEST_BYTES + 1];
     json_open(w, '{');
-    json_key(w, "name");
-    json_str(w, i->name);
-    json_key(w, "index");
-    json_uint(w, i->point.index);
-    json_key(w, "term");
-    json_uint(w, i->point.term);
-    json_key(w, "bytes");
-    json_uint(w, i->file_bytes);
-    json_key(w, "self_contained");
-    json_bool(w, i->self_contained);
+    json_member_str(w, "name", i->name);
+    json_member_uint(w, "index", i->point.index);
+    json_member_uint(w, "term", i->point.term);
+    json_member_uint(w, "bytes", i->file_bytes);
+    json_member_bool(w, "self_contained", i->self_contained);
     now_format(i->made_unix_ms, text);
-    json_key(w, "made");
-    json_str(w, text);
+    json_member_str(w, "made", text);
     bytes_hex(i->checksum, DIGEST_BYTES, text);
-    json_key(w, "sha256");
-    json_str(w, text);
+    json_member_str(w, "sha256", text);
     json_close(w);
 }
 
@@ -68,11 +61,9 @@ static void ordered(void *context, const struct node_answer *a) {
     struct api_answer out;
     api_answer_begin(&out);
     json_open(&out.w, '{');
-    json_key(&out.w, "accepted");
-    json_bool(&out.w, true);
+    json_member_bool(&out.w, "accepted", true);
     if (a->index > 0) {
-        json_key(&out.w, "index");
-        json_uint(&out.w, a->index);
+        json_member_uint(&out.w, "index", a->index);
     }
     json_close(&out.w);
     api_answer_send(&out, c, a->index > 0 ? 200 : 202, NULL, 0);
@@ -85,6 +76,16 @@ static bool take_name(const char *text, struct grey_name *out) {
     }
     memcpy(out->text, text, strlen(text));
     return true;
+}
+
+/* wrong: why it is no order; NULL: it is one. */
+static void order(struct api_call *c, const struct node_order *o, const char *wrong) {
+    if (wrong != NULL) {
+        api_call_error(c, E_BAD_REQUEST, wrong);
+        return;
+    }
+    api_note(c);
+    node_order(c->api->o.node, o, ordered, c);
 }
 
 static bool is_forced(struct api_call *c) {
@@ -107,12 +108,7 @@ void api_admin_transfer(struct api_call *c) {
         }
         json_decref(body);
     }
-    if (wrong != NULL) {
-        api_call_error(c, E_BAD_REQUEST, wrong);
-        return;
-    }
-    api_note(c);
-    node_order(c->api->o.node, &o, ordered, c);
+    order(c, &o, wrong);
 }
 
 static bool take_invitation(const json_t *member, struct node_order *o) {
@@ -154,12 +150,7 @@ void api_admin_members(struct api_call *c) {
     json_t *body = json_read(http_body(c->q), &f);
     const char *wrong = body == NULL ? f.text : take_change(body, &o);
     json_decref(body);
-    if (wrong != NULL) {
-        api_call_error(c, E_BAD_REQUEST, wrong);
-        return;
-    }
-    api_note(c);
-    node_order(c->api->o.node, &o, ordered, c);
+    order(c, &o, wrong);
 }
 
 void api_admin_member_remove(struct api_call *c) {
@@ -169,54 +160,44 @@ void api_admin_member_remove(struct api_call *c) {
         api_call_error(c, E_NOT_FOUND, "no member of that name");
         return;
     }
-    api_note(c);
-    node_order(c->api->o.node, &o, ordered, c);
+    order(c, &o, NULL);
 }
 
 void api_admin_leave(struct api_call *c) {
     struct node_order o = {.remove_count = 1, .force = is_forced(c)};
     (void)take_name(node_name(c->api->o.node), &o.remove[0]);
-    api_note(c);
-    node_order(c->api->o.node, &o, ordered, c);
+    order(c, &o, NULL);
 }
 
 static void put_ledger(struct json_writer *w, const struct ledger *l) {
     static const char *const ways[LEDGER_WAYS] = {"up", "down"};
     json_open(w, '{');
     for (int way = 0; way < LEDGER_WAYS; way++) {
-        json_key(w, ways[way]);
-        json_open(w, '{');
+        json_member_open(w, ways[way], '{');
         for (int f = 0; f < LEDGER_FEATURES; f++) {
-            json_key(w, ledger_feature_name((enum ledger_feature)f));
-            json_uint(w, l->bytes[way][f]);
+            json_member_uint(w, ledger_feature_name((enum ledger_feature)f), l->bytes[way][f]);
         }
-        json_key(w, "total");
-        json_uint(w, ledger_total(l, (enum ledger_way)way));
+        json_member_uint(w, "total", ledger_total(l, (enum ledger_way)way));
         json_close(w);
     }
     json_close(w);
 }
 
 static void put_budget(struct json_writer *w, const char *name, uint64_t bytes, uint64_t used) {
-    json_key(w, name);
-    json_open(w, '{');
+    json_member_open(w, name, '{');
     json_key(w, "bytes"); /* 0: none */
     json_uint(w, bytes);
-    json_key(w, "used_bytes");
-    json_uint(w, used);
+    json_member_uint(w, "used_bytes", used);
     json_close(w);
 }
 
 /* What the link may carry and cost, and what it did.  The figures of the ledger are this gateway's own, of the time it has led. */
 static void put_cost(struct json_writer *w, const struct uplink_facts *facts) {
-    json_key(w, "bandwidth");
-    json_open(w, '{');
+    json_member_open(w, "bandwidth", '{');
     json_key(w, "limit_bytes_per_second"); /* 0: none */
     json_uint(w, facts->rule->up_bytes_per_s);
-    json_key(w, "down_limit_bytes_per_second");
-    json_uint(w, facts->rule->down_bytes_per_s);
-    json_key(w, "held");
-    json_open(w, '[');
+    json_member_uint(w, "down_limit_bytes_per_second", facts->rule->down_bytes_per_s);
+    json_member_open(w, "held", '[');
     for (int c = 0; c < CHANNEL_COUNT; c++) {
         if (facts->held[c]) {
             json_str(w, event_channel_name((enum event_channel)c));
@@ -224,12 +205,10 @@ static void put_cost(struct json_writer *w, const struct uplink_facts *facts) {
     }
     json_close(w);
     json_close(w);
-    json_key(w, "budget");
-    json_open(w, '{');
+    json_member_open(w, "budget", '{');
     put_budget(w, "day", facts->bandwidth->budget.day_bytes, facts->used->day_bytes);
     put_budget(w, "month", facts->bandwidth->budget.month_bytes, facts->used->month_bytes);
-    json_key(w, "reserve_percent");
-    json_uint(w, facts->bandwidth->budget.reserve_percent);
+    json_member_uint(w, "reserve_percent", facts->bandwidth->budget.reserve_percent);
     json_close(w);
     json_key(w, "ledger");
     put_ledger(w, facts->ledger);
@@ -244,41 +223,29 @@ void api_federation_status(struct api_call *c) {
     struct api_answer a;
     api_answer_begin(&a);
     json_open(&a.w, '{');
-    json_key(&a.w, "enabled");
-    json_bool(&a.w, api->o.uplink != NULL);
-    json_key(&a.w, "owner");
-    json_str(&a.w, node_leader_name(api->o.node));
-    json_key(&a.w, "link");
-    json_open(&a.w, '{');
-    json_key(&a.w, "up");
-    json_bool(&a.w, facts.up);
-    json_key(&a.w, "endpoint");
-    json_str(&a.w, facts.endpoint == NULL ? "" : facts.endpoint);
+    json_member_bool(&a.w, "enabled", api->o.uplink != NULL);
+    json_member_str(&a.w, "owner", node_leader_name(api->o.node));
+    json_member_open(&a.w, "link", '{');
+    json_member_bool(&a.w, "up", facts.up);
+    json_member_str(&a.w, "endpoint", facts.endpoint == NULL ? "" : facts.endpoint);
     json_key(&a.w, "last_contact_seconds");
     if (facts.last_contact_unix_ms == 0) {
         json_none(&a.w);
     } else {
         json_milli(&a.w, now_wall_ms() - facts.last_contact_unix_ms);
     }
-    json_key(&a.w, "sent_bytes");
-    json_uint(&a.w, facts.sent_bytes);
-    json_key(&a.w, "received_bytes");
-    json_uint(&a.w, facts.received_bytes);
-    json_key(&a.w, "last_error");
-    json_str(&a.w, facts.last_error);
+    json_member_uint(&a.w, "sent_bytes", facts.sent_bytes);
+    json_member_uint(&a.w, "received_bytes", facts.received_bytes);
+    json_member_str(&a.w, "last_error", facts.last_error);
     api_link_put(&a.w, &facts);
     json_close(&a.w);
-    json_key(&a.w, "channels");
-    json_open(&a.w, '{');
+    json_member_open(&a.w, "channels", '{');
     for (int i = 0; i < CHANNEL_COUNT; i++) {
         struct channel_facts f;
         state_channel(node_state(api->o.node), (enum event_channel)i, &f);
-        json_key(&a.w, event_channel_name((enum event_channel)i));
-        json_open(&a.w, '{');
-        json_key(&a.w, "acked_seq");
-        json_uint(&a.w, f.acked_seq);
-        json_key(&a.w, "pending");
-        json_uint(&a.w, f.pending_count);
+        json_member_open(&a.w, event_channel_name((enum event_channel)i), '{');
+        json_member_uint(&a.w, "acked_seq", f.acked_seq);
+        json_member_uint(&a.w, "pending", f.pending_count);
         json_close(&a.w);
     }
     json_close(&a.w);
@@ -292,8 +259,7 @@ void api_federation_status(struct api_call *c) {
     if (api->o.uplink != NULL) {
         put_cost(&a.w, &facts);
     }
-    json_key(&a.w, "attestation");
-    json_open(&a.w, '{');
+    json_member_open(&a.w, "attestation", '{');
     api_attest_put(api, &a.w);
     json_close(&a.w);
     json_close(&a.w);

@@ -67,14 +67,10 @@ static void put_why(struct json_writer *w, enum grey_error why, const char *deta
         return;
     }
     json_open(w, '{');
-    json_key(w, "error");
-    json_uint(w, (uint64_t)error_id(why));
-    json_key(w, "sentence");
-    json_str(w, error_sentence(why));
-    json_key(w, "detail");
-    json_str(w, detail);
-    json_key(w, "remedy");
-    json_str(w, error_remedy(why));
+    json_member_uint(w, "error", (uint64_t)error_id(why));
+    json_member_str(w, "sentence", error_sentence(why));
+    json_member_str(w, "detail", detail);
+    json_member_str(w, "remedy", error_remedy(why));
     json_close(w);
 }
 
@@ -84,16 +80,11 @@ static void put_member(const struct api *a, struct json_writer *w, const struct 
     s = s == NULL ? &nothing : s;
     bool known = s->until_s != 0;
     json_open(w, '{');
-    json_key(w, "id");
-    json_str(w, m->node.text);
-    json_key(w, "attestation");
-    json_str(w, api_attest_word(a, m->id));
-    json_key(w, "standing");
-    json_str(w, standing_name(s->standing));
-    json_key(w, "quarantined");
-    json_bool(w, s->quarantined);
-    json_key(w, "votes");
-    json_bool(w, m->voter);
+    json_member_str(w, "id", m->node.text);
+    json_member_str(w, "attestation", api_attest_word(a, m->id));
+    json_member_str(w, "standing", standing_name(s->standing));
+    json_member_bool(w, "quarantined", s->quarantined);
+    json_member_bool(w, "votes", m->voter);
     json_key(w, "type");
     known ? json_str(w, attest_type_name(s->type)) : json_none(w);
     json_key(w, "status");
@@ -112,10 +103,8 @@ void api_attest_put(const struct api *a, struct json_writer *w) {
     struct raft_status s;
     bool enabled = own(a, &f);
     node_raft_status(a->o.node, &s);
-    json_key(w, "enabled");
-    json_bool(w, enabled);
-    json_key(w, "members");
-    json_open(w, '[');
+    json_member_bool(w, "enabled", enabled);
+    json_member_open(w, "members", '[');
     for (uint32_t i = 0; i < s.members->count; i++) {
         put_member(a, w, &s.members->at[i]);
     }
@@ -126,10 +115,8 @@ void api_attest_put(const struct api *a, struct json_writer *w) {
         return;
     }
     json_open(w, '{');
-    json_key(w, "state");
-    json_str(w, f.state);
-    json_key(w, "type");
-    json_str(w, f.type);
+    json_member_str(w, "state", f.state);
+    json_member_str(w, "type", f.type);
     put_time(w, "from", f.from_s);
     put_time(w, "until", f.until_s);
     put_why(w, f.why, f.detail);
@@ -155,8 +142,7 @@ void api_attest_now(struct api_call *c) {
     struct api_answer a;
     api_answer_begin(&a);
     json_open(&a.w, '{');
-    json_key(&a.w, "status");
-    json_str(&a.w, "asked");
+    json_member_str(&a.w, "status", "asked");
     json_close(&a.w);
     api_answer_send(&a, c, 202, NULL, 0);
 }
@@ -167,10 +153,8 @@ void api_attest_health(const struct api *a, struct json_writer *w) {
     node_raft_status(a->o.node, &s);
     bool enabled = own(a, &f);
     json_open(w, '{');
-    json_key(w, "status");
-    json_str(w, enabled ? api_attest_word(a, s.self) : "none");
-    json_key(w, "quarantined");
-    json_bool(w, api_attest_quarantined(a, s.self));
+    json_member_str(w, "status", enabled ? api_attest_word(a, s.self) : "none");
+    json_member_bool(w, "quarantined", api_attest_quarantined(a, s.self));
     put_time(w, "until", f.until_s);
     json_close(w);
 }

@@ -97,8 +97,7 @@ static void put_events(struct json_writer *w, struct bytes payload) {
     codec_reader_init(&r, payload);
     uint64_t count = codec_array(&r, LIMIT_BATCH_EVENTS);
     json_member_uint(w, "events", count);
-    json_key(w, "ids");
-    json_open(w, '[');
+    json_member_open(w, "ids", '[');
     for (uint64_t i = 0; i < count && record_decode(&r, &e) == E_OK; i++) {
         json_text(w, e.id);
         bool known = e.traceparent.size == 0 || trace_count == TRACES_MAX;
@@ -110,8 +109,7 @@ static void put_events(struct json_writer *w, struct bytes payload) {
         }
     }
     json_close(w);
-    json_key(w, "traces");
-    json_open(w, '[');
+    json_member_open(w, "traces", '[');
     for (uint32_t k = 0; k < trace_count; k++) {
         json_text(w, traces[k]);
     }
@@ -227,8 +225,7 @@ static void answer(struct audit *q, const struct sitelog_read *read) {
     json_member_uint(&a.w, "first_index", status.base_index + 1);
     json_member_uint(&a.w, "last_index", node_applied(c->api->o.node));
     json_member_hex(&a.w, "previous_hash", bytes_of(q->before.hash, DIGEST_BYTES)); /* of the entry before `from` */
-    json_key(&a.w, "entries");
-    json_open(&a.w, '[');
+    json_member_open(&a.w, "entries", '[');
     for (uint32_t i = 0; i < read->entry_count && shown < q->limit && a.out.size < API_ANSWER_BYTES_MAX / 2; i++) {
         last = read->entries[i].index;
         if (read->entries[i].kind < ENTRY_KIND_COUNT && kind_names[read->entries[i].kind] != NULL &&
@@ -238,8 +235,7 @@ static void answer(struct audit *q, const struct sitelog_read *read) {
         }
     }
     json_close(&a.w);
-    json_key(&a.w, "seals");
-    json_open(&a.w, '[');
+    json_member_open(&a.w, "seals", '[');
     for (uint32_t i = 0; i < q->found_count; i++) {
         api_put_seal(&a.w, &q->found[i], signer_name(q, q->found[i].signer));
         if (q->found[i].index >= last) {
@@ -247,8 +243,7 @@ static void answer(struct audit *q, const struct sitelog_read *read) {
         }
     }
     json_close(&a.w);
-    json_key(&a.w, "signers");
-    json_open(&a.w, '[');
+    json_member_open(&a.w, "signers", '[');
     for (uint32_t i = 0; i < q->signer_count; i++) {
         json_open(&a.w, '{');
         json_member_id(&a.w, "id", q->signers[i].id);

@@ -95,8 +95,7 @@ void api_cluster_status(struct api_call *c) {
     } else {
         json_none(&a.w);
     }
-    json_key(&a.w, "uptime_seconds");
-    json_milli(&a.w, (int64_t)(loop_now_ms(api->o.loop) - api->started_ms));
+    json_member_milli(&a.w, "uptime_seconds", (int64_t)(loop_now_ms(api->o.loop) - api->started_ms));
     char time_text[32];
     now_format(node_site_time_ms(api->o.node), time_text);
     json_member_str(&a.w, "site_time", time_text);
@@ -142,8 +141,7 @@ void api_raft_details(struct api_call *c) {
     json_member_id(&a.w, "voted_for", s.vote);
     json_member_str(&a.w, "leader_id", node_leader_name(n));
     json_member_uint(&a.w, "epoch", s.term);
-    json_key(&a.w, "log");
-    json_open(&a.w, '{');
+    json_member_open(&a.w, "log", '{');
     json_member_uint(&a.w, "first_index", s.base_index + 1);
     json_member_uint(&a.w, "last_index", s.last_index);
     json_member_uint(&a.w, "stored_index", s.stored_index);
@@ -164,8 +162,7 @@ void api_raft_details(struct api_call *c) {
     json_member_hex(&a.w, "state_hash", bytes_of(hash, DIGEST_BYTES));
     json_member_uint(&a.w, "members_index", s.members_index);
     json_member_uint(&a.w, "requests_waiting", node_requests_waiting(n));
-    json_key(&a.w, "peers");
-    json_open(&a.w, '[');
+    json_member_open(&a.w, "peers", '[');
     for (uint32_t i = 0; i < s.peer_count && s.role == RAFT_LEADER; i++) {
         static const char *const modes[] = {"probe", "replicate", "snapshot"};
         const struct raft_member *m = raft_members_find(s.members, s.peers[i].id);
@@ -189,8 +186,7 @@ void api_debug_network(struct api_call *c) {
     struct api_answer a;
     api_answer_begin(&a);
     json_open(&a.w, '{');
-    json_key(&a.w, "links");
-    json_open(&a.w, '[');
+    json_member_open(&a.w, "links", '[');
     for (size_t i = 0; i < count; i++) {
         const struct peers_link *k = &links[i];
         json_open(&a.w, '{');
@@ -216,8 +212,7 @@ void api_debug_network(struct api_call *c) {
     if (c->api->o.uplink != NULL) {
         struct uplink_facts facts;
         uplink_facts(c->api->o.uplink, &facts);
-        json_key(&a.w, "core");
-        json_open(&a.w, '{');
+        json_member_open(&a.w, "core", '{');
         api_link_put(&a.w, &facts);
         json_close(&a.w);
     }

@@ -23,8 +23,7 @@ static void put_receipt(struct json_writer *w, const struct api_call *c, uint64_
     char text[64];
     node_raft_status(c->api->o.node, &s);
     (void)snprintf(text, sizeof text, "%016" PRIx64 "-%" PRIu64 "-%" PRIu32, s.self, receipt, element);
-    json_key(w, "receipt");
-    json_str(w, text);
+    json_member_str(w, "receipt", text);
 }
 
 static void put_no_numbers(struct json_writer *w) {
@@ -39,20 +38,17 @@ static void kept(struct post *p, uint64_t receipt) {
     struct api_answer out;
     api_answer_begin(&out);
     json_open(&out.w, '{');
-    json_key(&out.w, "accepted");
-    json_open(&out.w, '[');
+    json_member_open(&out.w, "accepted", '[');
     for (uint32_t i = 0; i < p->result.count; i++) {
         struct bytes id;
         json_open(&out.w, '{');
-        json_key(&out.w, "id");
-        json_text(&out.w, intake_id(&p->result, i, &id) ? id : bytes_of(NULL, 0));
+        json_member_text(&out.w, "id", intake_id(&p->result, i, &id) ? id : bytes_of(NULL, 0));
         put_no_numbers(&out.w);
         put_receipt(&out.w, p->c, receipt, i);
         json_close(&out.w);
     }
     json_close(&out.w);
-    json_key(&out.w, "provisional");
-    json_bool(&out.w, true);
+    json_member_bool(&out.w, "provisional", true);
     json_close(&out.w);
     api_answer_send(&out, p->c, 202, NULL, 0);
     post_free(p);
@@ -73,7 +69,9 @@ static void accepted(void *context, const struct node_answer *a) {
     struct answer_event *events = mem_new(p->result.count, sizeof *events);
     size_t count = events == NULL ? 0 : answer_events(a->answer, events, p->result.count);
     if (count != p->result.count) {
-        api_call_error(c, events == NULL ? E_NO_MEMORY : E_BUG, "the state's answer cannot be read; the events are kept");
+        api_call_error(c, E_OUTCOME_UNKNOWN,
+                       events == NULL ? "the events are kept, and no memory was left to say under which numbers"
+                                      : "the events are kept; the leader's answer cannot be read");
         mem_free(events);
         post_free(p);
         return;
@@ -82,29 +80,22 @@ static void accepted(void *context, const struct node_answer *a) {
     bool all_duplicates = true;
     api_answer_begin(&out);
     json_open(&out.w, '{');
-    json_key(&out.w, "accepted");
-    json_open(&out.w, '[');
+    json_member_open(&out.w, "accepted", '[');
     for (uint32_t i = 0; i < count; i++) {
         struct bytes id;
         json_open(&out.w, '{');
-        json_key(&out.w, "id");
-        json_text(&out.w, intake_id(&p->result, i, &id) ? id : bytes_of(NULL, 0));
-        json_key(&out.w, "channel");
-        json_str(&out.w, event_channel_name(events[i].channel));
-        json_key(&out.w, "seq");
-        json_uint(&out.w, events[i].seq);
-        json_key(&out.w, "index");
-        json_uint(&out.w, events[i].index);
+        json_member_text(&out.w, "id", intake_id(&p->result, i, &id) ? id : bytes_of(NULL, 0));
+        json_member_str(&out.w, "channel", event_channel_name(events[i].channel));
+        json_member_uint(&out.w, "seq", events[i].seq);
+        json_member_uint(&out.w, "index", events[i].index);
         if (events[i].duplicate) {
-            json_key(&out.w, "duplicate");
-            json_bool(&out.w, true);
+            json_member_bool(&out.w, "duplicate", true);
         }
         all_duplicates = all_duplicates && events[i].duplicate;
         json_close(&out.w);
     }
     json_close(&out.w);
-    json_key(&out.w, "provisional");
-    json_bool(&out.w, false);
+    json_member_bool(&out.w, "provisional", false);
     json_close(&out.w);
     char epoch[24];
     (void)snprintf(epoch, sizeof epoch, "%" PRIu64, a->epoch);
@@ -166,22 +157,15 @@ static void found(void *context, const struct node_answer *a) {
     struct api_answer out;
     api_answer_begin(&out);
     json_open(&out.w, '{');
-    json_key(&out.w, "id");
-    json_text(&out.w, id);
-    json_key(&out.w, "source");
-    json_str(&out.w, source);
-    json_key(&out.w, "channel");
-    json_str(&out.w, event_channel_name(e.channel));
-    json_key(&out.w, "seq");
-    json_uint(&out.w, e.seq);
-    json_key(&out.w, "index");
-    json_uint(&out.w, e.index);
+    json_member_text(&out.w, "id", id);
+    json_member_str(&out.w, "source", source);
+    json_member_str(&out.w, "channel", event_channel_name(e.channel));
+    json_member_uint(&out.w, "seq", e.seq);
+    json_member_uint(&out.w, "index", e.index);
     struct channel_facts facts;
     state_channel(node_state(c->api->o.node), e.channel, &facts);
-    json_key(&out.w, "acknowledged");
-    json_bool(&out.w, e.seq <= facts.acked_seq);
-    json_key(&out.w, "provisional");
-    json_bool(&out.w, false);
+    json_member_bool(&out.w, "acknowledged", e.seq <= facts.acked_seq);
+    json_member_bool(&out.w, "provisional", false);
     json_close(&out.w);
     api_answer_send(&out, c, 200, NULL, 0);
 }
@@ -215,14 +199,11 @@ static void searched(void *context, uint64_t receipt, uint32_t element) {
     event_source(c, source, sizeof source);
     api_answer_begin(&out);
     json_open(&out.w, '{');
-    json_key(&out.w, "id");
-    json_text(&out.w, bytes_of(c->arg, c->arg_size));
-    json_key(&out.w, "source");
-    json_str(&out.w, source);
+    json_member_text(&out.w, "id", bytes_of(c->arg, c->arg_size));
+    json_member_str(&out.w, "source", source);
     put_no_numbers(&out.w);
     put_receipt(&out.w, c, receipt, element);
-    json_key(&out.w, "provisional");
-    json_bool(&out.w, true);
+    json_member_bool(&out.w, "provisional", true);
     json_close(&out.w);
     api_answer_send(&out, c, 200, NULL, 0);
 }
@@ -240,36 +221,25 @@ void api_queue_get(struct api_call *c) {
     struct api_answer out;
     api_answer_begin(&out);
     json_open(&out.w, '{');
-    json_key(&out.w, "channels");
-    json_open(&out.w, '{');
+    json_member_open(&out.w, "channels", '{');
     uint64_t bytes = 0;
     for (int i = 0; i < CHANNEL_COUNT; i++) {
         struct channel_facts f;
         state_channel(node_state(n), (enum event_channel)i, &f);
         bytes += f.pending_bytes;
-        json_key(&out.w, event_channel_name((enum event_channel)i));
-        json_open(&out.w, '{');
-        json_key(&out.w, "next_seq");
-        json_uint(&out.w, f.next_seq);
-        json_key(&out.w, "acked_seq");
-        json_uint(&out.w, f.acked_seq);
-        json_key(&out.w, "pending");
-        json_uint(&out.w, f.pending_count);
-        json_key(&out.w, "bytes");
-        json_uint(&out.w, f.pending_bytes);
+        json_member_open(&out.w, event_channel_name((enum event_channel)i), '{');
+        json_member_uint(&out.w, "next_seq", f.next_seq);
+        json_member_uint(&out.w, "acked_seq", f.acked_seq);
+        json_member_uint(&out.w, "pending", f.pending_count);
+        json_member_uint(&out.w, "bytes", f.pending_bytes);
         json_key(&out.w, "oldest_seconds");
         int64_t age_ms = f.oldest_time_ms == 0 ? 0 : node_site_time_ms(n) - f.oldest_time_ms;
         json_milli(&out.w, age_ms > 0 ? age_ms : 0);
-        json_key(&out.w, "gaps");
-        json_uint(&out.w, f.gap_ranges);
-        json_key(&out.w, "gap_events");
-        json_uint(&out.w, f.gap_events);
-        json_key(&out.w, "gap_bytes");
-        json_uint(&out.w, f.gap_bytes);
-        json_key(&out.w, "expired_events");
-        json_uint(&out.w, f.expired_events);
-        json_key(&out.w, "expired_bytes");
-        json_uint(&out.w, f.expired_bytes);
+        json_member_uint(&out.w, "gaps", f.gap_ranges);
+        json_member_uint(&out.w, "gap_events", f.gap_events);
+        json_member_uint(&out.w, "gap_bytes", f.gap_bytes);
+        json_member_uint(&out.w, "expired_events", f.expired_events);
+        json_member_uint(&out.w, "expired_bytes", f.expired_bytes);
         json_close(&out.w);
     }
     json_close(&out.w);
@@ -277,17 +247,12 @@ void api_queue_get(struct api_call *c) {
     node_provisional_facts(n, &kept_events, &kept_bytes);
     json_key(&out.w, "provisional"); /* on this gateway, until the site has a leader */
     json_open(&out.w, '{');
-    json_key(&out.w, "pending");
-    json_uint(&out.w, kept_events);
-    json_key(&out.w, "bytes");
-    json_uint(&out.w, kept_bytes);
+    json_member_uint(&out.w, "pending", kept_events);
+    json_member_uint(&out.w, "bytes", kept_bytes);
     json_close(&out.w);
-    json_key(&out.w, "bytes");
-    json_uint(&out.w, bytes);
-    json_key(&out.w, "limit_bytes");
-    json_uint(&out.w, state_limits(node_state(n))->bytes_max);
-    json_key(&out.w, "overdue");
-    json_bool(&out.w, node_overdue(n));
+    json_member_uint(&out.w, "bytes", bytes);
+    json_member_uint(&out.w, "limit_bytes", state_limits(node_state(n))->bytes_max);
+    json_member_bool(&out.w, "overdue", node_overdue(n));
     json_close(&out.w);
     api_answer_send(&out, c, 200, NULL, 0);
 }

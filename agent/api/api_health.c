@@ -56,20 +56,31 @@ static enum health board_health(struct api *a, struct boardwatch_facts *facts) {
     return facts->hot || facts->hardware.under_voltage ? DEGRADED : HEALTHY;
 }
 
-void api_health(struct api_call *c) {
-    struct uplink_facts facts;
-    struct boardwatch_facts board_facts;
-    enum health consensus = consensus_health(c->api), link = link_health(c->api, &facts);
+/* What both answers are made of. */
+struct picture {
+    enum health consensus, link, storage, board, worst;
+    struct uplink_facts link_facts;
     struct disk_facts disk;
-    enum health storage = storage_health(c->api, &disk);
-    enum health board = board_health(c->api, &board_facts);
-    enum health worst = worst_of(worst_of(consensus, board), worst_of(storage, link));
+    struct boardwatch_facts board_facts;
+};
+
+static void take_picture(struct api *a, struct picture *p) {
+    p->consensus = consensus_health(a);
+    p->link = link_health(a, &p->link_facts);
+    p->storage = storage_health(a, &p->disk);
+    p->board = board_health(a, &p->board_facts);
+    p->worst = worst_of(worst_of(p->consensus, p->board), worst_of(p->storage, p->link));
+}
+
+void api_health(struct api_call *c) {
+    struct picture p;
     struct api_answer a;
+    take_picture(c->api, &p);
     api_answer_begin(&a);
     json_open(&a.w, '{');
-    json_member_str(&a.w, "status", health_names[worst]);
+    json_member_str(&a.w, "status", health_names[p.worst]);
     json_close(&a.w);
-    api_answer_send(&a, c, worst == UNHEALTHY ? 503 : 200, NULL, 0);
+    api_answer_send(&a, c, p.worst == UNHEALTHY ? 503 : 200, NULL, 0);
 }
 
 void api_health_live(struct api_call *c) {
@@ -146,89 +157,86 @@ static void put_board(struct json_writer *w, const char *status, const struct bo
     json_close(w);
 }
 
+static void put_scheduler(struct json_writer *w, const struct scheduler *tasks) {
+    json_member_open(w, "scheduler", '{');
+    json_member_str(w, "status", "healthy");
+    json_member_uint(w, "active_tasks", tasks == NULL ? 0 : tasks->held_count);
+    json_member_uint(w, "waiting_tasks", tasks == NULL ? 0 : lanes_waiting(&tasks->lanes));
+    json_close(w);
+}
+
+static void put_network(struct json_writer *w, struct peers *peers) {
+    struct peers_link links[LIMIT_MEMBERS];
+    size_t up = 0, count = peers == NULL ? 0 : peers_links(peers, links, LIMIT_MEMBERS);
+    for (size_t i = 0; i < count; i++) {
+        up += links[i].up;
+    }
+    json_member_open(w, "network", '{');
+    json_member_str(w, "status", up < count ? "degraded" : "healthy");
+    json_member_uint(w, "connected_peers", up);
+    json_member_uint(w, "known_peers", count);
+    json_close(w);
+}
+
+static void put_clock(struct json_writer *w, struct node *n, enum raft_role role) {
+    int64_t site_ms = node_site_time_ms(n), off_ms = now_machine_ms() - site_ms;
+    if (role != RAFT_LEADER && off_ms > 0) {
+        off_ms = 0; /* a follower knows the time of the last entry only, and the site may be idle since */
+    }
+    bool unsure = site_ms > 0 && (off_ms > 60000 || off_ms < -60000);
+    json_member_open(w, "clock", '{');
+    json_member_str(w, "status", unsure ? "degraded" : "healthy");
+    json_member_milli(w, "offset_from_site_seconds", site_ms > 0 ? off_ms : 0);
+    json_member_str(w, "source", node_clock_source(n));
+    json_close(w);
+}
+
 void api_health_detailed(struct api_call *c) {
     struct api *api = c->api;
-    struct uplink_facts facts;
-    struct boardwatch_facts board_facts;
-    enum health consensus = consensus_health(api), link = link_health(api, &facts);
-    struct disk_facts disk;
-    enum health storage = storage_health(api, &disk);
-    enum health board = board_health(api, &board_facts);
-    enum health worst = worst_of(worst_of(consensus, board), worst_of(storage, link));
+    struct picture p;
     struct raft_status s;
+    take_picture(api, &p);
     node_raft_status(api->o.node, &s);
     struct sitelog_usage usage;
     sitelog_usage(node_log(api->o.node), &usage);
-    struct peers_link links[LIMIT_MEMBERS];
-    size_t up = 0, link_count = node_peers(api->o.node) == NULL ? 0 : peers_links(node_peers(api->o.node), links, LIMIT_MEMBERS);
-    for (size_t i = 0; i < link_count; i++) {
-        up += links[i].up;
-    }
     struct api_answer a;
     api_answer_begin(&a);
     json_open(&a.w, '{');
-    json_member_str(&a.w, "status", health_names[worst]);
-    json_key(&a.w, "checks");
-    json_open(&a.w, '{');
-    json_key(&a.w, "consensus");
-    json_open(&a.w, '{');
-    json_member_str(&a.w, "status", health_names[consensus]);
+    json_member_str(&a.w, "status", health_names[p.worst]);
+    json_member_open(&a.w, "checks", '{');
+    json_member_open(&a.w, "consensus", '{');
+    json_member_str(&a.w, "status", health_names[p.consensus]);
     json_member_str(&a.w, "role", api_own_role(&s));
     json_member_uint(&a.w, "term", s.term);
     json_member_str(&a.w, "leader_id", node_leader_name(api->o.node));
     json_close(&a.w);
-    json_key(&a.w, "storage");
-    json_open(&a.w, '{');
-    json_member_str(&a.w, "status", health_names[storage]);
+    json_member_open(&a.w, "storage", '{');
+    json_member_str(&a.w, "status", health_names[p.storage]);
     json_member_uint(&a.w, "used_bytes", usage.log_bytes + usage.state_bytes + usage.wal_bytes + usage.snapshot_bytes);
     json_member_uint(&a.w, "log_bytes", usage.log_bytes + usage.wal_bytes);
     json_member_uint(&a.w, "jobs_waiting", usage.jobs_waiting);
     json_member_uint(&a.w, "last_store_us", usage.store_us_last);
-    put_storage_check(&a.w, &disk);
+    put_storage_check(&a.w, &p.disk);
     put_wear(&a.w, node_wear(api->o.node));
     json_close(&a.w);
     json_key(&a.w, "board");
-    put_board(&a.w, health_names[board], &board_facts);
-    json_key(&a.w, "scheduler");
-    json_open(&a.w, '{');
-    json_member_str(&a.w, "status", "healthy");
-    const struct scheduler *tasks = state_scheduler(node_state(api->o.node));
-    json_member_uint(&a.w, "active_tasks", tasks == NULL ? 0 : tasks->held_count);
-    json_member_uint(&a.w, "waiting_tasks", tasks == NULL ? 0 : lanes_waiting(&tasks->lanes));
-    json_close(&a.w);
-    json_key(&a.w, "network");
-    json_open(&a.w, '{');
-    json_member_str(&a.w, "status", up < link_count ? "degraded" : "healthy");
-    json_member_uint(&a.w, "connected_peers", up);
-    json_member_uint(&a.w, "known_peers", link_count);
-    json_close(&a.w);
-    json_key(&a.w, "federation");
-    json_open(&a.w, '{');
-    json_member_str(&a.w, "status", api->o.uplink == NULL ? "disabled" : health_names[link]);
+    put_board(&a.w, health_names[p.board], &p.board_facts);
+    put_scheduler(&a.w, state_scheduler(node_state(api->o.node)));
+    put_network(&a.w, node_peers(api->o.node));
+    json_member_open(&a.w, "federation", '{');
+    json_member_str(&a.w, "status", api->o.uplink == NULL ? "disabled" : health_names[p.link]);
     json_member_uint(&a.w, "queue_bytes", pending_bytes(api));
     json_key(&a.w, "last_contact_seconds");
-    if (facts.last_contact_unix_ms == 0) {
+    if (p.link_facts.last_contact_unix_ms == 0) {
         json_none(&a.w);
     } else {
-        json_milli(&a.w, now_wall_ms() - facts.last_contact_unix_ms);
+        json_milli(&a.w, now_wall_ms() - p.link_facts.last_contact_unix_ms);
     }
     json_close(&a.w);
-    json_key(&a.w, "clock");
-    json_open(&a.w, '{');
-    int64_t site_ms = node_site_time_ms(api->o.node);
-    int64_t off_ms = now_machine_ms() - site_ms;
-    if (s.role != RAFT_LEADER && off_ms > 0) {
-        off_ms = 0; /* a follower knows the time of the last entry only, and the site may be idle since */
-    }
-    bool unsure = site_ms > 0 && (off_ms > 60000 || off_ms < -60000);
-    json_member_str(&a.w, "status", unsure ? "degraded" : "healthy");
-    json_key(&a.w, "offset_from_site_seconds");
-    json_milli(&a.w, site_ms > 0 ? off_ms : 0);
-    json_member_str(&a.w, "source", node_clock_source(api->o.node));
-    json_close(&a.w);
+    put_clock(&a.w, api->o.node, s.role);
     json_key(&a.w, "attestation");
     api_attest_health(api, &a.w);
     json_close(&a.w);
     json_close(&a.w);
-    api_answer_send(&a, c, worst == UNHEALTHY ? 503 : 200, NULL, 0);
+    api_answer_send(&a, c, p.worst == UNHEALTHY ? 503 : 200, NULL, 0);
 }

@@ -43,7 +43,7 @@ static void written(void *context, const struct node_answer *a) {
         return;
     }
     if (!answer_kv(a->answer, &version, &existed)) {
-        api_call_error(c, E_BUG, "the state's answer cannot be read");
+        api_call_error(c, E_OUTCOME_UNKNOWN, "it is done; the leader's answer cannot be read");
         return;
     }
     bool put = http_method(c->q)[0] == 'P';
@@ -372,22 +372,17 @@ static void listed(void *context, enum grey_error err, const struct node_row *ro
     struct api_answer a;
     api_answer_begin(&a);
     json_open(&a.w, '{');
-    json_key(&a.w, "keys");
-    json_open(&a.w, '[');
+    json_member_open(&a.w, "keys", '[');
     for (size_t i = 0; i < count; i++) {
         struct kv_row row;
         if (state_kv_row(rows[i].value, &row) != E_OK) {
             continue;
         }
         json_open(&a.w, '{');
-        json_key(&a.w, "key");
-        json_text(&a.w, rows[i].key);
-        json_key(&a.w, "version");
-        json_uint(&a.w, row.version);
-        json_key(&a.w, "bytes");
-        json_uint(&a.w, row.value_bytes);
-        json_key(&a.w, "content_type");
-        json_text(&a.w, row.content_type);
+        json_member_text(&a.w, "key", rows[i].key);
+        json_member_uint(&a.w, "version", row.version);
+        json_member_uint(&a.w, "bytes", row.value_bytes);
+        json_member_text(&a.w, "content_type", row.content_type);
         json_close(&a.w);
     }
     json_close(&a.w);

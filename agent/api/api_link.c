@@ -2,42 +2,30 @@
 #include "platform/now.h"
 
 void api_link_put(struct json_writer *w, const struct uplink_facts *f) {
-    json_key(w, "stage");
-    json_str(w, f->stage == NULL ? "off" : f->stage);
-    json_key(w, "stage_seconds");
-    json_milli(w, f->stage_ms);
+    json_member_str(w, "stage", f->stage == NULL ? "off" : f->stage);
+    json_member_milli(w, "stage_seconds", f->stage_ms);
     json_key(w, "next_try_seconds");
     if (f->next_try_ms < 0 || f->stage == NULL) {
         json_none(w);
     } else {
         json_milli(w, f->next_try_ms);
     }
-    json_key(w, "keepalive_seconds");
-    json_uint(w, f->keepalive_s);
-    json_key(w, "end_to_end");
-    json_bool(w, f->sealed);
-    json_key(w, "tls_resumed");
-    json_bool(w, f->resumed);
-    json_key(w, "handshake_bytes");
-    json_uint(w, f->handshake_bytes);
-    json_key(w, "credit_bytes");
-    json_uint(w, f->credit_bytes);
-    json_key(w, "unacknowledged_bytes");
-    json_uint(w, f->on_way_bytes);
-    json_key(w, "proxy");
-    json_str(w, f->proxy == NULL ? "" : f->proxy);
-    json_key(w, "handover");
-    json_open(w, '{');
-    json_key(w, "questions");
-    json_uint(w, f->handover_questions);
+    json_member_uint(w, "keepalive_seconds", f->keepalive_s);
+    json_member_bool(w, "end_to_end", f->sealed);
+    json_member_bool(w, "tls_resumed", f->resumed);
+    json_member_uint(w, "handshake_bytes", f->handshake_bytes);
+    json_member_uint(w, "credit_bytes", f->credit_bytes);
+    json_member_uint(w, "unacknowledged_bytes", f->on_way_bytes);
+    json_member_str(w, "proxy", f->proxy == NULL ? "" : f->proxy);
+    json_member_open(w, "handover", '{');
+    json_member_uint(w, "questions", f->handover_questions);
     json_key(w, "next_question_seconds");
     if (f->handover_ms < 0 || f->handed_to == NULL) {
         json_none(w);
     } else {
         json_milli(w, f->handover_ms);
     }
-    json_key(w, "to");
-    json_str(w, f->handed_to == NULL ? "" : f->handed_to);
+    json_member_str(w, "to", f->handed_to == NULL ? "" : f->handed_to);
     json_key(w, "time");
     if (f->handed_unix_ms == 0) {
         json_none(w);
@@ -47,25 +35,17 @@ void api_link_put(struct json_writer *w, const struct uplink_facts *f) {
         json_str(w, text);
     }
     json_close(w);
-    json_key(w, "endpoints");
-    json_open(w, '[');
+    json_member_open(w, "endpoints", '[');
     for (uint32_t i = 0; i < f->endpoint_count; i++) {
         const struct uplink_endpoint_facts *e = &f->endpoints[i];
         json_open(w, '{');
-        json_key(w, "address");
-        json_str(w, e->address);
-        json_key(w, "priority");
-        json_uint(w, e->priority);
-        json_key(w, "in_use");
-        json_bool(w, e->in_use);
-        json_key(w, "breaker");
-        json_str(w, e->breaker);
-        json_key(w, "failures");
-        json_uint(w, e->failures);
-        json_key(w, "open_for_seconds");
-        json_milli(w, e->open_ms);
-        json_key(w, "keepalive_seconds");
-        json_uint(w, e->keepalive_s);
+        json_member_str(w, "address", e->address);
+        json_member_uint(w, "priority", e->priority);
+        json_member_bool(w, "in_use", e->in_use);
+        json_member_str(w, "breaker", e->breaker);
+        json_member_uint(w, "failures", e->failures);
+        json_member_milli(w, "open_for_seconds", e->open_ms);
+        json_member_uint(w, "keepalive_seconds", e->keepalive_s);
         json_close(w);
     }
     json_close(w);
@@ -81,8 +61,7 @@ void api_link_try(struct api_call *c) {
         struct api_answer a;
         api_answer_begin(&a);
         json_open(&a.w, '{');
-        json_key(&a.w, "status");
-        json_str(&a.w, "trying");
+        json_member_str(&a.w, "status", "trying");
         json_close(&a.w);
         api_answer_send(&a, c, 202, NULL, 0);
     }

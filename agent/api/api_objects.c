@@ -129,8 +129,7 @@ void api_coming_put(struct api_call *c, struct json_writer *w, const struct obje
     for (uint32_t i = holding_missing(rows(c), m, 0); i < count; i = holding_missing(rows(c), m, i + 1)) {
         missing++;
     }
-    json_key(w, "coming");
-    json_open(w, '{');
+    json_member_open(w, "coming", '{');
     json_member_uint(w, "version", m->version);
     json_member_uint(w, "bytes", m->size);
     json_member_uint(w, "chunks", count);

@@ -21,8 +21,7 @@ static void put_hash(struct json_writer *w, const char *name, const uint8_t hash
 
 static void put_steps(struct json_writer *w, const struct proof *p) {
     static const char *const names[PROOF_STEPS] = {"submitted", "assigned", "running"};
-    json_key(w, "transitions");
-    json_open(w, '[');
+    json_member_open(w, "transitions", '[');
     for (unsigned i = 0; i < PROOF_STEPS; i++) {
         if (p->steps[i].index > 0) {
             json_open(w, '{');
@@ -40,18 +39,15 @@ static void put_outcome(struct json_writer *w, const struct proof *p) {
     json_member_text(w, "end", p->end);
     json_member_text(w, "reason", p->reason);
     json_member_int(w, "exit_status", p->status);
-    json_key(w, "output");
-    json_open(w, '{');
+    json_member_open(w, "output", '{');
     for (unsigned i = 0; i < PROOF_STREAMS; i++) {
-        json_key(w, streams[i]);
-        json_open(w, '{');
+        json_member_open(w, streams[i], '{');
         json_member_uint(w, "bytes", p->output_bytes[i]);
         put_hash(w, "sha256", p->output_hash[i], true);
         json_close(w);
     }
     json_close(w);
-    json_key(w, "resources");
-    json_open(w, '{');
+    json_member_open(w, "resources", '{');
     json_member_uint(w, "cpu_microseconds", p->cpu_us);
     json_member_uint(w, "memory_peak_bytes", p->memory_peak_bytes);
     json_member_uint(w, "wall_milliseconds", p->wall_ms);
@@ -98,8 +94,7 @@ static void send_proof(void *context, enum grey_error err, const char *detail, s
     json_member_hex(&a.w, "signature", signature);
     put_member_key(&a.w, c->api->o.node, p.node);
     now_format(row.time_ms, time_text);
-    json_key(&a.w, "recorded");
-    json_open(&a.w, '{');
+    json_member_open(&a.w, "recorded", '{');
     json_member_uint(&a.w, "index", row.index);
     put_hash(&a.w, "hash", row.hash, true);
     json_member_str(&a.w, "time", time_text);

@@ -62,8 +62,7 @@ void api_quotas_metrics(const struct scheduler *s, struct builder *out) {
 /* --- Writing ------------------------------------------------------------------------------------------------------------------------------- */
 
 static void put_percent(struct json_writer *w, const char *name, uint32_t permille) {
-    json_key(w, name);
-    json_milli(w, (int64_t)permille * 100);
+    json_member_milli(w, name, (int64_t)permille * 100);
 }
 
 static void put_share(struct json_writer *w, struct quota_share share) {
@@ -72,43 +71,33 @@ static void put_share(struct json_writer *w, struct quota_share share) {
 }
 
 static void put_amount(struct json_writer *w, const char *name, struct quota_amount a) {
-    json_key(w, name);
-    json_open(w, '{');
-    json_key(w, "cpu_millicores");
-    json_uint(w, a.cpu_millicores);
-    json_key(w, "memory_bytes");
-    json_uint(w, a.memory_bytes);
+    json_member_open(w, name, '{');
+    json_member_uint(w, "cpu_millicores", a.cpu_millicores);
+    json_member_uint(w, "memory_bytes", a.memory_bytes);
     json_close(w);
 }
 
 static void put_namespace(struct json_writer *w, const struct quota *q, const struct quota_tenant *t,
                           const struct quota_namespace *n) {
     json_open(w, '{');
-    json_key(w, "name");
-    json_str(w, n->name.text);
+    json_member_str(w, "name", n->name.text);
     put_share(w, n->share);
     put_amount(w, "limit", quota_namespace_limit(q, t, n));
     put_amount(w, "used", n->used);
-    json_key(w, "tasks");
-    json_uint(w, n->tasks);
+    json_member_uint(w, "tasks", n->tasks);
     json_close(w);
 }
 
 static void put_tenant(struct json_writer *w, const struct scheduler *s, const struct quota_tenant *t) {
     json_open(w, '{');
-    json_key(w, "name");
-    json_str(w, t->name.text);
+    json_member_str(w, "name", t->name.text);
     put_share(w, quota_share_of(&s->quota, t));
     put_amount(w, "limit", quota_limit(&s->quota, t));
     put_amount(w, "used", t->used);
-    json_key(w, "burst_left_seconds");
-    json_milli(w, (int64_t)t->burst_left_ms);
-    json_key(w, "tasks");
-    json_uint(w, t->tasks);
-    json_key(w, "waiting");
-    json_uint(w, waiting_of(t));
-    json_key(w, "namespaces");
-    json_open(w, '[');
+    json_member_milli(w, "burst_left_seconds", (int64_t)t->burst_left_ms);
+    json_member_uint(w, "tasks", t->tasks);
+    json_member_uint(w, "waiting", waiting_of(t));
+    json_member_open(w, "namespaces", '[');
     for (uint32_t i = 1; i < t->namespace_count; i++) {
         if (t->namespaces[i].name.text[0] != 0) {
             put_namespace(w, &s->quota, t, &t->namespaces[i]);
@@ -120,24 +109,19 @@ static void put_tenant(struct json_writer *w, const struct scheduler *s, const s
 
 static void put_nodes(struct json_writer *w, const struct placement *p) {
     static const char *const conditions[NODE_CONDITION_COUNT] = {"ready", "draining", "lost", "hot", "suspect"};
-    json_key(w, "nodes");
-    json_open(w, '[');
+    json_member_open(w, "nodes", '[');
     for (uint32_t i = 0; i < p->count; i++) {
         const struct placement_node *n = p->nodes[i];
         json_open(w, '{');
-        json_key(w, "id");
-        json_str(w, n->name.text);
-        json_key(w, "condition");
-        json_str(w, conditions[n->condition]);
+        json_member_str(w, "id", n->name.text);
+        json_member_str(w, "condition", conditions[n->condition]);
         put_amount(w, "capacity", n->capacity);
         put_amount(w, "usable", placement_usable(n));
         put_amount(w, "used", n->held);
         put_percent(w, "measured_cpu_percent", n->measured_cpu_permille);
         put_percent(w, "measured_memory_percent", n->measured_memory_permille);
-        json_key(w, "tasks");
-        json_uint(w, n->task_count);
-        json_key(w, "labels");
-        json_open(w, '[');
+        json_member_uint(w, "tasks", n->task_count);
+        json_member_open(w, "labels", '[');
         for (uint32_t k = 0; k < n->label_count; k++) {
             json_str(w, n->labels[k]);
         }
@@ -167,31 +151,21 @@ static void send_quotas(void *context, const struct node_answer *answer) {
     struct api_answer a;
     api_answer_begin(&a);
     json_open(&a.w, '{');
-    json_key(&a.w, "zone");
-    json_str(&a.w, quota_zone_name(quota_zone(usage)));
+    json_member_str(&a.w, "zone", quota_zone_name(quota_zone(usage)));
     put_percent(&a.w, "usage_percent", usage);
-    json_key(&a.w, "delay_milliseconds");
-    json_uint(&a.w, quota_delay_ms(usage));
+    json_member_uint(&a.w, "delay_milliseconds", quota_delay_ms(usage));
     put_percent(&a.w, "system_reserve_percent", QUOTA_SYSTEM_PERMILLE);
-    json_key(&a.w, "offloads");
-    json_bool(&a.w, s->saved.offloads);
-    json_key(&a.w, "overcommit");
-    json_bool(&a.w, s->quota.overcommit);
+    json_member_bool(&a.w, "offloads", s->saved.offloads);
+    json_member_bool(&a.w, "overcommit", s->quota.overcommit);
     put_amount(&a.w, "capacity", s->quota.capacity);
     put_amount(&a.w, "usable", s->usable);
     put_amount(&a.w, "used", s->held);
-    json_key(&a.w, "waiting");
-    json_uint(&a.w, lanes_waiting(&s->lanes));
-    json_key(&a.w, "waiting_max");
-    json_uint(&a.w, s->saved.queue_max);
-    json_key(&a.w, "concurrent");
-    json_uint(&a.w, s->held_count);
-    json_key(&a.w, "concurrent_max");
-    json_uint(&a.w, s->saved.concurrent_max);
-    json_key(&a.w, "burst_seconds");
-    json_milli(&a.w, (int64_t)s->quota.burst_ms);
-    json_key(&a.w, "tenants");
-    json_open(&a.w, '[');
+    json_member_uint(&a.w, "waiting", lanes_waiting(&s->lanes));
+    json_member_uint(&a.w, "waiting_max", s->saved.queue_max);
+    json_member_uint(&a.w, "concurrent", s->held_count);
+    json_member_uint(&a.w, "concurrent_max", s->saved.concurrent_max);
+    json_member_milli(&a.w, "burst_seconds", (int64_t)s->quota.burst_ms);
+    json_member_open(&a.w, "tenants", '[');
     for (uint32_t i = 0; i < s->quota.count; i++) {
         put_tenant(&a.w, s, s->quota.tenants[i]);
     }

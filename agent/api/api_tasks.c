@@ -103,7 +103,8 @@ static void answered(void *context, const struct node_answer *a) {
     bool duplicate = false;
     enum task_state state = TASK_PENDING;
     if (a->err != E_OK || !answer_task(a->answer, &duplicate, &state)) {
-        api_call_error(c, a->err != E_OK ? a->err : E_BUG, a->detail);
+        api_call_error(c, a->err != E_OK ? a->err : E_OUTCOME_UNKNOWN,
+                       a->err != E_OK ? a->detail : "it is done; the leader's answer cannot be read");
         return;
     }
     bool posted = http_method(c->q)[0] == 'P';
@@ -114,15 +115,11 @@ static void answered(void *context, const struct node_answer *a) {
     struct api_answer out;
     api_answer_begin(&out);
     json_open(&out.w, '{');
-    json_key(&out.w, "id");
-    json_text(&out.w, call_name(c));
-    json_key(&out.w, "state");
-    json_str(&out.w, task_name(NAMES_STATE, state));
-    json_key(&out.w, "index");
-    json_uint(&out.w, a->index);
+    json_member_text(&out.w, "id", call_name(c));
+    json_member_str(&out.w, "state", task_name(NAMES_STATE, state));
+    json_member_uint(&out.w, "index", a->index);
     if (posted) {
-        json_key(&out.w, "duplicate");
-        json_bool(&out.w, duplicate);
+        json_member_bool(&out.w, "duplicate", duplicate);
     }
     json_close(&out.w);
     api_answer_send(&out, c, posted && !duplicate ? 201 : 200, extra, 2);
@@ -269,8 +266,7 @@ static void list(void *context, const struct node_answer *answer) {
     struct api_answer a;
     api_answer_begin(&a);
     json_open(&a.w, '{');
-    json_key(&a.w, "tasks");
-    json_open(&a.w, '[');
+    json_member_open(&a.w, "tasks", '[');
     uint8_t after[LIMIT_NAME_BYTES + 2];
     size_t size = strlen(f.after);
     memcpy(after, f.after, size + 1);

@@ -18,20 +18,14 @@ struct granting {
 
 static void put_bearer(struct json_writer *w, const struct bearer *b, int64_t now_ms) {
     char time_text[32];
-    json_key(w, "id");
-    json_str(w, b->id);
-    json_key(w, "role");
-    json_str(w, access_role_name((enum access_role)b->role));
-    json_key(w, "name");
-    json_str(w, b->name);
+    json_member_str(w, "id", b->id);
+    json_member_str(w, "role", access_role_name((enum access_role)b->role));
+    json_member_str(w, "name", b->name);
     now_format(b->created_ms, time_text);
-    json_key(w, "created");
-    json_str(w, time_text);
+    json_member_str(w, "created", time_text);
     now_format(b->expires_ms, time_text);
-    json_key(w, "expires");
-    json_str(w, time_text);
-    json_key(w, "expired");
-    json_bool(w, b->expires_ms <= now_ms);
+    json_member_str(w, "expires", time_text);
+    json_member_bool(w, "expired", b->expires_ms <= now_ms);
 }
 
 static bool level_reached(struct api_call *c) {
@@ -140,8 +134,7 @@ static void list(void *context, const struct node_answer *answer) {
     struct bearer b;
     api_answer_begin(&a);
     json_open(&a.w, '{');
-    json_key(&a.w, "tokens");
-    json_open(&a.w, '[');
+    json_member_open(&a.w, "tokens", '[');
     for (const char *after = ""; grants_next(node_table(c->api->o.node), after, &b); after = b.id) {
         json_open(&a.w, '{');
         put_bearer(&a.w, &b, now_wall_ms());

@@ -427,8 +427,7 @@ void taskform_write(struct json_writer *w, const struct scheduler *s, const stru
         json_member_str(w, "reason", task_name(NAMES_REASON, t->reason));
     }
     put_place(w, s, t);
-    json_key(w, "resources");
-    json_open(w, '{');
+    json_member_open(w, "resources", '{');
     json_member_uint(w, "cpu_millicores", t->cpu_millicores);
     json_member_uint(w, "memory_bytes", t->memory_bytes);
     json_close(w);
@@ -440,8 +439,7 @@ void taskform_write(struct json_writer *w, const struct scheduler *s, const stru
     if (task_ended((enum task_state)t->state)) {
         json_member_int(w, "exit_status", t->exit_status);
     }
-    json_key(w, "waits_for");
-    json_open(w, '[');
+    json_member_open(w, "waits_for", '[');
     for (uint32_t i = 0; i < t->vertex->unmet; i++) {
         json_str(w, dag_waits_for(t->vertex, i));
     }
@@ -455,8 +453,7 @@ void taskform_write(struct json_writer *w, const struct scheduler *s, const stru
     }
     json_member_uint(w, "submitted_index", t->order_index);
     if (output != NULL) {
-        json_key(w, "output");
-        json_open(w, '{');
+        json_member_open(w, "output", '{');
         json_member_hex(w, "stdout_sha256", bytes_of(output->hash, DIGEST_BYTES));
         json_member_uint(w, "bytes", output->bytes);
         json_close(w);

@@ -240,17 +240,11 @@ static void add_host(char address[LIMIT_ADDRESS_BYTES + 1]) {
     }
 }
 
-/* What belongs together.  Files are looked at when greyd starts, not here. */
-static enum grey_error settle(struct config *c, struct fault *f) {
+/* What nobody said, and follows from what was said. */
+static void fill_in(struct config *c) {
     if (c->heartbeat_interval_ms == 0) {
         bool default_timeout = c->origin[find_key("consensus.election_timeout_ms")] == FROM_DEFAULT;
         c->heartbeat_interval_ms = default_timeout ? 150 : c->election_timeout_ms / 3;
-    }
-    if (c->heartbeat_interval_ms * 2 > c->election_timeout_ms) {
-        return fault_set(f, E_CONFIG,
-                         "consensus.heartbeat_interval_ms (%" PRId64
-                         ") must be at most half of consensus.election_timeout_ms (%" PRId64 ")",
-                         c->heartbeat_interval_ms, c->election_timeout_ms);
     }
     if (c->site_id[0] == 0) { /* no file named a site or a node */
         (void)snprintf(c->site_id, sizeof c->site_id, "%s", "site");
@@ -258,8 +252,8 @@ static enum grey_error settle(struct config *c, struct fault *f) {
     if (c->node_id[0] == 0) {
         (void)snprintf(c->node_id, sizeof c->node_id, "1");
     }
-    if (c->wal_dir[0] == 0 && snprintf(c->wal_dir, sizeof c->wal_dir, "%.1000s/log", c->data_dir) < 0) {
-        return E_BUG;
+    if (c->wal_dir[0] == 0) {
+        (void)snprintf(c->wal_dir, sizeof c->wal_dir, "%.1000s/log", c->data_dir);
     }
     if (c->socket_path[0] == 0) {
         (void)snprintf(c->socket_path, sizeof c->socket_path, "%.1000s/greyd.sock", c->data_dir);
@@ -271,6 +265,15 @@ static enum grey_error settle(struct config *c, struct fault *f) {
     }
     add_socket(c, c->tls_key, sizeof c->tls_key);
     add_socket(c, c->upstream_key, sizeof c->upstream_key);
+}
+
+static enum grey_error check_site(const struct config *c, struct fault *f) {
+    if (c->heartbeat_interval_ms * 2 > c->election_timeout_ms) {
+        return fault_set(f, E_CONFIG,
+                         "consensus.heartbeat_interval_ms (%" PRId64
+                         ") must be at most half of consensus.election_timeout_ms (%" PRId64 ")",
+                         c->heartbeat_interval_ms, c->election_timeout_ms);
+    }
     bool tls = c->peer_tls && c->mode != CONFIG_MODE_SINGLE;
     if (tls && (c->tls_ca[0] == 0 || c->tls_cert[0] == 0 || c->tls_key[0] == 0)) {
         say(f, "security.tls.enabled wants security.tls.ca_cert, security.tls.cert and security.tls.key");
@@ -292,6 +295,10 @@ static enum grey_error settle(struct config *c, struct fault *f) {
         return fault_set(f, E_TLS_VERSION,
                          "security.tls.min_version is 1.3, and the mbedTLS of this build is 2.28, which speaks 1.2");
     }
+    return E_OK;
+}
+
+static enum grey_error check_core(const struct config *c, struct fault *f) {
     const int64_t limits[] = {c->limit_kbps, c->down_limit_kbps};
     for (size_t i = 0; i < 2; i++) {
         if (limits[i] > 0 && (uint64_t)limits[i] * 125 < SHAPER_LIMIT_BYTES_PER_S_MIN) {
@@ -324,6 +331,13 @@ static enum grey_error settle(struct config *c, struct fault *f) {
         return E_CONFIG;
     }
     return E_OK;
+}
+
+/* What belongs together.  Files are looked at when greyd starts, not here. */
+static enum grey_error settle(struct config *c, struct fault *f) {
+    fill_in(c);
+    enum grey_error err = check_site(c, f);
+    return err == E_OK ? check_core(c, f) : err;
 }
 
 /* The file that was named, or the default one where there is one. */

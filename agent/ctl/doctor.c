@@ -46,14 +46,10 @@ static void say(struct doctor *d, enum finding f, const char *check, const char 
     d->count[f]++;
     if (d->call->output == OUTPUT_JSON) {
         json_open(&d->w, '{');
-        json_key(&d->w, "check");
-        json_str(&d->w, check);
-        json_key(&d->w, "result");
-        json_str(&d->w, json_words[f]);
-        json_key(&d->w, "detail");
-        json_str(&d->w, text);
-        json_key(&d->w, "remedy");
-        json_str(&d->w, f == FINE ? "" : remedy);
+        json_member_str(&d->w, "check", check);
+        json_member_str(&d->w, "result", json_words[f]);
+        json_member_str(&d->w, "detail", text);
+        json_member_str(&d->w, "remedy", f == FINE ? "" : remedy);
         json_close(&d->w);
         return;
     }

@@ -4,63 +4,38 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/ctl/verbs.h"
-#include "include/grey/ids.h"
+#include "agent/ctl/listing.h"
 
 static const char *const channels[] = {"control", "events", "data"};
 
-static bool site_named(const char *site) {
-    if (!grey_name_valid(site, strlen(site))) {
-        (void)fprintf(stderr, "greyctl: '%.80s' is no name of a site\n", site);
-        return false;
+static void put_behind(struct render_table *t, const json_t *site, const char *name, bool wide) {
+    uint64_t sum = 0;
+    (void)wide;
+    for (int i = 0; i < 3; i++) {
+        sum += verbs_uint(json_object_get(json_object_get(site, name), channels[i]), "behind");
     }
-    return true;
+    render_cellf(t, "%" PRIu64, sum);
 }
 
-static uint64_t behind(const json_t *site) {
-    uint64_t sum = 0;
-    for (int i = 0; i < 3; i++) {
-        sum += verbs_uint(json_object_get(json_object_get(site, "channels"), channels[i]), "behind");
-    }
-    return sum;
+static void put_ago(struct render_table *t, const json_t *site, const char *name, bool wide) {
+    char span[RENDER_SHORT];
+    (void)wide;
+    render_cellf(t, "%s ago", render_span(verbs_real(site, name, 0), span));
 }
 
 int fleet_list(struct call *c) {
-    static const char *const titles[] = {"SITE",  "LAST CONTACT", "NODE",       "BEHIND>",
-                                         "LOST>", "ATTESTATION",  "FIRST SEEN", "INCARNATION"};
-    json_t *doc;
-    int code;
-    struct builder out;
-    struct render_table t;
-    char span[RENDER_SHORT];
-    size_t i;
-    const json_t *s;
-    if (verbs_get(c, CLIENT_CORE, "/v1/sites", &doc, &code)) {
-        return code;
-    }
-    bool wide = c->output == OUTPUT_WIDE;
-    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
-    render_table_begin(&t, titles, wide ? 8 : 6);
-    json_array_foreach(doc, i, s) {
-        render_cell(&t, verbs_text(s, "id"));
-        render_cellf(&t, "%s ago", render_span(verbs_real(s, "last_contact_seconds", 0), span));
-        render_cell(&t, verbs_text(s, "node"));
-        render_cellf(&t, "%" PRIu64, behind(s));
-        render_cellf(&t, "%" PRIu64, verbs_uint(s, "gap_events"));
-        render_cell(&t, verbs_text(s, "attestation"));
-        if (wide) {
-            render_cell(&t, verbs_text(s, "first_seen"));
-            render_cell(&t, verbs_text(s, "incarnation"));
-        }
-    }
-    if (json_array_size(doc) == 0) {
-        builder_free(&t.cells);
-        builder_add_str(&out, "no site has been in contact with this core yet\n");
-    } else {
-        render_table_end(&t, &out);
-    }
-    json_decref(doc);
-    return verbs_print(&out);
+    static const struct listing_column columns[] = {LISTING("SITE", "id"),
+                                                    LISTING_BY("LAST CONTACT", "last_contact_seconds", put_ago),
+                                                    LISTING("NODE", "node"),
+                                                    LISTING_BY("BEHIND>", "channels", put_behind),
+                                                    LISTING("LOST>", "gap_events"),
+                                                    LISTING("ATTESTATION", "attestation"),
+                                                    LISTING_WIDE("FIRST SEEN", "first_seen"),
+                                                    LISTING_WIDE("INCARNATION", "incarnation")};
+    static const struct listing l = {.columns = columns,
+                                     .count = sizeof columns / sizeof columns[0],
+                                     .none = "no site has been in contact with this core yet\n"};
+    return listing_get(c, CLIENT_CORE, "/v1/sites", &l);
 }
 
 int fleet_show(struct call *c) {
@@ -70,7 +45,7 @@ int fleet_show(struct call *c) {
     struct builder out;
     struct render_table t;
     char path[128], span[RENDER_SHORT];
-    if (!site_named(c->args[0])) {
+    if (!verbs_named("site", c->args[0])) {
         return CTL_USAGE;
     }
     (void)snprintf(path, sizeof path, "/v1/sites/%s", c->args[0]);
@@ -129,7 +104,7 @@ int fleet_events(struct call *c) {
     size_t i;
     const json_t *e;
     const char *channel = verbs_option(c, "channel"), *after = verbs_option(c, "after");
-    if (!site_named(c->args[0]) || !verbs_number(c, "limit", 1, 1000, 100, &limit)) {
+    if (!verbs_named("site", c->args[0]) || !verbs_number(c, "limit", 1, 1000, 100, &limit)) {
         return CTL_USAGE;
     }
     builder_init(&path, 4096);

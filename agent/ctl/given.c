@@ -7,38 +7,15 @@
 #include "agent/ctl/verbs.h"
 #include "federation/object.h"
 
-static bool is_name(const char *name) {
-    if (!grey_name_valid(name, strlen(name))) {
-        (void)fprintf(stderr, "greyctl: '%.80s' is no name: 1 to 64 letters, digits, '.', '_' or '-'\n", name);
-        return false;
-    }
-    return true;
-}
-
-/* Prints the answer as it came. */
-static int call(struct call *c, const char *method, const char *path, struct bytes body, const char *type) {
-    struct client_request q = {.side = CLIENT_CORE, .method = method, .path = path, .body = body, .body_type = type};
-    struct http_answer a;
-    int code = client_call(&c->client, &q, &a, &c->problem);
-    if (code != CTL_OK) {
-        (void)client_complain(&c->problem);
-    } else if (fwrite(a.body.data == NULL ? (const void *)"" : a.body.data, 1, a.body.size, stdout) != a.body.size ||
-               fflush(stdout) != 0) {
-        code = CTL_FAILED;
-    }
-    builder_free(&a.body);
-    return code;
-}
-
 static int set(struct call *c, const char *root) {
     char path[128];
     struct builder content;
     const char *type = verbs_option(c, "type");
     builder_init(&content, OBJECT_BYTES_MAX);
     int code = CTL_USAGE;
-    if (is_name(c->args[0]) && input_read(c->args[1], "what is given", &content)) {
+    if (verbs_named("object", c->args[0]) && input_read(c->args[1], "what is given", &content)) {
         (void)snprintf(path, sizeof path, "%s/%s", root, c->args[0]);
-        code = call(c, "PUT", path, builder_bytes(&content), type != NULL ? type : "application/octet-stream");
+        code = verbs_relay(c, "PUT", path, builder_bytes(&content), type != NULL ? type : "application/octet-stream");
     }
     builder_free(&content);
     return code;
@@ -47,11 +24,11 @@ static int set(struct call *c, const char *root) {
 static int get(struct call *c, const char *root) {
     char path[160];
     uint64_t version;
-    if (!is_name(c->args[0]) || !verbs_number(c, "version", 1, INT64_MAX, 0, &version)) {
+    if (!verbs_named("object", c->args[0]) || !verbs_number(c, "version", 1, INT64_MAX, 0, &version)) {
         return CTL_USAGE;
     }
     (void)snprintf(path, sizeof path, version > 0 ? "%s/%s?version=%llu" : "%s/%s", root, c->args[0], (unsigned long long)version);
-    return call(c, "GET", path, bytes_of(NULL, 0), NULL);
+    return verbs_relay(c, "GET", path, bytes_of(NULL, 0), NULL);
 }
 
 int given_config_set(struct call *c) {
@@ -79,19 +56,18 @@ int given_rollout(struct call *c) {
     char path[160];
     struct builder body;
     const char *kind = verbs_option(c, "kind");
-    if (!is_name(c->args[0]) || (kind != NULL && !is_name(kind))) {
+    if (!verbs_named("object", c->args[0]) || (kind != NULL && !verbs_named("kind", kind))) {
         return CTL_USAGE;
     }
     (void)snprintf(path, sizeof path, "/v1/rollouts/%s?kind=%s", c->args[0], kind == NULL ? "config" : kind);
     if (c->arg_count == 1) {
-        return call(c, "GET", path, bytes_of(NULL, 0), NULL);
+        return verbs_relay(c, "GET", path, bytes_of(NULL, 0), NULL);
     }
     struct json_writer w;
     builder_init(&body, 65536);
     json_writer_init(&w, &body);
     json_open(&w, '{');
-    json_key(&w, "stages");
-    json_open(&w, '[');
+    json_member_open(&w, "stages", '[');
     for (unsigned i = 1; i < c->arg_count && strcmp(c->args[1], "none") != 0; i++) {
         const char *colon = strrchr(c->args[i], ':');
         size_t digits = colon == NULL ? 0 : strspn(colon + 1, "0123456789");
@@ -101,15 +77,14 @@ int given_rollout(struct call *c) {
             return CTL_USAGE;
         }
         json_open(&w, '{');
-        json_key(&w, "label");
-        json_text(&w, bytes_of(c->args[i], (size_t)(colon - c->args[i])));
+        json_member_text(&w, "label", bytes_of(c->args[i], (size_t)(colon - c->args[i])));
         json_key(&w, "soak_seconds");
         json_raw(&w, bytes_str(colon + 1));
         json_close(&w);
     }
     json_close(&w);
     json_close(&w);
-    int code = call(c, "PUT", path, builder_bytes(&body), "application/json");
+    int code = verbs_relay(c, "PUT", path, builder_bytes(&body), "application/json");
     builder_free(&body);
     return code;
 }
@@ -119,12 +94,12 @@ int given_label(struct call *c) {
     char path[128];
     struct builder body;
     struct json_writer w;
-    if (!is_name(c->args[0])) {
+    if (!verbs_named("site", c->args[0])) {
         return CTL_USAGE;
     }
     (void)snprintf(path, sizeof path, "/v1/sites/%s/labels", c->args[0]);
     if (c->arg_count == 1) {
-        return call(c, "GET", path, bytes_of(NULL, 0), NULL);
+        return verbs_relay(c, "GET", path, bytes_of(NULL, 0), NULL);
     }
     builder_init(&body, 65536);
     json_writer_init(&w, &body);
@@ -133,7 +108,7 @@ int given_label(struct call *c) {
         json_str(&w, c->args[i]);
     }
     json_close(&w);
-    int code = call(c, "PUT", path, builder_bytes(&body), "application/json");
+    int code = verbs_relay(c, "PUT", path, builder_bytes(&body), "application/json");
     builder_free(&body);
     return code;
 }

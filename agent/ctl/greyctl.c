@@ -236,5 +236,10 @@ int main(int argc, char **argv) {
     struct line l = {.word_count = 0};
     (void)signal(SIGPIPE, SIG_DFL); /* as other tools in a pipeline */
     int code = read_line(&c, &l, argc, argv);
-    return code != CTL_OK ? code : run(&c, &l);
+    code = code != CTL_OK ? code : run(&c, &l);
+    if (fflush(stdout) != 0 || ferror(stdout) != 0) {
+        (void)fputs("greyctl: not all of the answer could be written\n  -> see that there is room where stdout goes\n", stderr);
+        code = code == CTL_OK ? CTL_FAILED : code;
+    }
+    return code;
 }

@@ -6,7 +6,7 @@
 #include <time.h>
 
 #include "agent/ctl/input.h"
-#include "agent/ctl/verbs.h"
+#include "agent/ctl/listing.h"
 #include "include/grey/limits.h"
 
 #define LOGS_TIMEOUT_MS 40000u /* above the time that a question waits for more */
@@ -31,22 +31,15 @@ static int change(struct call *c, const char *method, const char *path, struct b
                   void (*say)(struct builder *out, const json_t *doc)) {
     struct client_request q = {
         .method = method, .path = path, .body = body, .body_type = body.size > 0 ? "application/json" : NULL};
-    struct http_answer a;
     struct builder out;
-    int code = client_call(&c->client, &q, &a, &c->problem);
-    if (code != CTL_OK) {
-        builder_free(&a.body);
-        return client_complain(&c->problem);
+    json_t *doc;
+    int code;
+    if (verbs_send(c, &q, &doc, &code)) {
+        return code;
     }
     builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
-    json_t *doc = a.body.size > 0 ? json_read(builder_bytes(&a.body), NULL) : NULL;
-    if (c->output == OUTPUT_JSON) {
-        builder_add(&out, builder_bytes(&a.body));
-    } else {
-        say(&out, doc);
-    }
+    say(&out, doc);
     json_decref(doc);
-    builder_free(&a.body);
     return verbs_print(&out);
 }
 
@@ -75,16 +68,13 @@ static bool put_order(struct call *c, struct builder *out) {
     }
     for (size_t i = 0; i < sizeof images / sizeof images[0]; i++) {
         if (verbs_option(c, images[i]) != NULL) {
-            json_key(&w, "oci");
-            json_open(&w, '{');
-            json_key(&w, images[i]);
-            json_str(&w, verbs_option(c, images[i]));
+            json_member_open(&w, "oci", '{');
+            json_member_str(&w, images[i], verbs_option(c, images[i]));
             json_close(&w);
         }
     }
     if (c->arg_count > 0) {
-        json_key(&w, "command");
-        json_open(&w, '[');
+        json_member_open(&w, "command", '[');
         for (unsigned i = 0; i < c->arg_count; i++) {
             json_str(&w, c->args[i]);
         }
@@ -126,10 +116,9 @@ int jobs_cancel(struct call *c) {
     return code;
 }
 
-static void list_path(struct call *c, const char *after, struct builder *path) {
+static void list_path(struct call *c, const char *after, uint64_t limit, struct builder *path) {
     static const char *const filters[] = {"tenant", "state"};
-    builder_reset(path);
-    builder_add_str(path, "/v1/tasks?limit=1000");
+    builder_addf(path, "/v1/tasks?limit=%" PRIu64, limit);
     for (size_t i = 0; i < sizeof filters / sizeof filters[0]; i++) {
         if (verbs_option(c, filters[i]) != NULL) {
             builder_addf(path, "&%s=", filters[i]);
@@ -143,49 +132,22 @@ static void list_path(struct call *c, const char *after, struct builder *path) {
     builder_add_byte(path, 0);
 }
 
-static void put_tasks(struct render_table *t, const json_t *doc) {
-    size_t i;
-    const json_t *task;
-    json_array_foreach(json_object_get(doc, "tasks"), i, task) {
-        const char *space = verbs_text(task, "namespace");
-        render_cell(t, verbs_text(task, "id"));
-        render_cellf(t, "%s%s%s", verbs_text(task, "tenant"), space[0] != 0 ? "/" : "", space);
-        render_cell(t, verbs_text(task, "lane"));
-        render_cell(t, verbs_text(task, "state"));
-        render_cell(t, verbs_text(task, "reason")[0] != 0 ? verbs_text(task, "reason") : NULL);
-        render_cell(t, verbs_text(task, "node")[0] != 0 ? verbs_text(task, "node") : NULL);
-        render_cell(t, verbs_text(task, "submitted"));
-    }
+static void put_tenant_of(struct render_table *t, const json_t *task, const char *name, bool wide) {
+    const char *space = verbs_text(task, "namespace");
+    (void)wide;
+    render_cellf(t, "%s%s%s", verbs_text(task, name), space[0] != 0 ? "/" : "", space);
 }
 
-/* All pages; with -o json the first page as it is, whose "next" says how to go on. */
 int jobs_list(struct call *c) {
-    static const char *const titles[] = {"TASK", "TENANT", "LANE", "STATE", "REASON", "NODE", "SUBMITTED"};
-    char after[LIMIT_NAME_BYTES + 1] = "";
-    struct builder path, out;
-    struct render_table t;
-    json_t *doc;
-    int code = CTL_OK;
-    bool more = true;
-    builder_init(&path, 4096);
-    render_table_begin(&t, titles, 7);
-    while (more) {
-        list_path(c, after, &path);
-        if (verbs_get(c, CLIENT_NODE, (const char *)path.data, &doc, &code)) {
-            builder_free(&path);
-            builder_free(&t.cells);
-            return code;
-        }
-        put_tasks(&t, doc);
-        const char *next = verbs_text(doc, "next");
-        more = next[0] != 0 && strcmp(next, after) != 0;
-        (void)snprintf(after, sizeof after, "%s", next);
-        json_decref(doc);
-    }
-    builder_free(&path);
-    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
-    render_table_end(&t, &out);
-    return verbs_print(&out);
+    static const struct listing_column columns[] = {LISTING("TASK", "id"),
+                                                    LISTING_BY("TENANT", "tenant", put_tenant_of),
+                                                    LISTING("LANE", "lane"),
+                                                    LISTING("STATE", "state"),
+                                                    LISTING_BY("REASON", "reason", listing_dash),
+                                                    LISTING_BY("NODE", "node", listing_dash),
+                                                    LISTING("SUBMITTED", "submitted")};
+    static const struct listing l = {.columns = columns, .count = sizeof columns / sizeof columns[0], .rows = "tasks"};
+    return listing_pages(c, list_path, UINT64_MAX, &l);
 }
 
 /* Every field that has a value, one line each. */

@@ -94,15 +94,13 @@ int link_status(struct call *c) {
 }
 
 int link_try(struct call *c) {
-    struct builder out;
-    struct http_answer answer = {0};
-    struct client_request q = {.side = CLIENT_NODE, .method = "POST", .path = "/v1/federation/try"};
-    int code = client_call(&c->client, &q, &answer, &c->problem);
-    builder_free(&answer.body);
-    if (code != CTL_OK) {
-        return client_complain(&c->problem);
+    struct client_request q = {.method = "POST", .path = "/v1/federation/try"};
+    json_t *doc;
+    int code;
+    if (verbs_send(c, &q, &doc, &code)) {
+        return code;
     }
-    builder_init(&out, 256);
-    builder_add_str(&out, "trying now; see 'greyctl link status'\n");
-    return verbs_print(&out);
+    json_decref(doc);
+    (void)puts("trying now; see 'greyctl link status'");
+    return CTL_OK;
 }

@@ -1,5 +1,6 @@
 #include "agent/ctl/verbs.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,20 +8,14 @@
 
 /* Sends a change; prints the answer as JSON, or `done` for people. */
 static int command(struct call *c, const struct client_request *q, const char *done) {
-    struct http_answer a;
-    struct builder out;
-    if (client_call(&c->client, q, &a, &c->problem) != CTL_OK) {
-        builder_free(&a.body);
-        return client_complain(&c->problem);
+    json_t *doc;
+    int code;
+    if (verbs_send(c, q, &doc, &code)) {
+        return code;
     }
-    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
-    if (c->output == OUTPUT_JSON) {
-        builder_add(&out, builder_bytes(&a.body));
-    } else {
-        builder_addf(&out, "%s\n", done);
-    }
-    builder_free(&a.body);
-    return verbs_print(&out);
+    json_decref(doc);
+    (void)printf("%s\n", done);
+    return CTL_OK;
 }
 
 int members_add(struct call *c) {
@@ -29,10 +24,8 @@ int members_add(struct call *c) {
     builder_init(&body, 4096);
     json_writer_init(&w, &body);
     json_open(&w, '{');
-    json_key(&w, "id");
-    json_str(&w, c->args[0]);
-    json_key(&w, "addr");
-    json_str(&w, c->args[1]);
+    json_member_str(&w, "id", c->args[0]);
+    json_member_str(&w, "addr", c->args[1]);
     json_close(&w);
     struct client_request q = {
         .method = "POST", .path = "/v1/admin/members", .body = builder_bytes(&body), .body_type = "application/json"};
@@ -47,14 +40,12 @@ int members_remove(struct call *c) {
     builder_init(&body, 8192);
     json_writer_init(&w, &body);
     json_open(&w, '{');
-    json_key(&w, "remove");
-    json_open(&w, '[');
+    json_member_open(&w, "remove", '[');
     for (unsigned i = 0; i < c->arg_count; i++) {
         json_str(&w, c->args[i]);
     }
     json_close(&w);
-    json_key(&w, "force");
-    json_bool(&w, verbs_option(c, "force") != NULL);
+    json_member_bool(&w, "force", verbs_option(c, "force") != NULL);
     json_close(&w);
     struct client_request q = {
         .method = "POST", .path = "/v1/admin/members", .body = builder_bytes(&body), .body_type = "application/json"};

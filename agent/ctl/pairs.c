@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "agent/ctl/input.h"
-#include "agent/ctl/verbs.h"
+#include "agent/ctl/listing.h"
 #include "include/grey/limits.h"
 
 #define WATCH_TIMEOUT_MS 70000u /* a node ends a long poll after 55 s */
@@ -87,7 +87,8 @@ static bool condition(struct call *c, char header[64]) {
 static int change(struct call *c, const char *method, struct bytes value, const char *type) {
     char header[64];
     struct builder path, out;
-    struct http_answer a;
+    json_t *doc;
+    int code;
     if (!condition(c, header) || !key_path(c->args[0], &path)) {
         return CTL_USAGE;
     }
@@ -95,24 +96,19 @@ static int change(struct call *c, const char *method, struct bytes value, const 
     const char *headers[] = {header[0] != 0 ? header : NULL, NULL};
     struct client_request q = {
         .method = method, .path = (const char *)path.data, .headers = headers, .body = value, .body_type = type};
-    int code = client_call(&c->client, &q, &a, &c->problem);
+    bool done = verbs_send(c, &q, &doc, &code);
     builder_free(&path);
-    if (code != CTL_OK) {
-        builder_free(&a.body);
-        return client_complain(&c->problem);
+    if (done) {
+        return code;
     }
     builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
-    json_t *doc = json_read(builder_bytes(&a.body), NULL);
     bool existed = json_is_true(json_object_get(doc, "existed"));
-    if (c->output == OUTPUT_JSON || doc == NULL) {
-        builder_add(&out, builder_bytes(&a.body));
-    } else if (method[0] == 'P') {
+    if (method[0] == 'P') {
         builder_addf(&out, "%s, version %" PRIu64 "\n", existed ? "changed" : "created", verbs_uint(doc, "version"));
     } else {
-        builder_add_str(&out, existed ? "deleted\n" : "there was no such key\n");
+        builder_add_str(&out, "deleted\n"); /* a key that is not there is an error */
     }
     json_decref(doc);
-    builder_free(&a.body);
     return verbs_print(&out);
 }
 
@@ -131,24 +127,7 @@ int pairs_del(struct call *c) {
 
 /* --- list ------------------------------------------------------------------------------------------------------------------------------- */
 
-static void put_keys(struct render_table *t, const json_t *doc, uint64_t *left) {
-    size_t i;
-    const json_t *k;
-    char size[RENDER_SHORT];
-    json_array_foreach(json_object_get(doc, "keys"), i, k) {
-        if (*left == 0) {
-            return;
-        }
-        render_cell(t, verbs_text(k, "key"));
-        render_cellf(t, "%" PRIu64, verbs_uint(k, "version"));
-        render_cell(t, render_size(verbs_uint(k, "bytes"), size));
-        render_cell(t, verbs_text(k, "content_type"));
-        --*left;
-    }
-}
-
 static void list_path(struct call *c, const char *after, uint64_t limit, struct builder *path) {
-    builder_reset(path);
     builder_addf(path, "/v1/kv?limit=%" PRIu64, limit);
     if (c->arg_count > 0) {
         builder_add_str(path, "&prefix=");
@@ -162,38 +141,12 @@ static void list_path(struct call *c, const char *after, uint64_t limit, struct 
     builder_add_byte(path, 0);
 }
 
-/* All pages; with -o json the first page as it is, whose "next" says how to go on. */
 int pairs_list(struct call *c) {
-    static const char *const titles[] = {"KEY", "VERSION>", "SIZE>", "TYPE"};
-    uint64_t left;
-    char after[LIMIT_KEY_BYTES + 1] = "";
-    struct builder path, out;
-    struct render_table t;
-    json_t *doc;
-    int code = CTL_OK;
-    bool more = true;
-    if (!verbs_number(c, "limit", 1, 100000000, 100000000, &left)) {
-        return CTL_USAGE;
-    }
-    builder_init(&path, 8192);
-    render_table_begin(&t, titles, 4);
-    while (more && left > 0) {
-        list_path(c, after, left < 1000 ? left : 1000, &path);
-        if (verbs_get(c, CLIENT_NODE, (const char *)path.data, &doc, &code)) {
-            builder_free(&path);
-            builder_free(&t.cells);
-            return code;
-        }
-        put_keys(&t, doc, &left);
-        const char *next = verbs_text(doc, "next");
-        more = next[0] != 0 && strcmp(next, after) != 0;
-        (void)snprintf(after, sizeof after, "%s", next);
-        json_decref(doc);
-    }
-    builder_free(&path);
-    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
-    render_table_end(&t, &out);
-    return verbs_print(&out);
+    static const struct listing_column columns[] = {LISTING("KEY", "key"), LISTING("VERSION>", "version"),
+                                                    LISTING_BY("SIZE>", "bytes", listing_size), LISTING("TYPE", "content_type")};
+    static const struct listing l = {.columns = columns, .count = sizeof columns / sizeof columns[0], .rows = "keys"};
+    uint64_t most;
+    return verbs_number(c, "limit", 1, 100000000, 100000000, &most) ? listing_pages(c, list_path, most, &l) : CTL_USAGE;
 }
 
 /* --- watch ------------------------------------------------------------------------------------------------------------------------------ */

@@ -138,10 +138,8 @@ static int say(struct call *c, const struct check *k) {
     if (c->output == OUTPUT_JSON) {
         json_writer_init(&w, &out);
         json_open(&w, '{');
-        json_key(&w, "ok");
-        json_bool(&w, k->why[0] == 0);
-        json_key(&w, "problem");
-        json_str(&w, k->why);
+        json_member_bool(&w, "ok", k->why[0] == 0);
+        json_member_str(&w, "problem", k->why);
         json_close(&w);
         builder_add_byte(&out, '\n');
     } else if (k->why[0] != 0) {

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/ctl/verbs.h"
+#include "agent/ctl/listing.h"
 #include "include/grey/limits.h"
 
 #define SILENT_NAME_BYTES 68u /* ", " and a node id */
@@ -458,52 +458,34 @@ int site_federation(struct call *c) {
 
 int site_snapshot_create(struct call *c) {
     struct client_request q = {.method = "POST", .path = "/v1/admin/snapshot", .timeout_ms = 600000};
-    struct http_answer a;
     struct builder out;
     char size[RENDER_SHORT];
-    if (client_call(&c->client, &q, &a, &c->problem) != CTL_OK) {
-        builder_free(&a.body);
-        return client_complain(&c->problem);
-    }
-    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
-    json_t *doc = json_read(builder_bytes(&a.body), NULL);
-    if (c->output == OUTPUT_JSON || doc == NULL) {
-        builder_add(&out, builder_bytes(&a.body));
-    } else {
-        builder_add_str(&out, "wrote ");
-        render_text(&out, bytes_str(verbs_text(doc, "name")));
-        builder_addf(&out, " (%s, to entry %" PRIu64 ")\n", render_size(verbs_uint(doc, "bytes"), size), verbs_uint(doc, "index"));
-    }
-    json_decref(doc);
-    builder_free(&a.body);
-    return verbs_print(&out);
-}
-
-int site_snapshot_list(struct call *c) {
-    static const char *const titles[] = {"NAME", "INDEX>", "SIZE>", "MADE", "COMPLETE", "SHA-256"};
     json_t *doc;
     int code;
-    struct builder out;
-    struct render_table t;
-    char size[RENDER_SHORT];
-    size_t i;
-    const json_t *s;
-    if (verbs_get(c, CLIENT_NODE, "/v1/admin/snapshots", &doc, &code)) {
+    if (verbs_send(c, &q, &doc, &code)) {
         return code;
     }
     builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
-    render_table_begin(&t, titles, 6);
-    json_array_foreach(doc, i, s) {
-        render_cell(&t, verbs_text(s, "name"));
-        render_cellf(&t, "%" PRIu64, verbs_uint(s, "index"));
-        render_cell(&t, render_size(verbs_uint(s, "bytes"), size));
-        render_cell(&t, verbs_text(s, "made"));
-        render_cell(&t, json_is_true(json_object_get(s, "self_contained")) ? "yes" : "no");
-        render_cellf(&t, c->output == OUTPUT_WIDE ? "%.64s" : "%.12s", verbs_text(s, "sha256"));
-    }
-    render_table_end(&t, &out);
+    builder_add_str(&out, "wrote ");
+    render_text(&out, bytes_str(verbs_text(doc, "name")));
+    builder_addf(&out, " (%s, to entry %" PRIu64 ")\n", render_size(verbs_uint(doc, "bytes"), size), verbs_uint(doc, "index"));
     json_decref(doc);
     return verbs_print(&out);
+}
+
+static void put_digest(struct render_table *t, const json_t *row, const char *name, bool wide) {
+    render_cellf(t, wide ? "%.64s" : "%.12s", verbs_text(row, name));
+}
+
+int site_snapshot_list(struct call *c) {
+    static const struct listing_column columns[] = {LISTING("NAME", "name"),
+                                                    LISTING("INDEX>", "index"),
+                                                    LISTING_BY("SIZE>", "bytes", listing_size),
+                                                    LISTING("MADE", "made"),
+                                                    LISTING_BY("COMPLETE", "self_contained", listing_yes),
+                                                    LISTING_BY("SHA-256", "sha256", put_digest)};
+    static const struct listing l = {.columns = columns, .count = sizeof columns / sizeof columns[0]};
+    return listing_get(c, CLIENT_NODE, "/v1/admin/snapshots", &l);
 }
 
 int site_snapshot_restore(struct call *c) {

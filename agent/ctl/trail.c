@@ -243,18 +243,12 @@ static int show(struct call *c, const struct verdict *v) {
     if (c->output == OUTPUT_JSON) {
         json_writer_init(&w, &out);
         json_open(&w, '{');
-        json_key(&w, "ok");
-        json_bool(&w, !v->broken);
-        json_key(&w, "first_index");
-        json_uint(&w, v->first);
-        json_key(&w, "last_index");
-        json_uint(&w, v->last);
-        json_key(&w, "sealed_index");
-        json_uint(&w, v->sealed);
-        json_key(&w, "seals");
-        json_uint(&w, v->seals);
-        json_key(&w, "problem");
-        json_str(&w, v->why);
+        json_member_bool(&w, "ok", !v->broken);
+        json_member_uint(&w, "first_index", v->first);
+        json_member_uint(&w, "last_index", v->last);
+        json_member_uint(&w, "sealed_index", v->sealed);
+        json_member_uint(&w, "seals", v->seals);
+        json_member_str(&w, "problem", v->why);
         json_close(&w);
         builder_add_byte(&out, '\n');
     } else if (v->broken) {

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "include/grey/ids.h"
+
 const struct verb_option verbs_global[] = {
     {"output", "table|json|wide", "form of the answer; json is the API's own; short: -o"},
     {"addr", "URL|unix:PATH", "the node to ask; else $GREY_ADDR, unix:/run/grey/greyd.sock, unix:./run/node1/greyd.sock"},
@@ -433,6 +435,77 @@ bool verbs_get(struct call *c, enum client_side side, const char *path, json_t *
     }
     builder_free(&raw);
     return got != CTL_OK;
+}
+
+bool verbs_send(struct call *c, const struct client_request *q, json_t **out, int *code) {
+    struct http_answer a;
+    *out = NULL;
+    *code = client_call(&c->client, q, &a, &c->problem);
+    bool done = *code != CTL_OK;
+    if (done) {
+        *code = client_complain(&c->problem);
+    } else if (c->output != OUTPUT_JSON && a.body.size > 0) {
+        *out = json_read(builder_bytes(&a.body), NULL);
+    }
+    if (!done && (c->output == OUTPUT_JSON || (a.body.size > 0 && *out == NULL))) {
+        *code = verbs_print(&a.body);
+        return true;
+    }
+    builder_free(&a.body);
+    return done;
+}
+
+bool verbs_send_json(struct call *c, enum client_side side, const char *method, const char *path, struct builder *body,
+                     json_t **out, int *code) {
+    struct client_request q = {.side = side,
+                               .method = method,
+                               .path = path,
+                               .body = builder_bytes(body),
+                               .body_type = body->size > 0 ? "application/json" : NULL};
+    bool done = verbs_send(c, &q, out, code);
+    builder_free(body);
+    return done;
+}
+
+int verbs_relay(struct call *c, const char *method, const char *path, struct bytes body, const char *type) {
+    struct client_request q = {.side = CLIENT_CORE, .method = method, .path = path, .body = body, .body_type = type};
+    struct http_answer a;
+    if (client_call(&c->client, &q, &a, &c->problem) != CTL_OK) {
+        builder_free(&a.body);
+        return client_complain(&c->problem);
+    }
+    return verbs_print(&a.body);
+}
+
+bool verbs_named(const char *what, const char *name) {
+    if (!grey_name_valid(name, strlen(name))) {
+        (void)fprintf(stderr, "greyctl: '%.80s' is no name of a %s: 1 to 64 letters, digits, '.', '_' or '-'\n", name, what);
+        return false;
+    }
+    return true;
+}
+
+bool verbs_seconds(const struct call *c, const char *name, uint64_t days_max, uint64_t *seconds) {
+    static const struct {
+        char letter;
+        uint64_t seconds;
+    } units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}};
+    const char *text = verbs_option(c, name);
+    char *end;
+    if (text == NULL) {
+        return true;
+    }
+    uint64_t number = strtoull(text, &end, 10), unit = *end == 0 ? 1 : 0;
+    for (size_t i = 0; i < sizeof units / sizeof units[0] && *end != 0; i++) {
+        unit = end[0] == units[i].letter && end[1] == 0 ? units[i].seconds : unit;
+    }
+    if (text[0] < '0' || text[0] > '9' || unit == 0 || number == 0 || number > days_max * 86400 / unit) {
+        (void)fprintf(stderr, "greyctl: --%s '%.40s': expected a time such as 90s, 30m, 12h or 7d, at most %" PRIu64 "d\n", name,
+                      text, days_max);
+        return false;
+    }
+    *seconds = number * unit;
+    return true;
 }
 
 const char *verbs_text(const json_t *object, const char *name) {

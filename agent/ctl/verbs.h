@@ -56,6 +56,19 @@ bool verbs_number(struct call *c, const char *name, uint64_t min, uint64_t max, 
 int verbs_print(struct builder *b);
 /* GET; with -o json prints the answer as it is and returns true with *code set: the verb is done.  Else *out is the document. */
 bool verbs_get(struct call *c, enum client_side side, const char *path, json_t **out, int *code);
+/* A request that changes something.  True, with *code: it failed and the user was told, or with -o json (or when it is none) the answer
+ * was printed as it is.  Else *out is the document, NULL when nothing was answered; the caller owns it. */
+bool verbs_send(struct call *c, const struct client_request *q, json_t **out, int *code);
+/* verbs_send of a JSON body or none; frees the body. */
+bool verbs_send_json(struct call *c, enum client_side side, const char *method, const char *path, struct builder *body,
+                     json_t **out, int *code);
+/* Asks the core and prints its answer as it came. */
+int verbs_relay(struct call *c, const char *method, const char *path, struct bytes body, const char *type);
+/* Is it a name of a site, a gateway ...?  False: the user was told. */
+bool verbs_named(const char *what, const char *name);
+/* An option that is a time, such as 90s, 30m, 12h or 7d; seconds without a letter.  False, and the user told, when it is none or above
+ * days_max; *seconds stays as it is when it was not given. */
+bool verbs_seconds(const struct call *c, const char *name, uint64_t days_max, uint64_t *seconds);
 
 /* help.c */
 void help_all(struct builder *out);

@@ -300,10 +300,6 @@ void attestor_facts(const struct attestor *a, struct attestor_facts *out) {
                                        : ATTESTOR_TRUSTED;
 }
 
-struct bytes attestor_result(const struct attestor *a) {
-    return bytes_of(a->result, a->result_size);
-}
-
 struct attestor *attestor_new(struct loop *l, const struct attestor_options *o,
                               bool (*say_it)(void *context, enum exchange_word word, struct bytes body), void *context,
                               struct fault *f) {

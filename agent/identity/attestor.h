@@ -43,6 +43,5 @@ void attestor_free(struct attestor *a); /* NULL is allowed */
 void attestor_ask(struct attestor *a);  /* now, unless an answer is being made */
 void attestor_hear(struct attestor *a, enum exchange_word word, struct bytes body);
 void attestor_facts(const struct attestor *a, struct attestor_facts *out);
-struct bytes attestor_result(const struct attestor *a); /* what convinces others; lent until the next turn; empty: there is none */
 
 #endif

@@ -203,12 +203,10 @@ static enum grey_error ask(struct enrolling *e, bool renew, json_t **answer, str
     builder_init(&body, 16384);
     json_writer_init(&w, &body);
     json_open(&w, '{');
-    json_key(&w, "csr");
-    json_text(&w, builder_bytes(&e->csr));
+    json_member_text(&w, "csr", builder_bytes(&e->csr));
     if (!renew) {
         bytes_hex(e->invite.secret, sizeof e->invite.secret, secret);
-        json_key(&w, "token");
-        json_str(&w, secret);
+        json_member_str(&w, "token", secret);
         explicit_bzero(secret, sizeof secret);
     }
     json_close(&w);

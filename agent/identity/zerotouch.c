@@ -107,8 +107,7 @@ static enum grey_error ask_core(const struct zerotouch *z, const struct invite *
         bytes_hex(introduction.data, introduction.size, room);
         json_writer_init(&w, &body);
         json_open(&w, '{');
-        json_key(&w, "introduction");
-        json_str(&w, room);
+        json_member_str(&w, "introduction", room);
         json_close(&w);
     }
     struct http_fetch q = {.address = z->core,

@@ -21,7 +21,7 @@ void ageing_start(void) {
 static void proposed(void *context, const struct node_answer *a) {
     struct node *n = context;
     n->ageing.proposed = false;
-    if (a->err != E_OK) {
+    if (a->err != E_OK && a->err != E_NOT_LEADER) {
         log_limited(LOG_WARN, "queue", "proposal", "error=GREY-%d %s: %s", error_id(a->err), error_sentence(a->err), a->detail);
     }
 }
@@ -31,7 +31,7 @@ static void propose(struct node *n, enum entry_kind kind, struct bytes content) 
     if (payload != NULL) {
         n->ageing.proposed = true;
         n->ageing.proposed_ms = loop_now_ms(n->x.loop);
-        node_propose(n, kind, payload, true, proposed, n);
+        requests_decide(n, kind, payload, true, proposed, n);
         blob_unref(payload);
     }
 }

@@ -42,11 +42,10 @@ static void fetched(void *context, const struct node_answer *a) {
 }
 
 static void own_done(void *context, const struct node_answer *a) {
-    struct node *n = context;
-    if (a->err != E_OK) {
+    (void)context;
+    if (a->err != E_OK && a->err != E_NOT_LEADER) {
         log_warn("node", "own-proposal", "error=GREY-%d %s: %s", error_id(a->err), error_sentence(a->err), a->detail);
     }
-    (void)n;
 }
 
 static void propose_own(struct node *n, enum entry_kind kind, void (*fill)(struct node *n, struct builder *out)) {
@@ -56,7 +55,7 @@ static void propose_own(struct node *n, enum entry_kind kind, void (*fill)(struc
     struct blob *payload = builder_blob(&b);
     builder_free(&b);
     if (payload != NULL) {
-        node_propose(n, kind, payload, true, own_done, n);
+        requests_decide(n, kind, payload, true, own_done, n);
         blob_unref(payload);
     }
 }
@@ -125,8 +124,11 @@ static bool apply_one(struct node *n, const struct entry *e) {
     raft_term term = e->term;
     grey_epoch epoch = e->epoch;
     if (q != NULL) { /* another entry at its place: this proposal is certainly lost */
-        struct node_answer a = {.err = ours ? o.err : E_NOT_LEADER,
-                                .detail = o.detail,
+        bool told = o.err != E_OK || answer.err == E_OK;
+        struct node_answer a = {.err = !ours  ? E_NOT_LEADER
+                                       : told ? o.err
+                                              : E_OUTCOME_UNKNOWN,
+                                .detail = told ? o.detail : "it is done, and no memory was left to say what came of it",
                                 .index = index,
                                 .epoch = epoch,
                                 .answer = builder_bytes(&answer)};

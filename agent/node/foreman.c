@@ -34,7 +34,7 @@ static void arm(struct node *n, struct scheduler *s) {
 static void proposed(void *context, const struct node_answer *a) {
     struct node *n = context;
     n->foreman.proposing = false;
-    if (a->err != E_OK && a->err != E_CONDITION) { /* E_CONDITION: another leader was first */
+    if (a->err != E_OK && a->err != E_CONDITION && a->err != E_NOT_LEADER) { /* another leader was first, or will see to it */
         log_limited(LOG_WARN, "foreman", "propose", "error=GREY-%d %s: %s", error_id(a->err), error_sentence(a->err), a->detail);
     }
     foreman_arm(n);
@@ -45,7 +45,7 @@ void foreman_propose(struct node *n, enum entry_kind kind, struct builder *paylo
     builder_free(payload);
     if (blob != NULL) {
         n->foreman.proposing = true;
-        requests_propose(n, kind, blob, true, proposed, n);
+        requests_decide(n, kind, blob, true, proposed, n);
         blob_unref(blob);
     }
 }

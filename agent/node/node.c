@@ -129,6 +129,9 @@ enum grey_error node_step(struct node *n, struct raft_input *in, raft_index *pro
     for (uint32_t i = 0; i < out.send_count; i++) {
         persist_send(n, &out.sends[i]);
     }
+    if (out.store_id > 0) {
+        persist_begin(n);
+    }
     if (out.commit_index > n->commit_index) {
         n->commit_index = out.commit_index;
     }

@@ -46,6 +46,7 @@ struct request {
     uint64_t received_us;
     raft_index index; /* PROPOSED: of the entry; READ_READY: to be applied */
     raft_term term;   /* PROPOSED */
+    raft_term only;   /* a leader's decision: for the log of this term; 0: for any */
     bool lease;       /* READ_READY */
     uint64_t number;  /* FORWARDED: request number; READING: read round */
     raft_id forwarded_to;
@@ -70,6 +71,10 @@ void requests_start(struct node *n);
 void requests_stop(struct node *n); /* answers all E_STOPPING */
 /* node_propose, but events are not kept here when there is no leader. */
 void requests_propose(struct node *n, enum entry_kind kind, struct blob *payload, bool urgent, node_done *done, void *context);
+/* What a leader decides by what it knows: never handed to another leader, which may know more (a result that the core has for a later run of
+ * a task would be settled as one of a former run), nor proposed in a later term.  Then E_NOT_LEADER.  Outside a leader's term: as
+ * requests_propose. */
+void requests_decide(struct node *n, enum entry_kind kind, struct blob *payload, bool urgent, node_done *done, void *context);
 /* End of a turn: proposes the batch, asks for a read index, forwards. */
 void requests_turn(struct node *n);
 void requests_leader_changed(struct node *n);
@@ -123,7 +128,7 @@ struct upkeep {
     void *snapshot_context;
     /* A site that is quiet after a drain gives its disk back: two images, so that the log may go up to the first. */
     enum { TIDY_REST, TIDY_FIRST, TIDY_SECOND, TIDY_DONE } tidying;
-    uint64_t numbers_given, quiet_since_ms, tidied_ms, tidied_log_bytes;
+    uint64_t numbers_given, quiet_since_ms, tidied_ms, tidied_log_bytes, tidied_queue_bytes;
     raft_index tidy_index;
 };
 
@@ -355,8 +360,11 @@ struct invitation {
 /* --- persist.c --------------------------------------------------------------------------------------------------------------------- */
 void persist_store(struct node *n, const struct raft_output *out); /* entries, term, vote; RAFT_IN_STORED follows */
 void persist_send(struct node *n, const struct raft_send *s);      /* at once, or when what it promises is stored */
-void persist_load(struct node *n, const struct raft_load *l);      /* RAFT_IN_LOADED follows */
-void persist_again(void *node);                                    /* timer: jobs that met a full disk are given again */
+/* After a step's stores and sends.  A leader's appends leave before its own storage thread wakes: what others write is ready later than
+ * what is written here, and the processor may not be enough for both (thesis 10.2.1 allows either order). */
+void persist_begin(struct node *n);
+void persist_load(struct node *n, const struct raft_load *l); /* RAFT_IN_LOADED follows */
+void persist_again(void *node);                               /* timer: jobs that met a full disk are given again */
 
 void membership_bootstrap(struct node *n); /* a new group, or the restored one, with this node as its only member */
 void membership_start(struct node *n);     /* from now on it asks to join, and as leader promotes learners */

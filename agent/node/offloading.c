@@ -59,7 +59,7 @@ static void step(struct node *n);
 
 static void said(struct node *n, const struct node_answer *a) {
     n->offloading.busy = false;
-    if (a->err != E_OK && a->err != E_CONDITION && a->err != E_NOT_FOUND) {
+    if (a->err != E_OK && a->err != E_CONDITION && a->err != E_NOT_FOUND && a->err != E_NOT_LEADER) {
         log_limited(LOG_WARN, "offloading", "propose", "error=GREY-%d %s: %s", error_id(a->err), error_sentence(a->err), a->detail);
     }
 }
@@ -69,7 +69,7 @@ static void propose(struct node *n, enum entry_kind kind, struct builder *payloa
     builder_free(payload);
     if (blob != NULL) {
         n->offloading.busy = true;
-        requests_propose(n, kind, blob, true, done, n);
+        requests_decide(n, kind, blob, true, done, n);
         blob_unref(blob);
     }
 }

@@ -60,6 +60,7 @@ void persist_again(void *context) {
         }
         job = next;
     }
+    sitelog_wake(n->log);
 }
 
 static void store_done(void *context, struct sitelog_store *job) {
@@ -141,6 +142,7 @@ void persist_store(struct node *n, const struct raft_output *out) {
     job->truncate_from = out->truncate_from;
     job->entries = entries;
     job->entry_count = count;
+    job->held = true;
     job->done = store_done;
     job->context = n;
     if (n->stalled_first != NULL) {
@@ -151,6 +153,13 @@ void persist_store(struct node *n, const struct raft_output *out) {
     if (err != E_OK) {
         node_fail(n, err, "the storage thread takes no more jobs");
     }
+}
+
+void persist_begin(struct node *n) {
+    if (n->role == RAFT_LEADER && n->peers != NULL) {
+        peers_flush(n->peers);
+    }
+    sitelog_wake(n->log);
 }
 
 struct load_job {

@@ -137,7 +137,7 @@ static void forget_one(struct node *n) {
             struct blob *payload = builder_blob(&b);
             builder_free(&b);
             if (payload != NULL) {
-                node_propose(n, ENTRY_VERDICT, payload, false, forgotten, n);
+                requests_decide(n, ENTRY_VERDICT, payload, false, forgotten, n);
                 blob_unref(payload);
             }
             return;

@@ -116,8 +116,8 @@ static struct request *new_request(struct node *n, node_done *done, void *contex
     return q;
 }
 
-static void propose(struct node *n, enum entry_kind kind, struct blob *payload, bool urgent, bool may_keep, node_done *done,
-                    void *context) {
+static void propose(struct node *n, enum entry_kind kind, struct blob *payload, bool urgent, bool may_keep, raft_term only,
+                    node_done *done, void *context) {
     struct sitelog_usage usage;
     sitelog_usage(n->log, &usage);
     if (usage.disk_full && (kind == ENTRY_KV || kind == ENTRY_EVENTS)) { /* acknowledgements and clean-up go on */
@@ -130,16 +130,21 @@ static void propose(struct node *n, enum entry_kind kind, struct blob *payload, 
         q->kind = kind;
         q->urgent = urgent;
         q->may_keep = may_keep;
+        q->only = only;
         q->payload = blob_ref(payload);
     }
 }
 
 void node_propose(struct node *n, enum entry_kind kind, struct blob *payload, bool urgent, node_done *done, void *context) {
-    propose(n, kind, payload, urgent, kind == ENTRY_EVENTS, done, context);
+    propose(n, kind, payload, urgent, kind == ENTRY_EVENTS, 0, done, context);
 }
 
 void requests_propose(struct node *n, enum entry_kind kind, struct blob *payload, bool urgent, node_done *done, void *context) {
-    propose(n, kind, payload, urgent, false, done, context);
+    propose(n, kind, payload, urgent, false, 0, done, context);
+}
+
+void requests_decide(struct node *n, enum entry_kind kind, struct blob *payload, bool urgent, node_done *done, void *context) {
+    propose(n, kind, payload, urgent, false, n->leading ? n->leading_term : 0, done, context);
 }
 
 void node_read_barrier(struct node *n, node_done *done, void *context) {
@@ -204,6 +209,8 @@ static void place_held(struct node *n) {
     bool leads = n->role == RAFT_LEADER;
     bool reads = false;
     struct request *next;
+    struct raft_status s;
+    raft_status(n->raft, &s);
     for (struct request *q = r->held.first; q != NULL && (leads || n->leader != 0); q = next) {
         next = q->next;
         if (q->is_read) {
@@ -213,6 +220,8 @@ static void place_held(struct node *n) {
             }
             q->number = r->next_number;
             move(n, q, REQUEST_READING);
+        } else if (q->only != 0 && (!leads || q->only != s.term)) {
+            answer_error(n, q, E_NOT_LEADER, "it was decided by a leader that leads no more");
         } else if (leads && q->kind == ENTRY_CONFIG) {
             carry_out(n, q);
         } else if (leads) {

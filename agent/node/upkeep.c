@@ -21,7 +21,8 @@
  * come that lets them go; only when they are gone the file is cut (agent/store/sitedisk.c). */
 #define TIDY_LOG_BYTES (8ull * 1024 * 1024)    /* worth two images */
 #define TIDY_MUCH_BYTES (128ull * 1024 * 1024) /* worth them also while events come */
-#define TIDY_QUIET_MS 30000u                   /* no event came for so long */
+#define TIDY_QUIET_MS 10000u                   /* no event came for so long */
+#define TIDY_LEFT_BYTES (1024ull * 1024)       /* waited then and do not now: worth two more, or the file would not shrink */
 #define TIDY_PAUSE_MS 60000u                   /* until what was freed shows in the size of the file */
 
 static struct metric flushes = METRIC_COUNTER("grey_storage_flushes_total", "Transactions that wrote changed rows of the state.");
@@ -245,8 +246,10 @@ void upkeep_duty(struct node *n) {
     case TIDY_REST:
         if (n->diskwear.wear.level == WEAR_LOW &&
             (now_ms >= u->quiet_since_ms + TIDY_QUIET_MS || usage.log_bytes >= TIDY_MUCH_BYTES) &&
-            usage.log_bytes >= TIDY_LOG_BYTES && usage.log_bytes / 2 >= u->tidied_log_bytes && bytes <= usage.log_bytes / 16) {
+            usage.log_bytes >= TIDY_LOG_BYTES && bytes <= usage.log_bytes / 16 &&
+            (usage.log_bytes / 2 >= u->tidied_log_bytes || bytes + TIDY_LEFT_BYTES <= u->tidied_queue_bytes)) {
             u->tidy_index = state_applied(n->state);
+            u->tidied_queue_bytes = bytes;
             u->snapshot_due = u->snapshot_point.index < u->tidy_index;
             u->tidying = TIDY_FIRST;
         }

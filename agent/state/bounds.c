@@ -9,10 +9,6 @@ enum { BYTES_ONLY_FIELDS = 1, ALL_FIELDS = 4, SAVED_FIELDS = ALL_FIELDS + 2, FLO
 
 #define QUEUE_BYTES_MAX_DEFAULT (1024ull * 1024 * 1024)
 
-void bounds_init(struct bounds *b) {
-    *b = (struct bounds){.limits = {.bytes_max = QUEUE_BYTES_MAX_DEFAULT}};
-}
-
 /* --- Payload and row --------------------------------------------------------------------------------------------------------------- */
 
 static void put_fields(struct builder *out, const struct queue_limits *l) {
@@ -118,7 +114,7 @@ void bounds_save(const struct bounds *b, struct builder *changes) {
 enum grey_error bounds_load(struct bounds *b, struct table *t, struct fault *f) {
     struct bytes value;
     struct codec_reader r;
-    bounds_init(b);
+    *b = (struct bounds){.limits = {.bytes_max = QUEUE_BYTES_MAX_DEFAULT}};
     if (table_get(t, TABLE_META, bytes_str("limits"), &value) != TABLE_FOUND) {
         return E_OK;
     }

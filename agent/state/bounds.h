@@ -20,7 +20,6 @@ struct bounds {
     uint32_t class_s[BOUNDS_CLASSES]; /* time to live; 0: the class is free; of class 0: there is no limit */
 };
 
-void bounds_init(struct bounds *b); /* OUTBOX_BYTES_MAX_DEFAULT and nothing else */
 /* What a site may ask for.  E_BAD_MESSAGE. */
 enum grey_error bounds_read(struct bytes payload, struct queue_limits *out);
 /* Puts limits in force.  used: classes that events wait in, bit by bit.  E_BUSY: each class is used, and a time is new; b is unchanged. */

@@ -504,7 +504,7 @@ void sitedisk_compact(struct sitedisk *d, struct sitelog_compact *job) {
 static void look_for_free(const struct sitedisk *d, struct db *db, struct sitedisk_shrink *s) {
     uint64_t free_bytes = db_free_bytes(db), file_bytes = db_file_bytes(db);
     bool quiet_for_long = now_monotonic_ms() - d->stored_ms >= SHRINK_QUIET_MS;
-    s->whole = file_bytes - free_bytes <= SHRINK_LIVE_BYTES;
+    s->whole = db_live_bytes(db) <= SHRINK_LIVE_BYTES;
     s->later = free_bytes > SHRINK_FREE_BYTES && free_bytes > file_bytes / 4 && (s->whole || free_bytes <= SHRINK_LIST_BYTES);
     s->now = s->later && (quiet_for_long || free_bytes > file_bytes / 8 * 7);
 }

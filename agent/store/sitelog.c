@@ -204,16 +204,29 @@ static void chore_done(struct worker_job *job) {
     damage_tell(s);
 }
 
-static enum grey_error give(struct sitelog *s, struct worker_job *job, struct sitelog_slot *slot,
-                            void (*work)(struct worker_job *job), void (*done)(struct worker_job *job)) {
+static enum grey_error queue(struct sitelog *s, struct worker_job *job, struct sitelog_slot *slot,
+                             void (*work)(struct worker_job *job), void (*done)(struct worker_job *job)) {
     if (s->waiting >= SITELOG_JOBS_MAX) {
         return E_BUSY;
     }
     job->work = work;
     job->done = done;
     *slot = (struct sitelog_slot){.owner = s, .failures = s->failures_known};
-    enum grey_error err = worker_submit(s->worker, job);
+    enum grey_error err = worker_queue(s->worker, job);
     s->waiting += err == E_OK;
+    return err;
+}
+
+void sitelog_wake(struct sitelog *s) {
+    worker_wake(s->worker);
+}
+
+static enum grey_error give(struct sitelog *s, struct worker_job *job, struct sitelog_slot *slot,
+                            void (*work)(struct worker_job *job), void (*done)(struct worker_job *job)) {
+    enum grey_error err = queue(s, job, slot, work, done);
+    if (err == E_OK) {
+        sitelog_wake(s);
+    }
     return err;
 }
 
@@ -322,9 +335,13 @@ enum grey_error sitelog_keep(struct sitelog *s, struct sitelog_keep *job) {
 enum grey_error sitelog_store(struct sitelog *s, struct sitelog_store *job) {
     job->rows = NULL;
     job->fault = (struct fault){0};
-    enum grey_error err = give(s, &job->job, &job->slot, store_work, store_done);
+    bool held = job->held;
+    enum grey_error err = queue(s, &job->job, &job->slot, store_work, store_done);
     if (err == E_OK && s->stores_waiting++ == 0) {
         s->store_since_ms = loop_now_ms(s->loop);
+    }
+    if (err == E_OK && !held) {
+        sitelog_wake(s);
     }
     return err;
 }

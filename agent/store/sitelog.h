@@ -120,6 +120,7 @@ struct sitelog_store {
     struct entry *entries; /* takes the payload references and the array (mem_new); freed before done unless E_DISK_FULL */
     uint32_t entry_count;
     struct builder wants; /* rows to read: sitelog_want; freed before done unless E_DISK_FULL */
+    bool held;            /* a storage thread that sleeps is not woken for it: the owner says when, with sitelog_wake */
     struct sitelog_row_set *rows;
     enum grey_error err;
     struct fault fault;
@@ -128,6 +129,7 @@ struct sitelog_store {
 };
 void sitelog_want(struct builder *wants, enum table_id id, struct bytes key);
 enum grey_error sitelog_store(struct sitelog *s, struct sitelog_store *job);
+void sitelog_wake(struct sitelog *s);
 
 /* Write changed rows and the position they stand for, in one transaction. */
 struct sitelog_flush {

@@ -14,6 +14,7 @@
 
 #include <string.h>
 
+#include "agent/table/keyrange.h"
 #include "include/grey/limits.h"
 #include "include/grey/must.h"
 
@@ -36,13 +37,6 @@ struct row {
     uint8_t bytes[];        /* key, value */
 };
 
-struct range {
-    struct range *next;
-    enum table_id id;
-    uint16_t low_bytes, high_bytes;
-    uint8_t bytes[]; /* low, high */
-};
-
 struct list {
     struct row *newest, *oldest;
     size_t bytes, count;
@@ -51,10 +45,9 @@ struct list {
 struct table {
     struct row *roots[TABLE_ID_MAX + 1];
     struct list lists[LIST_COUNT];
-    struct range *ranges, *flight_ranges;
+    struct keyrange_list ranges, flight_ranges; /* to be deleted on disk; lent to the storage thread */
     struct table_op *ops;
     size_t op_count;
-    size_t range_bytes;
     size_t clean_bytes_max;
     uint32_t weight_seed;
     bool flushing;
@@ -214,85 +207,9 @@ static const struct row *first_from(const struct table *t, enum table_id id, str
     return best;
 }
 
-/* --- Ranges ----------------------------------------------------------------------------------------------------------------------- */
-
-static struct bytes low_of(const struct range *g) {
-    return bytes_of(g->bytes, g->low_bytes);
-}
-
-static struct bytes high_of(const struct range *g) {
-    return bytes_of(g->bytes + g->low_bytes, g->high_bytes);
-}
-
-static size_t range_size(const struct range *g) {
-    return sizeof *g + g->low_bytes + g->high_bytes;
-}
-
-static struct range *range_new(enum table_id id, struct bytes low, struct bytes high) {
-    must(id > 0 && id <= TABLE_ID_MAX && low.size <= UINT16_MAX && high.size <= UINT16_MAX);
-    struct range *g = mem_new(1, sizeof *g + low.size + high.size);
-    if (g == NULL) {
-        return NULL;
-    }
-    g->id = id;
-    g->low_bytes = (uint16_t)low.size;
-    g->high_bytes = (uint16_t)high.size;
-    if (low.size > 0) {
-        memcpy(g->bytes, low.data, low.size);
-    }
-    if (high.size > 0) {
-        memcpy(g->bytes + low.size, high.data, high.size);
-    }
-    return g;
-}
-
-static bool holds(const struct range *outer, const struct range *inner) {
-    return outer->id == inner->id && bytes_compare(low_of(outer), low_of(inner)) <= 0 &&
-           bytes_compare(high_of(outer), high_of(inner)) >= 0;
-}
-
-/* Takes g.  Ranges that lie within another fall together; the outbox deletes from the bottom up, so that few are left. */
-static void range_add(struct table *t, struct range *g) {
-    for (struct range **place = &t->ranges; *place != NULL;) {
-        struct range *other = *place;
-        if (holds(other, g)) {
-            mem_free(g);
-            return;
-        }
-        if (holds(g, other)) {
-            *place = other->next;
-            t->range_bytes -= range_size(other);
-            mem_free(other);
-        } else {
-            place = &other->next;
-        }
-    }
-    g->next = t->ranges;
-    t->ranges = g;
-    t->range_bytes += range_size(g);
-}
-
-static bool in_ranges(const struct range *g, enum table_id id, struct bytes key) {
-    for (; g != NULL; g = g->next) {
-        if (g->id == id && bytes_compare(low_of(g), key) <= 0 && bytes_compare(key, high_of(g)) < 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
 /* True when a row that is not in memory is deleted, or will be when the ranges reach the disk. */
 static bool covered(const struct table *t, enum table_id id, struct bytes key) {
-    return in_ranges(t->ranges, id, key) || in_ranges(t->flight_ranges, id, key);
-}
-
-static void ranges_free(struct table *t, struct range **first) {
-    while (*first != NULL) {
-        struct range *g = *first;
-        *first = g->next;
-        t->range_bytes -= range_size(g);
-        mem_free(g);
-    }
+    return keyrange_covers(&t->ranges, id, key) || keyrange_covers(&t->flight_ranges, id, key);
 }
 
 /* --- Life ------------------------------------------------------------------------------------------------------------------------- */
@@ -314,14 +231,14 @@ void table_clear(struct table *t) {
         }
     }
     memset(t->roots, 0, sizeof t->roots);
-    ranges_free(t, &t->ranges);
+    keyrange_clear(&t->ranges);
 }
 
 void table_free(struct table *t) {
     if (t == NULL) {
         return;
     }
-    ranges_free(t, &t->flight_ranges);
+    keyrange_clear(&t->flight_ranges);
     mem_free(t->ops);
     t->flushing = false;
     table_clear(t);
@@ -475,17 +392,17 @@ static void drop_all(struct table *t, struct row *root) {
 }
 
 /* Takes g. */
-static void change_range(struct table *t, struct range *g) {
-    if (bytes_compare(low_of(g), high_of(g)) >= 0) {
+static void change_range(struct table *t, struct keyrange *g) {
+    if (bytes_compare(keyrange_low(g), keyrange_high(g)) >= 0) {
         mem_free(g);
         return;
     }
     struct row **root = &t->roots[g->id], *below, *within, *above;
-    split(*root, low_of(g), &below, &within);
-    split(within, high_of(g), &within, &above);
+    split(*root, keyrange_low(g), &below, &within);
+    split(within, keyrange_high(g), &within, &above);
     *root = join(below, above);
     drop_all(t, within);
-    range_add(t, g);
+    keyrange_add(&t->ranges, g);
 }
 
 enum grey_error table_put(struct table *t, enum table_id id, struct bytes key, struct bytes value, raft_index ref) {
@@ -507,7 +424,7 @@ enum grey_error table_delete(struct table *t, enum table_id id, struct bytes key
 }
 
 enum grey_error table_delete_range(struct table *t, enum table_id id, struct bytes low, struct bytes high) {
-    struct range *g = range_new(id, low, high);
+    struct keyrange *g = keyrange_new(id, low, high);
     if (g == NULL) {
         return E_NO_MEMORY;
     }
@@ -572,12 +489,12 @@ void table_change_delete_range(struct builder *changes, enum table_id id, struct
 
 enum grey_error table_commit(struct table *t, struct bytes changes) {
     struct row *rows = NULL, **rows_end = &rows;
-    struct range *ranges = NULL, **ranges_end = &ranges;
+    struct keyrange *ranges = NULL, **ranges_end = &ranges;
     bool complete = true;
     for (struct bytes rest = changes; rest.size > 0 && complete;) {
         struct change c = change_take(&rest);
         if (c.kind == TABLE_OP_DELETE_RANGE) {
-            *ranges_end = range_new(c.id, c.key, c.second);
+            *ranges_end = keyrange_new(c.id, c.key, c.second);
             complete = *ranges_end != NULL;
             ranges_end = complete ? &(*ranges_end)->next : ranges_end;
         } else {
@@ -588,7 +505,7 @@ enum grey_error table_commit(struct table *t, struct bytes changes) {
     }
     for (struct bytes rest = changes; rest.size > 0 && complete;) {
         if (change_take(&rest).kind == TABLE_OP_DELETE_RANGE) {
-            struct range *g = ranges;
+            struct keyrange *g = ranges;
             must(g != NULL); /* made above, one for each */
             ranges = g->next;
             change_range(t, g);
@@ -605,7 +522,7 @@ enum grey_error table_commit(struct table *t, struct bytes changes) {
         mem_free(r);
     }
     while (ranges != NULL) {
-        struct range *g = ranges;
+        struct keyrange *g = ranges;
         ranges = g->next;
         mem_free(g);
     }
@@ -633,7 +550,7 @@ enum grey_error table_flush_begin(struct table *t, struct table_flush *f) {
     must(!t->flushing && t->ops == NULL && t->lists[LIST_FLIGHT].count == 0);
     *f = (struct table_flush){0};
     size_t count = t->lists[LIST_DIRTY].count;
-    for (const struct range *g = t->ranges; g != NULL; g = g->next) {
+    for (const struct keyrange *g = t->ranges.first; g != NULL; g = g->next) {
         count++;
     }
     if (count == 0) {
@@ -644,11 +561,12 @@ enum grey_error table_flush_begin(struct table *t, struct table_flush *f) {
         return E_NO_MEMORY;
     }
     t->op_count = 0;
-    for (const struct range *g = t->ranges; g != NULL; g = g->next) {
-        t->ops[t->op_count++] = (struct table_op){.kind = TABLE_OP_DELETE_RANGE, .id = g->id, .key = low_of(g), .high = high_of(g)};
+    for (const struct keyrange *g = t->ranges.first; g != NULL; g = g->next) {
+        t->ops[t->op_count++] =
+            (struct table_op){.kind = TABLE_OP_DELETE_RANGE, .id = g->id, .key = keyrange_low(g), .high = keyrange_high(g)};
     }
     t->flight_ranges = t->ranges;
-    t->ranges = NULL;
+    t->ranges = (struct keyrange_list){0};
     for (size_t id = 1; id <= TABLE_ID_MAX; id++) {
         hand_over(t, t->roots[id]);
     }
@@ -680,14 +598,9 @@ void table_flush_done(struct table *t, bool written) {
         }
     }
     if (written) {
-        ranges_free(t, &t->flight_ranges);
+        keyrange_clear(&t->flight_ranges);
     }
-    while (t->flight_ranges != NULL) {
-        struct range *g = t->flight_ranges;
-        t->flight_ranges = g->next;
-        t->range_bytes -= range_size(g);
-        range_add(t, g);
-    }
+    keyrange_move(&t->ranges, &t->flight_ranges);
     trim(t);
 }
 
@@ -696,7 +609,7 @@ bool table_flushing(const struct table *t) {
 }
 
 size_t table_dirty_bytes(const struct table *t) {
-    return t->lists[LIST_DIRTY].bytes + t->lists[LIST_FLIGHT].bytes + t->range_bytes;
+    return t->lists[LIST_DIRTY].bytes + t->lists[LIST_FLIGHT].bytes + t->ranges.bytes + t->flight_ranges.bytes;
 }
 
 size_t table_memory_bytes(const struct table *t) {

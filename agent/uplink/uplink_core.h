@@ -61,6 +61,7 @@ struct uplink_gate {
     uint64_t granted_at_bytes;
     uint64_t answers_bytes; /* that are still to come down for frames on the way */
     bool full;              /* a frame waits for room behind the gate */
+    bool calm;              /* as the connection was told */
     struct loop_timer open_timer;
 };
 

@@ -27,6 +27,15 @@ static void give_back(struct uplink_gate *g, uint64_t written_bytes) {
     g->granted = 0;
 }
 
+/* What a link loses is what TCP must find its rate by; while it loses nothing, the bucket is what holds bytes back. */
+static void see_calm(struct uplink *u) {
+    bool calm = shaper_calm(&u->gate.shaper, now_monotonic_us());
+    if (calm != u->gate.calm) {
+        u->gate.calm = calm;
+        mqtt_set_calm(u->mqtt, calm);
+    }
+}
+
 void uplink_gate_settle(struct uplink *u, const struct conn_wire *w) {
     struct uplink_gate *g = &u->gate;
     give_back(g, mqtt_counted(u->mqtt).out_bytes);
@@ -40,6 +49,7 @@ void uplink_gate_settle(struct uplink *u, const struct conn_wire *w) {
         shaper_debit_resent(&g->shaper, now_monotonic_us(), again);
     }
     g->charged_bytes = really;
+    see_calm(u);
 }
 
 size_t uplink_gate_grant(void *context, size_t wanted) {
@@ -118,6 +128,8 @@ bool uplink_gate_room(struct uplink *u, uint32_t frame_bytes) {
 }
 
 static void bound_socket(struct uplink *u) {
+    u->gate.calm = shaper_calm(&u->gate.shaper, now_monotonic_us());
+    mqtt_set_calm(u->mqtt, u->gate.calm);
     uint64_t bytes = u->gate.shaper.limit_bytes_per_s / UNSENT_DIV;
     bytes = bytes < SHAPER_MTU_BYTES ? SHAPER_MTU_BYTES : bytes > UINT32_MAX / 2 ? UINT32_MAX / 2 : bytes;
     mqtt_set_unsent_max(u->mqtt, u->gate.shaper.limit_bytes_per_s > 0 ? (uint32_t)bytes : 0);

@@ -250,72 +250,102 @@ static void take_resync(struct uplink *u) {
     uplink_session_again(u, "the core asks where this site is");
 }
 
-static void on_message(void *context, const char *topic, struct bytes payload) {
-    struct uplink *u = context;
-    struct grey_name site;
-    enum event_channel c;
-    struct frame f;
-    size_t used, need;
-    enum grey_error why = E_BAD_MESSAGE;
-    struct builder scratch, opened;
-    struct bytes content = {0};
+/* Each says whether it was of this incarnation and session; older ones are passed over. */
+static bool take(struct uplink *u, enum message_kind kind, struct bytes content, uint64_t incarnation, enum grey_error *why) {
     struct sync_welcome w;
     struct sync_ack a;
     struct sync_route route;
     struct sync_attest word;
-    struct site_facts facts;
-    builder_init(&scratch, LIMIT_FRAME_PAYLOAD_BYTES);
-    builder_init(&opened, LIMIT_FRAME_PAYLOAD_BYTES);
-    bool is_sealed = false,
-         ok = sync_topic_parse(topic, false, &site, &c) && strcmp(site.text, u->site) == 0 && state_site(uplink_state(u), &facts) &&
-              frame_read(payload, &f, &used, &need, &why) == FRAME_READY && used == payload.size &&
-              ((is_sealed = (f.flags & FRAME_FLAG_ENCRYPTED) != 0), (why = uplink_seal_get(u, c, &f, &opened)) == E_OK) &&
-              (why = frame_content(&f, &scratch, &content)) == E_OK;
-    enum message_kind kind = ok ? sync_kind(content) : (enum message_kind)0;
-    why = ok ? E_BAD_MESSAGE : why;
-    if (ok && !is_sealed && !uplink_seal_may_be_plain(u, kind)) {
-        kind = (enum message_kind)0;
-        why = E_SEALED;
-    }
-    if (kind == MESSAGE_DOWN_SEALED_WELCOME) {
-        why = u->seal.on ? uplink_seal_welcome(u, content, &opened, &content) : E_BAD_MESSAGE;
-        kind = why == E_OK ? sync_kind(content) : (enum message_kind)0;
-        kind = kind == MESSAGE_DOWN_WELCOME ? kind : (enum message_kind)0;
-    }
-    bool mine = false; /* of this incarnation and session; older ones are passed over */
-    if (kind == MESSAGE_DOWN_WELCOME && (why = sync_get_welcome(content, &w)) == E_OK) {
-        mine = w.incarnation == facts.incarnation && w.epoch == u->epoch;
+    bool mine = false;
+    switch (kind) {
+    case MESSAGE_DOWN_WELCOME:
+        *why = sync_get_welcome(content, &w);
+        mine = *why == E_OK && w.incarnation == incarnation && w.epoch == u->epoch;
         if (mine) {
             take_welcome(u, &w);
         }
-    } else if (kind == MESSAGE_DOWN_RESYNC && (why = sync_get_resync(content, &w)) == E_OK) {
-        mine = w.incarnation == facts.incarnation && w.epoch <= u->epoch;
+        return mine;
+    case MESSAGE_DOWN_RESYNC:
+        *why = sync_get_resync(content, &w);
+        mine = *why == E_OK && w.incarnation == incarnation && w.epoch <= u->epoch;
         if (mine) {
             take_resync(u);
         }
-    } else if (kind == MESSAGE_DOWN_ROUTE && (why = sync_get_route(content, &route)) == E_OK) {
-        mine = route.incarnation == facts.incarnation && route.epoch == u->epoch && !u->welcomed;
+        return mine;
+    case MESSAGE_DOWN_ROUTE:
+        *why = sync_get_route(content, &route);
+        mine = *why == E_OK && route.incarnation == incarnation && route.epoch == u->epoch && !u->welcomed;
         if (mine) {
             memcpy(u->route, route.route, sizeof u->route);
         }
-    } else if (kind == MESSAGE_DOWN_ACK && (why = sync_get_ack(content, &a)) == E_OK) {
-        mine = a.incarnation == facts.incarnation && a.epoch == u->epoch && u->welcomed;
+        return mine;
+    case MESSAGE_DOWN_ACK:
+        *why = sync_get_ack(content, &a);
+        mine = *why == E_OK && a.incarnation == incarnation && a.epoch == u->epoch && u->welcomed;
         if (mine) {
             u->credit_bytes = a.credit_bytes;
             uplink_ack_take(u, a.channel, a.acked_seq);
         }
-    } else if (kind == MESSAGE_DOWN_OFFER || kind == MESSAGE_DOWN_CHUNK) {
-        mine = take_supply(u, kind, content, facts.incarnation, &why);
-    } else if (kind == MESSAGE_DOWN_CERTIFIED) {
-        mine = take_certificate(u, content, facts.incarnation, &why);
-    } else if (kind == MESSAGE_DOWN_RESULT) {
-        mine = take_result(u, content, facts.incarnation, &why);
-    } else if (kind == MESSAGE_DOWN_ATTEST && (why = sync_get_attest(content, &word)) == E_OK) {
-        mine = u->welcomed && u->judges;
+        return mine;
+    case MESSAGE_DOWN_ATTEST:
+        *why = sync_get_attest(content, &word);
+        mine = *why == E_OK && u->welcomed && u->judges;
         if (mine) {
             uplink_attest_take(u, &word);
         }
+        return mine;
+    case MESSAGE_DOWN_OFFER:
+    case MESSAGE_DOWN_CHUNK:
+        return take_supply(u, kind, content, incarnation, why);
+    case MESSAGE_DOWN_CERTIFIED:
+        return take_certificate(u, content, incarnation, why);
+    case MESSAGE_DOWN_RESULT:
+        return take_result(u, content, incarnation, why);
+    default:
+        *why = E_BAD_MESSAGE;
+        return false;
     }
+}
+
+/* What stands in a frame of the core, unsealed; lent by scratch or opened.  0, with *why: nothing that may be taken. */
+static enum message_kind content_of(struct uplink *u, enum event_channel c, struct bytes payload, struct builder *scratch,
+                                    struct builder *opened, struct bytes *content, enum grey_error *why) {
+    struct frame f;
+    size_t used, need;
+    if (frame_read(payload, &f, &used, &need, why) != FRAME_READY || used != payload.size) {
+        return (enum message_kind)0;
+    }
+    bool is_sealed = (f.flags & FRAME_FLAG_ENCRYPTED) != 0;
+    *why = uplink_seal_get(u, c, &f, opened);
+    *why = *why == E_OK ? frame_content(&f, scratch, content) : *why;
+    if (*why != E_OK) {
+        return (enum message_kind)0;
+    }
+    enum message_kind kind = sync_kind(*content);
+    if (!is_sealed && !uplink_seal_may_be_plain(u, kind)) {
+        *why = E_SEALED;
+        return (enum message_kind)0;
+    }
+    if (kind != MESSAGE_DOWN_SEALED_WELCOME) {
+        return kind;
+    }
+    *why = u->seal.on ? uplink_seal_welcome(u, *content, opened, content) : E_BAD_MESSAGE;
+    return *why == E_OK && sync_kind(*content) == MESSAGE_DOWN_WELCOME ? MESSAGE_DOWN_WELCOME : (enum message_kind)0;
+}
+
+static void on_message(void *context, const char *topic, struct bytes payload) {
+    struct uplink *u = context;
+    struct grey_name site;
+    enum event_channel c;
+    enum grey_error why = E_BAD_MESSAGE;
+    struct builder scratch, opened;
+    struct bytes content = {0};
+    struct site_facts facts;
+    builder_init(&scratch, LIMIT_FRAME_PAYLOAD_BYTES);
+    builder_init(&opened, LIMIT_FRAME_PAYLOAD_BYTES);
+    bool ours = sync_topic_parse(topic, false, &site, &c) && strcmp(site.text, u->site) == 0 && state_site(uplink_state(u), &facts);
+    enum message_kind kind = ours ? content_of(u, c, payload, &scratch, &opened, &content, &why) : (enum message_kind)0;
+    bool mine = kind != 0 && take(u, kind, content, facts.incarnation, &why);
     if (why != E_OK) {
         uplink_session_refused();
         log_limited(LOG_WARN, "uplink", "refuse", "topic=%.100s error=GREY-%d %s", topic, error_id(why), error_sentence(why));

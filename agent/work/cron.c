@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "agent/work/scan.h"
 #include "include/grey/must.h"
 
 #define MINUTE_MS 60000ll
@@ -30,28 +31,7 @@ static const struct {
 
 /* --- Reading -------------------------------------------------------------------------------------------------------------------------- */
 
-struct cursor {
-    const uint8_t *at, *end;
-};
-
-static bool take(struct cursor *c, char wanted) {
-    if (c->at < c->end && *c->at == (uint8_t)wanted) {
-        c->at++;
-        return true;
-    }
-    return false;
-}
-
-static bool take_number(struct cursor *c, unsigned *out) {
-    const uint8_t *start = c->at;
-    *out = 0;
-    while (c->at < c->end && *c->at >= '0' && *c->at <= '9' && c->at - start < 3) {
-        *out = *out * 10 + (*c->at++ - (unsigned)'0');
-    }
-    return c->at > start;
-}
-
-static bool take_value(struct cursor *c, const struct field *f, unsigned *out) {
+static bool take_value(struct scan *c, const struct field *f, unsigned *out) {
     if (f->words != NULL && c->end - c->at >= 3) {
         char word[3];
         for (int i = 0; i < 3; i++) {
@@ -65,25 +45,25 @@ static bool take_value(struct cursor *c, const struct field *f, unsigned *out) {
             }
         }
     }
-    return take_number(c, out) && *out >= f->low && *out <= f->high;
+    return scan_number(c, out) && *out >= f->low && *out <= f->high;
 }
 
 /* One of a list: star or range, with its step.  *all: it restricts nothing. */
-static bool take_item(struct cursor *c, const struct field *f, uint64_t *bits, bool *all) {
+static bool take_item(struct scan *c, const struct field *f, uint64_t *bits, bool *all) {
     unsigned low = f->low, high = f->high, step = 1;
-    bool star = take(c, '*'), range = star;
+    bool star = scan_byte(c, '*'), range = star;
     if (!star) {
         if (!take_value(c, f, &low)) {
             return false;
         }
         high = low;
-        range = take(c, '-');
+        range = scan_byte(c, '-');
         if (range && (!take_value(c, f, &high) || high < low)) {
             return false;
         }
     }
-    if (take(c, '/')) {
-        if (!take_number(c, &step) || step == 0) {
+    if (scan_byte(c, '/')) {
+        if (!scan_number(c, &step) || step == 0) {
             return false;
         }
         high = range ? high : f->high;
@@ -95,7 +75,7 @@ static bool take_item(struct cursor *c, const struct field *f, uint64_t *bits, b
     return true;
 }
 
-static bool take_field(struct cursor *c, const struct field *f, uint64_t *bits, bool *all) {
+static bool take_field(struct scan *c, const struct field *f, uint64_t *bits, bool *all) {
     *bits = 0;
     *all = false;
     do {
@@ -104,7 +84,7 @@ static bool take_field(struct cursor *c, const struct field *f, uint64_t *bits, 
             return false;
         }
         *all = *all || item_all;
-    } while (take(c, ','));
+    } while (scan_byte(c, ','));
     return c->at == c->end || *c->at == ' ' || *c->at == '\t';
 }
 
@@ -119,11 +99,11 @@ enum grey_error cron_parse(struct bytes text, struct cron *out, struct fault *f)
     if (text.size == 0) {
         return fault_set(f, E_BAD_REQUEST, "schedule: empty");
     }
-    struct cursor c = {text.data, text.data + text.size};
+    struct scan c = {text.data, text.data + text.size};
     uint64_t bits[5];
     bool all[5];
     for (size_t i = 0; i < 5; i++) {
-        while (take(&c, ' ') || take(&c, '\t')) {
+        while (scan_byte(&c, ' ') || scan_byte(&c, '\t')) {
         }
         if (c.at == c.end || !take_field(&c, &fields[i], &bits[i], &all[i])) {
             *out = (struct cron){0};
@@ -131,7 +111,7 @@ enum grey_error cron_parse(struct bytes text, struct cron *out, struct fault *f)
                              fields[i].low, fields[i].high);
         }
     }
-    while (take(&c, ' ') || take(&c, '\t')) {
+    while (scan_byte(&c, ' ') || scan_byte(&c, '\t')) {
     }
     if (c.at != c.end) {
         return fault_set(f, E_BAD_REQUEST, "schedule: more than the five fields minute, hour, day, month, weekday");

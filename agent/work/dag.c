@@ -244,7 +244,8 @@ const char *dag_waits_for(const struct dag_vertex *v, uint32_t n) {
     return e->to->id;
 }
 
-void dag_give_up(struct dag *d, struct dag_vertex *v) {
+/* It waits for nothing any more. */
+static void give_up(struct dag *d, struct dag_vertex *v) {
     while (v->waits_for != NULL) {
         struct dag_vertex *to = v->waits_for->to;
         edge_drop(v->waits_for);
@@ -296,7 +297,7 @@ enum grey_error dag_add(struct dag *d, struct bytes id, const struct bytes *on, 
             if (to != NULL) {
                 forget_if_unknown(d, to);
             }
-            dag_give_up(d, v);
+            give_up(d, v);
             v->owner = NULL;
             forget_if_unknown(d, v);
             return E_NO_MEMORY;
@@ -308,7 +309,7 @@ enum grey_error dag_add(struct dag *d, struct bytes id, const struct bytes *on, 
 }
 
 void dag_finish(struct dag *d, struct dag_vertex *v, void (*ready)(void *context, struct dag_vertex *w), void *context) {
-    dag_give_up(d, v);
+    give_up(d, v);
     while (v->wanted_by != NULL) {
         struct dag_vertex *from = v->wanted_by->from;
         edge_drop(v->wanted_by);
@@ -318,7 +319,7 @@ void dag_finish(struct dag *d, struct dag_vertex *v, void (*ready)(void *context
 
 void dag_remove(struct dag *d, struct dag_vertex *v) {
     must(v->owner != NULL);
-    dag_give_up(d, v);
+    give_up(d, v);
     v->owner = NULL;
     d->owned--;
     forget_if_unknown(d, v);

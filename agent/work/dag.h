@@ -43,7 +43,6 @@ enum grey_error dag_add(struct dag *d, struct bytes id, const struct bytes *on, 
  * more are open.  ready may not add or remove vertices. */
 void dag_finish(struct dag *d, struct dag_vertex *v, void (*ready)(void *context, struct dag_vertex *w), void *context);
 const char *dag_waits_for(const struct dag_vertex *v, uint32_t n); /* the n-th id of the v->unmet that v waits for, in order */
-void dag_give_up(struct dag *d, struct dag_vertex *v);             /* v waits for nothing any more */
 void dag_remove(struct dag *d, struct dag_vertex *v);              /* forgets v; whoever still waits for its id goes on waiting */
 
 #endif

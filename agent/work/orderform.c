@@ -3,8 +3,7 @@
 #include <string.h>
 
 static void put_texts(struct json_writer *w, const char *name, const struct task_texts *t) {
-    json_key(w, name);
-    json_open(w, '[');
+    json_member_open(w, name, '[');
     for (uint32_t i = 0; i < t->count; i++) {
         json_text(w, t->at[i]);
     }
@@ -12,16 +11,14 @@ static void put_texts(struct json_writer *w, const char *name, const struct task
 }
 
 static void put_pairs(struct json_writer *w, const char *name, const struct task_texts *t) {
-    json_key(w, name);
-    json_open(w, '{');
+    json_member_open(w, name, '{');
     for (uint32_t i = 0; i < t->count; i++) {
         const uint8_t *equals = memchr(t->at[i].data, '=', t->at[i].size);
         char key[TASK_TEXT_BYTES_MAX + 1] = "";
         size_t size = equals == NULL ? 0 : (size_t)(equals - t->at[i].data);
         if (size > 0 && size < sizeof key) {
             memcpy(key, t->at[i].data, size);
-            json_key(w, key);
-            json_text(w, bytes_of(equals + 1, t->at[i].size - size - 1));
+            json_member_text(w, key, bytes_of(equals + 1, t->at[i].size - size - 1));
         }
     }
     json_close(w);
@@ -31,15 +28,13 @@ static void put_health(struct json_writer *w, const struct task_health *h) {
     if (h->probe == PROBE_NONE) {
         return;
     }
-    json_key(w, "health");
-    json_open(w, '{');
+    json_member_open(w, "health", '{');
     if (h->probe == PROBE_EXEC) {
         put_texts(w, "exec", &h->command);
     } else if (h->probe == PROBE_TCP) {
         json_member_uint(w, "tcp", h->port);
     } else {
-        json_key(w, "http");
-        json_open(w, '{');
+        json_member_open(w, "http", '{');
         json_member_uint(w, "port", h->port);
         json_member_text(w, "path", h->path);
         json_close(w);
@@ -71,8 +66,7 @@ static void put_files(struct json_writer *w, const char *field, const struct tas
             continue;
         }
         if (!open) {
-            json_key(w, field);
-            json_open(w, '[');
+            json_member_open(w, field, '[');
             open = true;
         }
         put_file(w, &o->files[i]);
@@ -85,16 +79,14 @@ static void put_files(struct json_writer *w, const char *field, const struct tas
 /* What it is given on its gateway. */
 static void put_given(struct json_writer *w, const struct task_order *o) {
     if (o->oci.size > 0) {
-        json_key(w, "oci");
-        json_open(w, '{');
+        json_member_open(w, "oci", '{');
         json_member_text(w, o->bundle ? "bundle" : "image", o->oci);
         json_close(w);
     }
     put_files(w, "files", o, false);
     put_files(w, "artifacts", o, true);
     if (o->isolate != 0) {
-        json_key(w, "isolate");
-        json_open(w, '{');
+        json_member_open(w, "isolate", '{');
         json_member_str(w, "network", (o->isolate & TASK_ISOLATE_NETWORK) != 0 ? "none" : "host");
         json_member_bool(w, "mount", (o->isolate & TASK_ISOLATE_MOUNT) != 0);
         json_member_bool(w, "pid", (o->isolate & TASK_ISOLATE_PID) != 0);
@@ -106,8 +98,7 @@ static void put_given(struct json_writer *w, const struct task_order *o) {
     } bounds[] = {{"disk_bytes", o->disk_bytes}, {"io_read_bps", o->io_read_bps}, {"io_write_bps", o->io_write_bps}};
     for (size_t i = 0; i < sizeof bounds / sizeof bounds[0]; i++) {
         if (bounds[i].value > 0) {
-            json_key(w, bounds[i].name);
-            json_uint(w, bounds[i].value);
+            json_member_uint(w, bounds[i].name, bounds[i].value);
         }
     }
 }
@@ -149,8 +140,7 @@ void orderform_errand(struct json_writer *w, const struct task_order *o) {
     if (o->standard_input.size > 0) {
         json_member_text(w, "stdin", o->standard_input);
     }
-    json_key(w, "resources");
-    json_open(w, '{');
+    json_member_open(w, "resources", '{');
     json_member_uint(w, "cpu_millicores", o->cpu_millicores);
     json_member_uint(w, "memory_bytes", o->memory_bytes);
     if (o->disk_bytes > 0) {

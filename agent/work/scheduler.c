@@ -10,7 +10,7 @@
 
 /* --- Life ---------------------------------------------------------------------------------------------------------------------------------- */
 
-void scheduler_task_free(struct task *t) {
+static void task_free(struct task *t) {
     mem_free(t->text);
     mem_free(t);
 }
@@ -36,7 +36,7 @@ void scheduler_free(struct scheduler *s) {
     }
     for (struct task *t = s->dag == NULL ? NULL : scheduler_next(s, NULL); t != NULL;) {
         struct task *next = scheduler_next(s, t);
-        scheduler_task_free(t);
+        task_free(t);
         t = next;
     }
     for (uint32_t i = 0; i < s->quota.count; i++) {
@@ -450,14 +450,14 @@ enum grey_error scheduler_weigh(struct scheduler *s) {
 void scheduler_drop(struct scheduler *s, struct task *t) {
     must(t->is_gone && t->node == NULL && t->item.queue == NULL);
     dag_remove(s->dag, t->vertex);
-    scheduler_task_free(t);
+    task_free(t);
 }
 
 enum grey_error scheduler_add(struct scheduler *s, struct task *t, struct bytes id, const struct bytes *on, size_t count) {
     enum grey_error err = due_reserve(&s->due, s->live + 1);
     err = err == E_OK ? dag_add(s->dag, id, on, count, t, completed, &t->vertex) : err;
     if (err != E_OK) {
-        scheduler_task_free(t);
+        task_free(t);
         return err;
     }
     t->item.ticket = t->due.ticket = ++s->saved.tickets;
@@ -606,7 +606,7 @@ enum grey_error scheduler_load(struct scheduler *s, struct task *t, const struct
     enum grey_error err = due_reserve(&s->due, s->live + 1);
     err = err == E_OK ? dag_add(s->dag, l->id, l->unmet.at, l->unmet.count, t, never, &t->vertex) : err;
     if (err != E_OK) {
-        scheduler_task_free(t);
+        task_free(t);
         return err;
     }
     t->tenant->tasks++;

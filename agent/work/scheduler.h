@@ -173,7 +173,6 @@ void scheduler_time(struct scheduler *s, struct task *t);                       
 void scheduler_changed(struct scheduler *s, struct task *t);                         /* its row is to be written */
 /* Puts t, whose fields are those of its order, among the tasks, to wait for `on`.  Takes t; E_NO_MEMORY frees it. */
 enum grey_error scheduler_add(struct scheduler *s, struct task *t, struct bytes id, const struct bytes *on, size_t count);
-void scheduler_task_free(struct task *t);
 void scheduler_forget_old(struct scheduler *s);
 enum grey_error
 scheduler_weigh(struct scheduler *s);       /* every tenant has its queues, with the weight that its share gives; E_NO_MEMORY */

@@ -1,5 +1,7 @@
 #include "agent/work/zone.h"
 
+#include "agent/work/scan.h"
+
 #define HOUR_S 3600
 #define DAY_S (24 * HOUR_S)
 #define TIME_HOURS_MAX 167u        /* RFC 8536: of a change */
@@ -27,7 +29,7 @@ struct zone_date zone_date_of(int64_t days) {
     return d;
 }
 
-int64_t zone_days_of(int64_t year, unsigned month, unsigned day) {
+static int64_t days_of(int64_t year, unsigned month, unsigned day) {
     year -= month <= 2;
     int64_t era = floor_div(year, 400);
     unsigned of_era = (unsigned)(year - era * 400);
@@ -50,30 +52,13 @@ unsigned zone_weekday(int64_t days) {
 
 /* --- Reading --------------------------------------------------------------------------------------------------------------------------- */
 
-struct cursor {
-    const uint8_t *at, *end;
-};
-
-static bool take(struct cursor *c, char wanted) {
-    if (c->at < c->end && *c->at == (uint8_t)wanted) {
-        c->at++;
-        return true;
-    }
-    return false;
-}
-
-static bool take_number(struct cursor *c, unsigned low, unsigned high, unsigned *out) {
-    const uint8_t *start = c->at;
-    *out = 0;
-    while (c->at < c->end && *c->at >= '0' && *c->at <= '9' && c->at - start < 3) {
-        *out = *out * 10 + (*c->at++ - (unsigned)'0');
-    }
-    return c->at > start && *out >= low && *out <= high;
+static bool take_number(struct scan *c, unsigned low, unsigned high, unsigned *out) {
+    return scan_number(c, out) && *out >= low && *out <= high;
 }
 
 /* Three letters or more, or anything of letters, digits and signs in angle brackets.  Which does not matter. */
-static bool take_name(struct cursor *c) {
-    bool bracket = take(c, '<');
+static bool take_name(struct scan *c) {
+    bool bracket = scan_byte(c, '<');
     const uint8_t *start = c->at;
     while (c->at < c->end) {
         uint8_t letter = *c->at | 0x20;
@@ -83,44 +68,44 @@ static bool take_name(struct cursor *c) {
         }
         c->at++;
     }
-    return c->at - start >= 3 && (!bracket || take(c, '>'));
+    return c->at - start >= 3 && (!bracket || scan_byte(c, '>'));
 }
 
 /* [+-]hh[:mm[:ss]] */
-static bool take_time(struct cursor *c, unsigned hours_max, int32_t *seconds) {
+static bool take_time(struct scan *c, unsigned hours_max, int32_t *seconds) {
     unsigned part[3] = {0, 0, 0};
-    bool minus = take(c, '-');
+    bool minus = scan_byte(c, '-');
     if (!minus) {
-        (void)take(c, '+');
+        (void)scan_byte(c, '+');
     }
     bool well = take_number(c, 0, hours_max, &part[0]);
-    for (int i = 1; i < 3 && well && take(c, ':'); i++) {
+    for (int i = 1; i < 3 && well && scan_byte(c, ':'); i++) {
         well = take_number(c, 0, 59, &part[i]);
     }
     *seconds = (int32_t)(part[0] * HOUR_S + part[1] * 60 + part[2]) * (minus ? -1 : 1);
     return well;
 }
 
-static bool take_change(struct cursor *c, struct zone_change *out) {
+static bool take_change(struct scan *c, struct zone_change *out) {
     unsigned number[3] = {0, 0, 0};
     *out = (struct zone_change){.time_s = CHANGE_TIME_S};
-    bool well = take(c, ',');
-    if (well && take(c, 'M')) {
-        well = take_number(c, 1, 12, &number[0]) && take(c, '.') && take_number(c, 1, 5, &number[1]) && take(c, '.') &&
+    bool well = scan_byte(c, ',');
+    if (well && scan_byte(c, 'M')) {
+        well = take_number(c, 1, 12, &number[0]) && scan_byte(c, '.') && take_number(c, 1, 5, &number[1]) && scan_byte(c, '.') &&
                take_number(c, 0, 6, &number[2]);
         out->form = CHANGE_WEEKDAY;
         out->month = (uint8_t)number[0];
         out->week = (uint8_t)number[1];
         out->day = (uint16_t)number[2];
     } else if (well) {
-        out->form = take(c, 'J') ? CHANGE_DAY : CHANGE_LEAP_DAY;
+        out->form = scan_byte(c, 'J') ? CHANGE_DAY : CHANGE_LEAP_DAY;
         well = take_number(c, out->form == CHANGE_DAY, 365, &number[0]);
         out->day = (uint16_t)number[0];
     }
-    return well && (!take(c, '/') || take_time(c, TIME_HOURS_MAX, &out->time_s));
+    return well && (!scan_byte(c, '/') || take_time(c, TIME_HOURS_MAX, &out->time_s));
 }
 
-static bool take_zone(struct cursor *c, struct zone *z) {
+static bool take_zone(struct scan *c, struct zone *z) {
     int32_t west_s;
     if (!take_name(c) || !take_time(c, OFFSET_HOURS_MAX, &west_s)) {
         return false;
@@ -144,7 +129,7 @@ static bool take_zone(struct cursor *c, struct zone *z) {
 }
 
 enum grey_error zone_parse(struct bytes rule, struct zone *out, struct fault *f) {
-    struct cursor c = {rule.data, rule.data + rule.size};
+    struct scan c = {rule.data, rule.data + rule.size};
     *out = zone_utc;
     if (rule.size == 0 || rule.size > ZONE_RULE_BYTES_MAX || !take_zone(&c, out)) {
         *out = zone_utc;
@@ -158,11 +143,11 @@ enum grey_error zone_parse(struct bytes rule, struct zone *out, struct fault *f)
 
 static int64_t day_of_change(const struct zone_change *c, int64_t year) {
     if (c->form == CHANGE_WEEKDAY) {
-        int64_t first = zone_days_of(year, c->month, 1);
+        int64_t first = days_of(year, c->month, 1);
         unsigned day = (c->day + 7 - zone_weekday(first)) % 7 + 7u * (c->week - 1u);
         return first + day - (day >= zone_days_in(year, c->month) ? 7 : 0);
     }
-    int64_t first = zone_days_of(year, 1, 1);
+    int64_t first = days_of(year, 1, 1);
     if (c->form == CHANGE_LEAP_DAY) {
         return first + c->day;
     }

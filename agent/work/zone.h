@@ -40,7 +40,6 @@ struct zone_date {
     unsigned month, day;
 };
 struct zone_date zone_date_of(int64_t days); /* since 1970-01-01 */
-int64_t zone_days_of(int64_t year, unsigned month, unsigned day);
 unsigned zone_days_in(int64_t year, unsigned month);
 unsigned zone_weekday(int64_t days); /* 0: Sunday */
 

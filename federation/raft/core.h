@@ -18,6 +18,7 @@
 #define RAFT_NUMBER_MAX (UINT64_C(1) << 62) /* terms, indexes: above, a message is a lie */
 #define RAFT_CLOCK_STEP_MS_MAX 60000        /* DECISIONS 7 */
 #define RAFT_APPENDS_PER_STEP 4u            /* to one peer; the answers bring the next ones */
+#define RAFT_LOADED_INFLIGHT_MAX 2u         /* to a peer that is far behind: one is read while it writes the other */
 #define RAFT_REMOTE_READS_MAX 64u           /* requests of followers that wait at a leader */
 #define RAFT_INFLIGHT_MAX 256u
 #define RAFT_SENDS_MAX (LIMIT_MEMBERS * (RAFT_APPENDS_PER_STEP + 4) + RAFT_REMOTE_READS_MAX)

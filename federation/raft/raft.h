@@ -17,7 +17,7 @@
 #include "federation/raft/member.h"
 #include "include/grey/entry.h"
 
-#define RAFT_LOAD_BYTES_MAX 65536u /* of one read for a follower that is far behind: the leader's disk and loop have other work */
+#define RAFT_LOAD_BYTES_MAX 32768u /* of one read for a follower that is far behind: the leader's disk and loop have other work */
 #define RAFT_READS_MAX 1024u       /* reads of the owner that wait; above, RAFT_IN_READ gets E_BUSY */
 #define RAFT_LEASE_MARGIN_MS 10u   /* rounding of clocks to milliseconds on both sides, and some */
 #define RAFT_LEASE_PAUSE_MS 10000u /* after RAFT_IN_CLOCK_UNSURE */

@@ -185,7 +185,9 @@ static void replicate_send_snapshot(struct raft *r, struct peer *p) {
     raft_note(r, RAFT_NOTE_SNAPSHOT_OFFERED, p->id, m->point.index);
 }
 
-/* Asks the owner for entries that are on disk only. */
+/* Asks the owner for entries that are on disk only.  What others wait for is behind each such read on the same thread, and whoever reads,
+ * sends, writes and applies takes part of a processor that serves clients too.  So a peer that is far behind gets small pieces, and the
+ * next one only as it has written those before: it goes on as fast as it can, without a queue anywhere. */
 static void replicate_load(struct raft *r, struct peer *p, raft_index from) {
     struct load *free_load = NULL;
     for (uint32_t i = 0; i < LIMIT_MEMBERS; i++) {
@@ -196,7 +198,8 @@ static void replicate_load(struct raft *r, struct peer *p, raft_index from) {
             free_load = &r->loads[i];
         }
     }
-    if (free_load == NULL || r->now_ms < p->retry_ms || r->load_count == LIMIT_MEMBERS) {
+    bool busy = p->inflight_count >= RAFT_LOADED_INFLIGHT_MAX; /* its answers bring the next load */
+    if (free_load == NULL || busy || r->now_ms < p->retry_ms || r->load_count == LIMIT_MEMBERS) {
         return;
     }
     *free_load = (struct load){.peer = p->id, .from = from, .last = r->log.base.index};

@@ -1,6 +1,7 @@
 /* inflight.c DIRECTORY IN_FLIGHT PROPOSALS: what consensus and storage do without HTTP in front.  Three nodes with their own disks,
  * storage threads and TCP links in one process and on one loop; the leader always has IN_FLIGHT proposals of 256 bytes under way.
  * One line of JSON: commits per second, latency from proposal to applied, and what all three nodes together used meanwhile. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,7 +40,10 @@ static void applied(void *context, const struct node_answer *a) {
     struct one *one = context;
     struct bench *b = one->bench;
     uint64_t now_us = now_monotonic_us();
-    b->failed += a->err != E_OK;
+    if (a->err != E_OK && b->failed++ == 0) {
+        (void)fprintf(stderr, "inflight: proposal %" PRIu64 ": %s: %s\n", b->done, error_sentence(a->err),
+                      a->detail == NULL ? "" : a->detail);
+    }
     if (b->done >= WARM_UP) {
         b->latency_us[b->done - WARM_UP] = (uint32_t)(now_us - one->sent_us);
     }

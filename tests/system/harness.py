@@ -309,6 +309,11 @@ class Site:
         """The link to the core as gateway n tells it."""
         return request(self.http[n], "GET", "/v1/federation/status").json()["link"]
 
+    def try_link(self):
+        """The broker is back: the gateway that leads tries at once, and not when its turn comes."""
+        wait_until("the broker to listen", lambda: socket.create_connection(("127.0.0.1", self.broker_port), 1).close() is None, 30)
+        wait_until("greyctl link try", lambda: self.ctl("link", "try", node=self.leader()).returncode == 0, 30)
+
     def queue(self, n):
         return request(self.http[n], "GET", "/v1/queue").json()["channels"]
 

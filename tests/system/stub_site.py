@@ -10,7 +10,7 @@ import tempfile
 import time
 import zlib
 
-from harness import BUILD, wait_until
+from harness import BUILD, Site, wait_until
 
 ASK, INTRODUCTION, SECRET, EVIDENCE, INTRODUCE, CHALLENGE, INQUIRY, RESULT, REFUSAL = range(1, 10)
 UP_HELLO, UP_ATTEST, DOWN_WELCOME, DOWN_ROUTE, DOWN_ATTEST = 64, 72, 80, 83, 87
@@ -106,6 +106,26 @@ class Tpm:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(30)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Bench(Site):
+    """A core, and TPMs of two makers for boards that come to it."""
+
+    def __init__(self, **options):
+        super().__init__(nodes=1, **options)
+        self.makers, self.tpms = [Authority(), Authority()], []
+
+    def tpm(self, maker=0):
+        self.tpms.append(Tpm(self.makers[maker]))
+        return self.tpms[-1]
+
+    def cleanup(self):
+        for tpm in self.tpms:
+            tpm.stop()
+        for maker in self.makers:
+            maker.remove()
+        self.tpms = []
+        super().cleanup()
 
 
 class Link:

@@ -195,6 +195,9 @@ def test_core(site):
     os.chmod(tokens, 0o666)
     os.utime(tokens)
     wait_until("no token to be taken from a file that others may write", lambda: call("GET", "/v1/sites", admin).status == 401)
+    with open("/dev/full", "w") as full:
+        r = subprocess.run(program("greyctl") + ["--addr", "unix:" + site.path("node1", "greyd.sock"), "token", "create", "--role", "viewer"], stdout=full, stderr=subprocess.PIPE, text=True)
+    site.ok(r.returncode == 1 and "not all of the answer could be written" in r.stderr, "a token that no disk takes is not passed over in silence: %s" % r.stderr)
 
 
 def both(site):

@@ -10,14 +10,10 @@ FORMAT, TYPE, NONCE, IDENTITY, ENDORSEMENT, UNPROVEN, BINDING, BOOT_LOG, REFEREN
 BODY_BYTES_MAX = 256 * 1024 + 64 * 1024 + 4096 + 2048 + 512 + 128
 
 
-class Attacked(Site):
+class Attacked(Bench):
     def __init__(self, **options):
-        super().__init__(nodes=1, **options)
-        self.makers, self.tpms = [Authority(), Authority(), Authority()], []  # of chips; a stranger; of virtual TPMs
-
-    def tpm(self, maker=0):
-        self.tpms.append(Tpm(self.makers[maker]))
-        return self.tpms[-1]
+        super().__init__(**options)
+        self.makers.append(Authority())  # of virtual TPMs, beside those of chips and a stranger
 
     def start(self):
         first = self.tpm()
@@ -33,14 +29,6 @@ class Attacked(Site):
         prefix = self.path("node1", "node")
         self.link = Link(self.broker_port, SITE, self.ca + "/ca.crt", prefix + ".crt", prefix + ".key")
         self.gateway = Gateway(self.link, "1", first)
-
-    def cleanup(self):
-        for tpm in self.tpms:
-            tpm.stop()
-        for maker in self.makers:
-            maker.remove()
-        self.tpms = []
-        super().cleanup()
 
     def metric(self, name, label=""):
         return sum(float(line.split()[-1]) for port in self.core_ports for line in request(port, "GET", "/metrics").body.decode().splitlines()

@@ -7,7 +7,7 @@ from harness import *
 
 
 # A core that is never there: what the site takes waits for it.
-NOBODY = "federation: {enabled: true, upstream: {endpoints: [\"127.0.0.1:1\"], tls: {enabled: false}}}\n"
+NOBODY = "federation: {enabled: true, offline: {time_to_live: [{type: \"debug.*\", hours: 1}]}, upstream: {endpoints: [\"127.0.0.1:1\"], tls: {enabled: false}}}\n"
 
 
 def off(site):
@@ -39,7 +39,8 @@ def test(site):
     start(site, wrong=[1, 2, 3])
     site.ok(off(site) > 39 * 86400, "a site that boots in the past has its time there")
     request(site.http[1], "PUT", "/v1/kv/a", "b")
-    request(site.http[1], "POST", "/v1/events", json.dumps({"type": "reading", "priority": "low", "data": 1}), {"Content-Type": "application/json"})
+    for kind, priority in (("reading", "low"), ("debug.trace", "high"), ("debug.trace", "critical")):
+        request(site.http[1], "POST", "/v1/events", json.dumps({"type": kind, "priority": priority, "data": 1}), {"Content-Type": "application/json"})
     site.ok(not request(site.http[1], "GET", "/v1/queue").json()["overdue"], "an event waits for a core, not for long yet")
     stop(site)
     start(site, wrong=[1, 2])
@@ -54,6 +55,9 @@ def test(site):
     # The event waits for 40 days now, more than max_offline_duration_hours: an alarm, and nothing leaves for that.
     wait_until("the alarm of hour 169", lambda: all(request(site.http[n], "GET", "/v1/queue").json()["overdue"] for n in site.nodes), 30)
     q = request(site.http[1], "GET", "/v1/queue").json()["channels"]["data"]
+    # What had an hour to live has left, unless it is critical.
+    wait_until("one to expire", lambda: all(site.queue(n)["events"]["expired_events"] == 1 for n in site.nodes), 30)
+    site.ok(site.queue(1)["events"]["pending"] == 0 and site.queue(1)["control"]["pending"] == 1, "what has lived for its time has left on every gateway, an alarm of that type has not")
     metrics = request(site.http[2], "GET", "/metrics").body.decode()
     site.ok(q["pending"] == 1 and q["gap_events"] == 0 and "grey_federation_offline_alarm 1" in metrics,
             "what waits longer than the site may be offline is an alarm on every gateway, and stays")

@@ -3,17 +3,12 @@
 certificate, which is no secret, would be in the site."""
 import hashlib
 from harness import *
-from stub_site import Authority, Tpm
+from stub_site import Bench
 
 
-class Factory(Site):
+class Factory(Bench):
     def __init__(self, **options):
-        super().__init__(nodes=1, enroll=True, **options)
-        self.makers, self.tpms = [Authority(), Authority()], []
-
-    def tpm(self, maker=0):
-        self.tpms.append(Tpm(self.makers[maker]))
-        return self.tpms[-1]
+        super().__init__(enroll=True, **options)
 
     def start(self):
         self.boards = [self.tpm(), self.tpm(), self.tpm(1)]
@@ -22,14 +17,6 @@ class Factory(Site):
         self.start_broker()
         self.start_core()
         wait_until("the core", lambda: request(self.core_port, "GET", "/health/ready").status == 200, 60)
-
-    def cleanup(self):
-        for tpm in self.tpms:
-            tpm.stop()
-        for maker in self.makers:
-            maker.remove()
-        self.tpms = []
-        super().cleanup()
 
 
 def ek(tpm):

@@ -8,7 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -60,17 +63,30 @@ static inline void swtpm_make_authority(void) {
     swtpm_write("options", swtpm_text("--platform-manufacturer Grey\n--platform-version 1\n--platform-model test\n"));
 }
 
+/* Its socket is there a moment before it listens. */
+static inline bool swtpm_listens(const char *path) {
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    (void)snprintf(at.sun_path, sizeof at.sun_path, "%s", path);
+    bool listens = connect(fd, (const struct sockaddr *)&at, sizeof at) == 0;
+    (void)close(fd);
+    return listens;
+}
+
 /* Power on: again after swtpm_end, the same TPM starts anew. */
 static inline void swtpm_boot(struct swtpm *t) {
     char *server = swtpm_text("type=unixio,path=%s/tpm.sock", t->folder);
     char *control = swtpm_text("type=unixio,path=%s/tpm.sock.ctrl", t->folder);
     char *state = swtpm_text("dir=%s", t->folder);
-    const char *socket = strchr(server, '/');
+    const char *path = strchr(server, '/');
     (void)snprintf(t->way, sizeof t->way, "swtpm:path=%.60s/tpm.sock", t->folder);
-    (void)unlink(socket);
+    (void)unlink(path);
     t->pid = fork();
     if (t->pid == 0) {
-        if (freopen("/dev/null", "w", stderr) == NULL) { /* it tells of each connection */
+        /* It tells of each connection, and would hold the pipe of a test that died. */
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || freopen("/dev/null", "w", stdout) == NULL ||
+            freopen("/dev/null", "w", stderr) == NULL) {
             _exit(127);
         }
         execlp("swtpm", "swtpm", "socket", "--tpm2", "--tpmstate", state, "--server", server, "--ctrl", control, "--flags",
@@ -78,7 +94,7 @@ static inline void swtpm_boot(struct swtpm *t) {
         _exit(127);
     }
     assert_true(t->pid > 0);
-    for (int tries = 0; access(socket, F_OK) != 0; tries++) {
+    for (int tries = 0; !swtpm_listens(path); tries++) {
         assert_true(tries < 1000 && waitpid(t->pid, NULL, WNOHANG) == 0);
         (void)usleep(10000);
     }

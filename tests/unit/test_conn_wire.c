@@ -1,15 +1,20 @@
 /* What the network carries of a connection: a mistake here and the ledger of the link says something else than the provider's bill. */
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "platform/conn.h"
+#include "platform/conn_core.h"
 
 struct end {
     struct conn *conn;
@@ -159,11 +164,42 @@ static void little_waits_in_the_socket(void **state) {
     assert_in_range(waits[1], 0, 20000 + 65536); /* the last write is taken whole */
 }
 
+static void congestion_is(const char *wanted) {
+    char name[16] = {0};
+    socklen_t size = sizeof name - 1;
+    assert_return_code(getsockopt(near_end.conn->fd, IPPROTO_TCP, TCP_CONGESTION, name, &size), errno);
+    assert_string_equal(name, wanted);
+}
+
+/* On a link that is calm and shaped, BBR's looking for the bare round trip shows as pauses; on one that loses packets, what the operator
+ * of the machine chose is in force again. */
+static void a_calm_link_has_another_congestion_control(void **state) {
+    (void)state;
+    struct conn_listener *l = begin("127.0.0.1:0");
+    char system[16] = {0};
+    socklen_t size = sizeof system - 1;
+    assert_return_code(getsockopt(near_end.conn->fd, IPPROTO_TCP, TCP_CONGESTION, system, &size), errno);
+    conn_set_calm(near_end.conn, false);
+    congestion_is(system);
+    for (int i = 0; i < 2; i++) {
+        conn_set_calm(near_end.conn, true);
+        congestion_is("reno");
+        assert_int_equal(conn_write(near_end.conn, bytes_of("goes on", 7)), E_OK);
+        conn_set_calm(near_end.conn, false);
+        congestion_is(system);
+        assert_int_equal(conn_write(near_end.conn, bytes_of("goes on", 7)), E_OK);
+    }
+    run(50);
+    assert_int_equal(far_end.received, 28);
+    end(l);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_ends_count_the_same),
         cmocka_unit_test(a_socket_of_this_machine_has_no_wire),
         cmocka_unit_test(little_waits_in_the_socket),
+        cmocka_unit_test(a_calm_link_has_another_congestion_control),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

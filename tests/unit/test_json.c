@@ -241,14 +241,19 @@ static void a_member_is_its_name_and_a_value(void **state) {
     json_member_int(&w, "int", INT64_MIN);
     json_member_bool(&w, "yes", true);
     json_member_bool(&w, "no", false);
+    json_member_milli(&w, "milli", 1500);
+    json_member_open(&w, "open", '[');
+    json_close(&w);
     json_member_hex(&w, "hex", B("\x00\x0f\xf0\xff"));
     json_member_hex(&w, "none", bytes_of(NULL, 0));
     json_member_id(&w, "id", 0xabc);
     json_member_id(&w, "last", UINT64_MAX);
     json_close(&w);
-    assert_text(builder_bytes(&b), "{\"te\\\"xt\":\"a\\u0000\xef\xbf\xbd\",\"str\":\"\\\"\",\"uint\":18446744073709551615,"
-                                   "\"int\":-9223372036854775808,\"yes\":true,\"no\":false,\"hex\":\"000ff0ff\",\"none\":\"\","
-                                   "\"id\":\"0000000000000abc\",\"last\":\"ffffffffffffffff\"}");
+    assert_text(
+        builder_bytes(&b),
+        "{\"te\\\"xt\":\"a\\u0000\xef\xbf\xbd\",\"str\":\"\\\"\",\"uint\":18446744073709551615,"
+        "\"int\":-9223372036854775808,\"yes\":true,\"no\":false,\"milli\":1.500,\"open\":[],\"hex\":\"000ff0ff\",\"none\":\"\","
+        "\"id\":\"0000000000000abc\",\"last\":\"ffffffffffffffff\"}");
     builder_free(&b);
 }
 

@@ -195,6 +195,36 @@ static void ten_seconds_hold_with_loss(void **state) {
     }
 }
 
+/* Only a link that has a limit and loses nothing is one whose TCP need not look for its rate. */
+static void a_loss_is_remembered_for_a_minute(void **state) {
+    (void)state;
+    struct shaper s;
+    shaper_init(&s, 8000, 0);
+    assert_false(shaper_calm(&s, 0)); /* who knows? */
+    for (int i = 0; i < 32; i++) {
+        assert_false(shaper_calm(&s, 0));
+        shaper_debit(&s, (uint64_t)i * S, 0);
+        assert_int_equal(shaper_grant(&s, &ETHERNET, (uint64_t)i * S, 1024), 1024);
+    }
+    assert_true(shaper_calm(&s, 0));
+    shaper_debit(&s, S, 3000);
+    shaper_debit_resent(&s, S, 0); /* nothing was */
+    assert_true(shaper_calm(&s, S));
+    shaper_debit_resent(&s, 2 * (uint64_t)S, 1500);
+    shaper_debit_resent(&s, 5 * (uint64_t)S, 1500);
+    shaper_set_limit(&s, 16000, 6 * (uint64_t)S);
+    assert_false(shaper_calm(&s, 5 * (uint64_t)S));
+    assert_false(shaper_calm(&s, 65 * (uint64_t)S - 1));
+    assert_false(shaper_calm(&s, 65 * (uint64_t)S)); /* nothing has left since */
+    for (int i = 65; i < 97; i++) {
+        assert_int_equal(shaper_grant(&s, &ETHERNET, (uint64_t)i * S, 1024), 1024);
+    }
+    assert_true(shaper_calm(&s, 65 * (uint64_t)S));
+    assert_false(shaper_calm(&s, 65 * (uint64_t)S - 1));
+    shaper_set_limit(&s, 0, 66 * (uint64_t)S);
+    assert_false(shaper_calm(&s, 200 * (uint64_t)S));
+}
+
 /* The network holds packets back now and then, and lets them go together: what left the bucket before leaves the machine later. */
 static void a_stalled_network_makes_no_burst(void **state) {
     (void)state;
@@ -274,6 +304,7 @@ int main(void) {
         cmocka_unit_test(packets_in_the_middle_are_full),
         cmocka_unit_test(debts_are_paid_back),
         cmocka_unit_test(ten_seconds_hold_with_loss),
+        cmocka_unit_test(a_loss_is_remembered_for_a_minute),
         cmocka_unit_test(a_stalled_network_makes_no_burst),
         cmocka_unit_test(the_limit_changes_while_it_runs),
         cmocka_unit_test(time_that_goes_back_gives_nothing),

@@ -149,7 +149,7 @@ static void entries_are_read_back_verified(void **state) {
     raft_index at = 1001; /* small entries cost their reading too: a follower far behind must not keep the leader's disk */
     struct sitelog_read small = {.kind = SITELOG_ENTRIES, .from = at, .to = 2000, .bytes_max = 100 * (104 + 32)};
     assert_int_equal(read_job(&d, &small, count_entries, &at), E_OK);
-    assert_int_equal(at, 1101);
+    assert_int_equal(at, 1089); /* behind the last stored hash of the 100 that fit */
     struct sitelog_read beyond = {.kind = SITELOG_ENTRIES, .from = 2001, .to = 2001, .bytes_max = 10};
     assert_int_equal(read_job(&d, &beyond, NULL, NULL), E_NOT_FOUND);
     close_disk(&d);

@@ -11,19 +11,6 @@
 static struct reference policy;
 static struct verifier verifier = {.name = "core", .policy = &policy};
 
-static void hello(struct store *s, const char *site) {
-    struct sync_hello h = {.incarnation = 7, .epoch = 1, .feature_level = 2, .node = bytes_str("a"), .time_ms = 5};
-    grey_seq positions[CHANNEL_COUNT];
-    bool rolled_back;
-    struct fault f = {0};
-    for (int i = 0; i < CHANNEL_COUNT; i++) {
-        h.channels[i].next_seq = 1;
-    }
-    assert_int_equal(store_begin(s, &f), E_OK);
-    assert_int_equal(store_hello(s, site, &h, 1000, positions, &rolled_back, &f), E_OK);
-    assert_int_equal(store_commit(s, &f), E_OK);
-}
-
 /* What a verifier keeps of a gateway that has asked. */
 static void make_kept(const char *site, const char *node, struct builder *kept) {
     struct builder body, reply;
@@ -104,7 +91,7 @@ static void who_was_slower_judges_again(void **state) {
     int64_t none;
     builder_init(&kept, VERIFIER_KEPT_BYTES_MAX);
     assert_int_equal(store_attest_get(s, &(struct store_gateway){"s", "a"}, &kept, &none, &f), E_NOT_FOUND); /* never said hello */
-    hello(s, "s");
+    site_hello(s, "s");
     assert_int_equal(revision_of(s, "s", "a", &bytes), 0);
     assert_true(bytes == 0);
     assert_int_equal(put(s, "s", "a", 0, NOW), STORE_ATTEST_DONE);
@@ -129,7 +116,7 @@ static void a_forgotten_gateway_is_a_new_one(void **state) {
     (void)state;
     struct store *s = open_store();
     size_t bytes;
-    hello(s, "s");
+    site_hello(s, "s");
     assert_int_equal(forget(s, "s", "a"), E_NOT_FOUND);
     assert_int_equal(put(s, "s", "a", 0, NOW), STORE_ATTEST_DONE);
     int64_t before = revision_of(s, "s", "a", &bytes);
@@ -167,8 +154,8 @@ static void lists_go_through_all(void **state) {
     static const char *const pairs[][2] = {{"s", "a"}, {"s", "b"}, {"t", "a"}};
     struct store *s = open_store();
     const char *site = "", *node = "";
-    hello(s, "s");
-    hello(s, "t");
+    site_hello(s, "s");
+    site_hello(s, "t");
     for (int i = 2; i >= 0; i--) {
         assert_int_equal(put(s, pairs[i][0], pairs[i][1], 0, NOW), STORE_ATTEST_DONE);
     }
@@ -237,8 +224,8 @@ static void a_policy_reaches_sites_in_stages_and_goes_back(void **state) {
     const char *labels[] = {"ring=canary"};
     uint64_t first, second, serial, later;
     bool changed;
-    hello(s, "s");
-    hello(s, "t");
+    site_hello(s, "s");
+    site_hello(s, "t");
     assert_int_equal(store_attest_has_policy(s, &f), E_NOT_FOUND);
     judged_by(s, "s", NULL, &serial);
     first = give(s, "one");

@@ -22,19 +22,6 @@ static struct store_object put(struct store *s, const char *name, struct bytes c
     return o;
 }
 
-static void hello(struct store *s, const char *site, grey_epoch epoch) {
-    struct sync_hello h = {.incarnation = 7, .epoch = epoch, .feature_level = 2, .node = bytes_str("a"), .time_ms = 5};
-    grey_seq positions[CHANNEL_COUNT];
-    bool rolled_back;
-    struct fault f = {0};
-    for (int i = 0; i < CHANNEL_COUNT; i++) {
-        h.channels[i].next_seq = 1;
-    }
-    assert_int_equal(store_begin(s, &f), E_OK);
-    assert_int_equal(store_hello(s, site, &h, 1000, positions, &rolled_back, &f), E_OK);
-    assert_int_equal(store_commit(s, &f), E_OK);
-}
-
 static enum grey_error say(struct store *s, const char *site, grey_epoch epoch, const char *name, uint64_t version, uint64_t issue,
                            int64_t now_ms) {
     struct supply_holding one = {
@@ -73,7 +60,7 @@ static struct seen offers(struct store *s, const char *site) {
 static void a_site_is_offered_what_it_lacks(void **state) {
     (void)state;
     struct store *s = open_store();
-    hello(s, "plant", 3);
+    site_hello(s, "plant");
     assert_int_equal(offers(s, "plant").count, 0);
     struct store_object one = put(s, "app", bytes_str("rate: 5"), 1000);
     assert_int_equal(one.version, 1);
@@ -108,7 +95,7 @@ static void a_site_is_offered_what_it_lacks(void **state) {
 static void a_restored_core_speaks_up_again(void **state) {
     (void)state;
     struct store *s = open_store();
-    hello(s, "plant", 3);
+    site_hello(s, "plant");
     struct store_object one = put(s, "app", bytes_str("rate: 5"), 1000);
     assert_int_equal(say(s, "plant", 3, "app", 4, 5000, 6000), E_OK);
     struct seen x = offers(s, "plant");
@@ -116,7 +103,7 @@ static void a_restored_core_speaks_up_again(void **state) {
     assert_int_equal(x.version, one.version);
     assert_true(x.issue > 5000);
     assert_int_equal(say(s, "plant", 3, "app", 4, 6000 + 25 * 3600 * 1000, 6000), E_OK); /* nonsense: nobody else hears of it */
-    hello(s, "other", 3);
+    site_hello(s, "other");
     assert_int_equal(say(s, "other", 3, "app", 0, 0, 6000), E_OK);
     assert_int_equal(offers(s, "other").issue, x.issue);
     store_close(s);
@@ -164,9 +151,9 @@ static void lists_tell_who_has_what(void **state) {
     struct fault f = {0};
     struct store_stand stands[2];
     size_t count;
-    hello(s, "north", 3);
-    hello(s, "plant", 3);
-    hello(s, "silent", 3); /* takes no objects */
+    site_hello(s, "north");
+    site_hello(s, "plant");
+    site_hello(s, "silent"); /* takes no objects */
     struct store_object one = put(s, "app", bytes_str("x"), 1000);
     assert_int_equal(say(s, "plant", 3, "app", 1, one.issue, 2000), E_OK);
     assert_int_equal(say(s, "north", 3, "app", 0, 0, 2000), E_OK);
@@ -242,7 +229,7 @@ static void a_version_goes_from_stage_to_stage(void **state) {
     static const char *const names[] = {"a", "b", "c"};
     struct store_object one = put(s, "app", bytes_str("1"), 1000);
     for (int i = 0; i < 3; i++) {
-        hello(s, names[i], 3);
+        site_hello(s, names[i]);
         assert_int_equal(say(s, names[i], 3, "app", 1, one.issue, 1000), E_OK);
     }
     label(s, "a", "ring=canary", E_OK);
@@ -282,8 +269,8 @@ static void what_fails_goes_back(void **state) {
     (void)state;
     struct store *s = open_store();
     struct store_object one = put(s, "app", bytes_str("1"), 1000);
-    hello(s, "a", 3);
-    hello(s, "c", 3);
+    site_hello(s, "a");
+    site_hello(s, "c");
     assert_int_equal(say(s, "a", 3, "app", 1, one.issue, 1000), E_OK);
     assert_int_equal(say(s, "c", 3, "app", 1, one.issue, 1000), E_OK);
     label(s, "a", "ring=canary", E_OK);

@@ -337,12 +337,40 @@ static void test_any_timing_of_flushes_loads_and_failures_shows_the_same_rows(vo
     }
 }
 
+/* If the row behind a name were the same again, or one skipped whose name begins alike, a list would never end, or lack a token or a gateway. */
+static void test_the_row_behind_a_key_is_the_next_greater_one(void **context) {
+    (void)context;
+    static const char *const keys[] = {"a", "a\1", "ab", "b"};
+    struct table *t = table_new(1 << 20);
+    char longest[LIMIT_KEY_BYTES];
+    struct bytes key = bytes_of(NULL, 0), value;
+    raft_index ref;
+    memset(longest, 'z', sizeof longest);
+    assert_false(table_after(t, TABLE_KV, key, &key, &value, &ref));
+    for (size_t i = 4; i-- > 0;) {
+        assert_int_equal(table_put(t, TABLE_KV, text(keys[i]), text("v"), i + 1), E_OK);
+    }
+    assert_int_equal(table_put(t, TABLE_KV, bytes_of("a", 2), text("v"), 9), E_OK); /* "a" and a zero: the least behind "a" */
+    assert_int_equal(table_put(t, TABLE_KV, bytes_of(longest, sizeof longest), text("v"), 10), E_OK);
+    static const raft_index order[] = {1, 9, 2, 3, 4, 10};
+    for (size_t i = 0; i < 6; i++) {
+        assert_true(table_after(t, TABLE_KV, key, &key, &value, &ref));
+        assert_int_equal(ref, order[i]);
+    }
+    assert_false(table_after(t, TABLE_KV, key, &key, &value, &ref));
+    assert_int_equal(table_delete(t, TABLE_KV, text("ab")), E_OK);
+    assert_true(table_after(t, TABLE_KV, text("a\1"), &key, &value, &ref));
+    assert_true(bytes_equal_str(key, "b"));
+    table_free(t);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_change_is_seen_at_once),
         cmocka_unit_test(test_what_comes_and_goes_between_two_flushes_is_never_written),
         cmocka_unit_test(test_rows_wanted_are_dropped_last),
         cmocka_unit_test(test_a_list_of_changes_equals_its_single_changes),
+        cmocka_unit_test(test_the_row_behind_a_key_is_the_next_greater_one),
         cmocka_unit_test(test_any_timing_of_flushes_loads_and_failures_shows_the_same_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
