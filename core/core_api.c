@@ -264,22 +264,12 @@ static void health(struct core_api *api, struct http_request *q, bool ready) {
     builder_init(&out, 1024);
     json_writer_init(&w, &out);
     json_open(&w, '{');
-<<<<<<< HEAD
-    json_key(&w, "status");
-    json_str(&w, !stores ? "unhealthy" : up && !store_restored_open() ? "healthy" : "degraded");
-    json_key(&w, "broker");
-    json_str(&w, up ? "connected" : "disconnected");
-    json_key(&w, "store");
-    json_str(&w, stores ? "written" : "failing: see the log");
-    if (store_restored_open()) {
-        json_key(&w, "restored");
-        json_str(&w, "GREY-3019: the store is an older copy of itself; see GET /v1/store");
-    }
-=======
-    json_member_str(&w, "status", !stores ? "unhealthy" : up ? "healthy" : "degraded");
+    json_member_str(&w, "status", !stores ? "unhealthy" : up && !store_restored_open() ? "healthy" : "degraded");
     json_member_str(&w, "broker", up ? "connected" : "disconnected");
     json_member_str(&w, "store", stores ? "written" : "failing: see the log");
->>>>>>> main
+    if (store_restored_open()) {
+        json_member_str(&w, "restored", "GREY-3019: the store is an older copy of itself; see GET /v1/store");
+    }
     json_close(&w);
     builder_add_byte(&out, '\n');
     http_reply(q, stores && (up || !ready) ? 200 : 503, "application/json", builder_bytes(&out), NULL, 0);
