@@ -8,8 +8,10 @@
 #include "core/core_attest.h"
 #include "core/core_objects.h"
 #include "core/core_rollouts.h"
+#include "core/core_store.h"
 #include "core/store_answers.h"
 #include "core/store_objects.h"
+#include "core/store_restored.h"
 #include "include/grey/limits.h"
 #include "platform/metrics.h"
 
@@ -119,6 +121,11 @@ static void send_page(struct question *a) {
     struct fault f = {0};
     builder_init(&page, ANSWER_BYTES_MAX);
     builder_add_str(&page, page_head);
+    if (store_restored_open()) {
+        builder_add_str(
+            &page, "<p class=away>This core runs on an older copy of its store (GREY-3019): <a href=/v1/store>what is known of "
+                   "it</a>, and <code>greyctl store status</code>.");
+    }
     json_t *sites = json_read(builder_bytes(&a->out), &f);
     if (json_array_size(sites) == 0) {
         builder_add_str(&page, "<p>No site has been in contact yet.");
@@ -257,9 +264,12 @@ static void health(struct core_api *api, struct http_request *q, bool ready) {
     builder_init(&out, 1024);
     json_writer_init(&w, &out);
     json_open(&w, '{');
-    json_member_str(&w, "status", !stores ? "unhealthy" : up ? "healthy" : "degraded");
+    json_member_str(&w, "status", !stores ? "unhealthy" : up && !store_restored_open() ? "healthy" : "degraded");
     json_member_str(&w, "broker", up ? "connected" : "disconnected");
     json_member_str(&w, "store", stores ? "written" : "failing: see the log");
+    if (store_restored_open()) {
+        json_member_str(&w, "restored", "GREY-3019: the store is an older copy of itself; see GET /v1/store");
+    }
     json_close(&w);
     builder_add_byte(&out, '\n');
     http_reply(q, stores && (up || !ready) ? 200 : 503, "application/json", builder_bytes(&out), NULL, 0);
@@ -311,6 +321,8 @@ static const struct {
     {"GET", "/v1/attestations/", ROLE_VIEWER},
     {"POST", "/v1/attestations/*/forget", ROLE_ADMIN},
     {"POST", "/v1/attestations/policy", ROLE_ADMIN},
+    {"GET", "/v1/store", ROLE_VIEWER},
+    {"POST", "/v1/store/accept", ROLE_ADMIN},
 };
 
 /* What is not named is for admins, so that a call that was forgotten here is shut and not open. */
@@ -334,7 +346,7 @@ void core_api_handle(void *context, struct http_request *q) {
     if (!core_access_check(&api->access, q, least_role(q))) {
         return;
     }
-    if (core_objects_handle(api, q) || core_rollouts_handle(api, q) || core_attest_handle(api, q) ||
+    if (core_store_handle(api, q) || core_objects_handle(api, q) || core_rollouts_handle(api, q) || core_attest_handle(api, q) ||
         registrar_handle(api->registrar, q) || enroller_handle(api->enroller, q)) {
         return;
     }

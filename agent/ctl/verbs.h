@@ -95,6 +95,7 @@ verb_run jobs_submit, jobs_list, jobs_show, jobs_cancel, jobs_logs, jobs_tenants
 verb_run fleet_list, fleet_show, fleet_events;
 verb_run given_config_set, given_config_get, given_policy_set, given_policy_get, given_rollout, given_label, given_update_push;
 verb_run appraised_list, appraised_show, appraised_forget, appraised_policy;
+verb_run kept_status, kept_accept;
 verb_run updates_status;
 verb_run local_explain, local_config_show, local_config_check, local_completion, local_help, local_version;
 verb_run tokens_create, tokens_list, tokens_revoke;

@@ -59,6 +59,7 @@
     X(E_CSR, 3016, 400, "the certificate request is not acceptable", "correct what the answer names; 'greyd enroll' makes a good one") \
     X(E_FINGERPRINT, 3017, 0, "the server is not the core that the token names", "check the URL; if it is right, somebody answers in the core's place: do not go on") \
     X(E_REVOKED, 3018, 403, "the certificate of this key is revoked", "enrol the gateway with a new key and a new token, if it may come back") \
+    X(E_STORE_RESTORED, 3019, 403, "it was made before the core's store was put back to an older state", "make it anew; 'greyctl store status' and docs/SECURITY.md, \"An older store\", say what else to look at") \
     X(E_SEALED, 3101, 0, "an encrypted message does not hold", "somebody between the site and the core changes messages, or one of them has another key; see federation.upstream.core_key") \
     X(E_REPEATED, 3102, 0, "an encrypted message came a second time", "nothing, now and then; often: somebody between the site and the core repeats messages") \
     /* attestation */ \

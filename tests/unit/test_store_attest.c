@@ -199,7 +199,7 @@ static uint64_t give(struct store *s, const char *text) {
 static void hold(struct store *s, const char *site, uint64_t version, uint64_t issue) {
     struct supply_holding one = {
         .kind = OBJECT_POLICY, .name = bytes_str(POLICYTEXT_NAME), .version = version, .issue = issue, .health = SUPPLY_HEALTHY};
-    struct supply_holdings h = {.incarnation = 7, .epoch = 1, .at = &one, .count = 1};
+    struct supply_holdings h = {.incarnation = 7, .epoch = 3, .at = &one, .count = 1};
     struct fault f = {0};
     assert_int_equal(store_begin(s, &f), E_OK);
     assert_int_equal(store_holdings(s, site, &h, NOW, &f), E_OK);
