@@ -65,9 +65,10 @@ static int restore(int argc, char **argv) {
             data_dir = argv[i + 1];
         }
     }
+    bool asked = argc == 3 && strcmp(argv[2], "--help") == 0;
     if (snapshot == NULL || data_dir == NULL || argc != 6) {
-        (void)fputs("usage: greyd restore --snapshot FILE --data-dir DIR\n", stderr);
-        return EXIT_USAGE;
+        (void)fputs("usage: greyd restore --snapshot FILE --data-dir DIR\n", asked ? stdout : stderr);
+        return asked ? 0 : EXIT_USAGE;
     }
     char wal_dir[LIMIT_PATH_BYTES + 8];
     (void)snprintf(wal_dir, sizeof wal_dir, "%.1000s/log", data_dir);

@@ -98,6 +98,7 @@ bool greyd_link_start_uplink(struct greyd *g, struct fault *f) {
                                .tls = g->upstream_tls,
                                .node = c->node_id,
                                .data_dir = c->data_dir,
+                               .root = c->update_root,
                                .keepalive_s = (uint32_t)c->keepalive_s,
                                .window_frames = 16,
                                .bandwidth = bandwidth_of(c)};

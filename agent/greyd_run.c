@@ -40,6 +40,7 @@ bool greyd_run_start_boardwatch(struct greyd *g, struct fault *f) {
 bool greyd_run_start_updater(struct greyd *g, struct fault *f) {
     const struct config *c = &g->config;
     struct updater_options o = {.slots = c->update_slots,
+                                .product = c->update_product,
                                 .data_dir = c->data_dir,
                                 .soak_s = (uint32_t)c->update_soak_s,
                                 .turn_s = (uint32_t)c->update_turn_s};

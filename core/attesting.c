@@ -12,7 +12,6 @@
 #include "platform/log.h"
 #include "platform/metrics.h"
 #include "platform/now.h"
-#include "platform/wholefile.h"
 
 #define HEARINGS_MAX 256u /* words that are being judged; answers that wait for their links are bounded by their sites */
 #define HEARING_BYTES_MAX (8u * 1024u * 1024u) /* of them */
@@ -27,7 +26,6 @@
 #define ANSWER_RETRY_MS 50u
 #define ANSWER_PATIENCE_MS 60000u /* then the gateway has asked again */
 #define OFFER_MS 10000u           /* how often is looked for a policy that another core was given */
-#define ROOTS_BYTES_MAX (1024u * 1024u)
 
 /* Labels are in the order of numbers from E_ATTEST_FORMAT on: 3201 to 3218; then what is left. */
 static const char *const errors[] = {"format",    "type",      "nonce",     "identity",  "endorsement", "key",      "unproven",
@@ -63,6 +61,7 @@ struct hearing {
     enum exchange_word said, word; /* word, reply: the answer */
     struct blob *body;
     struct blob *policy;                 /* its text; NULL: the fallback */
+    struct makers *makers;               /* by whom it is judged; NULL while it is not */
     struct builder kept, changed, reply; /* changed: what is to be kept; empty: as it is */
     uint64_t serial;                     /* of the policy */
     int64_t revision;
@@ -82,8 +81,7 @@ struct attesting {
     struct ingest *ingest;
     struct verifier verifier; /* after the start the judging thread's, with policy */
     char name[LIMIT_NAME_BYTES + 1];
-    struct builder roots, vtpm_roots;
-    uint8_t document_keys[ATTESTING_DOCUMENT_KEYS_MAX][KEYS_ED25519_PUBLIC_BYTES];
+    struct makers_watch *makers;
     bool learn, shared, offers, looking, stopping;
     struct reference fallback;
     struct reference policy; /* the judging thread's: of policy_serial, as read last */
@@ -117,6 +115,7 @@ static void end(struct hearing *h) {
     }
     blob_unref(h->body);
     blob_unref(h->policy);
+    makers_release(h->makers);
     builder_free(&h->kept);
     builder_free(&h->changed);
     builder_free(&h->reply);
@@ -161,6 +160,9 @@ static void judge(struct worker_job *job) {
                                        .revoked = h->is_revoked,
                                        .registered = h->is_registered ? h->registered : NULL};
     h->fault = (struct fault){0};
+    memcpy(v->roots_pem, h->makers->roots_pem, sizeof v->roots_pem);
+    v->document_keys = (const uint8_t(*)[KEYS_ED25519_PUBLIC_BYTES])h->makers->document_keys;
+    v->document_key_count = h->makers->document_key_count;
     h->was_trusted = verifier_look(builder_bytes(&h->kept), now_ms, &before) == E_OK && before.state == VERIFIER_TRUSTED;
     h->err = take_policy(h, &v->policy);
     if (h->err == E_OK) {
@@ -371,6 +373,8 @@ static void was_read(struct worker_job *job) {
         drop(h, h->storage.err == E_NOT_FOUND ? DROPPED_UNJUDGED : DROPPED_STORE);
         return;
     }
+    makers_release(h->makers);
+    h->makers = makers_hold(a->makers);
     h->work = (struct worker_job){.work = judge, .done = was_judged};
     if (worker_submit(a->judging, &h->work) != E_OK) {
         drop(h, DROPPED_BUSY);
@@ -500,8 +504,8 @@ void attesting_policy(struct attesting *a) {
     }
 }
 
-const char *const *attesting_roots(const struct attesting *a) {
-    return a->verifier.roots_pem;
+struct makers_watch *attesting_makers(struct attesting *a) {
+    return a == NULL ? NULL : a->makers;
 }
 
 const struct reference *attesting_fallback(const struct attesting *a) {
@@ -509,38 +513,6 @@ const struct reference *attesting_fallback(const struct attesting *a) {
 }
 
 /* --- life --------------------------------------------------------------------------------------------------------------------------------- */
-
-static enum grey_error read_keys(struct attesting *a, const char *path, struct fault *f) {
-    struct builder text;
-    builder_init(&text, ATTESTING_DOCUMENT_KEYS_MAX * 256u);
-    enum grey_error err = wholefile_read(path, &text, f);
-    char *save = NULL;
-    uint32_t count = 0;
-    for (char *line = err == E_OK ? strtok_r((char *)text.data, "\n", &save) : NULL; line != NULL && err == E_OK;
-         line = strtok_r(NULL, "\n", &save)) {
-        if (line[0] == '#') {
-            continue;
-        }
-        if (count == ATTESTING_DOCUMENT_KEYS_MAX || strlen(line) != 2 * (size_t)KEYS_ED25519_PUBLIC_BYTES ||
-            !bytes_unhex(line, KEYS_ED25519_PUBLIC_BYTES, a->document_keys[count++])) {
-            err = fault_set(f, E_CONFIG, "%.100s: expected up to %u lines of 64 hexadecimal digits", path,
-                            ATTESTING_DOCUMENT_KEYS_MAX);
-        }
-    }
-    a->verifier.document_keys = (const uint8_t(*)[KEYS_ED25519_PUBLIC_BYTES])a->document_keys;
-    a->verifier.document_key_count = count;
-    builder_free(&text);
-    return err;
-}
-
-static enum grey_error read_files(struct attesting *a, const struct attesting_options *o, struct fault *f) {
-    enum grey_error err = o->roots[0] == 0 ? E_OK : wholefile_read(o->roots, &a->roots, f);
-    err = err != E_OK || o->vtpm_roots[0] == 0 ? err : wholefile_read(o->vtpm_roots, &a->vtpm_roots, f);
-    err = err != E_OK || o->document_keys[0] == 0 ? err : read_keys(a, o->document_keys, f);
-    a->verifier.roots_pem[ATTEST_TPM2] = (const char *)a->roots.data;
-    a->verifier.roots_pem[ATTEST_VTPM] = (const char *)a->vtpm_roots.data;
-    return err;
-}
 
 struct attesting *attesting_new(const struct conn_context *x, const struct attesting_options *o, struct worker *storage,
                                 struct ingest *ingest, struct fault *f) {
@@ -559,15 +531,14 @@ struct attesting *attesting_new(const struct conn_context *x, const struct attes
     a->verifier.name = a->name;
     memcpy(a->verifier.public_key, o->public_key, sizeof a->verifier.public_key);
     memcpy(a->verifier.secret_key, o->secret_key, sizeof a->verifier.secret_key);
-    builder_init(&a->roots, ROOTS_BYTES_MAX);
-    builder_init(&a->vtpm_roots, ROOTS_BYTES_MAX);
     policytext_learn(&a->fallback);
     keys_random(&seed, sizeof seed);
     throttle_init(&a->gateways, seed, PER_MINUTE, BURST);
     throttle_init(&a->sites, seed, SITE_PER_MINUTE, SITE_BURST);
     a->answer_timer = (struct loop_timer){.fire = answer_all, .context = a};
     a->offer_timer = (struct loop_timer){.fire = on_offer_timer, .context = a};
-    a->judging = read_files(a, o, f) != E_OK ? NULL : worker_new(x->loop, "attest", HEARINGS_MAX, NULL, NULL, f);
+    a->makers = makers_watch_new(x->loop, &o->makers, f);
+    a->judging = a->makers == NULL ? NULL : worker_new(x->loop, "attest", HEARINGS_MAX, NULL, NULL, f);
     if (a->judging == NULL) {
         attesting_free(a);
         return NULL;
@@ -601,8 +572,7 @@ void attesting_free(struct attesting *a) {
         end(a->hearings);
     }
     blob_unref(a->text);
-    builder_free(&a->roots);
-    builder_free(&a->vtpm_roots);
+    makers_watch_free(a->makers);
     keys_wipe(a->verifier.secret_key, sizeof a->verifier.secret_key);
     mem_free(a);
 }

@@ -9,20 +9,18 @@
 #define CORE_ATTESTING_H
 
 #include "core/ingest.h"
+#include "core/makers.h"
 #include "core/verifier.h"
 
 struct attesting;
-
-#define ATTESTING_DOCUMENT_KEYS_MAX 16u
 
 struct attesting_options {
     const char *name;          /* of the verifier, in its results; copied */
     const uint8_t *public_key; /* KEYS_ED25519_PUBLIC_BYTES and _SECRET_BYTES: signs results; copied */
     const uint8_t *secret_key;
-    const char *roots, *vtpm_roots; /* files of PEM certificates: makers of TPMs, of virtual ones; "": none trusted.  Read now */
-    const char *document_keys; /* file: who may sign identity documents, a public key in hexadecimal digits a line; "": nobody */
-    bool learn;                /* without a policy: take what gateways show, and remember it; else judge nobody */
-    bool shared;               /* several cores share the store */
+    struct makers_files makers; /* whose TPMs and documents are trusted */
+    bool learn;                 /* without a policy: take what gateways show, and remember it; else judge nobody */
+    bool shared;                /* several cores share the store */
 };
 
 void attesting_register(void);
@@ -34,7 +32,7 @@ void attesting_free(struct attesting *a); /* after it was */
 
 /* A policy was given: sites are told that this core judges, when they were not yet.  a NULL: this core judges nobody. */
 void attesting_policy(struct attesting *a);
-const char *const *attesting_roots(const struct attesting *a); /* of TPM makers by type; lent for its life */
+struct makers_watch *attesting_makers(struct attesting *a); /* lent for its life; NULL for NULL */
 /* What is in force where nobody has given one; NULL: nothing. */
 const struct reference *attesting_fallback(const struct attesting *a);
 

@@ -8,8 +8,10 @@
 #include "core/core_attest.h"
 #include "core/core_objects.h"
 #include "core/core_rollouts.h"
+#include "core/core_store.h"
 #include "core/store_answers.h"
 #include "core/store_objects.h"
+#include "core/store_restored.h"
 #include "include/grey/limits.h"
 #include "platform/metrics.h"
 
@@ -119,6 +121,11 @@ static void send_page(struct question *a) {
     struct fault f = {0};
     builder_init(&page, ANSWER_BYTES_MAX);
     builder_add_str(&page, page_head);
+    if (store_restored_open()) {
+        builder_add_str(
+            &page, "<p class=away>This core runs on an older copy of its store (GREY-3019): <a href=/v1/store>what is known of "
+                   "it</a>, and <code>greyctl store status</code>.");
+    }
     json_t *sites = json_read(builder_bytes(&a->out), &f);
     if (json_array_size(sites) == 0) {
         builder_add_str(&page, "<p>No site has been in contact yet.");
@@ -257,9 +264,12 @@ static void health(struct core_api *api, struct http_request *q, bool ready) {
     builder_init(&out, 1024);
     json_writer_init(&w, &out);
     json_open(&w, '{');
-    json_member_str(&w, "status", !stores ? "unhealthy" : up ? "healthy" : "degraded");
+    json_member_str(&w, "status", !stores ? "unhealthy" : up && !store_restored_open() ? "healthy" : "degraded");
     json_member_str(&w, "broker", up ? "connected" : "disconnected");
     json_member_str(&w, "store", stores ? "written" : "failing: see the log");
+    if (store_restored_open()) {
+        json_member_str(&w, "restored", "GREY-3019: the store is an older copy of itself; see GET /v1/store");
+    }
     json_close(&w);
     builder_add_byte(&out, '\n');
     http_reply(q, stores && (up || !ready) ? 200 : 503, "application/json", builder_bytes(&out), NULL, 0);
@@ -311,15 +321,19 @@ static const struct {
     {"GET", "/v1/attestations/", ROLE_VIEWER},
     {"POST", "/v1/attestations/*/forget", ROLE_ADMIN},
     {"POST", "/v1/attestations/policy", ROLE_ADMIN},
+    {"GET", "/v1/store", ROLE_VIEWER},
+    {"POST", "/v1/store/accept", ROLE_ADMIN},
 };
 
 /* What is not named is for admins, so that a call that was forgotten here is shut and not open. */
-static enum access_role least_role(const char *method, struct bytes path) {
+static enum access_role least_role(struct http_request *q) {
     size_t ignored;
-    const char *asked = strcmp(method, "HEAD") == 0 ? "GET" : method;
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
-        if (strcmp(asked, routes[i].method) == 0 && access_path_match(routes[i].path, path, &ignored) >= 0) {
-            return routes[i].least;
+        if (access_path_match(routes[i].path, http_path(q), &ignored) >= 0) {
+            if (strcmp(http_method(q), routes[i].method) == 0) {
+                return routes[i].least;
+            }
+            http_allow(q, routes[i].method);
         }
     }
     return ROLE_ADMIN;
@@ -329,14 +343,14 @@ void core_api_handle(void *context, struct http_request *q) {
     struct core_api *api = context;
     struct bytes path = http_path(q);
     metrics_add(&requests, 0, 1);
-    if (!core_access_check(&api->access, q, least_role(http_method(q), path))) {
+    if (!core_access_check(&api->access, q, least_role(q))) {
         return;
     }
-    if (core_objects_handle(api, q) || core_rollouts_handle(api, q) || core_attest_handle(api, q) ||
+    if (core_store_handle(api, q) || core_objects_handle(api, q) || core_rollouts_handle(api, q) || core_attest_handle(api, q) ||
         registrar_handle(api->registrar, q) || enroller_handle(api->enroller, q)) {
         return;
     }
-    if (strcmp(http_method(q), "GET") != 0 && strcmp(http_method(q), "HEAD") != 0) {
+    if (strcmp(http_method(q), "GET") != 0) {
         http_reply_error(q, E_METHOD, "sites are asked with GET");
     } else if (bytes_equal_str(path, "/health/live")) {
         http_reply(q, 200, "application/json", bytes_str("{\"status\":\"live\"}\n"), NULL, 0);

@@ -266,9 +266,7 @@ static void handle(struct core_api *api, struct http_request *q) {
     json_writer_init(&c->w, &c->out);
     enum grey_error err = read_path(c, http_path(q)) ? E_OK : E_NOT_FOUND;
     bool changes = c->what == FORGET || c->what == LEARN;
-    bool fits = strcmp(http_method(q), "POST") == 0
-                    ? changes
-                    : (strcmp(http_method(q), "GET") == 0 || strcmp(http_method(q), "HEAD") == 0) && !changes;
+    bool fits = strcmp(http_method(q), "POST") == 0 ? changes : strcmp(http_method(q), "GET") == 0 && !changes;
     if (err == E_OK && !fits) {
         err = E_METHOD;
         wrong = changes ? "this is done with POST" : "this is read with GET";

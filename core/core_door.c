@@ -105,7 +105,8 @@ static bool secure(struct core_door *d, struct http_server *http, const struct c
                                    .cert_path = d->paths[WATCHED_CERT],
                                    .key_path = d->key,
                                    .trust_path = d->paths[WATCHED_LIST][0] != 0 ? d->paths[WATCHED_LIST] : NULL,
-                                   .anybody = d->paths[WATCHED_CA][0] == 0};
+                                   .anybody = d->paths[WATCHED_CA][0] == 0,
+                                   .from_13 = o->from_13};
     (void)changed(d);
     d->tls = conn_tls_open(&files, f);
     if (d->tls == NULL) {

@@ -20,6 +20,7 @@ struct core_door_options {
     const char *data_dir;   /* api.crt and api.key are made there */
     const char *host;       /* DNS name for the certificate that is made; else this machine's */
     bool tokens;            /* callers may show tokens */
+    bool from_13;           /* TLS 1.3 is the least */
     const char *insecure;   /* "true": plain HTTP for others was said; "false" */
 };
 

@@ -120,7 +120,7 @@ static const char *read_call(struct call *c) {
 }
 
 static void handle(struct core_api *api, struct http_request *q, enum object_kind kind, struct bytes name) {
-    bool put = strcmp(http_method(q), "PUT") == 0, get = strcmp(http_method(q), "GET") == 0 || strcmp(http_method(q), "HEAD") == 0;
+    bool put = strcmp(http_method(q), "PUT") == 0, get = strcmp(http_method(q), "GET") == 0;
     if ((!put && !get) || (put && name.size == 0)) {
         http_reply_error(q, E_METHOD,
                          name.size == 0 ? "the list is read with GET" : "an object is read with GET, and given with PUT");

@@ -119,7 +119,7 @@ static const char *read_kind(struct call *c) {
 static void handle(struct core_api *api, struct http_request *q, struct bytes name, bool labels) {
     bool put = strcmp(http_method(q), "PUT") == 0;
     struct fault f = {0};
-    if (!put && strcmp(http_method(q), "GET") != 0 && strcmp(http_method(q), "HEAD") != 0) {
+    if (!put && strcmp(http_method(q), "GET") != 0) {
         http_reply_error(q, E_METHOD, "this is read with GET and set with PUT");
         return;
     }

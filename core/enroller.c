@@ -25,7 +25,7 @@
 #define BUSY_MS 50u
 #define RENEW_SERVER_MS (30 * INT64_C(86400000))
 
-static const char *const reasons[] = {"unknown", "used", "expired", "site", "name", "request", "revoked", "other"};
+static const char *const reasons[] = {"unknown", "used", "expired", "site", "name", "request", "revoked", "restored", "other"};
 static struct metric refused = METRIC_COUNTER_LABELS("grey_core_enroll_refused_total",
                                                      "Gateways that asked for a certificate and got none.", "reason", reasons);
 static struct metric issued = METRIC_COUNTER("grey_core_certificates_issued_total", "Certificates issued for gateways.");
@@ -162,7 +162,7 @@ static void put(struct call *c, const char *name, const char *text) {
 
 static void count_refusal(enum grey_error err) {
     static const enum grey_error of[] = {E_TOKEN_UNKNOWN, E_TOKEN_USED, E_TOKEN_EXPIRED, E_TOKEN_SITE,
-                                         E_TOKEN_NODE,    E_CSR,        E_REVOKED};
+                                         E_TOKEN_NODE,    E_CSR,        E_REVOKED,       E_STORE_RESTORED};
     size_t i = 0;
     while (i < sizeof of / sizeof of[0] && of[i] != err) {
         i++;
@@ -492,7 +492,7 @@ void enroller_reload(struct enroller *e) {
     }
 }
 
-static bool listen_anybody(struct enroller *e, const char *address, struct fault *f) {
+static bool listen_anybody(struct enroller *e, const char *address, bool from_13, struct fault *f) {
     static const struct http_limits limits = {.connections_max = CONNECTIONS_MAX,
                                               .body_bytes_max = 2 * BODY_BYTES_MAX, /* of the largest call */
                                               .idle_timeout_ms = 15000,
@@ -503,7 +503,7 @@ static bool listen_anybody(struct enroller *e, const char *address, struct fault
     if (make_server(e, f) != E_OK) {
         return false;
     }
-    e->tls = conn_tls_open(&(struct conn_tls_files){.cert_path = crt, .key_path = key, .anybody = true}, f);
+    e->tls = conn_tls_open(&(struct conn_tls_files){.cert_path = crt, .key_path = key, .anybody = true, .from_13 = from_13}, f);
     e->http = e->tls == NULL ? NULL : http_server_new(&e->x, &limits, handle_anybody, e);
     return e->http != NULL && http_server_listen(e->http, address, e->tls, f) == E_OK;
 }
@@ -523,7 +523,7 @@ struct enroller *enroller_new(const struct conn_context *x, const struct enrolle
     (void)snprintf(e->ca_dir, sizeof e->ca_dir, "%s", o->ca_dir);
     (void)snprintf(e->prefix, sizeof e->prefix, "%.1000s/enroll", o->data_dir);
     memcpy(e->core_key, o->core_key, sizeof e->core_key);
-    if (authority_open(o->ca_dir, &e->ca, f) != E_OK || (o->address[0] != 0 && !listen_anybody(e, o->address, f))) {
+    if (authority_open(o->ca_dir, &e->ca, f) != E_OK || (o->address[0] != 0 && !listen_anybody(e, o->address, o->from_13, f))) {
         enroller_free(e);
         return NULL;
     }

@@ -20,6 +20,7 @@ struct enroller_options {
         broker_pid; /* file with the process id of a broker of this machine, told when the list of revoked ones is new; "": none; copied */
     uint32_t life_hours;         /* of gateways' certificates */
     struct registrar *registrar; /* takes in by TPM; NULL: nobody is; borrowed */
+    bool from_13;                /* TLS 1.3 is the least where gateways enrol */
     const uint8_t *core_key;     /* KEYS_ED25519_PUBLIC_BYTES: what gateways check the core's word with; copied */
 };
 

@@ -15,8 +15,10 @@
 #include "core/giver.h"
 #include "core/ingest.h"
 #include "core/offloads.h"
+#include "core/store_restored.h"
 #include "federation/object.h"
 #include "include/grey/limits.h"
+#include "platform/address.h"
 #include "platform/keyfile.h"
 #include "platform/keys.h"
 #include "platform/log.h"
@@ -36,8 +38,8 @@ struct settings {
         attest_signers[LIMIT_PATH_BYTES + 1];
     char tls_ca[LIMIT_PATH_BYTES + 1], tls_cert[LIMIT_PATH_BYTES + 1], tls_key[LIMIT_PATH_BYTES + 1];
     char http_tls_cert[LIMIT_PATH_BYTES + 1], http_tls_key[LIMIT_PATH_BYTES + 1], http_tls_ca[LIMIT_PATH_BYTES + 1], http_host[256];
-    char insecure[8], log_level[16], log_format[16], client_id[LIMIT_NAME_BYTES + 1], tokens[LIMIT_PATH_BYTES + 1],
-        config[LIMIT_PATH_BYTES + 1];
+    char tls_min_version[8], insecure[8], log_level[16], log_format[16], client_id[LIMIT_NAME_BYTES + 1],
+        tokens[LIMIT_PATH_BYTES + 1], config[LIMIT_PATH_BYTES + 1];
 };
 
 static const struct setting {
@@ -62,6 +64,8 @@ static const struct setting {
             "MQTT 5 broker: mqtts://host:port[,host:port] or mqtt://"),
     SETTING(store, "store", "GREY_CORE_STORE", "", "sqlite:PATH or postgresql://...; without it core.db in the data directory"),
     SETTING(tls_ca, "tls-ca", "GREY_CORE_TLS_CA", "", "CA certificate for the broker"),
+    SETTING(tls_min_version, "tls-min-version", "GREY_CORE_TLS_MIN_VERSION", "1.2",
+            "1.2 or 1.3: the least TLS that API, enrolment and the link to the broker take"),
     SETTING(tls_cert, "tls-cert", "GREY_CORE_TLS_CERT", "", "certificate shown to the broker"),
     SETTING(tls_key, "tls-key", "GREY_CORE_TLS_KEY", "", "its key"),
     SETTING(sign_dir, "sign-dir", "GREY_CORE_SIGN_DIR", "",
@@ -231,8 +235,13 @@ static void on_terminate(void *context, int signal_number) {
 static void on_reload(void *context, int signal_number) {
     struct grey_core *g = context;
     (void)signal_number;
-    log_info("grey-core", "reload", "the files of the CA; all else takes a restart");
+    log_info("grey-core", "reload", "the files of the CA, and of makers of TPMs; all else takes a restart");
     enroller_reload(g->enroller);
+    makers_reload(attesting_makers(g->attesting));
+}
+
+static bool speaks_from_13(const struct settings *s) {
+    return strcmp(s->tls_min_version, "1.3") == 0;
 }
 
 static bool start_enroller(struct grey_core *g, struct fault *f) {
@@ -252,6 +261,7 @@ static bool start_enroller(struct grey_core *g, struct fault *f) {
                                  .broker_pid = s->broker_pid,
                                  .life_hours = (uint32_t)hours,
                                  .registrar = g->registrar,
+                                 .from_13 = speaks_from_13(s),
                                  .core_key = g->sign.public_key};
     enroller_register();
     g->enroller = enroller_new(&g->x, &o, g->storage, g->ingest, g->giver, f);
@@ -265,9 +275,7 @@ static bool start_attesting(struct grey_core *g, struct fault *f) {
     struct attesting_options o = {.name = s->client_id,
                                   .public_key = g->sign.public_key,
                                   .secret_key = g->sign.secret_key,
-                                  .roots = s->attest_roots,
-                                  .vtpm_roots = s->attest_vtpm_roots,
-                                  .document_keys = s->attest_signers,
+                                  .makers = {s->attest_roots, s->attest_vtpm_roots, s->attest_signers},
                                   .learn = learn,
                                   .shared = store_is_postgres(s->store)};
     if (strcmp(s->attest, "off") == 0) {
@@ -284,7 +292,7 @@ static bool start_attesting(struct grey_core *g, struct fault *f) {
         return g->attesting != NULL;
     }
     registrar_register();
-    g->registrar = registrar_new(&g->x, g->storage, attesting_roots(g->attesting));
+    g->registrar = registrar_new(&g->x, g->storage, attesting_makers(g->attesting));
     g->api.registrar = g->registrar;
     return g->registrar != NULL || fault_set(f, E_NO_MEMORY, "enrolment by TPM") == E_OK;
 }
@@ -297,6 +305,37 @@ static bool gets_on(void *context, char *why, size_t size) {
     return waits_ms < STORAGE_STALL_MS;
 }
 
+static bool is_address(const char *text) {
+    char host[ADDRESS_HOST_BYTES], port[ADDRESS_PORT_BYTES];
+    return address_is_unix(text) || address_split(text, host, port, NULL) == E_OK;
+}
+
+/* What can be told to be wrong before anything is opened. */
+static enum grey_error check(const struct settings *s, bool tls, struct fault *f) {
+    if (!speaks_from_13(s) && strcmp(s->tls_min_version, "1.2") != 0) {
+        return fault_set(f, E_USAGE, "--tls-min-version %s: expected 1.2 or 1.3", s->tls_min_version);
+    }
+    if (speaks_from_13(s) && !conn_tls_knows_13()) {
+        return fault_set(f, E_TLS_VERSION, "--tls-min-version is 1.3, and the mbedTLS of this build is 2.28, which speaks 1.2");
+    }
+    if (!tls && strncmp(s->broker, "mqtt://", 7) != 0) {
+        return fault_set(f, E_USAGE, "--broker %.80s: expected mqtts://host:port or mqtt://host:port", s->broker);
+    }
+    if (tls && (s->tls_ca[0] == 0 || s->tls_cert[0] == 0 || s->tls_key[0] == 0)) {
+        return fault_set(f, E_USAGE, "--broker %.80s wants --tls-ca, --tls-cert and --tls-key ('grey-core ca core' makes them)",
+                         s->broker);
+    }
+    if (s->data_dir[0] == 0) {
+        return fault_set(f, E_USAGE, "--data-dir must not be empty");
+    }
+    if (!is_address(s->http_addr)) {
+        return fault_set(f, E_USAGE, "--http-addr %.80s: expected host:port, such as 127.0.0.1:8080", s->http_addr);
+    }
+    return s->enroll_addr[0] == 0 || is_address(s->enroll_addr)
+               ? E_OK
+               : fault_set(f, E_USAGE, "--enroll-addr %.80s: expected host:port, such as 0.0.0.0:8443", s->enroll_addr);
+}
+
 static bool start(struct grey_core *g, struct fault *f) {
     struct settings *s = &g->s;
     const char *endpoints[ENDPOINTS_MAX];
@@ -306,13 +345,16 @@ static bool start(struct grey_core *g, struct fault *f) {
                                .secret_key = g->sign.secret_key,
                                .ca_path = s->tls_ca,
                                .shared = store_is_postgres(s->store)};
-    bool tls = strncmp(s->broker, "mqtts://", 8) == 0;
-    if (!tls && strncmp(s->broker, "mqtt://", 7) != 0) {
-        (void)fault_set(f, E_USAGE, "--broker %.80s: expected mqtts://host:port or mqtt://host:port", s->broker);
+    bool tls = strncmp(s->broker, "mqtts://", 8) == 0, from_13 = speaks_from_13(s);
+    if (check(s, tls, f) != E_OK) {
         return false;
     }
     for (char *at = strtok(s->broker + (tls ? 8 : 7), ","); at != NULL && o.endpoint_count < ENDPOINTS_MAX;
          at = strtok(NULL, ",")) {
+        if (!is_address(at)) {
+            (void)fault_set(f, E_USAGE, "--broker: '%.80s' is not host:port", at);
+            return false;
+        }
         endpoints[o.endpoint_count++] = at;
     }
     if (o.endpoint_count == 0) {
@@ -343,13 +385,17 @@ static bool start(struct grey_core *g, struct fault *f) {
         return false;
     }
     g->x.crypto = worker_new(g->x.loop, "crypto", 64, NULL, NULL, f);
-    g->store = g->x.crypto == NULL ? NULL : store_open(s->store, &(struct store_options){.shared = o.shared}, f);
-    g->storage = g->store == NULL ? NULL : worker_new(g->x.loop, "storage", BATCH_JOBS_MAX, batch_run, g->store, f);
+    store_restored_register();
+    struct store_options store = {.shared = o.shared, .mark_dir = s->ca_dir[0] != 0 ? s->ca_dir : s->data_dir};
+    g->store = g->x.crypto == NULL ? NULL : store_open(s->store, &store, f);
+    bool good = g->store != NULL && store_mark_check(g->store, now_wall_ms(), f) == E_OK;
+    g->storage = good ? worker_new(g->x.loop, "storage", BATCH_JOBS_MAX, batch_run, g->store, f) : NULL;
     if (g->storage == NULL) {
         return false;
     }
     if (tls) {
-        g->tls = conn_tls_new(s->tls_ca, s->tls_cert, s->tls_key, f);
+        struct conn_tls_files files = {.ca_path = s->tls_ca, .cert_path = s->tls_cert, .key_path = s->tls_key, .from_13 = from_13};
+        g->tls = conn_tls_open(&files, f);
         if (g->tls == NULL) {
             return false;
         }
@@ -375,6 +421,7 @@ static bool start(struct grey_core *g, struct fault *f) {
                                      .data_dir = s->data_dir,
                                      .host = s->http_host,
                                      .tokens = s->tokens[0] != 0,
+                                     .from_13 = from_13,
                                      .insecure = s->insecure};
     g->door = g->http == NULL ? NULL : core_door_open(&g->x, g->http, &door, f);
     if (g->door == NULL) {

@@ -21,8 +21,8 @@
 #define ROOT "/v1/enroll/tpms"
 #define ASK "/v1/enroll/tpm"
 
-static const char *const reasons[] = {"unregistered", "endorsement", "request", "rate", "other"};
-enum { REFUSED_UNREGISTERED, REFUSED_ENDORSEMENT, REFUSED_REQUEST, REFUSED_RATE, REFUSED_OTHER };
+static const char *const reasons[] = {"unregistered", "endorsement", "request", "rate", "restored", "other"};
+enum { REFUSED_UNREGISTERED, REFUSED_ENDORSEMENT, REFUSED_REQUEST, REFUSED_RATE, REFUSED_RESTORED, REFUSED_OTHER };
 static struct metric refused = METRIC_COUNTER_LABELS(
     "grey_core_tpm_enroll_refused_total", "Gateways that asked to come in by their TPM and were refused.", "reason", reasons);
 static struct metric challenged = METRIC_COUNTER("grey_core_tpm_enroll_challenged_total", "Challenges given to registered TPMs.");
@@ -35,7 +35,7 @@ void registrar_register(void) {
 struct registrar {
     struct conn_context x;
     struct worker *storage;
-    const char *const *roots;
+    struct makers_watch *makers;
     struct throttle throttle;
     uint32_t calls;
     bool stopping;
@@ -48,6 +48,7 @@ struct call {
     struct worker_job judging;
     struct registrar *r;
     struct http_request *q;
+    struct makers *makers; /* by whom it is judged; NULL: it is not */
     enum what what;
     uint8_t ek[DIGEST_SHA256_BYTES], token[DIGEST_SHA256_BYTES];
     char site[LIMIT_NAME_BYTES + 1], node[LIMIT_NAME_BYTES + 1];
@@ -61,6 +62,7 @@ struct call {
 
 static void call_free(struct call *c) {
     c->r->calls--;
+    makers_release(c->makers);
     builder_free(&c->introduction);
     builder_free(&c->out);
     mem_free(c);
@@ -69,10 +71,11 @@ static void call_free(struct call *c) {
 static void reply_error(struct call *c, enum grey_error err, const char *detail) {
     if (c->what == INVITE) {
         metrics_add(&refused,
-                    err == E_TOKEN_UNKNOWN ? REFUSED_UNREGISTERED
-                    : err == E_ATTEST_EK   ? REFUSED_ENDORSEMENT
-                    : err == E_BAD_REQUEST ? REFUSED_REQUEST
-                                           : REFUSED_OTHER,
+                    err == E_TOKEN_UNKNOWN    ? REFUSED_UNREGISTERED
+                    : err == E_ATTEST_EK      ? REFUSED_ENDORSEMENT
+                    : err == E_BAD_REQUEST    ? REFUSED_REQUEST
+                    : err == E_STORE_RESTORED ? REFUSED_RESTORED
+                                              : REFUSED_OTHER,
                     1);
         log_limited(LOG_WARN, "enroll", "refuse", "peer=%s by=tpm error=GREY-%d %s: %s", http_peer_address(c->q), error_id(err),
                     error_sentence(err), detail);
@@ -163,7 +166,7 @@ static void judge(struct worker_job *job) {
     uint8_t random[INTRODUCE_RANDOM_BYTES], secret[INVITE_SECRET_BYTES];
     must(introduce_get(builder_bytes(&c->introduction), &i) == E_OK);
     keys_random(random, sizeof random);
-    c->err = introduce_judge(&i, &i.who, c->r->roots, now_wall_ms() / 1000, random, &pending, &c->challenge, &c->fault);
+    c->err = introduce_judge(&i, &i.who, c->makers->roots_pem, now_wall_ms() / 1000, random, &pending, &c->challenge, &c->fault);
     memcpy(c->ek, pending.claimed.endorsement, sizeof c->ek);
     invite_of_challenge(pending.secret, secret);
     digest_sha256(bytes_of(secret, sizeof secret), c->token);
@@ -239,6 +242,7 @@ static void ask(struct registrar *r, struct http_request *q) {
         return;
     }
     const char *wrong = read_body(c);
+    c->makers = makers_hold(r->makers);
     c->judging = (struct worker_job){.work = judge, .done = judged};
     enum grey_error err = wrong != NULL ? E_BAD_REQUEST : worker_submit(r->x.crypto, &c->judging);
     if (err != E_OK) {
@@ -300,13 +304,13 @@ bool registrar_handle(struct registrar *r, struct http_request *q) {
 
 /* --- life --------------------------------------------------------------------------------------------------------------------------------- */
 
-struct registrar *registrar_new(const struct conn_context *x, struct worker *storage, const char *const roots_pem[ATTEST_TYPES]) {
+struct registrar *registrar_new(const struct conn_context *x, struct worker *storage, struct makers_watch *makers) {
     uint64_t seed;
     struct registrar *r = mem_new(1, sizeof *r);
     if (r != NULL) {
         r->x = *x;
         r->storage = storage;
-        r->roots = roots_pem;
+        r->makers = makers;
         keys_random(&seed, sizeof seed);
         throttle_init(&r->throttle, seed, PER_MINUTE, PER_MINUTE);
     }

@@ -7,6 +7,7 @@
 #define CORE_REGISTRAR_H
 
 #include "core/batch.h"
+#include "core/makers.h"
 #include "federation/attest/evidence.h"
 #include "platform/conn.h"
 #include "platform/http.h"
@@ -14,8 +15,8 @@
 struct registrar;
 
 void registrar_register(void);
-/* Everything is borrowed for its life.  roots_pem: of TPM makers, by type; NULL: none.  NULL: out of memory. */
-struct registrar *registrar_new(const struct conn_context *x, struct worker *storage, const char *const roots_pem[ATTEST_TYPES]);
+/* Everything is borrowed for its life.  NULL: out of memory. */
+struct registrar *registrar_new(const struct conn_context *x, struct worker *storage, struct makers_watch *makers);
 void registrar_stop(struct registrar *r); /* takes no more; before the workers are stopped.  NULL is allowed */
 void registrar_free(struct registrar *r); /* after they were */
 

@@ -8,6 +8,7 @@
 #include "core/batch.h"
 #include "core/store_enroll.h"
 #include "core/store_objects.h"
+#include "core/store_restored.h"
 #include "federation/trust.h"
 #include "include/grey/limits.h"
 #include "platform/log.h"
@@ -16,6 +17,8 @@
 #include "platform/wholefile.h"
 
 #define TELL_MS 5000u
+#define FORGOTTEN_S                                                                                                                \
+    (366 * INT64_C(86400)) /* no certificate that was revoked before that can still hold: authority_sign's longest is a year */
 #define RENEW_LIST_S (10 * INT64_C(86400)) /* the list is signed anew when it is so old; it holds for AUTHORITY_LIST_DAYS */
 
 static struct metric revoked = METRIC_GAUGE("grey_core_certificates_revoked", "Certificates in the list of revoked ones.");
@@ -67,6 +70,44 @@ static bool is_current(const struct revoker *r, struct store *store, const struc
     return current;
 }
 
+/* Adds to entries what the list that the CA signed last names and the store does not know: it is an older copy of itself (core/store_restored.h),
+ * and who was shut out stays so. */
+static enum grey_error remember(const struct revoker *r, struct store *store, struct crl_entry *entries, size_t *count,
+                                int64_t now_ms, struct fault *f) {
+    static struct crl_entry before[CRL_ENTRIES_MAX]; /* the storage thread only */
+    char path[LIMIT_PATH_BYTES + 16];
+    struct builder text;
+    struct fault inner = {0};
+    size_t there = 0, here = *count, lost = 0;
+    (void)snprintf(path, sizeof path, "%.1000s/crl.pem", r->ca_dir);
+    builder_init(&text, 2 * CRL_PEM_BYTES_MAX);
+    enum grey_error err = wholefile_read(path, &text, &inner);
+    err = err != E_OK ? err
+                      : crl_entries(bytes_of(text.data, text.size - 1), (const char *)r->ca->bundle.data, before, CRL_ENTRIES_MAX,
+                                    &there, &inner);
+    builder_free(&text);
+    if (err != E_OK) {
+        return E_OK; /* none yet, or not one of this CA */
+    }
+    for (size_t i = 0; i < there && err == E_OK; i++) {
+        bool found = false;
+        int64_t revoked_ms = 0;
+        err = store_serial_find(store, before[i].serial, &found, &revoked_ms, f);
+        if (err != E_OK || (found && revoked_ms != 0) || now_ms / 1000 - before[i].revoked_s > FORGOTTEN_S) {
+            continue; /* it is in the list, or not any more because it has ended */
+        }
+        lost++;
+        if (found) {
+            err = store_serial_revoke(store, before[i].serial, now_ms, f);
+        }
+        if (*count < CRL_ENTRIES_MAX) {
+            entries[(*count)++] = before[i];
+        }
+    }
+    const struct restored_evidence e = {RESTORED_BY_LIST, (int64_t)here, (int64_t)(here + lost)};
+    return err != E_OK || lost == 0 ? err : store_restored_found(store, "", &e, now_ms, f);
+}
+
 static void run_publish(struct storage_job *storage, struct store *store) {
     static struct crl_entry entries[CRL_ENTRIES_MAX]; /* the storage thread only */
     struct revoker *r = (struct revoker *)(void *)storage;
@@ -75,6 +116,7 @@ static void run_publish(struct storage_job *storage, struct store *store) {
     struct store_object object;
     r->fresh = false;
     storage->err = store_revoked(store, now_ms, entries, CRL_ENTRIES_MAX, &r->count, &storage->fault);
+    storage->err = storage->err != E_OK ? storage->err : remember(r, store, entries, &r->count, now_ms, &storage->fault);
     if (storage->err != E_OK || is_current(r, store, entries, r->count, now_ms / 1000)) {
         return;
     }

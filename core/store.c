@@ -5,6 +5,7 @@
 
 #include "core/store_backend.h"
 #include "core/store_offloads.h"
+#include "core/store_restored.h"
 #include "federation/channel.h"
 #include "federation/record.h"
 
@@ -41,11 +42,16 @@ void store_close(struct store *s) {
 }
 
 enum grey_error store_begin(struct store *s, struct fault *f) {
+    s->marked = 0;
     return s->ops->begin(s, f);
 }
 
 enum grey_error store_commit(struct store *s, struct fault *f) {
-    return s->ops->commit(s, f);
+    enum grey_error err = s->ops->commit(s, f);
+    if (err == E_OK && s->marked > 0) {
+        store_mark_keep(s);
+    }
+    return err;
 }
 
 void store_rollback(struct store *s) {
@@ -154,11 +160,12 @@ enum grey_error store_manner(struct store *s, const char *site, enum store_manne
 enum grey_error store_hello(struct store *s, const char *site, const struct sync_hello *h, int64_t now_ms,
                             grey_seq positions[CHANNEL_COUNT], bool *rolled_back, struct fault *f) {
     int64_t site_no = 0, inc[2] = {0, 0};
-    bool found = false;
+    bool found = false, known = true;
     *rolled_back = false;
     enum grey_error err = find_site(s, site, &site_no, f);
     if (err == E_NOT_FOUND) {
         const struct store_value in[] = {store_bytes(bytes_str(site)), store_number(now_ms)};
+        known = false;
         err = s->ops->run(s, STORE_SITE_ADD, in, 2, f);
         err = err != E_OK ? err : find_site(s, site, &site_no, f);
     }
@@ -188,6 +195,8 @@ enum grey_error store_hello(struct store *s, const char *site, const struct sync
             err = run(s, STORE_GAP_ADD,
                       (int64_t[]){inc[0], i, (int64_t)positions[i] + 1, (int64_t)acked, SYNC_GAP_CORE_RESTORED, now_ms, 0}, 7, f);
             err = err != E_OK ? err : set_position(s, inc[0], c, acked, f);
+            const struct restored_evidence lost = {RESTORED_BY_EVENTS, (int64_t)positions[i], (int64_t)acked};
+            err = err != E_OK || !known ? err : store_restored_found(s, site, &lost, now_ms, f);
             positions[i] = acked;
         }
         err = err != E_OK ? err : run(s, STORE_POSITION_KNOWN, (int64_t[]){inc[0], i, (int64_t)h->channels[i].next_seq - 1}, 3, f);

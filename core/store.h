@@ -15,6 +15,9 @@ struct store_options {
     /* Several cores share the database and take turns at what the broker has: frames of a site come out of order, and what lies beyond a
      * hole is kept aside for a while.  Otherwise a hole means that something was lost. */
     bool shared;
+    /* Directory where a file remembers how far the store was (core/store_restored.h), best one that is not kept and put back with the store;
+     * NULL: none.  Borrowed for the store's life. */
+    const char *mark_dir;
 };
 /* where: "sqlite:PATH" or "postgresql://...".  E_USAGE for another kind. */
 struct store *store_open(const char *where, const struct store_options *o, struct fault *f);

@@ -106,6 +106,19 @@ enum store_statement {
     STORE_ATTEST_POLICY,
     STORE_ATTESTS,
     STORE_HOLDING_FAILED,
+    /* what the store may have forgotten: store_restored.c */
+    STORE_MARK,
+    STORE_MARK_ADD,
+    STORE_MARK_RAISE,
+    STORE_MARK_SET,
+    STORE_RESTORED_SET,
+    STORE_RESTORED_OPEN,
+    STORE_RESTORED_ACCEPT,
+    STORE_RESTORED_LIST,
+    STORE_ISSUE_RAISE_ALL,
+    STORE_OBJECT_ISSUE,
+    STORE_SERIAL,
+    STORE_SERIAL_REVOKE,
     STORE_STATEMENTS
 };
 
@@ -164,6 +177,8 @@ struct store_ops {
 struct store { /* first member of each backend's own */
     const struct store_ops *ops;
     struct store_options options;
+    int64_t marked;  /* the mark that this transaction raised; 0: none */
+    int64_t mark_of; /* by which number the store knows itself */
 };
 
 /* One row of numbers, 0 for nothing; *found: whether there was one. */

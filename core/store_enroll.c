@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/store_backend.h"
+#include "core/store_restored.h"
 #include "federation/invite.h"
 #include "platform/now.h"
 
@@ -48,20 +49,23 @@ enum grey_error store_tpm_add(struct store *s, const uint8_t ek[DIGEST_SHA256_BY
                               int64_t now_ms, struct fault *f) {
     const struct store_value in[] = {hash(ek), text(site), text(node), store_number(now_ms)};
     enum grey_error err = s->ops->run(s, STORE_TPM_CLEAR, in + 1, 2, f); /* the board was replaced */
-    return err != E_OK ? err : s->ops->run(s, STORE_TPM_ADD, in, 4, f);
+    err = err != E_OK ? err : s->ops->run(s, STORE_TPM_ADD, in, 4, f);
+    return err != E_OK ? err : store_mark(s, f);
 }
 
-/* E_NOT_FOUND. */
-static enum grey_error find_tpm(struct store *s, const uint8_t *ek, char *site, char *node, struct fault *f) {
+/* doubted: it was registered before the store was put back.  E_NOT_FOUND. */
+static enum grey_error find_tpm(struct store *s, const uint8_t *ek, char *site, char *node, bool *doubted, struct fault *f) {
     const struct store_value in[] = {hash(ek)};
     struct store_rows *rows = NULL;
     bool row = false;
+    *doubted = false;
     enum grey_error err = s->ops->ask(s, STORE_TPM, in, 1, &rows, f);
     err = err != E_OK || rows == NULL ? err : s->ops->next(rows, &row, f);
     if (err == E_OK && row) {
         struct bytes names[] = {s->ops->bytes(rows, 0), s->ops->bytes(rows, 1)};
         (void)snprintf(site, LIMIT_NAME_BYTES + 1, "%.*s", (int)names[0].size, (const char *)names[0].data);
         (void)snprintf(node, LIMIT_NAME_BYTES + 1, "%.*s", (int)names[1].size, (const char *)names[1].data);
+        *doubted = s->ops->number(rows, 2) != 0;
     }
     if (rows != NULL) {
         s->ops->end(rows);
@@ -90,15 +94,21 @@ enum grey_error store_tpm_of(struct store *s, const char *site, const char *node
 enum grey_error store_tpm_remove(struct store *s, const uint8_t ek[DIGEST_SHA256_BYTES], struct fault *f) {
     const struct store_value in[] = {hash(ek)};
     char site[LIMIT_NAME_BYTES + 1], node[LIMIT_NAME_BYTES + 1];
-    enum grey_error err = find_tpm(s, ek, site, node, f);
-    return err != E_OK ? err : s->ops->run(s, STORE_TPM_REMOVE, in, 1, f);
+    bool doubted;
+    enum grey_error err = find_tpm(s, ek, site, node, &doubted, f);
+    err = err != E_OK ? err : s->ops->run(s, STORE_TPM_REMOVE, in, 1, f);
+    return err != E_OK ? err : store_mark(s, f);
 }
 
 enum grey_error store_tpm_invite(struct store *s, const uint8_t ek[DIGEST_SHA256_BYTES], const uint8_t token[DIGEST_SHA256_BYTES],
                                  int64_t now_ms, int64_t life_ms, char *site, char *node, struct fault *f) {
-    enum grey_error err = find_tpm(s, ek, site, node, f);
+    bool doubted;
+    enum grey_error err = find_tpm(s, ek, site, node, &doubted, f);
     if (err == E_NOT_FOUND) {
         return fault_set(f, E_TOKEN_UNKNOWN, "the TPM with this certificate was not registered at this core");
+    }
+    if (err == E_OK && doubted) {
+        return fault_set(f, E_STORE_RESTORED, "the registration of the TPM for gateway '%s' of site '%s'", node, site);
     }
     const struct store_value in[] = {text(site), text(node)};
     err = err != E_OK ? err
@@ -181,7 +191,8 @@ enum grey_error store_token_end(struct store *s, const char *id, int64_t now_ms,
         s->ops->end(rows);
     }
     const struct store_value in[] = {hash(found), store_number(now_ms)};
-    return err != E_OK ? err : !there ? E_NOT_FOUND : s->ops->run(s, STORE_TOKEN_END, in, 2, f);
+    err = err != E_OK ? err : !there ? E_NOT_FOUND : s->ops->run(s, STORE_TOKEN_END, in, 2, f);
+    return err != E_OK ? err : store_mark(s, f);
 }
 
 /* --- who may have a certificate ----------------------------------------------------------------------------------------------------------- */
@@ -240,7 +251,7 @@ static enum grey_error renew(const struct store_enroll *q, const struct known *k
 
 static enum grey_error use_token(struct store *s, const struct store_enroll *q, struct fault *f) {
     const struct store_value in[] = {hash(q->token), text(q->site), text(q->node), hash(q->key)};
-    enum { NODES, USED, EXPIRES_MS, SITE_FITS, NAME_TAKEN, COLUMNS };
+    enum { NODES, USED, EXPIRES_MS, SITE_FITS, NAME_TAKEN, DOUBTED, COLUMNS };
     int64_t t[COLUMNS] = {0};
     bool found = false;
     enum grey_error err = s->ops->run(s, STORE_TOKEN_LOCK, in, 1, f);
@@ -257,13 +268,17 @@ static enum grey_error use_token(struct store *s, const struct store_enroll *q, 
     if (q->now_ms >= t[EXPIRES_MS]) {
         return fault_set(f, E_TOKEN_EXPIRED, "%" PRId64 " min ago", (q->now_ms - t[EXPIRES_MS]) / 60000);
     }
+    if (t[DOUBTED] != 0) { /* it may have been used in what was lost */
+        return fault_set(f, E_STORE_RESTORED, "a token of site '%s'", q->site);
+    }
     if (t[NAME_TAKEN] != 0) {
         return fault_set(f, E_TOKEN_NODE, "this token has enrolled a gateway as node '%s' of site '%s' already", q->node, q->site);
     }
     if (t[USED] >= t[NODES]) {
         return fault_set(f, E_TOKEN_USED, "it was for %" PRId64 " gateways, and so many have used it", t[NODES]);
     }
-    return s->ops->run(s, STORE_TOKEN_USE, in, 1, f);
+    err = s->ops->run(s, STORE_TOKEN_USE, in, 1, f);
+    return err != E_OK ? err : store_mark(s, f);
 }
 
 enum grey_error store_enroll(struct store *s, const struct store_enroll *q, struct builder *again, struct fault *f) {
@@ -295,7 +310,8 @@ enum grey_error store_certificate_add(struct store *s, const struct store_enroll
                                      store_number(c->not_after_ms),
                                      store_bytes(c->pem)};
     enum grey_error err = s->ops->run(s, STORE_CERTIFICATES_REPLACED, former, 4, f);
-    return err != E_OK ? err : s->ops->run(s, STORE_CERTIFICATE_ADD, in, 8, f);
+    err = err != E_OK ? err : s->ops->run(s, STORE_CERTIFICATE_ADD, in, 8, f);
+    return err != E_OK ? err : store_mark(s, f);
 }
 
 /* --- revocation --------------------------------------------------------------------------------------------------------------------------- */
@@ -310,7 +326,20 @@ enum grey_error store_revoke(struct store *s, const char *site, const char *node
     if (err == E_OK && counts[1] == 0) {
         return E_NOT_FOUND;
     }
-    return err != E_OK ? err : s->ops->run(s, STORE_CERTIFICATES_REVOKE, in, 4, f);
+    err = err != E_OK ? err : s->ops->run(s, STORE_CERTIFICATES_REVOKE, in, 4, f);
+    return err != E_OK ? err : store_mark(s, f);
+}
+
+enum grey_error store_serial_find(struct store *s, const uint8_t serial[CERT_SERIAL_BYTES], bool *found, int64_t *revoked_ms,
+                                  struct fault *f) {
+    const struct store_value in[] = {store_bytes(bytes_of(serial, CERT_SERIAL_BYTES))};
+    *revoked_ms = 0;
+    return store_row(s, STORE_SERIAL, in, 1, revoked_ms, 1, found, f);
+}
+
+enum grey_error store_serial_revoke(struct store *s, const uint8_t serial[CERT_SERIAL_BYTES], int64_t now_ms, struct fault *f) {
+    const struct store_value in[] = {store_bytes(bytes_of(serial, CERT_SERIAL_BYTES)), store_number(now_ms)};
+    return s->ops->run(s, STORE_SERIAL_REVOKE, in, 2, f);
 }
 
 enum grey_error store_is_revoked(struct store *s, const char *site, const char *node, bool *revoked, struct fault *f) {

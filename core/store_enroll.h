@@ -31,7 +31,8 @@ enum grey_error store_tpm_add(struct store *s, const uint8_t ek[DIGEST_SHA256_BY
 enum grey_error store_tpm_of(struct store *s, const char *site, const char *node, uint8_t ek[DIGEST_SHA256_BYTES], struct fault *f);
 enum grey_error store_tpm_remove(struct store *s, const uint8_t ek[DIGEST_SHA256_BYTES], struct fault *f);
 enum grey_error store_tpm_list(struct store *s, struct json_writer *w, struct fault *f); /* an array: ek, site, node, registered */
-/* Makes a token (by its hash) for the gateway that this TPM was registered for; site, node: LIMIT_NAME_BYTES + 1.  E_TOKEN_UNKNOWN. */
+/* Makes a token (by its hash) for the gateway that this TPM was registered for; site, node: LIMIT_NAME_BYTES + 1.  E_TOKEN_UNKNOWN,
+ * E_STORE_RESTORED. */
 enum grey_error store_tpm_invite(struct store *s, const uint8_t ek[DIGEST_SHA256_BYTES], const uint8_t token[DIGEST_SHA256_BYTES],
                                  int64_t now_ms, int64_t life_ms, char *site, char *node, struct fault *f);
 
@@ -43,11 +44,12 @@ struct store_enroll {
     int64_t now_ms, life_ms;
 };
 /* May it?  again: appended to (PEM, without a NUL) when the same key asks again and has what it asked for: no new certificate is due.
- * Takes the token's use where it takes one.  E_TOKEN_UNKNOWN, E_TOKEN_SITE, E_TOKEN_EXPIRED, E_TOKEN_USED, E_TOKEN_NODE, E_REVOKED. */
+ * Takes the token's use where it takes one.  E_TOKEN_UNKNOWN, E_TOKEN_SITE, E_TOKEN_EXPIRED, E_TOKEN_USED, E_TOKEN_NODE, E_REVOKED,
+ * E_STORE_RESTORED. */
 enum grey_error store_enroll(struct store *s, const struct store_enroll *q, struct builder *again, struct fault *f);
 /* Errors of the one who asks: the transaction goes on. */
 static inline bool store_enroll_refuses(enum grey_error err) {
-    return err >= E_TOKEN_UNKNOWN && err <= E_REVOKED;
+    return err >= E_TOKEN_UNKNOWN && err <= E_STORE_RESTORED;
 }
 
 struct store_certificate {
@@ -62,6 +64,10 @@ enum grey_error store_certificate_add(struct store *s, const struct store_enroll
 enum grey_error store_revoke(struct store *s, const char *site, const char *node, int64_t now_ms, uint32_t *count, struct fault *f);
 /* Was what this gateway has revoked?  False too for one that has nothing of this core. */
 enum grey_error store_is_revoked(struct store *s, const char *site, const char *node, bool *revoked, struct fault *f);
+/* One certificate, by its number: found, and since when it is revoked, 0: it is not. */
+enum grey_error store_serial_find(struct store *s, const uint8_t serial[CERT_SERIAL_BYTES], bool *found, int64_t *revoked_ms,
+                                  struct fault *f);
+enum grey_error store_serial_revoke(struct store *s, const uint8_t serial[CERT_SERIAL_BYTES], int64_t now_ms, struct fault *f);
 /* What the list of revoked certificates must name: those that would still hold.  At most max, the latest. */
 enum grey_error store_revoked(struct store *s, int64_t now_ms, struct crl_entry *out, size_t max, size_t *count, struct fault *f);
 /* An array of the newest certificate of each node: site, node, serial, issued, expires, revoked.  site "": of all. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/store_backend.h"
+#include "core/store_restored.h"
 #include "platform/now.h"
 
 #define FUTURE_MS (24 * 3600 * 1000) /* an issue that a site holds from further ahead is not believed */
@@ -119,6 +120,7 @@ enum grey_error store_object_put(struct store *s, enum object_kind kind, const c
                                          store_number(issue), store_number(now_ms),         store_bytes(builder_bytes(&cut))};
         err = err != E_OK ? err : s->ops->run(s, STORE_OBJECT_ADD, in, 6, f);
         err = err != E_OK ? err : aim(s, in, now_ms, f);
+        err = err != E_OK || kind != OBJECT_POLICY ? err : store_mark(s, f);
     }
     builder_free(&hashes);
     builder_free(&cut);
@@ -159,6 +161,11 @@ enum grey_error store_object_get(struct store *s, enum object_kind kind, const c
 
 /* --- what sites have ---------------------------------------------------------------------------------------------------------------------- */
 
+enum grey_error store_holdings_outdo(struct store *s, int64_t now_ms, struct fault *f) {
+    const struct store_value in[] = {store_number(now_ms + FUTURE_MS)};
+    return s->ops->run(s, STORE_ISSUE_RAISE_ALL, in, 1, f);
+}
+
 static enum grey_error site_of_session(struct store *s, const char *site, const struct supply_holdings *h, int64_t *no,
                                        struct fault *f) {
     const struct store_value in[] = {store_bytes(bytes_str(site)), store_number((int64_t)h->incarnation)};
@@ -167,6 +174,22 @@ static enum grey_error site_of_session(struct store *s, const char *site, const 
     enum grey_error err = store_row(s, STORE_SESSION, in, 2, row, 2, &found, f);
     *no = found ? row[0] : 0;
     return err != E_OK ? err : !found ? E_NOT_FOUND : row[1] != (int64_t)h->epoch ? E_STALE_MEMBER : E_OK;
+}
+
+/* A store that was restored from a backup knows of less than the site: what it wants must be newer.  An older policy (whom to trust, who is
+ * revoked, how gateways are judged) takes the place of a newer one only when an operator has said so. */
+static enum grey_error raise_over(struct store *s, const char *site, const struct supply_holding *one, int64_t now_ms,
+                                  struct fault *f) {
+    const struct store_value in[] = {store_number(one->kind), store_bytes(one->name), store_number((int64_t)one->issue)};
+    int64_t issue = 0;
+    bool found = false, doubted = false;
+    enum grey_error err = store_row(s, STORE_OBJECT_ISSUE, in, 2, &issue, 1, &found, f);
+    if (err == E_OK && (int64_t)one->issue > issue) {
+        const struct restored_evidence newer = {RESTORED_BY_ISSUE, issue, (int64_t)one->issue};
+        err = store_restored_found(s, site, &newer, now_ms, f);
+        err = err != E_OK || one->kind != OBJECT_POLICY ? err : store_restored_doubted(s, site, &doubted, f);
+    }
+    return err != E_OK || doubted ? err : s->ops->run(s, STORE_ISSUE_RAISE, in, 3, f);
 }
 
 enum grey_error store_holdings(struct store *s, const char *site, const struct supply_holdings *h, int64_t now_ms,
@@ -185,9 +208,8 @@ enum grey_error store_holdings(struct store *s, const char *site, const struct s
                                          store_number(one->health),
                                          store_number(now_ms)};
         err = s->ops->run(s, STORE_HOLDING_SET, in, 7, f);
-        /* this store was restored from a backup and knows of less than the site: what it wants must be newer */
         if (err == E_OK && (int64_t)one->issue < now_ms + FUTURE_MS) {
-            err = s->ops->run(s, STORE_ISSUE_RAISE, (struct store_value[]){in[1], in[2], in[4]}, 3, f);
+            err = raise_over(s, site, one, now_ms, f);
         }
     }
     return err;

@@ -26,6 +26,9 @@ enum grey_error store_object_list(struct store *s, enum object_kind kind, struct
 
 /* A site says what it has in force.  E_NOT_FOUND: no such site; E_STALE_MEMBER: its session is over. */
 enum grey_error store_holdings(struct store *s, const char *site, const struct supply_holdings *h, int64_t now_ms, struct fault *f);
+/* What sites are to have gets issues above those that they hold and that were never given here: what a store that was put back to an older
+ * copy has is newer from now on. */
+enum grey_error store_holdings_outdo(struct store *s, int64_t now_ms, struct fault *f);
 /* What the site should have in another issue than it has: sign is called for each, with hashes and all but site filled in; false: enough.
  * m is lent during the call. */
 enum grey_error store_offers(struct store *s, const char *site, bool (*sign)(void *context, struct object_manifest *m),

@@ -71,6 +71,9 @@ static const char schema[] =
     " added_ms bigint);"
     "CREATE TABLE IF NOT EXISTS attestation(site text COLLATE \"C\", node text COLLATE \"C\", revision bigint NOT NULL,"
     " kept bytea NOT NULL, error bigint NOT NULL, until_ms bigint NOT NULL, PRIMARY KEY(site, node));"
+    "CREATE TABLE IF NOT EXISTS mark(id bigint PRIMARY KEY, no bigint NOT NULL, store bigint NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS restored(site text COLLATE \"C\" PRIMARY KEY, evidence bigint NOT NULL, known bigint NOT NULL,"
+    " held bigint NOT NULL, found_ms bigint NOT NULL, accepted_ms bigint NOT NULL);"
     "COMMIT";
 
 enum { EVENTS_ADD = STORE_STATEMENTS, SITES_LOCK, STATEMENTS };

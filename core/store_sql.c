@@ -18,6 +18,10 @@
     "(a.state = 0 OR (a.state = 1 AND EXISTS (SELECT 1 FROM stage g JOIN label l ON l.label = g.label WHERE l.site = s.no AND"     \
     " g.kind = a.kind AND g.name = a.name AND g.no <= a.stage)))"
 
+/* The latest issue of an object that a site holds and that can be believed: below ?1. */
+#define HELD_MOST                                                                                                                  \
+    "SELECT coalesce(max(h.issue), 0) FROM holding h WHERE h.kind = object.kind AND h.name = object.name AND h.issue < ?1"
+
 const char *const store_sql[STORE_STATEMENTS] = {
     [STORE_SITE_FIND] = "SELECT no FROM site WHERE id = ?1",
     [STORE_SITE_ADD] = "INSERT INTO site(id, first_ms, contact_ms) VALUES(?1, ?2, ?2) ON CONFLICT DO NOTHING",
@@ -113,8 +117,9 @@ const char *const store_sql[STORE_STATEMENTS] = {
     [STORE_TOKEN] = "SELECT t.nodes, t.used, t.expires_ms, CAST(CASE WHEN t.site = ?2 AND (t.node IS NULL OR t.node = ?3) THEN 1 "
                     "ELSE 0 END AS bigint), (SELECT "
                     "count(*) FROM certificate c"
-                    " WHERE c.token = ?1 AND c.site = ?2 AND c.node = ?3 AND c.key <> ?4 AND c.revoked_ms = 0) FROM token t"
-                    " WHERE t.hash = ?1",
+                    " WHERE c.token = ?1 AND c.site = ?2 AND c.node = ?3 AND c.key <> ?4 AND c.revoked_ms = 0),"
+                    " (SELECT count(*) FROM restored r WHERE (length(r.site) = 0 OR r.site = t.site) AND t.created_ms < r.found_ms)"
+                    " FROM token t WHERE t.hash = ?1",
     [STORE_TOKEN_DROP] = "DELETE FROM token WHERE site = ?1 AND node = ?2 AND used = 0",
     [STORE_TOKEN_USE] = "UPDATE token SET used = used + 1 WHERE hash = ?1",
     [STORE_TOKEN_END] = "UPDATE token SET expires_ms = ?2 WHERE hash = ?1",
@@ -149,7 +154,8 @@ const char *const store_sql[STORE_STATEMENTS] = {
     [STORE_OFFLOAD_DROP] = "DELETE FROM offload WHERE inc = ?1 AND task = ?2 AND token = ?3 AND state = 2",
     [STORE_REVOKED_IS] =
         "SELECT revoked_ms FROM certificate WHERE site = ?1 AND node = ?2 ORDER BY issued_ms DESC, revoked_ms LIMIT 1",
-    [STORE_TPM] = "SELECT site, node FROM tpm WHERE ek = ?1",
+    [STORE_TPM] = "SELECT t.site, t.node, (SELECT count(*) FROM restored r WHERE r.accepted_ms = 0 AND (length(r.site) = 0 OR"
+                  " r.site = t.site) AND t.added_ms < r.found_ms) FROM tpm t WHERE t.ek = ?1",
     [STORE_TPM_OF] = "SELECT ek FROM tpm WHERE site = ?1 AND node = ?2",
     [STORE_TPM_CLEAR] = "DELETE FROM tpm WHERE site = ?1 AND node = ?2",
     [STORE_TPM_ADD] = "INSERT INTO tpm(ek, site, node, added_ms) VALUES(?1, ?2, ?3, ?4)"
@@ -171,4 +177,22 @@ const char *const store_sql[STORE_STATEMENTS] = {
     [STORE_HOLDING_FAILED] = "UPDATE holding SET health = 2 WHERE site = (SELECT no FROM site WHERE id = ?1) AND kind = ?2"
                              " AND name = ?3 AND issue = ?4 AND EXISTS (SELECT 1 FROM aim a WHERE a.kind = ?2 AND a.name = ?3"
                              " AND a.state = 1)",
+    [STORE_MARK] = "SELECT no, store FROM mark WHERE id = 1",
+    [STORE_MARK_ADD] = "INSERT INTO mark(id, no, store) VALUES(1, 0, ?1) ON CONFLICT DO NOTHING",
+    [STORE_MARK_RAISE] = "UPDATE mark SET no = no + 1 WHERE id = 1",
+    [STORE_MARK_SET] = "UPDATE mark SET no = ?1 WHERE id = 1",
+    [STORE_RESTORED_SET] = "INSERT INTO restored(site, evidence, known, held, found_ms, accepted_ms) VALUES(?1, ?2, ?3, ?4, ?5, 0)"
+                           " ON CONFLICT(site) DO UPDATE SET evidence = ?2, known = ?3, held = ?4, found_ms = ?5, accepted_ms = 0",
+    [STORE_RESTORED_OPEN] = "SELECT found_ms, accepted_ms, held, evidence FROM restored WHERE site = ?1",
+    [STORE_RESTORED_ACCEPT] = "UPDATE restored SET accepted_ms = ?1 WHERE accepted_ms = 0",
+    [STORE_RESTORED_LIST] = "SELECT site, evidence, known, held, found_ms, accepted_ms FROM restored ORDER BY site LIMIT ?1",
+    [STORE_ISSUE_RAISE_ALL] =
+        "UPDATE object SET issue = 1 + (" HELD_MOST ") WHERE issue < (" HELD_MOST ") AND version IN"
+        " (SELECT CASE WHEN a.state = 2 THEN a.former ELSE a.target END FROM aim a WHERE a.kind = object.kind AND a.name = "
+        "object.name)"
+        " AND NOT EXISTS (SELECT 1 FROM object o WHERE o.kind = object.kind AND o.name = object.name AND o.issue = (" HELD_MOST
+        "))",
+    [STORE_OBJECT_ISSUE] = "SELECT coalesce(max(issue), 0) FROM object WHERE kind = ?1 AND name = ?2",
+    [STORE_SERIAL] = "SELECT revoked_ms FROM certificate WHERE serial = ?1",
+    [STORE_SERIAL_REVOKE] = "UPDATE certificate SET revoked_ms = ?2 WHERE serial = ?1 AND revoked_ms = 0",
 };

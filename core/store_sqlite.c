@@ -53,7 +53,10 @@ static const char schema_added[] = /* what a core.db of format 1 may lack */
     " PRIMARY KEY(inc, task, token)) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS tpm(ek BLOB PRIMARY KEY, site TEXT NOT NULL, node TEXT NOT NULL, added_ms INTEGER) WITHOUT ROWID;"
     "CREATE TABLE IF NOT EXISTS attestation(site TEXT, node TEXT, revision INTEGER NOT NULL, kept BLOB NOT NULL,"
-    " error INTEGER NOT NULL, until_ms INTEGER NOT NULL, PRIMARY KEY(site, node)) WITHOUT ROWID;";
+    " error INTEGER NOT NULL, until_ms INTEGER NOT NULL, PRIMARY KEY(site, node)) WITHOUT ROWID;"
+    "CREATE TABLE IF NOT EXISTS mark(id INTEGER PRIMARY KEY, no INTEGER NOT NULL, store INTEGER NOT NULL);"
+    "CREATE TABLE IF NOT EXISTS restored(site TEXT PRIMARY KEY, evidence INTEGER NOT NULL, known INTEGER NOT NULL,"
+    " held INTEGER NOT NULL, found_ms INTEGER NOT NULL, accepted_ms INTEGER NOT NULL) WITHOUT ROWID;";
 static const struct {
     const char *there, *add;
 } columns_added[] = {

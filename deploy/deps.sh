@@ -14,7 +14,7 @@ declare -A groups=(
     [cross]="mmdebstrap gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf qemu-user-static python3 mosquitto"
     [cuts]="python3-fusepy fuse3 e2fsprogs mount"
     [package]="lintian mmdebstrap strace systemd zsh"
-    [image]="mmdebstrap kmod device-tree-compiler cpio mtools fdisk e2fsprogs qemu-user-static qemu-system-arm mosquitto python3"
+    [image]="mmdebstrap kmod device-tree-compiler cpio mtools fdisk e2fsprogs qemu-user-static qemu-system-arm mosquitto python3 swtpm swtpm-tools tpm2-tools"
     [bench]="etcd-server libraft-dev libuv1-dev iproute2 linux-perf python3 mosquitto-clients postgresql"
 )
 if [ "$1" = --list ]; then

@@ -37,6 +37,6 @@ for option in MBEDTLS_THREADING_C MBEDTLS_THREADING_PTHREAD MBEDTLS_CMAC_C MBEDT
     scripts/config.py set $option
 done
 # The archive brings the files that are generated.  Not on behalf of the flags and goals of the make that started this.
-env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS -u CC -u CFLAGS make -s -j"$(nproc)" GEN_FILES= CC=gcc CFLAGS="-O2 -g -fPIE -fstack-protector-strong" -C library static
+env -u MAKEFLAGS -u MAKELEVEL -u MFLAGS -u CC -u CFLAGS make -s -j"$(nproc)" GEN_FILES= CC=gcc CFLAGS="-O1 -fPIE -fstack-protector-strong" -C library static
 cd - >/dev/null
 mv "$dir.new" "$dir"

@@ -11,6 +11,7 @@
 #define OFFLOAD_TYPES "grey.task." /* what types of the site's own events begin with */
 #define OFFLOAD_GIVEN "grey.task.offload"
 #define OFFLOAD_SETTLED "grey.task.settled"
+#define EMERGENCY_STOPPED "grey.task.emergency" /* no offload, but one of those types: subject TASK/TOKEN as well */
 #define OFFLOAD_OUTPUT_BYTES_MAX (16u * 1024u)
 #define OFFLOAD_NAME_BYTES (LIMIT_NAME_BYTES + 24u)
 

@@ -1,5 +1,6 @@
 #include "platform/conn_material.h"
 
+#include <errno.h>
 #include <mbedtls/error.h>
 #include <mbedtls/pem.h>
 #include <stdio.h>
@@ -135,8 +136,17 @@ static enum grey_error open_tpm_key(struct conn_tls *t, struct fault *f) {
     return keyring_in_tpm(t->key_path) ? keyring_open(t->key_path, &t->elsewhere, f) : keyring_read(t->key_path, &t->secret, f);
 }
 
+/* mbedTLS says of a file that it cannot read only that it could not. */
+static enum grey_error look_at(const char *path, enum grey_error err, struct fault *f) {
+    return access(path, R_OK) == 0 ? E_OK : fault_set(f, err, "%s: %s", path, strerror(errno));
+}
+
 static enum grey_error read_key(const struct conn_tls *t, struct tls_material *m, struct fault *f) {
     char text[128];
+    bool in_file = t->elsewhere.key == NULL && t->secret.size == 0;
+    if (in_file && look_at(t->key_path, E_KEY, f) != E_OK) {
+        return E_KEY;
+    }
     int code = t->elsewhere.key != NULL ? mbed_sign_elsewhere(&m->key, &t->elsewhere)
                : t->secret.size > 0     ? mbed_parse_key(&m->key, builder_bytes(&t->secret))
                                         : mbed_parse_key_file(&m->key, t->key_path);
@@ -155,6 +165,9 @@ static enum grey_error read_files(const struct conn_tls *t, struct tls_material 
     int code;
     if (t->from_13 && !conn_tls_knows_13()) {
         return fault_set(f, E_TLS_VERSION, "TLS 1.3 was asked for as the least; mbedTLS 2.28 speaks 1.2");
+    }
+    if ((!t->anybody && look_at(t->ca_path, E_CERT, f) != E_OK) || look_at(t->cert_path, E_CERT, f) != E_OK) {
+        return E_CERT;
     }
     if (!t->anybody && (code = mbedtls_x509_crt_parse_file(&m->ca, t->ca_path)) != 0) {
         return fault_set(f, E_CERT, "%s: %s", t->ca_path, conn_tls_text(code, text));

@@ -239,48 +239,73 @@ static uint64_t number_of(const mbedtls_x509_crl *list) {
     return 0;
 }
 
-static bool read_one(const mbedtls_x509_crl *list, mbedtls_x509_crt *ca, struct crl_facts *out) {
-    for (mbedtls_x509_crt *c = ca; c != NULL; c = c->next) {
-        if (signed_by(list, c)) {
-            out->number = number_of(list);
-            out->this_s = unix_of(&list->this_update);
-            out->next_s = unix_of(&list->next_update);
-            for (const mbedtls_x509_crl_entry *e = &list->entry; e != NULL && e->raw.len > 0; e = e->next) {
-                size_t size = e->serial.len < CERT_SERIAL_BYTES ? e->serial.len : CERT_SERIAL_BYTES;
-                for (size_t i = 0; i < size; i++) {
-                    out->serials_xor[CERT_SERIAL_BYTES - 1 - i] ^= e->serial.p[e->serial.len - 1 - i];
-                }
-                out->entry_count++;
-            }
-            return true;
+static void read_one(const mbedtls_x509_crl *list, struct crl_facts *out) {
+    out->number = number_of(list);
+    out->this_s = unix_of(&list->this_update);
+    out->next_s = unix_of(&list->next_update);
+    for (const mbedtls_x509_crl_entry *e = &list->entry; e != NULL && e->raw.len > 0; e = e->next) {
+        size_t size = e->serial.len < CERT_SERIAL_BYTES ? e->serial.len : CERT_SERIAL_BYTES;
+        for (size_t i = 0; i < size; i++) {
+            out->serials_xor[CERT_SERIAL_BYTES - 1 - i] ^= e->serial.p[e->serial.len - 1 - i];
         }
+        out->entry_count++;
     }
-    return false;
 }
 
-enum grey_error crl_read(struct bytes pem, const char *ca_pem, struct crl_facts *out, struct fault *f) {
-    mbedtls_x509_crl list;
+static bool trusted(const mbedtls_x509_crl *list, mbedtls_x509_crt *ca) {
+    while (ca != NULL && !signed_by(list, ca)) {
+        ca = ca->next;
+    }
+    return ca != NULL;
+}
+
+/* list: parsed, and its first one signed by a CA of ca_pem; the caller frees it in any case. */
+static enum grey_error open_list(struct bytes pem, const char *ca_pem, mbedtls_x509_crl *list, struct fault *f) {
     mbedtls_x509_crt ca;
     struct builder text;
-    memset(out, 0, sizeof *out);
+    mbedtls_x509_crl_init(list);
     if (pem.size == 0 || pem.size > CRL_PEM_BYTES_MAX || memchr(pem.data, 0, pem.size) != NULL) {
         return fault_set(f, E_CERT, "revocation list: not PEM text of at most %u bytes", CRL_PEM_BYTES_MAX);
     }
     builder_init(&text, CRL_PEM_BYTES_MAX + 1);
     builder_add(&text, pem);
     builder_add_byte(&text, 0);
-    mbedtls_x509_crl_init(&list);
     mbedtls_x509_crt_init(&ca);
     enum grey_error err = text.err != E_OK ? fault_set(f, text.err, "revocation list") : E_OK;
-    int code = err != E_OK ? 0 : mbedtls_x509_crl_parse(&list, text.data, text.size);
+    int code = err != E_OK ? 0 : mbedtls_x509_crl_parse(list, text.data, text.size);
     err = code != 0 ? refuse(f, E_CERT, "revocation list", code) : err;
     code = err != E_OK ? 0 : mbedtls_x509_crt_parse(&ca, (const unsigned char *)ca_pem, strlen(ca_pem) + 1);
     err = code != 0 ? refuse(f, E_CERT, "certificate of the CA", code) : err;
-    if (err == E_OK && !read_one(&list, &ca, out)) {
+    if (err == E_OK && !trusted(list, &ca)) {
         err = fault_set(f, E_CERT, "revocation list: it is not signed by a CA that is trusted here");
     }
-    mbedtls_x509_crl_free(&list);
     mbedtls_x509_crt_free(&ca);
     builder_free(&text);
+    return err;
+}
+
+enum grey_error crl_read(struct bytes pem, const char *ca_pem, struct crl_facts *out, struct fault *f) {
+    mbedtls_x509_crl list;
+    memset(out, 0, sizeof *out);
+    enum grey_error err = open_list(pem, ca_pem, &list, f);
+    if (err == E_OK) {
+        read_one(&list, out);
+    }
+    mbedtls_x509_crl_free(&list);
+    return err;
+}
+
+enum grey_error crl_entries(struct bytes pem, const char *ca_pem, struct crl_entry *out, size_t max, size_t *count,
+                            struct fault *f) {
+    mbedtls_x509_crl list;
+    *count = 0;
+    enum grey_error err = open_list(pem, ca_pem, &list, f);
+    for (const mbedtls_x509_crl_entry *e = &list.entry; err == E_OK && e != NULL && e->raw.len > 0 && *count < max; e = e->next) {
+        size_t size = e->serial.len < CERT_SERIAL_BYTES ? e->serial.len : CERT_SERIAL_BYTES;
+        memset(out[*count].serial, 0, CERT_SERIAL_BYTES);
+        memcpy(out[*count].serial + CERT_SERIAL_BYTES - size, e->serial.p + e->serial.len - size, size);
+        out[(*count)++].revoked_s = unix_of(&e->revocation_date);
+    }
+    mbedtls_x509_crl_free(&list);
     return err;
 }

@@ -35,4 +35,8 @@ struct crl_facts {
 /* Reads a list and checks that one of the CA certificates of ca_pem, which may sign lists, signed it.  Judges no times.  E_CERT. */
 enum grey_error crl_read(struct bytes pem, const char *ca_pem, struct crl_facts *out, struct fault *f);
 
+/* The entries of a list that is such a one, at most max.  E_CERT. */
+enum grey_error crl_entries(struct bytes pem, const char *ca_pem, struct crl_entry *out, size_t max, size_t *count,
+                            struct fault *f);
+
 #endif

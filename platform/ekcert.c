@@ -108,3 +108,21 @@ end:
     mbedtls_x509_crt_free(&crt);
     return err;
 }
+
+enum grey_error ekcert_roots(const char *roots_pem, struct fault *f) {
+    mbedtls_x509_crt roots;
+    mbedtls_x509_crt_init(&roots);
+    int code = mbedtls_x509_crt_parse(&roots, (const unsigned char *)roots_pem, strlen(roots_pem) + 1);
+    unsigned number = 0;
+    bool good = code == 0;
+    for (const mbedtls_x509_crt *c = &roots; good && c != NULL; c = c->next) {
+        number++;
+        good = c->ca_istrue != 0;
+    }
+    enum grey_error err = code > 0   ? fault_set(f, E_CONFIG, "%d of its certificates cannot be read", code)
+                          : code < 0 ? fault_set(f, E_CONFIG, "no PEM certificates can be read in it (mbedTLS %d)", code)
+                          : !good    ? fault_set(f, E_CONFIG, "its certificate number %u signs no others", number)
+                                     : E_OK;
+    mbedtls_x509_crt_free(&roots);
+    return err;
+}

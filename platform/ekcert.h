@@ -23,4 +23,7 @@ struct ekcert {
  * E_CONFIG when the roots cannot be read. */
 enum grey_error ekcert_judge(struct bytes der, const char *roots_pem, int64_t now_s, struct ekcert *out, struct fault *f);
 
+/* Can these be read as certificates that sign others?  E_CONFIG. */
+enum grey_error ekcert_roots(const char *roots_pem, struct fault *f);
+
 #endif

@@ -29,6 +29,7 @@ struct http_request {
     struct http_wire_request *wire;
     uint32_t uid;
     bool has_uid;
+    char methods[HTTP_METHODS_BYTES]; /* see http_allow */
 };
 
 struct session {
@@ -320,6 +321,17 @@ static void problem(struct builder *body, enum grey_error err, int status, const
     builder_add_str(body, "}\n");
 }
 
+void http_allow(struct http_request *q, const char *method) {
+    size_t used = strlen(q->methods), size = strlen(method);
+    const char *there = strstr(q->methods, method);
+    if (there == NULL && used + 2 + size < sizeof q->methods) {
+        (void)snprintf(q->methods + used, sizeof q->methods - used, "%s%s", used > 0 ? ", " : "", method);
+    }
+    if (there == NULL && strcmp(method, "GET") == 0) {
+        http_allow(q, "HEAD");
+    }
+}
+
 void http_reply_wait(struct http_request *q, enum grey_error err, const char *detail, uint64_t wait_ms) {
     struct builder body;
     char seconds[24];
@@ -331,8 +343,11 @@ void http_reply_wait(struct http_request *q, enum grey_error err, const char *de
     if (status == 401) {
         extra = (struct http_extra){"WWW-Authenticate", "Bearer realm=\"grey\""};
     }
+    if (status == 405) {
+        extra = (struct http_extra){"Allow", q->methods};
+    }
     http_reply(q, status, "application/problem+json", builder_bytes(&body), &extra,
-               status == 503 || status == 429 || status == 401 ? 1 : 0);
+               status == 503 || status == 429 || status == 401 || (status == 405 && q->methods[0] != 0) ? 1 : 0);
     builder_free(&body);
 }
 
@@ -465,7 +480,7 @@ static struct bytes text_of(const struct http_request *q, struct http_wire_span 
 }
 
 const char *http_method(const struct http_request *q) {
-    return q->wire->method;
+    return q->wire->is_head ? "GET" : q->wire->method; /* the same, and http_reply leaves the body out */
 }
 
 struct bytes http_path(const struct http_request *q) {

@@ -30,7 +30,7 @@ void http_server_admit_guests(struct http_server *s);
 uint32_t http_server_connections(const struct http_server *s);
 
 /* Lent until http_reply. */
-const char *http_method(const struct http_request *q); /* "GET" */
+const char *http_method(const struct http_request *q); /* "GET", also for HEAD: that is answered alike, without the body */
 struct bytes http_path(const struct http_request *q);  /* percent-decoded, starts with "/", no NUL inside */
 bool http_query(const struct http_request *q, const char *name, char *value,
                 size_t value_size);                                       /* decoded; false: absent or too long */
@@ -54,6 +54,9 @@ struct http_extra {
 /* Takes q.  content_type NULL: no body.  extra: borrowed array of header lines. */
 void http_reply(struct http_request *q, int status, const char *content_type, struct bytes body, const struct http_extra *extra,
                 size_t extra_count);
+/* One more method that the path takes, "GET": an answer 405 names them all (Allow: RFC 9110, 15.5.6). */
+#define HTTP_METHODS_BYTES 40u
+void http_allow(struct http_request *q, const char *method);
 /* Takes q.  application/problem+json (RFC 9457) with type "/errors/GREY-nnnn", the error's title and status, the detail and remedy;
  * 503 and 429 carry Retry-After: 1; 401 asks for a bearer token (RFC 6750, 3). */
 void http_reply_error(struct http_request *q, enum grey_error err, const char *detail);

@@ -195,6 +195,20 @@ static int on_head(http_parser *p) {
     return 1; /* the body is ours */
 }
 
+/* A query is decoded piece by piece later: here it is seen that it can be. */
+static bool well_encoded(struct bytes text) {
+    for (size_t i = 0; i < text.size; i++) {
+        if (text.data[i] == '%') {
+            if (text.size - i < 3 || hex(text.data[i + 1]) < 0 || hex(text.data[i + 2]) < 0 ||
+                (text.data[i + 1] == '0' && text.data[i + 2] == '0')) {
+                return false;
+            }
+            i += 2;
+        }
+    }
+    return true;
+}
+
 /* Path and query of "/path?query" or "http://host/path?query", decoded in place. */
 static bool split_url(struct http_wire_request *q, struct http_wire_span url) {
     struct bytes text = bytes_of(q->text + url.at, url.size);
@@ -210,6 +224,9 @@ static bool split_url(struct http_wire_request *q, struct http_wire_span url) {
     size_t path_size = mark == NULL ? text.size : (size_t)(mark - text.data), decoded;
     if (mark != NULL) {
         q->query = (struct http_wire_span){at + (uint32_t)path_size + 1, (uint32_t)(text.size - path_size - 1)};
+    }
+    if (!well_encoded(bytes_of(q->text + q->query.at, q->query.size))) {
+        return false;
     }
     if (path_size == 0 || text.data[0] != '/' || !http_wire_decode(bytes_of(text.data, path_size), false, q->text + at, &decoded)) {
         return false;
@@ -291,7 +308,7 @@ static enum http_wire_result read_head(struct http_wire *w, struct bytes head, s
     }
     const char *fault = fault_of_headers(&r);
     if (fault != NULL || r.is_connect || !split_url(q, r.url)) {
-        return malformed(w, fault != NULL ? fault : "the path is malformed");
+        return malformed(w, fault != NULL ? fault : "the path or its query is malformed");
     }
     if (!r.chunked && r.content_length != UINT64_MAX && r.content_length > w->body_bytes_max) {
         return refuse(w, 413, E_TOO_LARGE, "the body is larger than this API takes");

@@ -144,7 +144,6 @@ struct route {
 static const struct route routes[] = {
     {"PUT", "/v1/kv/", api_kv_put, ROLE_OPERATOR},
     {"GET", "/v1/kv/", api_kv_get, ROLE_VIEWER},
-    {"HEAD", "/v1/kv/", api_kv_get, ROLE_VIEWER},
     {"DELETE", "/v1/kv/", api_kv_delete, ROLE_OPERATOR},
     {"GET", "/v1/kv", api_kv_list, ROLE_VIEWER},
     {"POST", "/v1/events", api_events_post, ROLE_OPERATOR},
@@ -227,6 +226,7 @@ void api_handle(void *context, struct http_request *q) {
         }
         path_known = true;
         if (strcmp(http_method(q), routes[i].method) != 0) {
+            http_allow(q, routes[i].method);
             continue;
         }
         if (!api_access(api, q, routes[i].least, &caller)) {

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "agent/api/api_core.h"
+#include "platform/address.h"
 #include "platform/now.h"
 
 static void put_snapshot(struct json_writer *w, const struct sitelog_snapshot_info *i) {
@@ -113,9 +114,9 @@ void api_admin_transfer(struct api_call *c) {
 
 static bool take_invitation(const json_t *member, struct node_order *o) {
     const char *address = json_string_value(json_object_get(member, "addr"));
-    const char *colon = address == NULL ? NULL : strrchr(address, ':');
-    if (o->invite_count == LIMIT_MEMBERS || colon == NULL || colon == address || colon[1] == 0 ||
-        strlen(address) > LIMIT_ADDRESS_BYTES ||
+    char host[ADDRESS_HOST_BYTES], port[ADDRESS_PORT_BYTES];
+    if (o->invite_count == LIMIT_MEMBERS || address == NULL || strlen(address) > LIMIT_ADDRESS_BYTES ||
+        address_split(address, host, port, NULL) != E_OK || host[0] == 0 ||
         !take_name(json_string_value(json_object_get(member, "id")), &o->invite[o->invite_count].name)) {
         return false;
     }

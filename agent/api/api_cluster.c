@@ -15,6 +15,8 @@ static const char *role_name(const struct raft_status *s, raft_id id) {
     return id == s->self && (s->role == RAFT_CANDIDATE || s->role == RAFT_PRE_CANDIDATE) ? "candidate" : "follower";
 }
 
+/* The leader hears from all of them.  A link that broke is told at once: heartbeats are missed only later, and a new leader begins with
+ * everybody taken for well. */
 static const char *member_state(struct api *a, const struct raft_status *s, const struct raft_member *m) {
     if (m->id == s->self) {
         return "healthy";
@@ -23,8 +25,8 @@ static const char *member_state(struct api *a, const struct raft_status *s, cons
         return "fenced";
     }
     for (uint32_t i = 0; i < s->peer_count; i++) {
-        if (s->role == RAFT_LEADER && s->peers[i].id == m->id) {
-            return s->peers[i].active ? "healthy" : "dead";
+        if (s->role == RAFT_LEADER && s->peers[i].id == m->id && !s->peers[i].active) {
+            return "dead";
         }
     }
     struct peers *p = node_peers(a->o.node);

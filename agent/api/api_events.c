@@ -151,7 +151,9 @@ static void found(void *context, const struct node_answer *a) {
         return;
     }
     if (state_dedup(node_state(c->api->o.node), bytes_str(source), id, &e) != TABLE_FOUND) {
-        api_call_error(c, E_NOT_FOUND, "no event of this source and id is remembered; give ?source= when it had one");
+        api_call_error(c, E_NOT_FOUND,
+                       "no event of this source and id is remembered: give ?source= when it had one; what came without an id is "
+                       "not remembered");
         return;
     }
     struct api_answer out;

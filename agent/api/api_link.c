@@ -1,9 +1,17 @@
+#include <stdio.h>
+#include <string.h>
+
 #include "agent/api/api_core.h"
 #include "platform/now.h"
 
 void api_link_put(struct json_writer *w, const struct uplink_facts *f) {
     json_member_str(w, "stage", f->stage == NULL ? "off" : f->stage);
-    json_member_milli(w, "stage_seconds", f->stage_ms);
+    json_key(w, "stage_seconds");
+    if (f->stage == NULL || strcmp(f->stage, "off") == 0) {
+        json_none(w);
+    } else {
+        json_milli(w, f->stage_ms);
+    }
     json_key(w, "next_try_seconds");
     if (f->next_try_ms < 0 || f->stage == NULL) {
         json_none(w);
@@ -56,7 +64,11 @@ void api_link_try(struct api_call *c) {
     if (api->o.uplink == NULL) {
         api_call_error(c, E_NOT_FOUND, "no core is configured here (federation.enabled)");
     } else if (!uplink_hurry(api->o.uplink)) {
-        api_call_error(c, E_NOT_LEADER, "the link is kept by the leader: ask there");
+        char detail[LIMIT_NAME_BYTES + 64];
+        const char *leader = node_leader_name(api->o.node);
+        (void)snprintf(detail, sizeof detail, "the link is kept by the leader%s%s: ask there", leader[0] != 0 ? ", node " : "",
+                       leader);
+        api_call_error(c, E_NOT_LEADER, detail);
     } else {
         struct api_answer a;
         api_answer_begin(&a);

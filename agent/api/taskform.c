@@ -94,6 +94,9 @@ static enum grey_error take_pairs(const struct reading *r, const char *field, js
         if (!json_is_string(member)) {
             return wrong(r, field, "an object of strings");
         }
+        if (name[0] == 0 || strchr(name, '=') != NULL) { /* "A=B": "1" would set A to "B=1" */
+            return wrong(r, field, "an object whose names are not empty and hold no \"=\"");
+        }
         struct builder *b = &r->form->texts;
         at[out->count] = b->size;
         builder_add_str(b, name);

@@ -311,9 +311,6 @@ static enum grey_error check_core(const struct config *c, struct fault *f) {
         return fault_set(f, E_CONFIG, "federation.upstream.priorities has %u numbers for %u endpoints", c->priority_count,
                          c->endpoint_count);
     }
-    if (c->proxy[0] != 0 && strchr(c->proxy, ':') == NULL) {
-        return fault_set(f, E_CONFIG, "federation.proxy.address wants host:port, not '%.80s'", c->proxy);
-    }
     if (c->federation && c->endpoint_count == 0) {
         say(f, "federation.enabled wants at least one federation.upstream.endpoints");
         return E_CONFIG;

@@ -90,6 +90,8 @@ struct config {
     int64_t temperature_max_c; /* of the hottest zone; 0: none */
 
     char update_slots[LIMIT_PATH_BYTES + 1]; /* "": none */
+    char update_product[64 + 1];
+    char update_root[LIMIT_PATH_BYTES + 1]; /* "": none */
     int64_t update_soak_s, update_turn_s;
 
     /* what the command line asks for instead of running */

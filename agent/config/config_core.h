@@ -12,11 +12,13 @@
 #include "platform/yaml.h"
 
 enum config_kind {
-    KIND_TEXT,  /* size: room in the struct */
-    KIND_NAME,  /* [A-Za-z0-9._-]{1,64} */
-    KIND_WORD,  /* one of `words` */
-    KIND_INT,   /* min..max */
-    KIND_MILLI, /* a number times 1000, stored as int64 */
+    KIND_TEXT,      /* size: room in the struct */
+    KIND_ADDRESS,   /* host:port, :port or unix:/path */
+    KIND_ADDRESSES, /* some, comma separated */
+    KIND_NAME,      /* [A-Za-z0-9._-]{1,64} */
+    KIND_WORD,      /* one of `words` */
+    KIND_INT,       /* min..max */
+    KIND_MILLI,     /* a number times 1000, stored as int64 */
     KIND_BOOL,
     KIND_LIST,    /* list of addresses: endpoints */
     KIND_TIMES,   /* list of types with the hours that their events live */

@@ -3,6 +3,10 @@
 #define AT(member) offsetof(struct config, member), sizeof(((struct config *)0)->member)
 #define TEXT(path, member, env, flag, fallback, meaning)                                                                           \
     { path, KIND_TEXT, AT(member), 0, 0, NULL, env, flag, fallback, meaning }
+#define ADDRESS(path, member, env, flag, fallback, meaning)                                                                        \
+    { path, KIND_ADDRESS, AT(member), 0, 0, NULL, env, flag, fallback, meaning }
+#define ADDRESSES(path, member, env, flag, fallback, meaning)                                                                      \
+    { path, KIND_ADDRESSES, AT(member), 0, 0, NULL, env, flag, fallback, meaning }
 #define NAME(path, member, env, flag, fallback, meaning)                                                                           \
     { path, KIND_NAME, AT(member), 0, 0, NULL, env, flag, fallback, meaning }
 #define WORD(path, member, words, env, flag, fallback, meaning)                                                                    \
@@ -22,16 +26,16 @@ const struct config_key config_keys[] = {
     NAME("site.id", site_id, "GREY_SITE_ID", "site-id", "", "name of the site; without it the node.id of the file"),
     INERT("node.name", "a name for people"),
     INERT("node.location", "latitude and longitude, for maps"),
-    TEXT("networking.http_addr", http_addr, "GREY_HTTP_ADDR", "http-addr", "127.0.0.1:8080", "address of the HTTP API"),
-    TEXT("networking.peer_addr", peer_addr, "GREY_PEER_ADDR", "peer-addr", "127.0.0.1:9090",
-         "address for the other gateways of the site"),
-    TEXT("networking.grpc_addr", peer_addr, "GREY_GRPC_ADDR", "grpc-addr", NULL, "another word for networking.peer_addr"),
-    TEXT("networking.peer_advertise", peer_advertise, NULL, "peer-advertise", "",
-         "address that the others dial; without it networking.peer_addr"),
+    ADDRESS("networking.http_addr", http_addr, "GREY_HTTP_ADDR", "http-addr", "127.0.0.1:8080", "address of the HTTP API"),
+    ADDRESS("networking.peer_addr", peer_addr, "GREY_PEER_ADDR", "peer-addr", "127.0.0.1:9090",
+            "address for the other gateways of the site"),
+    ADDRESS("networking.grpc_addr", peer_addr, "GREY_GRPC_ADDR", "grpc-addr", NULL, "another word for networking.peer_addr"),
+    ADDRESS("networking.peer_advertise", peer_advertise, NULL, "peer-advertise", "",
+            "address that the others dial; without it networking.peer_addr"),
     TEXT("networking.socket", socket_path, NULL, "socket", "",
          "local socket of greyctl; without it greyd.sock in the data directory"),
     BOOL("", bootstrap, "GREY_RAFT_BOOTSTRAP", "bootstrap", "false", "start a new site; acts on an empty data directory only"),
-    TEXT("", join, "GREY_CLUSTER_PEERS", "join", "", "addresses of gateways to join, comma separated"),
+    ADDRESSES("", join, "GREY_CLUSTER_PEERS", "join", "", "addresses of gateways to join, comma separated"),
     BOOL("", insecure, NULL, "insecure-i-know", "false", "allow plain links on addresses that others can reach"),
     TEXT("storage.data_dir", data_dir, "GREY_DATA_DIR", "data-dir", "/var/lib/grey", "where this gateway keeps its data"),
     TEXT("storage.wal_dir", wal_dir, NULL, NULL, "", "where the log lies; without it log/ in the data directory"),
@@ -142,7 +146,7 @@ const struct config_key config_keys[] = {
     INT("federation.upstream.handover_secs", handover_s, 0, 86400, "300",
         "a leader that no broker has answered for so long gives leadership to a gateway that reaches one; 0: never"),
     BOOL("federation.upstream.alpn", upstream_alpn, NULL, NULL, "true", "say \"mqtt\" by ALPN to endpoints on port 443"),
-    TEXT("federation.proxy.address", proxy, NULL, NULL, "", "host:port of an HTTP proxy that takes CONNECT"),
+    ADDRESS("federation.proxy.address", proxy, NULL, NULL, "", "host:port of an HTTP proxy that takes CONNECT"),
     TEXT("federation.proxy.auth_file", proxy_auth, NULL, NULL, "", "file with one line user:password for it, read at each try"),
     BOOL("federation.upstream.tls.enabled", upstream_tls, NULL, NULL, "true", "mutual TLS to the broker"),
     TEXT("federation.upstream.tls.ca_cert", upstream_ca, NULL, NULL, "", "CA certificate for the broker"),
@@ -195,6 +199,10 @@ const struct config_key config_keys[] = {
     INERT("federation.failover", "between cores"),
     TEXT("update.slots", update_slots, NULL, NULL, "",
          "folder where grey-update keeps versions of the programs; without it this gateway takes no updates from the core"),
+    TEXT("update.product", update_product, NULL, NULL, "agent",
+         "which updates are for this gateway: agent, programs; the name of a board, images for it"),
+    TEXT("update.root", update_root, NULL, NULL, "",
+         "of an image: partition of the root that runs; what an update has in common with it is not fetched from the core"),
     INT("update.soak_secs", update_soak_s, 1, 86400, "30", "a new version is kept when it has taken part in its site for so long"),
     INT("update.turn_secs", update_turn_s, 10, 86400, "1800",
         "a gateway of which nothing is heard for so long since its update began counts as failed"),

@@ -130,7 +130,8 @@ void config_help(struct builder *out) {
     builder_add_str(out, "greyd: the agent on a gateway of a Grey Edge site\n\n"
                          "usage: greyd [--config FILE] [flags]\n"
                          "       greyd --check-config [--print] [--config FILE] [flags]\n"
-                         "       greyd restore --snapshot FILE --data-dir DIR\n\n"
+                         "       greyd restore --snapshot FILE --data-dir DIR\n"
+                         "       greyd enroll --core https://HOST:PORT --token TOKEN    greyd enroll --help says more\n\n"
                          "Flags win over environment variables, these over the file, the file over defaults.\n\n");
     for (size_t i = 0; i < config_option_count; i++) {
         char left[48];

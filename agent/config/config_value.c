@@ -6,6 +6,25 @@
 #include "agent/config/config_core.h"
 #include "federation/shaper.h"
 #include "include/grey/must.h"
+#include "platform/address.h"
+
+/* text: not empty, and within a limit of length; several are told apart by commas. */
+static enum grey_error check_addresses(struct bytes text, bool several, struct fault *f) {
+    size_t at = 0;
+    while (at <= text.size) {
+        char one[LIMIT_ADDRESS_BYTES + 1], host[ADDRESS_HOST_BYTES], port[ADDRESS_PORT_BYTES];
+        const uint8_t *comma = several && at < text.size ? memchr(text.data + at, ',', text.size - at) : NULL;
+        size_t size = comma == NULL ? text.size - at : (size_t)(comma - text.data) - at;
+        memcpy(one, text.data + at, size < sizeof one ? size : 0);
+        one[size < sizeof one ? size : 0] = 0;
+        if (!(address_is_unix(one) && !several) && address_split(one, host, port, f) != E_OK) {
+            return fault_set(f, E_CONFIG, "'%.*s' is no address: expected host:port, such as 127.0.0.1:8080",
+                             (int)(size > 80 ? 80 : size), (const char *)text.data + at);
+        }
+        at += size + 1;
+    }
+    return E_OK;
+}
 
 static enum grey_error set_text(struct config *c, const struct config_key *k, struct bytes text, struct fault *f) {
     uint8_t *at = (uint8_t *)c + k->at;
@@ -13,8 +32,17 @@ static enum grey_error set_text(struct config *c, const struct config_key *k, st
         return fault_set(f, E_CONFIG, "'%.*s' is no name: 1 to 64 letters, digits, '.', '_' or '-'",
                          (int)(text.size > 80 ? 80 : text.size), (const char *)text.data);
     }
+    if (text.size == 0 && (k->fallback == NULL || k->fallback[0] != 0)) {
+        return fault_set(f, E_CONFIG, "must not be empty");
+    }
     if (text.size >= k->size || (text.size > 0 && memchr(text.data, 0, text.size) != NULL)) {
         return fault_set(f, E_CONFIG, "longer than %zu bytes", k->size - 1);
+    }
+    if (text.size > 0 && (k->kind == KIND_ADDRESS || k->kind == KIND_ADDRESSES)) {
+        enum grey_error err = check_addresses(text, k->kind == KIND_ADDRESSES, f);
+        if (err != E_OK) {
+            return err;
+        }
     }
     memset(at, 0, k->size);
     if (text.size > 0) {
@@ -61,7 +89,7 @@ static enum grey_error set_endpoints(struct config *c, const struct yaml_node *n
             return err;
         }
         if (c->endpoint_count == CONFIG_ENDPOINTS_MAX || text.size > LIMIT_ADDRESS_BYTES || text.size == 0 ||
-            memchr(text.data, ':', text.size) == NULL) {
+            check_addresses(text, false, NULL) != E_OK) {
             return yaml_fault(e, f, "expected at most %u addresses as host:port", CONFIG_ENDPOINTS_MAX);
         }
         memset(c->endpoints[c->endpoint_count], 0, sizeof c->endpoints[0]);

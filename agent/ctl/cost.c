@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "agent/ctl/leading.h"
 #include "agent/ctl/verbs.h"
 
 #define PROBE_PAUSE_NS (100u * 1000u * 1000u)
@@ -96,6 +97,8 @@ int cost_budget(struct call *c) {
     struct builder out;
     struct render_table t;
     char size[RENDER_SHORT];
+    struct leading leader;
+    leading_redirect(c, &leader);
     int code = view_take(c, &v);
     if (code != CTL_OK) {
         view_free(&v);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "agent/ctl/input.h"
+#include "agent/ctl/leading.h"
 #include "agent/ctl/verbs.h"
 #include "platform/cert.h"
 #include "platform/keyring.h"
@@ -114,22 +115,39 @@ static void check_queue(struct doctor *d, const json_t *queue) {
     }
 }
 
-static void check_link(struct doctor *d, const json_t *cluster, const json_t *federation) {
+static void judge_link(struct doctor *d, const json_t *link) {
     char span[RENDER_SHORT];
-    const json_t *link = json_object_get(federation, "link");
     double contact_s = verbs_real(link, "last_contact_seconds", -1);
+    if (json_is_true(json_object_get(link, "up"))) {
+        say(d, FINE, "link", "", "up to %s", verbs_text(link, "endpoint"));
+        return;
+    }
+    const char *error = verbs_text(link, "last_error");
+    say(d, LOOK, "link", "the site goes on without it; check modem, name service and federation.upstream.endpoints",
+        "down%s%s; last contact %s%s", error[0] != 0 ? ": " : "", error, contact_s < 0 ? "never" : render_span(contact_s, span),
+        contact_s < 0 ? " since the leader leads" : " ago");
+}
+
+static void check_link(struct doctor *d, const json_t *cluster, const json_t *federation) {
     const char *leader = verbs_text(cluster, "leader_id");
+    struct leading there;
+    struct client_problem ignored;
+    json_t *of_leader = NULL;
     if (!json_is_true(json_object_get(federation, "enabled"))) {
         say(d, FINE, "link", "", "no core configured");
-    } else if (strcmp(leader, verbs_text(cluster, "node_id")) != 0) {
-        say(d, FINE, "link", "", "kept by the leader, node %s; ask there", leader[0] != 0 ? leader : "(none)");
-    } else if (json_is_true(json_object_get(link, "up"))) {
-        say(d, FINE, "link", "", "up to %s", verbs_text(link, "endpoint"));
+    } else if (leader[0] == 0) {
+        say(d, LOOK, "link", "bring the other gateways back first; each keeps what it takes until then",
+            "down while the site has no leader");
+    } else if (strcmp(leader, verbs_text(cluster, "node_id")) == 0) {
+        judge_link(d, json_object_get(federation, "link"));
+    } else if (leading_find(cluster, &there)) {
+        if (client_get(&there.client, CLIENT_NODE, "/v1/federation/status", &of_leader, NULL, &ignored) == CTL_OK) {
+            judge_link(d, json_object_get(of_leader, "link"));
+        }
+        json_decref(of_leader);
+        json_decref(there.cluster);
     } else {
-        const char *error = verbs_text(link, "last_error");
-        say(d, LOOK, "link", "the site goes on without it; check modem, name service and federation.upstream.endpoints",
-            "down%s%s; last contact %s%s", error[0] != 0 ? ": " : "", error, contact_s < 0 ? "never" : render_span(contact_s, span),
-            contact_s < 0 ? " since this node leads" : " ago");
+        say(d, FINE, "link", "", "kept by the leader, node %s; ask there", leader);
     }
 }
 

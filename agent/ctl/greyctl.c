@@ -152,21 +152,10 @@ static int read_line(struct call *c, struct line *l, int argc, char **argv) {
 
 /* --- the verb ------------------------------------------------------------------------------------------------------------------------------ */
 
-static bool is_group(const char *word) {
-    size_t count, size = strlen(word);
-    const struct verb *all = verbs(&count);
-    for (size_t i = 0; i < count; i++) {
-        if (strncmp(all[i].name, word, size) == 0 && all[i].name[size] == ' ') {
-            return true;
-        }
-    }
-    return false;
-}
-
 static int no_such_verb(const struct line *l) {
     char text[128];
     struct builder out;
-    if (is_group(l->words[0])) {
+    if (verbs_is_group(l->words[0])) {
         builder_init(&out, 64u * 1024u);
         help_group(l->words[0], &out);
         (void)fwrite(out.data, 1, out.size, l->help ? stdout : stderr);

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "agent/ctl/leading.h"
 #include "agent/ctl/verbs.h"
 
 static void put_first_line(const json_t *link, struct builder *out) {
@@ -71,7 +72,9 @@ static void put_endpoints(const json_t *link, struct builder *out) {
 int link_status(struct call *c) {
     json_t *federation;
     struct builder out;
+    struct leading leader;
     int code;
+    leading_redirect(c, &leader);
     if (verbs_get(c, CLIENT_NODE, "/v1/federation/status", &federation, &code)) {
         return code;
     }
@@ -96,7 +99,9 @@ int link_status(struct call *c) {
 int link_try(struct call *c) {
     struct client_request q = {.method = "POST", .path = "/v1/federation/try"};
     json_t *doc;
+    struct leading leader;
     int code;
+    leading_redirect(c, &leader);
     if (verbs_send(c, &q, &doc, &code)) {
         return code;
     }

@@ -154,8 +154,13 @@ int local_help(struct call *c) {
         help_all(&out);
     } else if (v != NULL && used == c->arg_count) {
         help_verb(v, &out);
-    } else {
+    } else if (verbs_is_group(c->args[0])) {
         help_group(c->args[0], &out);
+    } else {
+        builder_free(&out);
+        (void)fprintf(stderr, "greyctl: there is no verb '%.60s'; the nearest one is '%s'\n  -> greyctl --help lists them all\n",
+                      c->args[0], verbs_nearest(c->args[0]));
+        return CTL_USAGE;
     }
     return verbs_print(&out);
 }

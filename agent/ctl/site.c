@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/ctl/leading.h"
 #include "agent/ctl/listing.h"
 #include "include/grey/limits.h"
 
@@ -73,40 +74,24 @@ static void sum_queue(struct picture *p) {
     p->facts.queue_limit_bytes = verbs_uint(p->queue, "limit_bytes");
 }
 
-/* Only the leader knows the link, and hears from every member.  Its API is asked directly where that is this machine, and only believed when it is the leader:
- * on real gateways each node has the same loopback address. */
-static void ask_leader(struct call *c, struct picture *p) {
-    char address[300];
-    const char *leader = verbs_text(p->cluster, "leader_id"), *http = "";
-    size_t i;
-    const json_t *m;
-    json_array_foreach(json_object_get(p->cluster, "members"), i, m) {
-        if (strcmp(verbs_text(m, "id"), leader) == 0) {
-            http = verbs_text(m, "http_addr");
-        }
-    }
-    if (strncmp(http, "127.", 4) != 0 && strncmp(http, "localhost:", 10) != 0) {
+/* Only the leader knows the link, and hears from every member. */
+static void ask_leader(struct picture *p) {
+    struct leading there;
+    struct client_problem ignored;
+    json_t *federation;
+    if (!leading_find(p->cluster, &there)) {
         return;
     }
-    (void)snprintf(address, sizeof address, "http://%.280s", http);
-    struct client there = {.address = {address, NULL}, .timeout_ms = 2000};
-    struct client_problem ignored;
-    json_t *cluster, *federation;
-    (void)c;
-    if (client_get(&there, CLIENT_NODE, "/v1/cluster/status", &cluster, NULL, &ignored) == CTL_OK &&
-        strcmp(verbs_text(cluster, "node_id"), leader) == 0 &&
-        strcmp(verbs_text(cluster, "site_id"), verbs_text(p->cluster, "site_id")) == 0) {
-        builder_reset(&p->raw[2]);
-        if (client_get(&there, CLIENT_NODE, "/v1/federation/status", &federation, &p->raw[2], &ignored) == CTL_OK) {
-            json_decref(p->federation);
-            p->federation = federation;
-            p->link_known = true;
-            p->facts.one_disk = json_is_true(json_object_get(cluster, "one_disk"));
-            json_decref(p->members);
-            p->members = json_incref(json_object_get(cluster, "members"));
-        }
+    builder_reset(&p->raw[2]);
+    if (client_get(&there.client, CLIENT_NODE, "/v1/federation/status", &federation, &p->raw[2], &ignored) == CTL_OK) {
+        json_decref(p->federation);
+        p->federation = federation;
+        p->link_known = true;
+        p->facts.one_disk = json_is_true(json_object_get(there.cluster, "one_disk"));
+        json_decref(p->members);
+        p->members = json_incref(json_object_get(there.cluster, "members"));
     }
-    json_decref(cluster);
+    json_decref(there.cluster);
 }
 
 static void judge_link(struct picture *p) {
@@ -151,7 +136,7 @@ static int picture_take(struct call *c, struct picture *p) {
     p->link_known = leader[0] != 0 && strcmp(leader, verbs_text(p->cluster, "node_id")) == 0;
     p->facts.quorum = json_is_true(json_object_get(p->cluster, "quorum"));
     if (!p->link_known && leader[0] != 0 && p->facts.quorum) {
-        ask_leader(c, p);
+        ask_leader(p);
     }
     count_members(p);
     sum_queue(p);

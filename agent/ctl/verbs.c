@@ -302,6 +302,10 @@ static const struct verb table[] = {
      NONE},
     {"attest policy", "show | set FILE | learn | enforce", 1, 2,
      "the attestation policy: as it is; a new one; take what gateways show; accept that and nothing else", appraised_policy, NONE},
+    {"store status", "", 0, 0, "was the core's store put back to an older copy of itself, and who remembers more", kept_status,
+     NONE},
+    {"store accept", "", 0, 0, "go on with that older copy: you have looked at what it forgot (docs/SECURITY.md)", kept_accept,
+     NONE},
     {"doctor",
      "",
      0,
@@ -369,6 +373,16 @@ static unsigned distance(const char *a, const char *b) { /* Levenshtein, on shor
         }
     }
     return row[size];
+}
+
+bool verbs_is_group(const char *word) {
+    size_t size = strlen(word);
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        if (strncmp(table[i].name, word, size) == 0 && table[i].name[size] == ' ') {
+            return true;
+        }
+    }
+    return false;
 }
 
 const char *verbs_nearest(const char *text) {

@@ -44,6 +44,7 @@ const struct verb *verbs(size_t *count);
 const struct verb *verbs_find(const char *const *words, unsigned count, unsigned *used);
 /* The known verb that is spelt most alike. */
 const char *verbs_nearest(const char *text);
+bool verbs_is_group(const char *word); /* verbs of two words begin with it: "kv" */
 /* Options that every verb takes. */
 extern const struct verb_option verbs_global[];
 extern const size_t verbs_global_count;
@@ -94,6 +95,7 @@ verb_run jobs_submit, jobs_list, jobs_show, jobs_cancel, jobs_logs, jobs_tenants
 verb_run fleet_list, fleet_show, fleet_events;
 verb_run given_config_set, given_config_get, given_policy_set, given_policy_get, given_rollout, given_label, given_update_push;
 verb_run appraised_list, appraised_show, appraised_forget, appraised_policy;
+verb_run kept_status, kept_accept;
 verb_run updates_status;
 verb_run local_explain, local_config_show, local_config_check, local_completion, local_help, local_version;
 verb_run tokens_create, tokens_list, tokens_revoke;

@@ -426,9 +426,10 @@ int enroll_command(int argc, char **argv) {
     struct fault f = {0};
     e.dir = DIR_DEFAULT;
     e.timeout_ms = TIMEOUT_MS;
-    if (!read_flags(&e, argc, argv)) {
-        (void)fputs(usage, stderr);
-        return 2;
+    bool asked = argc > 0 && strcmp(argv[0], "--help") == 0;
+    if (asked || !read_flags(&e, argc, argv)) {
+        (void)fputs(usage, asked ? stdout : stderr);
+        return asked ? 0 : 2;
     }
     builder_init(&e.csr, CSR_PEM_BYTES_MAX);
     enum grey_error err =

@@ -176,10 +176,14 @@ static int begin_command(const struct becoming *b) {
 
 /* crun makes the filter for what it begins; under it, it could not work. */
 static int begin_image(const struct becoming *b) {
-    struct image_plan i = {.start = b->start, .folder = b->p->image_path, .work_path = b->p->work_path, .variables = b->variables};
+    struct image_plan i = {.start = b->start,
+                           .folder = b->p->image_path,
+                           .work_path = b->p->work_path,
+                           .no_root = b->p->user->no_image_root,
+                           .variables = b->variables};
     struct fault f = {0};
     if (!image_prepare(&i, &f)) {
-        (void)dprintf(STDERR_FILENO, "grey-launch: %s\n", f.text);
+        (void)dprintf(STDERR_FILENO, "grey-launch: %s (GREY-%d): %s\n", error_sentence(f.code), error_id(f.code), f.text);
         return ended_by(LAUNCH_END_IMAGE);
     }
     close_others();

@@ -8,7 +8,8 @@
 #include "agent/launch/sieve.h"
 
 struct child_user {
-    bool change; /* the launcher is root: become this user */
+    bool change;        /* the launcher is root: become this user */
+    bool no_image_root; /* images that ask for root inside are refused */
     uid_t uid;
     gid_t gid;
 };

@@ -35,6 +35,7 @@ static const char usage[] = "usage: grey-launch --dir DIR [--socket PATH] [--use
                             "  --allow USER         greyd's user, besides root and the launcher's own\n"
                             "  --idle-exit SECONDS  end when nobody is connected and nothing runs for so long (default 0: never)\n"
                             "  --artifacts-mb N     keep artifacts of up to N MiB in all (default 256)\n"
+                            "  --image-root WORD    allow (default) or refuse images that ask to be root inside\n"
                             "  --version            print the version\n";
 
 struct launcher_process {
@@ -47,7 +48,7 @@ struct launcher_process {
     struct loop_fd door;
     struct launchlink link; /* one greyd at a time: the newest */
     struct loop_timer leave_timer, idle_timer;
-    bool leaving;
+    bool leaving, no_image_root;
 };
 
 /* --- Messages ------------------------------------------------------------------------------------------------------------------------- */
@@ -62,8 +63,26 @@ static void say(struct launcher_process *p, const struct launch_message *m) {
     builder_free(&b);
 }
 
-static void changed(void *context, const struct launch_message *state) {
-    say(context, state);
+static void note_stored(const struct launch_message *m) {
+    static const char *const words[LAUNCH_STORED_COUNT] = {"is here",
+                                                           "does not fit: see --artifacts-mb",
+                                                           "differs: it has not the SHA-256 under which it came",
+                                                           "cannot be kept: is the disk full?",
+                                                           "waits: the disk does not keep up",
+                                                           "goes on"};
+    enum log_level level = m->stored == LAUNCH_STORED_HOLD || m->stored == LAUNCH_STORED_GO_ON ? LOG_DEBUG
+                           : m->stored == LAUNCH_STORED_WELL                                   ? LOG_INFO
+                                                                                               : LOG_WARN;
+    char name[17];
+    bytes_hex(m->hash.data, 8, name);
+    log_at(level, "launch", "artifact", "sha256=%s bytes=%" PRIu64 " %s", name, m->end_offset, words[m->stored]);
+}
+
+static void changed(void *context, const struct launch_message *m) {
+    if (m->kind == LAUNCH_STORED) {
+        note_stored(m);
+    }
+    say(context, m);
 }
 
 static void read_run(struct launcher_process *p, const struct launch_message *m) {
@@ -78,20 +97,6 @@ static void read_run(struct launcher_process *p, const struct launch_message *m)
     part.data = builder_bytes(&data);
     say(p, &part);
     builder_free(&data);
-}
-
-static void store(struct launcher_process *p, const struct launch_message *m) {
-    static const char *const words[LAUNCH_STORED_COUNT] = {"is here", "does not fit: see --artifacts-mb",
-                                                           "differs: it has not the SHA-256 under which it came",
-                                                           "cannot be kept: is the disk full?"};
-    struct launch_message stored = {.kind = LAUNCH_STORED, .hash = m->hash};
-    if (runs_store(p->runs, m, &stored.stored)) {
-        char name[17];
-        bytes_hex(m->hash.data, 8, name);
-        log_at(stored.stored == LAUNCH_STORED_WELL ? LOG_INFO : LOG_WARN, "launch", "artifact", "sha256=%s bytes=%" PRIu64 " %s",
-               name, m->end_offset, words[stored.stored]);
-        say(p, &stored);
-    }
 }
 
 static void on_message(void *context, struct bytes message) {
@@ -122,7 +127,7 @@ static void on_message(void *context, struct bytes message) {
         read_run(p, &m);
         break;
     case LAUNCH_STORE:
-        store(p, &m);
+        runs_store(p->runs, &m);
         break;
     case LAUNCH_MEASURE:
         runs_measure(p->runs);
@@ -253,6 +258,11 @@ static bool read_options(struct launcher_process *p, int argc, char **argv) {
             p->user = value;
         } else if (strcmp(argv[i], "--allow") == 0) {
             p->allow = value;
+        } else if (strcmp(argv[i], "--image-root") == 0) {
+            p->no_image_root = strcmp(value, "refuse") == 0;
+            if (!p->no_image_root && strcmp(value, "allow") != 0) {
+                return false;
+            }
         } else if (strcmp(argv[i], "--artifacts-mb") == 0) {
             unsigned long long mib = strtoull(value, &end, 10);
             if (*end != 0 || mib == 0 || mib > ARTIFACT_MIB_MOST) {
@@ -281,7 +291,7 @@ static bool find_users(struct launcher_process *p, struct child_user *u, struct 
         }
         p->allowed_uid = w->pw_uid;
     }
-    *u = (struct child_user){.change = geteuid() == 0};
+    *u = (struct child_user){.change = geteuid() == 0, .no_image_root = p->no_image_root};
     const struct passwd *w = u->change ? getpwnam(p->user) : NULL;
     if (u->change && (w == NULL || w->pw_uid == 0)) {
         (void)fault_set(f, E_USAGE, "--user: %s", w == NULL ? "there is no such user" : "tasks do not run as root");

@@ -12,6 +12,7 @@
 
 #include <linux/magic.h>
 
+#include "agent/launch/imageuser.h"
 #include "agent/launch/layer.h"
 #include "agent/launch/rundir.h"
 #include "agent/launch/sieve.h"
@@ -26,8 +27,14 @@ struct settings { /* of the process, as image or bundle has them; slices of the 
     const json_t *arguments, *more_arguments, *variables;
     const char *directory;
     char root[PATH_BYTES_MAX];
+    struct imageuser user;
     bool read_only;
 };
+
+/* Another than root inside: then it has a user namespace of its own, in which the one user that there is has this number. */
+static bool is_renamed(const struct settings *s) {
+    return s->user.uid != 0 || s->user.gid != 0;
+}
 
 /* --- config.json (OCI runtime-spec, config.md) ------------------------------------------------------------------------------------------------ */
 
@@ -83,8 +90,8 @@ static void put_process(struct json_writer *w, const struct image_plan *p, const
     json_member_bool(w, "terminal", false);
     json_key(w, "user");
     json_open(w, '{');
-    json_member_uint(w, "uid", 0);
-    json_member_uint(w, "gid", 0);
+    json_member_uint(w, "uid", s->user.uid);
+    json_member_uint(w, "gid", s->user.gid);
     json_close(w);
     json_key(w, "args");
     json_open(w, '[');
@@ -142,11 +149,16 @@ static void put_mounts(struct json_writer *w, const struct image_plan *p, const 
         proc[] = {"nosuid", "noexec", "nodev", NULL},
         *const dev[] = {"nosuid", "strictatime", "mode=755", NULL}, *const shm[] = {"nosuid", "noexec", "nodev", "mode=1777", NULL},
         *const tmp[] = {"nosuid", "nodev", "mode=1777", NULL}, *const bound[] = {"bind", "nosuid", "nodev", NULL},
-        *const shown[] = {"bind", "ro", "nosuid", "nodev", "noexec", NULL};
+        *const shown[] = {"bind", "ro", "nosuid", "nodev", "noexec", NULL},
+        *const there[] = {"bind", "nosuid", "noexec", "nodev", NULL};
     static const char *const names[] = {"/etc/resolv.conf", "/etc/hosts"}; /* the network is the gateway's, so its names are */
     json_key(w, "mounts");
     json_open(w, '[');
-    put_mount(w, "/proc", "proc", "proc", proc);
+    if (is_renamed(s)) { /* the processes are those of the namespace around it, where /proc is theirs already (isolate_mounts) */
+        put_mount(w, "/proc", "none", "/proc", there);
+    } else {
+        put_mount(w, "/proc", "proc", "proc", proc);
+    }
     put_mount(w, "/dev", "tmpfs", "tmpfs", dev);
     put_mount(w, "/dev/shm", "tmpfs", "shm", shm);
     if (has_place(s, "/tmp")) {
@@ -203,8 +215,20 @@ static void put_filter(struct json_writer *w) {
     json_close(w);
 }
 
+static void put_mapping(struct json_writer *w, const char *name, uint32_t inside) {
+    json_key(w, name);
+    json_open(w, '[');
+    json_open(w, '{');
+    json_member_uint(w, "containerID", inside);
+    json_member_uint(w, "hostID", 0); /* the task's user, in the namespace that the launcher made */
+    json_member_uint(w, "size", 1);
+    json_close(w);
+    json_close(w);
+}
+
 static bool write_config(const struct image_plan *p, const struct settings *s, struct fault *f) {
-    static const char *const kinds[] = {"mount", "ipc", "uts"}; /* user, processes and network are those that the launcher made */
+    static const char *const kinds[] = {"mount", "ipc", "uts",
+                                        "user"}; /* user, processes and network are those that the launcher made */
     struct json_writer w;
     struct builder text;
     char path[PATH_BYTES_MAX];
@@ -224,12 +248,16 @@ static bool write_config(const struct image_plan *p, const struct settings *s, s
     json_open(&w, '{');
     json_key(&w, "namespaces");
     json_open(&w, '[');
-    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0] - !is_renamed(s); i++) {
         json_open(&w, '{');
         json_member_str(&w, "type", kinds[i]);
         json_close(&w);
     }
     json_close(&w);
+    if (is_renamed(s)) {
+        put_mapping(&w, "uidMappings", s->user.uid);
+        put_mapping(&w, "gidMappings", s->user.gid);
+    }
     put_filter(&w);
     json_close(&w);
     json_close(&w);
@@ -244,6 +272,14 @@ static bool write_config(const struct image_plan *p, const struct settings *s, s
     }
     builder_free(&text);
     return well;
+}
+
+static bool may_be(const struct image_plan *p, const struct settings *s, struct fault *f) {
+    if (p->no_root && s->user.uid == 0) {
+        (void)fault_set(f, E_IMAGE_ROOT, "User is root, 0 or none");
+        return false;
+    }
+    return true;
 }
 
 /* --- Images and bundles ------------------------------------------------------------------------------------------------------------------------ */
@@ -290,7 +326,8 @@ static bool from_image(const struct image_plan *p, struct fault *f) {
         s.more_arguments = json_object_get(of, "Cmd");
         s.variables = json_object_get(of, "Env");
         s.directory = json_string_value(json_object_get(of, "WorkingDir"));
-        well = write_config(p, &s, f);
+        well = imageuser_find(json_string_value(json_object_get(of, "User")), s.root, &s.user, f) && may_be(p, &s, f) &&
+               write_config(p, &s, f);
     }
     json_decref(config);
     json_decref(manifest);
@@ -321,6 +358,17 @@ static json_t *read_bundle(const char *path, struct fault *f) {
     return document;
 }
 
+static bool user_of_bundle(const json_t *process, struct imageuser *u, struct fault *f) {
+    const json_t *user = json_object_get(process, "user");
+    json_int_t uid = json_integer_value(json_object_get(user, "uid")), gid = json_integer_value(json_object_get(user, "gid"));
+    bool well = uid >= 0 && uid < UINT32_MAX && gid >= 0 && gid < UINT32_MAX;
+    if (!well) {
+        (void)fault_set(f, E_BAD_JSON, "its user is none: uid and gid go from 0 to %u", UINT32_MAX - 1);
+    }
+    *u = well ? (struct imageuser){(uint32_t)uid, (uint32_t)gid} : (struct imageuser){0, 0};
+    return well;
+}
+
 /* Its root is used where it is, by several runs maybe, so it is read only. */
 static bool from_bundle(const struct image_plan *p, struct fault *f) {
     char path[PATH_BYTES_MAX];
@@ -336,7 +384,7 @@ static bool from_bundle(const struct image_plan *p, struct fault *f) {
     s.arguments = json_object_get(process, "args");
     s.variables = json_object_get(process, "env");
     s.directory = json_string_value(json_object_get(process, "cwd"));
-    bool well = size < (int)sizeof s.root && write_config(p, &s, f);
+    bool well = size < (int)sizeof s.root && user_of_bundle(process, &s.user, f) && may_be(p, &s, f) && write_config(p, &s, f);
     json_decref(document);
     return well;
 }

@@ -29,7 +29,7 @@ enum launch_kind {
     LAUNCH_PART = 8,
     LAUNCH_MEASURE = 9, /* what do they use? */
     LAUNCH_USE = 10,    /* answer to MEASURE, one for each run that goes on */
-    LAUNCH_STORE = 11,  /* a part of an artifact, from its beginning on; the last one is answered by STORED */
+    LAUNCH_STORE = 11,  /* a part of an artifact, from its beginning on; answered by STORED, after the last at the latest */
     LAUNCH_STORED = 12,
     LAUNCH_KIND_COUNT
 };
@@ -65,6 +65,8 @@ enum launch_stored {
     LAUNCH_STORED_TOO_LARGE,
     LAUNCH_STORED_DIFFERS,
     LAUNCH_STORED_FAILED,
+    LAUNCH_STORED_HOLD,  /* not yet: the disk does not keep up; no more of it until GO_ON */
+    LAUNCH_STORED_GO_ON, /* not yet: on with it */
     LAUNCH_STORED_COUNT
 };
 enum launch_limits { LAUNCH_LIMITS_RLIMITS, LAUNCH_LIMITS_CGROUP1, LAUNCH_LIMITS_CGROUP2, LAUNCH_LIMITS_COUNT };

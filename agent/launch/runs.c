@@ -237,6 +237,9 @@ void runs_reap(struct runs *r) {
     pid_t pid;
     struct rusage use;
     while ((pid = wait4(-1, &status, WNOHANG, &use)) > 0) { /* also what a task left behind: the launcher inherits it */
+        if (shelf_reap(&r->shelf, pid, status)) {
+            continue;
+        }
         for (struct run *x = r->first; x != NULL; x = x->next) {
             if (x->probe_pid == pid) {
                 probe_ended(x, WIFEXITED(status) && WEXITSTATUS(status) == 0);
@@ -498,8 +501,8 @@ uint32_t runs_live(const struct runs *r) {
     return count;
 }
 
-bool runs_store(struct runs *r, const struct launch_message *part, enum launch_stored *how) {
-    return shelf_store(&r->shelf, part, how);
+void runs_store(struct runs *r, const struct launch_message *part) {
+    shelf_store(&r->shelf, part);
 }
 
 enum grey_error runs_read(struct runs *r, const struct launch_message *read, struct builder *data, uint64_t *from, uint64_t *end) {
@@ -524,7 +527,8 @@ struct runs *runs_new(const struct runs_options *o, struct fault *f) {
     (void)snprintf(r->dir, sizeof r->dir, "%s", o->dir);
     r->timer = (struct loop_timer){.fire = look, .context = r};
     r->shelf.folder = -1;
-    bool opened = rundir_open(&r->folders, o->dir, f) == E_OK && shelf_open(&r->shelf, o->dir, o->artifact_bytes_max, f) == E_OK;
+    bool opened = rundir_open(&r->folders, o->dir, f) == E_OK &&
+                  shelf_open(&r->shelf, o->loop, o->dir, o->artifact_bytes_max, o->changed, o->context, f) == E_OK;
     r->sieve = opened ? sieve_new(f) : NULL;
     if (r->sieve == NULL) {
         runs_free(r);

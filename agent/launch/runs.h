@@ -17,7 +17,7 @@ struct runs_options {
     const struct cages *cages;
     struct child_user user;
     uint64_t artifact_bytes_max;                                        /* on the shelf */
-    void (*changed)(void *context, const struct launch_message *state); /* a LAUNCH_STATE, or a LAUNCH_USE */
+    void (*changed)(void *context, const struct launch_message *state); /* a LAUNCH_STATE, LAUNCH_USE or LAUNCH_STORED, lent */
     void *context;
 };
 
@@ -32,9 +32,8 @@ void runs_lease(struct runs *r, uint64_t until_ms); /* by loop_now_ms; what was 
 void runs_tell(struct runs *r);                     /* `changed` for each */
 void runs_measure(struct runs *r);                  /* `changed` for each that goes on, with a LAUNCH_USE */
 uint32_t runs_live(const struct runs *r);
-void runs_reap(struct runs *r); /* at SIGCHLD */
-/* A LAUNCH_STORE.  True: it was the last one of its artifact, *how says how it went (shelf.h). */
-bool runs_store(struct runs *r, const struct launch_message *part, enum launch_stored *how);
+void runs_reap(struct runs *r);                                     /* at SIGCHLD */
+void runs_store(struct runs *r, const struct launch_message *part); /* a LAUNCH_STORE; `changed` with LAUNCH_STOREDs (shelf.h) */
 enum grey_error runs_read(struct runs *r, const struct launch_message *read, struct builder *data, uint64_t *from, uint64_t *end);
 
 #endif

@@ -293,6 +293,7 @@ void foreman_applied(struct node *n, const struct entry *e) {
     if (s != NULL) {
         arm(n, s);
         offloading_applied(n, s, e);
+        emergency_look(n, s);
     }
 }
 
@@ -312,6 +313,7 @@ void foreman_duty(struct node *n) {
         return;
     }
     offloading_duty(n);
+    emergency_look(n, s);
     if (n->leading && !n->foreman.proposing) { /* before anybody may have tasks */
         keep_limits(n, s, site.feature_level);
     }

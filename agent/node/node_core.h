@@ -14,6 +14,7 @@
  *   foreman.c   what the scheduler of tasks needs from outside: offers, steps, losses
  *   firings.c   when schedules are due
  *   offloading.c  tasks that are with the core
+ *   emergency.c   events of tasks that an emergency stopped
  *   sealing.c   signatures over what is committed
  *   quarantine.c what the verifier's word takes from a gateway
  *   diskwatch.c disks that forgot, disks that are slow
@@ -263,6 +264,13 @@ bool offloading_wanted(const struct node *n, const struct scheduler *s); /* shal
 void offloading_duty(struct node *n);                                    /* each second */
 void offloading_applied(struct node *n, const struct scheduler *s, const struct entry *e); /* tasks changed */
 
+/* --- emergency.c: the leader tells of tasks that an emergency stopped ------------------------------------------------------------------------ */
+struct emergency {
+    uint64_t told, telling; /* alarms of the scheduler up to these numbers */
+    bool busy;              /* a proposal */
+};
+void emergency_look(struct node *n, const struct scheduler *s); /* tasks changed; and each second */
+
 /* --- provisional.c: events taken without a leader --------------------------------------------------------------------------------- */
 struct provisional {
     uint64_t events, bytes; /* in intake.db */
@@ -441,6 +449,7 @@ struct node {
     struct sealing sealing;
     struct foreman foreman;
     struct offloading offloading;
+    struct emergency emergency;
     struct quarantine quarantine;
     uint64_t leaderless_ms; /* since when no leader is known */
     struct invitation invitations[LIMIT_MEMBERS];

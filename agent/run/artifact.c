@@ -15,7 +15,8 @@ struct artifact {
     void *context;
     struct loop_timer timer;
     uint64_t token, generation; /* generation: of the one that is brought, so that late answers are known as such */
-    bool busy, sent;            /* sent: all of it; the launcher's word is waited for */
+    bool busy, reading;         /* reading: a chunk comes from the state */
+    bool sent, held;            /* sent: all of it; held: no more for now; the launcher's word is waited for */
     enum grey_error how;        /* not E_OK: what to answer on the next turn */
     char name[LIMIT_NAME_BYTES + 1];
     uint8_t hash[DIGEST_SHA256_BYTES];
@@ -69,7 +70,7 @@ static void send_part(struct artifact *a, const struct holding *h, struct bytes 
                                                         .end_offset = h->force.size,
                                                         .data = content});
     a->offset += content.size;
-    if (!a->sent) {
+    if (!a->sent && !a->held) {
         later(a, 0);
     }
 }
@@ -84,6 +85,7 @@ static void chunk_read(void *context, enum grey_error err, const char *detail, s
     if (late) {
         return;
     }
+    a->reading = false;
     struct bytes content = payload == NULL ? bytes_of(NULL, 0) : holding_content(blob_bytes(payload));
     if (err != E_OK || content.size == 0 || !find(a, &h) || h.force.issue != a->issue) {
         give_up(a, E_BUSY);
@@ -114,13 +116,15 @@ static void read_next(struct artifact *a) {
         finish(a, E_BUSY);
         return;
     }
+    a->reading = true;
     *q = (struct request){.artifact = a, .generation = a->generation};
     node_payload(a->node, holding_chunk(state_table(node_state(a->node)), object_hash(&h.force, a->next)), chunk_read, q);
 }
 
 static void on_timer(void *context) {
     struct artifact *a = context;
-    if (!a->busy) {
+    bool waits = a->reading || a->held;
+    if (!a->busy || (waits && a->how == E_OK)) {
         return;
     }
     if (a->how != E_OK) {
@@ -137,7 +141,7 @@ bool artifact_bring(struct artifact *a, uint64_t token, struct bytes object, str
         return false;
     }
     a->busy = true;
-    a->sent = false;
+    a->sent = a->held = a->reading = false;
     a->how = E_OK;
     a->token = token;
     a->next = 0;
@@ -155,10 +159,18 @@ void artifact_stored(struct artifact *a, const struct launch_message *m) {
                                                                 [LAUNCH_STORED_TOO_LARGE] = E_TOO_LARGE,
                                                                 [LAUNCH_STORED_DIFFERS] = E_CORRUPT,
                                                                 [LAUNCH_STORED_FAILED] = E_IO};
-    if (a->busy && memcmp(m->hash.data, a->hash, sizeof a->hash) == 0) {
-        loop_timer_cancel(a->loop, &a->timer);
-        finish(a, errors[m->stored]);
+    if (!a->busy || memcmp(m->hash.data, a->hash, sizeof a->hash) != 0) {
+        return;
     }
+    if (m->stored == LAUNCH_STORED_HOLD || m->stored == LAUNCH_STORED_GO_ON) {
+        a->held = m->stored == LAUNCH_STORED_HOLD;
+        if (!a->held && !a->sent) {
+            later(a, 0);
+        }
+        return;
+    }
+    loop_timer_cancel(a->loop, &a->timer);
+    finish(a, errors[m->stored]);
 }
 
 void artifact_reset(struct artifact *a) {

@@ -94,7 +94,7 @@ static void header_read(void *context, enum grey_error err, const char *detail, 
         t->fit = update_read(content, &m);
         if (t->fit == E_OK) {
             memcpy(t->id, m.id, sizeof t->id);
-            t->fit = update_fits(&m, UPDATE_PRODUCT_AGENT, u->architecture, u->state.floor);
+            t->fit = update_fits(&m, u->o.product, u->architecture, u->state.floor);
         }
     }
     if (!u->stopped) {
@@ -190,6 +190,7 @@ static bool own_part(struct updater *u, const struct holding *h, const struct up
     bool any = updating_find(updater_rows(u), h->force.name, &row);
     const struct updating_report *said = any && row.issue == t->issue ? updating_of(&row, r.node) : NULL;
     bool in_turn = any && row.turn == r.node && row.turn_issue == t->issue;
+    bool may_begin = any && updating_may_begin(&row, r.node, t->issue, (int64_t)u->o.turn_s * 1000, node_site_time_ms(u->node));
     if (u->trial && !well) {
         return true;
     }
@@ -200,7 +201,7 @@ static bool own_part(struct updater *u, const struct holding *h, const struct up
         return true;
     }
     u->in_turn = u->in_turn || in_turn;
-    if (in_turn && r.phase == UPDATING_WANTS && u->state.try == SLOTS_NONE) {
+    if (may_begin && r.phase == UPDATING_WANTS && u->state.try == SLOTS_NONE) {
         if (!u->was_in_turn) {
             metrics_add(&turns, 0, 1);
             log_info("updater", "turn", "name=%s issue=%" PRIu64, t->name, t->issue);

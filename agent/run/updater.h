@@ -16,6 +16,7 @@ struct updater;
 
 struct updater_options {
     const char *slots;    /* "": this gateway has none */
+    const char *product;  /* of bundles that are for this gateway */
     const char *data_dir; /* bundles go to updates/ in it */
     uint32_t soak_s;      /* a version on trial is well when it was so for so long */
     uint32_t turn_s;      /* what a gateway has for all of it */

@@ -39,10 +39,15 @@ static const char usage[] =
     "       grey-update unpack FILE --out FILE [--key FILE] [--product NAME]\n"
     "       grey-update keygen DIR\n"
     "       grey-update pack --sign DIR --version TEXT --counter N --out FILE FILE...\n"
+    "       grey-update pack --sign DIR --version TEXT --counter N --out FILE --product BOARD --image FILE\n"
     "  --slots DIR          where versions lie (default /var/lib/grey-slots)\n"
     "  --base DIR           programs of the package (default /usr/bin)\n"
     "  --inbox DIR          where greyd leaves bundles (default /var/lib/grey/updates)\n"
     "  --key FILE           public key of who makes updates (default /etc/grey/update-sign.pub)\n"
+    "  --roots FILE         slots are partitions, this one says which to start (boot, run, install)\n"
+    "  --running a|b        boot: of --roots, which one was started\n"
+    "  --chooser PROGRAM    what writes --roots (default slot)\n"
+    "  --image FILE         pack: the root of an image, instead of files\n"
     "  --product NAME       which bundles this gateway takes, or what is packed (default agent)\n"
     "  --architecture NAME  the same (default: of this program)\n"
     "  --confirm-s N        a version that is not confirmed after so long is left (default 600)\n"
@@ -54,7 +59,7 @@ static const char usage[] =
     "  --help               print this\n";
 
 struct options {
-    const char *slots, *base, *inbox, *key, *product, *architecture, *sign, *version, *out;
+    const char *slots, *base, *inbox, *key, *product, *architecture, *sign, *version, *out, *roots, *running, *chooser, *image;
     uint64_t confirm_s, counter, replaces;
     char **words; /* what follows the verb and is no option */
     uint32_t word_count;
@@ -86,6 +91,40 @@ static int lock(const struct options *o, struct fault *f) {
     return fd;
 }
 
+/* --- roots in partitions: the choice is made before there is a root (deploy/image/slot) --------------------------------------------- */
+
+static int run_command(char *const *command) {
+    int pid, status = 0;
+    int err = posix_spawnp(&pid, command[0], NULL, NULL, command, environ);
+    while (err == 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    if (err != 0 || status != 0) {
+        log_error("update", "command", "%s: %s status=%d", command[0], err != 0 ? strerror(err) : "it failed", status);
+    }
+    return err != 0 ? err : status;
+}
+
+static enum grey_error tell_chooser(void *context, enum slots_word word, enum slots_place p, struct fault *f) {
+    const struct options *o = context;
+    const char *const words[] = {o->chooser, word == SLOTS_TRY ? "try" : "keep", o->roots, slots_name(p), NULL};
+    char *command[sizeof words / sizeof *words];
+    memcpy(command, words, sizeof words);
+    return run_command(command) == 0 ? E_OK : fault_set(f, E_IO, "%s %s %s %s", words[0], words[1], words[2], words[3]);
+}
+
+static struct slots_chooser chooser_of(const struct options *o) {
+    return (struct slots_chooser){.tell = tell_chooser, .context = (void *)(uintptr_t)o};
+}
+
+static enum grey_error boot_root(const struct options *o, struct slots *s, struct fault *f) {
+    struct slots_chooser c = chooser_of(o);
+    bool a = o->running != NULL && strcmp(o->running, "a") == 0, b = o->running != NULL && strcmp(o->running, "b") == 0;
+    if (!a && !b) {
+        return fault_set(f, E_USAGE, "boot --roots takes --running a or b");
+    }
+    return slots_started(s, &c, a ? SLOTS_A : SLOTS_B, f);
+}
+
 static enum grey_error do_boot(const struct options *o, struct fault *f) {
     struct slots s;
     int held = lock(o, f);
@@ -93,12 +132,16 @@ static enum grey_error do_boot(const struct options *o, struct fault *f) {
         return f->code;
     }
     struct fault damage = {0};
-    enum grey_error read = slots_open(&s, o->slots, o->base, &damage), err;
-    if (read == E_OK) {
-        err = slots_boot(&s, f);
-    } else { /* what a damaged file says of a trial is not known: what the package brought runs */
-        err = slots_boot(&s, f);
-        log_error("update", "boot", "%s; %s is started", damage.text, o->base);
+    enum grey_error read = slots_open(&s, o->slots, o->base, &damage);
+    if (read != E_OK) { /* what a damaged file says of a trial is not known: what the package brought runs */
+        log_error("update", "boot", "%s", damage.text);
+    }
+    enum grey_error err = o->roots != NULL ? boot_root(o, &s, f) : slots_boot(&s, f);
+    if (s.state.try ==
+        SLOTS_NONE) { /* a bundle from before may be of a turn that is over: greyd hands it over again while it has its turn */
+        char bundle[LIMIT_PATH_BYTES + 1];
+        letterbox_path(o->inbox, LETTERBOX_BUNDLE, bundle);
+        (void)unlink(bundle);
     }
     log_info("update", "boot", "runs=%s left=%" PRIu32, slots_name(s.state.try != SLOTS_NONE ? s.state.try : s.state.keep),
              s.state.left);
@@ -109,17 +152,26 @@ static enum grey_error do_boot(const struct options *o, struct fault *f) {
 /* --- run: a bundle, its trial, the end of it --------------------------------------------------------------------------------------- */
 
 static void restart(const struct options *o) {
-    int pid, status = 0;
-    if (o->command == NULL) {
-        return;
+    if (o->command != NULL && run_command(o->command) != 0) {
+        log_error("update", "restart", "what is installed starts with the next start");
     }
-    int err = posix_spawnp(&pid, o->command[0], NULL, NULL, o->command, environ);
-    while (err == 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-    }
-    if (err != 0 || status != 0) {
-        log_error("update", "restart", "%s: %s status=%d; what is installed starts with the next start of greyd", o->command[0],
-                  err != 0 ? strerror(err) : "it failed", status);
-    }
+}
+
+static enum grey_error confirm(const struct options *o, struct slots *s, const uint8_t id[UPDATE_ID_BYTES], struct fault *f) {
+    struct slots_chooser c = chooser_of(o);
+    return o->roots != NULL ? slots_confirm_root(s, &c, id, f) : slots_confirm(s, id, f);
+}
+
+static enum grey_error revert(const struct options *o, struct slots *s, struct fault *f) {
+    struct slots_chooser c = chooser_of(o);
+    uint32_t why = (uint32_t)error_id(E_UPDATE_UNHEALTHY);
+    return o->roots != NULL ? slots_revert_root(s, &c, why, f) : slots_revert(s, why, f);
+}
+
+static enum grey_error fill(const struct options *o, struct slots *s, const char *bundle, const struct slots_wants *w,
+                            uint8_t header[UPDATE_HEADER_BYTES], struct update_manifest *m, struct fault *f) {
+    struct slots_chooser c = chooser_of(o);
+    return o->roots != NULL ? slots_fill_root(s, &c, bundle, w, header, m, f) : slots_fill(s, bundle, w, header, m, f);
 }
 
 /* True: something new is on trial. */
@@ -132,7 +184,7 @@ static enum grey_error install(const struct options *o, const uint8_t key[KEYS_E
     memcpy(w.public_key, key, sizeof w.public_key);
     /* What was said of an earlier trial must not end this one. */
     enum grey_error err = s->state.try == SLOTS_NONE ? letterbox_forget(o->inbox, f) : E_OK;
-    err = err == E_OK ? slots_fill(s, bundle, &w, header, &m, f) : err;
+    err = err == E_OK ? fill(o, s, bundle, &w, header, &m, f) : err;
     if (err == E_NOT_FOUND || err == E_UPDATE_BUSY) {
         return err;
     }
@@ -163,15 +215,15 @@ static bool judge(const struct options *o, uint64_t deadline_ms, enum grey_error
     enum grey_error err = slots_open(&s, o->slots, o->base, &f);
     bool over = err != E_OK || s.state.try == SLOTS_NONE, reverts = false;
     if (!over && letterbox_confirmation(o->inbox, id) && memcmp(id, s.state.try_id, sizeof id) == 0) {
-        err = slots_confirm(&s, id, &f);
+        err = confirm(o, &s, id, &f);
         over = err == E_OK;
         if (over) {
             log_info("update", "confirm", "slot=%s floor=%" PRIu64, slots_name(s.state.keep), s.state.floor);
             (void)letterbox_forget(o->inbox, &f); /* else before the next trial */
         }
     } else if (!over && now_monotonic_ms() >= deadline_ms) {
-        err = slots_revert(&s, (uint32_t)error_id(E_UPDATE_UNHEALTHY), &f);
-        over = reverts = true;
+        err = revert(o, &s, &f);
+        over = reverts = o->roots == NULL || err == E_OK; /* of a root: tried again until it is told */
         log_error("update", "revert", "not confirmed in %" PRIu64 " s; runs=%s", o->confirm_s, slots_name(s.state.keep));
     }
     if (err != E_OK && err != *told) {
@@ -349,15 +401,18 @@ static enum grey_error do_pack(const struct options *o, struct fault *f) {
                                 .counter = o->counter,
                                 .replaces_max = o->replaces};
     char secret[LIMIT_PATH_BYTES + 1], id[2 * UPDATE_ID_BYTES + 1];
-    if (o->sign == NULL || o->version == NULL || o->out == NULL || o->word_count == 0) {
-        return fault_set(f, E_USAGE, "pack takes --sign, --version, --counter, --out and files");
+    if (o->sign == NULL || o->version == NULL || o->out == NULL || (o->word_count == 0) == (o->image == NULL)) {
+        return fault_set(f, E_USAGE, "pack takes --sign, --version, --counter, --out and files, or --image");
     }
     (void)snprintf(secret, sizeof secret, "%.900s/" SIGN_SECRET, o->sign);
     if (access(secret, R_OK) != 0) { /* keyfile_open would make one */
         return fault_errno(f, E_KEY, "%s", secret);
     }
     enum grey_error err = keyfile_open(o->sign, SIGN_SECRET, &k, f);
-    err = err == E_OK ? packing_write(&m, o->words, o->word_count, k.secret_key, o->out, f) : err;
+    if (err == E_OK) {
+        err = o->image != NULL ? packing_image(&m, o->image, k.secret_key, o->out, f)
+                               : packing_write(&m, o->words, o->word_count, k.secret_key, o->out, f);
+    }
     keys_wipe(&k, sizeof k);
     if (err == E_OK) {
         bytes_hex(m.id, sizeof m.id, id);
@@ -378,7 +433,9 @@ static bool take_option(struct options *o, const char *name, const char *value) 
         const char **to;
     } texts[] = {{"--slots", &o->slots}, {"--base", &o->base},       {"--inbox", &o->inbox},
                  {"--key", &o->key},     {"--product", &o->product}, {"--architecture", &o->architecture},
-                 {"--sign", &o->sign},   {"--version", &o->version}, {"--out", &o->out}};
+                 {"--sign", &o->sign},   {"--version", &o->version}, {"--out", &o->out},
+                 {"--roots", &o->roots}, {"--running", &o->running}, {"--chooser", &o->chooser},
+                 {"--image", &o->image}};
     const struct {
         const char *name;
         uint64_t *to;
@@ -404,6 +461,7 @@ int main(int argc, char **argv) {
                         .key = "/etc/grey/" SIGN_PUBLIC,
                         .product = UPDATE_PRODUCT_AGENT,
                         .architecture = UPDATE_ARCHITECTURE,
+                        .chooser = "slot",
                         .confirm_s = 600};
     const struct verb *verb = NULL;
     struct fault f = {0};

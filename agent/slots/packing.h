@@ -9,4 +9,8 @@
 enum grey_error packing_write(struct update_manifest *m, char *const *paths, uint32_t count,
                               const uint8_t secret_key[KEYS_ED25519_SECRET_BYTES], const char *out, struct fault *f);
 
+/* The root of an image, without its empty blocks (federation/imagemap.h).  image: a file of whole blocks.  A folder beside out, `OUT.parts`, is made and removed. */
+enum grey_error packing_image(struct update_manifest *m, const char *image, const uint8_t secret_key[KEYS_ED25519_SECRET_BYTES],
+                              const char *out, struct fault *f);
+
 #endif

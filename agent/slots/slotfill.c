@@ -7,7 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "agent/slots/slots.h"
+#include "agent/slots/slotfill.h"
 
 enum { PIECE_BYTES = 65536 };
 static const char part_suffix[] = ".part", header_name[] = ".header";
@@ -21,11 +21,11 @@ static enum grey_error sync_folder(const char *path, struct fault *f) {
     return err;
 }
 
-static enum grey_error write_failed(const char *path, struct fault *f) {
+enum grey_error slotfill_write_failed(const char *path, struct fault *f) {
     return fault_errno(f, errno == ENOSPC || errno == EDQUOT ? E_DISK_FULL : E_IO, "writing %s", path);
 }
 
-/* Hashes `size` bytes of in from `at` on, and copies them to out unless that is -1. */
+/* Hashes `size` bytes of in from `at` on, and copies them to out unless that is -1; s: of out. */
 static enum grey_error stream(struct slots *s, int in, uint64_t at, uint64_t size, int out, uint8_t hash[DIGEST_SHA256_BYTES],
                               struct fault *f) {
     uint8_t piece[PIECE_BYTES];
@@ -41,7 +41,7 @@ static enum grey_error stream(struct slots *s, int in, uint64_t at, uint64_t siz
         if (out >= 0) {
             slots_step(s, "write");
             if (write(out, piece, (size_t)got) != got) {
-                return write_failed("the slot", f);
+                return slotfill_write_failed("the slot", f);
             }
         }
         at += (uint64_t)got;
@@ -51,9 +51,9 @@ static enum grey_error stream(struct slots *s, int in, uint64_t at, uint64_t siz
     return E_OK;
 }
 
-static enum grey_error check_file(struct slots *s, int in, uint64_t at, const struct update_file *file, struct fault *f) {
+static enum grey_error check_file(int in, uint64_t at, const struct update_file *file, struct fault *f) {
     uint8_t hash[DIGEST_SHA256_BYTES];
-    enum grey_error err = stream(s, in, at, file->size, -1, hash, f);
+    enum grey_error err = stream(&(struct slots){.dir = ""}, in, at, file->size, -1, hash, f);
     if (err == E_OK && memcmp(hash, file->hash, sizeof hash) != 0) {
         err = fault_set(f, E_UPDATE_CONTENT, "file %.*s", (int)file->name.size, file->name.data);
     }
@@ -67,15 +67,15 @@ static enum grey_error copy_file(struct slots *s, int bundle, uint64_t at, const
     (void)snprintf(path, sizeof path, "%s/%.*s", folder, (int)file->name.size, file->name.data);
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0755);
     if (fd < 0) {
-        return write_failed(path, f);
+        return slotfill_write_failed(path, f);
     }
     enum grey_error err = stream(s, bundle, at, file->size, fd, hash, f);
     slots_step(s, "sync");
     if (err == E_OK && (fchmod(fd, 0755) != 0 || fsync(fd) != 0)) {
-        err = write_failed(path, f);
+        err = slotfill_write_failed(path, f);
     }
     (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED); /* read from the device, as far as the kernel can be asked for that */
-    err = err == E_OK ? check_file(s, fd, 0, file, f) : err;
+    err = err == E_OK ? check_file(fd, 0, file, f) : err;
     (void)close(fd);
     return err;
 }
@@ -113,14 +113,14 @@ static enum grey_error fill(struct slots *s, int bundle, const struct update_man
     char path[LIMIT_PATH_BYTES + 32];
     slots_step(s, "folder");
     if (mkdir(folder, 0755) != 0 || chmod(folder, 0755) != 0) {
-        return write_failed(folder, f);
+        return slotfill_write_failed(folder, f);
     }
     (void)snprintf(path, sizeof path, "%s/%s", folder, header_name);
     slots_step(s, "header");
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0644);
     enum grey_error err = fd >= 0 && write(fd, header, UPDATE_HEADER_BYTES) == (ssize_t)UPDATE_HEADER_BYTES && fsync(fd) == 0
                               ? sync_folder(folder, f)
-                              : write_failed(path, f);
+                              : slotfill_write_failed(path, f);
     if (fd >= 0) {
         (void)close(fd);
     }
@@ -131,8 +131,8 @@ static enum grey_error fill(struct slots *s, int bundle, const struct update_man
     return err == E_OK ? sync_folder(folder, f) : err;
 }
 
-static enum grey_error judge(struct slots *s, int bundle, const struct slots_wants *w, uint8_t header[UPDATE_HEADER_BYTES],
-                             struct update_manifest *m, struct fault *f) {
+enum grey_error slotfill_judge(const struct slots *s, int bundle, const struct slots_wants *w, uint8_t header[UPDATE_HEADER_BYTES],
+                               struct update_manifest *m, struct fault *f) {
     if (pread(bundle, header, UPDATE_HEADER_BYTES, 0) != (ssize_t)UPDATE_HEADER_BYTES) {
         return fault_set(f, E_UPDATE_FORMAT, "the file is shorter than a header");
     }
@@ -148,7 +148,7 @@ static enum grey_error judge(struct slots *s, int bundle, const struct slots_wan
                          m->version.data, (int)m->architecture.size, m->architecture.data, (unsigned long long)m->counter);
     }
     for (uint32_t i = 0; i < m->file_count && err == E_OK; i++) {
-        err = check_file(s, bundle, update_offset(m, i), &m->files[i], f);
+        err = check_file(bundle, update_offset(m, i), &m->files[i], f);
     }
     return err;
 }
@@ -183,8 +183,7 @@ static enum grey_error install(struct slots *s, int bundle, const struct update_
     return err == E_OK ? slots_save(s, &next, f) : err;
 }
 
-/* -1: f says why. */
-static int open_bundle(const char *path, struct fault *f) {
+int slotfill_open(const char *path, struct fault *f) {
     struct stat st;
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) {
@@ -200,11 +199,11 @@ static int open_bundle(const char *path, struct fault *f) {
 enum grey_error slots_fill(struct slots *s, const char *bundle, const struct slots_wants *w, uint8_t header[UPDATE_HEADER_BYTES],
                            struct update_manifest *m, struct fault *f) {
     *m = (struct update_manifest){0};
-    int fd = open_bundle(bundle, f);
+    int fd = slotfill_open(bundle, f);
     if (fd < 0) {
         return f->code;
     }
-    enum grey_error err = judge(s, fd, w, header, m, f);
+    enum grey_error err = slotfill_judge(s, fd, w, header, m, f);
     if (err == E_OK) {
         const struct slots_state *now = &s->state;
         bool kept = now->try == SLOTS_NONE && now->keep != SLOTS_BASE && memcmp(now->keep_id, m->id, UPDATE_ID_BYTES) == 0;
@@ -214,37 +213,5 @@ enum grey_error slots_fill(struct slots *s, const char *bundle, const struct slo
         }
     }
     (void)close(fd);
-    return err;
-}
-
-enum grey_error slots_unpack(const char *bundle, const struct slots_wants *w, const char *out, uint8_t header[UPDATE_HEADER_BYTES],
-                             struct update_manifest *m, struct fault *f) {
-    struct slots s = {.dir = ""}; /* whoever calls keeps the state */
-    uint8_t hash[DIGEST_SHA256_BYTES];
-    *m = (struct update_manifest){0};
-    int from = open_bundle(bundle, f);
-    if (from < 0) {
-        return f->code;
-    }
-    enum grey_error err = judge(&s, from, w, header, m, f);
-    if (err == E_OK && m->file_count != 1) {
-        err = fault_set(f, E_UPDATE_PRODUCT, "an image is one file, this bundle has %u", (unsigned)m->file_count);
-    }
-    int to = err == E_OK ? open(out, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
-    if (err == E_OK && to < 0) {
-        err = write_failed(out, f);
-    }
-    err = err == E_OK ? stream(&s, from, update_offset(m, 0), m->files[0].size, to, hash, f) : err;
-    if (err == E_OK && fsync(to) != 0) {
-        err = write_failed(out, f);
-    }
-    if (err == E_OK) {
-        (void)posix_fadvise(to, 0, 0, POSIX_FADV_DONTNEED);
-        err = check_file(&s, to, 0, &m->files[0], f);
-    }
-    if (to >= 0) {
-        (void)close(to);
-    }
-    (void)close(from);
     return err;
 }

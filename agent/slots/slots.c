@@ -78,7 +78,7 @@ static bool read_state(char *text, struct slots_state *st) {
         !read_place(words[2], &st->keep) || st->keep == SLOTS_NONE || !read_id(words[3], st->keep_id) ||
         !read_number(words[4], INT64_MAX, &st->floor) || !read_place(words[5], &st->try) || st->try == SLOTS_BASE ||
         !read_id(words[6], st->try_id) || !read_number(words[7], INT64_MAX, &st->try_counter) ||
-        !read_number(words[8], SLOTS_STARTS, &left) || !read_id(words[9], st->failed_id) ||
+        !read_number(words[8], SLOTS_UNARMED, &left) || !read_id(words[9], st->failed_id) ||
         !read_number(words[10], UINT32_MAX, &why) || !read_number(words[11], UINT32_MAX, &sum)) {
         return false;
     }
@@ -132,7 +132,7 @@ static bool is_whole(const struct slots *s, enum slots_place p) {
     return access(path, X_OK) == 0;
 }
 
-static enum grey_error point(struct slots *s, enum slots_place p, struct fault *f) {
+enum grey_error slots_point(struct slots *s, enum slots_place p, struct fault *f) {
     char link[LIMIT_PATH_BYTES + 1], fresh[LIMIT_PATH_BYTES + 8], now[LIMIT_PATH_BYTES + 1];
     const char *to = p == SLOTS_BASE ? s->base : names[p];
     (void)snprintf(link, sizeof link, "%.900s/current", s->dir);
@@ -157,7 +157,7 @@ static enum grey_error point(struct slots *s, enum slots_place p, struct fault *
     return err;
 }
 
-static void leave(struct slots_state *st, uint32_t why) {
+void slots_leave(struct slots_state *st, uint32_t why) {
     memcpy(st->failed_id, st->try_id, UPDATE_ID_BYTES);
     st->failed_why = why;
     st->try = SLOTS_NONE;
@@ -168,7 +168,7 @@ enum grey_error slots_boot(struct slots *s, struct fault *f) {
     struct slots_state next = s->state;
     enum grey_error err = E_OK;
     if (next.try != SLOTS_NONE && (next.left == 0 || !is_whole(s, next.try))) {
-        leave(&next, (uint32_t)error_id(E_UPDATE_UNHEALTHY));
+        slots_leave(&next, (uint32_t)error_id(E_UPDATE_UNHEALTHY));
         err = slots_save(s, &next, f);
     } else if (next.try != SLOTS_NONE) {
         next.left--;
@@ -177,7 +177,7 @@ enum grey_error slots_boot(struct slots *s, struct fault *f) {
     /* A disk that cannot be written does not hold the gateway up: what is kept is started, and nothing is tried. */
     enum slots_place to = err == E_OK && next.try != SLOTS_NONE ? next.try : next
         .keep;
-    enum grey_error pointed = point(s, is_whole(s, to) ? to : SLOTS_BASE, f);
+    enum grey_error pointed = slots_point(s, is_whole(s, to) ? to : SLOTS_BASE, f);
     return err != E_OK ? err : pointed;
 }
 
@@ -202,13 +202,13 @@ enum grey_error slots_confirm(struct slots *s, const uint8_t id[UPDATE_ID_BYTES]
 enum grey_error slots_revert(struct slots *s, uint32_t why, struct fault *f) {
     struct slots_state next = s->state;
     if (next.try != SLOTS_NONE) {
-        leave(&next, why);
+        slots_leave(&next, why);
         enum grey_error err = slots_save(s, &next, f);
         if (err != E_OK) {
             return err;
         }
     }
-    return point(s, is_whole(s, next.keep) ? next.keep : SLOTS_BASE, f);
+    return slots_point(s, is_whole(s, next.keep) ? next.keep : SLOTS_BASE, f);
 }
 
 enum grey_error slots_allow(struct slots *s, uint64_t counter, struct fault *f) {
@@ -226,7 +226,7 @@ enum grey_error slots_to_base(struct slots *s, struct fault *f) {
     next.try = SLOTS_NONE;
     next.left = 0;
     enum grey_error err = slots_save(s, &next, f);
-    return err == E_OK ? point(s, SLOTS_BASE, f) : err;
+    return err == E_OK ? slots_point(s, SLOTS_BASE, f) : err;
 }
 
 enum grey_error slots_note_failed(struct slots *s, const uint8_t id[UPDATE_ID_BYTES], uint32_t why, struct fault *f) {

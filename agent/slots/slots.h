@@ -13,7 +13,8 @@
 #include "federation/update.h"
 #include "platform/fault.h"
 
-#define SLOTS_STARTS 3u /* of a version on trial; then it is left */
+#define SLOTS_STARTS 3u                   /* of a version on trial; then it is left */
+#define SLOTS_UNARMED (SLOTS_STARTS + 1u) /* of a root on trial: who chooses at power-on was not told of it yet */
 
 enum slots_place { SLOTS_NONE = 0, SLOTS_BASE, SLOTS_A, SLOTS_B };
 
@@ -67,12 +68,37 @@ struct slots_wants {
 enum grey_error slots_fill(struct slots *s, const char *bundle, const struct slots_wants *w, uint8_t header[UPDATE_HEADER_BYTES],
                            struct update_manifest *m, struct fault *f);
 
-/* Puts the only file of a bundle where `out` is, a block device or a file, with the same checks: for images, whose slots are partitions. */
+/* --- slotroot.c: slots that are partitions, with a whole root in each.  DIR/a and DIR/b lead to them, DIR/current says which one runs.  What is
+ * started is decided before there is a root, from a partition of its own (deploy/image/slot), which also counts the starts of a trial.  So each
+ * change is made in two places, in an order from which slots_started can tell what was meant, wherever the power went. --- */
+
+enum slots_word {
+    SLOTS_KEEP, /* that slot is started from now on, and nothing is on trial; said twice it does nothing */
+    SLOTS_TRY   /* that slot is started SLOTS_STARTS times, then the one that is kept again */
+};
+struct slots_chooser {
+    enum grey_error (*tell)(void *context, enum slots_word word, enum slots_place p, struct fault *f);
+    void *context;
+};
+
+/* After the start of root `running` (SLOTS_A or SLOTS_B): what was on trial and was left counts as failed; which one runs is the one that is kept, where it is not on trial. */
+enum grey_error slots_started(struct slots *s, const struct slots_chooser *c, enum slots_place running, struct fault *f);
+/* The image in the bundle goes to the slot that does not run, on trial from the next start on.  Like slots_fill; E_UPDATE_UNHEALTHY: it was left here before. */
+enum grey_error slots_fill_root(struct slots *s, const struct slots_chooser *c, const char *bundle, const struct slots_wants *w,
+                                uint8_t header[UPDATE_HEADER_BYTES], struct update_manifest *m, struct fault *f);
+enum grey_error slots_confirm_root(struct slots *s, const struct slots_chooser *c, const uint8_t id[UPDATE_ID_BYTES],
+                                   struct fault *f);
+enum grey_error slots_revert_root(struct slots *s, const struct slots_chooser *c, uint32_t why, struct fault *f);
+
+/* Puts the image of a bundle, with an imagemap (federation/imagemap.h) or as its only file, where `out` is, a block device or a file, with the same checks: for who keeps
+ * the state by himself. */
 enum grey_error slots_unpack(const char *bundle, const struct slots_wants *w, const char *out, uint8_t header[UPDATE_HEADER_BYTES],
                              struct update_manifest *m, struct fault *f);
 
-/* For slotfill.c. */
+/* For slotfill.c and slotroot.c. */
 void slots_step(struct slots *s, const char *step);
 enum grey_error slots_save(struct slots *s, const struct slots_state *next, struct fault *f);
+enum grey_error slots_point(struct slots *s, enum slots_place p, struct fault *f); /* moves DIR/current */
+void slots_leave(struct slots_state *st, uint32_t why);                            /* what is on trial */
 
 #endif

@@ -126,6 +126,10 @@ const struct updating_report *updating_of(const struct updating *u, raft_id node
     return NULL;
 }
 
+bool updating_may_begin(const struct updating *u, raft_id node, uint64_t issue, int64_t turn_ms, int64_t now_ms) {
+    return u->turn == node && u->turn_issue == issue && u->until_ms - now_ms >= turn_ms / 2;
+}
+
 /* --- Applying ------------------------------------------------------------------------------------------------------------------------ */
 
 /* Another object for which a turn has not ended. */

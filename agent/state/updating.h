@@ -53,6 +53,9 @@ void payload_update_turn(struct builder *out, struct bytes name, uint64_t issue,
 
 /* --- questions ------------------------------------------------------------------------------------------------------------------------ */
 bool updating_find(struct table *t, struct bytes name, struct updating *out); /* false: nobody has said anything of that object */
+/* Whether that gateway may go away for an issue now: it has its turn, and at least half of its time is left, so that it does not go late, when another may have
+ * its turn.  turn_ms: what a turn takes in all. */
+bool updating_may_begin(const struct updating *u, raft_id node, uint64_t issue, int64_t turn_ms, int64_t now_ms);
 const struct updating_report *updating_of(const struct updating *u, raft_id node); /* NULL: it has said nothing of this issue */
 
 /* --- the leader's next step ---------------------------------------------------------------------------------------------------------- */

@@ -12,12 +12,16 @@
 #include "platform/codec.h"
 #include "platform/db.h"
 #include "platform/log.h"
+#include "platform/metrics.h"
 
 #define LOG_WAL_BYTES_MAX 1048576u    /* 1 MiB: then it is checkpointed */
 #define WITNESS_WAL_BYTES_MAX 262144u /* 256 KiB, either: all files of a witness stay below 2 MiB */
 #define STATE_WAL_BYTES_MAX 4194304u  /* 4 MiB: longer: flushes touch the same pages again and again */
 #define CACHE_BYTES 262144u           /* 256 KiB: of pages, each database */
 #define SOFT_HEAP_BYTES 1572864u      /* 1.5 MiB: the rest of both: statements, the index of their logs */
+
+static struct metric forged = METRIC_COUNTER("grey_storage_forged_logs_total",
+                                             "Logs that are not what their leaders sealed, found at the start and set aside.");
 
 static enum grey_error name_paths(struct sitedisk *d, const struct sitelog_options *o, struct fault *f) {
     const char *wal_dir = o->wal_dir == NULL || o->wal_dir[0] == '\0' ? o->data_dir : o->wal_dir;
@@ -285,6 +289,7 @@ static enum grey_error set_aside(struct sitedisk *d, const struct sitelog_option
 static enum grey_error open_or_mend(struct sitedisk *d, const struct sitelog_options *o, struct table *t,
                                     struct sitelog_start *start, struct fault *f) {
     char reason[SETASIDE_REASON_BYTES];
+    metrics_register(&forged);
     enum grey_error err = salvage_resume(d->data_dir, d->wal_dir, f);
     if (err == E_OK && o->rejoins && setaside_marked(d->wal_dir, reason)) {
         err = set_aside(d, o, reason, f);
@@ -304,6 +309,10 @@ static enum grey_error open_or_mend(struct sitedisk *d, const struct sitelog_opt
     if (err == E_CORRUPT && !o->witness) {
         (void)salvage_mark(d->wal_dir, f->text, NULL);
         return err;
+    }
+    if (err == E_SEAL) {
+        metrics_add(&forged, 0, 1);
+        log_error("siteopen", "forged", "error=GREY-%d %s: %s", error_id(err), error_sentence(err), f->text);
     }
     if (err == E_CORRUPT || err == E_SEAL) {
         sitelog_start_free(start);

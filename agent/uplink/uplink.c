@@ -139,6 +139,7 @@ void uplink_follow(struct uplink *u) {
         u->leads = false;
         uplink_session_end(u);
         uplink_link_stop(u);
+        uplink_nearby_forget(u);
         uplink_handover_follow(u);
         uplink_meter_closed(u);
     }

@@ -36,6 +36,7 @@ struct uplink_options {
     bool offer;                     /* ALPN on port 443 */
     const struct conn_tls *tls;     /* NULL: plain MQTT, loopback only */
     const char *node, *data_dir;
+    const char *root;       /* partition of the root that runs; "": none.  Read, for what comes of another one */
     uint32_t keepalive_s;   /* at most; shorter where the path forgets idle links */
     uint32_t window_frames; /* frames not acknowledged by the core */
     struct uplink_bandwidth bandwidth;

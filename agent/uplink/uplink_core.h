@@ -8,6 +8,7 @@
  *   uplink_parts.c    large frames go in parts, so that what is urgent can go between
  *   uplink_ack.c      the core's acknowledgements become entries of the log
  *   uplink_supply.c   configs, policies and data of the core become entries of the log
+ *   uplink_nearby.c   what of them lies on this machine already, in the root that runs
  *   uplink_attest.c   words of attestation
  *   uplink_gate.c     how many bytes may leave now
  *   uplink_meter.c    what they cost: ledger, windows, budgets
@@ -33,6 +34,7 @@
 #include "platform/probe.h"
 
 #define UPLINK_RETRY_MS 1000u
+#define UPLINK_NEARBY_DONE_MAX 8u
 #define UPLINK_ON_WAY_MAX 20u         /* publishes that the broker has not confirmed */
 #define UPLINK_PATIENCE_MS_MIN 15000u /* the broker has it and the core is silent: ask; doubled each time up to the maximum */
 
@@ -171,6 +173,12 @@ struct uplink {
     enum event_channel frame_channel;
     grey_seq frame_to;
     struct uplink_supply supply;
+    struct uplink_nearby *nearby; /* NULL: nothing is looked for */
+    struct {
+        char name[LIMIT_NAME_BYTES + 1];
+        uint64_t issue;
+    } nearby_done[UPLINK_NEARBY_DONE_MAX]; /* the last that were looked for, in this term */
+    uint32_t nearby_done_count;
     struct uplink_seal seal;
     struct reconnect reconnect;
     struct uplink_endpoint endpoints[UPLINK_ENDPOINTS_MAX];
@@ -277,6 +285,16 @@ void uplink_supply_chunk(struct uplink *u, struct bytes content);
 void uplink_supply_pump(struct uplink *u); /* says what is in force when that changed, asks for what is missing */
 void uplink_supply_look(struct uplink *u, uint64_t now_ms);
 bool uplink_supply_busy(const struct uplink *u);
+void uplink_supply_found(struct uplink *u, struct bytes content); /* a chunk that need not come from the core */
+
+/* --- uplink_nearby.c ------------------------------------------------------------------------------------------------------------------ */
+struct holding;
+void uplink_nearby_register(void); /* metrics */
+/* What is coming is being looked for in the root that runs, from now on: the core is asked for nothing of it before that is over.  False: it is over, or nothing
+ * is to be looked for. */
+bool uplink_nearby_awaits(struct uplink *u, const struct holding *h);
+void uplink_nearby_look(struct uplink *u);   /* goes on with what had to wait */
+void uplink_nearby_forget(struct uplink *u); /* this gateway leads no more */
 
 /* --- uplink_attest.c ------------------------------------------------------------------------------------------------------------------ */
 void uplink_attest_begin(struct uplink *u, uint32_t codings); /* the core has welcomed this session */

@@ -21,6 +21,7 @@ static struct metric taken_bytes = METRIC_COUNTER("grey_federation_supply_bytes_
 void uplink_supply_register(void) {
     metrics_register(&refused);
     metrics_register(&taken_bytes);
+    uplink_nearby_register();
 }
 
 static struct table *rows(const struct uplink *u) {
@@ -95,7 +96,7 @@ static void pull(struct uplink *u) {
     }
     uint32_t before_count = s->asked_count, before_bytes = s->asked_bytes;
     while (holding_next(rows(u), key, &key, &h)) {
-        uint32_t count = object_chunk_count(&h.coming);
+        uint32_t count = uplink_nearby_awaits(u, &h) ? 0 : object_chunk_count(&h.coming);
         for (uint32_t i = holding_missing(rows(u), &h.coming, 0);
              i < count && s->asked_count < SUPPLY_PULLS_MAX && s->asked_bytes < ASKED_BYTES_MAX;
              i = holding_missing(rows(u), &h.coming, i + 1)) {
@@ -154,6 +155,7 @@ static void applied(void *context, const struct node_answer *a) {
         }
     }
     if (u->leads) {
+        uplink_nearby_look(u);
         uplink_supply_pump(u);
     }
 }
@@ -204,6 +206,13 @@ void uplink_supply_offer(struct uplink *u, const struct supply_offer *o) {
     propose(u, &b);
 }
 
+void uplink_supply_found(struct uplink *u, struct bytes content) {
+    struct builder b;
+    builder_init(&b, LIMIT_PAYLOAD_BYTES);
+    payload_chunk(&b, content);
+    propose(u, &b);
+}
+
 void uplink_supply_chunk(struct uplink *u, struct bytes content) {
     struct uplink_supply *s = &u->supply;
     uint8_t hash[OBJECT_HASH_BYTES];
@@ -246,6 +255,7 @@ void uplink_supply_look(struct uplink *u, uint64_t now_ms) {
         s->wait_ms = s->wait_ms * 2 > WAIT_MS_MAX ? WAIT_MS_MAX : s->wait_ms * 2;
         uplink_session_again(u, "what was asked for does not come");
     }
+    uplink_nearby_look(u);
     uplink_supply_pump(u);
 }
 

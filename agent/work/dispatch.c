@@ -126,6 +126,18 @@ static void cool_down(struct scheduler *s, struct placement_node *n) {
     }
 }
 
+static void note_emergency(struct scheduler *s, const struct placement_node *n, const struct task *t) {
+    struct scheduler_alarm *a = &s->alarms[s->alarm_count++ % SCHEDULER_ALARMS];
+    *a = (struct scheduler_alarm){.token = t->token,
+                                  .lane = t->lane,
+                                  .tenant = t->tenant->name,
+                                  .node = n->name,
+                                  .cpu_permille = n->measured_cpu_permille,
+                                  .memory_permille = n->measured_memory_permille,
+                                  .time_ms = s->now_ms};
+    memcpy(a->task.text, t->vertex->id, t->vertex->id_bytes);
+}
+
 /* A node that measures more than tasks may use stops its lowest, but never a critical one, until what is left should fit. */
 static void end_emergencies(struct scheduler *s) {
     for (uint32_t i = 0; i < s->placement.count; i++) {
@@ -147,6 +159,7 @@ static void end_emergencies(struct scheduler *s) {
             if (victim == NULL) {
                 break;
             }
+            note_emergency(s, n, victim);
             scheduler_stop(s, victim, REASON_EMERGENCY);
         }
     }

@@ -71,6 +71,16 @@ struct scheduler_saved {
     bool offloads;    /* what may leave goes to the core when it could run */
 };
 
+/* A task that was stopped because its node measured more than tasks may use.  For whoever tells of it; no part of the state. */
+#define SCHEDULER_ALARMS 64u
+struct scheduler_alarm {
+    struct grey_name task, tenant, node;
+    uint64_t token; /* of the run that is stopped */
+    uint8_t lane;
+    uint32_t cpu_permille, memory_permille; /* as its node measured them */
+    int64_t time_ms;                        /* scheduler time */
+};
+
 struct scheduler {
     struct scheduler_saved saved;
     int64_t now_ms;   /* scheduler time of the entry being applied, cut to the epoch */
@@ -89,8 +99,10 @@ struct scheduler {
     uint64_t refused;                            /* orders that a quota or a zone turned away since the start; not state */
     struct quota_amount held, held_firm, usable; /* firm: without lane 4 */
     uint32_t measured_cpu_permille, measured_memory_permille;
-    struct task *blocked;          /* while deciding */
-    struct placement_node *chosen; /* while deciding */
+    struct task *blocked;                            /* while deciding */
+    struct placement_node *chosen;                   /* while deciding */
+    struct scheduler_alarm alarms[SCHEDULER_ALARMS]; /* the youngest: number i at i % SCHEDULER_ALARMS */
+    uint64_t alarm_count;                            /* since it was made */
 };
 
 struct scheduler *scheduler_new(void); /* NULL: no memory */

@@ -37,7 +37,7 @@ main="deb $mirror $release main" updates="deb $mirror $release-updates main"
 if ! unpack "$main" "$updates" "deb $security $release-security main"; then
     echo "the security suite does not resolve for $arch just now; going on with main and updates:"
     tail -n 3 "$log"
-    unpack "$main" "$updates" || {
+    unpack "$main" "$updates" || { sleep 30 && unpack "$main" "$updates"; } || { # a mirror that is being updated
         tail -n 20 "$log" >&2
         exit 1
     }

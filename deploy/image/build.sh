@@ -32,7 +32,7 @@ esac
 mkdir -p "$out"
 
 # --- What comes from Debian: unpacked, not installed, and kept ---------------------------------------------------------------------------
-include=$(dpkg-deb -f "$debs"/grey-agent_*.deb Depends | tr ',' '\n' | grep -v '|' | sed 's/(.*//; s/ //g' | paste -sd ,),busybox-static,$kernel${loader:+,${loader// /,}}
+include=$(for package in grey-agent grey-tpm; do dpkg-deb -f "$debs"/${package}_*.deb Depends | tr ',' '\n'; done | grep -v '|' | sed 's/(.*//; s/ //g' | grep -v '^grey-' | sort -u | paste -sd ,),busybox-static,$kernel${loader:+,${loader// /,}}
 components=main$([ "$boot" != raspi ] || echo ,non-free-firmware) # the Raspberry Pi does not start without its makers' firmware
 pool=build/image/pool-$arch-$(sha256sum <<<"$include" | cut -c 1-12)
 if [ ! -d "$pool" ]; then
@@ -90,15 +90,17 @@ libraries() { # program or library: copied with what it needs
     done
 }
 commands "$root"
-for package in grey-agent grey-ctl; do
+for package in grey-agent grey-ctl grey-tpm; do
     dpkg-deb -x "$debs/${package}"_*_"$arch".deb "$root"
 done
 rm -rf "$root"/usr/share "$root"/etc/grey "$root"/etc/default "$root"/lib/systemd "$root"/usr/lib/{sysusers.d,tmpfiles.d}
 for program in "$root"/usr/bin/grey*; do
     libraries "$program"
 done
-at=$(find "$pool/usr/lib" -name 'libmosquitto.so.1') # opened by name when a gateway leads
-install -m 0755 "$(readlink -f "$at")" "$root/lib/libmosquitto.so.1" && libraries "$root/lib/libmosquitto.so.1"
+for name in libmosquitto.so.1 libtss2-tcti-device.so.0; do # opened by name: when a gateway leads, and where there is a TPM
+    at=$(find "$pool/usr/lib" -name "$name")
+    install -m 0755 "$(readlink -f "$at")" "$root/lib/$name" && libraries "$root/lib/$name"
+done
 cp -a "$here"/root/. "$root/"
 install -m 0755 "$here/slot" "$root/sbin/slot"
 mkdir -p "$root/usr/lib/grey-image" && echo "$board" >"$root/usr/lib/grey-image/board" # of which bundles are taken

@@ -67,7 +67,12 @@ start_tpm() { # machine $1: its TPM, and beside it what talks to it
     fi
     if ! running "tpm$1" grey-tpm; then
         mapfile -t flags < <(tpm_flags "$1")
+        rm -f "$RUN/node$1/tpm.sock"
         start "tpm$1" "$RUN/node$1/tpm.log" "$BUILD/grey-tpm" "${flags[@]}" --socket "$RUN/node$1/tpm.sock" serve
+        for _ in $(seq 1 100); do
+            [ -S "$RUN/node$1/tpm.sock" ] && break
+            sleep 0.05
+        done
     fi
 }
 
@@ -106,7 +111,7 @@ learn() { # true or false; waits for the core; sets $serial, of the policy that 
 }
 [ $whole = no ] || learn true
 
-# --- enrolment: each gateway makes its own key; one token lets the three in ---------------------------------------------------------
+# --- enrolment: each gateway makes its own key, in its TPM where it has one; one token lets the three in ---------------------------------------------------------
 token=
 for n in 1 2 3; do
     mkdir -p "$RUN/node$n"
@@ -116,8 +121,13 @@ for n in 1 2 3; do
         token=$("$BUILD/greyctl" --core "http://127.0.0.1:$GREY_CORE_PORT" enroll token --site "$GREY_SITE" --nodes 3 --ttl 10m 2>/dev/null) || sleep 0.1
     done
     [ -n "$token" ] || fail "the core gives no enrolment token; its log: $RUN/core.log"
+    place=()
+    if [ $attest = yes ]; then
+        start_tpm "$n"
+        place=(--key tpm --tpm-socket "$RUN/node$n/tpm.sock")
+    fi
     printf '%s\n' "$token" | "$BUILD/greyd" enroll --core "https://localhost:$GREY_ENROLL_PORT" --token-file - --node "$n" --dir "$RUN/node$n" \
-        --config '' >/dev/null
+        --config '' "${place[@]}" >/dev/null
     say "enrolled   gateway $n of site $GREY_SITE"
 done
 
@@ -127,6 +137,10 @@ for n in 1 2 3; do
     for m in 1 2 3; do
         [ $m = $n ] || others=${others:+$others,}127.0.0.1:$((GREY_PEER_PORT + m))
     done
+    key=$RUN/node$n/node.key signing_key=file
+    if [ -f "$RUN/node$n/key-name" ] && [ $attest = yes ]; then # where the TPM has it
+        key=$(cat "$RUN/node$n/key-name") signing_key=tpm
+    fi
     cat >"$RUN/node$n/greyd.yaml.new" <<EOF
 # Written by deploy/local/start-cluster.sh.
 mode: edge
@@ -141,11 +155,12 @@ networking:
 storage:
   data_dir: "$RUN/node$n/data"
 security:
+  signing_key: $signing_key
   tls:
     enabled: true
     ca_cert: "$RUN/node$n/ca.crt"
     cert: "$RUN/node$n/node.crt"
-    key: "$RUN/node$n/node.key"
+    key: "$key"
 federation:
   enabled: true
   upstream:
@@ -154,7 +169,7 @@ federation:
     tls:
       ca_cert: "$RUN/node$n/ca.crt"
       client_cert: "$RUN/node$n/node.crt"
-      client_key: "$RUN/node$n/node.key"
+      client_key: "$key"
 EOF
     # Tasks, where the name of the launcher's socket is short enough for the kernel.
     [ ${#RUN} -gt 80 ] || cat >>"$RUN/node$n/greyd.yaml.new" <<EOF

@@ -14,8 +14,8 @@
     X(E_BUSY, 1004, 429, "a queue of this node is full", "slow down and repeat; see 'greyctl queue'") \
     X(E_QUEUE_FULL, 1005, 507, "the site's queue is full", "bring the link to the core back, or raise federation.offline.queue_size_mb") \
     X(E_DISK_FULL, 1006, 507, "no space is left on the storage device", "free space below storage.data_dir; the node recovers by itself") \
-    X(E_CONDITION, 1007, 412, "the condition of the request does not hold", "read the key again and repeat with its ETag") \
-    X(E_ID_REUSED, 1008, 409, "this id was used before with another body", "give each event an id of its own") \
+    X(E_CONDITION, 1007, 412, "the condition of the request does not hold", "look at it again, and repeat with what it is now") \
+    X(E_ID_REUSED, 1008, 409, "this id was used before with another body", "give each event and each task an id of its own") \
     X(E_NOT_FOUND, 1009, 404, "there is no such thing", "check the name") \
     X(E_METHOD, 1010, 405, "this path does not take that method", "see docs/openapi.yaml") \
     X(E_TOO_LARGE, 1011, 413, "the request is larger than the limit", "split it; limits are in docs/CONFIGURATION.md") \
@@ -34,6 +34,7 @@
     X(E_THROTTLED, 1024, 429, "the site is above 90% and too many tasks wait", "repeat after the time in Retry-After; see 'greyctl tenant list'") \
     X(E_UNKNOWN_CALLER, 1025, 401, "the caller is not known", "give a token of this site: 'greyctl token create' makes one, on the gateway itself") \
     X(E_TOO_OFTEN, 1026, 429, "this caller asks too often", "repeat after the time in Retry-After") \
+    X(E_IMAGE_ROOT, 1027, 403, "the image asks for root, which this gateway forbids", "give the image a User that is not root, or start grey-launch with --image-root allow") \
     /* outside bytes */ \
     X(E_BAD_CBOR, 2001, 400, "the bytes are not deterministic CBOR", "the sender is faulty or of another version") \
     X(E_BAD_FRAME, 2002, 400, "the bytes are not a Grey frame", "check that both ends speak Grey Protocol v2") \
@@ -58,6 +59,7 @@
     X(E_CSR, 3016, 400, "the certificate request is not acceptable", "correct what the answer names; 'greyd enroll' makes a good one") \
     X(E_FINGERPRINT, 3017, 0, "the server is not the core that the token names", "check the URL; if it is right, somebody answers in the core's place: do not go on") \
     X(E_REVOKED, 3018, 403, "the certificate of this key is revoked", "enrol the gateway with a new key and a new token, if it may come back") \
+    X(E_STORE_RESTORED, 3019, 403, "it was made before the core's store was put back to an older state", "make it anew; 'greyctl store status' and docs/SECURITY.md, \"An older store\", say what else to look at") \
     X(E_SEALED, 3101, 0, "an encrypted message does not hold", "somebody between the site and the core changes messages, or one of them has another key; see federation.upstream.core_key") \
     X(E_REPEATED, 3102, 0, "an encrypted message came a second time", "nothing, now and then; often: somebody between the site and the core repeats messages") \
     /* attestation */ \

@@ -5,6 +5,7 @@ import http.client, json, os, re, shutil, signal, statistics, subprocess, sys, t
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "system"))
 from harness import BUILD, ROOT, SITE, Site, free_ports, request, wait_until
+from flash import bench_flash, report as report_flash
 from history import bench_history, ready
 from ingest import EVENTS, SITES, bench_ingest
 from link import report as report_link
@@ -333,6 +334,7 @@ def main():
         shutil.rmtree(scratch, ignore_errors=True)
     report(limits, flights, rafts, raft_processes, etcd, bench_grey(), bench_whole(), bench_history(), bench_simulator(), bench_ingest(), bench_placing())
     report_starting(put, bench_starting())
+    report_flash(put, bench_flash())
     report_link(put, bench_link())
     head = ("figure", "value", "unit", "aim (at most)", "beside", "ratio")
     width = [max(len(r[i]) for r in rows + [head]) for i in range(6)]

@@ -44,5 +44,7 @@ look() {
 for board in boards/*/; do
     judge "$(basename "$board")" "$(look "${board%/}")"
 done
+# Who mistypes a board would else get a build for this machine, and "Nothing to be done".
+judge "a board that is not there is refused, with those that are" "$(make --no-print-directory -n BOARD=no-such-board all 2>&1 | grep -q 'no-such-board: there are .*raspberrypi4' || echo 'make BOARD=no-such-board went on')"
 echo "1..$number"
 exit "$failed"

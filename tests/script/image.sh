@@ -95,10 +95,10 @@ judge "the file systems are sound" "$(for name in slot-a data; do e2fsck -fn "$w
 list() { debugfs -R "ls -p $2" "$work/$1" 2>/dev/null | cut -d / -f 6 | grep -vx -e '.' -e '..' -e lost+found -e ''; }
 declare -A machine=([arm64]=AArch64 [armhf]=ARM)
 judge "the agent and its libraries are there, for $arch" "$(
-    for program in greyd greyctl grey-launch; do
+    for program in greyd greyctl grey-launch grey-update grey-tpm; do
         debugfs -R "dump /usr/bin/$program $work/program" "$work/slot-a" 2>/dev/null
         readelf -h "$work/program" 2>/dev/null | grep -qE "Machine: +${machine[$arch]}\$" || echo "/usr/bin/$program is not for $arch"
-        for library in $(objdump -p "$work/program" 2>/dev/null | awk '$1 == "NEEDED" {print $2}') libmosquitto.so.1; do
+        for library in $(objdump -p "$work/program" 2>/dev/null | awk '$1 == "NEEDED" {print $2}') libmosquitto.so.1 libtss2-tcti-device.so.0; do
             list slot-a /lib | grep -qx "$library" || echo "$program needs $library"
         done
     done

@@ -101,5 +101,9 @@ kill "$full"
 exec {said}<&-
 "$GREY_UPDATE" run "${places[@]}" --confirm-s 0 2>/dev/null
 expect "and holds when the disk can be written again" "$(kept)$(ls "$work/inbox")" "a - 0 "
+# A bundle of a turn that was cut: greyd hands it over again while it has its turn.
+cp "$work/bundle" "$work/inbox/bundle"
+"$GREY_UPDATE" boot "${places[@]}" 2>/dev/null
+expect "what was not begun before a start is not begun after it by itself" "$(ls "$work/inbox")" ""
 echo "1..$number"
 exit $failed

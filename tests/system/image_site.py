@@ -3,8 +3,8 @@
 
 Three emulated gateways (qemu-system, no KVM) boot the same plain image of a board, each with an enroll.conf on its boot partition as an engineer
 lays it there; they enrol at a core on this machine, join each other over a bridge, and bring an event to the core.  Then the power of the leader is
-cut, and one of its slots is spoiled.  As root.  Arguments: BOARD ARCH IMAGE, a folder of build/image/; see `make check-image`."""
-import http.client, os, re, ssl, subprocess, sys, time
+cut, and one of its slots is spoiled.  Where the kernel of the board knows the emulated TPM, each gateway has one (swtpm) and is attested by it.  As root.  Arguments: BOARD ARCH IMAGE, a folder of build/image/; see `make check-image`."""
+import http.client, os, re, shutil, ssl, subprocess, sys, time
 
 if not os.environ.get("GREY_IMAGE_NET"):  # a network of its own, where no bridge of this machine is in the way
     os.execvpe("unshare", ["unshare", "--net", sys.executable] + sys.argv, dict(os.environ, GREY_IMAGE_NET="1"))
@@ -17,6 +17,7 @@ MACHINE = {"arm64": ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53"],
 MEMORY_MIB = 192
 BOOT = "@@1M"  # where the boot partition begins, for mtools
 RESIDENT_KIB_MAX = {"arm64": 9216, "armhf": 7168}  # of a follower: the leader opens libmosquitto and its OpenSSL beside
+HAS_TPM = ARCH == "arm64"  # Debian's kernel for armhf is built without tpm_tis
 PATIENCE_S = 300  # bounds a hang on a loaded machine
 ask_plainly = harness.request
 
@@ -26,6 +27,9 @@ class EmulatedSite(harness.Site):
 
     def __init__(self, **options):
         super().__init__(**options)
+        if HAS_TPM:
+            self.core_extra = ["--attest", "learn", "--attest-roots", self.path("maker", "roots.pem")]
+            subprocess.run([os.path.join(harness.ROOT, "deploy/local/make-tpm.sh"), self.path("maker")] + [self.path("tpm%d" % n) for n in self.nodes], check=True, stdout=subprocess.DEVNULL)
         self.tool("ca", "broker", "--dir", self.ca, "--out", os.path.join(self.ca, "broker"), "--host", self.host)
 
     def address(self, n):
@@ -37,7 +41,7 @@ class EmulatedSite(harness.Site):
     def enroll_conf(self, n, token):
         lines = ["# gateway %d" % n, "core = https://%s:%d" % (self.host, self.enroll_port), "token = " + token, "node = %d" % n, "broker = %s:%d" % (self.host, self.broker_port),
                  "host = 10.0.2.2 %s" % self.host, "address = eth1 %s/24" % self.address(n), "peer_addr = %s:9090" % self.address(n), "http_addr = 10.0.2.15:8080",
-                 "peers = " + ",".join(self.address(m) + ":9090" for m in self.nodes if m != n)] + (["bootstrap = true"] if n == 1 else [])
+                 "peers = " + ",".join(self.address(m) + ":9090" for m in self.nodes if m != n)] + (["bootstrap = true"] if n == 1 else []) + (["attestation = true"] if HAS_TPM else [])
         return "".join(line + "\r\n" for line in lines)  # as the editors of Windows end them
 
     def disk(self, n):
@@ -86,12 +90,29 @@ class EmulatedSite(harness.Site):
     def start_node(self, n, bootstrap=None, under=()):
         """By U-Boot, which finds kernel and initramfs on the disk."""
         cards = ["user,id=up,restrict=off,hostfwd=tcp:127.0.0.1:%d-:8080" % self.http[n], "tap,id=site,ifname=gw%d,script=no,downscript=no" % n]
-        self.spawn("node%d" % n, MACHINE + [
+        self.spawn("node%d" % n, MACHINE + self.tpm(n) + [
             "-m", str(MEMORY_MIB), "-nographic", "-no-reboot", "-bios", os.path.join(WORK, "u-boot.bin"),
             "-drive", "if=none,id=disk,format=raw,cache=none,file=" + self.disk(n), "-device", "virtio-blk-device,drive=disk",
             # The last device is the first of the bus: eth0 is the way up, eth1 the site.
             "-netdev", cards[1], "-device", "virtio-net-device,netdev=site,mac=52:54:00:14:00:%02x" % (10 + n),
             "-netdev", cards[0], "-device", "virtio-net-device,netdev=up,mac=52:54:00:0a:00:%02x" % (10 + n)])
+
+    def tpm(self, n):
+        """A TPM that is powered on with its machine, and leaves when that does."""
+        if not HAS_TPM:
+            return []
+        wait_until("the former one to leave", lambda: not self.alive("tpm%d" % n), 30)
+        way = self.path("tpm%d" % n, "ctrl")
+        if os.path.exists(way):
+            os.unlink(way)
+        swtpm = shutil.which("swtpm", path=os.environ.get("PATH", "") + ":/usr/sbin")
+        self.spawn("tpm%d" % n, [swtpm, "socket", "--tpm2", "--terminate", "--tpmstate", "dir=" + self.path("tpm%d" % n), "--ctrl", "type=unixio,path=" + way])
+        wait_until("the TPM", lambda: os.path.exists(way), 30)
+        return ["-chardev", "socket,id=tpm-way,path=" + way, "-tpmdev", "emulator,id=tpm,chardev=tpm-way", "-device", "tpm-tis-device,tpmdev=tpm"]
+
+    def words(self, asked):
+        """What the gateways are by the core's verdicts."""
+        return [m["attestation"] for m in harness.request(self.http[asked], "GET", "/v1/cluster/members").json()]
 
     def console(self, n):
         with open(self.path("node%d.log" % n), errors="replace") as f:
@@ -126,6 +147,9 @@ def scenes(site):
         site.ok("kernel" in listed and "enroll" not in listed, "gateway %d has removed its token" % n)
     site.wait_whole(PATIENCE_S)
     site.ok(True, "they are one site, %.1f s after power-on" % (time.monotonic() - begin))
+    if HAS_TPM:
+        wait_until("all to be trusted", lambda: site.words(2) == ["trusted"] * len(site.nodes), PATIENCE_S)
+        site.ok(True, "each is attested by its TPM, %.1f s after power-on" % (time.monotonic() - begin))
     sent = harness.request(site.http[2], "POST", "/v1/events", '{"type":"t","priority":"critical","data":1}', timeout=60)
     wait_until("the event at the core", lambda: len(site.core_events()) == 1, PATIENCE_S)
     site.ok(sent.status == 201, "an event reaches the core")

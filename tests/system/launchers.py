@@ -27,8 +27,8 @@ def runs(site):
     return ["-%x-%s" % (int(scope, 16), token) for scope, token in folders]
 
 
-def start_launcher(site, n):
-    site.spawn("launch%d" % n, [os.path.join(BUILD, "grey-launch"), "--dir", site.path("launch%d" % n)])
+def start_launcher(site, n, *options):
+    site.spawn("launch%d" % n, [os.path.join(BUILD, "grey-launch"), "--dir", site.path("launch%d" % n), *options])
 
 
 class WithLaunchers(Site):

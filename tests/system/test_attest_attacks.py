@@ -11,10 +11,16 @@ BODY_BYTES_MAX = 256 * 1024 + 64 * 1024 + 4096 + 2048 + 512 + 128
 
 
 class Attacked(Bench):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.makers.append(Authority())  # of virtual TPMs, beside those of chips and a stranger
+
     def start(self):
         first = self.tpm()
         self.makers[0].roots(self.path("makers.pem"))
-        self.core_extra = ["--attest-roots", self.path("makers.pem"), "--attest", "learn", "--ca-dir", self.ca]
+        self.virtual = self.tpm(2)
+        self.makers[2].roots(self.path("virtual.pem"))
+        self.core_extra = ["--attest-roots", self.path("makers.pem"), "--attest-vtpm-roots", self.path("virtual.pem"), "--attest", "learn", "--ca-dir", self.ca]
         self.start_broker()
         for number in range(1, len(self.core_ports) + 1):
             self.start_core(number)
@@ -124,6 +130,32 @@ def malformed(site):
     site.ok(site.gateway.attest()[0] == RESULT, "and others are heard")
 
 
+def virtual(site):
+    """The same words and the same judge, other roots; and a maker that becomes trusted while the core runs."""
+    v = Gateway(site.link, "7", site.virtual, 70, 2)
+    site.ok(v.attest()[0] == RESULT and shown(site, "7")["type"] == "vtpm", "a virtual TPM is trusted by its own roots, and shown as what it is")
+    site.refused(v.say(ASK, v.order(kind=1)), TYPE, "type", "it does not become a chip")
+    site.refused(Gateway(site.link, "8", site.virtual, 71).introduce(), ENDORSEMENT, "endorsement", "nor does another gateway's that says it is one")
+    late = Gateway(site.link, "9", site.tpm(1), 72)
+    site.refused(late.introduce(), ENDORSEMENT, "endorsement", "a maker's TPM that nobody trusts yet")
+    with open(site.path("makers.pem"), "a") as f:
+        f.write("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    site.kill("core", signal.SIGHUP)
+    wait_until("the damaged file to be refused", lambda: site.metric("grey_core_attest_makers_read_total", '"refused"') == 1, 30)
+    with open(site.path("core.log")) as f:
+        site.ok("makers.pem" in f.read(), "a file of makers that was damaged is named, and those of before go on")
+    site.ok(site.gateway.attest()[0] == RESULT, "so that others are judged as they were")
+    for maker in (0, 1):
+        site.makers[maker].roots(site.path("roots%d" % maker))
+    with open(site.path("makers.pem"), "w") as f:
+        f.write("".join(open(site.path("roots%d" % maker)).read() for maker in (0, 1)))
+    site.kill("core", signal.SIGHUP)
+    wait_until("the makers to be read", lambda: site.metric("grey_core_attest_makers_read_total", '"read"') == 1, 30)
+    site.ok(late.attest()[0] == RESULT, "a maker that is added is trusted without a restart of the core")
+    for node in ("7", "9"):
+        site.ctl("attest", "forget", SITE, node)
+
+
 def changed(site):
     g = site.gateway
     learnt = site.ctl("attest", "policy", "enforce")
@@ -154,7 +186,7 @@ def staged(site):
     site.identity(site.ca, "other-site", 1, prefix)
     other = Link(site.broker_port, "other-site", site.ca + "/ca.crt", prefix + ".crt", prefix + ".key")
     other.hello()
-    second = Gateway(other, "1", site.tpms[1], 90)
+    second = Gateway(other, "1", site.tpms[2], 90)
     site.ok(second.attest()[0] == RESULT and site.gateway.attest()[0] == RESULT, "gateways of two sites are trusted")
     site.ok(site.ctl("attest", "policy", "enforce").returncode == 0, "learning ends")
     good = site.ctl("attest", "policy", "show").stdout
@@ -179,7 +211,7 @@ def staged(site):
 
 
 def replaced(site):
-    g, new = site.gateway, Gateway(site.link, "1", site.tpms[1])
+    g, new = site.gateway, Gateway(site.link, "1", site.tpms[2])
     site.refused(new.introduce(), IDENTITY, "identity", "a board with another TPM")
     site.ok(site.ctl("enroll", "register", "--ek", "00" * 32, "--site", SITE, "--node", "3").returncode == 0, "for another gateway an operator registers a board")
     site.refused(Gateway(site.link, "3", new.tpm, 79).introduce(), IDENTITY, "identity", "whose place no other TPM takes")
@@ -215,7 +247,7 @@ def restarted(site):
 
 
 def test(site):
-    for part in (genuine, forged, malformed, changed, staged, replaced, revoked, restarted):
+    for part in (genuine, forged, malformed, virtual, changed, staged, replaced, revoked, restarted):
         part(site)
 
 

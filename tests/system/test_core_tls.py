@@ -65,6 +65,10 @@ def test(site):
     site.ok(r.returncode == 2 and "belong together" in r.stderr, "a certificate without its key is refused")
     r = attempt("--http-addr", "127.0.0.1:%d" % port, "--http-tls-cert", site.ca + "/core.crt", "--http-tls-key", site.ca + "/core.key")
     site.ok(r.returncode == 2 and "nobody could come in" in r.stderr, "as is a door that nobody can open")
+    for words, told in ((("--http-addr", "127.0.0.1:99999"), "host:port"), (("--http-addr", "127.0.0.1:%d" % port, "--broker", "mqtts://core.example.com:8883"), "--tls-ca"),
+                        (("--http-addr", "127.0.0.1:%d" % port, "--broker", "mqtt://core.example.com"), "host:port"), (("--http-addr", "127.0.0.1:%d" % port, "--data-dir", ""), "--data-dir")):
+        r = attempt(*words)
+        site.ok(r.returncode == 2 and told in r.stderr, "refused before anything is opened: %s" % r.stderr.strip().splitlines()[0])
     site.spawn("loud", program("grey-core") + ["--data-dir", site.path("loud"), "--broker", "mqtt://localhost:%d" % site.broker_port, "--http-addr", "0.0.0.0:%d" % port,
                                                "--insecure-i-know", "true"])
     wait_until("the core that was told so", lambda: request(port, "GET", "/health/live").status == 200)

@@ -169,6 +169,20 @@ def test(site):
     call("DELETE", "/v1/tasks/orphan")
     wait_until("it to be gone", lambda: not marked(), 30)
 
+    # As whom it sees itself: a number or a name of its own files, mapped to the task's user; no right comes with it.
+    people = [("etc/passwd", b"root:x:0:0::/:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n"), ("etc/group", b"root:x:0:\nwheel:x:70:app\n")]
+
+    def as_user(name):
+        return Image([layer(base), layer(people)], dict(config, User=name, Cmd=["id -u; id -g; echo mine >/made && cat /made; busybox stat -c %u /bin/sh /grey; busybox grep CapEff /proc/self/status"]))
+    for name, user, uid, gid in (("by-number", "1000", 1000, 1001), ("by-name", "app:wheel", 1000, 70), ("unlisted", "65000:3", 65000, 3), ("as-root", "root", 0, 0)):
+        t, out, err = run(name, oci={"image": as_user(user).directory(shelf + "/" + name)})
+        site.ok(t["state"] == "completed" and out == "%d\n%d\nmine\n%d\n%d\nCapEff:\t0000000000000000\n" % (uid, gid, uid, uid), "User %s: %r %r" % (user, out, err))
+    submit("named", oci={"image": as_user("app").directory(shelf + "/named")}, command=["/bin/sh", "-c", "trap 'echo saved; exit 0' TERM; echo ready; while :; do sleep 0.1; done", "mark-image"])
+    wait_until("it to be ready", lambda: logs("named") == "ready\n", 30)
+    call("DELETE", "/v1/tasks/named")
+    wait_until("it to put things in order", lambda: logs("named") == "ready\nsaved\n" and not marked(), 30)
+    site.ok(True, "one that is not root inside is stopped by word as well")
+
     # A bundle, whose root is not changed.
     bundle = shelf + "/bundle"
     os.makedirs(bundle + "/rootfs/bin")
@@ -187,6 +201,7 @@ def test(site):
         t, out, err = run(name, oci={"image": made.directory(shelf + "/" + name)}, **more)
         site.ok((t["state"], t["reason"]) == ("failed", "image") and word in err and out == "", "%s: refused: %r" % (name, err.strip()))
 
+    refuse("nobody-there", as_user("nemo"), "no nemo in its /etc/passwd")
     damaged = Image([layer(base)], config)
     damaged.blobs[damaged.layers[0]["digest"][7:]] = b"x" + damaged.blobs[damaged.layers[0]["digest"][7:]][1:]
     refuse("damaged", damaged, "")
@@ -202,6 +217,14 @@ def test(site):
     links = [("out", ("symlink", os.path.dirname(victim))), ("out/" + os.path.basename(victim), b"!"), ("up", ("symlink", "../../../../../../../.." + os.path.dirname(victim))), ("up/" + os.path.basename(victim), b"!")]
     t, out, err = run("links", oci={"image": Image([layer(base), layer(links)], config).directory(shelf + "/links")}, command=["/bin/ls", os.path.dirname(victim)])
     site.ok(not os.path.exists(victim) and out == os.path.basename(victim) + "\n", "a link that leads outside leads to the image's own root: %r %r" % (out, err))
+
+    # Where the gateway's owner wants none as root, not even as a root that is none outside.
+    site.kill("launch1")
+    start_launcher(site, 1, "--image-root", "refuse")
+    refuse("no-user", Image([layer(base)], config), "GREY-1027")
+    refuse("zero", as_user("0:70"), "GREY-1027")
+    t, out, err = run("no-root", oci={"image": as_user("app").directory(shelf + "/no-root")})
+    site.ok(t["state"] == "completed" and out.startswith("1000\n"), "one with a User of its own is run: %r %r" % (out, err))
     left = os.listdir(site.path("launch1", "runs"))
     site.ok(all(not os.path.exists(site.path("launch1", "runs", r, "image")) for r in left), "nothing that was unpacked stays")
 

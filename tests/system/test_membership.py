@@ -63,7 +63,7 @@ def test(site):
     site.ok(r.returncode != 0 and "no member of that name" in r.stderr, "a name that is unknown is refused: %s" % r.stderr.strip().splitlines()[0])
     a = request(site.http[2], "POST", "/v1/admin/members", '{"add":[{"id":"x y","addr":"b:1"}]}')
     site.ok(a.status == 400, "a name that is none is refused")
-    for body in ("[]", "{}", '{"id":"4"}', '{"remove":[7]}', "{", ""):
+    for body in ("[]", "{}", '{"id":"4"}', '{"id":"4","addr":"127.0.0.1:99999"}', '{"remove":[7]}', "{", ""):
         site.ok(request(site.http[2], "POST", "/v1/admin/members", body).status == 400, "refused: %r" % body)
 
     leader = site.leader()

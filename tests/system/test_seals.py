@@ -112,6 +112,8 @@ def test(site):
     site.wait_whole()
     log = open(site.path("node%d.log" % victim)).read()
     site.ok("sealed in epoch" in log and "or one before it is not what" in log, "entry %d was forged: the gateway names the seal that does not hold" % index)
+    counted = "grey_storage_forged_logs_total 1" in request(site.http[victim], "GET", "/metrics").body.decode().splitlines()
+    site.ok("GREY-3004" in log and counted, "by its number, GREY-3004, and counts it")
     a = request(site.http[victim], "GET", "/v1/kv/first3")
     site.ok(a.body == b"the value of first 3" or a.body == "the value of first 3", "and has the value that was agreed on again")
     sealed_everywhere(site, write(site, site.leader(), "third", 5))

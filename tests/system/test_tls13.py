@@ -57,4 +57,29 @@ def test(site):
     site.ok(True, "the link comes back after the broker was gone")
 
 
+    core(site)
+
+
+def handshake(port, version):
+    r = subprocess.run(["openssl", "s_client", "-connect", "127.0.0.1:%d" % port, version], input="", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30)
+    return "Cipher is (NONE)" not in r.stdout and "Verify return code" in r.stdout
+
+
+def core(site):
+    """The same word at the core: API and where gateways enrol."""
+    api, enrol = free_ports(2)
+    words = ["--data-dir", site.path("strict-core"), "--ca-dir", site.ca, "--http-addr", "127.0.0.1:%d" % api, "--http-tls-cert", site.ca + "/core.crt", "--http-tls-key", site.ca + "/core.key",
+             "--enroll-addr", "127.0.0.1:%d" % enrol, "--broker", "mqtts://localhost:%d" % site.broker_port, "--tls-ca", site.ca + "/ca.crt", "--tls-cert", site.ca + "/core.crt",
+             "--tls-key", site.ca + "/core.key", "--client-id", "strict", "--tls-min-version"]
+    wrong = subprocess.run(program("grey-core") + words + ["1.1"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30)
+    site.ok(wrong.returncode == 2 and "1.2 or 1.3" in wrong.stdout, "a core that is told to take TLS 1.1 does not start")
+    if site.start_refused is not None:
+        strict = subprocess.run(program("grey-core") + words + ["1.3"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30)
+        site.ok(strict.returncode == 1 and "GREY-3240" in strict.stdout and "->" in strict.stdout, "nor one of this build that is to take 1.3 only: GREY-3240, with a remedy")
+        return
+    site.spawn("strict", program("grey-core") + words + ["1.3"])
+    wait_until("the core", lambda: handshake(api, "-tls1_3") and handshake(enrol, "-tls1_3"), 30)
+    site.ok(not handshake(api, "-tls1_2") and not handshake(enrol, "-tls1_2"), "a core that takes 1.3 only refuses 1.2, at its API and where gateways enrol")
+
+
 run_test(test, Strict)

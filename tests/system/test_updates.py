@@ -189,7 +189,7 @@ class Updated(Site):
         for n in self.nodes:
             os.makedirs(self.path("node%d" % n, "slots"))
             with open(self.path("node%d" % n, "greyd.yaml"), "a") as f:
-                f.write("update: {slots: \"%s\", soak_secs: 2, turn_secs: 120}\n" % self.path("node%d" % n, "slots"))
+                f.write("update: {slots: \"%s\", soak_secs: 2, turn_secs: 300}\n" % self.path("node%d" % n, "slots"))
 
     def start(self):
         self.start_broker()

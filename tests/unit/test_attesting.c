@@ -79,13 +79,8 @@ static void hello(const char *site) {
 
 static int begin(void **state) {
     static uint8_t public_key[KEYS_ED25519_PUBLIC_BYTES], secret_key[KEYS_ED25519_SECRET_BYTES];
-    const struct attesting_options o = {.name = "core",
-                                        .public_key = public_key,
-                                        .secret_key = secret_key,
-                                        .roots = "",
-                                        .vtpm_roots = "",
-                                        .document_keys = "",
-                                        .learn = true};
+    const struct attesting_options o = {
+        .name = "core", .public_key = public_key, .secret_key = secret_key, .makers = {"", "", ""}, .learn = true};
     struct fault f = {.text = ""};
     char site[16], where[64];
     (void)state;

@@ -144,8 +144,23 @@ static void processors_are_bounded(void **state) {
     rig.told = false;
     runs_measure(rig.runs);
     assert_true(rig.told && rig.last.kind == LAUNCH_USE);
-    uint64_t most_us = rig.last.use.wall_ms * 300u;
-    assert_true(rig.last.use.cpu_us > 0 && rig.last.use.cpu_us <= most_us + most_us / 20 + 30000u); /* and a period's part */
+    uint64_t most_us = rig.last.use.wall_ms * 300u, slack_us = most_us / 20 + 30000u;
+    if (getenv("GREY_CAGE") != NULL) { /* an emulated processor may stand still, which its kernel counts as used */
+        slack_us = most_us;
+    }
+    assert_true(rig.last.use.cpu_us > 0 && rig.last.use.cpu_us <= most_us + slack_us); /* a period's part, too */
+}
+
+/* With as many others as it may have, a shell can make no more: it ends, and says how many there were. */
+static void processes_are_bounded(void **state) {
+    (void)state;
+    if (rig.cages.kind == LAUNCH_LIMITS_CGROUP1 && rig.cages.base[CAGE_PIDS][0] == 0) {
+        skip();
+    }
+    run("trap 'exit $((i / 10))' EXIT; mkfifo p; exec 3<>p; i=0; while [ $i -lt 1100 ]; do (read x <&3) & i=$((i + 1)); done", 0, 0,
+        120000);
+    assert_int_equal(rig.last.end, LAUNCH_END_EXIT);
+    assert_int_equal(rig.last.status, (CAGE_PIDS_MAX - 1) / 10);
 }
 
 static void nothing_is_left_of_a_run(void **state) {
@@ -164,6 +179,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test_setup_teardown(disks_are_bounded, setup, teardown),
                                        cmocka_unit_test_setup_teardown(a_hog_is_ended_at_its_memory, setup, teardown),
                                        cmocka_unit_test_setup_teardown(processors_are_bounded, setup, teardown),
+                                       cmocka_unit_test_setup_teardown(processes_are_bounded, setup, teardown),
                                        cmocka_unit_test_setup_teardown(nothing_is_left_of_a_run, setup, teardown)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -89,6 +89,39 @@ static void shares_and_times_of_the_queue(void **state) {
     builder_free(&b);
 }
 
+/* An address that cannot be one is found where it is written, not as "cannot be reached" at the first start in the field. */
+static void addresses_are_host_and_port(void **state) {
+    (void)state;
+    static struct config c;
+    static const char *const bad[] = {"nonsense", "127.0.0.1:99999", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:-1", "\"\""};
+    static const char *const keys[] = {"http_addr", "peer_addr", "grpc_addr", "peer_advertise"};
+    char text[200];
+    for (size_t k = 0; k < sizeof keys / sizeof keys[0]; k++) {
+        for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+            struct fault f = {0};
+            bool none = k == 3 && strcmp(bad[i], "\"\"") == 0; /* it may be left out */
+            (void)snprintf(text, sizeof text, "networking:\n  %s: %s\n", keys[k], bad[i]);
+            file_text = text;
+            assert_int_equal(load(&c, &f, "--config", "x.yaml", NULL), none ? E_OK : E_CONFIG);
+            assert_true(none || strstr(f.text, "x.yaml: line 2, column ") != NULL);
+        }
+    }
+    struct fault f = {0};
+    file_text = "federation: {upstream: {endpoints: ['core:443', 'core:70000']}}\n";
+    assert_int_equal(load(&c, &f, "--config", "x.yaml", NULL), E_CONFIG);
+    file_text = "federation: {proxy: {address: proxy}}\n";
+    assert_int_equal(load(&c, &f, "--config", "x.yaml", NULL), E_CONFIG);
+    file_text = "storage: {data_dir: ''}\n";
+    assert_int_equal(load(&c, &f, "--config", "x.yaml", NULL), E_CONFIG);
+    file_text = "mode: site\nnetworking: {http_addr: ':8081', peer_addr: '[::1]:9001'}\n";
+    assert_int_equal(load(&c, &f, "--config=x", "--join=127.0.0.1:9001,gateway-2:9001", NULL), E_OK);
+    assert_string_equal(c.http_addr, "127.0.0.1:8081");
+    assert_int_equal(load(&c, &f, "--config=x", "--join=127.0.0.1:9001,,", NULL), E_USAGE);
+    assert_int_equal(load(&c, &f, "--config=x", "--join=gateway-2", NULL), E_USAGE);
+    assert_int_equal(load(&c, &f, "--config=x", "--http-addr", "127.0.0.1:99999"), E_USAGE);
+    assert_int_equal(load(&c, &f, "--config=x", "--http-addr=unix:/run/grey/api.sock", NULL), E_OK);
+}
+
 static void order_of_origins(void **state) {
     (void)state;
     static struct config c;
@@ -303,11 +336,16 @@ static void keys_without_effect_are_listed(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(guides_command_lines_work),      cmocka_unit_test(default_file_may_be_absent_a_named_one_not),
-        cmocka_unit_test(empty_variables_say_nothing),    cmocka_unit_test(the_link_is_bounded_as_the_file_says),
-        cmocka_unit_test(keys_without_effect_are_listed), cmocka_unit_test(example_files_are_accepted),
-        cmocka_unit_test(shares_and_times_of_the_queue),  cmocka_unit_test(order_of_origins),
-        cmocka_unit_test(a_board_has_its_defaults),       cmocka_unit_test(mistakes_are_named)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(guides_command_lines_work),
+                                       cmocka_unit_test(default_file_may_be_absent_a_named_one_not),
+                                       cmocka_unit_test(empty_variables_say_nothing),
+                                       cmocka_unit_test(the_link_is_bounded_as_the_file_says),
+                                       cmocka_unit_test(keys_without_effect_are_listed),
+                                       cmocka_unit_test(example_files_are_accepted),
+                                       cmocka_unit_test(shares_and_times_of_the_queue),
+                                       cmocka_unit_test(order_of_origins),
+                                       cmocka_unit_test(addresses_are_host_and_port),
+                                       cmocka_unit_test(a_board_has_its_defaults),
+                                       cmocka_unit_test(mistakes_are_named)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

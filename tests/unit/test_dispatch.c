@@ -145,6 +145,15 @@ static void an_emergency_stops_the_lowest_lane_first(void **context) {
     assert_int_equal(rig_state(r, "critical"), TASK_ASSIGNED);
     assert_int_equal(rig_report(r, "low", REPORT_STOPPED), E_OK);
     assert_int_equal(rig_state(r, "low"), TASK_QUEUED); /* not at once again */
+    static const char *const stopped[] = {"preempt", "low", "high"};
+    assert_int_equal(rig_scheduler(r)->alarm_count, 3); /* told of by whoever leads, each once */
+    for (unsigned i = 0; i < 3; i++) {
+        const struct scheduler_alarm *a = &rig_scheduler(r)->alarms[i];
+        assert_string_equal(a->task.text, stopped[i]);
+        assert_string_equal(a->node.text, "n1");
+        assert_int_equal(a->token, rig_task(r, stopped[i])->token);
+        assert_int_equal(a->cpu_permille, i == 0 ? 1050 : 1300);
+    }
     rig_free(r);
 }
 

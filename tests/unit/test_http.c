@@ -70,6 +70,9 @@ static const struct {
     {"GET /% HTTP/1.1\r\n" HOST "\r\n", 400},
     {"GET /%4 HTTP/1.1\r\n" HOST "\r\n", 400},
     {"GET /%zz HTTP/1.1\r\n" HOST "\r\n", 400},
+    {"GET /?k=%zz HTTP/1.1\r\n" HOST "\r\n", 400},
+    {"GET /?k=%4 HTTP/1.1\r\n" HOST "\r\n", 400},
+    {"GET /?k=a%00b HTTP/1.1\r\n" HOST "\r\n", 400},
     {"GET /%00 HTTP/1.1\r\n" HOST "\r\n", 400},
     {"GET /a%00b HTTP/1.1\r\n" HOST "\r\n", 400},
     {"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400},
@@ -317,6 +320,13 @@ static void handle(void *context, struct http_request *q) {
         http_reply(q, 200, "text/plain", http_body(q), NULL, 0); /* straight out of the request */
     } else if (bytes_equal_str(path, "/error")) {
         http_reply_error(q, E_NO_QUORUM, "only \"node1\"\n answers");
+    } else if (bytes_equal_str(path, "/method")) {
+        http_reply(q, 200, "text/plain", bytes_str(http_method(q)), NULL, 0);
+    } else if (bytes_equal_str(path, "/allow")) {
+        http_allow(q, "PUT");
+        http_allow(q, "GET");
+        http_allow(q, "PUT");
+        http_reply_error(q, E_METHOD, "");
     } else if (bytes_equal_str(path, "/query")) {
         bool has = http_query(q, "k", value, sizeof value);
         http_reply(q, has ? 200 : 404, "text/plain", bytes_str(has ? value : ""), NULL, 0);
@@ -497,8 +507,12 @@ static void answers_have_the_right_form(void **state) {
     is_reply(hear(fd, "\r\n\r\nA b", 1), 200, "A b");
     say(fd, "GET /query?kk=1&k=" LONG16 LONG16 " HTTP/1.1\r\n" HOST "\r\n");
     is_reply(hear(fd, "\r\n\r\n", 1), 404, "");
-    say(fd, "GET /query?k=%00 HTTP/1.1\r\n" HOST "\r\n");
-    is_reply(hear(fd, "\r\n\r\n", 1), 404, "");
+    say(fd, "HEAD /method HTTP/1.1\r\n" HOST "\r\n");
+    is_reply(hear(fd, "\r\n\r\n", 1), 200, "");
+    assert_non_null(strstr(heard, "Content-Length: 3\r\n"));
+    say(fd, "GET /allow HTTP/1.1\r\n" HOST "\r\n");
+    is_reply(hear(fd, "}\n", 1), 405, NULL);
+    assert_non_null(strstr(heard, "\r\nAllow: PUT, GET, HEAD\r\n"));
     say(fd, "GET /inject HTTP/1.1\r\n" HOST "\r\n");
     is_reply(hear(fd, "\r\n\r\nx", 1), 200, "x");
     assert_null(strstr(heard, "\nSet-Cookie"));

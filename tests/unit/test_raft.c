@@ -1393,12 +1393,22 @@ static void test_a_leader_offers_a_snapshot_or_loads(void **context) {
     assert_int_equal(f.out.load_count, 1);
     assert_int_equal(f.out.loads[0].from, 3);
     assert_int_equal(f.out.loads[0].bytes_max, RAFT_LOAD_BYTES_MAX); /* the leader's own stores wait behind it */
-    struct raft_input loaded = {.kind = RAFT_IN_LOADED, .peer = 3, .load_index = 3, .entries = &kept[3], .entry_count = 3};
+    struct raft_input loaded = {.kind = RAFT_IN_LOADED, .peer = 3, .load_index = 3, .entries = &kept[3], .entry_count = 1};
     (void)step(&f, loaded);
     assert_int_equal(sent(&f, RAFT_APPEND, 3)->message.index, 2);
-    assert_int_equal(sent(&f, RAFT_APPEND, 3)->message.entry_count, 3);
-    (void)step(&f, loaded); /* not asked for any more */
+    assert_int_equal(sent(&f, RAFT_APPEND, 3)->message.entry_count, 1);
+    assert_int_equal(f.out.load_count, 1);
+    assert_int_equal(f.out.loads[0].from, 4);
+    loaded.load_index = 4;
+    loaded.entries = &kept[4];
+    (void)step(&f, loaded);
+    assert_int_equal(sent(&f, RAFT_APPEND, 3)->message.index, 3);
+    assert_int_equal(f.out.load_count, 0); /* enough is on its way: who is far behind takes no more than it can write */
+    (void)step(&f, loaded);                /* not asked for any more */
     assert_null(sent(&f, RAFT_APPEND, 3));
+    acknowledge(&f, 3, 3);
+    assert_int_equal(f.out.load_count, 1);
+    assert_int_equal(f.out.loads[0].from, 5);
     for (uint32_t i = 0; i < 8; i++) {
         blob_unref(kept[i].payload);
     }

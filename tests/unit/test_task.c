@@ -194,6 +194,8 @@ static void what_is_no_task_is_refused_with_its_field(void **context) {
         {"{\"command\":[\"x\"],\"resources\":{\"cpu_millicores\":-1}}", "cpu_millicores"},
         {"{\"command\":[\"x\"],\"env\":{\"A\":1}}", "env"},
         {"{\"command\":[\"x\"],\"env\":{\"\":\"1\"}}", "env"},
+        {"{\"command\":[\"x\"],\"env\":{\"A=B\":\"1\"}}", "env"},
+        {"{\"command\":[\"x\"],\"node_selector\":{\"a=b\":\"1\"}}", "node_selector"},
         {"{\"command\":[\"x\"],\"depends_on\":[\"a\",\"a\"]}", "twice"},
         {"{\"command\":[\"x\"],\"depends_on\":[\"a/b\"]}", "depends_on"},
         {"{\"command\":[\"x\"],\"node_selector\":{\"a b\":\"c\"}}", "node_selector"},

@@ -89,6 +89,17 @@ static void one_at_a_time(void **state) {
     rig_free(r);
 }
 
+static void nobody_begins_late(void **state) {
+    (void)state;
+    struct updating u = {.issue = 3, .turn = 2, .turn_issue = 3, .until_ms = 100000};
+    assert_true(updating_may_begin(&u, 2, 3, TURN_MS, 100000 - TURN_MS));
+    assert_true(updating_may_begin(&u, 2, 3, TURN_MS, 100000 - TURN_MS / 2));
+    assert_false(updating_may_begin(&u, 2, 3, TURN_MS, 100000 - TURN_MS / 2 + 1)); /* it could be away when another has its turn */
+    assert_false(updating_may_begin(&u, 2, 3, TURN_MS, 200000));                   /* it was asleep */
+    assert_false(updating_may_begin(&u, 1, 3, TURN_MS, 100000 - TURN_MS));
+    assert_false(updating_may_begin(&u, 2, 4, TURN_MS, 100000 - TURN_MS));
+}
+
 static void a_failure_stops_the_others(void **state) {
     (void)state;
     struct rig *r = site_new();
@@ -341,6 +352,7 @@ static void no_two_are_ever_away(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_at_a_time),
+        cmocka_unit_test(nobody_begins_late),
         cmocka_unit_test(a_failure_stops_the_others),
         cmocka_unit_test(a_turn_outlives_what_it_was_for),
         cmocka_unit_test(what_is_no_word_of_an_update_is_refused),

@@ -99,6 +99,8 @@ static void verbs_of_the_contract_are_known(void **state) {
                                          {"enroll", "unregister"},
                                          {"attest", "status"},
                                          {"attest", "now"},
+                                         {"store", "status"},
+                                         {"store", "accept"},
                                          {"update", "push"},
                                          {"update", "status"}};
     static const char *const later[][2] = {{"replay", NULL},         {"site", "recover"},      {"federation", "agree"},

@@ -157,7 +157,7 @@ static bool drained(struct week *w) {
             return false;
         }
     }
-    return site_leader(w) != NULL && state_applied(site_leader(w)->state) == w->log_count;
+    return site_leader(w) != NULL && state_applied(site_leader(w)->state) == w->log_count && roll_rests(w);
 }
 
 static void run_until(struct week *w, int64_t end_ms) {
@@ -166,6 +166,7 @@ static void run_until(struct week *w, int64_t end_ms) {
         due_ms = link_ms < due_ms ? link_ms : due_ms;
         due_ms = !w->calm && w->next_fault_ms < due_ms ? w->next_fault_ms : due_ms;
         due_ms = !w->calm && w->link_change_ms < due_ms ? w->link_change_ms : due_ms;
+        due_ms = roll_due(w) < due_ms ? roll_due(w) : due_ms;
         due_ms = w->core_backup_ms < due_ms ? w->core_backup_ms : due_ms;
         due_ms = !w->core_up && w->core_up_ms < due_ms ? w->core_up_ms : due_ms;
         w->now_ms = due_ms > w->now_ms ? due_ms : w->now_ms + 1;
@@ -177,6 +178,7 @@ static void run_until(struct week *w, int64_t end_ms) {
         }
         core_act(w);
         site_act(w);
+        roll_act(w);
         link_act(w);
     }
 }
@@ -196,6 +198,7 @@ static void run_calm(struct week *w) {
     }
     if (!w->failed) {
         truth_end(w);
+        roll_end(w);
     }
 }
 

@@ -59,6 +59,13 @@
     X(CORE_LOST, "numbers that a restored core lacks")                                                                             \
     X(FRAMES, "frames taken")                                                                                                      \
     X(GAPS, "gaps at the core")                                                                                                    \
+    X(VERSIONS, "versions of programs offered")                                                                                    \
+    X(TURNS, "turns given")                                                                                                        \
+    X(HANDED, "leadership handed on for one")                                                                                      \
+    X(EXPIRED_TURNS, "turns that ran out")                                                                                         \
+    X(TRIED, "versions on trial at a gateway")                                                                                     \
+    X(KEPT, "of these kept")                                                                                                       \
+    X(LEFT, "of these left")                                                                                                       \
     X(WIRE_BYTES, "bytes sent")
 #define WEEK_COUNT_NAME(name, text) WEEK_##name,
 enum week_count { WEEK_COUNTS(WEEK_COUNT_NAME) WEEK_COUNT_KINDS };
@@ -160,6 +167,19 @@ struct site_backup { /* a state image, and what was true then; disk NULL: none w
     uint64_t lost_bytes[CHANNEL_COUNT];
 };
 
+/* Versions of the programs (week_roll.c), by issue; 0: of the package. */
+struct roll_gateway {
+    uint64_t runs, kept, trial, failed; /* as its slots have it: outlives everything */
+    uint64_t installing;                /* 0: nothing */
+    int64_t installed_ms, trial_until_ms, well_since_ms;
+    bool away; /* for an update */
+};
+struct roll {
+    uint64_t random, issue;
+    int64_t offer_ms, next_ms;
+    struct roll_gateway at[WEEK_GATEWAYS];
+};
+
 struct week {
     uint64_t seed, random;
     bool trace, failed, calm;
@@ -178,6 +198,7 @@ struct week {
     uint64_t incarnation;
     struct site_backup site_backup;
     int64_t site_backup_ms;
+    struct roll roll;
 
     struct queue_limits limits; /* that the leaders want */
     unsigned type_count, critical_percent;
@@ -216,9 +237,20 @@ void site_act(struct week *w); /* what is due now */
 int64_t site_due(const struct week *w);
 void site_kill(struct week *w, unsigned gateway);
 void site_elect(struct week *w);
+unsigned site_ups(const struct week *w);
+void site_stop(struct week *w, unsigned gateway, int64_t for_ms); /* in order, and up again after that time */
+void site_hand_over(struct week *w, unsigned gateway);            /* that one leads next, if it is up */
 void site_rebuild(struct week *w); /* all disks were lost: another incarnation begins with the backup */
 struct gateway *site_leader(struct week *w);
 void site_settle(struct week *w); /* every gateway applies and flushes all */
+
+/* week_roll.c: new versions of the programs */
+void roll_begin(struct week *w);
+void roll_act(struct week *w);
+int64_t roll_due(const struct week *w);
+void roll_started(struct week *w, unsigned gateway);
+bool roll_rests(struct week *w); /* nothing is under way */
+void roll_end(struct week *w);   /* all is calm, and has been applied */
 
 /* week_link.c: what the leader's uplink does, the link, the broker */
 void link_lead(struct week *w, unsigned gateway, grey_epoch epoch);

@@ -35,10 +35,14 @@ static void start(struct week *w, struct gateway *g) {
     g->rows = table_new(CLEAN_BYTES);
     each_row(g->disk, TABLE_META, g->rows, true);
     each_row(g->disk, TABLE_SEGMENT, g->rows, true);
+    each_row(g->disk, TABLE_OBJECT, g->rows, true);
+    each_row(g->disk, TABLE_CHUNK, g->rows, true);
+    each_row(g->disk, TABLE_UPDATE, g->rows, true);
     g->state = state_new(g->rows, &f);
     g->up = g->state != NULL;
     g->flushing = g->disk_fails = false;
     g->next_flush_ms = w->now_ms + 1000;
+    roll_started(w, (unsigned)(g - w->gateways));
     if (!g->up) {
         week_fail(w, "a gateway does not start from its disk: %s", f.text);
         abort();
@@ -83,18 +87,13 @@ static void flush(struct week *w, struct gateway *g) {
     g->next_flush_ms = w->now_ms + 500 + (int64_t)week_draw(w, w->calm ? 1000 : 120000);
 }
 
-void site_kill(struct week *w, unsigned i) {
+static void fall(struct week *w, unsigned i, int64_t restart_ms) {
     struct gateway *g = &w->gateways[i];
-    if (!g->up) {
-        return;
-    }
     if (g->flushing && !g->disk_fails && week_chance(w, 50)) { /* the transaction was through already */
         write_flush(g, g->flush.count);
     }
     stop(g);
-    w->counts[WEEK_CRASHES]++;
-    g->restart_ms = w->now_ms + 1000 + (int64_t)week_draw(w, week_chance(w, 10) ? 6 * WEEK_HOUR_MS : 60000);
-    week_note(w, "gateway %u is killed", i);
+    g->restart_ms = restart_ms;
     if (w->leader == i) {
         w->leader = WEEK_GATEWAYS;
         w->elect_ms = w->now_ms + 1000 + (int64_t)week_draw(w, 5000);
@@ -107,7 +106,21 @@ void site_kill(struct week *w, unsigned i) {
     }
 }
 
-static unsigned ups(const struct week *w) {
+void site_kill(struct week *w, unsigned i) {
+    if (w->gateways[i].up) {
+        w->counts[WEEK_CRASHES]++;
+        week_note(w, "gateway %u is killed", i);
+        fall(w, i, w->now_ms + 1000 + (int64_t)week_draw(w, week_chance(w, 10) ? 6 * WEEK_HOUR_MS : 60000));
+    }
+}
+
+void site_stop(struct week *w, unsigned i, int64_t for_ms) {
+    if (w->gateways[i].up) {
+        fall(w, i, w->now_ms + for_ms);
+    }
+}
+
+unsigned site_ups(const struct week *w) {
     unsigned count = 0;
     for (unsigned i = 0; i < WEEK_GATEWAYS; i++) {
         count += w->gateways[i].up;
@@ -137,7 +150,7 @@ struct gateway *site_leader(struct week *w) {
 }
 
 bool site_propose(struct week *w, enum entry_kind kind, struct bytes payload) {
-    if (w->leader == WEEK_GATEWAYS || ups(w) < 2) {
+    if (w->leader == WEEK_GATEWAYS || site_ups(w) < 2) {
         return false;
     }
     if (w->log_count + 1 >= w->log_room) {
@@ -198,24 +211,34 @@ static void apply(struct week *w, struct gateway *g, bool all) {
     builder_free(&answer);
 }
 
+static void lead(struct week *w, unsigned i) {
+    w->leader = i;
+    w->epoch++;
+    w->counts[WEEK_LEADERS]++;
+    w->elect_ms = INT64_MAX;
+    week_note(w, "gateway %u leads in epoch %" PRIu64, i, w->epoch);
+    apply(w, &w->gateways[i], true); /* a leader has applied what was committed before its term */
+    link_lead(w, i, w->epoch);
+}
+
+void site_hand_over(struct week *w, unsigned i) {
+    if (w->gateways[i].up && site_ups(w) >= 2) {
+        lead(w, i);
+    }
+}
+
 void site_elect(struct week *w) {
     unsigned first = (unsigned)week_draw(w, WEEK_GATEWAYS), best = WEEK_GATEWAYS;
     for (unsigned k = 0; k < WEEK_GATEWAYS; k++) {
         unsigned i = (first + k) % WEEK_GATEWAYS;
         best = w->gateways[i].up && best == WEEK_GATEWAYS ? i : best;
     }
-    if (ups(w) < 2 || best == WEEK_GATEWAYS) {
+    if (site_ups(w) < 2 || best == WEEK_GATEWAYS) {
         w->leader = WEEK_GATEWAYS;
         w->elect_ms = w->now_ms + 3000;
         return;
     }
-    w->leader = best;
-    w->epoch++;
-    w->counts[WEEK_LEADERS]++;
-    w->elect_ms = INT64_MAX;
-    week_note(w, "gateway %u leads in epoch %" PRIu64, best, w->epoch);
-    apply(w, &w->gateways[best], true); /* a leader has applied what was committed before its term */
-    link_lead(w, best, w->epoch);
+    lead(w, best);
 }
 
 /* --- backups of the site ------------------------------------------------------------------------------------------------------------------ */
@@ -408,7 +431,7 @@ static void repeat_due(struct week *w) {
 static void duty(struct week *w) {
     struct gateway *g = site_leader(w);
     w->next_duty_ms = w->now_ms + 10000;
-    if (g == NULL || ups(w) < 2) {
+    if (g == NULL || site_ups(w) < 2) {
         return;
     }
     apply(w, g, true);
@@ -496,10 +519,12 @@ void site_begin(struct week *w) {
         start(w, &w->gateways[i]);
     }
     w->leader = WEEK_GATEWAYS;
+    roll_begin(w);
     site_elect(w);
     struct builder b;
     builder_init(&b, 4096);
-    struct site_facts f = {.site = {"week"}, .cluster_id = 5, .incarnation = w->incarnation, .feature_level = 1};
+    struct site_facts f = {
+        .site = {"week"}, .cluster_id = 5, .incarnation = w->incarnation, .feature_level = FEATURE_LEVEL_UPDATES};
     payload_site(&b, &f);
     (void)site_propose(w, ENTRY_SITE, builder_bytes(&b));
     builder_reset(&b);

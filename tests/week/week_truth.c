@@ -313,6 +313,8 @@ void truth_applied(struct week *w, struct gateway *g, struct log_entry *e, const
         acknowledged(w, g);
     } else if (e->kind == ENTRY_LIMITS && o->err == E_OK) {
         w->counts[WEEK_LIMITS]++;
+    } else if ((e->kind == ENTRY_UPDATE || e->kind == ENTRY_OBJECT) && (o->err == E_CONDITION || o->err == E_UPDATE_BUSY)) {
+        /* said too late */
     } else if (o->err != E_OK && !(e->kind == ENTRY_LIMITS && o->err == E_BUSY)) { /* classes in use: it is asked for again */
         week_fail(w, "an entry of kind %u is refused: %s", e->kind, o->detail);
     }
