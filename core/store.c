@@ -418,9 +418,9 @@ enum grey_error store_hole(struct store *s, const struct store_hole *hole, int64
 
 enum grey_error store_stands(struct store *s, const char *after, int64_t now_ms, struct store_stand *out, size_t max, size_t *count,
                              struct fault *f) {
+    const int64_t before_ms = s->options.shared ? now_ms - STORE_ASK_ALL_MS : INT64_MAX;
     const struct store_value in[] = {store_bytes(bytes_str(after)), store_number((int64_t)max), store_number(now_ms),
-                                     store_number(now_ms - STORE_ASK_ALL_MS),
-                                     store_number(s->options.shared ? now_ms - STORE_ASK_ALL_MS : INT64_MAX)};
+                                     store_number(before_ms), store_number(before_ms)};
     struct store_rows *rows = NULL;
     bool row = false;
     *count = 0;

@@ -83,8 +83,8 @@ struct store_stand {
     int64_t no; /* the store's own */
 };
 /* The next sites in order of their names behind `after` ("": from the first) that a core which comes back should ask; *count of at most max,
- * fewer only at the end.  It has then to ask them, for no other core will within STORE_ASK_ALL_MS.  Of a shared store, sites that were
- * heard within that time are passed over: another core looks after them. */
+ * fewer only at the end.  It has then to ask them.  Of a shared store, sites that were heard or asked within STORE_ASK_ALL_MS are passed
+ * over: another core looks after them. */
 #define STORE_ASK_ALL_MS 10000
 enum grey_error store_stands(struct store *s, const char *after, int64_t now_ms, struct store_stand *out, size_t max, size_t *count,
                              struct fault *f);

@@ -193,7 +193,7 @@ struct uplink {
     int64_t last_contact_ms;
     char last_error[UPLINK_ERROR_BYTES];
     char route[ROUTE_BYTES_MAX + 1]; /* of the core that answered the hello, where several share the work; "": none */
-    bool unheard;                    /* nobody listens there any more */
+    bool unheard;                    /* nobody listens there any more, or perhaps not: to be asked */
 };
 
 /* --- uplink.c ------------------------------------------------------------------------------------------------------------------------- */

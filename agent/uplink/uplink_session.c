@@ -12,7 +12,7 @@
 
 #define HELLO_MS_MIN 3000u /* the core has not welcomed us: say hello again; doubled each time up to the maximum */
 #define HELLO_MS_MAX 300000u
-#define RESYNC_PAUSE_MS 2000u /* a hello so fresh answers the core's wish for one */
+#define RESYNC_PAUSE_MS 2000u /* between hellos, however often a core asks for one */
 
 static struct metric link_up = METRIC_GAUGE("grey_federation_link_up", "1 while the core has welcomed this session.");
 static struct metric rolled_back =
@@ -243,7 +243,12 @@ void uplink_session_unheard(struct uplink *u) {
 }
 
 static void take_resync(struct uplink *u) {
-    if (u->hello_due || loop_now_ms(u->x.loop) < u->hello_ms + RESYNC_PAUSE_MS) {
+    if (u->hello_due) {
+        return;
+    }
+    if (loop_now_ms(u->x.loop) <
+        u->hello_ms + RESYNC_PAUSE_MS) { /* the core may have been another one when it welcomed that hello */
+        u->unheard = u->unheard || u->welcomed;
         return;
     }
     u->hello_wait_ms = HELLO_MS_MIN / 2;
@@ -380,7 +385,7 @@ const struct mqtt_events uplink_session_events = {.connected = on_connected,
 
 void uplink_session_look(struct uplink *u, uint64_t now_ms) {
     if (u->unheard && now_ms >= u->hello_ms + RESYNC_PAUSE_MS) {
-        uplink_session_again(u, "the core that took this session is gone");
+        uplink_session_again(u, "the core that took this session is gone, or asks where this site is");
         return;
     }
     if (u->welcomed || u->hello_due || !mqtt_connected(u->mqtt) || now_ms < u->hello_ms + u->hello_wait_ms) {

@@ -22,5 +22,15 @@ def test(site):
     site.restart("core")
     ledger.judge()
 
+    # Cores that die soon after they asked the site where it is: whoever comes next must be heard by a site that has nothing to say.
+    for version in (1, 2):
+        for _ in range(2):
+            site.restart("core")
+            wait_until("the core to be connected", lambda: request(site.core_port, "GET", "/health").status == 200)
+        put = request(site.core_port, "PUT", "/v1/configs/app", b"rate: %d" % version)
+        assert put.status in (200, 201), put.body
+        wait_until("version %d at an idle site" % version, lambda: request(site.http[1], "GET", "/v1/configs/app").body == b"rate: %d" % version)
+    site.ok(True, "a core that came back twice within seconds reaches an idle site")
+
 
 run_test(test)
