@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "agent/api/api_core.h"
+#include "agent/work/phi.h"
 #include "platform/now.h"
 
 const char *api_own_role(const struct raft_status *s) {
@@ -15,8 +16,8 @@ static const char *role_name(const struct raft_status *s, raft_id id) {
     return id == s->self && (s->role == RAFT_CANDIDATE || s->role == RAFT_PRE_CANDIDATE) ? "candidate" : "follower";
 }
 
-/* The leader hears from all of them.  A link that broke is told at once: heartbeats are missed only later, and a new leader begins with
- * everybody taken for well. */
+/* The leader hears from all of them, and goes by how they used to speak once it has heard enough.  A link that broke is told at once:
+ * heartbeats are missed only later, and a new leader begins with everybody taken for well. */
 static const char *member_state(struct api *a, const struct raft_status *s, const struct raft_member *m) {
     if (m->id == s->self) {
         return "healthy";
@@ -24,13 +25,26 @@ static const char *member_state(struct api *a, const struct raft_status *s, cons
     if (node_fenced(a->o.node) == m->id) {
         return "fenced";
     }
-    for (uint32_t i = 0; i < s->peer_count; i++) {
+    uint32_t milli = 0;
+    bool counted = node_phi_milli(a->o.node, m->id, &milli);
+    for (uint32_t i = 0; !counted && i < s->peer_count; i++) {
         if (s->role == RAFT_LEADER && s->peers[i].id == m->id && !s->peers[i].active) {
             return "dead";
         }
     }
     struct peers *p = node_peers(a->o.node);
-    return p != NULL && peers_up(p, m->id) ? "healthy" : "suspect";
+    bool up = p != NULL && peers_up(p, m->id);
+    return milli >= PHI_DEAD_MILLI ? "dead" : up && milli < PHI_SUSPECT_MILLI ? "healthy" : "suspect";
+}
+
+static void put_phi(struct api *a, struct json_writer *w, const struct raft_status *s, raft_id id) {
+    uint32_t milli = 0;
+    json_key(w, "phi");
+    if (node_phi_milli(a->o.node, id, &milli) || (id == s->self && s->role == RAFT_LEADER)) {
+        json_milli(w, milli);
+    } else {
+        json_none(w); /* the leader hears from all of them */
+    }
 }
 
 static void put_members(struct api *a, struct json_writer *w) {
@@ -47,6 +61,7 @@ static void put_members(struct api *a, struct json_writer *w) {
         json_member_str(w, "kind", m->witness ? "witness" : m->voter || m->voter_old ? "voter" : "learner");
         const char *state = member_state(a, &s, m);
         json_member_str(w, "state", strcmp(state, "healthy") == 0 && api_attest_quarantined(a, m->id) ? "quarantined" : state);
+        put_phi(a, w, &s, m->id);
         json_key(w, "match_index");
         bool known = false;
         for (uint32_t k = 0; k < s.peer_count && s.role == RAFT_LEADER; k++) {

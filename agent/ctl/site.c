@@ -167,17 +167,23 @@ static size_t sort_members(const json_t *members, const json_t *sorted[LIMIT_MEM
 }
 
 static void put_members(const json_t *members, uint64_t last_index, bool wide, struct builder *out) {
-    static const char *const titles[] = {"NODE", "ROLE", "KIND", "STATE", "BEHIND>", "HTTP", "ATTESTATION", "PEERS", "RAFT ID"};
+    static const char *const titles[] = {"NODE",    "ROLE", "KIND",        "STATE", "PHI>",
+                                         "BEHIND>", "HTTP", "ATTESTATION", "PEERS", "RAFT ID"};
     struct render_table t;
     const json_t *sorted[LIMIT_MEMBERS];
     size_t count = sort_members(members, sorted);
-    render_table_begin(&t, titles, wide ? 9 : 7);
+    render_table_begin(&t, titles, wide ? 10 : 8);
     for (size_t i = 0; i < count; i++) {
         const json_t *m = sorted[i], *match = json_object_get(m, "match_index");
         render_cell(&t, verbs_text(m, "id"));
         render_cell(&t, verbs_text(m, "role"));
         render_cell(&t, verbs_text(m, "kind"));
         render_cell(&t, verbs_text(m, "state"));
+        if (json_is_number(json_object_get(m, "phi"))) {
+            render_cellf(&t, "%.1f", verbs_real(m, "phi", 0));
+        } else {
+            render_cell(&t, NULL);
+        }
         if (json_is_integer(match) && last_index > 0) {
             uint64_t index = verbs_uint(m, "match_index");
             render_cellf(&t, "%" PRIu64, last_index > index ? last_index - index : 0);

@@ -5,6 +5,7 @@
 #include "agent/work/work.h"
 #include "include/grey/protocol.h"
 #include "platform/log.h"
+#include "platform/metrics.h"
 
 /* What the scheduler cannot do by itself, because it has no clock and no eyes: every gateway says what it has for tasks; the leader
  * proposes the step that is due and the firings of schedules, says which gateways are lost, and raises the site's feature level once
@@ -16,6 +17,10 @@
 #define HOT_TELL_MS 30000u /* a hot spot says so again, and one more task leaves */
 #define USE_STEP 50u       /* permille: smaller changes of what is measured are not told */
 #define LOST_TIMEOUTS 10u  /* ... and for so many election time-outs */
+
+static struct metric doubt_gauge = METRIC_GAUGE_MILLI(
+    "grey_fault_phi",
+    "How sure this leader is that another gateway is gone (phi: 1 suspect, 8 presumed dead), the highest of all; 0 elsewhere.");
 
 /* When the leader has to do something next for its tasks: sets the timer. */
 static void arm(struct node *n, struct scheduler *s) {
@@ -178,6 +183,31 @@ void foreman_heard(struct node *n, raft_id from) {
     }
 }
 
+bool node_phi_milli(const struct node *n, raft_id id, uint32_t *milli) {
+    for (uint32_t i = 0; n->leading && id != 0 && i < LIMIT_MEMBERS; i++) {
+        const struct phi *p = &n->foreman.silent[i].phi;
+        if (n->foreman.silent[i].id == id && p->samples >= PHI_SAMPLES_MIN) {
+            *milli = phi_milli(p, loop_now_ms(n->x.loop));
+            return true;
+        }
+    }
+    return false;
+}
+
+static void show_doubt(const struct node *n) {
+    struct raft_status status;
+    uint32_t most_milli = 0;
+    raft_status(n->raft, &status);
+    for (uint32_t i = 0; n->leading && i < LIMIT_MEMBERS; i++) {
+        uint32_t milli = 0;
+        raft_id id = n->foreman.silent[i].id;
+        if (raft_members_find(status.members, id) != NULL && node_phi_milli(n, id, &milli) && milli > most_milli) {
+            most_milli = milli;
+        }
+    }
+    metrics_set(&doubt_gauge, 0, most_milli);
+}
+
 /* Who falls silent is put in quarantine first: nobody is sure, so nothing is moved.  At most one change at a time: it is looked at again
  * each second. */
 static void watch_nodes(struct node *n, const struct scheduler *s) {
@@ -260,6 +290,7 @@ void node_measured(struct node *n, const struct node_use *use) {
 }
 
 void foreman_start(struct node *n) {
+    metrics_register(&doubt_gauge);
     n->foreman.timer = (struct loop_timer){.fire = on_timer, .context = n};
 }
 
@@ -322,11 +353,13 @@ void foreman_duty(struct node *n) {
     }
     if (!n->leading) { /* the silence of an earlier term says nothing about now */
         memset(n->foreman.silent, 0, sizeof n->foreman.silent);
+        show_doubt(n);
         firings_reconsider(n); /* another leader may have been lost while it did so */
     }
     if (n->leading && !n->foreman.proposing) {
         n->foreman.quarantines = site.feature_level >= FEATURE_LEVEL_PROOFS;
         watch_nodes(n, s);
+        show_doubt(n);
         arm(n, s);
     }
 }

@@ -192,5 +192,8 @@ int64_t node_site_time_ms(const struct node *n);     /* log time now, as far as 
 /* How long tasks that may not outlive the contact with the site may still run here, if no more is heard: half the time after which the
  * others take this node for lost and begin them elsewhere.  0: no contact. */
 uint32_t node_work_lease_ms(const struct node *n);
+/* How sure this leader is that a member is gone (agent/work/phi.h), in thousandths of phi; false: nothing can be said, for this gateway
+ * does not lead, or has heard too little of that one. */
+bool node_phi_milli(const struct node *n, raft_id id, uint32_t *milli);
 
 #endif

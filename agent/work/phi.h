@@ -13,6 +13,9 @@
 #define PHI_SUSPECT_K 1282u /* thousandths of a standard deviation: phi 1 */
 #define PHI_GONE_K 5612u    /* phi 8 */
 #define PHI_SAMPLES_MIN 8u  /* with fewer nothing is said */
+#define PHI_SUSPECT_MILLI 1000u
+#define PHI_DEAD_MILLI 8000u
+#define PHI_MILLI_MAX 16000u
 
 enum phi_level { PHI_WELL, PHI_SUSPECT, PHI_GONE };
 
@@ -23,5 +26,6 @@ struct phi { /* zero: nothing was heard */
 
 void phi_heard(struct phi *p, uint64_t now_ms);
 enum phi_level phi_level(const struct phi *p, uint64_t now_ms);
+uint32_t phi_milli(const struct phi *p, uint64_t now_ms); /* thousandths of phi, at most PHI_MILLI_MAX; 0 with too few samples */
 
 #endif

@@ -50,9 +50,27 @@ static void a_stranger_is_not_judged(void **state) {
     assert_int_equal(phi_level(&p, now_ms + 100000), PHI_GONE);
 }
 
+/* If this failed, an engineer would read another suspicion than the one the site acts on. */
+static void the_number_says_what_the_level_does(void **state) {
+    (void)state;
+    struct phi p = {0};
+    assert_int_equal(phi_milli(&p, 1000000), 0);
+    uint64_t now_ms = speak(&p, 1000, 200, 150, 40);
+    uint32_t before = 0;
+    for (uint64_t silent_ms = 0; silent_ms < 20000; silent_ms++) {
+        uint32_t milli = phi_milli(&p, now_ms + silent_ms);
+        enum phi_level level = phi_level(&p, now_ms + silent_ms);
+        assert_true(milli >= before && milli <= PHI_MILLI_MAX);
+        assert_int_equal(level, milli >= PHI_DEAD_MILLI ? PHI_GONE : milli >= PHI_SUSPECT_MILLI ? PHI_SUSPECT : PHI_WELL);
+        before = milli;
+    }
+    assert_int_equal(before, PHI_MILLI_MAX);
+    assert_in_range(phi_milli(&p, now_ms + 150), 200, 400); /* one in two such silences is longer */
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(silence_makes_it_suspect_and_then_gone),
-                                       cmocka_unit_test(a_jittery_link_is_given_more_time),
-                                       cmocka_unit_test(a_stranger_is_not_judged)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(silence_makes_it_suspect_and_then_gone), cmocka_unit_test(a_jittery_link_is_given_more_time),
+        cmocka_unit_test(a_stranger_is_not_judged), cmocka_unit_test(the_number_says_what_the_level_does)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
