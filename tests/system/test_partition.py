@@ -13,7 +13,6 @@ def at_once(*calls):
 def test(site):
     a = request(site.http[1], "PUT", "/v1/kv/colour", "red")
     site.ok(a.status == 201, "a key is written")
-    term = site.status(site.leader())["term"]
     for role in ("follower", "leader"):
         leader = site.leader()
         alone = leader if role == "leader" else next(n for n in site.nodes if n != leader)
@@ -28,11 +27,12 @@ def test(site):
         site.ok(r.status == 503, "the lonely one refuses a read that must be right (%d)" % r.status)
         site.ok(w.status in (503, 504), "and a write (%d)" % w.status)
         time.sleep(2)
+        alone_term, term = site.status(alone)["term"], site.status(site.leader(among=others))["term"]
         site.heal()
         wait_until("the lonely one to catch up", lambda: request(site.http[alone], "GET", "/v1/kv/colour").body == b"blue-" + role.encode(), 60)
         site.ok(True, "it returns and reads what was written meanwhile")
-    rise = site.status(site.leader())["term"] - term
-    site.ok(rise <= 2, "one election was needed, terms rose by %d: a gateway that returns disturbs nobody" % rise)
+        rise = site.status(site.leader())["term"] - term # a machine that is busy may cost one
+        site.ok(alone_term <= term and rise <= 1, "it asked for no term while it was alone, and disturbs nobody: terms rose by %d" % rise)
 
     # Two are gone: the third has no majority.
     lone = site.leader()
