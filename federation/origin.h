@@ -12,7 +12,9 @@ struct origin {
     enum access_role role;
 };
 
-void origin_put(struct builder *out, const struct origin *o);
+/* brief: members that are as usual (`anyone` with the role admin from 127.0.0.1) are left out, which only readers of
+ * FEATURE_LEVEL_BRIEF_ORIGIN take. */
+void origin_put(struct builder *out, const struct origin *o, bool brief);
 /* What follows the origin; all of it when there is none.  o may be NULL; empty texts when there is none.  A map that is not an origin is left
  * where it is, so that no reader of payloads takes it. */
 struct bytes origin_skip(struct bytes payload, struct origin *o);

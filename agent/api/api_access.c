@@ -111,7 +111,7 @@ void api_origin_put(const struct api_call *c, struct builder *payload) {
                            .role = c->caller.verdict.role,
                            .address = bytes_str(c->caller.address),
                            .node = bytes_str(node_name(c->api->o.node))};
-        origin_put(payload, &o);
+        origin_put(payload, &o, api_level(c, FEATURE_LEVEL_BRIEF_ORIGIN));
     }
 }
 

@@ -84,8 +84,10 @@ static void note(struct uplink *u, const char *to) {
     }
     (void)snprintf(text, sizeof text, "leadership to %s, which reaches a broker", to);
     builder_init(&b, 1024);
-    origin_put(&b, &(struct origin){
-                       .who = bytes_str("uplink"), .role = ROLE_ADMIN, .address = bytes_str("local"), .node = bytes_str(u->name)});
+    origin_put(
+        &b,
+        &(struct origin){.who = bytes_str("uplink"), .role = ROLE_ADMIN, .address = bytes_str("local"), .node = bytes_str(u->name)},
+        false);
     codec_put_array(&b, 2);
     codec_put_text(&b, bytes_str("HANDOVER"));
     codec_put_text(&b, bytes_str(text));

@@ -26,7 +26,8 @@
 #define FEATURE_LEVEL_VOUCH 6u    /* from here on gateways give each other certificates while the core is away (platform/vouch.h) */
 #define FEATURE_LEVEL_HANDOVER 6u /* from here on gateways ask each other whether they reach the core */
 #define FEATURE_LEVEL_VERDICTS 6u /* from here on it may hold verdicts on gateways (agent/state/verdicts.h) */
-#define UP_LEVEL 2u               /* said in UP_HELLO; from 2 on a site reads the codings in DOWN_WELCOME, and DOWN_ROUTE */
+#define FEATURE_LEVEL_BRIEF_ORIGIN 6u /* from here on what says who asked for an entry may leave out what is usual */
+#define UP_LEVEL 2u                   /* said in UP_HELLO; from 2 on a site reads the codings in DOWN_WELCOME, and DOWN_ROUTE */
 #define UP_LEVEL_CODINGS 2u
 #define UP_LEVEL_ROUTES 2u
 #define CODING_SQUEEZE 1u   /* codings of DOWN_WELCOME, bits: the core takes UP_SQUEEZED */

@@ -28,7 +28,7 @@ static struct bearer make(uint32_t number, int64_t expires_ms) {
 
 static enum grey_error grant(const struct bearer *b, int64_t time_ms) {
     struct origin o = {.who = bytes_str("user 0"), .role = ROLE_ADMIN, .address = bytes_str("local"), .node = bytes_str("1")};
-    origin_put(&payload, &o);
+    origin_put(&payload, &o, true);
     payload_grant(&payload, b);
     return gateway_entry(&g, ENTRY_TOKEN, time_ms, &payload, &outcome, NULL);
 }
@@ -113,7 +113,7 @@ static void origin_before_a_key(void **state) {
     struct origin o = {.who = bytes_str("anyone"), .role = ROLE_ADMIN, .address = bytes_str("127.0.0.1"), .node = bytes_str("1")};
     struct bytes type, value;
     struct kv_row row;
-    origin_put(&payload, &o);
+    origin_put(&payload, &o, true);
     payload_kv(&payload, false, bytes_str("k"), KV_ALWAYS, 0, bytes_str("text/plain"), bytes_str("v"));
     assert_true(payload_kv_value(builder_bytes(&payload), &type, &value));
     assert_true(bytes_equal_str(value, "v"));
