@@ -8,6 +8,7 @@
 #include "core/store_restored.h"
 #include "federation/channel.h"
 #include "federation/record.h"
+#include "platform/now.h"
 
 #define CONTACT_MS 1000 /* last_contact is as fresh as that */
 
@@ -67,6 +68,17 @@ enum grey_error store_lock(struct store *s, const char *const *sites, size_t cou
 }
 
 /* --- small reads and writes ----------------------------------------------------------------------------------------------------------------- */
+
+void store_put_time(struct json_writer *w, const char *name, int64_t unix_ms) {
+    char text[32];
+    json_key(w, name);
+    if (unix_ms == 0) {
+        json_none(w);
+    } else {
+        now_format(unix_ms, text);
+        json_str(w, text);
+    }
+}
 
 enum grey_error store_row(struct store *s, enum store_statement which, const struct store_value *in, int count, int64_t *out,
                           int columns, bool *found, struct fault *f) {

@@ -9,7 +9,6 @@
 #include "core/store_backend.h"
 #include "core/store_objects.h"
 #include "include/grey/must.h"
-#include "platform/now.h"
 
 static struct store_value text(const char *t) {
     return store_bytes(bytes_str(t));
@@ -106,17 +105,6 @@ enum grey_error store_attest_policy_failed(struct store *s, const char *site, ui
 
 /* --- lists -------------------------------------------------------------------------------------------------------------------------------- */
 
-static void put_time(struct json_writer *w, const char *name, int64_t at_ms) {
-    char out[32];
-    json_key(w, name);
-    if (at_ms == 0) {
-        json_none(w);
-    } else {
-        now_format(at_ms, out);
-        json_str(w, out);
-    }
-}
-
 /* What runs there, where a log of starts told it. */
 static void put_measured(struct json_writer *w, struct bytes kept) {
     static const uint8_t nothing[DIGEST_SHA256_BYTES];
@@ -156,8 +144,8 @@ static void put_gateway(struct json_writer *w, const struct store_attest_query *
     }
     json_member_str(w, "state", verifier_state_name(facts.state));
     json_member_str(w, "type", attest_type_name(facts.type));
-    put_time(w, "judged", facts.judged_ms);
-    put_time(w, "until", facts.until_ms);
+    store_put_time(w, "judged", facts.judged_ms);
+    store_put_time(w, "until", facts.until_ms);
     json_key(w, "why");
     if (facts.why == E_OK) {
         json_none(w);

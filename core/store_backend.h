@@ -9,6 +9,7 @@
 #define CORE_STORE_BACKEND_H
 
 #include "core/store.h"
+#include "platform/json.h"
 
 enum store_statement {
     STORE_SITE_FIND,
@@ -180,6 +181,9 @@ struct store { /* first member of each backend's own */
     int64_t marked;  /* the mark that this transaction raised; 0: none */
     int64_t mark_of; /* by which number the store knows itself */
 };
+
+/* A time in an answer; 0: none, null. */
+void store_put_time(struct json_writer *w, const char *name, int64_t unix_ms);
 
 /* One row of numbers, 0 for nothing; *found: whether there was one. */
 enum grey_error store_row(struct store *s, enum store_statement which, const struct store_value *in, int count, int64_t *out,

@@ -7,7 +7,6 @@
 #include "core/store_backend.h"
 #include "core/store_restored.h"
 #include "federation/invite.h"
-#include "platform/now.h"
 
 #define DAY_MS INT64_C(86400000)
 #define LIST_MAX 10000
@@ -18,17 +17,6 @@ static struct store_value text(const char *t) {
 
 static struct store_value hash(const uint8_t *h) {
     return store_bytes(bytes_of(h, DIGEST_SHA256_BYTES));
-}
-
-static void put_time(struct json_writer *w, const char *name, int64_t at_ms) {
-    char out[32];
-    now_format(at_ms, out);
-    json_key(w, name);
-    if (at_ms == 0) {
-        json_none(w);
-    } else {
-        json_str(w, out);
-    }
 }
 
 /* --- tokens ------------------------------------------------------------------------------------------------------------------------------- */
@@ -134,7 +122,7 @@ enum grey_error store_tpm_list(struct store *s, struct json_writer *w, struct fa
         json_member_str(w, "ek", hex);
         json_member_text(w, "site", s->ops->bytes(rows, 1));
         json_member_text(w, "node", s->ops->bytes(rows, 2));
-        put_time(w, "registered", s->ops->number(rows, 3));
+        store_put_time(w, "registered", s->ops->number(rows, 3));
         json_close(w);
     }
     json_close(w);
@@ -160,8 +148,8 @@ enum grey_error store_token_list(struct store *s, int64_t now_ms, struct json_wr
         json_member_text(w, "site", s->ops->bytes(rows, 1));
         json_member_int(w, "nodes", s->ops->number(rows, 2));
         json_member_int(w, "used", s->ops->number(rows, 3));
-        put_time(w, "created", s->ops->number(rows, 4));
-        put_time(w, "expires", s->ops->number(rows, 5));
+        store_put_time(w, "created", s->ops->number(rows, 4));
+        store_put_time(w, "expires", s->ops->number(rows, 5));
         json_close(w);
     }
     json_close(w);
@@ -386,9 +374,9 @@ enum grey_error store_certificate_list(struct store *s, const char *site, struct
         json_member_text(w, "site", s->ops->bytes(rows, 0));
         json_member_text(w, "node", s->ops->bytes(rows, 1));
         json_member_str(w, "serial", serial);
-        put_time(w, "issued", s->ops->number(rows, 3));
-        put_time(w, "expires", s->ops->number(rows, 4));
-        put_time(w, "revoked", s->ops->number(rows, 5));
+        store_put_time(w, "issued", s->ops->number(rows, 3));
+        store_put_time(w, "expires", s->ops->number(rows, 4));
+        store_put_time(w, "revoked", s->ops->number(rows, 5));
         json_close(w);
     }
     json_close(w);

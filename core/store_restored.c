@@ -11,7 +11,6 @@
 #include "platform/keys.h"
 #include "platform/log.h"
 #include "platform/metrics.h"
-#include "platform/now.h"
 #include "platform/wholefile.h"
 
 #define LIST_MAX 10000
@@ -193,17 +192,6 @@ enum grey_error store_restored_accept(struct store *s, int64_t now_ms, struct fa
     return err;
 }
 
-static void put_time(struct json_writer *w, const char *name, int64_t at_ms) {
-    char text[32];
-    now_format(at_ms, text);
-    json_key(w, name);
-    if (at_ms == 0) {
-        json_none(w);
-    } else {
-        json_str(w, text);
-    }
-}
-
 enum grey_error store_restored_list(struct store *s, struct json_writer *w, struct fault *f) {
     const struct store_value in[] = {store_number(LIST_MAX)};
     struct store_rows *rows = NULL;
@@ -217,8 +205,8 @@ enum grey_error store_restored_list(struct store *s, struct json_writer *w, stru
         json_member_str(w, "evidence", by >= 0 && by <= RESTORED_BY_EVENTS ? evidences[by] : "");
         json_member_int(w, "known", s->ops->number(rows, 2));
         json_member_int(w, "held", s->ops->number(rows, 3));
-        put_time(w, "found", s->ops->number(rows, 4));
-        put_time(w, "accepted", s->ops->number(rows, 5));
+        store_put_time(w, "found", s->ops->number(rows, 4));
+        store_put_time(w, "accepted", s->ops->number(rows, 5));
         json_close(w);
     }
     json_close(w);

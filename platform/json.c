@@ -434,6 +434,15 @@ void json_member_milli(struct json_writer *w, const char *name, int64_t thousand
     json_milli(w, thousandths);
 }
 
+void json_member_milli_if(struct json_writer *w, const char *name, bool known, int64_t thousandths) {
+    json_key(w, name);
+    if (known) {
+        json_milli(w, thousandths);
+    } else {
+        json_none(w);
+    }
+}
+
 void json_member_bool(struct json_writer *w, const char *name, bool v) {
     json_key(w, name);
     json_bool(w, v);

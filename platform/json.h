@@ -47,6 +47,7 @@ void json_member_str(struct json_writer *w, const char *name, const char *text);
 void json_member_uint(struct json_writer *w, const char *name, uint64_t v);
 void json_member_int(struct json_writer *w, const char *name, int64_t v);
 void json_member_milli(struct json_writer *w, const char *name, int64_t thousandths);
+void json_member_milli_if(struct json_writer *w, const char *name, bool known, int64_t thousandths); /* null unless known */
 void json_member_bool(struct json_writer *w, const char *name, bool v);
 void json_member_open(struct json_writer *w, const char *name, char bracket); /* json_close ends it */
 /* Strings of lower-case digits: two for each byte, 16 for an id (a number above 2^53 would not be safe: RFC 8259, 6). */

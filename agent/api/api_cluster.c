@@ -37,16 +37,6 @@ static const char *member_state(struct api *a, const struct raft_status *s, cons
     return milli >= PHI_DEAD_MILLI ? "dead" : up && milli < PHI_SUSPECT_MILLI ? "healthy" : "suspect";
 }
 
-static void put_phi(struct api *a, struct json_writer *w, const struct raft_status *s, raft_id id) {
-    uint32_t milli = 0;
-    json_key(w, "phi");
-    if (node_phi_milli(a->o.node, id, &milli) || (id == s->self && s->role == RAFT_LEADER)) {
-        json_milli(w, milli);
-    } else {
-        json_none(w); /* the leader hears from all of them */
-    }
-}
-
 static void put_members(struct api *a, struct json_writer *w) {
     struct raft_status s;
     node_raft_status(a->o.node, &s);
@@ -61,7 +51,9 @@ static void put_members(struct api *a, struct json_writer *w) {
         json_member_str(w, "kind", m->witness ? "witness" : m->voter || m->voter_old ? "voter" : "learner");
         const char *state = member_state(a, &s, m);
         json_member_str(w, "state", strcmp(state, "healthy") == 0 && api_attest_quarantined(a, m->id) ? "quarantined" : state);
-        put_phi(a, w, &s, m->id);
+        uint32_t phi = 0; /* the leader hears from all of them */
+        bool judged = node_phi_milli(a->o.node, m->id, &phi) || (m->id == s.self && s.role == RAFT_LEADER);
+        json_member_milli_if(w, "phi", judged, phi);
         json_key(w, "match_index");
         bool known = false;
         for (uint32_t k = 0; k < s.peer_count && s.role == RAFT_LEADER; k++) {
@@ -212,12 +204,8 @@ void api_debug_network(struct api_call *c) {
         json_member_str(&a.w, "addr", k->address);
         json_member_str(&a.w, "state", k->up ? "connected" : "disconnected");
         json_member_bool(&a.w, "tls", k->tls);
-        json_key(&a.w, "last_seen_seconds");
-        if (k->last_heard_ms == 0) {
-            json_none(&a.w);
-        } else {
-            json_milli(&a.w, (int64_t)(loop_now_ms(c->api->o.loop) - k->last_heard_ms));
-        }
+        json_member_milli_if(&a.w, "last_seen_seconds", k->last_heard_ms != 0,
+                             (int64_t)(loop_now_ms(c->api->o.loop) - k->last_heard_ms));
         json_member_uint(&a.w, "received_bytes", k->in_bytes);
         json_member_uint(&a.w, "sent_bytes", k->out_bytes);
         json_member_uint(&a.w, "queued_bytes", k->output_bytes);

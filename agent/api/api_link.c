@@ -6,18 +6,8 @@
 
 void api_link_put(struct json_writer *w, const struct uplink_facts *f) {
     json_member_str(w, "stage", f->stage == NULL ? "off" : f->stage);
-    json_key(w, "stage_seconds");
-    if (f->stage == NULL || strcmp(f->stage, "off") == 0) {
-        json_none(w);
-    } else {
-        json_milli(w, f->stage_ms);
-    }
-    json_key(w, "next_try_seconds");
-    if (f->next_try_ms < 0 || f->stage == NULL) {
-        json_none(w);
-    } else {
-        json_milli(w, f->next_try_ms);
-    }
+    json_member_milli_if(w, "stage_seconds", f->stage != NULL && strcmp(f->stage, "off") != 0, f->stage_ms);
+    json_member_milli_if(w, "next_try_seconds", f->next_try_ms >= 0 && f->stage != NULL, f->next_try_ms);
     json_member_uint(w, "keepalive_seconds", f->keepalive_s);
     json_member_bool(w, "end_to_end", f->sealed);
     json_member_bool(w, "tls_resumed", f->resumed);
@@ -27,12 +17,7 @@ void api_link_put(struct json_writer *w, const struct uplink_facts *f) {
     json_member_str(w, "proxy", f->proxy == NULL ? "" : f->proxy);
     json_member_open(w, "handover", '{');
     json_member_uint(w, "questions", f->handover_questions);
-    json_key(w, "next_question_seconds");
-    if (f->handover_ms < 0 || f->handed_to == NULL) {
-        json_none(w);
-    } else {
-        json_milli(w, f->handover_ms);
-    }
+    json_member_milli_if(w, "next_question_seconds", f->handover_ms >= 0 && f->handed_to != NULL, f->handover_ms);
     json_member_str(w, "to", f->handed_to == NULL ? "" : f->handed_to);
     json_key(w, "time");
     if (f->handed_unix_ms == 0) {

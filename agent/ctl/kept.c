@@ -3,49 +3,50 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "agent/ctl/verbs.h"
+#include "agent/ctl/listing.h"
 
-int kept_status(struct call *c) {
-    static const char *const titles[] = {"SITE", "WHO REMEMBERS MORE", "STORE", "THERE", "FOUND", "ACCEPTED"};
+static void put_site(struct render_table *t, const json_t *row, const char *name, bool wide) {
+    const char *site = verbs_text(row, name);
+    (void)wide;
+    render_cell(t, site[0] != 0 ? site : "(all)");
+}
+
+static void put_who(struct render_table *t, const json_t *row, const char *name, bool wide) {
     static const char *const whos[][2] = {{"mark", "the CA's directory"},
                                           {"list", "the CA's list of revoked"},
                                           {"issue", "the site: what it was given"},
                                           {"events", "the site: what it has freed"}};
-    json_t *doc;
-    int code;
-    struct builder out;
-    struct render_table t;
-    size_t i;
-    const json_t *k;
-    if (verbs_get(c, CLIENT_CORE, "/v1/store", &doc, &code)) {
-        return code;
+    const char *who = verbs_text(row, name);
+    (void)wide;
+    for (size_t i = 0; i < sizeof whos / sizeof whos[0]; i++) {
+        who = strcmp(who, whos[i][0]) == 0 ? whos[i][1] : who;
     }
-    const json_t *all = json_object_get(doc, "restored");
-    builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
-    render_table_begin(&t, titles, sizeof titles / sizeof titles[0]);
-    json_array_foreach(all, i, k) {
-        const char *site = verbs_text(k, "site"), *who = verbs_text(k, "evidence"), *accepted = verbs_text(k, "accepted");
-        char number[24];
-        for (size_t w = 0; w < sizeof whos / sizeof whos[0]; w++) {
-            who = strcmp(who, whos[w][0]) == 0 ? whos[w][1] : who;
-        }
-        render_cell(&t, site[0] != 0 ? site : "(all)");
-        render_cell(&t, who);
-        (void)snprintf(number, sizeof number, "%" PRIu64, verbs_uint(k, "known"));
-        render_cell(&t, number);
-        (void)snprintf(number, sizeof number, "%" PRIu64, verbs_uint(k, "held"));
-        render_cell(&t, number);
-        render_cell(&t, verbs_text(k, "found"));
-        render_cell(&t, accepted[0] != 0 ? accepted : "no");
-    }
-    if (json_array_size(all) == 0) {
-        builder_free(&t.cells);
-        builder_add_str(&out, "the core's store was never found to be an older copy of itself\n");
-    } else {
-        render_table_end(&t, &out);
-    }
-    json_decref(doc);
-    return verbs_print(&out);
+    render_cell(t, who);
+}
+
+static void put_number(struct render_table *t, const json_t *row, const char *name, bool wide) {
+    (void)wide;
+    render_cellf(t, "%" PRIu64, verbs_uint(row, name));
+}
+
+static void put_accepted(struct render_table *t, const json_t *row, const char *name, bool wide) {
+    const char *accepted = verbs_text(row, name);
+    (void)wide;
+    render_cell(t, accepted[0] != 0 ? accepted : "no");
+}
+
+int kept_status(struct call *c) {
+    static const struct listing_column columns[] = {LISTING_BY("SITE", "site", put_site),
+                                                    LISTING_BY("WHO REMEMBERS MORE", "evidence", put_who),
+                                                    LISTING_BY("STORE", "known", put_number),
+                                                    LISTING_BY("THERE", "held", put_number),
+                                                    LISTING("FOUND", "found"),
+                                                    LISTING_BY("ACCEPTED", "accepted", put_accepted)};
+    static const struct listing l = {.columns = columns,
+                                     .count = sizeof columns / sizeof columns[0],
+                                     .rows = "restored",
+                                     .none = "the core's store was never found to be an older copy of itself\n"};
+    return listing_get(c, CLIENT_CORE, "/v1/store", &l);
 }
 
 int kept_accept(struct call *c) {

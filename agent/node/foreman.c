@@ -199,9 +199,8 @@ static void show_doubt(const struct node *n) {
     uint32_t most_milli = 0;
     raft_status(n->raft, &status);
     for (uint32_t i = 0; n->leading && i < LIMIT_MEMBERS; i++) {
-        uint32_t milli = 0;
-        raft_id id = n->foreman.silent[i].id;
-        if (raft_members_find(status.members, id) != NULL && node_phi_milli(n, id, &milli) && milli > most_milli) {
+        uint32_t milli = phi_milli(&n->foreman.silent[i].phi, loop_now_ms(n->x.loop));
+        if (milli > most_milli && raft_members_find(status.members, n->foreman.silent[i].id) != NULL) {
             most_milli = milli;
         }
     }

@@ -33,16 +33,6 @@ static uint64_t silent_us(const struct phi *p, uint64_t now_ms) {
     return now_ms > p->heard_ms ? (now_ms - p->heard_ms) * 1000u : 0;
 }
 
-enum phi_level phi_level(const struct phi *p, uint64_t now_ms) {
-    if (p->samples < PHI_SAMPLES_MIN) {
-        return PHI_WELL;
-    }
-    uint64_t us = silent_us(p, now_ms);
-    return us >= p->mean_us + deviation_us(p) * PHI_GONE_K / 1000u      ? PHI_GONE
-           : us >= p->mean_us + deviation_us(p) * PHI_SUSPECT_K / 1000u ? PHI_SUSPECT
-                                                                        : PHI_WELL;
-}
-
 /* -log10 of the upper tail of the normal distribution, in thousandths, at some numbers of standard deviations. */
 static const struct tail {
     int32_t k, milli; /* k: thousandths of a deviation */
@@ -52,7 +42,7 @@ static const struct tail {
              {0, 301},
              {500, 511},
              {1000, 799},
-             {(int32_t)PHI_SUSPECT_K, 1000},
+             {1282, 1000},
              {2000, 1643},
              {2500, 2207},
              {3000, 2870},
@@ -60,7 +50,7 @@ static const struct tail {
              {4000, 4499},
              {4500, 5469},
              {5000, 6543},
-             {(int32_t)PHI_GONE_K, 8000},
+             {5612, 8000},
              {6000, 9006},
              {7000, 11893},
              {8000, 15206},
@@ -83,4 +73,9 @@ uint32_t phi_milli(const struct phi *p, uint64_t now_ms) {
         }
     }
     return PHI_MILLI_MAX;
+}
+
+enum phi_level phi_level(const struct phi *p, uint64_t now_ms) {
+    uint32_t milli = phi_milli(p, now_ms);
+    return milli >= PHI_DEAD_MILLI ? PHI_GONE : milli >= PHI_SUSPECT_MILLI ? PHI_SUSPECT : PHI_WELL;
 }

@@ -10,9 +10,7 @@
 #include <stdint.h>
 
 #define PHI_DEVIATION_MS_MIN 400u
-#define PHI_SUSPECT_K 1282u /* thousandths of a standard deviation: phi 1 */
-#define PHI_GONE_K 5612u    /* phi 8 */
-#define PHI_SAMPLES_MIN 8u  /* with fewer nothing is said */
+#define PHI_SAMPLES_MIN 8u /* with fewer nothing is said */
 #define PHI_SUSPECT_MILLI 1000u
 #define PHI_DEAD_MILLI 8000u
 #define PHI_MILLI_MAX 16000u

@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -15,9 +14,9 @@
 #include "agent/slots/packing.h"
 #include "agent/slots/slots.h"
 #include "platform/wholefile.h"
+#include "tests/unit/slots_rig.h"
 
 #define IMAGE_BYTES (64u * 4096u)
-#define CUT_STATUS 77
 
 static char root[64], slots_dir[128], bundles[3][160];
 static uint8_t public_key[KEYS_ED25519_PUBLIC_BYTES], secret_key[KEYS_ED25519_SECRET_BYTES];
@@ -220,33 +219,6 @@ static void a_spoiled_root_is_replaced(void **state) {
 
 /* --- the power goes ---------------------------------------------------------------------------------------------------------------------- */
 
-static void count_down(void *context, const char *step) {
-    unsigned *left = context;
-    (void)step;
-    if (*left == 0) {
-        _exit(CUT_STATUS);
-    }
-    (*left)--;
-}
-
-static bool cut_at(unsigned n, enum grey_error (*deed)(struct slots *s)) {
-    int status;
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        struct slots s;
-        if (slots_open(&s, slots_dir, root, &f) != E_OK) {
-            _exit(1);
-        }
-        s.before = count_down;
-        s.context = &n;
-        _exit(deed(&s) == E_OK ? 0 : 2);
-    }
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == CUT_STATUS));
-    return WEXITSTATUS(status) == CUT_STATUS;
-}
-
 static enum grey_error deed_fill(struct slots *s) {
     return fill(s, 2);
 }
@@ -279,7 +251,7 @@ static void a_cut_at_any_step_leaves_a_root_to_start(void **state) {
             if (d > 1) {
                 assert_int_equal(boot(), 2);
             }
-            cut = cut_at(n, deeds[d]);
+            cut = cut_at(slots_dir, root, n, deeds[d]);
             steps[d] = n;
             unsigned runs = boot();
             assert_true(runs == 1 || runs == 2);

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -17,9 +16,9 @@
 #include "agent/slots/packing.h"
 #include "agent/slots/slots.h"
 #include "platform/wholefile.h"
+#include "tests/unit/slots_rig.h"
 
 #define PROGRAM_BYTES 200000u
-#define CUT_STATUS 77
 
 static char root[64], slots_dir[128], base[128], bundles[3][160];
 static uint8_t public_key[KEYS_ED25519_PUBLIC_BYTES], secret_key[KEYS_ED25519_SECRET_BYTES];
@@ -224,34 +223,6 @@ static void a_damaged_state_starts_the_base(void **state) {
 
 /* --- the power goes ---------------------------------------------------------------------------------------------------------------------- */
 
-static void count_down(void *context, const char *step) {
-    unsigned *left = context;
-    (void)step;
-    if (*left == 0) {
-        _exit(CUT_STATUS);
-    }
-    (*left)--;
-}
-
-/* In a process that ends at its n-th step.  False: it came through. */
-static bool cut_at(unsigned n, enum grey_error (*deed)(struct slots *s)) {
-    int status;
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0) {
-        struct slots s;
-        if (slots_open(&s, slots_dir, base, &f) != E_OK) {
-            _exit(1);
-        }
-        s.before = count_down;
-        s.context = &n;
-        _exit(deed(&s) == E_OK ? 0 : 2);
-    }
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFEXITED(status) && (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == CUT_STATUS));
-    return WEXITSTATUS(status) == CUT_STATUS;
-}
-
 static enum grey_error deed_fill(struct slots *s) {
     return fill(s, bundles[2]);
 }
@@ -286,7 +257,7 @@ static void a_cut_at_any_step_leaves_something_to_start(void **state) {
             if (d > 1) {
                 assert_int_equal(boot(), 2);
             }
-            cut = cut_at(n, deeds[d]);
+            cut = cut_at(slots_dir, base, n, deeds[d]);
             steps[d] = n;
             int runs = boot();
             assert_true(runs == 1 || runs == 2);
