@@ -1,5 +1,5 @@
 #!/bin/bash
-# deps.sh GROUP...: installs the Debian packages of a group when they are missing: build, run, test, vm, cuts, bench, cross, package, image.
+# deps.sh GROUP...: installs the Debian packages of a group when they are missing: build, run, test, vm, install, cuts, bench, cross, package, image.
 # deps.sh --list GROUP: only names them; group libraries: what a build links, of each architecture.
 # Needs root or sudo, and apt.  Does nothing, quickly, when all are there.
 set -eu
@@ -11,10 +11,11 @@ declare -A groups=(
     [test]="libcmocka-dev clang libclang-rt-14-dev clang-format clang-tidy cppcheck openssl mosquitto mosquitto-clients curl iproute2 python3 python3-cryptography faketime postgresql swtpm swtpm-tools tpm2-tools crun busybox-static"
     [tpm]="swtpm swtpm-tools tpm2-tools"
     [vm]="qemu-system-x86 busybox-static cpio python3 gzip crun"
+    [install]="mmdebstrap dpkg-dev e2fsprogs iproute2 openssh-client swtpm"
     [cross]="mmdebstrap gcc-aarch64-linux-gnu gcc-arm-linux-gnueabihf qemu-user-static python3 mosquitto"
     [cuts]="python3-fusepy fuse3 e2fsprogs mount"
     [package]="lintian mmdebstrap strace systemd zsh"
-    [image]="mmdebstrap kmod device-tree-compiler cpio mtools fdisk e2fsprogs qemu-user-static qemu-system-arm mosquitto python3 swtpm swtpm-tools tpm2-tools"
+    [image]="mmdebstrap kmod device-tree-compiler cpio mtools fdisk e2fsprogs qemu-user-static qemu-system-arm qemu-system-x86 ovmf binutils mosquitto python3 swtpm swtpm-tools tpm2-tools"
     [bench]="etcd-server libraft-dev libuv1-dev iproute2 linux-perf python3 mosquitto-clients postgresql"
 )
 if [ "$1" = --list ]; then

@@ -81,6 +81,9 @@ document INSTALL.md CONFIGURATION.md ERRORS.md RECONNECT.md SCHEDULING.md UPDATE
 put 0644 deploy/etc/greyd.yaml etc/grey/greyd.yaml
 put 0644 deploy/etc/greyd.default etc/default/greyd
 put 0644 deploy/etc/greyd-example.yaml usr/share/doc/grey-agent/examples/greyd.yaml
+for board in boards/*/; do
+    put 0644 "${board}profile.yaml" "usr/share/doc/grey-agent/examples/boards/$(basename "$board").yaml"
+done
 put 0644 deploy/systemd/grey-launch-images.conf usr/share/doc/grey-agent/examples/grey-launch-images.conf
 put 0644 deploy/systemd/greyd.service lib/systemd/system/greyd.service
 put 0644 deploy/systemd/grey-launch.service lib/systemd/system/grey-launch.service

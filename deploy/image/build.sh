@@ -4,8 +4,8 @@
 # (etc/greyd.yaml, etc/default).  As root, for the owners of files; nothing foreign runs but busybox, which is asked for its commands.
 # Nothing in an image is secret or one gateway's own: that comes with enroll.conf (docs/INSTALL.md).
 #
-#     boot    FAT: kernel, initramfs, device tree, and what the loader reads: extlinux.conf (U-Boot), or the firmware of a Raspberry Pi
-#             with its config.txt and cmdline.txt; enroll.conf is laid here
+#     boot    FAT: kernel, initramfs, device tree, and what the loader reads: extlinux.conf (U-Boot), the firmware of a Raspberry Pi
+#             with its config.txt and cmdline.txt, or one program for the firmware of a PC (EFI); enroll.conf is laid here
 #     state   which slot to start: two sectors, written in turn (deploy/image/slot)
 #     slot-a  slot-b   the root, never written while it runs
 #     data    ext4: configuration, identity and data; the only one that is written
@@ -19,20 +19,20 @@ umask 022
 board=$1 arch=$2 debs=$3 out=$4 seed=${5:-}
 here=$(dirname "$0")
 recipe() { sed -nE "s/^$1 :=( (.*))?$/\\2/p" "boards/$board/image.mk"; }
-kernel=$(recipe KERNEL_PACKAGE) modules="$(recipe MODULES) ext4 vfat nls_cp437 nls_ascii" slot_mib=$(recipe ROOT_MB) data_mib=$(recipe DATA_MB_MIN)
+kernel=$(recipe KERNEL_PACKAGE) modules="$(recipe MODULES) $(recipe WATCHDOG_DRIVER) ext4 vfat nls_cp437 nls_ascii" slot_mib=$(recipe ROOT_MB) data_mib=$(recipe DATA_MB_MIN)
 console=$(recipe CONSOLE) boot_mib=$(recipe BOOT_MB) boot=$(recipe BOOT) loader=$(recipe BOOT_PACKAGES) tree=$(recipe DEVICE_TREE)
 overlays=$(recipe OVERLAYS)
 arguments="console=$console panic=5 quiet"
 PATH=$PATH:/usr/sbin:/sbin
-case $boot in u-boot | vendor | raspi) ;; *)
-    echo "build.sh: no image for $board yet: what is written here is started by U-Boot or by a Raspberry Pi, not by '$boot'" >&2
+case $boot in u-boot | vendor | raspi | efi) ;; *)
+    echo "build.sh: no image for $board: what is written here is started by U-Boot, a Raspberry Pi or EFI, not by '$boot'" >&2
     exit 1
     ;;
 esac
 mkdir -p "$out"
 
 # --- What comes from Debian: unpacked, not installed, and kept ---------------------------------------------------------------------------
-include=$(for package in grey-agent grey-tpm; do dpkg-deb -f "$debs"/${package}_*.deb Depends | tr ',' '\n'; done | grep -v '|' | sed 's/(.*//; s/ //g' | grep -v '^grey-' | sort -u | paste -sd ,),busybox-static,$kernel${loader:+,${loader// /,}}
+include=$(for package in grey-agent grey-tpm; do dpkg-deb -f "$debs"/${package}_*.deb Depends | tr ',' '\n'; done | grep -v '|' | sed 's/(.*//; s/ //g' | grep -v '^grey-' | sort -u | paste -sd ,),busybox-static,e2fsprogs,$kernel${loader:+,${loader// /,}}
 components=main$([ "$boot" != raspi ] || echo ,non-free-firmware) # the Raspberry Pi does not start without its makers' firmware
 pool=build/image/pool-$arch-$(sha256sum <<<"$include" | cut -c 1-12)
 if [ ! -d "$pool" ]; then
@@ -89,12 +89,14 @@ libraries() { # program or library: copied with what it needs
         libraries "$root/lib/$name"
     done
 }
+[ "$arch" != amd64 ] || ln -s lib "$root/lib64" # where its programs look for their loader
 commands "$root"
 for package in grey-agent grey-ctl grey-tpm; do
     dpkg-deb -x "$debs/${package}"_*_"$arch".deb "$root"
 done
 rm -rf "$root"/usr/share "$root"/etc/grey "$root"/etc/default "$root"/lib/systemd "$root"/usr/lib/{sysusers.d,tmpfiles.d}
-for program in "$root"/usr/bin/grey*; do
+install -m 0755 "$(find "$pool/sbin" "$pool/usr/sbin" -name e2fsck | head -n 1)" "$root/sbin/e2fsck"
+for program in "$root"/usr/bin/grey* "$root/sbin/e2fsck"; do
     libraries "$program"
 done
 for name in libmosquitto.so.1 libtss2-tcti-device.so.0; do # opened by name: when a gateway leads, and where there is a TPM
@@ -104,6 +106,7 @@ done
 cp -a "$here"/root/. "$root/"
 install -m 0755 "$here/slot" "$root/sbin/slot"
 mkdir -p "$root/usr/lib/grey-image" && echo "$board" >"$root/usr/lib/grey-image/board" # of which bundles are taken
+install -m 0644 "boards/$board/profile.yaml" "$root/usr/lib/grey-image/profile.yaml"
 ln -s /data/etc "$root/etc/grey"
 chown -R 0:0 "$root"
 make_slot() { # file
@@ -143,6 +146,15 @@ if [ "$boot" = raspi ]; then
         mkdir -p "$fat/overlays"
         dtc -q -@ -I dts -O dtb -o "$fat/overlays/$name.dtbo" "$here/overlays/$name.dts"
     done
+elif [ "$boot" = efi ]; then # what a removable disk is started by: UEFI specification 2.10, 3.5.1.1
+    mkdir -p "$fat/EFI/BOOT"
+    printf '%s' "$arguments" >"$out/cmdline"
+    printf 'ID=grey-edge\nPRETTY_NAME="Grey Edge"\n' >"$out/os-release"
+    "$TRIPLE-objcopy" --add-section .osrel="$out/os-release" --change-section-vma .osrel=0x20000 --add-section .cmdline="$out/cmdline" --change-section-vma .cmdline=0x30000 \
+        --add-section .linux="$out/kernel" --change-section-vma .linux=0x2000000 \
+        --add-section .initrd="$out/initramfs" --change-section-vma .initrd=$((0x2000000 + $(stat -c %s "$out/kernel") + 0xfff & ~0xfff)) \
+        "$pool/usr/lib/systemd/boot/efi/linuxx64.efi.stub" "$fat/EFI/BOOT/BOOTX64.EFI"
+    rm "$out/cmdline" "$out/os-release" "$fat/kernel" "$fat/initramfs"
 else
     [ "$boot" != u-boot ] || cp "$pool/usr/lib/u-boot/qemu_${arch/hf/}/u-boot.bin" "$out/"
     mkdir -p "$fat/extlinux"

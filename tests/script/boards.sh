@@ -28,6 +28,10 @@ look() {
     for word in CPU_FLAGS HARDEN_FLAGS; do
         grep -q "^$word :=" "$board/build.mk" || echo "build.mk does not say $word"
     done
+    if [ -z "$(value "$board/build.mk" CPU_FLAGS)" ]; then # it is built where all boards of its architecture without such flags are
+        case $(value "$board/build.mk" ARCH) in amd64) wrong=generic-amd64 ;; *) wrong=qemu-$(value "$board/build.mk" ARCH) ;; esac
+        [ "$(value "$board/build.mk" HARDEN_FLAGS)" = "$(value "boards/$wrong/build.mk" HARDEN_FLAGS)" ] || echo "build.mk: without CPU_FLAGS, HARDEN_FLAGS are those of $wrong"
+    fi
     for word in KERNEL_PACKAGE BOOT CONSOLE WATCHDOG_DRIVER BOOT_MB ROOT_MB DATA_MB_MIN; do
         [ -n "$(value "$board/image.mk" "$word")" ] || echo "image.mk does not say $word"
     done
@@ -46,5 +50,6 @@ for board in boards/*/; do
 done
 # Who mistypes a board would else get a build for this machine, and "Nothing to be done".
 judge "a board that is not there is refused, with those that are" "$(make --no-print-directory -n BOARD=no-such-board all 2>&1 | grep -q 'no-such-board: there are .*raspberrypi4' || echo 'make BOARD=no-such-board went on')"
+judge "an architecture that is not the board's is refused" "$(make --no-print-directory -n BOARD=raspberrypi4 ARCH=armhf all 2>&1 | grep -q 'ARCH=armhf is not what BOARD=raspberrypi4 is' || echo 'make BOARD=raspberrypi4 ARCH=armhf went on')"
 echo "1..$number"
 exit "$failed"

@@ -40,11 +40,17 @@ sizes=$(for name in boot slot-a slot-b data; do echo $(($(part $name | cut -d ' 
 judge "as large as image.mk says" "$([ "$sizes" = "$(recipe BOOT_MB) $(recipe ROOT_MB) $(recipe ROOT_MB) $(recipe DATA_MB_MIN)" ] || echo "MiB: $sizes")"
 
 # --- What the loader finds. ---------------------------------------------------------------------------------------------------------------
-boot kernel >"$work/kernel"
-case $arch in arm64) magic=$(od -An -tx1 -j 56 -N 4 "$work/kernel" | tr -d ' ') want=41524d64 ;;
+if [ "$(recipe BOOT)" = efi ]; then
+    boot EFI/BOOT/BOOTX64.EFI >"$work/program"
+    x86_64-linux-gnu-objcopy --dump-section .linux="$work/kernel" --dump-section .initrd="$work/packed" --dump-section .cmdline="$work/cmdline" "$work/program" "$work/rest"
+else
+    boot kernel >"$work/kernel"
+    boot initramfs >"$work/packed"
+fi
+case $arch in amd64) magic=$(od -An -tx1 -j 514 -N 4 "$work/kernel" | tr -d ' ') want=48647253 ;; arm64) magic=$(od -An -tx1 -j 56 -N 4 "$work/kernel" | tr -d ' ') want=41524d64 ;;
 *) magic=$(od -An -tx1 -j 36 -N 4 "$work/kernel" | tr -d ' ') want=18286f01 ;; esac
 judge "the kernel is one for $arch" "$([ "$magic" = "$want" ] || echo "its mark is '$magic', not $want")"
-boot initramfs | gzip -dc 2>/dev/null | cpio -t --quiet >"$work/initramfs" 2>/dev/null
+gzip -dc "$work/packed" 2>/dev/null | cpio -t --quiet >"$work/initramfs" 2>/dev/null
 judge "the initramfs has init, slot and the modules of the board" "$(
     for name in init bin/slot bin/busybox lib/modules/order; do grep -qx "$name" "$work/initramfs" || echo "there is no $name"; done
     [ "$(grep -c '\.ko$' "$work/initramfs")" -ge 3 ] || echo "it has no modules"
@@ -75,6 +81,8 @@ if [ "$(recipe BOOT)" = raspi ]; then
     entries=$(for at in 446 462; do od -An -tx1 -j $((at + 4)) -N 1 "$disk" | tr -d ' \n'; done)
     start=$(od -An -tu4 -j $((446 + 8)) -N 4 "$disk" | tr -d ' ')
     judge "who knows no GPT finds the boot partition in the old table" "$([ "$entries $start" = "0cee 2048" ] || echo "types $entries, begin $start")"
+elif [ "$(recipe BOOT)" = efi ]; then
+    judge "the program for EFI tells the kernel its console" "$(grep -qE "^$console( |\$)" "$work/cmdline" || echo "it says: $(cat "$work/cmdline")")"
 else
     boot extlinux/extlinux.conf >"$work/extlinux.conf"
     judge "U-Boot is told kernel, initramfs and console" "$(
@@ -93,11 +101,13 @@ judge "both slots hold the same root, without a journal" "$(
 )"
 judge "the file systems are sound" "$(for name in slot-a data; do e2fsck -fn "$work/$name" >"$work/said" 2>&1 || tail -n 3 "$work/said"; done)"
 list() { debugfs -R "ls -p $2" "$work/$1" 2>/dev/null | cut -d / -f 6 | grep -vx -e '.' -e '..' -e lost+found -e ''; }
-declare -A machine=([arm64]=AArch64 [armhf]=ARM)
+declare -A machine=([amd64]=".*X86-64" [arm64]=AArch64 [armhf]=ARM)
 judge "the agent and its libraries are there, for $arch" "$(
     for program in greyd greyctl grey-launch grey-update grey-tpm; do
         debugfs -R "dump /usr/bin/$program $work/program" "$work/slot-a" 2>/dev/null
         readelf -h "$work/program" 2>/dev/null | grep -qE "Machine: +${machine[$arch]}\$" || echo "/usr/bin/$program is not for $arch"
+        loader=$(readelf -p .interp "$work/program" 2>/dev/null | sed -n 's/.* \(\/[^ ]*\)$/\1/p')
+        debugfs -R "stat $loader" "$work/slot-a" 2>/dev/null | grep -q '^Inode' || echo "$program is started by $loader, which is not there"
         for library in $(objdump -p "$work/program" 2>/dev/null | awk '$1 == "NEEDED" {print $2}') libmosquitto.so.1 libtss2-tcti-device.so.0; do
             list slot-a /lib | grep -qx "$library" || echo "$program needs $library"
         done

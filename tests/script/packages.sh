@@ -300,7 +300,8 @@ configure() { # alone, without the links that need others
     sed -e "s/127.0.0.1:8080/127.0.0.1:$http/; s/10.20.0.11:9090/127.0.0.1:$peer/; s/^mode: edge/mode: site/; /^security:/,/limit_mbps/d; s/^#\(scheduler:\| *enabled\| *launcher\)/\1/" \
         "$root/usr/share/doc/grey-agent/examples/greyd.yaml" >"$root/etc/grey/greyd.yaml"
     sed -i 's/^#GREY_RAFT_BOOTSTRAP/GREY_RAFT_BOOTSTRAP/' "$root/etc/default/greyd"
-    inside setpriv --reuid grey --regid grey --clear-groups touch /var/lib/grey/identity/node.key && inside greyd --check-config
+    inside setpriv --reuid grey --regid grey --clear-groups touch /var/lib/grey/identity/node.key && inside greyd --check-config &&
+        inside greyd --check-config --profile /usr/share/doc/grey-agent/examples/boards/generic-amd64.yaml
 }
 command_of() { sed -n 's/^ExecStart=//p' "$root/lib/systemd/system/$1.service"; }
 rights_of() { sed -n 's/^CapabilityBoundingSet=//p' "$root/lib/systemd/system/$1.service" | tr 'A-Z' 'a-z' | sed 's/cap_/+/g; s/ /,/g'; }

@@ -3,8 +3,9 @@
 
 Three emulated gateways (qemu-system, no KVM) boot the same plain image of a board, each with an enroll.conf on its boot partition as an engineer
 lays it there; they enrol at a core on this machine, join each other over a bridge, and bring an event to the core.  Then the power of the leader is
-cut, and one of its slots is spoiled.  Where the kernel of the board knows the emulated TPM, each gateway has one (swtpm) and is attested by it.  As root.  Arguments: BOARD ARCH IMAGE, a folder of build/image/; see `make check-image`."""
-import http.client, os, re, shutil, ssl, subprocess, sys, time
+cut, and one of its slots is spoiled.  At last two new roots come from the core: one that the power cuts while it is written, and one that does not start.  Where the kernel of the
+board knows the emulated TPM, each gateway has one (swtpm) and is attested by it.  As root.  Arguments: BOARD ARCH IMAGE, a folder of build/image/; see `make check-image`."""
+import http.client, json, os, re, shutil, ssl, subprocess, sys, time
 
 if not os.environ.get("GREY_IMAGE_NET"):  # a network of its own, where no bridge of this machine is in the way
     os.execvpe("unshare", ["unshare", "--net", sys.executable] + sys.argv, dict(os.environ, GREY_IMAGE_NET="1"))
@@ -13,11 +14,14 @@ import harness
 from harness import SITE, wait_until
 
 BOARD, ARCH, WORK = sys.argv[1:4]
-MACHINE = {"arm64": ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53"], "armhf": ["qemu-system-arm", "-M", "virt", "-cpu", "cortex-a15"]}[ARCH]
-MEMORY_MIB = 192
+MACHINE = {"amd64": ["qemu-system-x86_64", "-M", "q35"], "arm64": ["qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a53"],
+           "armhf": ["qemu-system-arm", "-M", "virt", "-cpu", "cortex-a15"]}[ARCH]
+FIRMWARE = "/usr/share/ovmf/OVMF.fd" if ARCH == "amd64" else os.path.join(WORK, "u-boot.bin")
+BUS = "pci" if ARCH == "amd64" else "device"  # how devices of virtio are reached
+MEMORY_MIB = 320 if ARCH == "amd64" else 192  # the firmware of a PC takes more
 BOOT = "@@1M"  # where the boot partition begins, for mtools
-RESIDENT_KIB_MAX = {"arm64": 9216, "armhf": 7168}  # of a follower: the leader opens libmosquitto and its OpenSSL beside
-HAS_TPM = ARCH == "arm64"  # Debian's kernel for armhf is built without tpm_tis
+RESIDENT_KIB_MAX = {"amd64": 10240, "arm64": 9216, "armhf": 7168}  # of a follower: the leader opens libmosquitto and its OpenSSL beside
+HAS_TPM = ARCH != "armhf"  # Debian's kernel for armhf is built without tpm_tis
 PATIENCE_S = 300  # bounds a hang on a loaded machine
 ask_plainly = harness.request
 
@@ -78,8 +82,10 @@ class EmulatedSite(harness.Site):
         self.start_broker()
         self.start_core()
         token = self.token("--nodes", str(len(self.nodes)))
+        self.tool_update("keygen", self.path("maker-of-roots"))
         for n in self.nodes:
             subprocess.run(["cp", "--sparse=always", os.path.join(WORK, "disk.img"), self.disk(n)], check=True)
+            debugfs("%s?offset=%d" % (self.disk(n), partition(self.disk(n), "data")[0]), "write %s /etc/update-sign.pub" % self.path("maker-of-roots", "update-sign.pub"))
             with open(self.path("enroll.conf"), "w") as f:
                 f.write(self.enroll_conf(n, token))
             subprocess.run(["mcopy", "-i", self.disk(n) + BOOT, self.path("enroll.conf"), "::"], check=True)
@@ -88,14 +94,13 @@ class EmulatedSite(harness.Site):
         return self
 
     def start_node(self, n, bootstrap=None, under=()):
-        """By U-Boot, which finds kernel and initramfs on the disk."""
-        cards = ["user,id=up,restrict=off,hostfwd=tcp:127.0.0.1:%d-:8080" % self.http[n], "tap,id=site,ifname=gw%d,script=no,downscript=no" % n]
+        """By U-Boot, or the firmware of a PC, which finds kernel and initramfs on the disk."""
+        site = ["-netdev", "tap,id=site,ifname=gw%d,script=no,downscript=no" % n, "-device", "virtio-net-%s,netdev=site,mac=52:54:00:14:00:%02x" % (BUS, 10 + n)]
+        up = ["-netdev", "user,id=up,restrict=off,hostfwd=tcp:127.0.0.1:%d-:8080" % self.http[n], "-device", "virtio-net-%s,netdev=up,mac=52:54:00:0a:00:%02x" % (BUS, 10 + n)]
+        # eth0 is the way up, eth1 the site; virt finds the last device first.
         self.spawn("node%d" % n, MACHINE + self.tpm(n) + [
-            "-m", str(MEMORY_MIB), "-nographic", "-no-reboot", "-bios", os.path.join(WORK, "u-boot.bin"),
-            "-drive", "if=none,id=disk,format=raw,cache=none,file=" + self.disk(n), "-device", "virtio-blk-device,drive=disk",
-            # The last device is the first of the bus: eth0 is the way up, eth1 the site.
-            "-netdev", cards[1], "-device", "virtio-net-device,netdev=site,mac=52:54:00:14:00:%02x" % (10 + n),
-            "-netdev", cards[0], "-device", "virtio-net-device,netdev=up,mac=52:54:00:0a:00:%02x" % (10 + n)])
+            "-m", str(MEMORY_MIB), "-nographic", "-bios", FIRMWARE,
+            "-drive", "if=none,id=disk,format=raw,cache=none,file=" + self.disk(n), "-device", "virtio-blk-%s,drive=disk" % BUS] + (up + site if BUS == "pci" else site + up))
 
     def tpm(self, n):
         """A TPM that is powered on with its machine, and leaves when that does."""
@@ -108,7 +113,7 @@ class EmulatedSite(harness.Site):
         swtpm = shutil.which("swtpm", path=os.environ.get("PATH", "") + ":/usr/sbin")
         self.spawn("tpm%d" % n, [swtpm, "socket", "--tpm2", "--terminate", "--tpmstate", "dir=" + self.path("tpm%d" % n), "--ctrl", "type=unixio,path=" + way])
         wait_until("the TPM", lambda: os.path.exists(way), 30)
-        return ["-chardev", "socket,id=tpm-way,path=" + way, "-tpmdev", "emulator,id=tpm,chardev=tpm-way", "-device", "tpm-tis-device,tpmdev=tpm"]
+        return ["-chardev", "socket,id=tpm-way,path=" + way, "-tpmdev", "emulator,id=tpm,chardev=tpm-way", "-device", "tpm-tis%s,tpmdev=tpm" % ("" if BUS == "pci" else "-device")]
 
     def words(self, asked):
         """What the gateways are by the core's verdicts."""
@@ -117,6 +122,21 @@ class EmulatedSite(harness.Site):
     def console(self, n):
         with open(self.path("node%d.log" % n), errors="replace") as f:
             return f.read()
+
+    def tool_update(self, *words):
+        subprocess.run(harness.program("grey-update") + list(words), check=True, stdout=subprocess.DEVNULL)
+
+    def kept(self, n):
+        """The slot that gateway n keeps, by its disk, when it tries none: the newer of the two lines (deploy/image/slot)."""
+        at = partition(self.disk(n), "state")[0]
+        lines = []
+        with open(self.disk(n), "rb") as f:
+            for sector in (0, 8):
+                f.seek(at + 512 * sector)
+                words = f.read(512).split()
+                lines += [(int(words[1]), words[2].decode(), words[3].decode())] if words[:1] == [b"grey-slot"] else []
+        number, keep, tried = max(lines, default=(0, "a", "-"))  # nothing was ever chosen
+        return keep if tried == "-" else None
 
     def memory(self, n):
         """KiB that greyd on gateway n holds when its slot is confirmed, and its share of them (PSS)."""
@@ -133,6 +153,110 @@ def partition(disk, name):
     raise ValueError(name)
 
 
+def debugfs(disk, *commands):
+    for command in commands:
+        said = subprocess.run(["/usr/sbin/debugfs", "-w", "-R", command, disk], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+        assert not [line for line in said.splitlines() if line and not re.match("debugfs [0-9]|Allocated inode", line)], (command, said)  # it exits with 0
+
+
+def read_root(site, path):
+    """A file of the image's root."""
+    subprocess.run(["/usr/sbin/debugfs", "-R", "dump %s %s" % (path, site.path("dumped")), os.path.join(WORK, "slot.img")], check=True, stderr=subprocess.DEVNULL)
+    with open(site.path("dumped"), "rb") as f:
+        return f.read()
+
+
+def make_root(site, name, *commands):
+    """The root of the image, changed."""
+    path = site.path(name)
+    subprocess.run(["cp", "--sparse=always", os.path.join(WORK, "slot.img"), path], check=True)
+    debugfs(path, *commands)
+    return path
+
+
+def give(site, version, counter, image):
+    """To the core, for all sites, as docs/UPDATES.md says; its size."""
+    bundle = site.path(version + ".bundle")
+    site.tool_update("pack", "--sign", site.path("maker-of-roots"), "--product", BOARD, "--architecture", ARCH, "--version", version, "--counter", str(counter), "--out", bundle, "--image", image)
+    with open(bundle, "rb") as f:
+        put = ask_plainly(site.core_port, "PUT", "/v1/updates/root-" + BOARD, f.read(), timeout=60)
+    assert put.status in (200, 201), (put.status, put.body)
+    return os.path.getsize(bundle)
+
+
+def rollout(site):
+    return ask_plainly(site.core_port, "GET", "/v1/rollouts/root-%s?kind=update" % BOARD).json()["state"]
+
+
+def update_of(site, n):
+    answer = harness.request(site.http[n], "GET", "/v1/updates")
+    return {u["name"]: u for u in answer.json()["updates"]}["root-" + BOARD]
+
+
+def first_difference(one, other):
+    """Where two files begin to differ: a block."""
+    with open(one, "rb") as a, open(other, "rb") as b:
+        at = 0
+        while True:
+            left, right = a.read(4096), b.read(4096)
+            assert left and right, "they are the same"
+            if left != right:
+                return at, right
+            at += 4096
+
+
+def changing(site, at, block):
+    """The gateway whose other slot begins to hold the new root."""
+    for n in site.nodes:
+        with open(site.disk(n), "rb") as f:
+            for name in ("slot-a", "slot-b"):
+                f.seek(partition(site.disk(n), name)[0] + at)
+                if f.read(len(block)) == block:
+                    return n
+    return None
+
+
+def root_updates(site):
+    with open(site.path("greyd"), "wb") as f:
+        f.write(read_root(site, "/usr/bin/greyd") + b"the next one")
+    with open(site.path("news"), "wb") as f:
+        f.write(os.urandom(400000))
+    second = make_root(site, "second", "rm /usr/bin/greyd", "write %s /usr/bin/greyd" % site.path("greyd"), "sif /usr/bin/greyd mode 0100755", "write %s /usr/lib/news" % site.path("news"))
+    at, block = first_difference(os.path.join(WORK, "slot.img"), second)
+    labelled = ask_plainly(site.core_port, "PUT", "/v1/sites/%s/labels" % SITE, json.dumps(["ring=canary"]))
+    staged = ask_plainly(site.core_port, "PUT", "/v1/rollouts/root-%s?kind=update" % BOARD, json.dumps({"stages": [{"label": "ring=canary", "soak_seconds": 1}]}))
+    assert labelled.status == 204 and staged.status == 204, (labelled.body, staged.body)
+    was = {n: site.kept(n) for n in site.nodes}
+    begin = time.monotonic()
+    size = give(site, "2", 2, second)
+    first = wait_until("the second root in a slot", lambda: changing(site, at, block), PATIENCE_S)
+    site.kill("node%d" % first)
+    print("# the power of gateway %d goes while the root is written, %.1f s after it was given to the core" % (first, time.monotonic() - begin))
+    site.start_node(first)
+    wait_until("it on all gateways", lambda: update_of(site, 1)["version"] == 1 and update_of(site, 1).get("health") == "healthy", 3 * PATIENCE_S)
+    print("# %.1f s: all three run it" % (time.monotonic() - begin))
+    wait_until("the other slot to be kept on all", lambda: all(site.kept(n) not in (None, was[n]) for n in site.nodes), PATIENCE_S)
+    site.ok(True, "a root from the core runs on all three, in the other slot, although the power went while it was written")
+    site.wait_whole(PATIENCE_S)
+    found = re.findall(r"nearby.* missing=(\d+).* found=(\d+)", "".join(site.console(n) for n in site.nodes))
+    print("# %d bytes in its bundle; at the gateway with the link: missing, found: %s" % (size, found))
+
+
+def spoiled_root(site):
+    was = {n: site.kept(n) for n in site.nodes}
+    with open(site.path("init"), "w") as f:
+        f.write("#!/bin/sh\nexit 1\n")
+    begin = time.monotonic()
+    wait_until("the rollout to be done", lambda: rollout(site) == "done", PATIENCE_S)
+    give(site, "3", 3, make_root(site, "third", "rm /sbin/init", "write %s /sbin/init" % site.path("init"), "sif /sbin/init mode 0100755"))
+    wait_until("it to be taken back", lambda: rollout(site) == "rolled-back", 3 * PATIENCE_S)
+    site.wait_whole(PATIENCE_S)
+    panics = [site.console(n).count("Attempted to kill init") for n in site.nodes]
+    print("# %.1f s: the core has taken back the root that does not start; kernel panics of each gateway: %s" % (time.monotonic() - begin, panics))
+    site.ok(sorted(panics) == [0, 0, 3], "a root whose init ends is tried three times at one gateway, and the core takes it back")
+    site.ok({n: site.kept(n) for n in site.nodes} == was, "all three run the root before")
+
+
 def scenes(site):
     begin = time.monotonic()
     for n in site.nodes:
@@ -141,10 +265,10 @@ def scenes(site):
     for n in site.nodes:
         wait_until("an answer of gateway %d" % n, lambda: harness.request(site.http[n], "GET", "/health").status == 200, PATIENCE_S)
         print("# gateway %d answers %.1f s after power-on" % (n, time.monotonic() - begin))
-    site.ok(True, "three %s gateways boot the plain image by U-Boot, enrol and answer /health" % BOARD)
+    site.ok(True, "three %s gateways boot the plain image, enrol and answer /health" % BOARD)
     for n in site.nodes:
         listed = subprocess.run(["mdir", "-b", "-i", site.disk(n) + BOOT, "::"], stdout=subprocess.PIPE, text=True).stdout
-        site.ok("kernel" in listed and "enroll" not in listed, "gateway %d has removed its token" % n)
+        site.ok(listed and "enroll" not in listed, "gateway %d has removed its token" % n)
     site.wait_whole(PATIENCE_S)
     site.ok(True, "they are one site, %.1f s after power-on" % (time.monotonic() - begin))
     if HAS_TPM:
@@ -182,6 +306,12 @@ def scenes(site):
     site.ok(True, "with its slot spoiled it boots the other one, with its data")
     site.wait_same_state(PATIENCE_S)
     site.ok(True, "and all three hold the same state")
+    root_updates(site)
+    spoiled_root(site)
+    site.wait_same_state(PATIENCE_S)
+    site.ok(True, "all three hold the same state at the end")
+    odd = re.findall(r".*(?:: not found|applet not found|unrecognized option|invalid option|[Uu]sage:|[Ss]yntax error).*", "".join(site.console(n) for n in site.nodes))
+    site.ok(not odd, "no script of the image misses a command or an option%s" % "".join(": " + line for line in odd[:3]))
 
 
 harness.run_test(scenes, EmulatedSite, enroll=True)
