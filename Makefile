@@ -30,6 +30,9 @@ else ifeq ($(wildcard boards/$(BOARD)/build.mk),)
 $(error BOARD=$(BOARD): there are $(patsubst boards/%/build.mk,%,$(wildcard boards/*/build.mk)))
 endif
 -include $(if $(BOARD),boards/$(BOARD)/build.mk)
+ifneq ($(filter-out amd64:x86_64-% arm64:aarch64-% armhf:arm-%,$(ARCH):$(TRIPLE)),)
+$(error ARCH=$(ARCH) is not what BOARD=$(BOARD) is: one of them is enough)
+endif
 ifneq ($(ARCH),$(MACHINE))
 SYSROOT := build/sysroot/$(ARCH)
 override CC := $(if $(findstring clang,$(CC)),clang --target=$(TRIPLE),$(TRIPLE)-gcc) --sysroot=$(CURDIR)/$(SYSROOT)
@@ -170,8 +173,8 @@ cross: ## build for another machine: make cross BOARD=raspberrypi4, or ARCH=armh
 CROSS_ARCHES := arm64 armhf
 # What is not emulated, and why; all of it runs in make unit, on this machine.
 CROSS_FOREIGN := attestor cage sitecert vault# start programs of the other machine by themselves, which this kernel does not run
-CROSS_CALLS := conn conn_wire conn_session netwatch runs# ask for calls that the emulator does not pass on: TCP_INFO, netlink, namespaces
-CROSS_SLOW := outbox reconnect squeeze storage_faults store# take more than two minutes each
+CROSS_CALLS := apart conn conn_wire conn_session imageuser layer netwatch runs# ask for calls that the emulator does not pass on: TCP_INFO, netlink, namespaces, openat2
+CROSS_SLOW := disk_errors outbox power power_core reconnect squeeze storage_faults store# take more than two minutes each
 CROSS_SKIPS := $(CROSS_FOREIGN) $(CROSS_CALLS) $(CROSS_SLOW)
 CROSS_SAME := state work# run by tests/cross/same.sh
 CROSS_TESTS := $(filter-out $(addprefix $(BUILD)/tests/test_,$(CROSS_SKIPS) $(CROSS_SAME)),$(UNIT_TESTS))
@@ -213,7 +216,7 @@ cross-emulated-brief: cross-built-brief
 	$(Q)EMULATOR="$(RUNNER)" BUILD=$(CURDIR)/$(BUILD) tests/script/tap.sh tests/cross/emulated_site.py
 
 # --- Checks ----------------------------------------------------------------------------------------------------------------------
-.PHONY: check-cuts check-vm check-vm-brief layers pure symbols hardened boards unit sim-brief sim week week-brief sim-mutants nightly fuzz-brief system system-slow format format-check lint docs-check check check-now check-all check-all-now sanitize sanitize-gcc deps
+.PHONY: check-cuts check-faults check-vm check-vm-brief layers pure symbols hardened boards unit sim-brief sim week week-brief sim-mutants nightly fuzz-brief system system-slow format format-check lint docs-check check check-now check-all check-all-now sanitize sanitize-gcc deps
 layers: ## every include line keeps to docs/ARCHITECTURE.md
 	$(Q)tests/script/tap.sh tests/script/layers.sh
 pure: $(call objects,$(PURE) $(COMPUTE)) ## pure objects call nothing but pure and computing ones
@@ -246,8 +249,9 @@ nightly: $(BUILD)/sim $(BUILD)/week ## 100,000 seeds of 10 minutes, 100 of a wee
 	$(BUILD)/sim --seed $(NIGHTLY_SEED) --count $(NIGHTLY_COUNT) --minutes 10 --recheck
 	$(BUILD)/sim --seed $(NIGHTLY_SEED) --count $(NIGHTLY_WEEKS) --hours 168
 	$(BUILD)/week --seed $(NIGHTLY_SEED) --count $(NIGHTLY_OFFLINE_WEEKS) --recheck --cover
-	$(Q)$(MAKE) --no-print-directory sim-mutants system-slow sanitize-gcc check-vm check-deb check-cross
+	$(Q)$(MAKE) --no-print-directory sim-mutants system-slow sanitize-gcc check-vm check-deb check-install check-cross
 	$(Q)$(MAKE) --no-print-directory check-cuts CUTS=3000
+	$(Q)$(MAKE) --no-print-directory check-faults
 sim-brief: $(BUILD)/sim ## a few hundred seeds of it
 	$(Q)printf '#!/bin/sh\nif $(BUILD)/sim $(SIM_BRIEF); then echo "ok 1 - simulated clusters keep every law"; else echo "not ok 1 - see the seed above"; fi\n' >$(BUILD)/sim-brief && chmod +x $(BUILD)/sim-brief && tests/script/tap.sh $(BUILD)/sim-brief
 else
@@ -257,7 +261,7 @@ fuzz-brief: $(FUZZERS) ## each fuzz target for FUZZ_SECONDS
 	$(Q)printf '#!/bin/sh\nexec tests/script/fuzz.sh %s\n' "$(FUZZ_SECONDS) $(FUZZERS)" >$(FUZZ_BUILD)/fuzz-brief && chmod +x $(FUZZ_BUILD)/fuzz-brief && \
 	    tests/script/tap.sh $(FUZZ_BUILD)/fuzz-brief
 # Tests that wait for minutes by the clock (a breaker that closes, a link that is idle); of these make nightly takes care.
-SLOW_TESTS := test_core_gone test_core_moves test_expiry test_idle_link test_middlebox
+SLOW_TESTS := test_core_gone test_core_moves test_expiry test_idle_link test_middlebox test_stuck_disk
 # The same, but these are many processes each: three at a time.
 SYSTEM_JOBS ?= 3
 SYSTEM_TESTS := $(sort $(wildcard tests/system/test_*.py))
@@ -290,8 +294,15 @@ CUTS ?= 150
 check-cuts: $(PROGRAMS) ## the power is cut at the boundaries of writes below the file system (CUTS of them)
 	$(Q)deploy/deps.sh cuts
 	$(Q)printf '#!/bin/sh\nexec tests/cuts/cuts.sh $(BUILD) $(CUTS)\n' >$(BUILD)/check-cuts && chmod +x $(BUILD)/check-cuts && TEST_TIMEOUT=14400 tests/script/tap.sh $(BUILD)/check-cuts
+# docs/STORAGE.md says what each stands for.
+FAULT_UNITS := power power_core disk_errors wholefile slots salvage snapshot
+KILLS ?= 3000
+check-faults: $(PROGRAMS) $(UNIT_TESTS) ## the power is cut at each file call, each call to a disk and each allocation fails, gateways are killed thousands of times
+	$(Q)GREY_CUTS=all TEST_TIMEOUT=14400 tests/script/tap.sh $(addprefix $(BUILD)/tests/test_,$(FAULT_UNITS))
+	$(Q)GREY_KILLS=$(KILLS) GREY_STEPS=1000 BUILD=$(CURDIR)/$(BUILD) TEST_TIMEOUT=14400 NOTES=1 tests/script/tap.sh $(patsubst %,tests/system/test_%.py,killed_often killed_anywhere scarce_memory)
+	$(Q)printf '#!/bin/sh\nexec tests/scarce/scarce.py $(BUILD) 40\n' >$(BUILD)/check-scarce && chmod +x $(BUILD)/check-scarce && NOTES=1 TEST_TIMEOUT=36000 tests/script/tap.sh $(BUILD)/check-scarce
 boards: $(BUILD)/greyd $(BUILD)/grey-update ## each folder of boards/ is whole, greyd takes its profile, and what chooses a slot and enrols in an image is right
-	$(Q)printf '#!/bin/sh\nexec tests/script/boards.sh $(BUILD)\n' >$(BUILD)/boards && chmod +x $(BUILD)/boards && BUILD=$(BUILD) tests/script/tap.sh $(BUILD)/boards tests/script/slots.sh tests/script/enrol.sh
+	$(Q)printf '#!/bin/sh\nexec tests/script/boards.sh $(BUILD)\n' >$(BUILD)/boards && chmod +x $(BUILD)/boards && BUILD=$(BUILD) tests/script/tap.sh $(BUILD)/boards tests/script/slots.sh tests/script/enrol.sh tests/script/starts.sh
 docs-check: $(PROGRAMS) ## generated tables in docs/ are in step with the code
 	$(Q)printf '#!/bin/sh\nexec tests/script/docs.sh $(BUILD)\n' >$(BUILD)/docs-check && chmod +x $(BUILD)/docs-check && tests/script/tap.sh $(BUILD)/docs-check
 # One compiler's sanitizers belong to every change: the other's find the same at the price of another build (make nightly).
@@ -312,7 +323,8 @@ deps: ## install what building, running and testing need (apt)
 # Each part adds its counts to the tally; the last line is the sum.  A part that fails without a failed test, because it could not be
 # built, counts as one failure.
 CHECK_PARTS := format-check layers pure symbols hardened boards docs-check unit sim-brief week-brief fuzz-brief system check-vm-brief
-ALL_PARTS := sanitize lint check-cuts packages cross-brief mbedtls36
+# All of the emulated tests take ten minutes more than CI has.
+ALL_PARTS := sanitize lint check-cuts packages $(if $(CI),cross-brief,check-cross) mbedtls36
 define run_parts
 	@tally=$$(mktemp) && export TALLY=$$tally && for part in $(1); do echo "== $$part"; before=$$(wc -l <$$tally); \
 	    $(MAKE) --no-print-directory $$part || awk -v before=$$before 'NR > before {f += $$2} END {exit f == 0}' $$tally || echo "0 1" >>$$tally; done; \
@@ -369,7 +381,7 @@ install: all ## staged install: make install DESTDIR=...
 	$(BUILD)/greyctl completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/greyctl.fish
 
 # --- Debian packages: docs/INSTALL.md says what they do, deploy/debian/build.sh how they are made. ---------------------------------
-.PHONY: deb deb-now check-deb packages
+.PHONY: deb deb-now check-deb check-install packages
 DEBS := $(BUILD)/deb
 $(BUILD)/completion/%: $(BUILD)/greyctl
 	@mkdir -p $(@D)
@@ -385,6 +397,14 @@ packages: deb ## the same over this machine's root: nothing to download, so `mak
 check-deb: deb ## packages: lintian, same bytes twice, install, upgrade, remove and purge in a clean Debian root (as root)
 	$(Q)deploy/deps.sh package
 	$(Q)BUILD=$(BUILD) VERSION=$(VERSION) TEST_TIMEOUT=1800 tests/script/tap.sh tests/script/packages.sh
+# Emulated, so it takes the better part of an hour; the base of the machines is made once.
+INSTALL_NEWER := $(VERSION).1
+check-install: deb ## docs/INSTALL.md typed into four machines with a real systemd: core, three gateways, upgrade, updates, power cuts (qemu, as root)
+	$(Q)deploy/deps.sh vm install
+	$(Q)STRIP=strip deploy/debian/build.sh $(ARCH) $(BUILD) $(INSTALL_NEWER) build/install/newer >/dev/null
+	$(Q)tests/install/base.sh $(DEBS)
+	$(Q)printf '#!/bin/sh\nBUILD=$(CURDIR)/$(BUILD) exec tests/install/by_the_book.py $(DEBS) build/install/newer $(VERSION) $(INSTALL_NEWER)\n' >$(BUILD)/check-install && chmod +x $(BUILD)/check-install && \
+	    NOTES=1 TEST_TIMEOUT=9000 tests/script/tap.sh $(BUILD)/check-install
 
 # --- Images: deploy/image/build.sh says what is in them. -----------------------------------------------------------------------------
 .PHONY: image image-now check-image check-image-now
@@ -398,7 +418,7 @@ check-image: ## look at it, boot it three times in qemu-system and make a site o
 	$(Q)deploy/deps.sh build image $(if $(SYSROOT),cross)
 	@$(MAKE) --no-print-directory check-image-now
 # A board that qemu has becomes a site; a Raspberry Pi 4 it has not, so its image is started as far as that of a 3 B can be.
-IMAGE_STARTS := $(if $(filter qemu-%,$(BOARD)),image_site,$(if $(filter raspi arm64,$(shell sed -n 's/^BOOT := //p' boards/$(BOARD)/image.mk) $(ARCH)),image_pi))
+IMAGE_STARTS := $(if $(filter qemu-% generic-amd64,$(BOARD)),image_site,$(if $(filter raspi arm64,$(shell sed -n 's/^BOOT := //p' boards/$(BOARD)/image.mk) $(ARCH)),image_pi))
 check-image-now: image-now
 	@env -u ARCH -u BOARD MAKEFLAGS= MAKEOVERRIDES= $(MAKE) --no-print-directory $(addprefix build/$(MACHINE)/,grey-core greyctl grey-update)
 	$(Q)printf '#!/bin/sh\nexec tests/script/image.sh $(BOARD) $(ARCH) $(IMAGE)\n' >$(BUILD)/image-files && chmod +x $(BUILD)/image-files
@@ -411,4 +431,4 @@ clean: ## remove build/
 help: ## this list
 	@awk -F':.*## ' '/^[a-z][a-zA-Z_-]*:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
--include $(shell find build \( -path build/sysroot -o -path build/packages -o -path build/image -o -path build/mbedtls-3.6 \) -prune -o -name '*.d' -type f -print 2>/dev/null)
+-include $(shell find build \( -path build/sysroot -o -path build/packages -o -path build/install -o -path build/image -o -path build/mbedtls-3.6 \) -prune -o -name '*.d' -type f -print 2>/dev/null)

@@ -175,7 +175,7 @@ static void go_to_jail(const struct config *c) {
 }
 
 /* The loop lives when it asks this; the storage thread must have finished something of late, if it has anything to do. */
-static bool gets_on(void *context, char *why, size_t size) {
+bool greyd_gets_on(void *context, char *why, size_t size) {
     const struct greyd *g = context;
     struct sitelog_usage usage;
     sitelog_usage(node_log(g->node), &usage);
@@ -188,7 +188,7 @@ static bool start(struct greyd *g, struct fault *f) {
     struct supervise_options supervise = {.socket = getenv("NOTIFY_SOCKET"),
                                           .watchdog_usec = getenv("WATCHDOG_USEC"),
                                           .watchdog_pid = getenv("WATCHDOG_PID"),
-                                          .alive = gets_on,
+                                          .alive = greyd_gets_on,
                                           .context = g};
     go_to_jail(c);
     g->x.loop = loop_new(f);

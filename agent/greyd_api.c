@@ -108,6 +108,8 @@ bool greyd_api_start(struct greyd *g, struct fault *f) {
                             .updater = g->updater,
                             .mode = modes[c->mode],
                             .data_dir = c->data_dir,
+                            .alive = greyd_gets_on,
+                            .alive_context = g,
                             .default_priority = priority_of(c->default_priority),
                             .local_affinity = strcmp(c->local_affinity, "prefer") == 0,
                             .lanes = (uint32_t)c->priority_lanes,

@@ -66,6 +66,7 @@ bool greyd_run_start_updater(struct greyd *g, struct fault *f);
 /* Opens g->http on the configured addresses; handler answers, with context, for as long as g->http lives. */
 bool greyd_api_listen(struct greyd *g, http_handler *handler, void *context, struct fault *f);
 /* After all other parts. */
+bool greyd_gets_on(void *context, char *why, size_t size); /* context: the greyd */
 bool greyd_api_start(struct greyd *g, struct fault *f);
 
 #endif

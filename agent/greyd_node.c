@@ -61,6 +61,10 @@ static void on_asked(void *context, raft_id from, const struct message *m) {
         if (g->uplink != NULL) {
             uplink_heard(g->uplink, from, m);
         }
+    } else if (m->kind == MESSAGE_LINK_ASK || m->kind == MESSAGE_LINK) {
+        if (g->api != NULL && g->http != NULL) { /* else this gateway starts or stops */
+            api_heard(g->api, from, m);
+        }
     } else if (g->tasklog != NULL) {
         tasklog_message(g->tasklog, from, m);
     }

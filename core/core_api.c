@@ -169,14 +169,13 @@ static void run_question(struct storage_job *storage, struct store *store) {
 
 static void question_done(struct worker_job *job) {
     struct question *a = (struct question *)(void *)job;
-    enum grey_error err = a->storage.err != E_OK ? a->storage.err : a->out.err;
+    enum grey_error err = a->storage.err != E_OK ? a->storage.err : a->what == ASK_PAGE ? a->out.err : E_OK;
     if (err != E_OK) {
         http_reply_error(a->q, err, err == E_NOT_FOUND ? "no site of this name has been in contact" : a->storage.fault.text);
     } else if (a->what == ASK_PAGE) {
         send_page(a);
     } else {
-        builder_add_byte(&a->out, '\n');
-        http_reply(a->q, 200, "application/json", builder_bytes(&a->out), NULL, 0);
+        http_reply_json(a->q, 200, &a->out, NULL, 0);
     }
     builder_free(&a->out);
     mem_free(a);

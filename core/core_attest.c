@@ -175,14 +175,12 @@ static void call_done(struct worker_job *job) {
     if (err == E_OK && c->what == LEARN) {
         put_learnt(c);
     }
-    builder_add_byte(&c->out, '\n');
-    err = err != E_OK ? err : c->out.err;
     if (err != E_OK) {
         http_reply_error(c->q, err, err == E_NOT_FOUND ? "no gateway of this name was ever attested here" : c->storage.fault.text);
-    } else if (c->what == SHOW) { /* the one of the array */
+    } else if (c->what == SHOW && c->out.err == E_OK) { /* the one of the array */
         http_reply(c->q, 200, "application/json", json_raw_element(builder_bytes(&c->out), 0), NULL, 0);
     } else {
-        http_reply(c->q, 200, "application/json", builder_bytes(&c->out), NULL, 0);
+        http_reply_json(c->q, 200, &c->out, NULL, 0);
     }
     call_free(c);
 }

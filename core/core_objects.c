@@ -64,9 +64,7 @@ static void reply_put(struct call *c) {
     json_member_uint(&w, "issue", c->object.issue);
     json_member_uint(&w, "bytes", c->object.size);
     json_close(&w);
-    builder_add_byte(&c->out, '\n');
-    http_reply(c->q, c->object.version == 1 ? 201 : 200, "application/json", builder_bytes(&c->out),
-               (struct http_extra[]){{"ETag", etag}}, 1);
+    http_reply_json(c->q, c->object.version == 1 ? 201 : 200, &c->out, (struct http_extra[]){{"ETag", etag}}, 1);
     log_info("core", "put", "kind=%s name=%s version=%" PRIu64 " bytes=%" PRIu64, object_kind_name(c->kind), c->name,
              c->object.version, c->object.size);
     giver_news(c->api->giver);
@@ -93,8 +91,7 @@ static void call_done(struct worker_job *job) {
     } else if (c->name[0] != 0) {
         reply_get(c);
     } else {
-        builder_add_byte(&c->out, '\n');
-        http_reply(c->q, 200, "application/json", builder_bytes(&c->out), NULL, 0);
+        http_reply_json(c->q, 200, &c->out, NULL, 0);
     }
     builder_free(&c->out);
     mem_free(c);

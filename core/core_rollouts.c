@@ -50,15 +50,14 @@ static void call_free(struct call *c) {
 
 static void call_done(struct worker_job *job) {
     struct call *c = (struct call *)(void *)job;
-    enum grey_error err = c->storage.err != E_OK ? c->storage.err : c->out.err;
+    enum grey_error err = c->storage.err;
     if (err != E_OK) {
         http_reply_error(c->q, err, err == E_NOT_FOUND ? "no such site, object or rollout" : c->storage.fault.text);
     } else if (c->storage.is_write) {
         http_reply(c->q, 204, NULL, bytes_of(NULL, 0), NULL, 0);
         giver_news(c->api->giver); /* a site may be in a stage now */
     } else {
-        builder_add_byte(&c->out, '\n');
-        http_reply(c->q, 200, "application/json", builder_bytes(&c->out), NULL, 0);
+        http_reply_json(c->q, 200, &c->out, NULL, 0);
     }
     call_free(c);
 }

@@ -33,7 +33,7 @@ static void run_accept(struct storage_job *storage, struct store *store) {
 
 static void call_done(struct worker_job *job) {
     struct call *c = (struct call *)(void *)job;
-    enum grey_error err = c->storage.err != E_OK ? c->storage.err : c->out.err;
+    enum grey_error err = c->storage.err;
     if (err != E_OK) {
         http_reply_error(c->q, err, c->storage.fault.text);
     } else if (c->storage.is_write) {
@@ -41,8 +41,7 @@ static void call_done(struct worker_job *job) {
         http_reply(c->q, 204, NULL, bytes_of(NULL, 0), NULL, 0);
         giver_news(c->api->giver);
     } else {
-        builder_add_byte(&c->out, '\n');
-        http_reply(c->q, 200, "application/json", builder_bytes(&c->out), NULL, 0);
+        http_reply_json(c->q, 200, &c->out, NULL, 0);
     }
     builder_free(&c->out);
     mem_free(c);

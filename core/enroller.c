@@ -237,14 +237,10 @@ static void call_done(struct worker_job *job) {
             json_close(&c->w);
             log_info("enroll", "token", "id=%s ended", c->id);
         }
-        builder_add_byte(&c->out, '\n');
-        err = c->out.err;
-    }
-    if (err != E_OK) {
-        http_reply_error(c->q, err, err == E_NOT_FOUND ? "nothing of this name was ever made here" : c->storage.fault.text);
-    } else {
         bool made = c->what == TOKEN_ADD || (c->what == ENROLL && c->fresh);
-        http_reply(c->q, made ? 201 : 200, "application/json", builder_bytes(&c->out), NULL, 0);
+        http_reply_json(c->q, made ? 201 : 200, &c->out, NULL, 0);
+    } else {
+        http_reply_error(c->q, err, err == E_NOT_FOUND ? "nothing of this name was ever made here" : c->storage.fault.text);
     }
     call_free(c);
     e->calls--;

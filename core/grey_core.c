@@ -244,7 +244,7 @@ static bool speaks_from_13(const struct settings *s) {
     return strcmp(s->tls_min_version, "1.3") == 0;
 }
 
-static bool start_enroller(struct grey_core *g, struct fault *f) {
+static bool open_enroller(struct grey_core *g, struct fault *f) {
     const struct settings *s = &g->s;
     char *end;
     unsigned long hours = strtoul(s->cert_hours, &end, 10);
@@ -269,7 +269,7 @@ static bool start_enroller(struct grey_core *g, struct fault *f) {
     return g->enroller != NULL;
 }
 
-static bool start_attesting(struct grey_core *g, struct fault *f) {
+static bool open_attesting(struct grey_core *g, struct fault *f) {
     const struct settings *s = &g->s;
     bool learn = strcmp(s->attest, "learn") == 0;
     struct attesting_options o = {.name = s->client_id,
@@ -336,45 +336,39 @@ static enum grey_error check(const struct settings *s, bool tls, struct fault *f
                : fault_set(f, E_USAGE, "--enroll-addr %.80s: expected host:port, such as 0.0.0.0:8443", s->enroll_addr);
 }
 
-static bool start(struct grey_core *g, struct fault *f) {
-    struct settings *s = &g->s;
-    const char *endpoints[ENDPOINTS_MAX];
-    struct ingest_options o = {.endpoints = endpoints,
-                               .client_id = s->client_id,
-                               .socket_dir = s->data_dir,
-                               .secret_key = g->sign.secret_key,
-                               .ca_path = s->tls_ca,
-                               .shared = store_is_postgres(s->store)};
-    bool tls = strncmp(s->broker, "mqtts://", 8) == 0, from_13 = speaks_from_13(s);
-    if (check(s, tls, f) != E_OK) {
-        return false;
-    }
-    for (char *at = strtok(s->broker + (tls ? 8 : 7), ","); at != NULL && o.endpoint_count < ENDPOINTS_MAX;
+/* The brokers of --broker, which is cut into them, and what the core is called there. */
+static enum grey_error read_brokers(struct settings *s, bool tls, struct ingest_options *o, const char *endpoints[ENDPOINTS_MAX],
+                                    struct fault *f) {
+    for (char *at = strtok(s->broker + (tls ? 8 : 7), ","); at != NULL && o->endpoint_count < ENDPOINTS_MAX;
          at = strtok(NULL, ",")) {
         if (!is_address(at)) {
-            (void)fault_set(f, E_USAGE, "--broker: '%.80s' is not host:port", at);
-            return false;
+            return fault_set(f, E_USAGE, "--broker: '%.80s' is not host:port", at);
         }
-        endpoints[o.endpoint_count++] = at;
+        endpoints[o->endpoint_count++] = at;
     }
-    if (o.endpoint_count == 0) {
-        (void)fault_set(f, E_USAGE, "--broker names no host");
-        return false;
+    if (o->endpoint_count == 0) {
+        return fault_set(f, E_USAGE, "--broker names no host");
     }
     if (s->client_id[0] == 0) { /* cores beside each other need ids of their own */
         uint32_t number = 0;
         keys_random(&number, sizeof number);
-        (void)snprintf(s->client_id, sizeof s->client_id, o.shared ? "grey-core-%08" PRIx32 : "grey-core", number);
+        (void)snprintf(s->client_id, sizeof s->client_id, o->shared ? "grey-core-%08" PRIx32 : "grey-core", number);
     }
-    if (mkdir(s->data_dir, 0700) != 0 && errno != EEXIST) {
-        (void)fault_errno(f, E_SYSTEM, "%s", s->data_dir);
-        return false;
-    }
+    return E_OK;
+}
+
+static enum grey_error open_data(struct grey_core *g, struct fault *f) {
+    const struct settings *s = &g->s;
     const char *sign_dir = s->sign_dir[0] != 0 ? s->sign_dir : s->data_dir;
-    if (keyfile_open(sign_dir, KEYFILE_CORE_SECRET, &g->sign, f) != E_OK ||
-        keyfile_put_public(sign_dir, KEYFILE_CORE_PUBLIC, &g->sign, f) != E_OK) {
-        return false;
+    if (mkdir(s->data_dir, 0700) != 0 && errno != EEXIST) {
+        return fault_errno(f, E_SYSTEM, "%s", s->data_dir);
     }
+    enum grey_error err = keyfile_open(sign_dir, KEYFILE_CORE_SECRET, &g->sign, f);
+    return err != E_OK ? err : keyfile_put_public(sign_dir, KEYFILE_CORE_PUBLIC, &g->sign, f);
+}
+
+/* The loop, whoever watches over it, and its workers. */
+static bool open_machine(struct grey_core *g, struct fault *f) {
     struct supervise_options supervise = {.socket = getenv("NOTIFY_SOCKET"),
                                           .watchdog_usec = getenv("WATCHDOG_USEC"),
                                           .watchdog_pid = getenv("WATCHDOG_PID"),
@@ -385,34 +379,26 @@ static bool start(struct grey_core *g, struct fault *f) {
         return false;
     }
     g->x.crypto = worker_new(g->x.loop, "crypto", 64, NULL, NULL, f);
+    return g->x.crypto != NULL;
+}
+
+static bool open_store(struct grey_core *g, struct fault *f) {
+    const struct settings *s = &g->s;
+    struct store_options o = {.shared = store_is_postgres(s->store), .mark_dir = s->ca_dir[0] != 0 ? s->ca_dir : s->data_dir};
     store_restored_register();
-    struct store_options store = {.shared = o.shared, .mark_dir = s->ca_dir[0] != 0 ? s->ca_dir : s->data_dir};
-    g->store = g->x.crypto == NULL ? NULL : store_open(s->store, &store, f);
+    g->store = store_open(s->store, &o, f);
     bool good = g->store != NULL && store_mark_check(g->store, now_wall_ms(), f) == E_OK;
     g->storage = good ? worker_new(g->x.loop, "storage", BATCH_JOBS_MAX, batch_run, g->store, f) : NULL;
-    if (g->storage == NULL) {
-        return false;
-    }
-    if (tls) {
-        struct conn_tls_files files = {.ca_path = s->tls_ca, .cert_path = s->tls_cert, .key_path = s->tls_key, .from_13 = from_13};
-        g->tls = conn_tls_open(&files, f);
-        if (g->tls == NULL) {
-            return false;
-        }
-        o.tls = g->tls;
-    }
-    loop_signal(g->x.loop, SIGTERM, on_terminate, g);
-    loop_signal(g->x.loop, SIGINT, on_terminate, g);
-    loop_signal(g->x.loop, SIGHUP, on_reload, g);
+    return g->storage != NULL;
+}
+
+/* The API: how much of whom, and where. */
+static bool open_door(struct grey_core *g, struct fault *f) {
+    const struct settings *s = &g->s;
     struct http_limits limits = {.connections_max = LIMIT_HTTP_CONNECTIONS,
                                  .body_bytes_max = OBJECT_BYTES_MAX,
                                  .idle_timeout_ms = 120000,
                                  .request_timeout_ms = 15000};
-    core_api_register();
-    if (core_access_init(&g->api.access, g->x.loop, s->tokens, CALLS_PER_SECOND, f) != E_OK) {
-        return false;
-    }
-    g->http = http_server_new(&g->x, &limits, core_api_handle, &g->api);
     struct core_door_options door = {.address = s->http_addr,
                                      .cert = s->http_tls_cert,
                                      .key = s->http_tls_key,
@@ -421,22 +407,60 @@ static bool start(struct grey_core *g, struct fault *f) {
                                      .data_dir = s->data_dir,
                                      .host = s->http_host,
                                      .tokens = s->tokens[0] != 0,
-                                     .from_13 = from_13,
+                                     .from_13 = speaks_from_13(s),
                                      .insecure = s->insecure};
-    g->door = g->http == NULL ? NULL : core_door_open(&g->x, g->http, &door, f);
-    if (g->door == NULL) {
+    core_api_register();
+    if (core_access_init(&g->api.access, g->x.loop, s->tokens, CALLS_PER_SECOND, f) != E_OK) {
         return false;
     }
-    g->ingest = ingest_new(&g->x, &o, g->storage, f);
+    g->http = http_server_new(&g->x, &limits, core_api_handle, &g->api);
+    g->door = g->http == NULL ? NULL : core_door_open(&g->x, g->http, &door, f);
+    return g->door != NULL;
+}
+
+/* What it shows brokers, and believes of them. */
+static bool open_tls(struct grey_core *g, struct fault *f) {
+    const struct settings *s = &g->s;
+    struct conn_tls_files files = {
+        .ca_path = s->tls_ca, .cert_path = s->tls_cert, .key_path = s->tls_key, .from_13 = speaks_from_13(s)};
+    g->tls = conn_tls_open(&files, f);
+    return g->tls != NULL;
+}
+
+/* What takes from sites, and what gives to them. */
+static bool open_ways(struct grey_core *g, const struct ingest_options *o, struct fault *f) {
+    const struct settings *s = &g->s;
+    g->ingest = ingest_new(&g->x, o, g->storage, f);
     g->giver = g->ingest == NULL ? NULL : giver_new(g->x.loop, g->storage, g->ingest, g->sign.secret_key, f);
+    if (g->giver != NULL && s->worker[0] != 0) {
+        g->offloads = offloads_new(g->x.loop, g->storage, g->ingest, s->worker, f);
+    }
     g->api.loop = g->x.loop;
     g->api.storage = g->storage;
     g->api.ingest = g->ingest;
     g->api.giver = g->giver;
-    if (g->giver != NULL && s->worker[0] != 0) {
-        g->offloads = offloads_new(g->x.loop, g->storage, g->ingest, s->worker, f);
+    return g->giver != NULL && (s->worker[0] == 0 || g->offloads != NULL);
+}
+
+static bool start(struct grey_core *g, struct fault *f) {
+    struct settings *s = &g->s;
+    const char *endpoints[ENDPOINTS_MAX];
+    struct ingest_options o = {.endpoints = endpoints,
+                               .client_id = s->client_id,
+                               .socket_dir = s->data_dir,
+                               .secret_key = g->sign.secret_key,
+                               .ca_path = s->tls_ca,
+                               .shared = store_is_postgres(s->store)};
+    bool tls = strncmp(s->broker, "mqtts://", 8) == 0;
+    if (check(s, tls, f) != E_OK || read_brokers(s, tls, &o, endpoints, f) != E_OK || open_data(g, f) != E_OK ||
+        !open_machine(g, f) || !open_store(g, f) || (tls && !open_tls(g, f))) {
+        return false;
     }
-    return g->giver != NULL && (s->worker[0] == 0 || g->offloads != NULL) && start_attesting(g, f) && start_enroller(g, f);
+    o.tls = g->tls;
+    loop_signal(g->x.loop, SIGTERM, on_terminate, g);
+    loop_signal(g->x.loop, SIGINT, on_terminate, g);
+    loop_signal(g->x.loop, SIGHUP, on_reload, g);
+    return open_door(g, f) && open_ways(g, &o, f) && open_attesting(g, f) && open_enroller(g, f);
 }
 
 static void stop(struct grey_core *g) {

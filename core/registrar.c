@@ -140,12 +140,7 @@ static void call_done(struct worker_job *job) {
         }
         json_close(&c->w);
     }
-    builder_add_byte(&c->out, '\n');
-    if (c->out.err != E_OK) {
-        reply_error(c, c->out.err, "");
-        return;
-    }
-    http_reply(c->q, c->what == ADD ? 201 : 200, "application/json", builder_bytes(&c->out), NULL, 0);
+    http_reply_json(c->q, c->what == ADD ? 201 : 200, &c->out, NULL, 0);
     call_free(c);
 }
 

@@ -72,11 +72,16 @@ enum grey_error store_lock(struct store *s, const char *const *sites, size_t cou
 void store_put_time(struct json_writer *w, const char *name, int64_t unix_ms) {
     char text[32];
     json_key(w, name);
-    if (unix_ms == 0) {
-        json_none(w);
+    now_format(unix_ms, text);
+    json_str(w, text);
+}
+
+void store_put_time_if(struct json_writer *w, const char *name, int64_t unix_ms) {
+    if (unix_ms != 0) {
+        store_put_time(w, name, unix_ms);
     } else {
-        now_format(unix_ms, text);
-        json_str(w, text);
+        json_key(w, name);
+        json_none(w);
     }
 }
 

@@ -31,13 +31,6 @@ enum {
 
 /* --- sites ------------------------------------------------------------------------------------------------------------------------------------- */
 
-static void put_time(struct json_writer *w, const char *name, int64_t unix_ms) {
-    char text[32];
-    json_key(w, name);
-    now_format(unix_ms, text);
-    json_str(w, text);
-}
-
 /* The worst that is known of a gateway of the site, and of how many it is. */
 static void put_attestation(struct store *s, const struct store_rows *rows, struct json_writer *w) {
     const struct store_ops *o = s->ops;
@@ -53,8 +46,8 @@ static void put_attestation(struct store *s, const struct store_rows *rows, stru
 static void put_facts(struct store *s, const struct store_rows *rows, struct json_writer *w) {
     const struct store_ops *o = s->ops;
     json_member_text(w, "id", o->bytes(rows, SITE_ID));
-    put_time(w, "first_seen", o->number(rows, SITE_FIRST_MS));
-    put_time(w, "last_contact", o->number(rows, SITE_CONTACT_MS));
+    store_put_time(w, "first_seen", o->number(rows, SITE_FIRST_MS));
+    store_put_time(w, "last_contact", o->number(rows, SITE_CONTACT_MS));
     json_member_milli(w, "last_contact_seconds", now_wall_ms() - o->number(rows, SITE_CONTACT_MS));
     json_member_text(w, "node", o->bytes(rows, SITE_NODE));
     put_attestation(s, rows, w);
@@ -90,8 +83,8 @@ static enum grey_error put_nodes(struct store *s, struct json_writer *w, int64_t
     while ((err = s->ops->next(rows, &row, f)) == E_OK && row) {
         json_open(w, '{');
         json_member_text(w, "id", s->ops->bytes(rows, 0));
-        put_time(w, "first_seen", s->ops->number(rows, 1));
-        put_time(w, "last_spoke", s->ops->number(rows, 2));
+        store_put_time(w, "first_seen", s->ops->number(rows, 1));
+        store_put_time(w, "last_spoke", s->ops->number(rows, 2));
         json_close(w);
     }
     json_close(w);
@@ -176,8 +169,8 @@ static void put_event(const struct store_ops *o, const struct store_rows *rows, 
     json_member_str(w, "channel", event_channel_name(c));
     json_member_int(w, "seq", o->number(rows, 2));
     json_member_int(w, "index", o->number(rows, 3));
-    put_time(w, "log_time", o->number(rows, 4));
-    put_time(w, "received", o->number(rows, 5));
+    store_put_time(w, "log_time", o->number(rows, 4));
+    store_put_time(w, "received", o->number(rows, 5));
     if (readable) {
         json_member_text(w, "id", e.id);
         json_member_text(w, "source", e.source);
@@ -233,7 +226,7 @@ static void put_gap(const struct store_ops *o, const struct store_rows *rows, co
     json_member_int(w, "to_seq", o->number(rows, 3));
     json_member_str(w, "reason", sync_gap_reason_name((enum sync_gap_reason)o->number(rows, 4)));
     json_member_int(w, "bytes", o->number(rows, 6));
-    put_time(w, "received", o->number(rows, 5));
+    store_put_time(w, "received", o->number(rows, 5));
     json_close(w);
 }
 

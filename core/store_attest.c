@@ -144,8 +144,8 @@ static void put_gateway(struct json_writer *w, const struct store_attest_query *
     }
     json_member_str(w, "state", verifier_state_name(facts.state));
     json_member_str(w, "type", attest_type_name(facts.type));
-    store_put_time(w, "judged", facts.judged_ms);
-    store_put_time(w, "until", facts.until_ms);
+    store_put_time_if(w, "judged", facts.judged_ms);
+    store_put_time_if(w, "until", facts.until_ms);
     json_key(w, "why");
     if (facts.why == E_OK) {
         json_none(w);

@@ -182,8 +182,9 @@ struct store { /* first member of each backend's own */
     int64_t mark_of; /* by which number the store knows itself */
 };
 
-/* A time in an answer; 0: none, null. */
+/* A time in an answer. */
 void store_put_time(struct json_writer *w, const char *name, int64_t unix_ms);
+void store_put_time_if(struct json_writer *w, const char *name, int64_t unix_ms); /* 0: it has not been so far, null */
 
 /* One row of numbers, 0 for nothing; *found: whether there was one. */
 enum grey_error store_row(struct store *s, enum store_statement which, const struct store_value *in, int count, int64_t *out,

@@ -376,7 +376,7 @@ enum grey_error store_certificate_list(struct store *s, const char *site, struct
         json_member_str(w, "serial", serial);
         store_put_time(w, "issued", s->ops->number(rows, 3));
         store_put_time(w, "expires", s->ops->number(rows, 4));
-        store_put_time(w, "revoked", s->ops->number(rows, 5));
+        store_put_time_if(w, "revoked", s->ops->number(rows, 5));
         json_close(w);
     }
     json_close(w);

@@ -257,13 +257,6 @@ enum grey_error store_supplied(struct store *s, const char *after, struct store_
 
 /* --- answers --------------------------------------------------------------------------------------------------------------------------------- */
 
-static void put_time(struct json_writer *w, const char *name, int64_t unix_ms) {
-    char text[32];
-    json_key(w, name);
-    now_format(unix_ms, text);
-    json_str(w, text);
-}
-
 enum grey_error store_object_list(struct store *s, enum object_kind kind, struct json_writer *w, struct fault *f) {
     const struct store_value in = store_number(kind);
     struct store_rows *rows = NULL;
@@ -278,7 +271,7 @@ enum grey_error store_object_list(struct store *s, enum object_kind kind, struct
         json_member_text(w, "name", s->ops->bytes(rows, 0));
         json_member_int(w, "version", s->ops->number(rows, 1));
         json_member_int(w, "issue", s->ops->number(rows, 2));
-        put_time(w, "created", s->ops->number(rows, 3));
+        store_put_time(w, "created", s->ops->number(rows, 3));
         json_member_int(w, "sites_in_force", s->ops->number(rows, 4));
         json_close(w);
     }
@@ -303,7 +296,7 @@ enum grey_error store_site_objects(struct store *s, const char *site, struct jso
         json_member_int(w, "version", s->ops->number(rows, 2));
         json_member_int(w, "issue", s->ops->number(rows, 3));
         json_member_str(w, "health", supply_health_name((enum supply_health)s->ops->number(rows, 4)));
-        put_time(w, "since", s->ops->number(rows, 5));
+        store_put_time(w, "since", s->ops->number(rows, 5));
         json_close(w);
     }
     json_close(w);

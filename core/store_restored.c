@@ -206,7 +206,7 @@ enum grey_error store_restored_list(struct store *s, struct json_writer *w, stru
         json_member_int(w, "known", s->ops->number(rows, 2));
         json_member_int(w, "held", s->ops->number(rows, 3));
         store_put_time(w, "found", s->ops->number(rows, 4));
-        store_put_time(w, "accepted", s->ops->number(rows, 5));
+        store_put_time_if(w, "accepted", s->ops->number(rows, 5));
         json_close(w);
     }
     json_close(w);

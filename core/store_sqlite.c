@@ -11,19 +11,24 @@
 #define CACHE_BYTES (8u * 1024u * 1024u)
 #define CHECKPOINT_BYTES (16u * 1024u * 1024u)
 
-static const char schema[] =
-    "CREATE TABLE meta(format INTEGER NOT NULL);"
-    "CREATE TABLE site(no INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, first_ms INTEGER, contact_ms INTEGER, node TEXT);"
-    "CREATE TABLE incarnation(no INTEGER PRIMARY KEY, site INTEGER NOT NULL, number INTEGER NOT NULL, epoch INTEGER NOT NULL,"
-    " first_ms INTEGER, UNIQUE(site, number));"
-    "CREATE TABLE position(inc INTEGER, channel INTEGER, seq INTEGER NOT NULL, known INTEGER NOT NULL, PRIMARY KEY(inc, channel)) "
-    "WITHOUT ROWID;"
-    "CREATE TABLE event(inc INTEGER, channel INTEGER, seq INTEGER, idx INTEGER, time_ms INTEGER, received_ms INTEGER, record BLOB "
-    "NOT NULL,"
-    " PRIMARY KEY(inc, channel, seq)) WITHOUT ROWID;"
-    "CREATE TABLE gap(inc INTEGER, channel INTEGER, from_seq INTEGER, to_seq INTEGER, reason INTEGER, received_ms INTEGER,"
-    " PRIMARY KEY(inc, channel, from_seq)) WITHOUT ROWID;"
-    "INSERT INTO meta VALUES(1);";
+/* What is there already comes from an earlier version, which made the tables one by one and was cut off: it holds nothing. */
+static const char schema[] = "CREATE TABLE IF NOT EXISTS meta(format INTEGER NOT NULL);"
+                             "CREATE TABLE IF NOT EXISTS site(no INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, first_ms INTEGER, "
+                             "contact_ms INTEGER, node TEXT);"
+                             "CREATE TABLE IF NOT EXISTS incarnation(no INTEGER PRIMARY KEY, site INTEGER NOT NULL, number INTEGER "
+                             "NOT NULL, epoch INTEGER NOT NULL,"
+                             " first_ms INTEGER, UNIQUE(site, number));"
+                             "CREATE TABLE IF NOT EXISTS position(inc INTEGER, channel INTEGER, seq INTEGER NOT NULL, known "
+                             "INTEGER NOT NULL, PRIMARY KEY(inc, channel)) "
+                             "WITHOUT ROWID;"
+                             "CREATE TABLE IF NOT EXISTS event(inc INTEGER, channel INTEGER, seq INTEGER, idx INTEGER, time_ms "
+                             "INTEGER, received_ms INTEGER, record BLOB "
+                             "NOT NULL,"
+                             " PRIMARY KEY(inc, channel, seq)) WITHOUT ROWID;"
+                             "CREATE TABLE IF NOT EXISTS gap(inc INTEGER, channel INTEGER, from_seq INTEGER, to_seq INTEGER, "
+                             "reason INTEGER, received_ms INTEGER,"
+                             " PRIMARY KEY(inc, channel, from_seq)) WITHOUT ROWID;"
+                             "INSERT INTO meta VALUES(1);";
 static const char schema_added[] = /* what a core.db of format 1 may lack */
     "CREATE TABLE IF NOT EXISTS node(site INTEGER, name TEXT, first_ms INTEGER, contact_ms INTEGER,"
     " PRIMARY KEY(site, name)) WITHOUT ROWID;"
@@ -212,7 +217,10 @@ struct store *store_sqlite_open(const char *path, struct fault *f) {
     s->base.ops = &ops;
     (void)snprintf(s->path, sizeof s->path, "%s", path);
     s->db = db_open(path, &o, &created, f);
-    bool ok = s->db != NULL && (!created || db_exec(s->db, schema, f) == E_OK);
+    bool ok = s->db != NULL;
+    if (ok && (created || db_number(s->db, "SELECT count(*) FROM meta", -1) == 0)) {
+        ok = db_exec_whole(s->db, schema, f) == E_OK; /* what comes later may stop anywhere: it is looked at each time */
+    }
     if (ok && db_number(s->db, "SELECT format FROM meta", -1) != FORMAT) {
         (void)fault_set(f, E_DISK_VERSION, "%s", path);
         ok = false;

@@ -75,7 +75,10 @@ enum grey_error envelope_seal(struct envelope_sender *s, enum event_channel c, s
     }
     nonce_of(sealed.message_id, nonce);
     bound_of(&sealed, s->way, c, bound);
-    cipher_seal(s->key, nonce, bytes_of(bound, sizeof bound), plain.payload, at);
+    if (!cipher_seal(s->key, nonce, bytes_of(bound, sizeof bound), plain.payload, at)) {
+        out->err = E_NO_MEMORY;
+        return out->err;
+    }
     frame_close(out, &sealed);
     return E_OK;
 }

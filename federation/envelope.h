@@ -50,7 +50,7 @@ void envelope_sender_init(struct envelope_sender *s, enum envelope_way way, cons
 void envelope_receiver_init(struct envelope_receiver *r, enum envelope_way way, const uint8_t key[CIPHER_KEY_BYTES]);
 
 /* Appends the plain frame, whole, sealed.  E_BAD_FRAME: it is none; E_TOO_LARGE: its payload leaves no room for the tag; E_STOPPING: no numbers
- * are left, after 65,536 keys: begin another session. */
+ * are left, after 65,536 keys: begin another session; E_NO_MEMORY: nothing of `out` may be sent. */
 enum grey_error envelope_seal(struct envelope_sender *s, enum event_channel c, struct bytes frame, uint64_t now_ms,
                               struct builder *out);
 

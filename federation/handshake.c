@@ -67,7 +67,7 @@ static enum grey_error get(struct bytes content, enum message_kind kind, uint8_t
 static void seal(struct handshake *h, const uint8_t key[CIPHER_KEY_BYTES], struct bytes plain, struct builder *out) {
     uint8_t *at = builder_room(out, plain.size + CIPHER_TAG_BYTES);
     if (at != NULL) {
-        cipher_seal(key, nonce, bytes_of(h->said, sizeof h->said), plain, at);
+        out->err = cipher_seal(key, nonce, bytes_of(h->said, sizeof h->said), plain, at) ? out->err : E_NO_MEMORY;
         say(h, bytes_of(at, plain.size + CIPHER_TAG_BYTES));
     }
 }

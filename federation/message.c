@@ -204,6 +204,15 @@ void message_encode(const struct message *m, struct builder *out) {
         codec_put_uint(out, m->u.reach.number);
         codec_put_bool(out, m->u.reach.reaches);
         return;
+    case MESSAGE_LINK_ASK:
+        head(out, m->kind, 1);
+        codec_put_uint(out, m->u.link.number);
+        return;
+    case MESSAGE_LINK:
+        head(out, m->kind, 2);
+        codec_put_uint(out, m->u.link.number);
+        codec_put_text(out, m->u.link.json);
+        return;
     case MESSAGE_SNAPSHOT_FETCH: {
         const struct message_snapshot_fetch *f = &m->u.snapshot_fetch;
         head(out, m->kind, 3);
@@ -458,6 +467,7 @@ static const uint8_t field_counts[] = {
     [MESSAGE_PAYLOAD_FETCH] = 3, [MESSAGE_PAYLOADS] = 4,   [MESSAGE_CLOCK] = 2,          [MESSAGE_STATE_HASH] = 2,
     [MESSAGE_SEAL] = 5,          [MESSAGE_MEND_FETCH] = 5, [MESSAGE_MEND_ROWS] = 6,      [MESSAGE_OUTPUT_FETCH] = 5,
     [MESSAGE_OUTPUT] = 5,        [MESSAGE_REACH_ASK] = 1,  [MESSAGE_REACH] = 2,          [MESSAGE_ATTEST] = 3,
+    [MESSAGE_LINK_ASK] = 1,      [MESSAGE_LINK] = 2,
 };
 
 static void read_exactly(struct codec_reader *r, uint8_t *out, size_t size) {
@@ -546,6 +556,13 @@ static void decode_fields(struct codec_reader *r, struct message *m) {
     case MESSAGE_REACH:
         m->u.reach.number = codec_uint(r, UINT64_MAX);
         m->u.reach.reaches = codec_bool(r);
+        return;
+    case MESSAGE_LINK_ASK:
+        m->u.link.number = codec_uint(r, UINT64_MAX);
+        return;
+    case MESSAGE_LINK:
+        m->u.link.number = codec_uint(r, UINT64_MAX);
+        m->u.link.json = codec_text(r, MESSAGE_LINK_BYTES_MAX);
         return;
     case MESSAGE_SNAPSHOT_FETCH: {
         struct message_snapshot_fetch *f = &m->u.snapshot_fetch;

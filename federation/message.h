@@ -124,6 +124,14 @@ struct message_reach {
     bool reaches; /* of the answer */
 };
 
+/* How is the link to the core, which you keep?  And the answer, under the same number, as GET /v1/federation/status has it: an object with
+ * its members that are the leader's own.  Empty: this one does not lead. */
+#define MESSAGE_LINK_BYTES_MAX 65536u
+struct message_link {
+    uint64_t number;
+    struct bytes json; /* of the answer */
+};
+
 struct message {
     enum message_kind kind;
     union {
@@ -146,6 +154,7 @@ struct message {
         struct message_mend_fetch mend_fetch;
         struct message_mend_rows mend_rows;
         struct message_reach reach;
+        struct message_link link;
     } u;
     struct raft_members *members; /* made by message_decode, as are owned; freed by message_release */
     struct entry *owned;

@@ -9,11 +9,12 @@
 #define CIPHER_NONCE_BYTES 12u
 #define CIPHER_TAG_BYTES 16u
 
-/* Writes plain.size bytes and the tag to `out`, which may not overlap plain.  A nonce must never be used twice with one key. */
-void cipher_seal(const uint8_t key[CIPHER_KEY_BYTES], const uint8_t nonce[CIPHER_NONCE_BYTES], struct bytes also_bound,
+/* Writes plain.size bytes and the tag to `out`, which may not overlap plain.  A nonce must never be used twice with one key.  False: no memory; `out`
+ * is wiped. */
+bool cipher_seal(const uint8_t key[CIPHER_KEY_BYTES], const uint8_t nonce[CIPHER_NONCE_BYTES], struct bytes also_bound,
                  struct bytes plain, uint8_t *out);
 /* sealed: with its tag.  Writes sealed.size - CIPHER_TAG_BYTES bytes to `out`.  False: not what was sealed, under that key, nonce and with those
- * bound bytes; `out` is then wiped. */
+ * bound bytes, or no memory to tell; `out` is then wiped. */
 bool cipher_open(const uint8_t key[CIPHER_KEY_BYTES], const uint8_t nonce[CIPHER_NONCE_BYTES], struct bytes also_bound,
                  struct bytes sealed, uint8_t *out);
 

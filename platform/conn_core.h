@@ -75,6 +75,7 @@ struct conn {
     struct builder sealed,
         unsealing; /* TLS bytes that were read and not decrypted yet; those of the last time, while it receives */
     struct conn_count count;
+    struct conn_wire tried; /* what it cost to dial addresses that did not answer */
     size_t (*gate)(void *context, size_t wanted_bytes);
     void *gate_context;
     struct dialling *dialling;      /* NULL: accepted, or open */

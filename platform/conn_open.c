@@ -55,6 +55,9 @@ void conn_connect_next(struct conn *c) {
         socklen_t size = d->target_sizes[d->target_next++];
         int on = 1;
         if (c->fd >= 0) {
+            struct conn_wire w;
+            c->tried = conn_wired(c, &w) ? w : c->tried;
+            c->tried.unsent_bytes = 0;
             loop_fd_remove(c->x.loop, &c->watch);
             (void)close(c->fd);
         }

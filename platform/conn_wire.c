@@ -25,17 +25,17 @@ static uint32_t ip_bytes(int fd) {
 bool conn_wired(const struct conn *c, struct conn_wire *out) {
     struct tcp_info t = {0};
     socklen_t size = sizeof t;
-    *out = (struct conn_wire){0};
+    *out = c->tried;
     if (c->fd < 0 || getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &t, &size) != 0 ||
         size < offsetof(struct tcp_info, tcpi_bytes_retrans) + sizeof t.tcpi_bytes_retrans) { /* Linux 4.19 */
-        return false;
+        return c->tried.out_bytes > 0;
     }
     uint32_t header = ip_bytes(c->fd) + TCP_BYTES + ((t.tcpi_options & TCPI_OPT_TIMESTAMPS) != 0 ? TIMESTAMPS_BYTES : 0);
     out->segment_bytes = t.tcpi_snd_mss;
     out->header_bytes = header;
-    out->out_bytes = t.tcpi_bytes_sent + (uint64_t)t.tcpi_segs_out * header + (t.tcpi_segs_out > 0 ? SYN_MORE_BYTES : 0);
-    out->in_bytes = t.tcpi_bytes_received + (uint64_t)t.tcpi_segs_in * header + (t.tcpi_segs_in > 0 ? SYN_MORE_BYTES : 0);
-    out->resent_bytes = t.tcpi_bytes_retrans + (uint64_t)t.tcpi_total_retrans * header;
+    out->out_bytes += t.tcpi_bytes_sent + (uint64_t)t.tcpi_segs_out * header + (t.tcpi_segs_out > 0 ? SYN_MORE_BYTES : 0);
+    out->in_bytes += t.tcpi_bytes_received + (uint64_t)t.tcpi_segs_in * header + (t.tcpi_segs_in > 0 ? SYN_MORE_BYTES : 0);
+    out->resent_bytes += t.tcpi_bytes_retrans + (uint64_t)t.tcpi_total_retrans * header;
     out->unsent_bytes = t.tcpi_notsent_bytes;
     return true;
 }

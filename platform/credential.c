@@ -6,7 +6,6 @@
 #include "platform/credential.h"
 
 #include <mbedtls/aes.h>
-#include <mbedtls/md.h>
 #include <mbedtls/platform_util.h>
 #include <mbedtls/rsa.h>
 #include <mbedtls/version.h>
@@ -19,7 +18,7 @@
 #define SEED_BYTES 32u
 
 static void hmac(const uint8_t key[HASH_BYTES], struct bytes message, uint8_t out[HASH_BYTES]) {
-    must(mbedtls_md_hmac(mbedtls_md_info_from_type(MBEDTLS_MD_SHA256), key, HASH_BYTES, message.data, message.size, out) == 0);
+    digest_hmac(bytes_of(key, HASH_BYTES), &message, 1, out);
 }
 
 /* KDFa (part 1, 11.4.10.2): HMAC(seed, 1 u32 ‖ label with its NUL ‖ context ‖ bits u32); one round, so at most 256 bits. */

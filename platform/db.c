@@ -341,6 +341,16 @@ void db_rollback(struct db *d) {
     }
 }
 
+enum grey_error db_exec_whole(struct db *d, const char *sql, struct fault *f) {
+    enum grey_error err = db_begin(d, f);
+    err = err != E_OK ? err : db_exec(d, sql, f);
+    err = err != E_OK ? err : db_commit(d, f);
+    if (err != E_OK) {
+        db_rollback(d);
+    }
+    return err;
+}
+
 enum grey_error db_checkpoint(struct db *d, struct fault *f) {
     int frames = 0, moved = 0;
     enum grey_error err =

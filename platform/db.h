@@ -29,6 +29,8 @@ struct db *db_open(const char *path, const struct db_options *o, bool *created, 
 void db_close(struct db *d);
 
 enum grey_error db_exec(struct db *d, const char *sql, struct fault *f); /* any number of statements, results ignored */
+/* The same in a transaction: all of them or none, wherever it is cut.  For tables, without which nobody could use the file. */
+enum grey_error db_exec_whole(struct db *d, const char *sql, struct fault *f);
 enum grey_error db_begin(struct db *d, struct fault *f);
 enum grey_error db_commit(struct db *d, struct fault *f); /* durable when E_OK; otherwise nothing of it is, after db_rollback */
 void db_rollback(struct db *d);                           /* harmless without a transaction; ends all statements' runs */
@@ -77,8 +79,8 @@ uint32_t db_cache_bytes(uint32_t otherwise);
 uint64_t db_release(struct db *d);
 
 /* Tests: `ask` sees each call before it happens, on the calling thread, and what it returns other than E_OK is done instead of it
- * (E_IO, E_DISK_FULL; E_CORRUPT for a read that finds a damaged sector).  `synced` is called after a successful sync.  NULL: none. */
-enum db_io { DB_IO_READ, DB_IO_WRITE, DB_IO_TRUNCATE, DB_IO_SYNC, DB_IO_DELETE };
+ * (E_IO, E_DISK_FULL, E_NO_MEMORY; E_CORRUPT for a read that finds a damaged sector, E_LOCKED for a lock that another holds).  `synced` is called after a successful sync.  NULL: none. */
+enum db_io { DB_IO_READ, DB_IO_WRITE, DB_IO_TRUNCATE, DB_IO_SYNC, DB_IO_DELETE, DB_IO_LOCK };
 struct db_faults {
     enum grey_error (*ask)(void *context, enum db_io io, const char *path, uint64_t offset, struct bytes data);
     void (*synced)(void *context, const char *path);

@@ -76,6 +76,8 @@ static int injected(enum db_io io, const char *path, uint64_t offset, struct byt
         return SQLITE_IOERR_DATA;
     case E_NO_MEMORY:
         return SQLITE_IOERR_NOMEM;
+    case E_LOCKED:
+        return SQLITE_BUSY;
     default:
         return io == DB_IO_SYNC    ? SQLITE_IOERR_FSYNC
                : io == DB_IO_WRITE ? SQLITE_IOERR_WRITE
@@ -255,7 +257,8 @@ static int disk_size(sqlite3_file *file, sqlite3_int64 *size) {
 
 static int disk_lock(sqlite3_file *file, int level) {
     struct disk_file *d = (struct disk_file *)file;
-    return d->real->pMethods->xLock(d->real, level);
+    int code = injected(DB_IO_LOCK, d->path, (uint64_t)level, bytes_of(NULL, 0));
+    return code != SQLITE_OK ? code : d->real->pMethods->xLock(d->real, level);
 }
 
 static int disk_unlock(sqlite3_file *file, int level) {

@@ -2,8 +2,10 @@
  * it asks for no start-up call.  CRC-32 is zlib's. */
 #include "platform/digest.h"
 
+#include <mbedtls/platform_util.h>
 #include <mbedtls/sha256.h>
 #include <mbedtls/version.h>
+#include <string.h>
 #include <zlib.h>
 
 #include "include/grey/must.h"
@@ -46,6 +48,33 @@ void digest_stream_add(struct digest_stream *s, struct bytes in) {
 
 void digest_stream_end(struct digest_stream *s, uint8_t out[DIGEST_SHA256_BYTES]) {
     must(mbedtls_sha256_finish_ret(context_of(s), out) == 0);
+}
+
+void digest_hmac(struct bytes key, const struct bytes *parts, size_t count, uint8_t out[DIGEST_SHA256_BYTES]) {
+    enum { BLOCK = 64 };
+    uint8_t pad[BLOCK] = {0}, inner[DIGEST_SHA256_BYTES];
+    struct digest_stream s;
+    if (key.size > sizeof pad) {
+        digest_sha256(key, pad);
+    } else if (key.size > 0) {
+        memcpy(pad, key.data, key.size);
+    }
+    for (size_t i = 0; i < sizeof pad; i++) {
+        pad[i] ^= 0x36;
+    }
+    digest_stream_begin(&s);
+    digest_stream_add(&s, bytes_of(pad, sizeof pad));
+    for (size_t i = 0; i < count; i++) {
+        digest_stream_add(&s, parts[i]);
+    }
+    digest_stream_end(&s, inner);
+    for (size_t i = 0; i < sizeof pad; i++) {
+        pad[i] ^= 0x36 ^ 0x5c;
+    }
+    digest_sha256_two(bytes_of(pad, sizeof pad), bytes_of(inner, sizeof inner), out);
+    mbedtls_platform_zeroize(pad, sizeof pad);
+    mbedtls_platform_zeroize(inner, sizeof inner);
+    mbedtls_platform_zeroize(&s, sizeof s);
 }
 
 uint32_t digest_crc32(uint32_t crc, struct bytes in) {

@@ -15,6 +15,8 @@ struct digest_stream {
 void digest_stream_begin(struct digest_stream *s);
 void digest_stream_add(struct digest_stream *s, struct bytes in);
 void digest_stream_end(struct digest_stream *s, uint8_t out[DIGEST_SHA256_BYTES]);
+/* HMAC-SHA256 (RFC 2104) of the parts, one behind the other; asks for no memory. */
+void digest_hmac(struct bytes key, const struct bytes *parts, size_t count, uint8_t out[DIGEST_SHA256_BYTES]);
 uint32_t digest_crc32(uint32_t crc, struct bytes in); /* IEEE 802.3; start with 0, go on with the last result */
 
 #endif

@@ -309,7 +309,8 @@ static void put_quoted(struct builder *b, const char *text) {
 }
 
 static void problem(struct builder *body, enum grey_error err, int status, const char *detail) {
-    builder_addf(body, "{\"type\":\"/errors/GREY-%d\",\"title\":", error_id(err));
+    builder_addf(body, "{\"type\":\"/errors/GREY-%d%s\",\"title\":", error_id(err),
+                 err == E_OUTCOME_UNKNOWN ? "#outcome-unknown" : "");
     put_quoted(body, error_sentence(err));
     builder_addf(body, ",\"status\":%d,\"detail\":", status);
     put_quoted(body, detail == NULL ? "" : detail);
@@ -353,6 +354,17 @@ void http_reply_wait(struct http_request *q, enum grey_error err, const char *de
 
 void http_reply_error(struct http_request *q, enum grey_error err, const char *detail) {
     http_reply_wait(q, err, detail, 1000);
+}
+
+void http_reply_json(struct http_request *q, int status, struct builder *out, const struct http_extra *extra, size_t extra_count) {
+    builder_add_byte(out, '\n');
+    if (out->err == E_OK) {
+        http_reply(q, status, "application/json", builder_bytes(out), extra, extra_count);
+    } else if (http_method(q)[0] != 'G') {
+        http_reply_error(q, E_OUTCOME_UNKNOWN, "it is done, and no memory was left to say what came of it");
+    } else {
+        http_reply_error(q, out->err, out->err == E_TOO_LARGE ? "the answer grew too large; ask for less" : "");
+    }
 }
 
 /* --- the server --------------------------------------------------------------------------------------------------------------------------- */

@@ -54,10 +54,13 @@ struct http_extra {
 /* Takes q.  content_type NULL: no body.  extra: borrowed array of header lines. */
 void http_reply(struct http_request *q, int status, const char *content_type, struct bytes body, const struct http_extra *extra,
                 size_t extra_count);
+/* Takes q.  The JSON in `out`, and the end of its line.  When it did not fit memory, or grew beyond its bound: why not; but what is asked
+ * otherwise than with GET is done by now, so that is answered E_OUTCOME_UNKNOWN. */
+void http_reply_json(struct http_request *q, int status, struct builder *out, const struct http_extra *extra, size_t extra_count);
 /* One more method that the path takes, "GET": an answer 405 names them all (Allow: RFC 9110, 15.5.6). */
 #define HTTP_METHODS_BYTES 40u
 void http_allow(struct http_request *q, const char *method);
-/* Takes q.  application/problem+json (RFC 9457) with type "/errors/GREY-nnnn", the error's title and status, the detail and remedy;
+/* Takes q.  application/problem+json (RFC 9457) with type "/errors/GREY-nnnn" (E_OUTCOME_UNKNOWN adds "#outcome-unknown"), the error's title and status, the detail and remedy;
  * 503 and 429 carry Retry-After: 1; 401 asks for a bearer token (RFC 6750, 3). */
 void http_reply_error(struct http_request *q, enum grey_error err, const char *detail);
 void http_reply_wait(struct http_request *q, enum grey_error err, const char *detail,

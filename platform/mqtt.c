@@ -91,9 +91,10 @@ static void close_all(struct mqtt *m) {
         m->pump_fd = -1;
     }
     if (m->conn != NULL) {
-        keep_counts(m, m->conn);
-        conn_close(m->conn);
-        m->conn = NULL;
+        struct conn *c = m->conn;
+        m->conn = NULL; /* TLS says goodbye, which asks the gate, which asks what was sent: it counts once */
+        keep_counts(m, c);
+        conn_close(c);
     }
     m->connected = m->held = false;
     m->inflight = m->alias_count = m->slowest_ms = m->opening_bytes = 0;

@@ -43,14 +43,7 @@ void api_answer_begin(struct api_answer *a) {
 }
 
 void api_answer_send(struct api_answer *a, struct api_call *c, int status, const struct http_extra *extra, size_t extra_count) {
-    if (a->out.err != E_OK && http_method(c->q)[0] != 'G') { /* what changes something is done by now */
-        http_reply_error(c->q, E_OUTCOME_UNKNOWN, "it is done, and no memory was left to say what came of it");
-    } else if (a->out.err != E_OK) {
-        http_reply_error(c->q, a->out.err, a->out.err == E_TOO_LARGE ? "the answer grew too large; ask for less" : "");
-    } else {
-        builder_add_byte(&a->out, '\n');
-        http_reply(c->q, status, "application/json", builder_bytes(&a->out), extra, extra_count);
-    }
+    http_reply_json(c->q, status, &a->out, extra, extra_count);
     builder_free(&a->out);
     mem_free(c);
 }
@@ -281,6 +274,7 @@ struct api *api_new(const struct api_options *o) {
         keys_random(&a->id_seed, sizeof a->id_seed);
         a->follow_timer = (struct loop_timer){.fire = api_logs_follow_timer, .context = a};
         a->watch_timer = (struct loop_timer){.fire = api_kv_watch_timer, .context = a};
+        a->link_timer = (struct loop_timer){.fire = api_link_timer, .context = a};
         (void)snprintf(a->source, sizeof a->source, "grey://%s", node_site(o->node));
     }
     return a;
@@ -291,6 +285,7 @@ void api_free(struct api *a) {
         loop_timer_cancel(a->o.loop, &a->watch_timer);
         api_kv_watchers_free(a);
         api_logs_free(a);
+        api_link_free(a);
         mem_free(a);
     }
 }

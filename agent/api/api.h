@@ -34,6 +34,9 @@ struct api_options {
     struct updater *updater; /* NULL: a witness */
     const char *mode;        /* "single", "site" or "edge" */
     const char *data_dir;
+    /* Does the work get on, as for the watchdog (platform/supervise.h)? */
+    bool (*alive)(void *context, char *why, size_t size);
+    void *alive_context;
     enum event_priority default_priority;
     bool local_affinity;    /* tasks that name no node prefer this one */
     uint32_t lanes;         /* 4: lane preempt is off */
@@ -48,6 +51,8 @@ struct api_options {
 struct api *api_new(const struct api_options *o);
 void api_free(struct api *a);
 void api_handle(void *context, struct http_request *q); /* an http_handler; context: the api */
+/* A word of another gateway, MESSAGE_LINK_ASK or MESSAGE_LINK: how the leader's link to the core is. */
+void api_heard(struct api *a, raft_id from, const struct message *m);
 void api_applied(struct api *a, const struct entry *e); /* wakes those who watch a key */
 
 #endif

@@ -39,7 +39,7 @@ void api_admin_snapshot(struct api_call *c) {
 }
 
 void api_admin_snapshots(struct api_call *c) {
-    struct sitelog_snapshot_info infos[16];
+    struct sitelog_snapshot_info infos[SITELOG_SNAPSHOTS_MAX];
     size_t count = sitelog_snapshots(node_log(c->api->o.node), infos, sizeof infos / sizeof infos[0]);
     struct api_answer a;
     api_answer_begin(&a);
@@ -168,101 +168,4 @@ void api_admin_leave(struct api_call *c) {
     struct node_order o = {.remove_count = 1, .force = is_forced(c)};
     (void)take_name(node_name(c->api->o.node), &o.remove[0]);
     order(c, &o, NULL);
-}
-
-static void put_ledger(struct json_writer *w, const struct ledger *l) {
-    static const char *const ways[LEDGER_WAYS] = {"up", "down"};
-    json_open(w, '{');
-    for (int way = 0; way < LEDGER_WAYS; way++) {
-        json_member_open(w, ways[way], '{');
-        for (int f = 0; f < LEDGER_FEATURES; f++) {
-            json_member_uint(w, ledger_feature_name((enum ledger_feature)f), l->bytes[way][f]);
-        }
-        json_member_uint(w, "total", ledger_total(l, (enum ledger_way)way));
-        json_close(w);
-    }
-    json_close(w);
-}
-
-static void put_budget(struct json_writer *w, const char *name, uint64_t bytes, uint64_t used) {
-    json_member_open(w, name, '{');
-    json_key(w, "bytes"); /* 0: none */
-    json_uint(w, bytes);
-    json_member_uint(w, "used_bytes", used);
-    json_close(w);
-}
-
-/* What the link may carry and cost, and what it did.  The figures of the ledger are this gateway's own, of the time it has led. */
-static void put_cost(struct json_writer *w, const struct uplink_facts *facts) {
-    json_member_open(w, "bandwidth", '{');
-    json_key(w, "limit_bytes_per_second"); /* 0: none */
-    json_uint(w, facts->rule->up_bytes_per_s);
-    json_member_uint(w, "down_limit_bytes_per_second", facts->rule->down_bytes_per_s);
-    json_member_open(w, "held", '[');
-    for (int c = 0; c < CHANNEL_COUNT; c++) {
-        if (facts->held[c]) {
-            json_str(w, event_channel_name((enum event_channel)c));
-        }
-    }
-    json_close(w);
-    json_close(w);
-    json_member_open(w, "budget", '{');
-    put_budget(w, "day", facts->bandwidth->budget.day_bytes, facts->used->day_bytes);
-    put_budget(w, "month", facts->bandwidth->budget.month_bytes, facts->used->month_bytes);
-    json_member_uint(w, "reserve_percent", facts->bandwidth->budget.reserve_percent);
-    json_close(w);
-    json_key(w, "ledger");
-    put_ledger(w, facts->ledger);
-}
-
-void api_federation_status(struct api_call *c) {
-    struct api *api = c->api;
-    struct uplink_facts facts = {0};
-    if (api->o.uplink != NULL) {
-        uplink_facts(api->o.uplink, &facts);
-    }
-    struct api_answer a;
-    api_answer_begin(&a);
-    json_open(&a.w, '{');
-    json_member_bool(&a.w, "enabled", api->o.uplink != NULL);
-    json_member_str(&a.w, "owner", node_leader_name(api->o.node));
-    json_member_open(&a.w, "link", '{');
-    json_member_bool(&a.w, "up", facts.up);
-    json_member_str(&a.w, "endpoint", facts.endpoint == NULL ? "" : facts.endpoint);
-    json_key(&a.w, "last_contact_seconds");
-    if (facts.last_contact_unix_ms == 0) {
-        json_none(&a.w);
-    } else {
-        json_milli(&a.w, now_wall_ms() - facts.last_contact_unix_ms);
-    }
-    json_member_uint(&a.w, "sent_bytes", facts.sent_bytes);
-    json_member_uint(&a.w, "received_bytes", facts.received_bytes);
-    json_member_str(&a.w, "last_error", facts.last_error);
-    api_link_put(&a.w, &facts);
-    json_close(&a.w);
-    json_member_open(&a.w, "channels", '{');
-    for (int i = 0; i < CHANNEL_COUNT; i++) {
-        struct channel_facts f;
-        state_channel(node_state(api->o.node), (enum event_channel)i, &f);
-        json_member_open(&a.w, event_channel_name((enum event_channel)i), '{');
-        json_member_uint(&a.w, "acked_seq", f.acked_seq);
-        json_member_uint(&a.w, "pending", f.pending_count);
-        json_close(&a.w);
-    }
-    json_close(&a.w);
-    json_key(&a.w, "incarnation");
-    struct site_facts site;
-    char text[24] = "";
-    if (state_site(node_state(api->o.node), &site)) {
-        (void)snprintf(text, sizeof text, "%016" PRIx64, site.incarnation);
-    }
-    json_str(&a.w, text);
-    if (api->o.uplink != NULL) {
-        put_cost(&a.w, &facts);
-    }
-    json_member_open(&a.w, "attestation", '{');
-    api_attest_put(api, &a.w);
-    json_close(&a.w);
-    json_close(&a.w);
-    api_answer_send(&a, c, 200, NULL, 0);
 }

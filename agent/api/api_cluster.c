@@ -206,6 +206,9 @@ void api_debug_network(struct api_call *c) {
         json_member_bool(&a.w, "tls", k->tls);
         json_member_milli_if(&a.w, "last_seen_seconds", k->last_heard_ms != 0,
                              (int64_t)(loop_now_ms(c->api->o.loop) - k->last_heard_ms));
+        uint32_t phi = 0;
+        bool judged = node_phi_milli(c->api->o.node, k->id, &phi); /* the leader hears from all of them */
+        json_member_milli_if(&a.w, "phi", judged, phi);
         json_member_uint(&a.w, "received_bytes", k->in_bytes);
         json_member_uint(&a.w, "sent_bytes", k->out_bytes);
         json_member_uint(&a.w, "queued_bytes", k->output_bytes);

@@ -36,6 +36,10 @@ struct api {
     struct api_following *following; /* who waits for more of what a task writes */
     uint32_t following_count;
     struct loop_timer follow_timer;
+    struct api_link_ask *link_asks; /* who waits for what the leader says of its link, the newest first */
+    uint32_t link_ask_count;
+    uint64_t link_ask_number;
+    struct loop_timer link_timer;
     struct throttle guesses, calls; /* by address; by token or address */
     char source[2 * LIMIT_NAME_BYTES +
                 16]; /* grey://site: of events that name none; the same at every gateway, so that a repeat is known as one */
@@ -107,6 +111,8 @@ void api_admin_member_remove(struct api_call *c);
 void api_admin_leave(struct api_call *c);
 void api_federation_status(struct api_call *c);
 void api_link_put(struct json_writer *w, const struct uplink_facts *f); /* members of "link" in the answer of the former */
+void api_link_timer(void *context);
+void api_link_free(struct api *a);
 void api_link_try(struct api_call *c);
 void api_audit(struct api_call *c);
 void api_task_post(struct api_call *c);

@@ -134,17 +134,23 @@ void api_events_post(struct api_call *c) {
 
 /* --- one event by its id ---------------------------------------------------------------------------------------------------------------- */
 
-static void event_source(const struct api_call *c, char *source, size_t size) {
-    if (!http_query(c->q, "source", source, size)) {
+#define SOURCE_TEXT_BYTES 2048u /* as it comes: each byte may be a %XX */
+
+/* An id is remembered together with its source only, so it is not found by itself.  False: none was given, and what came without one is
+ * looked for. */
+static bool event_source(const struct api_call *c, char *source, size_t size) {
+    bool given = http_query(c->q, "source", source, size);
+    if (!given) {
         (void)snprintf(source, size, "%s", c->api->source);
     }
+    return given;
 }
 
 static void found(void *context, const struct node_answer *a) {
     struct api_call *c = context;
-    char source[LIMIT_EVENT_FIELD_BYTES + 1];
+    char source[SOURCE_TEXT_BYTES];
     struct answer_event e;
-    event_source(c, source, sizeof source);
+    bool given = event_source(c, source, sizeof source);
     struct bytes id = bytes_of(c->arg, c->arg_size);
     if (a->err != E_OK) {
         api_call_error(c, a->err, a->detail);
@@ -152,8 +158,8 @@ static void found(void *context, const struct node_answer *a) {
     }
     if (state_dedup(node_state(c->api->o.node), bytes_str(source), id, &e) != TABLE_FOUND) {
         api_call_error(c, E_NOT_FOUND,
-                       "no event of this source and id is remembered: give ?source= when it had one; what came without an id is "
-                       "not remembered");
+                       given ? "no event of this source and id is remembered; what came without an id never is"
+                             : "no event of this id came without a source: if it had one, ask with ?source=SOURCE");
         return;
     }
     struct api_answer out;
@@ -178,12 +184,12 @@ static void want_row(void *context, enum table_id id, struct bytes key) {
 
 static void fetch_row(void *context, const struct node_answer *a) {
     struct api_call *c = context;
-    char source[LIMIT_EVENT_FIELD_BYTES + 1];
+    char source[SOURCE_TEXT_BYTES];
     if (a->err != E_OK) {
         api_call_error(c, a->err, a->detail);
         return;
     }
-    event_source(c, source, sizeof source);
+    (void)event_source(c, source, sizeof source);
     struct builder wants;
     builder_init(&wants, 4096);
     state_dedup_wants(bytes_str(source), bytes_of(c->arg, c->arg_size), want_row, &wants);
@@ -192,13 +198,13 @@ static void fetch_row(void *context, const struct node_answer *a) {
 
 static void searched(void *context, uint64_t receipt, uint32_t element) {
     struct api_call *c = context;
-    char source[LIMIT_EVENT_FIELD_BYTES + 1];
+    char source[SOURCE_TEXT_BYTES];
     if (receipt == 0) {
         node_read_barrier(c->api->o.node, fetch_row, c);
         return;
     }
     struct api_answer out;
-    event_source(c, source, sizeof source);
+    (void)event_source(c, source, sizeof source);
     api_answer_begin(&out);
     json_open(&out.w, '{');
     json_member_text(&out.w, "id", bytes_of(c->arg, c->arg_size));
@@ -211,8 +217,12 @@ static void searched(void *context, uint64_t receipt, uint32_t element) {
 }
 
 void api_events_get(struct api_call *c) {
-    char source[LIMIT_EVENT_FIELD_BYTES + 1];
-    event_source(c, source, sizeof source);
+    char source[SOURCE_TEXT_BYTES];
+    (void)event_source(c, source, sizeof source);
+    if (strlen(source) > LIMIT_EVENT_FIELD_BYTES) {
+        api_call_error(c, E_BAD_REQUEST, "source: at most 256 bytes are expected");
+        return;
+    }
     node_provisional_find(c->api->o.node, bytes_str(source), bytes_of(c->arg, c->arg_size), searched, c);
 }
 

@@ -84,7 +84,10 @@ void api_health(struct api_call *c) {
 }
 
 void api_health_live(struct api_call *c) {
-    http_reply(c->q, 200, "application/json", bytes_str("{\"status\":\"healthy\"}\n"), NULL, 0);
+    char why[160];
+    bool alive = c->api->o.alive(c->api->o.alive_context, why, sizeof why);
+    http_reply(c->q, alive ? 200 : 503, "application/json",
+               bytes_str(alive ? "{\"status\":\"healthy\"}\n" : "{\"status\":\"unhealthy\"}\n"), NULL, 0);
     mem_free(c);
 }
 

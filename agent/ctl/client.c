@@ -105,7 +105,7 @@ static int refused(const struct http_answer *a, struct client_problem *p) {
     copy_member(body, "remedy", p->remedy, sizeof p->remedy);
     const char *id = type == NULL ? NULL : strstr(type, "GREY-");
     if (id != NULL) {
-        (void)snprintf(p->id, sizeof p->id, "%s", id);
+        (void)snprintf(p->id, sizeof p->id, "%.*s", (int)strcspn(id, "#"), id); /* behind it stands what it means for the caller */
         enum grey_error err = error_by_id((int)strtol(id + 5, NULL, 10));
         if (err == E_NO_QUORUM || err == E_NOT_LEADER || err == E_OUTCOME_UNKNOWN) {
             p->code = CTL_NO_QUORUM;

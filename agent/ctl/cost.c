@@ -5,7 +5,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "agent/ctl/leading.h"
 #include "agent/ctl/verbs.h"
 
 #define PROBE_PAUSE_NS (100u * 1000u * 1000u)
@@ -28,7 +27,6 @@ static void view_free(struct view *v) {
 }
 
 static int view_take(struct call *c, struct view *v) {
-    json_t *cluster;
     *v = (struct view){0};
     builder_init(&v->raw, CLIENT_ANSWER_BYTES_MAX);
     int code = client_get(&c->client, CLIENT_NODE, "/v1/federation/status", &v->doc, &v->raw, &c->problem);
@@ -36,11 +34,7 @@ static int view_take(struct call *c, struct view *v) {
         code = client_problem_set(&c->problem, CTL_REFUSED, "this site has no core", "set federation.enabled and its endpoints",
                                   "the node that was asked has no link configured");
     }
-    if (code == CTL_OK) {
-        code = client_get(&c->client, CLIENT_NODE, "/v1/cluster/status", &cluster, NULL, &c->problem);
-        v->of_leader = code == CTL_OK && strcmp(verbs_text(cluster, "node_id"), verbs_text(v->doc, "owner")) == 0;
-        json_decref(cluster);
-    }
+    v->of_leader = code == CTL_OK && strcmp(verbs_text(v->doc, "link_of"), verbs_text(v->doc, "owner")) == 0;
     return code;
 }
 
@@ -97,8 +91,6 @@ int cost_budget(struct call *c) {
     struct builder out;
     struct render_table t;
     char size[RENDER_SHORT];
-    struct leading leader;
-    leading_redirect(c, &leader);
     int code = view_take(c, &v);
     if (code != CTL_OK) {
         view_free(&v);

@@ -10,7 +10,6 @@
 #include <unistd.h>
 
 #include "agent/ctl/input.h"
-#include "agent/ctl/leading.h"
 #include "agent/ctl/verbs.h"
 #include "platform/cert.h"
 #include "platform/keyring.h"
@@ -130,24 +129,15 @@ static void judge_link(struct doctor *d, const json_t *link) {
 
 static void check_link(struct doctor *d, const json_t *cluster, const json_t *federation) {
     const char *leader = verbs_text(cluster, "leader_id");
-    struct leading there;
-    struct client_problem ignored;
-    json_t *of_leader = NULL;
     if (!json_is_true(json_object_get(federation, "enabled"))) {
         say(d, FINE, "link", "", "no core configured");
     } else if (leader[0] == 0) {
         say(d, LOOK, "link", "bring the other gateways back first; each keeps what it takes until then",
             "down while the site has no leader");
-    } else if (strcmp(leader, verbs_text(cluster, "node_id")) == 0) {
+    } else if (strcmp(leader, verbs_text(federation, "link_of")) == 0) {
         judge_link(d, json_object_get(federation, "link"));
-    } else if (leading_find(cluster, &there)) {
-        if (client_get(&there.client, CLIENT_NODE, "/v1/federation/status", &of_leader, NULL, &ignored) == CTL_OK) {
-            judge_link(d, json_object_get(of_leader, "link"));
-        }
-        json_decref(of_leader);
-        json_decref(there.cluster);
     } else {
-        say(d, FINE, "link", "", "kept by the leader, node %s; ask there", leader);
+        say(d, LOOK, "link", "ask there", "kept by the leader, node %s, which did not answer this node in time", leader);
     }
 }
 

@@ -1,4 +1,4 @@
-/* leading.h: some things only the leader of a site knows, above all how the link to the core is.  Where its API can be asked from here without
+/* leading.h: some things only the leader of a site knows or does, such as trying the link to the core.  Where its API can be asked from here without
  * credentials, which is on the same machine, greyctl asks it instead of the node it was given. */
 #ifndef AGENT_CTL_LEADING_H
 #define AGENT_CTL_LEADING_H

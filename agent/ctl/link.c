@@ -6,6 +6,21 @@
 #include "agent/ctl/leading.h"
 #include "agent/ctl/verbs.h"
 
+static void put_handover(const json_t *handover, struct builder *out) {
+    char span[RENDER_SHORT];
+    double question_s = verbs_real(handover, "next_question_seconds", -1);
+    if (question_s >= 0) {
+        builder_addf(out, "asks its neighbours whether they reach a broker in %s\n", render_span(question_s, span));
+    }
+    if (verbs_text(handover, "to")[0] != 0) {
+        builder_add_str(out, "gave leadership, for its link was broken, to ");
+        render_text(out, bytes_str(verbs_text(handover, "to")));
+        builder_add_str(out, " at ");
+        render_text(out, bytes_str(verbs_text(handover, "time")));
+        builder_add_byte(out, '\n');
+    }
+}
+
 static void put_first_line(const json_t *link, struct builder *out) {
     char span[RENDER_SHORT], size[RENDER_SHORT];
     const char *stage = verbs_text(link, "stage"), *error = verbs_text(link, "last_error"), *proxy = verbs_text(link, "proxy");
@@ -30,18 +45,7 @@ static void put_first_line(const json_t *link, struct builder *out) {
         builder_addf(out, json_is_true(json_object_get(link, "end_to_end")) ? "%s are; sealed end to end\n" : "%s are\n",
                      render_size(verbs_uint(link, "unacknowledged_bytes"), size));
     }
-    const json_t *handover = json_object_get(link, "handover");
-    double question_s = verbs_real(handover, "next_question_seconds", -1);
-    if (question_s >= 0) {
-        builder_addf(out, "asks its neighbours whether they reach a broker in %s\n", render_span(question_s, span));
-    }
-    if (verbs_text(handover, "to")[0] != 0) {
-        builder_add_str(out, "gave leadership, for its link was broken, to ");
-        render_text(out, bytes_str(verbs_text(handover, "to")));
-        builder_add_str(out, " at ");
-        render_text(out, bytes_str(verbs_text(handover, "time")));
-        builder_add_byte(out, '\n');
-    }
+    put_handover(json_object_get(link, "handover"), out);
     if (error[0] != 0) {
         builder_add_str(out, "last failure: ");
         render_text(out, bytes_str(error));
@@ -72,23 +76,24 @@ static void put_endpoints(const json_t *link, struct builder *out) {
 int link_status(struct call *c) {
     json_t *federation;
     struct builder out;
-    struct leading leader;
     int code;
-    leading_redirect(c, &leader);
     if (verbs_get(c, CLIENT_NODE, "/v1/federation/status", &federation, &code)) {
         return code;
     }
     const json_t *link = json_object_get(federation, "link");
+    const char *owner = verbs_text(federation, "owner");
     builder_init(&out, CLIENT_ANSWER_BYTES_MAX);
     if (!json_is_true(json_object_get(federation, "enabled"))) {
         builder_add_str(&out, "no core is configured here (federation.enabled)\n");
-    } else if (strcmp(verbs_text(link, "stage"), "off") == 0) {
-        const char *owner = verbs_text(federation, "owner");
-        builder_add_str(&out, "not kept by this node; the leader keeps it: ");
-        render_text(&out, bytes_str(owner[0] != 0 ? owner : "(none just now)"));
+    } else if (owner[0] == 0) {
+        builder_add_str(&out, "down while the site has no leader\n");
+    } else if (strcmp(verbs_text(federation, "link_of"), owner) != 0) {
+        builder_add_str(&out, "kept by the leader, which did not answer this node in time; ask there: node ");
+        render_text(&out, bytes_str(owner));
         builder_add_byte(&out, '\n');
     } else {
         put_first_line(link, &out);
+        put_handover(json_object_get(json_object_get(federation, "here"), "handover"), &out); /* of the one that was asked */
         put_endpoints(link, &out);
         cost_put_limits(federation, &out);
     }

@@ -86,10 +86,7 @@ static int become_greyd(const char *const *argv) {
 
 int local_config_show(struct call *c) {
     const char *file = verbs_option(c, "config"), *origin = verbs_option(c, "origin");
-    if (file == NULL) {
-        file = CONFIG_FILE;
-    }
-    const char *argv[] = {"greyd", "--check-config", "--print", "--config", file, NULL};
+    const char *argv[] = {"greyd", "--check-config", "--print", file == NULL ? NULL : "--config", file, NULL}; /* else its own */
     if (origin != NULL) {
         return become_greyd(argv);
     }

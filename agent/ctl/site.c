@@ -18,7 +18,7 @@ struct picture {
     json_t *cluster, *queue, *federation, *health;
     struct builder raw[4];
     json_t *members; /* the leader's view where it could be had: it hears from all of them */
-    bool link_known; /* federation is the leader's own answer */
+    bool link_known; /* federation tells of the leader's link */
     char silent[160], distrusted[160];
     struct render_facts facts;
 };
@@ -74,23 +74,15 @@ static void sum_queue(struct picture *p) {
     p->facts.queue_limit_bytes = verbs_uint(p->queue, "limit_bytes");
 }
 
-/* Only the leader knows the link, and hears from every member. */
+/* Only the leader hears from every member. */
 static void ask_leader(struct picture *p) {
     struct leading there;
-    struct client_problem ignored;
-    json_t *federation;
     if (!leading_find(p->cluster, &there)) {
         return;
     }
-    builder_reset(&p->raw[2]);
-    if (client_get(&there.client, CLIENT_NODE, "/v1/federation/status", &federation, &p->raw[2], &ignored) == CTL_OK) {
-        json_decref(p->federation);
-        p->federation = federation;
-        p->link_known = true;
-        p->facts.one_disk = json_is_true(json_object_get(there.cluster, "one_disk"));
-        json_decref(p->members);
-        p->members = json_incref(json_object_get(there.cluster, "members"));
-    }
+    p->facts.one_disk = json_is_true(json_object_get(there.cluster, "one_disk"));
+    json_decref(p->members);
+    p->members = json_incref(json_object_get(there.cluster, "members"));
     json_decref(there.cluster);
 }
 
@@ -133,9 +125,9 @@ static int picture_take(struct call *c, struct picture *p) {
     builder_free(&a.body);
     const char *leader = verbs_text(p->cluster, "leader_id");
     p->members = json_incref(json_object_get(p->cluster, "members"));
-    p->link_known = leader[0] != 0 && strcmp(leader, verbs_text(p->cluster, "node_id")) == 0;
+    p->link_known = leader[0] != 0 && strcmp(leader, verbs_text(p->federation, "link_of")) == 0;
     p->facts.quorum = json_is_true(json_object_get(p->cluster, "quorum"));
-    if (!p->link_known && leader[0] != 0 && p->facts.quorum) {
+    if (strcmp(leader, verbs_text(p->cluster, "node_id")) != 0 && leader[0] != 0 && p->facts.quorum) {
         ask_leader(p);
     }
     count_members(p);
@@ -333,6 +325,17 @@ int site_status(struct call *c) {
     picture_free(&p);
     int printed = verbs_print(&out);
     return printed != CTL_OK ? printed : (int)code;
+}
+
+int site_alive(struct call *c) {
+    json_t *doc;
+    int code;
+    if (verbs_get(c, CLIENT_NODE, "/health/live", &doc, &code)) {
+        return code;
+    }
+    json_decref(doc);
+    (void)puts("alive: its loop turns, and its disk finishes what it was given");
+    return CTL_OK;
 }
 
 int site_cluster(struct call *c) {

@@ -32,6 +32,7 @@ const size_t verbs_global_count = sizeof verbs_global / sizeof verbs_global[0];
 static const struct verb table[] = {
     {"status", "", 0, 0, "how the site is, in one screen; the first line is the verdict (also without any verb)", site_status,
      NONE},
+    {"alive", "", 0, 0, "whether this node's loop turns and its disk gets on: exit code 0", site_alive, NONE},
     {"cluster status", "", 0, 0, "the site as this node sees it", site_cluster, NONE},
     {"cluster members", "", 0, 0, "the site's nodes", site_members, NONE},
     {"cluster leader", "", 0, 0, "who leads", site_leader, NONE},
@@ -320,7 +321,7 @@ static const struct verb table[] = {
      0,
      "effective configuration of a file; with --origin where each value comes from",
      local_config_show,
-     {{"config", "FILE", "else /etc/grey/greyd.yaml"}, {"origin", NULL, "show where each value comes from"}}},
+     {{"config", "FILE", "else /etc/grey/greyd.yaml, where there is one"}, {"origin", NULL, "show where each value comes from"}}},
     {"config check", "[FILE]", 0, 1, "whether greyd would accept a file; else /etc/grey/greyd.yaml", local_config_check, NONE},
     {"completion", "bash|zsh|fish", 1, 1, "a completion script for the shell", local_completion, NONE},
     {"help", "[VERB]", 0, 2, "this list, or one verb", local_help, NONE},

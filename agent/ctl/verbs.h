@@ -84,7 +84,7 @@ bool verbs_hex(const json_t *object, const char *name, uint8_t *out, size_t size
 double verbs_real(const json_t *object, const char *name, double fallback);
 
 verb_run members_add, members_remove, members_leave, members_transfer;
-verb_run site_status, site_cluster, site_members, site_leader, site_queue, site_federation, site_snapshot_create,
+verb_run site_status, site_alive, site_cluster, site_members, site_leader, site_queue, site_federation, site_snapshot_create,
     site_snapshot_list, site_snapshot_restore;
 verb_run pairs_get, pairs_put, pairs_del, pairs_list, pairs_watch;
 verb_run admit_token, admit_list, admit_end, admit_certificates, admit_revoke, admit_register, admit_registered, admit_unregister;

@@ -39,6 +39,10 @@ struct herald {
         raft_id id;
         uint32_t count;
     } refusals[LIMIT_MEMBERS]; /* in a row */
+    struct {
+        raft_id id;
+        struct blob *body;
+    } waiting[LIMIT_MEMBERS]; /* results that came while another was written, the last of each gateway */
 };
 
 /* --- words ------------------------------------------------------------------------------------------------------------------------------------ */
@@ -70,15 +74,17 @@ static bool say(void *context, enum exchange_word word, struct bytes body) {
     return leader != 0 && send_to(a, leader, node, (uint32_t)word, body);
 }
 
-/* The core is heard again, or it is the wish of an operator. */
+/* The core is heard again, or it is the wish of an operator.  A result that did not get into the log, for its leader fell, is asked for again. */
 static void ask_self(struct herald *a, bool wished) {
     struct attestor_facts f;
+    const struct standing_of *s = standing_find(node_standings(a->o.node), self_of(a));
+    bool in_log = !a->o.has_verifier_key || (s != NULL && s->standing == STANDING_TRUSTED);
     if (a->attestor == NULL) {
         return;
     }
     attestor_facts(a->attestor, &f);
     int64_t fresh_s = (int64_t)a->o.period_s / 2 < FRESH_S ? (int64_t)a->o.period_s / 2 : FRESH_S;
-    if (wished || f.state != ATTESTOR_TRUSTED || now_wall_ms() / 1000 - f.from_s >= fresh_s) {
+    if (wished || !in_log || f.state != ATTESTOR_TRUSTED || now_wall_ms() / 1000 - f.from_s >= fresh_s) {
         attestor_ask(a->attestor);
     }
 }
@@ -107,6 +113,8 @@ static void core_ready(void *context) {
 
 /* --- what the verifier says becomes an entry, where this gateway leads ------------------------------------------------------------------------ */
 
+static void keep_waiting(struct herald *a);
+
 static void kept(void *context, const struct node_answer *answer) {
     struct herald *a = context;
     a->proposing = false;
@@ -114,9 +122,12 @@ static void kept(void *context, const struct node_answer *answer) {
         log_limited(LOG_WARN, "attest", "keep", "error=GREY-%d %s: %s", error_id(answer->err), error_sentence(answer->err),
                     answer->detail);
     }
+    if (!a->stopping) {
+        keep_waiting(a);
+    }
 }
 
-/* One at a time: what is still new after it is so at the next word too. */
+/* One at a time. */
 static void propose(struct herald *a, struct builder *payload) {
     struct site_facts site;
     struct blob *blob = builder_blob(payload);
@@ -148,36 +159,81 @@ static bool is_news(const struct verdict *v, const struct standing_of *s) {
            s->policy_serial != v->policy_serial || v->until_s - s->until_s >= (v->until_s - v->from_s) / RENEWAL_SHARE;
 }
 
-static void note_result(struct herald *a, const struct raft_member *m, struct bytes body) {
+static void put_off(struct herald *a, raft_id id, struct bytes body) {
+    uint32_t place = LIMIT_MEMBERS;
+    for (uint32_t i = 0; i < LIMIT_MEMBERS; i++) {
+        if (a->waiting[i].body != NULL && a->waiting[i].id == id) {
+            place = i;
+            break;
+        }
+        place = a->waiting[i].body == NULL ? i : place;
+    }
+    if (place < LIMIT_MEMBERS) { /* else it is asked for again */
+        blob_unref(a->waiting[place].body);
+        a->waiting[place].id = id;
+        a->waiting[place].body = blob_copy(body);
+    }
+}
+
+/* The result counts for that member. */
+static enum grey_error open_result(const struct herald *a, const struct raft_member *m, struct bytes body, struct verdict *v,
+                                   struct fault *f) {
+    uint8_t keys[1][KEYS_ED25519_PUBLIC_BYTES];
+    memcpy(keys[0], a->o.verifier_key, sizeof keys[0]);
+    enum grey_error err = verdict_open(body, (const uint8_t(*)[KEYS_ED25519_PUBLIC_BYTES])keys, 1, now_wall_ms() / 1000, v, f);
+    if (err == E_OK && (v->who.raft_id != m->id || !bytes_equal_str(v->who.node, m->node.text) ||
+                        !bytes_equal_str(v->who.site, node_site(a->o.node)) ||
+                        memcmp(v->who.signing_key, m->sign_key, sizeof v->who.signing_key) != 0)) {
+        err = fault_set(f, E_ATTEST_RESULT, "it is of another gateway than the member of this name");
+    }
+    const struct standing_of *s = standing_find(node_standings(a->o.node), m->id);
+    if (err == E_OK && s != NULL && s->standing == STANDING_FAILED && v->from_s <= s->refused_ms / 1000) {
+        err = fault_set(f, E_ATTEST_RESULT,
+                        "it is of %" PRId64 " and the refusal in the log of %" PRId64
+                        " (Unix seconds): only a later one lifts it; are the clocks of site and core right?",
+                        v->from_s, s->refused_ms / 1000);
+    }
+    return err;
+}
+
+static void keep_result(struct herald *a, const struct raft_member *m, struct bytes body) {
     struct verdict v;
     struct fault f = {.text = ""};
     struct builder b;
-    uint8_t keys[1][KEYS_ED25519_PUBLIC_BYTES];
-    memcpy(keys[0], a->o.verifier_key, sizeof keys[0]);
-    enum grey_error err = verdict_open(body, (const uint8_t(*)[KEYS_ED25519_PUBLIC_BYTES])keys, 1, now_wall_ms() / 1000, &v, &f);
-    if (err == E_OK && (v.who.raft_id != m->id || !bytes_equal_str(v.who.node, m->node.text) ||
-                        !bytes_equal_str(v.who.site, node_site(a->o.node)) ||
-                        memcmp(v.who.signing_key, m->sign_key, sizeof v.who.signing_key) != 0)) {
-        err = fault_set(&f, E_ATTEST_RESULT, "it is of another gateway than the member of this name");
-    }
-    const struct standing_of *s = standing_find(node_standings(a->o.node), m->id);
-    if (err == E_OK && s != NULL && s->standing == STANDING_FAILED && v.from_s <= s->refused_ms / 1000) {
-        err = fault_set(&f, E_ATTEST_RESULT,
-                        "it is of %" PRId64 " and the refusal in the log of %" PRId64
-                        " (Unix seconds): only a later one lifts it; are the clocks of site and core right?",
-                        v.from_s, s->refused_ms / 1000);
-    }
+    enum grey_error err = open_result(a, m, body, &v, &f);
     if (err != E_OK) {
         log_limited(LOG_WARN, "attest", "refuse", "node=%s error=GREY-%d %s: %s", m->node.text, error_id(err), error_sentence(err),
                     f.text);
-        return;
-    }
-    metrics_add(&heard, WORD_TRUSTED, 1);
-    *refusals_of(a, m->id) = 0;
-    if (is_news(&v, s) && !a->proposing) {
+    } else if (is_news(&v, standing_find(node_standings(a->o.node), m->id))) {
         builder_init(&b, VERDICT_BYTES_MAX + 256u);
         payload_verdict(&b, m->node.text, m->id, body);
         propose(a, &b);
+    }
+}
+
+static void keep_waiting(struct herald *a) {
+    for (uint32_t i = 0; i < LIMIT_MEMBERS && !a->proposing; i++) {
+        struct blob *body = a->waiting[i].body;
+        const struct raft_member *m = body == NULL ? NULL : node_member(a->o.node, a->waiting[i].id);
+        a->waiting[i].body = NULL;
+        if (m != NULL) {
+            keep_result(a, m, blob_bytes(body));
+        }
+        blob_unref(body);
+    }
+}
+
+static void note_result(struct herald *a, const struct raft_member *m, struct bytes body) {
+    struct verdict v;
+    struct fault f = {.text = ""};
+    if (open_result(a, m, body, &v, &f) == E_OK) {
+        metrics_add(&heard, WORD_TRUSTED, 1);
+        *refusals_of(a, m->id) = 0;
+    }
+    if (a->proposing) {
+        put_off(a, m->id, body);
+    } else {
+        keep_result(a, m, body);
     }
 }
 
@@ -363,5 +419,8 @@ void herald_stop(struct herald *a) {
 
 void herald_free(struct herald *a) {
     herald_stop(a);
+    for (uint32_t i = 0; a != NULL && i < LIMIT_MEMBERS; i++) {
+        blob_unref(a->waiting[i].body);
+    }
     mem_free(a);
 }

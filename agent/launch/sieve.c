@@ -1,9 +1,16 @@
 #include "agent/launch/sieve.h"
 
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "platform/bytes.h"
 
 static const char *const refused[] = {
     "acct",
@@ -74,9 +81,13 @@ uint32_t sieve_namespaces(void) {
     return (uint32_t)NAMESPACES;
 }
 
-struct sieve *sieve_new(struct fault *f) {
-    scmp_filter_ctx x = seccomp_init(SCMP_ACT_ALLOW);
-    int bad = x == NULL ? -ENOMEM : 0;
+/* Ready to be loaded: a task's process, which has no memory to ask for, makes one system call. */
+struct sieve {
+    struct sock_fprog program;
+};
+
+static int fill(scmp_filter_ctx x) {
+    int bad = 0;
     for (size_t i = 0; bad == 0 && refused[i] != NULL; i++) {
         int number = seccomp_syscall_resolve_name(refused[i]);
         bad = number == __NR_SCMP_ERROR ? 0 : seccomp_rule_add(x, SCMP_ACT_ERRNO(EPERM), number, 0);
@@ -87,25 +98,52 @@ struct sieve *sieve_new(struct fault *f) {
             bad = seccomp_rule_add(x, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 1, SCMP_A0(SCMP_CMP_MASKED_EQ, flag, flag));
         }
     }
-    bad = bad == 0 ? seccomp_rule_add(x, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0) : bad;
+    return bad == 0 ? seccomp_rule_add(x, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0) : bad;
+}
+
+/* What libseccomp would load, as it writes it to a file. */
+static int translate(scmp_filter_ctx x, struct sieve *s) {
+    int fd = memfd_create("sieve", MFD_CLOEXEC), bad = fd < 0 ? -errno : seccomp_export_bpf(x, fd);
+    off_t size = bad == 0 ? lseek(fd, 0, SEEK_END) : 0;
+    if (bad == 0 &&
+        (size <= 0 || size % (off_t)sizeof(struct sock_filter) != 0 || size / (off_t)sizeof(struct sock_filter) > BPF_MAXINSNS)) {
+        bad = -EINVAL;
+    }
+    if (bad == 0) {
+        s->program.len = (unsigned short)(size / (off_t)sizeof(struct sock_filter));
+        s->program.filter = mem_new(s->program.len, sizeof(struct sock_filter));
+        bad = s->program.filter == NULL ? -ENOMEM : pread(fd, s->program.filter, (size_t)size, 0) == size ? 0 : -EIO;
+    }
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    return bad;
+}
+
+struct sieve *sieve_new(struct fault *f) {
+    struct sieve *s = mem_new(1, sizeof *s);
+    scmp_filter_ctx x = s == NULL ? NULL : seccomp_init(SCMP_ACT_ALLOW);
+    int bad = x == NULL ? -ENOMEM : fill(x);
+    bad = bad == 0 ? translate(x, s) : bad;
+    if (x != NULL) {
+        seccomp_release(x);
+    }
     if (bad != 0) {
         errno = -bad;
         (void)fault_errno(f, E_SYSTEM, "the filter of system calls");
-        if (x != NULL) {
-            seccomp_release(x);
-        }
+        sieve_free(s);
         return NULL;
     }
-    (void)seccomp_attr_set(x, SCMP_FLTATR_CTL_NNP, 0); /* whoever loads it has done that */
-    return (struct sieve *)x;
+    return s;
 }
 
 bool sieve_load(const struct sieve *s) {
-    return seccomp_load((scmp_filter_ctx)(uintptr_t)s) == 0;
+    return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &s->program, 0, 0) == 0;
 }
 
 void sieve_free(struct sieve *s) {
     if (s != NULL) {
-        seccomp_release((scmp_filter_ctx)s);
+        mem_free(s->program.filter);
+        mem_free(s);
     }
 }

@@ -271,7 +271,10 @@ static void image_read(void *context, struct sitelog_snapshot *job) {
             .index = job->point.index, .offset = job->offset, .total_bytes = job->total_bytes, .err = job->err, .chunk = chunk}};
     metrics_add(&served_bytes, 0, (int64_t)chunk.size);
     (void)peers_send(s->node->peers, s->to, &m);
-    if (job->err == E_NOT_FOUND && s->node->role == RAFT_LEADER) { /* removed by hand, say; what is offered next is there */
+    struct raft_status status;
+    raft_status(s->node->raft, &status);
+    bool offered = s->node->role == RAFT_LEADER && job->point.index == status.base_index; /* else a newer one is by now */
+    if (job->err == E_NOT_FOUND && offered) { /* removed by hand, say; what is offered next is there */
         s->node->upkeep.snapshot_due = true;
     }
     loop_again(s->node->x.loop);

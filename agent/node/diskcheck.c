@@ -92,18 +92,25 @@ static void checked_slice(void *context, struct sitelog_read *read) {
         c->rounds++;
         c->round_ended_unix_ms = now_wall_ms();
         c->round_bytes = 0;
+        c->rests_until_ms = c->round_began_ms + 1000ull * n->o.check_interval_s;
+        c->round_began_ms = 0;
+        c->allowance = c->allowance < 0 ? c->allowance : 0;
     }
 }
 
+/* A round is as long as the interval when the files hold what their size says; where they hold little it ends sooner, and what was not used
+ * would be read again at once. */
 void diskcheck_duty(struct node *n) {
     struct diskcheck *c = &n->diskcheck;
     struct sitelog_usage usage;
+    uint64_t now_ms = loop_now_ms(n->x.loop);
     if (c->damaged && !n->has_failed && spared(n)) {
         stop_to_mend(n);
     }
-    if (c->damaged || n->o.check_interval_s == 0 || n->installing) {
+    if (c->damaged || n->o.check_interval_s == 0 || n->installing || now_ms < c->rests_until_ms) {
         return;
     }
+    c->round_began_ms = c->round_began_ms == 0 ? now_ms : c->round_began_ms;
     sitelog_usage(n->log, &usage);
     c->all_bytes = usage.log_bytes + usage.state_bytes;
     uint64_t each_s = c->all_bytes / n->o.check_interval_s + 1;

@@ -148,9 +148,6 @@ uint32_t node_work_lease_ms(const struct node *n) {
 /* How long the member has been silent, as this leader saw it. */
 static uint64_t silent_ms(struct node *n, uint32_t place, raft_id id, bool active) {
     uint64_t now_ms = loop_now_ms(n->x.loop);
-    if (n->foreman.silent[place].id != id) {
-        n->foreman.silent[place].phi = (struct phi){0};
-    }
     if (active || n->foreman.silent[place].id != id) {
         n->foreman.silent[place].id = id;
         n->foreman.silent[place].since_ms = now_ms;
@@ -174,33 +171,51 @@ static void keep_limits(struct node *n, const struct scheduler *s, uint32_t feat
     }
 }
 
+/* A member that speaks for the first time takes a place that is free, or that of one that has left. */
 void foreman_heard(struct node *n, raft_id from) {
-    for (uint32_t i = 0; n->leading && i < LIMIT_MEMBERS; i++) {
-        if (n->foreman.silent[i].id == from) {
-            phi_heard(&n->foreman.silent[i].phi, loop_now_ms(n->x.loop));
-            return;
+    struct voice *v = NULL, *unused = NULL;
+    for (uint32_t i = 0; n->leading && v == NULL && i < LIMIT_MEMBERS; i++) {
+        struct voice *at = &n->foreman.voices[i];
+        v = at->id == from ? at : NULL;
+        unused = unused == NULL && node_member(n, at->id) == NULL ? at : unused;
+    }
+    if (v == NULL && unused != NULL && node_member(n, from) != NULL) {
+        v = unused;
+        *v = (struct voice){.id = from};
+    }
+    if (v != NULL) {
+        phi_heard(&v->phi, loop_now_ms(n->x.loop));
+    }
+}
+
+static const struct phi *phi_of(const struct node *n, raft_id id) {
+    for (uint32_t i = 0; n->leading && id != 0 && i < LIMIT_MEMBERS; i++) {
+        if (n->foreman.voices[i].id == id) {
+            return &n->foreman.voices[i].phi;
         }
     }
+    return NULL;
 }
 
 bool node_phi_milli(const struct node *n, raft_id id, uint32_t *milli) {
-    for (uint32_t i = 0; n->leading && id != 0 && i < LIMIT_MEMBERS; i++) {
-        const struct phi *p = &n->foreman.silent[i].phi;
-        if (n->foreman.silent[i].id == id && p->samples >= PHI_SAMPLES_MIN) {
-            *milli = phi_milli(p, loop_now_ms(n->x.loop));
-            return true;
-        }
+    const struct phi *p = phi_of(n, id);
+    if (p == NULL || p->samples < PHI_SAMPLES_MIN) {
+        return false;
     }
-    return false;
+    *milli = phi_milli(p, loop_now_ms(n->x.loop));
+    return true;
+}
+
+static bool is_doubtful(const struct node *n, raft_id id) {
+    const struct phi *p = phi_of(n, id);
+    return p != NULL && phi_level(p, loop_now_ms(n->x.loop)) == PHI_GONE;
 }
 
 static void show_doubt(const struct node *n) {
-    struct raft_status status;
     uint32_t most_milli = 0;
-    raft_status(n->raft, &status);
     for (uint32_t i = 0; n->leading && i < LIMIT_MEMBERS; i++) {
-        uint32_t milli = phi_milli(&n->foreman.silent[i].phi, loop_now_ms(n->x.loop));
-        if (milli > most_milli && raft_members_find(status.members, n->foreman.silent[i].id) != NULL) {
+        uint32_t milli = phi_milli(&n->foreman.voices[i].phi, loop_now_ms(n->x.loop));
+        if (milli > most_milli && node_member(n, n->foreman.voices[i].id) != NULL) {
             most_milli = milli;
         }
     }
@@ -221,7 +236,7 @@ static void watch_nodes(struct node *n, const struct scheduler *s) {
         bool gone = raft_members_find(status.members, p->id) == NULL;
         bool lost = silent_ms(n, i, p->id, active) >= lost_after_ms(n) && p->condition != NODE_LOST;
         bool doubtful = n->foreman.quarantines && p->id != n->self && (p->condition == NODE_READY || p->condition == NODE_HOT) &&
-                        phi_level(&n->foreman.silent[i].phi, loop_now_ms(n->x.loop)) == PHI_GONE;
+                        is_doubtful(n, p->id);
         bool distrusted = quarantine_holds(n, p->id) && (p->condition == NODE_READY || p->condition == NODE_HOT);
         if (gone || lost || doubtful || distrusted) {
             struct node_facts facts = {.id = p->id,
@@ -329,6 +344,11 @@ void foreman_applied(struct node *n, const struct entry *e) {
 
 void foreman_duty(struct node *n) {
     struct site_facts site;
+    if (!n->leading) { /* words and silence of an earlier term say nothing about now */
+        memset(n->foreman.silent, 0, sizeof n->foreman.silent);
+        memset(n->foreman.voices, 0, sizeof n->foreman.voices);
+    }
+    show_doubt(n);
     if (n->o.witness || !foreman_ready(n, &site)) {
         return;
     }
@@ -350,15 +370,12 @@ void foreman_duty(struct node *n) {
     if (n->leader != 0 && !n->foreman.proposing) {
         offer_self(n, s, site.feature_level);
     }
-    if (!n->leading) { /* the silence of an earlier term says nothing about now */
-        memset(n->foreman.silent, 0, sizeof n->foreman.silent);
-        show_doubt(n);
+    if (!n->leading) {
         firings_reconsider(n); /* another leader may have been lost while it did so */
     }
     if (n->leading && !n->foreman.proposing) {
         n->foreman.quarantines = site.feature_level >= FEATURE_LEVEL_PROOFS;
         watch_nodes(n, s);
-        show_doubt(n);
         arm(n, s);
     }
 }

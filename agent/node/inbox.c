@@ -107,6 +107,8 @@ static void peer_message(void *context, raft_id from, const struct message *m) {
     case MESSAGE_OUTPUT:
     case MESSAGE_REACH_ASK:
     case MESSAGE_REACH:
+    case MESSAGE_LINK_ASK:
+    case MESSAGE_LINK:
     case MESSAGE_ATTEST:
         if (node_member(n, from) != NULL && n->events->asked != NULL) {
             n->events->asked(n->context, from, m);

@@ -59,8 +59,9 @@ struct node_events {
     void (*leading)(void *context, bool leads,
                     grey_epoch epoch); /* this node became or ceased to be a leader that has applied an entry of its term */
     void (*applied)(void *context, const struct entry *e); /* after each entry; may be NULL */
-    void (*asked)(void *context, raft_id from,
-                  const struct message *m); /* of a member: MESSAGE_OUTPUT_FETCH, _OUTPUT, _REACH_ASK, _REACH, _ATTEST */
+    void (*asked)(
+        void *context, raft_id from,
+        const struct message *m); /* of a member: MESSAGE_OUTPUT_FETCH, _OUTPUT, _REACH_ASK, _REACH, _LINK_ASK, _LINK, _ATTEST */
     void (*failed)(void *context, enum grey_error err, const char *detail); /* the node must stop: disk, damage, unknown entry */
 };
 

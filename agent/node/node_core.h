@@ -129,7 +129,8 @@ struct upkeep {
     void *snapshot_context;
     /* A site that is quiet after a drain gives its disk back: two images, so that the log may go up to the first. */
     enum { TIDY_REST, TIDY_FIRST, TIDY_SECOND, TIDY_DONE } tidying;
-    uint64_t numbers_given, quiet_since_ms, tidied_ms, tidied_log_bytes, tidied_queue_bytes;
+    uint64_t numbers_given, quiet_since_ms, tidied_ms;
+    uint64_t waited_bytes; /* the most that waited for the core since it last did so */
     raft_index tidy_index;
 };
 
@@ -226,8 +227,11 @@ struct foreman {
     struct {
         raft_id id;
         uint64_t since_ms;
-        struct phi phi;      /* of what it says to this leader */
     } silent[LIMIT_MEMBERS]; /* by place among the scheduler's nodes */
+    struct voice {
+        raft_id id;
+        struct phi phi;
+    } voices[LIMIT_MEMBERS]; /* how each other member speaks to this leader, a witness too; in no order */
     struct loop_timer timer;
 };
 
@@ -330,6 +334,8 @@ struct diskcheck {
     bool reading;
     int64_t allowance; /* bytes that may be read now; below 0 after a large row */
     uint64_t round_bytes, all_bytes, rounds;
+    uint64_t round_began_ms; /* 0: none is under way */
+    uint64_t rests_until_ms;
     int64_t round_ended_unix_ms; /* 0: none has */
     bool damaged;                /* and the site could not spare this node so far */
     enum sitelog_damage what;

@@ -1,7 +1,8 @@
 /* peers.h: links to the other gateways of the site: Grey frames over (mutual TLS on) TCP, one duplex link per pair.
  *
- * Both sides say hello first; a link is up when site, cluster and certificate agree.  Either side dials a member it has no link to;
- * when both did, the link dialled by the larger raft id stays.  What is sent in one turn of the loop leaves in one write.
+ * Both sides say hello first; a link is up when site, cluster and certificate agree.  Either side dials a member it has no link to; when both
+ * did at once, the link dialled by the larger raft id stays; otherwise the later one, for whoever dialled it has lost the earlier.  What is sent
+ * in one turn of the loop leaves in one write.
  * Thread: the loop's. */
 #ifndef AGENT_PEERS_H
 #define AGENT_PEERS_H

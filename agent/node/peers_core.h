@@ -23,9 +23,10 @@ struct link {
     struct grey_name node;
     bool dialled, up, hello_sent;
     uint32_t feature_level;                /* as its hello said */
+    uint64_t start_count;                  /* likewise */
     char address[LIMIT_ADDRESS_BYTES + 1]; /* that we dialled, or where it comes from */
     struct builder out, part;
-    uint64_t part_total, next_message_id, opened_ms, last_heard_ms;
+    uint64_t part_total, next_message_id, opened_ms, up_ms, last_heard_ms;
 };
 
 struct target { /* whom we dial */

@@ -168,6 +168,19 @@ void peers_link_hello(struct link *k) {
     peers_link_flush(k);
 }
 
+/* Of two links to one gateway, is it the earlier one that stays?  A power cut or a firewall ends a link at one side only: who dials has none. */
+static bool earlier_stays(const struct link *earlier, const struct link *k, const struct message_hello *h) {
+    struct peers *p = k->owner;
+    if (h->start_count != earlier->start_count) {
+        return h->start_count < earlier->start_count;
+    }
+    if (loop_now_ms(p->x.loop) > earlier->up_ms + 2 * HELLO_TIMEOUT_MS) {
+        return false;
+    }
+    bool mine_wins = p->options.self > h->id; /* both dialled at once: the link that the larger id dialled stays */
+    return earlier->dialled != k->dialled && earlier->dialled == mine_wins;
+}
+
 /* True: the link is up.  False: it was refused or gave way, and k is gone. */
 static bool accept_hello(struct link *k, const struct message_hello *h) {
     struct peers *p = k->owner;
@@ -208,17 +221,17 @@ static bool accept_hello(struct link *k, const struct message_hello *h) {
     k->feature_level = h->feature_level;
     struct link *other = peers_link_find(p, h->id);
     if (other != NULL && other != k) {
-        bool mine_wins = p->options.self > h->id; /* the link that the larger id dialled stays */
-        bool keep_other = other->dialled != k->dialled && other->dialled == mine_wins;
-        struct link *loser = keep_other ? k : other;
+        struct link *loser = earlier_stays(other, k, h) ? k : other;
         struct conn *c = loser->conn;
         peers_link_drop(loser);
         conn_close(c);
-        if (keep_other) {
+        if (loser == k) {
             return false;
         }
     }
     k->up = true;
+    k->up_ms = loop_now_ms(p->x.loop);
+    k->start_count = h->start_count;
     count_up(p);
     struct target *t = peers_target(p, k);
     if (t != NULL) {

@@ -8,21 +8,22 @@
 #include "platform/metrics.h"
 
 /* What keeps a node's disk small and its restart short: changed rows go to state.db every FLUSH_ENTRIES entries or FLUSH_MS; an image
- * is written every snapshot_threshold entries or snapshot_interval; the log is then compacted up to the image before it, so that a
- * follower that was away for a moment is caught up from the log. */
+ * is written every snapshot_threshold entries or snapshot_interval; the log is then compacted up to the oldest of those that are kept, so
+ * that a node can go on from each of them should the newer ones be damaged, and a follower that was away for a while is caught up from
+ * the log. */
 
 #define FLUSH_ENTRIES 8000u
 #define FLUSH_MS 5000u
 #define FLUSH_BYTES (1024u * 1024u)
 #define FLUSH_LOG_BYTES (4u * 1024 * 1024)       /* applied since: a start has them all in memory */
+#define COVERED_MIN 2u                           /* images that the log is kept for, whatever the disk says */
 #define SNAPSHOT_LOG_BYTES (64ull * 1024 * 1024) /* the log grew by so much since the last image, however few entries it took */
 
 /* After a drain the log holds payloads that nothing refers to any more, up to SNAPSHOT_LOG_BYTES of them, and for some time no image would
  * come that lets them go; only when they are gone the file is cut (agent/store/sitedisk.c). */
-#define TIDY_LOG_BYTES (8ull * 1024 * 1024)    /* worth two images */
+#define TIDY_LOG_BYTES (8ull * 1024 * 1024)    /* worth two images, when a quarter of it has waited for the core */
 #define TIDY_MUCH_BYTES (128ull * 1024 * 1024) /* worth them also while events come */
 #define TIDY_QUIET_MS 10000u                   /* no event came for so long */
-#define TIDY_LEFT_BYTES (1024ull * 1024)       /* waited then and do not now: worth two more, or the file would not shrink */
 #define TIDY_PAUSE_MS 60000u                   /* until what was freed shows in the size of the file */
 
 static struct metric flushes = METRIC_COUNTER("grey_storage_flushes_total", "Transactions that wrote changed rows of the state.");
@@ -94,6 +95,8 @@ static void flush(struct node *n) {
     metrics_set(&table_bytes, 0, (int64_t)table_memory_bytes(n->table));
 }
 
+static void compact(struct node *n);
+
 static void compacted(void *context, struct sitelog_compact *job) {
     struct node *n = context;
     n->upkeep.compacting = false;
@@ -103,29 +106,51 @@ static void compacted(void *context, struct sitelog_compact *job) {
         return;
     }
     log_debug("upkeep", "compact", "index=%" PRIu64, job->point.index);
+    if (job->err == E_OK) {
+        compact(n); /* another image may have come meanwhile */
+    }
+}
+
+/* For how many images the log is kept.  To give a disk back after a drain, or to get room on a full one, it is cut behind the one before
+ * the newest. */
+static uint32_t images_covered(const struct node *n) {
+    struct sitelog_usage usage;
+    sitelog_usage(n->log, &usage);
+    uint32_t kept = n->o.snapshots_kept < SITELOG_SNAPSHOTS_MAX ? n->o.snapshots_kept : SITELOG_SNAPSHOTS_MAX;
+    return n->upkeep.tidying == TIDY_SECOND || usage.disk_full ? COVERED_MIN : kept;
+}
+
+/* Where the log is to begin: at the oldest of the images that it is kept for.  A base without an image (it was damaged, and is gone) cannot
+ * be given to a follower: then fewer will do.  False: it may stay where it is. */
+static bool base_wanted(const struct node *n, raft_index base, struct raft_point *to) {
+    uint32_t covered = images_covered(n);
+    struct sitelog_snapshot_info images[SITELOG_SNAPSHOTS_MAX];
+    size_t count = sitelog_snapshots(n->log, images, covered);
+    while (count > 0 && images[count - 1].point.index < base) {
+        count--;
+    }
+    bool wanted = count > 0 && images[count - 1].point.index > base && (base > 0 || count == covered);
+    if (wanted) {
+        *to = images[count - 1].point;
+    }
+    return wanted;
 }
 
 /* The core forgets first, so that it never asks for what the disk is about to drop. */
 static void compact(struct node *n) {
     struct upkeep *u = &n->upkeep;
-    struct sitelog_snapshot_info kept[2];
-    size_t count = sitelog_snapshots(n->log, kept, 2);
-    if (u->compacting || count == 0) {
-        return;
-    }
     struct raft_status s;
+    struct raft_point to;
     raft_status(n->raft, &s);
-    bool base_has_file = s.base_index == 0 || kept[0].point.index == s.base_index;
-    const struct sitelog_snapshot_info *to = count == 2 ? &kept[1] : base_has_file ? NULL : &kept[0];
-    if (to == NULL || to->point.index <= s.base_index) {
+    if (u->compacting || n->has_failed || n->stopping || !base_wanted(n, s.base_index, &to)) {
         return;
     }
-    struct raft_input in = {.kind = RAFT_IN_COMPACTED, .point = &to->point};
+    struct raft_input in = {.kind = RAFT_IN_COMPACTED, .point = &to};
     if (node_step(n, &in, NULL) != E_OK) {
         return;
     }
     memset(&u->compact, 0, sizeof u->compact);
-    u->compact.point = to->point;
+    u->compact.point = to;
     u->compact.done = compacted;
     u->compact.context = n;
     u->compacting = sitelog_compact(n->log, &u->compact) == E_OK;
@@ -239,6 +264,7 @@ void upkeep_duty(struct node *n) {
         u->numbers_given = numbers;
         u->quiet_since_ms = now_ms;
     }
+    u->waited_bytes = bytes > u->waited_bytes ? bytes : u->waited_bytes;
     struct sitelog_usage usage;
     sitelog_usage(n->log, &usage);
     bool image_there = u->snapshot_point.index >= u->tidy_index && upkeep_idle(n) && !u->snapshot_due;
@@ -246,10 +272,9 @@ void upkeep_duty(struct node *n) {
     case TIDY_REST:
         if (n->diskwear.wear.level == WEAR_LOW &&
             (now_ms >= u->quiet_since_ms + TIDY_QUIET_MS || usage.log_bytes >= TIDY_MUCH_BYTES) &&
-            usage.log_bytes >= TIDY_LOG_BYTES && bytes <= usage.log_bytes / 16 &&
-            (usage.log_bytes / 2 >= u->tidied_log_bytes || bytes + TIDY_LEFT_BYTES <= u->tidied_queue_bytes)) {
+            usage.log_bytes >= TIDY_LOG_BYTES && bytes <= usage.log_bytes / 16 && u->waited_bytes >= usage.log_bytes / 4) {
             u->tidy_index = state_applied(n->state);
-            u->tidied_queue_bytes = bytes;
+            u->waited_bytes = bytes;
             u->snapshot_due = u->snapshot_point.index < u->tidy_index;
             u->tidying = TIDY_FIRST;
         }
@@ -271,7 +296,6 @@ void upkeep_duty(struct node *n) {
         break;
     case TIDY_DONE:
         if (now_ms >= u->tidied_ms + TIDY_PAUSE_MS) {
-            u->tidied_log_bytes = usage.log_bytes;
             u->tidying = TIDY_REST;
         }
         break;
@@ -304,6 +328,7 @@ void upkeep_start(struct node *n) {
     struct sitelog_usage usage;
     sitelog_usage(n->log, &usage);
     u->log_bytes_at_snapshot = usage.log_bytes;
+    u->waited_bytes = usage.log_bytes; /* all of it may have: nobody remembers */
 }
 
 void upkeep_stop(struct node *n) {

@@ -105,8 +105,14 @@ static void look_done(struct worker_job *job) {
     b->facts.hardware = b->looked;
     b->facts.budget_bytes = b->o.budget_bytes > 0 ? b->o.budget_bytes : b->looked.limit_bytes / 4 * 3;
     judge(b, &before);
-    metrics_set(&temperature, 0, b->looked.temperature_milli_c);
-    metrics_set(&under_voltage, 0, b->looked.under_voltage);
+    if (b->looked.has_temperature) { /* what a board does not tell has no series: 0 degrees would be a lie */
+        metrics_register(&temperature);
+        metrics_set(&temperature, 0, b->looked.temperature_milli_c);
+    }
+    if (b->looked.has_voltage) {
+        metrics_register(&under_voltage);
+        metrics_set(&under_voltage, 0, b->looked.under_voltage);
+    }
     metrics_set(&budget, 0, (int64_t)b->facts.budget_bytes);
     if (b->facts.budget_bytes > 0 && b->looked.resident_bytes > b->facts.budget_bytes) {
         relieve(b, "more memory is held than the budget allows");
@@ -133,8 +139,6 @@ struct boardwatch *boardwatch_new(const struct conn_context *x, struct sitelog *
     *b = (struct boardwatch){.x = *x, .log = log, .o = *o, .pressure_fd = -1};
     b->timer = (struct loop_timer){.fire = look, .context = b};
     b->pressure = (struct loop_fd){.ready = on_pressure, .context = b, .fd = -1};
-    metrics_register(&temperature);
-    metrics_register(&under_voltage);
     metrics_register(&budget);
     metrics_register(&reliefs);
     watch_pressure(b);

@@ -76,6 +76,7 @@ static void give_turn(struct updater *u, const struct holding *h, raft_id node, 
 static void act(struct updater *u, const struct holding *h, const struct updating_decision *d, int64_t now_ms) {
     struct updating_report silent = {
         .node = d->node, .phase = UPDATING_FAILED, .why = (uint32_t)error_id(E_UPDATE_SILENT), .since_ms = now_ms};
+    struct updating_report other = {.node = d->node, .phase = UPDATING_OTHER, .since_ms = now_ms};
     switch (d->step) {
     case UPDATING_WAIT:
         break;
@@ -84,6 +85,9 @@ static void act(struct updater *u, const struct holding *h, const struct updatin
         break;
     case UPDATING_EXPIRE:
         updater_report(u, h->force.name, h->force.issue, &silent);
+        break;
+    case UPDATING_FORGET:
+        updater_report(u, h->force.name, h->force.issue, &other);
         break;
     case UPDATING_HAND_OVER:
         hand_over(u, d->node);

@@ -123,6 +123,22 @@ void delivery_begin(struct updater *u, const struct holding *h, const struct upd
     read_on(u);
 }
 
+bool delivery_under_way(const struct updater *u) {
+    return !u->trial && (u->file >= 0 || u->moving || u->state.try != SLOTS_NONE || letterbox_has_bundle(u->inbox));
+}
+
+void delivery_withdraw(struct updater *u) {
+    char path[LIMIT_PATH_BYTES + 1];
+    if (u->trial || u->file >= 0 || u->moving || u->state.try != SLOTS_NONE || !letterbox_has_bundle(u->inbox)) {
+        return;
+    }
+    letterbox_path(u->inbox, LETTERBOX_BUNDLE, path);
+    log_warn("updater", "withdrawn", "grey-update did not begin in this gateway's turn: does it run here?");
+    if (unlink(path) != 0) {
+        log_limited(LOG_ERROR, "updater", "withdrawn", "%s: %s", path, strerror(errno));
+    }
+}
+
 /* --- the word that it is well --- */
 
 static struct updater *of_confirm_job(struct worker_job *job) {

@@ -23,7 +23,8 @@ struct executor_options {
 };
 
 struct executor *executor_new(const struct executor_options *o, struct fault *f);
-void executor_free(struct executor *x);                           /* runs go on, those under a lease until it ends */
+void executor_free(
+    struct executor *x); /* after the node, which answers what it was asked; runs go on, those under a lease until it ends */
 void executor_applied(struct executor *x, const struct entry *e); /* the site's state changed */
 
 /* What a run wrote: from offset, or from the oldest byte that is kept.  done is called once, on a later turn; data is lent.

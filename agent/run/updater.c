@@ -94,7 +94,9 @@ static void header_read(void *context, enum grey_error err, const char *detail, 
         t->fit = update_read(content, &m);
         if (t->fit == E_OK) {
             memcpy(t->id, m.id, sizeof t->id);
-            t->fit = update_fits(&m, u->o.product, u->architecture, u->state.floor);
+            t->counter = m.counter;
+            t->replaces_max = m.replaces_max;
+            t->fit = update_fits(&m, u->o.product, u->architecture, 0);
         }
     }
     if (!u->stopped) {
@@ -165,6 +167,7 @@ static bool is_well(struct updater *u, uint64_t now_ms) {
 
 static struct updating_report stand(const struct updater *u, const struct updater_target *t) {
     struct updating_report r = {.node = updater_self(u), .phase = UPDATING_FAILED};
+    bool older = t->counter < u->state.floor && t->replaces_max < u->state.floor; /* the floor may have been lowered meanwhile */
     if (t->fit == E_UPDATE_PRODUCT) {
         r.phase = UPDATING_OTHER;
     } else if (u->o.slots[0] == 0) {
@@ -173,8 +176,8 @@ static struct updating_report stand(const struct updater *u, const struct update
         r.why = (uint32_t)error_id(E_UPDATE_STATE);
     } else if (t->fit != E_UPDATE_FORMAT && memcmp(t->id, u->running_id, sizeof t->id) == 0) {
         r.phase = UPDATING_CURRENT;
-    } else if (t->fit != E_OK) {
-        r.why = (uint32_t)error_id(t->fit);
+    } else if (t->fit != E_OK || older) {
+        r.why = (uint32_t)error_id(older ? E_UPDATE_OLDER : t->fit);
     } else if (memcmp(t->id, u->state.failed_id, sizeof t->id) == 0) {
         r.why = u->state.failed_why;
     } else {
@@ -183,15 +186,22 @@ static struct updating_report stand(const struct updater *u, const struct update
     return r;
 }
 
+/* Maybe for an issue that was in force before. */
+static bool has_turn(const struct updater *u, const struct holding *h) {
+    struct updating row;
+    return updating_find(updater_rows(u), h->force.name, &row) && row.turn == updater_self(u);
+}
+
 /* True: there is something to do or to wait for. */
 static bool own_part(struct updater *u, const struct holding *h, const struct updater_target *t, bool well) {
     struct updating row;
     struct updating_report r = stand(u, t);
     bool any = updating_find(updater_rows(u), h->force.name, &row);
     const struct updating_report *said = any && row.issue == t->issue ? updating_of(&row, r.node) : NULL;
-    bool in_turn = any && row.turn == r.node && row.turn_issue == t->issue;
+    bool in_turn = has_turn(u, h);
     bool may_begin = any && updating_may_begin(&row, r.node, t->issue, (int64_t)u->o.turn_s * 1000, node_site_time_ms(u->node));
-    if (u->trial && !well) {
+    /* Any word would end the turn, and this gateway may be away in a moment: for what it tries, or for what was in force before. */
+    if (u->trial ? !well : delivery_under_way(u)) {
         return true;
     }
     /* Whoever was told that its time was over and runs the old version may say nothing better. */
@@ -200,7 +210,6 @@ static bool own_part(struct updater *u, const struct holding *h, const struct up
         updater_report(u, h->force.name, t->issue, &r);
         return true;
     }
-    u->in_turn = u->in_turn || in_turn;
     if (may_begin && r.phase == UPDATING_WANTS && u->state.try == SLOTS_NONE) {
         if (!u->was_in_turn) {
             metrics_add(&turns, 0, 1);
@@ -241,9 +250,7 @@ static void look(void *context) {
     struct holding h;
     uint64_t now_ms = loop_now_ms(u->x.loop);
     bool busy = false, ready = state_site(node_state(u->node), &site) && site.feature_level >= FEATURE_LEVEL_UPDATES;
-    if (u->trial || u->in_turn) {
-        look_at_slots(u);
-    }
+    look_at_slots(u);
     u->was_in_turn = u->in_turn;
     u->in_turn = false;
     bool well = u->trial && is_well(u, now_ms);
@@ -251,6 +258,7 @@ static void look(void *context) {
         if (h.force.kind != OBJECT_UPDATE || h.force.version == 0) {
             continue;
         }
+        u->in_turn = u->in_turn || has_turn(u, &h);
         struct updater_target *t = target_of(u, h.force.name, h.force.issue);
         if (t == NULL) {
             ask_header(u, &h.force);
@@ -262,6 +270,9 @@ static void look(void *context) {
     }
     if (well && !u->proposing) {
         keep_trial(u);
+    }
+    if (ready && !u->in_turn) {
+        delivery_withdraw(u);
     }
     loop_timer_after(u->x.loop, &u->timer, busy || u->trial ? BUSY_MS : IDLE_MS);
 }

@@ -14,7 +14,8 @@ struct updater_target {
     char name[LIMIT_NAME_BYTES + 1];
     uint64_t issue;
     uint8_t id[UPDATE_ID_BYTES];
-    enum grey_error fit; /* E_OK, E_UPDATE_FORMAT, E_UPDATE_PRODUCT, E_UPDATE_OLDER */
+    uint64_t counter, replaces_max;
+    enum grey_error fit; /* E_OK, E_UPDATE_FORMAT, E_UPDATE_PRODUCT */
 };
 
 struct updater {
@@ -62,6 +63,8 @@ void updater_release(struct updater *u); /* frees it when it was the last to be 
 void delivery_prepare(struct updater *u);
 void delivery_begin(struct updater *u, const struct holding *h,
                     const struct updater_target *t); /* harmless while one is under way, or lies there */
+bool delivery_under_way(const struct updater *u);    /* what is on its way may have greyd restarted at any moment */
+void delivery_withdraw(struct updater *u);           /* what was not begun in this gateway's turn is not begun after it */
 void delivery_confirm(struct updater *u);            /* that what runs is well; harmless while that is being written, or was */
 void delivery_drop(struct updater *u);
 

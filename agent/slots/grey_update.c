@@ -24,6 +24,7 @@
 #define EXIT_FAILED 1
 #define EXIT_USAGE 2
 #define LOOK_MS 200
+#define CONFIRM_S_MAX (7u * 24u * 3600u)
 #define SIGN_SECRET "update-sign.key"
 #define SIGN_PUBLIC "update-sign.pub"
 
@@ -242,15 +243,15 @@ static enum grey_error install_and_wait(const struct options *o, const char *bun
     uint8_t key[KEYS_ED25519_PUBLIC_BYTES];
     struct slots s;
     *tried = false;
-    if (keyfile_get_public(o->key, key, f) != E_OK) {
-        return f->code;
-    }
+    enum grey_error keyed =
+        keyfile_get_public(o->key, key, f); /* without it nothing new is taken; a trial comes to its end all the same */
     int held = lock(o, f);
     if (held < 0) {
         return f->code;
     }
     enum grey_error err = slots_open(&s, o->slots, o->base, f), opened = err, told = E_OK;
     bool tries_before = s.state.try != SLOTS_NONE;
+    err = err == E_OK ? keyed : err;
     err = err == E_OK ? install(o, key, bundle, &s, f) : err;
     *tried = opened == E_OK && s.state.try != SLOTS_NONE;
     (void)close(held);
@@ -421,11 +422,15 @@ static enum grey_error do_pack(const struct options *o, struct fault *f) {
     return err;
 }
 
+enum { ANY_WORDS = INT32_MAX };
 static const struct verb {
     const char *name;
     enum grey_error (*run)(const struct options *o, struct fault *f);
-} verbs[] = {{"boot", do_boot}, {"run", do_run},       {"install", do_install}, {"show", do_show}, {"allow", do_allow},
-             {"base", do_base}, {"unpack", do_unpack}, {"keygen", do_keygen},   {"pack", do_pack}};
+    uint32_t words_max;
+    bool commands; /* needs what restarts greyd: else a version would be left without ever having run */
+} verbs[] = {{"boot", do_boot, 0, false},     {"run", do_run, 0, true},        {"install", do_install, 1, true},
+             {"show", do_show, 0, false},     {"allow", do_allow, 1, false},   {"base", do_base, 0, false},
+             {"unpack", do_unpack, 1, false}, {"keygen", do_keygen, 1, false}, {"pack", do_pack, ANY_WORDS, false}};
 
 static bool take_option(struct options *o, const char *name, const char *value) {
     const struct {
@@ -439,7 +444,10 @@ static bool take_option(struct options *o, const char *name, const char *value) 
     const struct {
         const char *name;
         uint64_t *to;
-    } numbers[] = {{"--confirm-s", &o->confirm_s}, {"--counter", &o->counter}, {"--replaces", &o->replaces}};
+        uint64_t max;
+    } numbers[] = {{"--confirm-s", &o->confirm_s, CONFIRM_S_MAX},
+                   {"--counter", &o->counter, INT64_MAX},
+                   {"--replaces", &o->replaces, INT64_MAX}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         if (strcmp(name, texts[i].name) == 0) {
             *texts[i].to = value;
@@ -448,7 +456,7 @@ static bool take_option(struct options *o, const char *name, const char *value) 
     }
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
         if (strcmp(name, numbers[i].name) == 0) {
-            return number_of(value, numbers[i].to);
+            return number_of(value, numbers[i].to) && *numbers[i].to <= numbers[i].max;
         }
     }
     return false;
@@ -483,12 +491,21 @@ int main(int argc, char **argv) {
         } else if (i + 1 < argc && take_option(&o, argv[i], argv[i + 1])) {
             i++;
         } else {
-            verb = NULL;
+            (void)fault_set(&f, E_USAGE, "%s is no option, or has no value that fits; grey-update --help lists them", argv[i]);
+            return complain(&f);
         }
     }
     if (verb == NULL) {
         (void)fputs(usage, stderr);
         return EXIT_USAGE;
+    }
+    if (o.word_count > verb->words_max) {
+        (void)fault_set(&f, E_USAGE, "%s has no use for '%s'", verb->name, o.words[verb->words_max]);
+        return complain(&f);
+    }
+    if (verb->commands && o.command == NULL) {
+        (void)fault_set(&f, E_USAGE, "%s takes -- and a command that has greyd restarted", verb->name);
+        return complain(&f);
     }
     (void)umask(022);
     log_configure(LOG_INFO, LOG_PRETTY);

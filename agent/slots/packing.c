@@ -74,12 +74,19 @@ enum grey_error packing_write(struct update_manifest *m, char *const *paths, uin
     if (err != E_OK) {
         return err;
     }
-    FILE *to = fopen(out, "wbe");
+    char part[LIMIT_PATH_BYTES + 8]; /* half a bundle must not look like one, and a file to be packed may have the bundle's name */
+    (void)snprintf(part, sizeof part, "%.900s.part", out);
+    FILE *to = fopen(part, "wbe");
     if (to == NULL) {
-        return failed(out, f);
+        return failed(part, f);
     }
     err = write_all(m, paths, count, header, to, f);
-    return fclose(to) != 0 && err == E_OK ? failed(out, f) : err;
+    err = fclose(to) != 0 && err == E_OK ? failed(part, f) : err;
+    err = err == E_OK && rename(part, out) != 0 ? failed(out, f) : err;
+    if (err != E_OK) {
+        (void)unlink(part);
+    }
+    return err;
 }
 
 /* --- images ------------------------------------------------------------------------------------------------------------------------- */
@@ -160,7 +167,7 @@ enum grey_error packing_image(struct update_manifest *m, const char *image, cons
     (void)snprintf(folder, sizeof folder, "%.900s.parts", out);
     (void)snprintf(map, sizeof map, "%s/" UPDATE_MAP, folder);
     (void)snprintf(blocks, sizeof blocks, "%s/" UPDATE_BLOCKS, folder);
-    if (mkdir(folder, 0700) != 0) {
+    if (mkdir(folder, 0700) != 0 && errno != EEXIST) { /* of one that was interrupted */
         return failed(folder, f);
     }
     enum grey_error err = write_parts(image, map, blocks, f);

@@ -1,5 +1,6 @@
 /* A bundle becomes the content of the slot that does not run.  The bundle lies in a folder of an account without rights, so nothing of it is believed: it is opened
  * without following links, its header is read once, and what counts are the hashes of the files as they were written. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -80,34 +81,30 @@ static enum grey_error copy_file(struct slots *s, int bundle, uint64_t at, const
     return err;
 }
 
-/* Folders of slots are flat: the names of a manifest hold no slash.  Only what an earlier manifest put there is looked for. */
+/* Folders of slots are flat: the names of a manifest hold no slash.  What somebody else left there, or a header that is damaged, must not keep
+ * updates away for ever. */
 static enum grey_error clear_folder(struct slots *s, const char *folder, struct fault *f) {
-    char path[LIMIT_PATH_BYTES + UPDATE_WORD_BYTES_MAX + 16];
-    uint8_t header[UPDATE_HEADER_BYTES];
-    struct update_manifest m;
-    (void)snprintf(path, sizeof path, "%s/%s", folder, header_name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    bool known = fd >= 0 && pread(fd, header, sizeof header, 0) == (ssize_t)sizeof header &&
-                 update_read(bytes_of(header, sizeof header), &m) == E_OK;
-    if (fd >= 0) {
-        (void)close(fd);
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *entry;
+    enum grey_error err = E_OK;
+    if (dir == NULL) {
+        return errno == ENOENT ? E_OK : fault_errno(f, E_SYSTEM, "clearing %s", folder);
     }
-    for (uint32_t i = 0; known && i < m.file_count; i++) {
-        char name[LIMIT_PATH_BYTES + UPDATE_WORD_BYTES_MAX + 16];
-        (void)snprintf(name, sizeof name, "%s/%.*s", folder, (int)m.files[i].name.size, m.files[i].name.data);
+    while (err == E_OK && (entry = readdir(dir)) != NULL) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) {
+            continue;
+        }
         slots_step(s, "clear");
-        if (unlink(name) != 0 && errno != ENOENT) {
-            return fault_errno(f, E_SYSTEM, "removing %s", name);
+        if (unlinkat(dirfd(dir), entry->d_name, 0) != 0 && errno != ENOENT) {
+            err = fault_errno(f, E_SYSTEM, "removing %s/%s", folder, entry->d_name);
         }
     }
-    slots_step(s, "clear header");
-    if ((unlink(path) != 0 && errno != ENOENT && errno != ENOTDIR) || (rmdir(folder) != 0 && errno != ENOENT)) {
-        return fault_errno(f, E_SYSTEM, "clearing %s", folder);
-    }
-    return E_OK;
+    (void)closedir(dir);
+    slots_step(s, "clear folder");
+    return err == E_OK && rmdir(folder) != 0 && errno != ENOENT ? fault_errno(f, E_SYSTEM, "clearing %s", folder) : err;
 }
 
-/* The header comes first, so that what is left of an interrupted filling can be cleared. */
 static enum grey_error fill(struct slots *s, int bundle, const struct update_manifest *m, const uint8_t header[UPDATE_HEADER_BYTES],
                             const char *folder, struct fault *f) {
     char path[LIMIT_PATH_BYTES + 32];
@@ -129,6 +126,29 @@ static enum grey_error fill(struct slots *s, int bundle, const struct update_man
     }
     slots_step(s, "sync folder");
     return err == E_OK ? sync_folder(folder, f) : err;
+}
+
+bool slotfill_is_whole(const char *folder) {
+    char path[LIMIT_PATH_BYTES + UPDATE_WORD_BYTES_MAX + 16];
+    uint8_t header[UPDATE_HEADER_BYTES];
+    struct update_manifest m;
+    struct fault f = {0};
+    (void)snprintf(path, sizeof path, "%s/%s", folder, header_name);
+    int fd = slotfill_open(path, &f);
+    bool whole = fd >= 0 && pread(fd, header, sizeof header, 0) == (ssize_t)sizeof header &&
+                 update_read(bytes_of(header, sizeof header), &m) == E_OK;
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    for (uint32_t i = 0; whole && i < m.file_count; i++) {
+        (void)snprintf(path, sizeof path, "%s/%.*s", folder, (int)m.files[i].name.size, m.files[i].name.data);
+        fd = slotfill_open(path, &f);
+        whole = fd >= 0 && check_file(fd, 0, &m.files[i], &f) == E_OK;
+        if (fd >= 0) {
+            (void)close(fd);
+        }
+    }
+    return whole;
 }
 
 enum grey_error slotfill_judge(const struct slots *s, int bundle, const struct slots_wants *w, uint8_t header[UPDATE_HEADER_BYTES],

@@ -175,6 +175,9 @@ static enum grey_error install(struct slots *s, const struct slots_chooser *c, i
         return fault_set(f, E_UPDATE_SLOTS, "which slot runs is not known: grey-update boot --roots was not called");
     }
     slots_path(s, to, path);
+    if (access(path, W_OK) != 0) { /* else a file in memory would take its place */
+        return fault_set(f, E_UPDATE_SLOTS, "there is no partition for slot %s", slots_name(to));
+    }
     /* What is half written must not be started: another one may be chosen, and this one run because that was spoiled. */
     enum grey_error err = tell(s, c, SLOTS_KEEP, next.keep, f);
     err = err == E_OK ? unpack(s, bundle, m, path, f) : err;

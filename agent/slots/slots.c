@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "agent/slots/slotfill.h"
 #include "include/grey/must.h"
 #include "platform/wholefile.h"
 
@@ -129,7 +130,7 @@ enum grey_error slots_save(struct slots *s, const struct slots_state *next, stru
 static bool is_whole(const struct slots *s, enum slots_place p) {
     char path[LIMIT_PATH_BYTES + 1];
     slots_path(s, p, path);
-    return access(path, X_OK) == 0;
+    return p == SLOTS_BASE || slotfill_is_whole(path);
 }
 
 enum grey_error slots_point(struct slots *s, enum slots_place p, struct fault *f) {
@@ -164,20 +165,26 @@ void slots_leave(struct slots_state *st, uint32_t why) {
     st->left = 0;
 }
 
+/* The disk has lost of it what it had confirmed: what the package brought runs, until the site gives this gateway its turn again. */
+static void give_up_damaged(const struct slots *s, struct slots_state *next) {
+    if (!is_whole(s, next->keep)) {
+        next->keep = SLOTS_BASE;
+        memset(next->keep_id, 0, UPDATE_ID_BYTES);
+    }
+}
+
 enum grey_error slots_boot(struct slots *s, struct fault *f) {
     struct slots_state next = s->state;
-    enum grey_error err = E_OK;
-    if (next.try != SLOTS_NONE && (next.left == 0 || !is_whole(s, next.try))) {
+    bool tries = next.try != SLOTS_NONE;
+    if (tries && (next.left == 0 || !is_whole(s, next.try))) {
         slots_leave(&next, (uint32_t)error_id(E_UPDATE_UNHEALTHY));
-        err = slots_save(s, &next, f);
-    } else if (next.try != SLOTS_NONE) {
+    } else if (tries) {
         next.left--;
-        err = slots_save(s, &next, f);
     }
+    give_up_damaged(s, &next);
+    enum grey_error err = tries || next.keep != s->state.keep ? slots_save(s, &next, f) : E_OK;
     /* A disk that cannot be written does not hold the gateway up: what is kept is started, and nothing is tried. */
-    enum slots_place to = err == E_OK && next.try != SLOTS_NONE ? next.try : next
-        .keep;
-    enum grey_error pointed = slots_point(s, is_whole(s, to) ? to : SLOTS_BASE, f);
+    enum grey_error pointed = slots_point(s, err == E_OK && next.try != SLOTS_NONE ? next.try : next.keep, f);
     return err != E_OK ? err : pointed;
 }
 
@@ -203,12 +210,13 @@ enum grey_error slots_revert(struct slots *s, uint32_t why, struct fault *f) {
     struct slots_state next = s->state;
     if (next.try != SLOTS_NONE) {
         slots_leave(&next, why);
+        give_up_damaged(s, &next);
         enum grey_error err = slots_save(s, &next, f);
         if (err != E_OK) {
             return err;
         }
     }
-    return slots_point(s, is_whole(s, next.keep) ? next.keep : SLOTS_BASE, f);
+    return slots_point(s, next.keep, f);
 }
 
 enum grey_error slots_allow(struct slots *s, uint64_t counter, struct fault *f) {

@@ -44,7 +44,8 @@ const char *slots_name(enum slots_place p); /* "-", "base", "a", "b" */
 /* The folder of a place; path: LIMIT_PATH_BYTES + 1. */
 void slots_path(const struct slots *s, enum slots_place p, char *path);
 
-/* Before each start of the programs: counts a start of what is on trial down, or leaves it when none is left, and points the link. */
+/* Before each start of the programs: counts a start of what is on trial down, or leaves it when none is left, and points the link.  Files that are not what was
+ * installed are not started: a trial is left, and instead of a kept version the base runs, so that the site gives it again. */
 enum grey_error slots_boot(struct slots *s, struct fault *f);
 /* What is on trial is kept from now on, and its counter is the floor.  E_CONDITION: nothing of that id is on trial (kept already: E_OK). */
 enum grey_error slots_confirm(struct slots *s, const uint8_t id[UPDATE_ID_BYTES], struct fault *f);

@@ -73,6 +73,47 @@ static uint8_t lower(uint8_t c) {
     return c >= 'A' && c <= 'Z' ? (uint8_t)(c + 'a' - 'A') : c;
 }
 
+/* Whether text goes on at `at` as shape says: 0 is any digit, a letter either case of it. */
+static bool has_shape(struct bytes text, size_t at, const char *shape) {
+    for (; *shape != 0; at++, shape++) {
+        if (at >= text.size ||
+            (*shape == '0' ? text.data[at] < '0' || text.data[at] > '9' : lower(text.data[at]) != (uint8_t)*shape)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static unsigned number_at(struct bytes text, size_t at, size_t digits) {
+    unsigned value = 0;
+    for (size_t i = 0; i < digits; i++) {
+        value = value * 10 + (unsigned)(text.data[at + i] - '0');
+    }
+    return value;
+}
+
+/* date-time of RFC 3339, 5.6.  Second 60 is taken of any minute: which ones had one is not known here. */
+static bool is_date_time(struct bytes text) {
+    static const unsigned days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    size_t end = strlen("0000-00-00t00:00:00");
+    if (!has_shape(text, 0, "0000-00-00t00:00:00")) {
+        return false;
+    }
+    if (has_shape(text, end, ".0")) {
+        for (end++; has_shape(text, end, "0"); end++) {
+        }
+    }
+    bool utc = has_shape(text, end, "z"), offset = has_shape(text, end, "+00:00") || has_shape(text, end, "-00:00");
+    if (!(utc || offset) || text.size != end + (utc ? 1 : strlen("+00:00"))) {
+        return false;
+    }
+    unsigned year = number_at(text, 0, 4), month = number_at(text, 5, 2), day = number_at(text, 8, 2);
+    bool leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    return month >= 1 && month <= 12 && day >= 1 && day <= days[month - 1] + (leap && month == 2) && number_at(text, 11, 2) <= 23 &&
+           number_at(text, 14, 2) <= 59 && number_at(text, 17, 2) <= 60 &&
+           (utc || (number_at(text, end + 1, 2) <= 23 && number_at(text, end + 4, 2) <= 59));
+}
+
 static bool same_word(struct bytes a, const char *word) {
     size_t i = 0;
     while (i < a.size && word[i] != 0 && lower(a.data[i]) == (uint8_t)word[i]) {
@@ -233,6 +274,9 @@ static enum grey_error take(const struct source *s, json_t *object, struct bytes
     }
     if (err == E_OK && e.type.size == 0) {
         err = refuse(s, E_BAD_REQUEST, "type", "is missing");
+    }
+    if (err == E_OK && e.time.size > 0 && !is_date_time(e.time)) {
+        err = refuse(s, E_BAD_REQUEST, "time", "is not a date and time of RFC 3339, such as 2026-07-30T10:00:02.5Z");
     }
     if (err == E_OK && offload_reserved(e.type)) {
         err = refuse(s, E_BAD_REQUEST, "type", "begins with grey.task., which only the site itself says");

@@ -3,7 +3,8 @@
  * Pure.  Accepts CloudEvents 1.0 JSON (structured: one object; batch: an array) and the short form {"type","priority","data"}, which
  * may have "id", "source", "subject", "time", "datacontenttype", "data_base64" and "traceparent" too; what has "specversion" is a
  * CloudEvent.  `data` is kept byte for byte as received; only a JSON string under a datacontenttype that is not JSON stands for its
- * characters (CloudEvents JSON format 1.0, 3.1), and data_base64 for its bytes.  Attributes of a CloudEvent that a record has no field
+ * characters (CloudEvents JSON format 1.0, 3.1), and data_base64 for its bytes.  `time` is a date-time of RFC 3339, however wrong; it is
+ * kept as it is.  Attributes of a CloudEvent that a record has no field
  * for (federation/record.h) are not kept; in the short form they are refused, since they are most likely misspelt. */
 #ifndef AGENT_INTAKE_H
 #define AGENT_INTAKE_H

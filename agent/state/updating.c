@@ -256,10 +256,35 @@ static struct updating_decision give_turn(const struct updating_view *v, raft_id
     return next != 0 ? (struct updating_decision){UPDATING_HAND_OVER, next} : (struct updating_decision){UPDATING_TURN, node};
 }
 
+static bool is_member(const struct updating_view *v, raft_id node) {
+    for (uint32_t i = 0; i < v->peer_count; i++) {
+        if (v->peers[i].id == node) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Who was removed in its turn, or when it had failed: no turn would be given because of it.  0: nobody. */
+static raft_id gone(const struct updating_view *v) {
+    if (v->u->turn != 0 && !is_member(v, v->u->turn)) {
+        return v->u->turn;
+    }
+    for (uint32_t i = 0; v->u->issue == v->issue && v->said != SUPPLY_FAILED && i < v->u->count; i++) {
+        if (v->u->at[i].phase == UPDATING_FAILED && !is_member(v, v->u->at[i].node)) {
+            return v->u->at[i].node;
+        }
+    }
+    return 0;
+}
+
 struct updating_decision updating_next(const struct updating_view *v) {
     struct updating_decision wait = {UPDATING_WAIT, 0};
-    raft_id wanting = 0, failed = 0;
+    raft_id wanting = 0, failed = 0, left = gone(v);
     uint32_t open = 0, current = 0, holders = 0;
+    if (left != 0) {
+        return v->steady ? (struct updating_decision){UPDATING_FORGET, left} : wait;
+    }
     if (v->u->turn != 0) {
         bool over = v->now_ms >= v->u->until_ms;
         return over ? (struct updating_decision){UPDATING_EXPIRE, v->u->turn} : wait;
@@ -271,12 +296,14 @@ struct updating_decision updating_next(const struct updating_view *v) {
         }
         enum updating_phase phase = phase_of(v, p->id);
         holders++;
-        failed = phase == UPDATING_FAILED ? p->id : failed;
         current += phase == UPDATING_CURRENT;
         open += phase == UPDATING_UNKNOWN || phase == UPDATING_WANTS;
         if (phase == UPDATING_WANTS && (wanting == 0 || wanting == v->leader)) {
             wanting = p->id;
         }
+    }
+    for (uint32_t i = 0; v->u->issue == v->issue && i < v->u->count; i++) {
+        failed = v->u->at[i].phase == UPDATING_FAILED ? v->u->at[i].node : failed;
     }
     if (failed != 0 || (holders > 0 && open == 0 && current == 0)) { /* or it fits nobody here */
         return v->said == SUPPLY_FAILED ? wait : (struct updating_decision){UPDATING_SAY_FAILED, failed};

@@ -81,6 +81,7 @@ enum updating_step {
     UPDATING_WAIT,
     UPDATING_TURN,        /* of `node` */
     UPDATING_EXPIRE,      /* `node` is to count as failed */
+    UPDATING_FORGET,      /* `node` is no member any more: neither its turn nor its failure concerns the others */
     UPDATING_HAND_OVER,   /* leadership, to `node` */
     UPDATING_SAY_HEALTHY, /* of the object, for the core */
     UPDATING_SAY_FAILED

@@ -12,12 +12,13 @@ struct keepdb {
     struct db_statement *add, *add_id, *next, *size, *remove, *remove_ids, *find;
 };
 
+/* What is there already comes from an earlier version, which made the tables one by one and was cut off: it holds no batch. */
 static const char schema[] =
-    "CREATE TABLE batch(receipt INTEGER PRIMARY KEY AUTOINCREMENT, events INT, data BLOB);"
-    "CREATE TABLE id(hash BLOB, receipt INT, element INT, PRIMARY KEY(hash, receipt, element)) WITHOUT ROWID;"
-    "CREATE INDEX id_of ON id(receipt);"
-    "CREATE TABLE meta(id INTEGER PRIMARY KEY, format INT);"
-    "INSERT INTO meta VALUES(1, 1)";
+    "CREATE TABLE IF NOT EXISTS batch(receipt INTEGER PRIMARY KEY AUTOINCREMENT, events INT, data BLOB);"
+    "CREATE TABLE IF NOT EXISTS id(hash BLOB, receipt INT, element INT, PRIMARY KEY(hash, receipt, element)) WITHOUT ROWID;"
+    "CREATE INDEX IF NOT EXISTS id_of ON id(receipt);"
+    "CREATE TABLE IF NOT EXISTS meta(id INTEGER PRIMARY KEY, format INT);"
+    "INSERT OR IGNORE INTO meta VALUES(1, 1)";
 
 static enum grey_error prepare(struct keepdb *k, struct fault *f) {
     const struct {
@@ -46,7 +47,10 @@ struct keepdb *keepdb_open(const char *path, struct fault *f) {
         return NULL;
     }
     k->db = db_open(path, &options, &created, f);
-    enum grey_error err = k->db == NULL ? f->code : created ? db_exec(k->db, schema, f) : E_OK;
+    enum grey_error err = k->db == NULL ? f->code : E_OK;
+    if (err == E_OK && (created || db_number(k->db, "SELECT format FROM meta", 0) == 0)) {
+        err = db_exec_whole(k->db, schema, f);
+    }
     int64_t format = 0, events = 0, bytes = 0;
     err = err != E_OK ? err : db_ask(k->db, "SELECT format FROM meta", &format, f);
     if (err == E_OK && format != FORMAT) {

@@ -16,7 +16,6 @@
 #define GROUP_BYTES_MAX 8388608u /* 8 MiB */
 #define RETRY_MS 5000u           /* how often a full disk is looked at again */
 #define LATER_MS 1500u           /* clean-up that stores did along goes on by itself when none comes any more */
-#define SNAPSHOTS_LISTED 16u
 
 struct sitelog {
     struct loop *loop;
@@ -35,44 +34,58 @@ struct sitelog {
     struct sitedisk_damage damage;
     struct sitelog_usage usage;
     bool has_chore, has_later;
-    struct sitelog_snapshot_info snapshots[SNAPSHOTS_LISTED];
+    struct sitelog_snapshot_info snapshots[SITELOG_SNAPSHOTS_MAX];
     size_t snapshot_count;
 };
 
 /* --- the storage thread ------------------------------------------------------------------------------------------------------------ */
+/* Whoever hears of an error hears what was being done, also where there was no memory for more than the error. */
+static void explain(enum grey_error err, const char *doing, struct fault *f) {
+    if (err != E_OK && f->text[0] == '\0') {
+        (void)fault_set(f, err, "%s", doing);
+    }
+}
+
 static void store_work(struct worker_job *job) {
     struct sitelog_store *store = (struct sitelog_store *)job;
     sitedisk_store(store->slot.owner->disk, &store, 1);
+    explain(store->err, "storing entries", &store->fault);
 }
 
 static void flush_work(struct worker_job *job) {
     struct sitelog_flush *flush = (struct sitelog_flush *)job;
     sitedisk_flush(flush->slot.owner->disk, flush);
+    explain(flush->err, "writing the state", &flush->fault);
 }
 
 static void read_work(struct worker_job *job) {
     struct sitelog_read *read = (struct sitelog_read *)job;
     sitedisk_read(read->slot.owner->disk, read);
+    explain(read->err, "reading the log and the state", &read->fault);
 }
 
 static void compact_work(struct worker_job *job) {
     struct sitelog_compact *compact = (struct sitelog_compact *)job;
     sitedisk_compact(compact->slot.owner->disk, compact);
+    explain(compact->err, "forgetting old entries", &compact->fault);
 }
 
 static void snapshot_work(struct worker_job *job) {
     struct sitelog_snapshot *snapshot = (struct sitelog_snapshot *)job;
     sitedisk_snapshot(snapshot->slot.owner->disk, snapshot);
+    explain(snapshot->err, "a state image", &snapshot->fault);
 }
 
 static void keep_work(struct worker_job *job) {
     struct sitelog_keep *keep = (struct sitelog_keep *)job;
     sitedisk_keep(keep->slot.owner->disk, keep);
+    explain(keep->err, "events taken without a leader", &keep->fault);
 }
 
 static void seal_work(struct worker_job *job) {
     struct sitelog_seal *seal = (struct sitelog_seal *)job;
     sitedisk_seal(seal->slot.owner->disk, seal);
+    explain(seal->err, "a seal", &seal->fault);
 }
 
 static void chore_work(struct worker_job *job) {
@@ -111,6 +124,9 @@ static struct worker_job *group_work(struct sitelog *s, struct worker_job *list)
         bytes += store_bytes(store);
     }
     sitedisk_store(s->disk, jobs, count);
+    for (uint32_t i = 0; i < count; i++) {
+        explain(jobs[i]->err, "storing entries", &jobs[i]->fault);
+    }
     for (struct worker_job *job = list; job != end; job = job->next) {
         if (job->work == read_work) {
             read_work(job);
@@ -133,7 +149,7 @@ static struct worker_job *batch(void *context, struct worker_job *list) {
     s->usage = s->disk->usage;
     s->has_chore = has_chore;
     s->has_later = has_later;
-    s->snapshot_count = sitedisk_snapshots(s->disk, s->snapshots, SNAPSHOTS_LISTED);
+    s->snapshot_count = sitedisk_snapshots(s->disk, s->snapshots, SITELOG_SNAPSHOTS_MAX);
     if (s->disk->damage.found && !s->damage.found) {
         s->damage = s->disk->damage;
         s->disk->damage.found = false;
@@ -420,7 +436,7 @@ struct sitelog *sitelog_open(struct loop *loop, const struct sitelog_options *o,
     pthread_mutex_init(&s->lock, NULL);
     if (sitedisk_open(o, t, start, &s->disk, f) == E_OK) {
         s->usage = s->disk->usage;
-        s->snapshot_count = sitedisk_snapshots(s->disk, s->snapshots, SNAPSHOTS_LISTED);
+        s->snapshot_count = sitedisk_snapshots(s->disk, s->snapshots, SITELOG_SNAPSHOTS_MAX);
         s->worker = worker_new(loop, "storage", SITELOG_JOBS_MAX + 2, batch, s, f);
         if (s->worker != NULL) {
             return s;

@@ -38,7 +38,7 @@ struct sitelog_options {
     uint32_t reserve_bytes;         /* size of data_dir/reserve, and of the one in wal_dir when that is another device; 0: none */
     uint32_t window_entries;        /* at most this many entries are loaded at start beyond those not applied, */
     uint32_t window_bytes;          /* and so many bytes of them */
-    uint32_t snapshots_kept;        /* 3 */
+    uint32_t snapshots_kept;        /* of each kind, 3 */
     bool witness;                   /* entries come stripped; there is no state but position and membership; keep files small */
     bool rejoins;                   /* there are other gateways: a damaged log is set aside and the node comes back as a new one
                                        (agent/store/setaside.h); else it is refused */
@@ -190,6 +190,7 @@ enum grey_error sitelog_read(struct sitelog *s, struct sitelog_read *job);
 
 /* Snapshots.  A state image of the last flush: the rows, position, membership.  Written in slices between store jobs, so that commits
  * do not wait for it; no flush may be given until done. */
+#define SITELOG_SNAPSHOTS_MAX 16u /* on disk, of both kinds together; then the oldest goes */
 struct sitelog_snapshot_info {
     struct raft_point point;
     raft_index members_index;

@@ -7,8 +7,6 @@
 
 #include "agent/store/rowset.h"
 
-#define SNAPSHOTS_MAX 16u
-
 struct snapshot_head {
     struct raft_point point;
     raft_index members_index;
@@ -21,7 +19,7 @@ struct snapshot_head {
 /* --- the directory ---------------------------------------------------------------------------------------------------------------- */
 struct snapshot_list { /* newest first */
     size_t count;
-    struct sitelog_snapshot_info at[SNAPSHOTS_MAX];
+    struct sitelog_snapshot_info at[SITELOG_SNAPSHOTS_MAX];
 };
 
 /* Makes the directory, removes what was not finished, lists the rest.  Files that are no images, or not whole, are left out. */

@@ -19,18 +19,27 @@ static bool ends_with(const char *name, const char *suffix) {
     return size > tail && strcmp(name + size - tail, suffix) == 0;
 }
 
-static void list_insert(struct snapshot_list *list, const struct sitelog_snapshot_info *info) {
+static void remove_file(const char *dir, const struct sitelog_snapshot_info *info) {
+    char path[PATH_BYTES];
+    (void)snprintf(path, sizeof path, "%s/%s", dir, info->name);
+    (void)unlink(path);
+}
+
+/* The oldest one has to go when there are too many: what is not listed would never be removed. */
+static void list_insert(const char *dir, struct snapshot_list *list, const struct sitelog_snapshot_info *info) {
     size_t at = 0;
     while (at < list->count && list->at[at].point.index > info->point.index) {
         at++;
     }
-    if (at == SNAPSHOTS_MAX) {
-        return;
+    if (list->count == SITELOG_SNAPSHOTS_MAX) {
+        remove_file(dir, at == SITELOG_SNAPSHOTS_MAX ? info : &list->at[SITELOG_SNAPSHOTS_MAX - 1]);
+        list->count--;
     }
-    size_t behind = list->count - at - (list->count == SNAPSHOTS_MAX);
-    memmove(&list->at[at + 1], &list->at[at], behind * sizeof list->at[0]);
-    list->at[at] = *info;
-    list->count += list->count < SNAPSHOTS_MAX;
+    if (at < SITELOG_SNAPSHOTS_MAX) {
+        memmove(&list->at[at + 1], &list->at[at], (list->count - at) * sizeof list->at[0]);
+        list->at[at] = *info;
+    }
+    list->count++;
 }
 
 /* Head and last bytes only: the blocks between are verified when the image is read. */
@@ -45,7 +54,7 @@ static void list_file(const char *dir, const char *name, struct snapshot_list *l
         int fd = open(path, O_RDONLY | O_CLOEXEC);
         if (fd >= 0 && strcmp(info.name, name) == 0 && info.file_bytes > DIGEST_BYTES &&
             pread(fd, info.checksum, DIGEST_BYTES, (off_t)(info.file_bytes - DIGEST_BYTES)) == DIGEST_BYTES) {
-            list_insert(list, &info);
+            list_insert(dir, list, &info);
         }
         if (fd >= 0) {
             close(fd);
@@ -85,11 +94,9 @@ static void list_drop(struct snapshot_list *list, size_t at) {
 }
 
 void snapshot_list_remove(const char *dir, struct snapshot_list *list, const char *name) {
-    char path[PATH_BYTES];
     for (size_t i = 0; i < list->count; i++) {
         if (strcmp(list->at[i].name, name) == 0) {
-            (void)snprintf(path, sizeof path, "%s/%s", dir, list->at[i].name);
-            (void)unlink(path);
+            remove_file(dir, &list->at[i]);
             list_drop(list, i);
             return;
         }
@@ -97,20 +104,18 @@ void snapshot_list_remove(const char *dir, struct snapshot_list *list, const cha
 }
 
 void snapshot_list_add(const char *dir, struct snapshot_list *list, const struct sitelog_snapshot_info *info, uint32_t kept) {
-    char path[PATH_BYTES];
     for (size_t i = 0; i < list->count; i++) {
         if (strcmp(list->at[i].name, info->name) == 0) { /* was written anew */
             list_drop(list, i);
             break;
         }
     }
-    list_insert(list, info);
+    list_insert(dir, list, info);
     uint32_t seen = 0;
     for (size_t i = 0; i < list->count;) {
         seen += list->at[i].self_contained == info->self_contained;
         if (list->at[i].self_contained == info->self_contained && seen > (kept == 0 ? 1 : kept)) {
-            (void)snprintf(path, sizeof path, "%s/%s", dir, list->at[i].name);
-            (void)unlink(path);
+            remove_file(dir, &list->at[i]);
             list_drop(list, i);
         } else {
             i++;

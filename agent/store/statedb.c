@@ -120,8 +120,8 @@ struct statedb *statedb_open(const char *path, struct fault *f) {
     s->db = db_open(path, &(struct db_options){.page_bytes = STATE_PAGE_BYTES, .cache_bytes = db_cache_bytes(STATE_CACHE_BYTES)},
                     &created, f);
     enum grey_error err = s->db == NULL ? E_IO : E_OK;
-    if (err == E_OK && created && (err = db_begin(s->db, f)) == E_OK && (err = db_exec(s->db, schema, f)) == E_OK) {
-        err = db_commit(s->db, f);
+    if (err == E_OK && created) {
+        err = db_exec_whole(s->db, schema, f);
     }
     int64_t freed = 0;
     if (err != E_OK || prepare(s, f) != E_OK || facts_load(s, f) != E_OK ||

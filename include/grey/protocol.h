@@ -25,6 +25,7 @@
 #define FEATURE_LEVEL_OFFLOAD 6u  /* from here on orders may have zones, and tasks may be with the core */
 #define FEATURE_LEVEL_VOUCH 6u    /* from here on gateways give each other certificates while the core is away (platform/vouch.h) */
 #define FEATURE_LEVEL_HANDOVER 6u /* from here on gateways ask each other whether they reach the core */
+#define FEATURE_LEVEL_LINK 6u     /* from here on they ask their leader how the link to the core is */
 #define FEATURE_LEVEL_VERDICTS 6u /* from here on it may hold verdicts on gateways (agent/state/verdicts.h) */
 #define FEATURE_LEVEL_BRIEF_ORIGIN 6u /* from here on what says who asked for an entry may leave out what is usual */
 #define UP_LEVEL 2u                   /* said in UP_HELLO; from 2 on a site reads the codings in DOWN_WELCOME, and DOWN_ROUTE */
@@ -68,6 +69,8 @@ enum message_kind {
     MESSAGE_ATTEST = 20,
     MESSAGE_REACH_ASK = 21, /* this and the next: federation/handover.h */
     MESSAGE_REACH = 22,
+    MESSAGE_LINK_ASK = 23,
+    MESSAGE_LINK = 24,
     /* between site and core: federation/sync.h */
     MESSAGE_UP_HELLO = 64,
     MESSAGE_UP_EVENTS = 65,

@@ -179,7 +179,7 @@ def main():
                 "| together | %d | %d |" % (sum(r for r, _ in memory.values()), sum(p for _, p in memory.values()))]
     emulated = emulated_memory(boards)
     if emulated:
-        out += ["", "## Memory of greyd on emulated boards, KiB", "", "Three gateways of a site over TLS that have a core, 192 MiB of memory each, idle for half a minute "
+        out += ["", "## Memory of greyd on emulated boards, KiB", "", "Three gateways of a site over TLS that have a core, 192 MiB of memory each (a PC 320), idle for half a minute "
                 "(`make check-image`). The leader holds libmosquitto and its OpenSSL beside, and who has led keeps them.", "", "| board | role | resident | its share (PSS) |", "|---|---|---|---|"]
         out += ["| `%s` | %s | %s | %s |" % (name, role, rss, pss) for name, lines in emulated.items() for role, rss, pss in sorted(lines)]
     with open(os.path.join(ROOT, "docs", "FOOTPRINT.md"), "w") as f:

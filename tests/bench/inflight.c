@@ -2,16 +2,11 @@
  * storage threads and TCP links in one process and on one loop; the leader always has IN_FLIGHT proposals of 256 bytes under way.
  * One line of JSON: commits per second, latency from proposal to applied, and what all three nodes together used meanwhile. */
 #include <inttypes.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-#include "agent/node/node.h"
-#include "include/grey/must.h"
-#include "platform/log.h"
 #include "platform/now.h"
+#include "tests/unit/node_rig.h"
 
 #define NODES 3
 #define VALUE_BYTES 256
@@ -140,24 +135,10 @@ int main(int argc, char **argv) {
         (void)snprintf(address, sizeof address, "127.0.0.1:%d", port + i);
         (void)snprintf(seeds, sizeof seeds, "127.0.0.1:%d", port);
         (void)snprintf(name, sizeof name, "%d", i + 1);
-        struct node_options o = {.node = name,
-                                 .site = "bench",
-                                 .data_dir = dir,
-                                 .wal_dir = log_dir,
-                                 .peer_listen_address = address,
-                                 .peer_address = address,
-                                 .http_address = "127.0.0.1:1",
-                                 .seeds = i == 0 ? "" : seeds,
-                                 .bootstrap = i == 0,
-                                 .heartbeat_ms = 150,
-                                 .election_timeout_ms_min = 300,
-                                 .election_timeout_ms_max = 500,
-                                 .snapshot_threshold_entries = 10000,
-                                 .snapshot_interval_s = 3600,
-                                 .snapshots_kept = 3,
-                                 .seal_interval_ms = 1000,
-                                 .request_timeout_ms = 5000,
-                                 .queue = {.bytes_max = 1u << 30}};
+        struct node_options o = node_rig_options(name, dir, log_dir);
+        o.peer_listen_address = o.peer_address = address;
+        o.seeds = i == 0 ? "" : seeds;
+        o.bootstrap = i == 0;
         b.nodes[i] = node_new(&x, &o, &events, &b, &f);
         if (b.nodes[i] == NULL) {
             (void)fprintf(stderr, "inflight: %s: %s\n", error_sentence(f.code), f.text);

@@ -55,7 +55,7 @@ class Relay:
                 near, source = self.server.accept()
             except OSError:
                 return
-            pair = types.SimpleNamespace(near=near, far=None)
+            pair = types.SimpleNamespace(near=near, far=None, silent=False)
             if not self.admit(pair, source):
                 near.close()
                 continue
@@ -74,7 +74,8 @@ class Relay:
             self.carry(a, b, way, pair)
         except OSError:
             pass
-        end(a, b)
+        if not pair.silent:
+            end(a, b)
 
     def carry(self, a, b, way, pair):
         """One way, until it ends; then both ends are closed."""
@@ -125,6 +126,13 @@ class Link(Relay):
         for pair in list(self.pairs):
             if owner is None or pair.owner == owner:
                 end(pair.near, pair.far)
+
+    def silence(self, owner=None):
+        """From now on the end of one side of the connections of one process, or of all, is not told to the other side: it lost its power, or a firewall forgot them."""
+        silenced = [pair for pair in self.pairs if owner is None or pair.owner == owner]
+        for pair in silenced:
+            pair.silent = True
+        return silenced
 
     def hold(self, way, owner=None):
         """Keeps what goes "in" to the gateway or "out" of it, on the connections of one process or on all, until the link is mended."""

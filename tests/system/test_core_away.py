@@ -17,10 +17,20 @@ def test(site):
     doctor, link = site.ctl("doctor", node=follower), site.ctl("link", "status", node=follower)
     site.ok(doctor.returncode == 1 and "LOOK    link" in doctor.stdout, "greyctl doctor finds it at any gateway of this machine: it asks the one that leads")
     site.ok("down: " in link.stdout and "BREAKER" in link.stdout, "so does greyctl link status")
+    told = {n: request(site.http[n], "GET", "/v1/federation/status").json() for n in site.nodes}
+    leader = str(site.leader())
+    site.ok({t["link_of"] for t in told.values()} == {leader} == {t["owner"] for t in told.values()} and
+            all(t["link"]["stage"] != "off" and not t["link"]["up"] and t["link"]["last_error"] for t in told.values()),
+            "every gateway tells of the leader's link: %s" % {n: t["link"]["stage"] for n, t in told.items()})
+    site.ok(all(("here" in t) == (n != int(leader)) and t.get("here", {"stage": "off"})["stage"] == "off" for n, t in told.items()), "and the others that their own is off")
     site.ok(site.ctl("link", "try", node=follower).returncode == 0, "and greyctl link try has the leader try now")
     site.restart("broker")
     site.restart("core")
     ledger.judge()
+    wait_until("the link at every gateway", lambda: all(site.link(n)["up"] and site.link(n)["sent_bytes"] > 0 for n in site.nodes), 60)
+    said = site.ctl("federation", "status", node=follower)
+    site.ok("link" in said.stdout and "up to localhost:" in said.stdout and site.ctl("link", "status", node=follower).stdout.startswith("up"),
+            "when it is up, every gateway says so: %s" % said.stdout.splitlines()[0])
 
     # Cores that die soon after they asked the site where it is: whoever comes next must be heard by a site that has nothing to say.
     for version in (1, 2):

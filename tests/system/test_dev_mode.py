@@ -68,6 +68,14 @@ def test(site):
     site.ok(d.status == 200 and d.json()["accepted"][0] == dict(e.json()["accepted"][0], duplicate=True), "sent again: 200, duplicate, the same numbers")
     site.ok(call("POST", "/v1/events", json.dumps(dict(one, data=2)), Content_Type="application/cloudevents+json").status == 409, "the same id with another body: 409")
     site.ok(call("GET", "/v1/events/x1?source=s").json()["seq"] == 1, "an event is found by source and id")
+    shown = site.ctl("config", "show", "--origin")
+    site.ok(shown.returncode == 0 and "storage.data_dir" in shown.stdout and "# default" in shown.stdout, "greyctl config show needs no file, as greyd does not")
+    hidden = call("GET", "/v1/events/x1")
+    site.ok(hidden.status == 404 and "?source=SOURCE" in hidden.json()["detail"], "without its source it is not, and the answer says what to ask: %s" % hidden.json()["detail"])
+    strange = call("GET", "/v1/events/x1?source=other")
+    site.ok(strange.status == 404 and "of this source and id" in strange.json()["detail"], "nor by another's: %s" % strange.json()["detail"])
+    long = call("GET", "/v1/events/x1?source=" + "%41" * 257)
+    site.ok(long.status == 400 and call("GET", "/v1/events/x1?source=" + "%41" * 256).status == 404, "a source longer than any event has is refused: %s" % long.body)
     site.ok(call("GET", "/v1/queue").json()["channels"]["data"]["pending"] == 1, "the queue counts it once")
 
     for what, status, answer in (

@@ -20,6 +20,11 @@ def bulk(site, n, first, count):
 
 def test(site):
     old = site.leader()
+    for n in [n for n in site.nodes if n != old][0], old:
+        wait_until("the link", lambda: site.link(site.leader())["up"])
+        wait_until("leadership to go to %d" % n, lambda: site.leader() == n or site.ctl("cluster", "transfer", str(n), node=site.leader()).returncode == 0 and site.leader() == n)
+    wait_until("its link", lambda: site.link(old)["up"])
+    site.ok(used(site, old) < 100000, "who lays down his link and takes it up again has spent what both carried: %d bytes" % used(site, old))
     site.ok(bulk(site, old, 0, 20) == 201, "some bulk is sent")
     site.wait_drained(60)
     wait_until("the cost to be in the log", lambda: all(used(site, n) > 200000 for n in [old]), 30)

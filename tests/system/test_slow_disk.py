@@ -2,27 +2,8 @@
 """A disk that takes seconds for a sync (a worn card, a controller that stalls) must not hold up the site: as a follower's it is carried
 along, as the leader's it costs the leadership within seconds; nothing answered is lost (FAULTS P8).  And damage where there is nobody to
 mend from is refused with a word that helps."""
-from harness import *
+from slow_disks import *
 import glob
-
-
-class SlowSite(Site):
-    def __init__(self, **options):
-        super().__init__(**options)
-        self.library = self.path("slow_sync.so")
-        subprocess.run([os.environ.get("CC", "cc"), "-shared", "-fPIC", "-D_GNU_SOURCE", "-o", self.library,
-                        os.path.join(ROOT, "tests/system/slow_sync.c"), "-ldl"], check=True)
-
-    def start_node(self, n, bootstrap=None, under=()):
-        super().start_node(n, bootstrap, ["env", "LD_PRELOAD=" + self.library, "SLOW_SYNC=" + self.path("slow%d" % n)] + list(under))
-
-    def slow(self, n, ms):
-        with open(self.path("slow%d.new" % n), "w") as f:
-            f.write("%d" % ms)
-        os.rename(self.path("slow%d.new" % n), self.path("slow%d" % n))
-
-    def well(self, n):
-        os.unlink(self.path("slow%d" % n))
 
 
 def put(site, n, key, timeout=30):

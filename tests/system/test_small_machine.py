@@ -69,6 +69,9 @@ def test(site):
     site.ok(request(site.http[1], "GET", "/health").status == 200, "and go on")
     metrics = request(site.http[1], "GET", "/metrics").body.decode()
     site.ok("grey_memory_reliefs_total" in metrics and "grey_process_memory_budget_bytes %d" % budget in metrics, "metrics tell so")
+    told = [(series + " " in metrics) == (board(site, 1)[key] is not None) for series, key in
+            (("grey_board_temperature_celsius", "temperature_celsius"), ("grey_board_under_voltage", "under_voltage"))]
+    site.ok(all(told), "a sensor that a board does not have has no series: zero degrees would be a lie")
     site.kill("node1", signal.SIGTERM)
     with open(site.path("node1", "greyd.yaml")) as f:
         text = f.read()

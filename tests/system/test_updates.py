@@ -3,7 +3,7 @@
 holes could be brought back, or a cut link would make it begin anew."""
 from harness import *
 
-CONFIRM_S = 10
+CONFIRM_S, HOPELESS_S = 120, 10  # of a version that is well on a machine that is busy with other things, and of one that cannot be
 
 
 class Supervisor(threading.Thread):
@@ -11,14 +11,14 @@ class Supervisor(threading.Thread):
 
     def __init__(self, site, n):
         super().__init__(daemon=True)
-        self.site, self.n, self.over, self.on_restart = site, n, False, None
+        self.site, self.n, self.over, self.on_restart, self.held, self.confirm_s = site, n, False, None, False, CONFIRM_S
         self.slots, self.inbox = site.path("node%d" % n, "slots"), site.path("node%d" % n, "data", "updates")
         self.restart_mark, self.name = site.path("node%d" % n, "restart"), "node%d" % n
         self.cut, self.update, self.log = False, None, open(site.path("update%d.log" % n), "ab")
 
     def run_update(self):
         command = program("grey-update") + ["run", "--slots", self.slots, "--base", BUILD, "--inbox", self.inbox, "--key", self.site.path("maker", "update-sign.pub"),
-                                            "--confirm-s", str(CONFIRM_S), "--", "touch", self.restart_mark]
+                                            "--confirm-s", str(self.confirm_s), "--", "touch", self.restart_mark]
         self.update = subprocess.Popen(command, stdout=self.log, stderr=self.log, start_new_session=True)
 
     def start_greyd(self):
@@ -56,8 +56,11 @@ class Supervisor(threading.Thread):
             elif not self.site.alive(self.name):
                 time.sleep(0.5)
                 self.start_greyd()
-            if (self.update is None or self.update.poll() is not None) and os.path.exists(os.path.join(self.inbox, "bundle")):
+            if (self.update is None or self.update.poll() is not None) and self.has_bundle() and not self.held:
                 self.run_update()
+
+    def has_bundle(self):
+        return os.path.exists(os.path.join(self.inbox, "bundle"))
 
     def stop(self):
         self.over = True
@@ -160,12 +163,17 @@ def test(site):
 
     # One that does not get well.
     wait_until("the rollout to be done", lambda: rollout(site) == "done", 60)
+    for s in site.supervisors.values():
+        s.confirm_s = HOPELESS_S
     push(site, pack(site, "0.3.0", 3, b"#!/bin/sh\nexec sleep 1000\n"))
     wait_until("it to be taken back", lambda: rollout(site) == "rolled-back", 180)
     wait_until("three healthy gateways", lambda: site.wait_voters(5) or True, 60)
     wait_until("the version before to be in force again, and well", lambda: updates(site)["version"] == 1 and updates(site)["health"] == "healthy", 90)
     tried = [n for n, s in site.supervisors.items() if "failed-why 3308" in s.show()]
     site.ok(len(tried) == 1 and {runs(site, n) for n in site.nodes} == {"a"} and not bad_moments, "one that does not get well is tried at one gateway, and left: %s %s" % (tried, bad_moments))
+
+    for s in site.supervisors.values():
+        s.confirm_s = CONFIRM_S
 
     # An older one, and one of somebody else.
     push(site, pack(site, "0.1.0", 1, program_bytes + b"first"))
@@ -179,6 +187,27 @@ def test(site):
     push(site, forged)
     wait_until("the forged one to be refused", lambda: any(g.get("error") == "GREY-3302" for g in updates(site)["gateways"]), 90)
     site.ok({runs(site, n) for n in site.nodes} == {"a"}, "one that the core gives, but the maker did not sign, is refused")
+
+    # An engineer allows the older one; while it is on its way into a slot, the core gives another.
+    for s in site.supervisors.values():
+        s.held = True
+        subprocess.run(program("grey-update") + ["allow", "1", "--slots", s.slots], check=True, stdout=s.log, stderr=s.log)
+    push(site, pack(site, "0.1.1", 1, program_bytes + b"first"))
+    busy = wait_until("a gateway to begin with the older one", lambda: [n for n, s in site.supervisors.items() if s.has_bundle()], 90)
+    site.ok(len(busy) == 1, "what an engineer allows is taken, and greyd was not restarted for that")
+    newest = push(site, pack(site, "0.5.0", 5, program_bytes + b"fifth"))
+
+    def phases():
+        u = updates(site)
+        return {g["node"]: g["phase"] for g in u["gateways"]} if u["version"] == newest else {}
+    wait_until("the others to stand to the newest", lambda: len(phases()) >= 2, 60)
+    time.sleep(4)
+    begun = str(busy[0])
+    site.ok(begun not in phases() and updates(site)["turn"] == begun, "who may be away in a moment says nothing that would end its turn: %s" % phases())
+    for s in site.supervisors.values():
+        s.held = False
+    wait_until("the newest on all gateways", lambda: updates(site)["version"] == newest and updates(site)["health"] == "healthy", 180)
+    site.ok(not bad_moments, "and in the end all have the newest, one after the other: %s" % bad_moments)
 
 
 class Updated(Site):

@@ -88,6 +88,14 @@ def test(site):
             "grey_consensus_term" in request(site.http[WITNESS], "GET", "/metrics").body.decode(), "it answers health and metrics")
     site.ok(site.status(leader)["one_disk"] is False, "with both gateways answers rest on two disks")
 
+    def phis():
+        return {m["id"]: m["phi"] for m in request(site.http[leader], "GET", "/v1/cluster/members").json()}
+    known = wait_until("the leader to know how each of them speaks", lambda: [p for p in [phis()] if None not in p.values()], 30)[0]
+    site.ok(set(known) == {"1", "2", str(WITNESS)} and known[str(WITNESS)] < 8, "the leader says how sure it is that a witness is there, too: %s" % known)
+
+    links = {k["peer_id"]: k["phi"] for k in request(site.http[leader], "GET", "/v1/debug/network").json()["links"]}
+    site.ok(set(links) == {"1", "2", str(WITNESS)} - {str(leader)} and None not in links.values(), "of each link as well: %s" % links)
+
     site.ok(flood(site, leader, 20000), "20,000 entries are written")
     wait_until("the witness to have it all", lambda: site.status(WITNESS)["commit_index"] >= 20000, 60)
     time.sleep(2)

@@ -221,6 +221,41 @@ struct reading {
     struct fault fault;
 };
 
+static inline void keep_done(void *context, struct sitelog_keep *job) {
+    (void)job;
+    stop_when_done(context);
+}
+
+static inline enum grey_error keep(struct disk *d, struct sitelog_keep *job) {
+    struct wait w = {.loop = d->loop, .left = 1};
+    job->done = keep_done;
+    job->context = &w;
+    assert_int_equal(sitelog_keep(d->log, job), E_OK);
+    loop_run(d->loop);
+    d->fault = job->fault;
+    return job->err;
+}
+
+static inline void snapshot_done(void *context, struct sitelog_snapshot *job) {
+    if (job->chunk != NULL && job->kind == SITELOG_SNAPSHOT_READ) {
+        (void)blob_ref(job->chunk);
+    }
+    if (job->kind == SITELOG_SNAPSHOT_INSTALL) { /* for the test: the number of rows instead of the rows */
+        job->offset = sitelog_row_count(job->rows);
+    }
+    stop_when_done(context);
+}
+
+static inline enum grey_error snapshot(struct disk *d, struct sitelog_snapshot *job) {
+    struct wait w = {.loop = d->loop, .left = 1};
+    job->done = snapshot_done;
+    job->context = &w;
+    assert_int_equal(sitelog_snapshot(d->log, job), E_OK);
+    loop_run(d->loop);
+    d->fault = job->fault;
+    return job->err;
+}
+
 static inline void read_done(void *context, struct sitelog_read *job) {
     struct reading *r = context;
     r->err = job->err;

@@ -40,7 +40,7 @@ static inline int set_up_postgres(void **state) {
     return 0;
 }
 
-static struct store *open_store(void) {
+static inline struct store *open_store(void) {
     struct fault f = {0};
     struct store *s = store_open(where, &(struct store_options){.shared = shared}, &f);
     if (s == NULL) {

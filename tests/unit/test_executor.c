@@ -39,6 +39,8 @@ static struct {
     struct blob *payloads[ENTRIES_MAX];
     struct executor *executor;
     uint32_t lease_ms;
+    uint32_t asked; /* of the node, and not answered */
+    bool stopping;
     bool reachable, can_work; /* reachable: barriers are answered */
     int door;
     struct launchlink link;
@@ -59,6 +61,7 @@ struct later {
 
 static void answer_now(void *context) {
     struct later *l = context;
+    t.asked--;
     l->done(l->context, &l->answer);
     free(l);
 }
@@ -66,7 +69,8 @@ static void answer_now(void *context) {
 static void answer_later(node_done *done, void *context, enum grey_error err) {
     struct later *l = calloc(1, sizeof *l);
     assert_non_null(l);
-    *l = (struct later){.done = done, .context = context, .answer = {.err = err, .detail = ""}};
+    *l = (struct later){.done = done, .context = context, .answer = {.err = t.stopping ? E_STOPPING : err, .detail = ""}};
+    t.asked++;
     l->timer = (struct loop_timer){.fire = answer_now, .context = l};
     loop_timer_after(t.loop, &l->timer, 0);
 }
@@ -297,6 +301,10 @@ static int setup(void **state) {
 
 static int teardown(void **state) {
     (void)state;
+    t.stopping = true;
+    while (t.asked > 0) { /* the node goes first, and answers what it was asked */
+        turns(1);
+    }
     executor_free(t.executor);
     t.executor = NULL;
     turns(50); /* what was on its way */

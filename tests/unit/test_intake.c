@@ -85,7 +85,8 @@ static void the_short_form_is_taken(void **context) {
     d->options.provisional = true;
     assert_int_equal(
         say(d, " [ {\"type\":\"a\"} , {\"type\":\"b\",\"priority\":\"critical\",\"id\":\"7\",\"source\":\"s\",\"subject\":\"x\","
-               "\"time\":\"now\",\"traceparent\":\"tp\",\"datacontenttype\":\"text/plain\",\"data\":\"hi \\u00e9\"} ] "),
+               "\"time\":\"2026-07-30t10:00:02+14:00\",\"traceparent\":\"tp\",\"datacontenttype\":\"text/plain\",\"data\":\"hi "
+               "\\u00e9\"} ] "),
         E_OK);
     assert_true(d->result.array);
     assert_int_equal(d->result.count, 2);
@@ -97,7 +98,7 @@ static void the_short_form_is_taken(void **context) {
     assert_text(d->events[1].id, "7");
     assert_text(d->events[1].source, "s");
     assert_text(d->events[1].subject, "x");
-    assert_text(d->events[1].time, "now");
+    assert_text(d->events[1].time, "2026-07-30t10:00:02+14:00");
     assert_text(d->events[1].traceparent, "tp");
     assert_text(d->events[1].content_type, "text/plain");
     assert_text(d->events[1].data, "hi \xc3\xa9"); /* the characters, since the type is not JSON */
@@ -209,6 +210,54 @@ static void refusals_name_element_and_field(void **context) {
     door_free(d);
 }
 
+/* If this failed, a device's wrong clock would cost its events, or the core be given a time that no program can read. */
+static void a_time_may_be_wrong_but_must_be_one(void **context) {
+    (void)context;
+    static const char *const right[] = {"2026-07-30T10:00:02Z",           "2026-07-30t10:00:02.5z",    "9999-12-31T23:59:59Z",
+                                        "1969-12-31T23:59:59.999999999Z", "0000-01-01T00:00:00-00:00", "2024-02-29T00:00:00+23:59",
+                                        "2000-02-29T00:00:00Z",           "2016-12-31T23:59:60Z"};
+    static const char *const wrong[] = {"now",
+                                        "-1",
+                                        "2026-07-30",
+                                        "1785405602",
+                                        "2026-07-30T10:00:02",
+                                        "2026-07-30 10:00:02Z",
+                                        "2026-07-30T10:00:02.Z",
+                                        "2026-07-30T10:00:02,5Z",
+                                        "2026-07-30T10:00:02+1400",
+                                        "2026-07-30T10:00:02+14",
+                                        "2026-07-30T10:00:02+24:00",
+                                        "2026-07-30T10:00:02-00:60",
+                                        "2026-07-30T10:00:02Z ",
+                                        " 2026-07-30T10:00:02Z",
+                                        "2026-07-30T10:00:02ZZ",
+                                        "2026-07-30T24:00:00Z",
+                                        "2026-07-30T10:60:02Z",
+                                        "2026-07-30T10:00:61Z",
+                                        "2026-13-01T00:00:00Z",
+                                        "2026-00-01T00:00:00Z",
+                                        "2026-04-31T00:00:00Z",
+                                        "2026-02-29T00:00:00Z",
+                                        "1900-02-29T00:00:00Z",
+                                        "2026-01-00T00:00:00Z",
+                                        "026-07-30T10:00:02Z",
+                                        "-026-07-30T10:00:02Z",
+                                        "+2026-07-30T10:00:02Z"};
+    struct door *d = door_new();
+    char text[200];
+    for (size_t i = 0; i < sizeof right / sizeof right[0]; i++) {
+        (void)snprintf(text, sizeof text, "{\"type\":\"t\",\"time\":\"%s\"}", right[i]);
+        assert_int_equal(say(d, text), E_OK);
+        assert_text(d->events[0].time, right[i]);
+    }
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        (void)snprintf(text, sizeof text, "[{\"type\":\"t\"},{\"type\":\"t\",\"time\":\"%s\"}]", wrong[i]);
+        assert_int_equal(say(d, text), E_BAD_REQUEST);
+        assert_non_null(strstr(d->fault.text, "event 1: \"time\" is not a date and time of RFC 3339"));
+    }
+    door_free(d);
+}
+
 /* What would not fit the log must be refused at the door; what fits must not be. */
 static void bounds_are_exact(void **context) {
     (void)context;
@@ -221,8 +270,10 @@ static void bounds_are_exact(void **context) {
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
         for (size_t over = 0; over < 2; over++) {
             builder_reset(&b);
-            builder_addf(&b, "{%s\"%s\":\"%.*s\"}", i == 0 ? "" : "\"type\":\"t\",", fields[i],
-                         (int)(LIMIT_EVENT_FIELD_BYTES + over), big);
+            bool time = strcmp(fields[i], "time") == 0;
+            const char *begin = time ? "2026-07-30T10:00:02." : "", *end = time ? "Z" : "";
+            builder_addf(&b, "{%s\"%s\":\"%s%.*s%s\"}", i == 0 ? "" : "\"type\":\"t\",", fields[i], begin,
+                         (int)(LIMIT_EVENT_FIELD_BYTES - strlen(begin) - strlen(end) + over), big, end);
             assert_int_equal(knock(d, builder_bytes(&b)), over ? E_BAD_REQUEST : E_OK);
             if (over) {
                 assert_non_null(strstr(d->fault.text, "is longer than 256 bytes"));
@@ -267,8 +318,11 @@ static void bounds_are_exact(void **context) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_short_form_is_taken),    cmocka_unit_test(cloud_events_are_taken),
-        cmocka_unit_test(data_is_kept_byte_for_byte), cmocka_unit_test(refusals_name_element_and_field),
+        cmocka_unit_test(the_short_form_is_taken),
+        cmocka_unit_test(cloud_events_are_taken),
+        cmocka_unit_test(data_is_kept_byte_for_byte),
+        cmocka_unit_test(refusals_name_element_and_field),
+        cmocka_unit_test(a_time_may_be_wrong_but_must_be_one),
         cmocka_unit_test(bounds_are_exact),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -162,6 +162,8 @@ static void others_come_back(void **state) {
         {.kind = MESSAGE_ATTEST, .u.attest = {.node = bytes_str("2"), .word = EXCHANGE_EVIDENCE, .body = bytes_str("e")}},
         {.kind = MESSAGE_REACH_ASK, .u.reach = {.number = 7}},
         {.kind = MESSAGE_REACH, .u.reach = {.number = 8, .reaches = true}},
+        {.kind = MESSAGE_LINK_ASK, .u.link = {.number = 9}},
+        {.kind = MESSAGE_LINK, .u.link = {.number = 9, .json = bytes_str("{\"link\":{\"up\":true}}")}},
         {.kind = MESSAGE_MEND_FETCH, .u.mend_fetch = {.from = 1, .to = 2, .anchor = 3, .anchor_term = 4, .bytes_max = 5}},
         {.kind = MESSAGE_MEND_ROWS,
          .u.mend_rows = {.from = 1, .to = 2, .anchor = 3, .certain = 4, .same = true, .entries = lost, .entry_count = 2}},

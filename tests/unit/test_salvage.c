@@ -15,6 +15,7 @@
 #include "agent/store/salvage.h"
 #include "agent/table/table.h"
 #include "federation/raft/entries.h"
+#include "tests/unit/power_rig.h"
 
 #define ENTRIES 300u
 #define APPLIED 120u
@@ -319,12 +320,64 @@ static void a_crash_leaves_the_old_or_the_new(void **state) {
     free_log(&l);
 }
 
+/* The log as it was, damaged and known as such, or the one that was made whole. */
+static void is_old_or_whole(const struct power_cut *cut, void *context) {
+    const struct log *l = context;
+    struct log found = *l;
+    struct fault f = {0};
+    (void)snprintf(found.dir, sizeof found.dir, "%s", cut->dir);
+    if (salvage_resume(found.dir, found.dir, &f) != E_OK) {
+        fail_msg("%s: %s", cut->what, f.text);
+    }
+    if (!salvage_marked(found.dir)) {
+        assert_whole(&found, true);
+        return;
+    }
+    struct salvage *s = salvage_open(found.dir, found.dir, &f); /* once more from the beginning */
+    if (s == NULL || cut->promise != NULL) {
+        fail_msg("%s: %s", cut->what, s == NULL ? f.text : "it was mended, and is not any more");
+    }
+    salvage_close(s);
+}
+
+/* If this failed, a power cut while a damaged log is mended would leave neither log. */
+static void a_power_cut_while_it_is_mended_costs_nothing(void **state) {
+    (void)state;
+    struct log l;
+    struct fault f = {0};
+    struct mendplan_need need;
+    uint32_t taken;
+    bool to_this;
+    salvage_close(damaged_twice(&l, &f));
+    assert_int_equal(salvage_mark(l.dir, "a test", &f), E_OK);
+    run(&l, "rm -rf $D/sound");
+    power_watch(l.dir);
+    struct salvage *s = salvage_open(l.dir, l.dir, &f);
+    assert_non_null(s);
+    assert_int_equal(salvage_forgo(s, &f), E_OK);
+    while (salvage_need(s, &need)) {
+        struct mendplan_offer o = offer_of(&l, &need, ENTRIES);
+        assert_int_equal(salvage_take(s, &o, &taken, &to_this, &f), E_OK);
+        assert_true(taken > 0);
+    }
+    if (salvage_finish(s, &f) != E_OK) {
+        fail_msg("%s", f.text);
+    }
+    salvage_close(s);
+    power_promise("mended", 7);
+    struct power_tally t = power_cuts(power_boundaries(30), is_old_or_whole, &l);
+    print_message("%zu file calls, %zu cuts at %zu boundaries\n", t.calls, t.cuts, t.boundaries);
+    assert_true(t.calls > 100);
+    free_log(&l);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(any_page_is_mended_or_refused),
         cmocka_unit_test(only_what_was_here_is_taken),
         cmocka_unit_test(what_nothing_refers_to_is_let_go),
         cmocka_unit_test(a_crash_leaves_the_old_or_the_new),
+        cmocka_unit_test(a_power_cut_while_it_is_mended_costs_nothing),
     };
     cmocka_set_message_output(CM_OUTPUT_TAP);
     return cmocka_run_group_tests(tests, NULL, NULL);

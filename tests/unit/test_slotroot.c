@@ -275,11 +275,22 @@ static void a_cut_at_any_step_leaves_a_root_to_start(void **state) {
     assert_true(steps[0] >= 8 && steps[1] >= 2 && steps[2] >= 2 && steps[3] >= 2); /* it was cut at all */
 }
 
+static void without_its_partition_nothing_is_tried(void **state) {
+    (void)state;
+    char path[192];
+    fresh();
+    (void)snprintf(path, sizeof path, "%s/b", slots_dir);
+    assert_int_equal(unlink(path), 0);
+    struct slots s = open_slots();
+    assert_int_equal(fill(&s, 2), E_UPDATE_SLOTS);
+    assert_int_not_equal(access(path, F_OK), 0); /* nor is a file made, which would lie in memory */
+    assert_int_equal(boot(), 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_confirmed_root_stays),
-        cmocka_unit_test(one_that_does_not_get_well_is_left_for_good),
-        cmocka_unit_test(a_spoiled_root_is_replaced),
+        cmocka_unit_test(without_its_partition_nothing_is_tried),      cmocka_unit_test(a_confirmed_root_stays),
+        cmocka_unit_test(one_that_does_not_get_well_is_left_for_good), cmocka_unit_test(a_spoiled_root_is_replaced),
         cmocka_unit_test(a_cut_at_any_step_leaves_a_root_to_start),
     };
     char command[128];

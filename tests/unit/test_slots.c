@@ -16,6 +16,7 @@
 #include "agent/slots/packing.h"
 #include "agent/slots/slots.h"
 #include "platform/wholefile.h"
+#include "tests/unit/power_rig.h"
 #include "tests/unit/slots_rig.h"
 
 #define PROGRAM_BYTES 200000u
@@ -132,6 +133,34 @@ static void a_confirmed_version_stays(void **state) {
     assert_int_equal(slots_confirm(&s, ids[1], &f), E_CONDITION); /* of another */
     assert_int_equal(fill(&s, bundles[2]), E_OK);                 /* given twice */
     assert_int_equal(s.state.try, SLOTS_NONE);
+}
+
+/* In slot a, as an engineer, or a card that loses what it had. */
+static void spoil(const char *name, const char *with) {
+    char path[192];
+    (void)snprintf(path, sizeof path, "%s/a/%s", slots_dir, name);
+    write_file(path, bytes_str(with));
+}
+
+static void a_spoiled_slot_heals(void **state) {
+    (void)state;
+    clear();
+    (void)boot();
+    install_and_confirm(1);
+    spoil("greyd", "half of it");
+    assert_int_equal(boot(), 0);
+    struct slots s = open_slots();
+    assert_int_equal(s.state.keep, SLOTS_BASE);
+    assert_int_equal(s.state.floor, 10);
+    install_and_confirm(1); /* the same again: greyd of the package wants what is in force */
+    spoil(".header", "nonsense");
+    spoil("core", "somebody's");
+    assert_int_equal(boot(), 0);
+    install_and_confirm(2); /* into the slot that cannot be read */
+    assert_int_equal(boot(), 2);
+    s = open_slots();
+    assert_int_equal(s.state.keep, SLOTS_A);
+    assert_int_equal(fill(&s, bundles[1]), E_UPDATE_OLDER);
 }
 
 static void what_does_not_get_well_is_left(void **state) {
@@ -274,6 +303,53 @@ static void a_cut_at_any_step_leaves_something_to_start(void **state) {
     assert_true(steps[0] >= 10 && steps[1] >= 3 && steps[2] >= 1 && steps[3] >= 3); /* it was cut at all */
 }
 
+/* On the disk of a cut something starts, and the update can be carried on; what was confirmed is not given up. */
+static void starts_and_goes_on(const struct power_cut *cut, void *context) {
+    (void)context;
+    char kept[sizeof slots_dir];
+    (void)strcpy(kept, slots_dir);
+    (void)snprintf(slots_dir, sizeof slots_dir, "%s", cut->dir);
+    const int *promised = cut->promise;
+    struct slots s;
+    if (slots_open(&s, slots_dir, base, &f) != E_OK) {
+        fail_msg("%s: %s", cut->what, f.text);
+    }
+    enum grey_error err = slots_boot(&s, &f);
+    int runs = running();
+    if (err != E_OK || runs < (promised == NULL ? 1 : *promised) || runs > 2) {
+        fail_msg("%s: version %d runs: %s", cut->what, runs, err == E_OK ? "" : f.text);
+    }
+    s = open_slots();
+    if (runs == 1 && s.state.try == SLOTS_NONE) { /* as greyd would have it done again */
+        assert_int_equal(fill(&s, bundles[2]), E_OK);
+        assert_int_equal(boot(), 2);
+        s = open_slots();
+    }
+    assert_int_equal(slots_confirm(&s, ids[2], &f), E_OK);
+    assert_int_equal(boot(), 2);
+    (void)strcpy(slots_dir, kept);
+}
+
+/* The same with what a disk may lose, tear and turn round: the power goes at any file call of a whole update. */
+static void a_cut_at_any_file_call_leaves_something_to_start(void **state) {
+    (void)state;
+    clear();
+    (void)boot();
+    install_and_confirm(1);
+    power_watch(slots_dir);
+    struct slots s = open_slots();
+    assert_int_equal(fill(&s, bundles[2]), E_OK);
+    assert_int_equal(boot(), 2);
+    s = open_slots();
+    assert_int_equal(slots_confirm(&s, ids[2], &f), E_OK);
+    int confirmed = 2;
+    power_promise(&confirmed, sizeof confirmed);
+    assert_int_equal(boot(), 2);
+    struct power_tally t = power_cuts(power_boundaries(60), starts_and_goes_on, NULL);
+    print_message("%zu file calls, %zu cuts at %zu boundaries\n", t.calls, t.cuts, t.boundaries);
+    assert_true(t.calls > 25);
+}
+
 static void only_a_whole_confirmation_counts(void **state) {
     (void)state;
     uint8_t id[UPDATE_ID_BYTES];
@@ -333,10 +409,12 @@ static int end(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_confirmed_version_stays),
+        cmocka_unit_test(a_spoiled_slot_heals),
         cmocka_unit_test(what_does_not_get_well_is_left),
         cmocka_unit_test(what_is_older_or_not_whole_is_refused),
         cmocka_unit_test(a_damaged_state_starts_the_base),
         cmocka_unit_test(a_cut_at_any_step_leaves_something_to_start),
+        cmocka_unit_test(a_cut_at_any_file_call_leaves_something_to_start),
         cmocka_unit_test(only_a_whole_confirmation_counts),
     };
     return cmocka_run_group_tests_name("slots", tests, begin, end);

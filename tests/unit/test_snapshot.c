@@ -1,25 +1,6 @@
 /* State images: written, carried to another node, installed, restored from; and a damaged state built anew from one. */
+#include "tests/unit/power_rig.h"
 #include "tests/unit/sitelog_rig.h"
-
-static void snapshot_done(void *context, struct sitelog_snapshot *job) {
-    if (job->chunk != NULL && job->kind == SITELOG_SNAPSHOT_READ) {
-        (void)blob_ref(job->chunk);
-    }
-    if (job->kind == SITELOG_SNAPSHOT_INSTALL) { /* for the test: the number of rows instead of the rows */
-        job->offset = sitelog_row_count(job->rows);
-    }
-    stop_when_done(context);
-}
-
-static enum grey_error snapshot(struct disk *d, struct sitelog_snapshot *job) {
-    struct wait w = {.loop = d->loop, .left = 1};
-    job->done = snapshot_done;
-    job->context = &w;
-    assert_int_equal(sitelog_snapshot(d->log, job), E_OK);
-    loop_run(d->loop);
-    d->fault = job->fault;
-    return job->err;
-}
 
 static struct blob *some_members(void) {
     struct raft_members members = {.count = 1,
@@ -353,11 +334,67 @@ static void a_cut_while_installing_leaves_old_or_new(void **state) {
     remove_dir(&from);
 }
 
+struct installing {
+    const struct sitelog_snapshot_info *info;
+    unsigned old, whole;
+};
+
+static void is_old_or_new(const struct power_cut *cut, void *context) {
+    struct installing *i = context;
+    struct disk d;
+    memset(&d, 0, sizeof d);
+    (void)snprintf(d.dir, sizeof d.dir, "%s", cut->dir);
+    d.window = 1000;
+    d.window_bytes = 16u << 20;
+    d.reserve_bytes = 65536;
+    if (open_disk(&d) != E_OK) {
+        fail_msg("%s: %s", cut->what, d.fault.text);
+    }
+    if (d.start.applied.index != 0) {
+        i->whole++;
+        check_target(&d, i->info);
+    } else if (cut->promise != NULL || d.start.raft.base.index != 0) {
+        fail_msg("%s: applied is 0, the base %" PRIu64, cut->what, d.start.raft.base.index);
+    } else {
+        i->old++;
+    }
+    close_disk(&d);
+}
+
+/* The same with what a disk may lose, tear and turn round of its files and names, from the first byte that comes. */
+static void a_power_cut_while_installing_leaves_old_or_new(void **state) {
+    (void)state;
+    struct disk from, to;
+    struct sitelog_snapshot_info info;
+    struct installing i = {.info = &info};
+    make_source(&from, false, &info);
+    make_dir(&to);
+    assert_int_equal(open_disk(&to), E_OK);
+    close_disk(&to);
+    power_watch(to.dir);
+    assert_int_equal(open_disk(&to), E_OK);
+    fetch_image(&from, &to, &info.point, UINT64_MAX);
+    fetch_payloads(&from, &to, &info.point);
+    struct sitelog_snapshot install = {.kind = SITELOG_SNAPSHOT_INSTALL, .point = info.point};
+    assert_int_equal(snapshot(&to, &install), E_OK);
+    power_promise("installed", 10);
+    close_disk(&to);
+    struct power_tally t = power_cuts(power_boundaries(35), is_old_or_new, &i);
+    print_message("%zu file calls, %zu cuts at %zu boundaries: %u old, %u new\n", t.calls, t.cuts, t.boundaries, i.old, i.whole);
+    assert_true(t.calls > 200 && i.old > 10 && i.whole > 5);
+    close_disk(&from);
+    remove_dir(&from);
+    remove_dir(&to);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(an_image_travels_to_another_node),         cmocka_unit_test(a_self_contained_image_makes_a_node),
-        cmocka_unit_test(a_damaged_image_is_not_installed),         cmocka_unit_test(a_damaged_state_is_built_again),
+        cmocka_unit_test(an_image_travels_to_another_node),
+        cmocka_unit_test(a_self_contained_image_makes_a_node),
+        cmocka_unit_test(a_damaged_image_is_not_installed),
+        cmocka_unit_test(a_damaged_state_is_built_again),
         cmocka_unit_test(a_cut_while_installing_leaves_old_or_new),
+        cmocka_unit_test(a_power_cut_while_installing_leaves_old_or_new),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

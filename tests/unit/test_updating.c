@@ -240,6 +240,36 @@ static void silence_counts_as_failure(void **state) {
     expect(&v, UPDATING_EXPIRE, 2);
 }
 
+static void who_was_removed_holds_nobody_up(void **state) {
+    (void)state;
+    struct rig *r = site_new();
+    for (raft_id node = 1; node <= 4; node++) {
+        assert_int_equal(say(r, node, 1, UPDATING_WANTS), E_OK);
+    }
+    assert_int_equal(turn(r, 4, 1), E_OK);
+    struct updating u, of_view;
+    struct updating_view v = view_of(&of_view, 3);
+    v.u = &u;
+    v.now_ms = r->now_ms;
+    u = look(r);
+    v.steady = false;
+    expect(&v, UPDATING_WAIT, 0); /* it may still be one */
+    v.steady = true;
+    expect(&v, UPDATING_FORGET, 4); /* removed in its turn */
+    assert_int_equal(say(r, 4, 1, UPDATING_FAILED), E_OK);
+    u = look(r);
+    assert_int_equal(turn(r, 2, 1), E_CONDITION);
+    expect(&v, UPDATING_FORGET, 4); /* removed after it failed, before anybody was told */
+    v.said = SUPPLY_FAILED;
+    expect(&v, UPDATING_WAIT, 0); /* the core was told: it decides */
+    v.said = SUPPLY_UNKNOWN;
+    assert_int_equal(say(r, 4, 1, UPDATING_OTHER), E_OK);
+    u = look(r);
+    expect(&v, UPDATING_TURN, 2);
+    assert_int_equal(turn(r, 2, 1), E_OK);
+    rig_free(r);
+}
+
 /* --- many sites, by chance ------------------------------------------------------------------------------------------------------------------- */
 
 static uint64_t chance_state;
@@ -359,6 +389,7 @@ int main(void) {
         cmocka_unit_test(the_leader_goes_last),
         cmocka_unit_test(small_groups_are_updated_too),
         cmocka_unit_test(silence_counts_as_failure),
+        cmocka_unit_test(who_was_removed_holds_nobody_up),
         cmocka_unit_test(no_two_are_ever_away),
     };
     keys_new_ed25519(public_key, secret_key);

@@ -42,6 +42,7 @@ static void longest_verb_wins(void **state) {
 static void verbs_of_the_contract_are_known(void **state) {
     (void)state;
     static const char *const now[][2] = {{"status", NULL},
+                                         {"alive", NULL},
                                          {"cluster", "status"},
                                          {"cluster", "members"},
                                          {"cluster", "leader"},
@@ -232,7 +233,9 @@ static void exit_codes_tell_what_happened(void **state) {
     assert_string_equal(p.detail, "d");
     assert_string_equal(p.remedy, "r");
     assert_null(doc);
-    assert_int_equal(ask("HTTP/1.1 504 X\r\nConnection: close\r\n\r\n{\"type\":\"/errors/GREY-1003\"}", &p, &doc), CTL_NO_QUORUM);
+    assert_int_equal(ask("HTTP/1.1 504 X\r\nConnection: close\r\n\r\n{\"type\":\"/errors/GREY-1003#outcome-unknown\"}", &p, &doc),
+                     CTL_NO_QUORUM);
+    assert_string_equal(p.id, "GREY-1003");
     assert_int_equal(ask("HTTP/1.1 507 X\r\nConnection: close\r\n\r\n{\"type\":\"/errors/GREY-1005\"}", &p, &doc), CTL_REFUSED);
     assert_int_equal(p.http_status, 507);
     assert_int_equal(ask("HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n\r\n<html>", &p, &doc), CTL_REFUSED);

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "platform/wholefile.h"
+#include "tests/unit/power_rig.h"
 
 static char dir[32], path[48], fresh[48], elsewhere[48];
 
@@ -88,11 +89,85 @@ static void what_is_left_follows_no_link(void **state) {
     assert_false(wholefile_exists(path));
 }
 
+/* What was promised of f (the last text that was written, or "" when it was removed), of g (made once, or not yet) and of h (left). */
+struct promise {
+    char f[16], g[16];
+};
+
+static void text_of(const struct power_cut *cut, const char *name, char text[64]) {
+    char file[100];
+    struct builder b;
+    struct fault f = {0};
+    (void)snprintf(file, sizeof file, "%s/%s", cut->dir, name);
+    builder_init(&b, 4096);
+    enum grey_error err = wholefile_read(file, &b, &f);
+    if (err != E_OK && err != E_NOT_FOUND &&
+        (err != E_BAD_MESSAGE || strcmp(name, "h") != 0)) { /* what is left may be torn, and is checked */
+        fail_msg("%s: %s: %s", cut->what, name, f.text);
+    }
+    (void)snprintf(text, 64, "%s", err == E_OK ? (const char *)b.data : "");
+    builder_free(&b);
+}
+
+static void holds_old_or_new(const struct power_cut *cut, void *context) {
+    (void)context;
+    static const struct promise none;
+    const struct promise *p = cut->promise == NULL ? &none : cut->promise;
+    static const char *const order[] = {"", "one", "two", "three", ""}; /* of f */
+    char f[64], g[64], h[64];
+    unsigned promised = 0, found = 0, known = sizeof order / sizeof order[0];
+    text_of(cut, "f", f);
+    text_of(cut, "g", g);
+    text_of(cut, "h", h);
+    while (promised < known && strcmp(order[promised], p->f) != 0) {
+        promised++;
+    }
+    promised = strcmp(p->g, "last") == 0 ? known - 1 : promised;
+    for (found = promised; found < known && strcmp(order[found], f) != 0 && found <= promised + 1; found++) {
+    }
+    if (found > promised + 1 || found == known) {
+        fail_msg("%s: f holds '%s', promised was '%s'", cut->what, f, p->f);
+    }
+    if (strcmp(g, "made") != 0 && (p->g[0] != 0 || g[0] != 0)) {
+        fail_msg("%s: g holds '%s'", cut->what, g);
+    }
+}
+
+/* If this failed, a certificate, a key or the state of an update would be gone, or half there, after a power cut. */
+static void a_power_cut_leaves_the_old_or_the_new(void **state) {
+    (void)state;
+    static const char *const texts[] = {"one", "two", "three"};
+    char made[48], left[48];
+    struct fault f = {0};
+    struct promise p = {{0}, {0}};
+    (void)snprintf(made, sizeof made, "%s/g", dir);
+    (void)snprintf(left, sizeof left, "%s/h", dir);
+    power_watch(dir);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(wholefile_write(path, bytes_str(texts[i]), 0600, &f), E_OK);
+        (void)strcpy(p.f, texts[i]);
+        power_promise(&p, sizeof p);
+        assert_int_equal(wholefile_leave(left, bytes_str(texts[i]), 0600, &f), E_OK);
+        if (i == 1) {
+            assert_int_equal(wholefile_make(made, bytes_str("made"), 0600, &f), E_OK);
+            (void)strcpy(p.g, "made");
+            power_promise(&p, sizeof p);
+        }
+    }
+    assert_int_equal(wholefile_remove(path, &f), E_OK);
+    (void)strcpy(p.g, "last");
+    power_promise(&p, sizeof p);
+    struct power_tally t = power_cuts(0, holds_old_or_new, NULL);
+    print_message("%zu cuts at %zu boundaries\n", t.cuts, t.boundaries);
+    assert_true(t.cuts > 60);
+}
+
 int main(void) {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_file_is_replaced_as_a_whole, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_left_is_whole_and_left_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_is_left_follows_no_link, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_power_cut_leaves_the_old_or_the_new, set_up, tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -234,6 +234,7 @@ static void captain(struct week *w) {
     struct builder b = payload();
     switch (d.step) {
     case UPDATING_WAIT:
+    case UPDATING_FORGET: /* nobody is removed here */
         builder_free(&b);
         break;
     case UPDATING_TURN:
