@@ -31,14 +31,14 @@ else
     failed=1
 fi
 # The tests that it names exist.
-missing=$(grep -oE '`test_[a-z_]+(\.py)?`' docs/CONSENSUS.md | tr -d '`' | sort -u | while read -r name; do
+missing=$(grep -ohE '`test_[a-z_]+(\.py)?`' docs/CONSENSUS.md docs/STORAGE.md | tr -d '`' | sort -u | while read -r name; do
     [ -e "tests/unit/$name.c" ] || [ -e "tests/system/$name" ] || echo "$name"
 done)
 number=$((number + 1))
 if [ -z "$missing" ]; then
-    echo "ok $number - tests named in docs/CONSENSUS.md"
+    echo "ok $number - tests named in docs/CONSENSUS.md and docs/STORAGE.md"
 else
-    echo "not ok $number - tests named in docs/CONSENSUS.md: there is no" $missing
+    echo "not ok $number - tests named in docs/CONSENSUS.md and docs/STORAGE.md: there is no" $missing
     failed=1
 fi
 # Every flag and verb stands in its manual page.
