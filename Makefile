@@ -327,8 +327,8 @@ CHECK_PARTS := format-check layers pure symbols hardened boards docs-check unit 
 ALL_PARTS := sanitize lint check-cuts packages $(if $(CI),cross-brief,check-cross) mbedtls36
 define run_parts
 	@tally=$$(mktemp) && export TALLY=$$tally && for part in $(1); do echo "== $$part"; before=$$(wc -l <$$tally); \
-	    $(MAKE) --no-print-directory $$part || awk -v before=$$before 'NR > before {f += $$2} END {exit f == 0}' $$tally || echo "0 1" >>$$tally; done; \
-	awk '{p += $$1; f += $$2} END {printf "%d passed, %d failed\n", p, f; exit f > 0}' $$tally; status=$$?; rm -f $$tally; exit $$status
+	    $(MAKE) --no-print-directory $$part || awk -v before=$$before 'NR > before {f += $$2} END {exit f == 0}' $$tally || echo "0 1 $$part did not end by itself" >>$$tally; done; \
+	awk '{p += $$1; f += $$2} $$2 > 0 {sub(/^[0-9]+ [0-9]+ /, ""); print "  failed: " $$0} END {printf "%d passed, %d failed\n", p, f; exit f > 0}' $$tally; status=$$?; rm -f $$tally; exit $$status
 endef
 # A fresh machine has no compiler yet when this file is read first: what needs one is read anew, once `deps` has run.
 check: deps ## all tests that belong to every change; ends with "N passed, N failed"
