@@ -32,7 +32,8 @@ def test(site):
     site.extend(bad, 4)
     wait_until("the quarantine", lambda: all(site.members(n)[bad]["state"] == "quarantined" for n in good), 60)
     took = time.monotonic() - began
-    site.ok(all(site.words(n)[bad] == "failed" for n in site.nodes), "the changed gateway is found (%.1f s, period %d s), and all gateways know it" % (took, PERIOD))
+    wait_until("all to know it", lambda: all(site.words(n)[bad] == "failed" for n in site.nodes))
+    site.ok(True, "the changed gateway is found (%.1f s, period %d s), and all gateways know it" % (took, PERIOD))
     new = site.leader(among=good)
     site.ok(new != bad, "it does not lead any more: gateway %d does" % new)
     wait_until("its vote to be gone", lambda: site.members(new)[bad]["kind"] == "learner", 60)

@@ -17,12 +17,14 @@ def test(site):
     doctor, link = site.ctl("doctor", node=follower), site.ctl("link", "status", node=follower)
     site.ok(doctor.returncode == 1 and "LOOK    link" in doctor.stdout, "greyctl doctor finds it at any gateway of this machine: it asks the one that leads")
     site.ok("down: " in link.stdout and "BREAKER" in link.stdout, "so does greyctl link status")
-    told = {n: request(site.http[n], "GET", "/v1/federation/status").json() for n in site.nodes}
-    leader = str(site.leader())
-    site.ok({t["link_of"] for t in told.values()} == {leader} == {t["owner"] for t in told.values()} and
-            all(t["link"]["stage"] != "off" and not t["link"]["up"] and t["link"]["last_error"] for t in told.values()),
+    def told_of_leader():
+        """What the gateways tell, once each knows who leads and has asked it."""
+        told, leader = {n: request(site.http[n], "GET", "/v1/federation/status").json() for n in site.nodes}, str(site.leader())
+        return {t["link_of"] for t in told.values()} == {leader} == {t["owner"] for t in told.values()} and told
+    told = wait_until("every gateway to tell of the leader's link", told_of_leader, 30)
+    site.ok(all(t["link"]["stage"] != "off" and not t["link"]["up"] and t["link"]["last_error"] for t in told.values()),
             "every gateway tells of the leader's link: %s" % {n: t["link"]["stage"] for n, t in told.items()})
-    site.ok(all(("here" in t) == (n != int(leader)) and t.get("here", {"stage": "off"})["stage"] == "off" for n, t in told.items()), "and the others that their own is off")
+    site.ok(all(("here" in t) == (str(n) != t["owner"]) for n, t in told.items()), "and the others of their own as well: %s" % {n: t["here"]["stage"] for n, t in told.items() if "here" in t})
     site.ok(site.ctl("link", "try", node=follower).returncode == 0, "and greyctl link try has the leader try now")
     site.restart("broker")
     site.restart("core")

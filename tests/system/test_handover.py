@@ -55,7 +55,7 @@ def test(site):
     wait_until("its link", lambda: site.link(second)["stage"] == "up")
     wait_until("the event at the core", lambda: "meanwhile" in at_core(site))
     site.ok(True, "a leader whose line is broken hands leadership to a gateway that reaches the broker, and what waited arrives")
-    shown = request(site.http[first], "GET", "/v1/federation/status").json()["here"]["handover"]
+    shown = wait_until("the old leader to tell of the new one's link", lambda: request(site.http[first], "GET", "/v1/federation/status").json()["here"])["handover"]
     site.ok(shown["to"] == str(second) and shown["questions"] >= 1, "status says to whom and when: %s" % shown)
     site.ok(metric(site, first, "grey_federation_handovers_total") == 1 and metric(site, second, "grey_federation_handover_looks_total") == 1, "both count it")
     notes = request(site.http[second], "GET", "/v1/audit?type=note&limit=1000").json()["entries"]
