@@ -8,7 +8,9 @@
 
 #define DUTY_MS 1000u
 #define INVITATION_MS (600u * 1000u)
-#define PROMOTE_LAG_ENTRIES 256u /* a learner this close behind becomes a voter */
+#define BOOTSTRAP_WAIT_MS 3000u      /* for word from the seeds that a cluster exists already, and */
+#define BOOTSTRAP_GREETING_MS 12000u /* so much longer for those who are being greeted */
+#define PROMOTE_LAG_ENTRIES 256u     /* a learner this close behind becomes a voter */
 
 static void self_member(const struct node *n, struct raft_member *m) {
     *m = (struct raft_member){.id = n->self, .voter = true, .node = n->name};
@@ -47,15 +49,26 @@ static void bootstrap_flushed(void *context, struct sitelog_flush *job) {
     loop_again(n->x.loop);
 }
 
-static void identity_stored(void *context, struct sitelog_store *job) {
+static void begin(struct node *n);
+
+/* Others are told what this node could not forget any more: who hears of a cluster joins it, and no other. */
+static void cluster_stored(void *context, struct sitelog_store *job) {
     struct node *n = context;
     if (job->err != E_OK) {
         node_fail(n, job->err, job->fault.text);
+    } else {
+        if (n->peers != NULL) {
+            peers_set_cluster(n->peers, n->cluster_id);
+        }
+        if (job->vote_given) {
+            begin(n);
+        }
     }
     mem_free(job);
 }
 
-static void remember_cluster(struct node *n, uint64_t cluster_id) {
+/* begins: the cluster is this node's own, which votes for itself in its first term: so its next start knows that it is. */
+static void remember_cluster(struct node *n, uint64_t cluster_id, bool begins) {
     struct sitelog_store *job = mem_new(1, sizeof *job);
     if (job == NULL) {
         node_fail(n, E_NO_MEMORY, "cluster id");
@@ -63,26 +76,22 @@ static void remember_cluster(struct node *n, uint64_t cluster_id) {
     }
     builder_init(&job->wants, 0);
     job->cluster_id = cluster_id;
-    job->done = identity_stored;
+    job->vote_given = begins;
+    job->term = n->restored.term + 1;
+    job->vote = n->self;
+    job->done = cluster_stored;
     job->context = n;
     n->cluster_id = cluster_id;
-    if (n->peers != NULL) {
-        peers_set_cluster(n->peers, cluster_id);
-    }
     if (sitelog_store(n->log, job) != E_OK) {
         node_fail(n, E_BUSY, "cluster id");
     }
 }
 
-/* Order on disk: cluster id first, then the membership.  A crash in between leaves a directory that neither leads nor votes and says
- * so; it may be bootstrapped again because it has promised nothing. */
-void membership_bootstrap(struct node *n) {
-    n->undecided_until_ms = 0;
-    uint64_t chance[2] = {0, 0};
+static void begin(struct node *n) {
+    uint64_t incarnation = 0;
     struct site_facts site;
-    keys_random(chance, sizeof chance);
-    remember_cluster(n, chance[0] >> 1 | 1);
-    if (state_site(n->state, &site) && state_begin_incarnation(n->state, n->cluster_id, chance[1] >> 1 | 1) != E_OK) {
+    keys_random(&incarnation, sizeof incarnation);
+    if (state_site(n->state, &site) && state_begin_incarnation(n->state, n->cluster_id, incarnation >> 1 | 1) != E_OK) {
         node_fail(n, E_NO_MEMORY, "bootstrap");
         return;
     }
@@ -109,6 +118,34 @@ void membership_bootstrap(struct node *n) {
     job->context = n;
     if (sitelog_flush(n->log, job) != E_OK) {
         node_fail(n, E_BUSY, "bootstrap");
+    }
+}
+
+/* Order on disk: cluster id and vote first, then the membership.  A crash in between leaves a directory that neither leads nor has
+ * promised anything, and the next start goes on: under the same id, which others may have heard. */
+static void bootstrap(struct node *n) {
+    n->undecided_until_ms = 0;
+    if (n->cluster_id != 0) {
+        begin(n);
+        return;
+    }
+    uint64_t chance = 0;
+    keys_random(&chance, sizeof chance);
+    remember_cluster(n, chance >> 1 | 1, true);
+}
+
+void membership_decide(struct node *n, const struct sitelog_start *start) {
+    bool none = start->raft.members == NULL && start->raft.entry_count == 0 && !start->rejoining;
+    /* Who knows of a cluster that it did not begin was about to join it when it stopped. */
+    bool begun = start->cluster_id != 0 && start->raft.vote == start->self;
+    if (none && begun) {
+        bootstrap(n);
+    } else if (none && n->o.bootstrap && start->cluster_id == 0 && !n->o.witness) {
+        if (n->seeds[0] == 0) {
+            bootstrap(n);
+        } else {
+            n->undecided_until_ms = loop_now_ms(n->x.loop) + BOOTSTRAP_WAIT_MS;
+        }
     }
 }
 
@@ -212,7 +249,9 @@ void membership_link_up(struct node *n, raft_id id) {
 
 void membership_cluster_seen(struct node *n, uint64_t cluster_id) {
     n->undecided_until_ms = 0; /* there is a cluster: join it */
-    remember_cluster(n, cluster_id);
+    if (n->cluster_id == 0) {
+        remember_cluster(n, cluster_id, false);
+    }
 }
 
 void membership_join_reply(struct node *n, const struct message_join_reply *r) {
@@ -323,8 +362,10 @@ static void on_duty(void *context) {
     struct node *n = context;
     uint64_t now_ms = loop_now_ms(n->x.loop);
     loop_timer_set(n->x.loop, &n->duty, now_ms + DUTY_MS);
-    if (n->undecided_until_ms != 0 && now_ms >= n->undecided_until_ms) {
-        membership_bootstrap(n);
+    /* Somebody who takes a call, and has not said yet what he knows, is waited for: he may be slow, or stopped for a moment. */
+    if (n->undecided_until_ms != 0 && now_ms >= n->undecided_until_ms &&
+        (n->peers == NULL || peers_greeting(n->peers) == 0 || now_ms >= n->undecided_until_ms + BOOTSTRAP_GREETING_MS)) {
+        bootstrap(n);
     }
     if (n->peers != NULL && may_join(n)) {
         raft_id up[LIMIT_MEMBERS];

@@ -17,7 +17,6 @@
 #define WINDOW_BYTES (1024u * 1024u)
 #define PEER_OUTPUT_BYTES (16u * 1024u * 1024u)
 #define CLOCK_SLEPT_MS 5u
-#define BOOTSTRAP_WAIT_MS 3000u /* for word from the seeds that a cluster exists already */
 #define RESERVE_BYTES (4u * 1024u * 1024u)
 
 static struct metric leader_changes =
@@ -402,9 +401,8 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
         (void)fault_set(f, E_NO_MEMORY, "node");
     }
     struct seal newest = start.seal;
-    bool empty = ok && start.raft.members == NULL && start.raft.entry_count == 0 && !start.rejoining;
-    sitelog_start_free(&start);
     if (!ok) {
+        sitelog_start_free(&start);
         node_free(n);
         return NULL;
     }
@@ -419,13 +417,8 @@ struct node *node_new(const struct conn_context *x, const struct node_options *o
     loop_hook(x->loop, on_turn, n);
     membership_start(n);
     arm_tick(n);
-    if (o->bootstrap && empty && !o->witness) {
-        if (n->seeds[0] == 0) {
-            membership_bootstrap(n);
-        } else {
-            n->undecided_until_ms = loop_now_ms(x->loop) + BOOTSTRAP_WAIT_MS;
-        }
-    }
+    membership_decide(n, &start);
+    sitelog_start_free(&start);
     log_info("node", "start", "site=%s node=%s id=%016" PRIx64 " start=%" PRIu64 " applied=%" PRIu64 " peers=%s", n->site.text,
              n->name.text, n->self, n->start_count, node_applied(n), o->peer_listen_address == NULL ? "none" : n->peer_address);
     return n;

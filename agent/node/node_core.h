@@ -380,8 +380,9 @@ void persist_begin(struct node *n);
 void persist_load(struct node *n, const struct raft_load *l); /* RAFT_IN_LOADED follows */
 void persist_again(void *node);                               /* timer: jobs that met a full disk are given again */
 
-void membership_bootstrap(struct node *n); /* a new group, or the restored one, with this node as its only member */
-void membership_start(struct node *n);     /* from now on it asks to join, and as leader promotes learners */
+/* At the start: begins a new group, or the restored one, with this node as its only member; or waits for word that there is one already. */
+void membership_decide(struct node *n, const struct sitelog_start *start);
+void membership_start(struct node *n); /* from now on it asks to join, and as leader promotes learners */
 void membership_link_up(struct node *n, raft_id id);
 void membership_cluster_seen(struct node *n, uint64_t cluster_id);
 void membership_join(struct node *n, raft_id from, const struct message_join *j);

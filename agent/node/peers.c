@@ -249,6 +249,14 @@ size_t peers_up_ids(const struct peers *p, raft_id *out, size_t max) {
     return count;
 }
 
+size_t peers_greeting(const struct peers *p) {
+    size_t count = 0;
+    for (uint32_t i = 0; i < LINKS_MAX; i++) {
+        count += p->links[i].conn != NULL && !p->links[i].up;
+    }
+    return count;
+}
+
 uint64_t peers_dropped(const struct peers *p) {
     return p->dropped;
 }

@@ -48,6 +48,7 @@ void peers_flush(struct peers *p);
 bool peers_up(const struct peers *p, raft_id to);
 uint32_t peers_feature_level(const struct peers *p, raft_id id);      /* what it said in its hello; 0: no link is up */
 size_t peers_up_ids(const struct peers *p, raft_id *out, size_t max); /* all links that are up, also to strangers */
+size_t peers_greeting(const struct peers *p); /* links that are being opened: who is at the other end has not said hello */
 
 void peers_check_certificates(struct peers *p); /* revoked ones became known: ends the links of those who have them */
 

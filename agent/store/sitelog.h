@@ -51,7 +51,7 @@ struct sitelog_options {
 /* What the disk says, read and verified (hash chain) at open.  Lent until sitelog_start_free. */
 struct sitelog_start {
     bool fresh;    /* never claimed: self was just drawn */
-    bool restored; /* fresh, made by sitelog_restore: a state without members */
+    bool restored; /* made by sitelog_restore: a state without members */
     raft_id self;
     uint64_t cluster_id;         /* 0: not bootstrapped, not joined */
     struct grey_name node, site; /* as first started; empty when fresh */

@@ -161,7 +161,7 @@ static enum grey_error load_start(struct sitedisk *d, const struct sitelog_optio
     struct raft_start *r = &start->raft;
     enum grey_error err = E_OK;
     start->fresh = log->node.text[0] == '\0';
-    start->restored = start->fresh && state->applied.index > 0;
+    start->restored = state->members == NULL && state->applied.index > 0;
     start->self = log->self;
     start->cluster_id = log->cluster_id;
     start->node = log->node;
