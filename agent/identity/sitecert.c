@@ -20,6 +20,7 @@
 #define TRUST_BYTES_MAX (2u * CRL_PEM_BYTES_MAX + PEM_BYTES_MAX)
 #define FIRST_MS 6000u   /* after the start: the site first finds itself */
 #define SOON_MS 1000u    /* after a certificate was written: several come together */
+#define RETRY_MS 60000u  /* after a look that could do nothing yet, or whose certificates may not have come to be written */
 #define LOOK_MS 3600000u /* a life of days is measured in hours */
 #define GAIN_S 3600      /* a new one must hold for so much longer than the one before */
 
@@ -60,7 +61,7 @@ struct sitecert {
     struct loop_timer timer;
     struct survey survey;
     uint32_t read; /* members whose text was asked for */
-    bool busy, again, stopping;
+    bool busy, again, unsettled, stopping;
     char site[LIMIT_NAME_BYTES + 1], name[LIMIT_NAME_BYTES + 1];
     char ca[LIMIT_PATH_BYTES + 1], cert[LIMIT_PATH_BYTES + 1], key[LIMIT_PATH_BYTES + 1], trust[LIMIT_PATH_BYTES + 32];
     char own[LIMIT_PATH_BYTES + 32], known[LIMIT_PATH_BYTES + 32], delegation[LIMIT_PATH_BYTES + 32];
@@ -249,9 +250,9 @@ static void end(struct sitecert *s) {
     s->survey.members = NULL;
     s->busy = false;
     if (!s->stopping) {
-        loop_timer_after(s->x.loop, &s->timer, s->again ? SOON_MS : LOOK_MS);
+        loop_timer_after(s->x.loop, &s->timer, s->again ? SOON_MS : s->unsettled ? RETRY_MS : LOOK_MS);
     }
-    s->again = false;
+    s->again = s->unsettled = false;
 }
 
 static void written(void *context, const struct node_answer *a) {
@@ -300,6 +301,7 @@ static void surveyed(struct worker_job *job) {
         struct member *m = &v->members[i];
         if (m->fresh.size > 0) {
             propose(s, m);
+            s->unsettled = true;
         }
     }
     if (v->reload && conn_tls_reload(s->tls, &f) != E_OK) {
@@ -408,7 +410,9 @@ static void look(void *context) {
         end(s);
         return;
     }
-    if (site.feature_level < FEATURE_LEVEL_VOUCH) { /* a gateway of before would take it for the core's */
+    if (site.feature_level <
+        FEATURE_LEVEL_VOUCH) { /* a gateway of before would take it for the core's; or one has not said yet what it is */
+        s->unsettled = true;
         end(s);
         return;
     }

@@ -11,7 +11,7 @@
 #include "platform/metrics.h"
 #include "platform/now.h"
 
-#define TABLE_CLEAN_BYTES (1024u * 1024u)
+#define TABLE_CLEAN_BYTES (512u * 1024u)
 #define WINDOW_ENTRIES 1024u
 #define PROMPT_LAG_ENTRIES 256u /* a gateway this close behind keeps up */
 #define WINDOW_BYTES (1024u * 1024u)

@@ -87,16 +87,18 @@ def talk(connection, method, path, body=None, token=None):
 
 
 def wait_until(what, condition, seconds=60):
+    """Until the condition holds; an answer that is not there yet, or lacks what is asked for, is asked for again."""
     deadline = time.monotonic() + seconds
     while True:
+        why = ""
         try:
             value = condition()
-        except (OSError, http.client.HTTPException, ValueError, KeyError):
-            value = None
+        except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError, subprocess.TimeoutExpired) as e:
+            value, why = None, " (%s: %s)" % (type(e).__name__, e)
         if value:
             return value
         if time.monotonic() > deadline:
-            raise AssertionError("waited %d s for: %s" % (seconds, what))
+            raise AssertionError("waited %d s for: %s%s" % (seconds, what, why))
         time.sleep(0.1)
 
 
@@ -281,7 +283,7 @@ class Site:
         return request(self.http[n], "GET", "/v1/cluster/status", timeout=5).json()
 
     def leader(self, seconds=60, among=None):
-        """The node that says it leads, and by whom all reachable others are led."""
+        """The node that says it leads, and that a majority hears it."""
         def one():
             for n in among or self.nodes:
                 if self.alive("node%d" % n):
@@ -296,8 +298,10 @@ class Site:
 
     def wait_voters(self, seconds=90):
         def whole():
-            s = self.status(self.leader(seconds))
-            return len([m for m in s["members"] if m["kind"] == "voter" and m["state"] == "healthy"]) == len(self.nodes) == len(s["members"])
+            leader = self.leader(seconds)
+            s = self.status(leader)
+            led = all(self.status(n)["leader_id"] == s["leader_id"] != "" for n in self.nodes)  # each knows it: one that came back hears of it by a heartbeat
+            return led and len([m for m in s["members"] if m["kind"] == "voter" and m["state"] == "healthy"]) == len(self.nodes) == len(s["members"])
         wait_until("%d healthy voters" % len(self.nodes), whole, seconds)
 
     def wait_whole(self, seconds=90):
@@ -322,9 +326,11 @@ class Site:
 
     def wait_same_state(self, seconds=60):
         """All gateways have applied the same entries, up to now at least, and hold the same state, bit for bit."""
-        leader = self.leader(seconds)
-        request(self.http[leader], "GET", "/v1/kv/none")  # answered when the leader has applied all that was promised before
-        least = request(self.http[leader], "GET", "/v1/raft/status").json()["applied_index"]
+        def applied():
+            """By the leader, which answers when it has applied all that was promised before."""
+            leader = self.leader(seconds)
+            return request(self.http[leader], "GET", "/v1/kv/none").status < 500 and request(self.http[leader], "GET", "/v1/raft/status").json()["applied_index"]
+        least = wait_until("the leader to answer", applied, seconds)
 
         def same():
             states = [request(self.http[n], "GET", "/v1/raft/status").json() for n in self.nodes]

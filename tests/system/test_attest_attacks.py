@@ -122,6 +122,7 @@ def malformed(site):
     site.refused(g.say(ASK, b"\x9f\x01"), FORMAT, "format", "a wish that is no CBOR")
     dropped = site.metric("grey_core_attest_dropped_total", "message")
     site.ok(g.say(EVIDENCE, bytes(BODY_BYTES_MAX * 2), 2) is None and g.say(RESULT, b"x", 2) is None, "what is too large, or what only the core says, is not answered")
+    wait_until("both to be dropped", lambda: site.metric("grey_core_attest_dropped_total", "message") >= dropped + 2)
     site.ok(site.metric("grey_core_attest_dropped_total", "message") == dropped + 2, "but counted")
     for word in list(range(10)) * 10:
         site.link.say([UP_ATTEST, "9", word, bytes(2000)])
@@ -141,7 +142,7 @@ def virtual(site):
     with open(site.path("makers.pem"), "a") as f:
         f.write("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     site.kill("core", signal.SIGHUP)
-    wait_until("the damaged file to be refused", lambda: site.metric("grey_core_attest_makers_read_total", '"refused"') == 1, 30)
+    wait_until("the damaged file to be refused", lambda: site.metric("grey_core_attest_makers_read_total", '"refused"') >= 1, 30)  # the core looks each minute as well
     with open(site.path("core.log")) as f:
         site.ok("makers.pem" in f.read(), "a file of makers that was damaged is named, and those of before go on")
     site.ok(site.gateway.attest()[0] == RESULT, "so that others are judged as they were")
@@ -150,7 +151,7 @@ def virtual(site):
     with open(site.path("makers.pem"), "w") as f:
         f.write("".join(open(site.path("roots%d" % maker)).read() for maker in (0, 1)))
     site.kill("core", signal.SIGHUP)
-    wait_until("the makers to be read", lambda: site.metric("grey_core_attest_makers_read_total", '"read"') == 1, 30)
+    wait_until("the makers to be read", lambda: site.metric("grey_core_attest_makers_read_total", '"read"') >= 1, 30)
     site.ok(late.attest()[0] == RESULT, "a maker that is added is trusted without a restart of the core")
     for node in ("7", "9"):
         site.ctl("attest", "forget", SITE, node)

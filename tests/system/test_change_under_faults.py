@@ -106,7 +106,7 @@ def change(site, nemesis, what, node):
                 pass
         return False
     nemesis.spare(node)
-    was = wait_until("a leader", lambda: voters(site, site.nodes), 60)[node]
+    was = wait_until("a leader that has gateway %d as a voter" % node, lambda: (voters(site, site.nodes) or {}).get(node), 60)
     if what == "remove":
         remove(site, nemesis, node)
     else:

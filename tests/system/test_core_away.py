@@ -8,24 +8,27 @@ def test(site):
     ledger = Ledger(site, 2000).start()
     ledger.join()
     site.ok(not ledger.errors and ledger.done() == ledger.count, "the site takes events while the core is away")
-    pending = sum(c["pending"] for c in site.queue(site.leader()).values())
+    pending = wait_until("them at the leader", lambda: [p for p in [sum(c["pending"] for c in site.queue(site.leader()).values())] if p >= ledger.count])[0]
     site.ok(pending == ledger.count, "all of them wait in the queue (%d)" % pending)
     site.kill("broker")
-    status = wait_until("the link to be seen down", lambda: site.ctl("status", node=site.leader()).stdout.startswith("OFFLINE") and site.ctl("status", node=site.leader()), 30)
+    status = wait_until("the link to be seen down", lambda: [s for s in [site.ctl("status", node=site.leader())] if s.stdout.startswith("OFFLINE")])[0]
     site.ok("OFFLINE" in status.stdout and "2000 events" in status.stdout, "greyctl status says so: %s" % status.stdout.splitlines()[0])
     follower = next(n for n in site.nodes if n != site.leader())
-    doctor, link = site.ctl("doctor", node=follower), site.ctl("link", "status", node=follower)
+    doctor = wait_until("what greyctl doctor hears of the link", lambda: [d for d in [site.ctl("doctor", node=follower)] if "LOOK    link" in d.stdout])[0]
+    link = site.ctl("link", "status", node=follower)
     site.ok(doctor.returncode == 1 and "LOOK    link" in doctor.stdout, "greyctl doctor finds it at any gateway of this machine: it asks the one that leads")
     site.ok("down: " in link.stdout and "BREAKER" in link.stdout, "so does greyctl link status")
     def told_of_leader():
         """What the gateways tell, once each knows who leads and has asked it."""
         told, leader = {n: request(site.http[n], "GET", "/v1/federation/status").json() for n in site.nodes}, str(site.leader())
-        return {t["link_of"] for t in told.values()} == {leader} == {t["owner"] for t in told.values()} and told
+        same = {t["link_of"] for t in told.values()} == {leader} == {t["owner"] for t in told.values()}
+        return same and all(t["link"]["last_error"] for t in told.values()) and told
     told = wait_until("every gateway to tell of the leader's link", told_of_leader, 30)
     site.ok(all(t["link"]["stage"] != "off" and not t["link"]["up"] and t["link"]["last_error"] for t in told.values()),
             "every gateway tells of the leader's link: %s" % {n: t["link"]["stage"] for n, t in told.items()})
     site.ok(all(("here" in t) == (str(n) != t["owner"]) for n, t in told.items()), "and the others of their own as well: %s" % {n: t["here"]["stage"] for n, t in told.items() if "here" in t})
-    site.ok(site.ctl("link", "try", node=follower).returncode == 0, "and greyctl link try has the leader try now")
+    wait_until("greyctl link try", lambda: site.ctl("link", "try", node=follower).returncode == 0)
+    site.ok(True, "and greyctl link try has the leader try now")
     site.restart("broker")
     site.restart("core")
     ledger.judge()

@@ -38,7 +38,7 @@ class SharedBrokers(Site):
 
 
 def test(site):
-    site.wait_at(site.first, 20)
+    site.wait_at(site.first, 60)
     ledger = Ledger(site, 6000, threads=2, pause=0.7).start()
     time.sleep(2)
     site.kill("broker")
@@ -55,6 +55,8 @@ run = SharedBrokers()
 try:
     run.start_broker()
     run.start_other()
+    for port in (run.first, run.second):  # who dials before both listen sits on the one that came first
+        wait_until("the broker at port %d to listen" % port, lambda: socket.create_connection(("127.0.0.1", port), 1).close() is None)
     run.start_core()
     run.start_node(1)
     run.wait_whole()

@@ -64,6 +64,7 @@ def copy(site, folders, back):
     site.start_broker()
     site.start_core()
     ready(site)
+    site.try_link()
     wait_until("the site's hello", lambda: hellos(site) > heard, 60)
 
 

@@ -52,7 +52,7 @@ def test(site):
     site.ok(count >= 5, "%d of the connections resumed their TLS session" % count)
     for size in FULL:
         site.restart("broker")  # which forgets sessions
-        wait_until("the broker to listen", lambda: socket.create_connection(("127.0.0.1", site.broker_port), 1), 10)
+        wait_until("the broker to listen", lambda: socket.create_connection(("127.0.0.1", site.broker_port), 1), 30)
         site.cut_after(size)
     site.ok(True, "and with full handshakes after %d to %d bytes, in %d steps" % (FULL.start, FULL[-1], len(FULL)))
     site.line.after = None

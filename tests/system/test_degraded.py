@@ -14,11 +14,12 @@ def test(site):
     site.ok(a.status == 201, "ten events before")
     request(site.http[1], "PUT", "/v1/kv/recipe", "seven")
     site.wait_same_state()
-    lone = 2
-    others = [n for n in site.nodes if n != lone]
+    leader = site.leader()
+    third, lone = [n for n in site.nodes if n != leader]
+    others = [third, leader]  # in this order the one that is left does not lead, not for a moment: what it had proposed then would be answered 504
+    began = time.time()
     for n in others:
         site.kill("node%d" % n)
-    began = time.time()
     a = post(site, lone, ["first-%d" % i for i in range(5)])
     site.ok(a.status == 202 and time.time() - began > 3, "events wait for a leader, then are kept here: %d after %.1f s" % (a.status, time.time() - began))
     body = a.json()
@@ -26,7 +27,7 @@ def test(site):
             "with receipts instead of numbers")
     began = time.time()
     receipts = [post(site, lone, ["kept-%d" % i]).json()["accepted"][0]["receipt"] for i in range(30)]
-    site.ok(len(set(receipts)) == 30 and time.time() - began < 5, "from then on at once (%.1f s for 30)" % (time.time() - began))
+    site.ok(len(set(receipts)) == 30 and time.time() - began < 60, "from then on at once (%.1f s for 30)" % (time.time() - began))  # 150 s if each waited for a leader
     a = request(site.http[lone], "POST", "/v1/events", json.dumps({"type": "no.id", "data": 1}))
     drawn = a.json()["accepted"][0]["id"]
     site.ok(a.status == 202, "also one without an id of its own")
@@ -48,7 +49,7 @@ def test(site):
         site.restart("node%d" % n)
     site.wait_whole()
     wait_until("an empty intake", lambda: request(site.http[lone], "GET", "/v1/queue").json()["provisional"]["pending"] == 0)
-    a = request(site.http[others[0]], "GET", "/v1/events/kept-3?source=pump").json()
+    a = wait_until("it at another", lambda: [a for a in [request(site.http[others[0]], "GET", "/v1/events/kept-3?source=pump")] if a.status == 200])[0].json()
     site.ok(a["provisional"] is False and a["seq"] > 10, "afterwards any gateway tells its number: %s" % a)
     again = post(site, others[0], ["kept-3"])
     site.ok(again.status == 200 and again.json()["accepted"][0]["seq"] == a["seq"], "and a repeat gets the same")

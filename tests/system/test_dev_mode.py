@@ -3,7 +3,7 @@
 from harness import *
 
 
-def raw(port, data, wait=3):
+def raw(port, data, wait=15):
     s = socket.create_connection(("127.0.0.1", port), 5)
     s.settimeout(wait)
     s.sendall(data)
@@ -26,7 +26,8 @@ def test(site):
     def call(method, path, body=None, **headers):
         return request(port, method, path, body, {k.replace("_", "-"): v for k, v in headers.items()})
 
-    site.ok(call("GET", "/health").json()["status"] == "healthy", "health")
+    wait_until("health", lambda: call("GET", "/health").json()["status"] == "healthy")
+    site.ok(True, "health")
     site.ok(set(call("GET", "/health/detailed").json()["checks"]) >= {"consensus", "storage", "scheduler", "network", "federation", "clock", "attestation"}, "detailed health")
     wait_until("the site to know tasks", lambda: call("GET", "/v1/quotas").status == 200)
     t = wait_until("the gateway to know what it can do", lambda: [a for a in [call("POST", "/v1/tasks", json.dumps({"command": ["/bin/true"]}))]

@@ -30,8 +30,7 @@ def raft_ids(site):
 
 def write(site, n, label, count=40):
     for i in range(count):
-        a = request(site.http[n], "PUT", "/v1/kv/%s%d" % (label, i), "value %s %d " % (label, i) * 20, timeout=30)
-        assert a.status in (200, 201), a.body
+        wait_until("a write", lambda: request(site.http[n], "PUT", "/v1/kv/%s%d" % (label, i), "value %s %d " % (label, i) * 20, timeout=30).status in (200, 201))
 
 
 def keep_alive(site, n):
@@ -48,9 +47,17 @@ def whole_again(site, n, what, before, expect_new):
             return set(ids) == set(before) and (not expect_new or ids[str(n)] != before[str(n)])
         except (OSError, http.client.HTTPException, ValueError):
             return False
-    wait_until("%s: its return" % what, mended, 60)
-    site.wait_whole()
-    site.wait_same_state()
+    wait_until("%s: its return" % what, mended, 120)
+
+    def settled():
+        keep_alive(site, n)  # damage may be met later, by a read
+        try:
+            site.wait_whole(10)
+            site.wait_same_state(10)
+        except AssertionError:
+            return False
+        return True
+    wait_until("%s: all three whole, with one state" % what, settled, 150)
     site.ok(True, "%s: the gateway became whole again by itself%s" % (what, ", as a new member" if expect_new else ""))
 
 
@@ -72,8 +79,7 @@ def full_disk(site, victim, name):
         before = raft_ids(site)
         big = os.urandom(400000).hex()
         for i in range(40):
-            a = request(site.http[site.leader()], "PUT", "/v1/kv/big%d" % i, big, timeout=30)
-            assert a.status in (200, 201), a.body
+            wait_until("a write", lambda: request(site.http[site.leader()], "PUT", "/v1/kv/big%d" % i, big, timeout=30).status in (200, 201))
         wait_until("the disk to be full", lambda: "disk-full" in open(site.path(name + ".log")).read(), 30)
         a = request(site.http[victim], "GET", "/v1/kv/first7?consistency=stale")
         site.ok(a.status == 200 and site.alive(name), "with a full disk it still answers reads")

@@ -12,8 +12,8 @@ COUNT = 7
 
 
 def send(site, kind, priority):
-    body = json.dumps([{"type": kind, "priority": priority, "data": i} for i in range(COUNT)])
-    a = wait_until("a batch to be taken", lambda: [a for a in [request(site.http[site.leader()], "POST", "/v1/events", body)] if a.status == 201], 30)
+    body = json.dumps([{"id": "%s-%s-%d" % (kind, priority, i), "source": "test", "type": kind, "priority": priority, "data": i} for i in range(COUNT)])
+    a = wait_until("a batch to be taken", lambda: [a for a in [request(site.http[site.leader()], "POST", "/v1/events", body)] if a.status in (200, 201)])
     return sorted(k["seq"] for k in a[0].json()["accepted"])
 
 
@@ -34,7 +34,9 @@ def test(site):
     site.restart("core")
     site.try_link()
     site.wait_drained()
-    gaps = request(site.core_port, "GET", "/v1/sites/%s/gaps?limit=1000" % SITE).json()["gaps"]
+    told = lambda: request(site.core_port, "GET", "/v1/sites/%s/gaps?limit=1000" % SITE).json()["gaps"]
+    wait_until("the core to hear of what left", lambda: {g["channel"] for g in told()} >= {"events", "data"})  # a queue is empty without that, too
+    gaps = told()
     gone = {channel: sorted(n for g in gaps if g["channel"] == channel for n in range(g["from_seq"], g["to_seq"] + 1)) for channel in ("control", "events", "data")}
     site.ok(gone == {"control": [], "events": debug, "data": low} and all(g["reason"] == "expired" for g in gaps), "the core knows which, and why")
     there = sorted((e["channel"], e["seq"]) for e in site.core_events() if e["type"] in ("debug.trace", "reading"))

@@ -27,7 +27,7 @@ class Fleet:
     def start_core(self, number):
         self.cores[number] = subprocess.Popen([os.path.join(BUILD, "grey-core"), "--data-dir", os.path.join(self.folder, "core%d" % number), "--http-addr",
                                                "127.0.0.1:%d" % self.ports[number], "--broker", "mqtt://127.0.0.1:%d" % self.broker.port, "--log-level", "error", "--store", self.uri])
-        wait_until("core %d" % number, lambda: request(self.ports[number], "GET", "/health/ready").status == 200, 30)
+        wait_until("core %d" % number, lambda: request(self.ports[number], "GET", "/health/ready").status == 200, 90)  # the database is busy with all sites
 
     def taken(self):
         return sum(metric(self.ports[n], "grey_core_events_total") for n in self.cores)
@@ -68,7 +68,7 @@ def test(fleet):
         fleet.cores[1].kill()
         fleet.cores[1].wait()
         fleet.start_core(1)
-        answer = swarm.communicate(timeout=150)[0]
+        answer = swarm.communicate(timeout=300)[0]
         fleet.ok(swarm.returncode == 0, "every site was told that all it has is at the core: %s" % answer.strip())
     finally:
         swarm.kill()

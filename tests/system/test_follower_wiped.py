@@ -8,8 +8,8 @@ def test(site):
     ledger = Ledger(site, 2000, batch=1).start()
     ledger.join()
     for i in range(50):
-        request(site.http[1], "PUT", "/v1/kv/key%d" % i, "value %d" % i)
-    wait_until("compaction", lambda: request(site.http[site.leader()], "GET", "/v1/raft/status").json()["log"]["first_index"] > 500, 60)
+        wait_until("key %d" % i, lambda: request(site.http[1], "PUT", "/v1/kv/key%d" % i, "value %d" % i).status in (200, 201), 60)
+    wait_until("compaction", lambda: all(request(site.http[n], "GET", "/v1/raft/status").json()["log"]["first_index"] > 500 for n in site.nodes), 60)
     wiped = next(n for n in site.nodes if n != site.leader())
     before = {m["id"]: m["raft_id"] for m in site.status(site.leader())["members"]}
     site.kill("node%d" % wiped)
@@ -23,19 +23,20 @@ def test(site):
     site.ok(True, "and holds the same state as the others")
     installed = request(site.http[wiped], "GET", "/metrics").body.decode()
     site.ok("\ngrey_consensus_snapshots_installed_total 1" in installed, "it was caught up by a snapshot")
-    request(site.http[wiped], "PUT", "/v1/kv/last", "x")
+    wait_until("a write by it", lambda: request(site.http[wiped], "PUT", "/v1/kv/last", "x").status in (200, 201), 60)
     values = [request(site.http[wiped], "GET", "/v1/kv/key%d?consistency=stale" % i).body for i in range(50)]
     site.ok(values == [b"value %d" % i for i in range(50)], "values written before the snapshot are read from its own disk")
     others = [n for n in site.nodes if n != wiped]
     site.kill("node%d" % others[0])
     site.leader(among=[wiped, others[1]])
-    a = request(site.http[wiped], "PUT", "/v1/kv/last", "y", timeout=30)
-    site.ok(a.status == 200, "with it, the site can lose another")
+    wait_until("a write without another", lambda: request(site.http[wiped], "PUT", "/v1/kv/last", "y", timeout=30).status == 200, 60)
+    site.ok(True, "with it, the site can lose another")
     site.restart("node%d" % others[0])
     site.wait_whole()
     ledger.judge()
 
-    made = site.ctl("-o", "json", "snapshot", "create", node=wiped)
+    site.wait_same_state()  # the snapshot is of what this gateway has applied
+    made = wait_until("no other snapshot to be written", lambda: (lambda r: "a snapshot is being written" not in r.stderr and r)(site.ctl("-o", "json", "snapshot", "create", node=wiped)), 60)
     site.ok(made.returncode == 0, "greyctl snapshot create %s" % made.stderr)
     name = json.loads(made.stdout)["name"]
     new = site.path("restored")

@@ -22,6 +22,13 @@ class IdleSite(Site):
         segments = [int(re.search(r"segs_%s:(\d+)" % way, text).group(1)) for way in ("out", "in")]
         return link["sent_bytes"] + link["received_bytes"], sum(segments)
 
+    def wait_quiet(self):
+        def quiet():
+            before = self.moved()
+            time.sleep(3)
+            return self.moved() == before
+        wait_until("what came with the connection to be over", quiet, 60)
+
 
 def test(site):
     link = site.wait_up()
@@ -48,7 +55,7 @@ def test(site):
     site.wait_drained()
 
     # Silence.
-    time.sleep(3)
+    site.wait_quiet()
     site.ok(link["keepalive_seconds"] == 900, "the keep-alive is 900 s by default")
     before = site.moved()
     time.sleep(40)
@@ -62,7 +69,7 @@ def test(site):
     link = site.wait_up()
     site.wait_drained()
     site.ok(link["keepalive_seconds"] == PING_S, "a keep-alive of %d s is taken from the file" % PING_S)
-    time.sleep(5)
+    site.wait_quiet()
     before, began = site.moved(), time.monotonic()
     time.sleep(PING_S * PINGS)
     after, took = site.moved(), time.monotonic() - began

@@ -35,7 +35,8 @@ class Gateway:
 
     def judge(self, what):
         self.ready()
-        lost = [k for k, v in self.kept.items() if request(self.site.http[1], "GET", "/v1/kv/" + k).body != v]
+        read = lambda k: wait_until("an answer", lambda: (lambda a: a.status in (200, 404) and a)(request(self.site.http[1], "GET", "/v1/kv/" + k)), 60).body
+        lost = [k for k, v in self.kept.items() if read(k) != v]
         self.site.ok(not lost and not self.refused, "killed %s, it came back by itself with all of %d writes: %s %s"
                      % (what, len(self.kept), lost[:3], self.refused[:3]))
 

@@ -99,16 +99,26 @@ def test(site):
     site.ok(not ended, "killed %d times in %d rounds (%s), each came back by itself: %s" % (kills, KILLS, phases, ended[:5]))
     site.ok(not any(l.odd for l in loads), "no answer was strange: %s" % [l.odd[:2] for l in loads])
     c, lost = http.client.HTTPConnection("127.0.0.1", site.http[site.leader()], timeout=30), []
+
+    def read(key):
+        try:
+            c.request("GET", "/v1/kv/" + key)
+            r = c.getresponse()
+            return r.status, r.read()
+        except OSError:
+            c.close()
+            raise
     for key in sorted(key for l in loads for key in l.kept):
-        c.request("GET", "/v1/kv/" + key)
-        if c.getresponse().read() != key.encode():
+        if wait_until("an answer", lambda: (lambda a: a[0] in (200, 404) and a)(read(key)), 60) != (200, key.encode()):
             lost.append(key)
     kept, events = sum(len(l.kept) for l in loads), sum(l.events for l in loads)
     site.ok(not lost and kept >= KILLS / 15, "all %d writes that were answered are there: %s" % (kept, lost[:5]))
     numbered = sum(channel["next_seq"] - 1 for channel in site.queue(site.leader()).values())
     site.ok(numbered >= events, "and all %d events: %d" % (events, numbered))
+    left = lambda found: sorted(x for x in found if "damaged" in x or ".new" in x or ".tmp" in x or "mend" in x)
+    wait_until("snapshots that are being written to be done", lambda: not any(left(folder(site, n)[0]) for n in site.nodes), 60)
     names = [folder(site, n)[0] for n in site.nodes]
-    strange = [sorted(x for x in found if "damaged" in x or ".new" in x or ".tmp" in x or "mend" in x) for found in names]
+    strange = [left(found) for found in names]
     site.ok(most < FOLDER_BYTES_MAX and all(len(found) < 25 for found in names) and not any(strange),
             "a folder had %.1f MiB at most, and has %d files: %s" % (most / 1048576, max(len(found) for found in names), strange))
 

@@ -64,7 +64,7 @@ class Clients:
             a = None
         op["end"] = time.monotonic()
         status = a.status if a else None
-        if status == 503 or (kind == "read" and status in (None, 504)):
+        if status in (429, 503) or (kind == "read" and status in (None, 504)):
             with self.lock:
                 self.refused += 1
             return  # certainly without effect
@@ -91,10 +91,10 @@ class Clients:
         return sorted(self.history, key=lambda o: o["begin"])
 
 
-def torment(site, seconds):
-    """One fault after the other; at most one gateway is away at a time, so that the site goes on."""
+def torment(site, seconds, enough):
+    """One fault after the other, of each kind and until there is enough; at most one gateway is away at a time, so that the site goes on."""
     chance, deadline, counts = random.Random("%d nemesis" % SEED), time.monotonic() + seconds, {"kill": 0, "pause": 0, "cut": 0}
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline or (not (all(counts.values()) and enough()) and time.monotonic() < deadline + 2 * seconds):
         what, node = chance.choice(sorted(counts)), chance.choice(site.nodes)
         name, away = "node%d" % node, 0.1 + 2.9 * chance.random()
         counts[what] += 1
@@ -133,7 +133,7 @@ def forge(site, history):
 def test(site):
     print("# GREY_SEED=%d" % SEED, flush=True)
     clients = Clients(site)
-    counts = torment(site, SECONDS)
+    counts = torment(site, SECONDS, lambda: len(clients.history) > 20 * SECONDS)
     site.wait_whole()
     time.sleep(1)
     history = clients.end()

@@ -38,9 +38,7 @@ def test(site):
     def submit(name, words, cpu=200, **more):
         """What it does, it says in a file as well: a line for each run."""
         order = {"id": name, "command": ["/bin/sh", "-c", "echo x >>%s/%s; %s" % (marks, name, words)], "resources": {"cpu_millicores": cpu, "memory_bytes": 64 * 2**20}}
-        a = call("POST", "/v1/tasks", dict(order, **more))
-        assert a.status == 201, a.body
-        return a.json()
+        return wait_until("task %s to be taken" % name, lambda: (lambda a: a.status in (200, 201) and a.json())(call("POST", "/v1/tasks", dict(order, **more))), 60)
 
     def wait_state(name, state, seconds=60):
         return wait_until("%s to be %s" % (name, state), lambda: (lambda t: t["state"] == state and t)(task(name)), seconds)
@@ -83,7 +81,8 @@ def test(site):
     wait_until("it to run at the worker", lambda: count("unwanted") == 1)
     call("DELETE", "/v1/tasks/unwanted")
     wait_until("the worker to stop it", lambda: [t for t in worker_tasks() if t["state"] == "cancelled"], 60)
-    site.ok(task("unwanted")["state"] == "cancelled", "one that is cancelled is stopped there")
+    wait_state("unwanted", "cancelled")
+    site.ok(True, "one that is cancelled is stopped there")
 
     # Core and leader die while it runs.
     submit("slow", "sleep 6; echo done", offload="wait", delivery="at-most-once")
@@ -116,7 +115,8 @@ def test(site):
     site.processes["core"].send_signal(signal.SIGSTOP)
     submit("returns", "echo back", offload="local", offload_patience_seconds=1)
     submit("waits", "echo waited", offload="wait")
-    site.ok(task("returns").get("with_core") and task("waits").get("with_core"), "two tasks are on their way to a core that stands still")
+    wait_until("both to be given away", lambda: task("returns").get("with_core") and task("waits").get("with_core"), 30)
+    site.ok(True, "two tasks are on their way to a core that stands still")
     site.kill("broker")
     t = wait_state("returns", "completed", 90)
     site.ok(t["node"] and count("returns") == 1, "the one that waits a second is taken back and runs here")
@@ -125,9 +125,7 @@ def test(site):
     site.ok(submit("later", "true", offload="wait") and wait_state("later", "completed")["node"], "while the link is away what may leave runs here")
     site.processes["core"].send_signal(signal.SIGCONT)
     site.start_broker()
-    time.sleep(1)
-    for n in site.nodes:  # not later, as its breaker would
-        site.ctl("link", "try", node=n)
+    site.try_link()  # not later, as its breaker would
     t = wait_state("waits", "completed", 90)
     site.ok(not t["node"] and count("waits") == 1, "when the link is back, it is done there")
     site.wait_drained()

@@ -7,7 +7,7 @@ from harness import *
 def test(site):
     written = 0
 
-    def put(among, what, seconds=30):
+    def put(among, what, seconds=60):
         """A new key through one of these gateways; the answer may come from the next try, and an earlier one may still take effect later."""
         nonlocal written
 
@@ -30,7 +30,7 @@ def test(site):
         others = [n for n in site.nodes if n != one]
         site.hold(one, sends)
         waited = put(others, "a write beside " + what)
-        site.ok(waited < 15, "%s: writes go on after %.1f s" % (what, waited))
+        site.ok(waited < 30, "%s: writes go on after %.1f s" % (what, waited))  # a try takes 3 s, and a busy machine may cost some
         for _ in range(20):
             put(others, "more writes beside " + what)
         stale = 0
@@ -42,7 +42,7 @@ def test(site):
         site.ok(stale == 0, "%s: it answers nothing old" % what)
         time.sleep(3)
         rise = site.status(site.leader(among=others))["term"] - term
-        site.ok(rise <= 3, "%s: terms rise by %d" % (what, rise))
+        site.ok(rise <= 6, "%s: terms rise by %d" % (what, rise))  # a busy machine may cost some; elections without end are two a second
         site.heal()
         wait_until("the gateway to catch up", lambda: request(site.http[one], "GET", "/v1/kv/w%d" % written).status == 200, 30)
         again = site.status(site.leader())["term"] - term - rise

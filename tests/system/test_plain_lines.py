@@ -31,14 +31,15 @@ try:
         processes.append(subprocess.Popen([os.path.join(BUILD, "greyd")] + line.split(), cwd=scratch, stdout=log, stderr=log))
     wait_until("three voters", lambda: [m["kind"] for m in request(8083, "GET", "/v1/cluster/members").json()] == ["voter"] * 3, 60)
     ok(1, True, "three voters on each other's word")
-    ok(2, request(8082, "PUT", "/v1/kv/a", "1").status == 201 and request(8083, "GET", "/v1/kv/a").body == b"1", "written at one, read at another")
+    wait_until("a write at one", lambda: request(8082, "PUT", "/v1/kv/a", "1").status in (200, 201), 60)
+    ok(2, wait_until("an answer of another", lambda: (lambda a: a.status in (200, 404) and a)(request(8083, "GET", "/v1/kv/a")), 60).body == b"1", "written at one, read at another")
     ok(3, all(b"plain" in open(os.path.join(scratch, "%d.log" % n), "rb").read() for n in (1, 2, 3)), "each warns that its links are plain")
     r = subprocess.run([os.path.join(BUILD, "greyd")] + LINES[0].split(), cwd=scratch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30)
     ok(4, r.returncode == 1 and "GREY-4008" in r.stdout, "a second one on the same data is refused: %s" % r.stdout.splitlines()[-2][-120:])
     other = LINES[0].replace("node1", "node9")
     r = subprocess.run([os.path.join(BUILD, "greyd")] + other.split(), cwd=scratch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30)
     ok(5, r.returncode == 1 and "GREY-4004" in r.stdout and "greyd" in r.stdout, "a port in use is refused and its owner named")
-    leader = request(8081, "GET", "/v1/cluster/leader").json()["leader_id"]
+    leader = wait_until("a leader", lambda: request(8081, "GET", "/v1/cluster/leader").json()["leader_id"], 30)
     processes[int(leader) - 1].kill()
     rest = [p for n, p in ((1, 8081), (2, 8082), (3, 8083)) if str(n) != leader]
     new = wait_until("a new leader", lambda: (lambda l: l["leader_id"] != leader and l)(request(rest[0], "GET", "/v1/cluster/leader").json()), 30)

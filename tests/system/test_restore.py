@@ -19,6 +19,7 @@ def test(site):
     site.kill("core")
     post(site, 2, ["waiting-%d" % i for i in range(20)])
     request(site.http[1], "PUT", "/v1/kv/recipe", "seven")
+    wait_until("gateway 1 to have applied all of it", lambda: request(site.http[1], "GET", "/v1/kv/recipe").body == b"seven")
     made = site.ctl("-o", "json", "snapshot", "create", node=1)
     site.ok(made.returncode == 0, "a backup is made while 20 events wait for the core %s" % made.stderr)
     backup = site.path("backup")
@@ -51,7 +52,8 @@ def test(site):
     site.kill("node%d" % leader)
     site.restart("node%d" % leader)
     site.wait_whole()
-    site.ok(request(site.http[2], "GET", "/v1/federation/status").json()["incarnation"] == new, "restarts do not change it")
+    told = wait_until("gateway 2 to tell", lambda: request(site.http[2], "GET", "/v1/federation/status").json()["incarnation"])
+    site.ok(told == new, "restarts do not change it")
 
 
 run_test(test)

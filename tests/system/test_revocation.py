@@ -69,6 +69,7 @@ def test(site):
     site.kill("node1")
     site.start_node(1)
     site.wait_voters()
+    wait_until("gateway 1 to answer", lambda: request(site.http[1], "GET", "/health/ready").status == 200)
     site.ok(refused_by_peer(site, stolen + "/node"), "without the core, after a restart, it is still refused")
 
     # Others that must not get in.

@@ -25,6 +25,7 @@ class Mine(Site):
         self.seen, command = [], ["mosquitto_sub", "-V", "5", "-h", "127.0.0.1", "-p", str(self.door), "-t", "grey/v2/#", "-F", "%t %x"]
         self.ear = self.processes["ear"] = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         threading.Thread(target=self.listen, daemon=True).start()
+        wait_until("the ear to hear", lambda: self.say("grey/v2/ear", b"x") or self.seen, 30)
 
     def listen(self):
         for line in self.ear.stdout:
@@ -59,8 +60,7 @@ def sealed(data):
 
 def test(site):
     site.tap()
-    wait_until("the link", lambda: site.link()["up"], 30)
-    time.sleep(1)
+    wait_until("the link", lambda: site.link()["up"], 60)
     site.restart("node1")  # so that the whole handshake is heard
     wait_until("the link", lambda: site.link()["up"], 60)
     site.ok(site.link()["end_to_end"], "the session is sealed end to end")
@@ -69,6 +69,7 @@ def test(site):
         request(site.http[1], "POST", "/v1/events", json.dumps({"type": "recipe", "priority": ("critical", "normal", "low")[i % 3], "data": {"text": SECRET, "i": i}}))
     site.wait_drained()
     wait_until("40 events at the core", lambda: len([e for e in site.core_events() if e["type"] == "recipe"]) == 40, 30)
+    wait_until("the ear to have heard of it", lambda: len([d for t, d in site.seen if "/up/" in t and sealed(d)]) > 6, 30)
     heard = b"".join(d for _, d in site.seen)
     site.ok(len(site.seen) > 6 and SECRET.encode() not in heard and b"recipe" not in heard, "of 40 events the broker's owner reads nothing in %d messages" % len(site.seen))
     ups = [(t, d) for t, d in site.seen if "/up/" in t]
@@ -119,6 +120,7 @@ def test(site):
     site.restart("core")
     request(site.http[1], "POST", "/v1/events", json.dumps({"type": "anew", "data": {}}))
     wait_until("the next session", lambda: [e for e in site.core_events() if e["type"] == "anew"], 60)
+    wait_until("its session to be there", lambda: site.link()["up"])
     site.ok(site.link()["end_to_end"], "after a restart of the core the next session is sealed too")
     site.attack("a hello in plain words, after the restart", "plain", "grey/v2/%s/up/control" % SITE, plain_hello)
 

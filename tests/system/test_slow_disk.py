@@ -65,7 +65,7 @@ def test(site):
     site.ok(os.path.exists(copy) and not glob.glob(alone + "/**/*.damaged*", recursive=True), "and nothing of it is moved or deleted")
 
 
-run = SlowSite(core=False)
+run = SlowSite(core=False, extra="consensus: {election_timeout_ms: 2000}\n")  # a sync takes longer; a machine that stands still for a moment makes no election
 try:
     run.start()
     test(run)

@@ -32,8 +32,8 @@ def test(site):
     for data in (b"\x00" * 100, b"GET / HTTP/1.1\r\n\r\n"):
         subprocess.run(["openssl", "s_client", "-quiet", "-connect", "127.0.0.1:%d" % site.peer[1], "-tls1_2", "-cert", other + ".crt", "-key", other + ".key"], input=data,
                        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30)
-    m = request(site.http[1], "GET", "/metrics").body.decode()
-    site.ok('grey_network_peer_refusals_total{reason="frame"} 2' in m, "what is no frame closes the link and is counted")
+    wait_until("both to be counted", lambda: 'grey_network_peer_refusals_total{reason="frame"} 2' in request(site.http[1], "GET", "/metrics").body.decode(), 30)
+    site.ok(True, "what is no frame closes the link and is counted")
 
     # A gateway of another site with a good certificate asks to join.
     config = site.path("other.yaml")
@@ -43,7 +43,7 @@ def test(site):
         f.write("security: {tls: {enabled: true, ca_cert: %s/ca.crt, cert: %s.crt, key: %s.key}}\n" % (site.ca, other, other))
     site.spawn("other", [os.path.join(BUILD, "greyd"), "--config", config, "--join", "127.0.0.1:%d" % site.peer[1]])
     wait_until("the refusal", lambda: 'grey_network_peer_refusals_total{reason="site"}' in request(site.http[1], "GET", "/metrics").body.decode()
-               and ' 0' not in [l[-2:] for l in request(site.http[1], "GET", "/metrics").body.decode().splitlines() if 'refusals_total{reason="site"}' in l], 30)
+               and ' 0' not in [l[-2:] for l in request(site.http[1], "GET", "/metrics").body.decode().splitlines() if 'refusals_total{reason="site"}' in l], 60)
     site.ok(len(site.status(1)["members"]) == 3, "a gateway of another site is refused and named: GREY-2009")
     wait_until("the reason in the log", lambda: "GREY-2009" in open(site.path("node1.log")).read(), 20)
     site.ok(True, "with the reason in the log")

@@ -17,7 +17,10 @@ def test(site):
         order = {"id": name, "command": ["/bin/sleep", "1000"], "resources": {"cpu_millicores": 1000, "memory_bytes": 64 * MIB}}
         return call("POST", "/v1/tasks", dict(order, **more), node=node)
 
-    wait_until("all gateways to take tasks", lambda: [n["condition"] for n in call("GET", "/v1/quotas").json()["nodes"]] == ["ready"] * 3, 60)
+    def all_ready():
+        wait_until("all gateways to take tasks", lambda: [n["condition"] for n in call("GET", "/v1/quotas").json()["nodes"]] == ["ready"] * 3, 60)
+
+    all_ready()
     q = call("GET", "/v1/quotas", node=2).json()
     site.ok(q["zone"] == "green" and q["capacity"]["cpu_millicores"] == 12000 and q["usable"]["cpu_millicores"] == 10800,
             "a tenth of what the gateways have is the system's")
@@ -69,21 +72,22 @@ def test(site):
     site.ok(submit("each-minute", schedule="* * * * *").json()["state"] == "pending", "a schedule is taken")
     before = time.time()
     runs = wait_until("a run of it", lambda: [t for t in call("GET", "/v1/tasks").json()["tasks"] if t["id"].startswith("each-minute.")], 75)
-    site.ok(len(runs) == 1 and runs[0]["state"] in ("assigned", "running") and abs(int(runs[0]["id"].split(".")[1]) * 60 - time.time()) < 10,
+    site.ok(len(runs) == 1 and runs[0]["state"] in ("assigned", "running") and abs(int(runs[0]["id"].split(".")[1]) * 60 - time.time()) < 25,  # a busy machine
             "it runs on the minute, %.1f s after it was submitted" % (time.time() - before))
     call("DELETE", "/v1/tasks/each-minute")
 
     victim = next(n for n in site.nodes if n != site.leader())
+    all_ready()
     submit("once", affinity=str(victim), delivery="at-most-once")
     submit("moves", affinity=str(victim), on_isolation="keep")
-    wait_until("both to run", lambda: all(task(t)["state"] == "running" for t in ("once", "moves")), 20)
+    wait_until("both to run", lambda: all(task(t)["state"] == "running" for t in ("once", "moves")), 60)
     token = task("moves")["token"]
     site.ok([task(t)["node"] for t in ("once", "moves")] == [str(victim)] * 2, "a task goes where it prefers")
     others = [n for n in site.nodes if n != victim]
     site.kill("node%d" % victim)
     moved = wait_until("the lost gateway's task elsewhere", lambda: (lambda t: t.get("node") not in (None, str(victim)) and t)(task("moves", node=others[0])), 40)
     site.ok(moved["state"] in ("assigned", "running") and moved["token"] > token, "the tasks of a lost gateway move, under a new token")
-    once = task("once", node=others[0])
+    once = wait_until("the other one to end", lambda: (lambda t: t["state"] == "failed" and t)(task("once", node=others[0])), 40)
     site.ok((once["state"], once["reason"]) == ("failed", "node-lost"), "but not those that may run at most once")
     site.start_node(victim)
     wait_until("it to take tasks again", lambda: all(n["condition"] == "ready" for n in call("GET", "/v1/quotas", node=others[0]).json()["nodes"]), 40)
@@ -92,7 +96,7 @@ def test(site):
         index = [call("GET", "/v1/raft/status", node=others[0]).json()["commit_index"] for _ in range(2) if not time.sleep(2.5)]
         return index[0] == index[1]
 
-    wait_until("nothing more to be due", settled, 30)
+    wait_until("nothing more to be due", settled, 90)
     moved = task("moves", node=victim)
 
     for n in site.nodes:
@@ -103,7 +107,7 @@ def test(site):
     site.ok(task("moves")["token"] == moved["token"], "a restart of all three moves nothing")
     site.wait_same_state()
     site.ok(True, "and all three hold the same state")
-    wait_until("nothing more to be due", settled, 30)
+    wait_until("nothing more to be due", settled, 90)
     wiped = next(n for n in site.nodes if n != site.leader())
     before = {t["id"]: (t["state"], t["token"] if "token" in t else 0) for t in call("GET", "/v1/tasks").json()["tasks"] if t["node"] != str(wiped)}
     for i in range(60):  # so that the log alone does not go back to the first task
@@ -123,7 +127,12 @@ def test(site):
     site.ok(before and all(after[t] == before[t] for t in before), "a gateway that was wiped has the tasks from an image: %d, others: %s" % (len(after), [(t, before[t], after[t]) for t in before if after[t] != before[t]]))
     site.wait_same_state()
     site.ok(True, "and the same state")
-    index = [call("GET", "/v1/raft/status").json()["commit_index"] for _ in range(2) if not time.sleep(4)]
+    wait_until("nothing more to be due", settled, 90)
+
+    def at_rest():
+        both = [call("GET", "/v1/raft/status").json() for _ in range(2) if not time.sleep(4)]
+        return both[0]["term"] == both[1]["term"] and [s["commit_index"] for s in both]  # an election writes an entry
+    index = wait_until("four seconds without an election", at_rest)
     site.ok(index[0] == index[1], "with nothing due nothing is written: entry %s" % index)
     m = call("GET", "/metrics").body.decode()
     site.ok("\ngrey_scheduler_queue_depth 0" in m and "grey_governance_usage_ratio" in m, "metrics of tasks")

@@ -66,7 +66,7 @@ def metric(site, name):
 
 def test(site):
     port = site.http[1]
-    backlog = 40
+    backlog = 60  # half a minute
     for i in range(0, backlog, 10):
         body = json.dumps([{"type": "bulk", "priority": "normal", "data": noise(i + k, 6400)} for k in range(10)])
         site.ok(request(port, "POST", "/v1/events", body, {"Content-Type": "application/json"}).status == 201, "a backlog of large events is taken") if i == 0 else request(port, "POST", "/v1/events", body)
@@ -82,7 +82,8 @@ def test(site):
     busy = at_core(site, "data") < backlog
     site.ok(busy, "the backlog was still on its way (%d of %d)" % (at_core(site, "data"), backlog))
     waits.sort()
-    site.ok(waits[len(waits) // 2] < 3 and waits[-1] < 6, "alarms overtake it: %s s at the core" % " ".join("%.1f" % w for w in waits))
+    # Wide, for the machine may stand still for a moment; behind the backlog the first would be 20 s late.
+    site.ok(waits[len(waits) // 2] < 5 and waits[-1] < 12, "alarms overtake it: %s s at the core" % " ".join("%.1f" % w for w in waits))
     site.wait_drained(300)
     size = backlog * 6400 // 2  # hexadecimal digits carry half
     site.ok(site.line.carried[0] < 2.6 * size + 30000, "the backlog crosses once: %d bytes for %d of records" % (site.line.carried[0], 2 * size))
@@ -96,7 +97,7 @@ def test(site):
         request(port, "POST", "/v1/events", json.dumps({"type": "bulk", "priority": "high", "data": noise(i, 640)}))
     time.sleep(1)
     began = time.monotonic()
-    wait_until("the loss to be seen", lambda: metric(site, "grey_federation_link_up") == 0, 60)
+    wait_until("the loss to be seen", lambda: metric(site, "grey_federation_link_up") == 0, 120)
     site.ok(True, "a dead path is noticed after %.0f s" % (time.monotonic() - began))
     site.line.silent = False
     site.wait_drained(120)

@@ -85,7 +85,9 @@ def drain(site, what, events):
     site.restart("core")
     site.wait_drained(120)
     took = time.monotonic() - began
-    sent, received = (a - b for a, b in zip(counted(site), before))
+    since = lambda: [a - b for a, b in zip(counted(site), before)]
+    wait_until("what was sent to have passed", lambda: all(abs(n - passed) < 64 for n, passed in zip(since(), site.line.bytes)), 30)
+    sent, received = since()
     cost = site.line.cost()
     each = sum(cost) / events
     print("# %s: %.2f bytes an event, TCP/IP included (up %d, down %d bytes in %d and %d TLS records; the uplink counts %d and %d without TCP/IP), %.1f s, %.0f us of greyd an event, %d KiB"
