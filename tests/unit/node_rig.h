@@ -1,4 +1,4 @@
-/* node_rig.h: how tests set up a node: node_rig_options what all of them have in common, node_rig_start a site of one with a loop of its
+/* node_rig.h: how tests set up a node: node_rig_options what all of them have in common, node_rig_open a site of one with a loop of its
  * own, which leads when that returns. */
 #ifndef TESTS_NODE_RIG_H
 #define TESTS_NODE_RIG_H
@@ -58,8 +58,8 @@ static inline void node_rig_late(void *context) {
     must_failed(__FILE__, __LINE__, "something comes of it in time");
 }
 
-/* Opens what r->options says; they may be changed between node_rig_new and here, and again after node_rig_close. */
-static inline void node_rig_open(struct node_rig *r) {
+/* Starts what r->options says; they may be changed between node_rig_new and here, and again after node_rig_close. */
+static inline void node_rig_start(struct node_rig *r) {
     static const struct node_events events = {.leading = node_rig_leading, .failed = node_rig_failed};
     struct fault f = {0};
     r->leads = false;
@@ -71,6 +71,11 @@ static inline void node_rig_open(struct node_rig *r) {
     if (r->node == NULL) {
         must_failed(f.text, 0, "a node that starts");
     }
+}
+
+/* The same, until it leads. */
+static inline void node_rig_open(struct node_rig *r) {
+    node_rig_start(r);
     while (!r->leads) {
         loop_run(r->x.loop);
     }

@@ -11,21 +11,6 @@
 
 #define OTHER_CLUSTER UINT64_C(0x1234567)
 
-/* node_rig_open without waiting for it to lead. */
-static void open_only(struct node_rig *r) {
-    static const struct node_events events = {.leading = node_rig_leading, .failed = node_rig_failed};
-    struct fault f = {0};
-    r->leads = false;
-    r->x.loop = loop_new(&f);
-    must(r->x.loop != NULL);
-    r->late = (struct loop_timer){.fire = node_rig_late};
-    loop_timer_after(r->x.loop, &r->late, NODE_RIG_PATIENCE_MS);
-    r->node = node_new(&r->x, &r->options, &events, r, &f);
-    if (r->node == NULL) {
-        must_failed(f.text, 0, "a node that starts");
-    }
-}
-
 static void stored(void *context, struct sitelog_store *job) {
     assert_int_equal(job->err, E_OK);
     loop_stop(context);
@@ -75,7 +60,7 @@ static void who_was_about_to_join_a_cluster_never_begins_one(void **state) {
     node_rig_new(&r);
     (void)stop_after_cluster_id(&r, OTHER_CLUSTER, false);
     for (int start = 0; start < 2; start++) {
-        open_only(&r);
+        node_rig_start(&r);
         node_rig_wait(&r, 1500);
         assert_false(r.leads);
         assert_true(node_cluster_id(r.node) == OTHER_CLUSTER);
@@ -135,7 +120,7 @@ static void a_restored_one_may_stop_before_it_begins(void **state) {
     }
     (void)unlink(image);
     to.options.seeds = "127.0.0.1:1"; /* for whose word it waits */
-    open_only(&to);
+    node_rig_start(&to);
     node_rig_close(&to);
     to.options.seeds = "";
     node_rig_open(&to);
