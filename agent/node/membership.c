@@ -8,9 +8,9 @@
 
 #define DUTY_MS 1000u
 #define INVITATION_MS (600u * 1000u)
-#define BOOTSTRAP_WAIT_MS 3000u      /* for word from the seeds that a cluster exists already, and */
-#define BOOTSTRAP_GREETING_MS 12000u /* so much longer for those who are being greeted */
-#define PROMOTE_LAG_ENTRIES 256u     /* a learner this close behind becomes a voter */
+#define BOOTSTRAP_WAIT_MS 3000u     /* for word from the seeds that a cluster exists already, and */
+#define BOOTSTRAP_UNHEARD_MS 12000u /* so much longer for those who are called and say nothing */
+#define PROMOTE_LAG_ENTRIES 256u    /* a learner this close behind becomes a voter */
 
 static void self_member(const struct node *n, struct raft_member *m) {
     *m = (struct raft_member){.id = n->self, .voter = true, .node = n->name};
@@ -362,9 +362,8 @@ static void on_duty(void *context) {
     struct node *n = context;
     uint64_t now_ms = loop_now_ms(n->x.loop);
     loop_timer_set(n->x.loop, &n->duty, now_ms + DUTY_MS);
-    /* Somebody who takes a call, and has not said yet what he knows, is waited for: he may be slow, or stopped for a moment. */
     if (n->undecided_until_ms != 0 && now_ms >= n->undecided_until_ms &&
-        (n->peers == NULL || peers_greeting(n->peers) == 0 || now_ms >= n->undecided_until_ms + BOOTSTRAP_GREETING_MS)) {
+        (n->peers == NULL || !peers_unheard(n->peers) || now_ms >= n->undecided_until_ms + BOOTSTRAP_UNHEARD_MS)) {
         bootstrap(n);
     }
     if (n->peers != NULL && may_join(n)) {

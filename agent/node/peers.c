@@ -249,12 +249,12 @@ size_t peers_up_ids(const struct peers *p, raft_id *out, size_t max) {
     return count;
 }
 
-size_t peers_greeting(const struct peers *p) {
-    size_t count = 0;
+bool peers_unheard(const struct peers *p) {
+    bool opening = p->silent_ms > 0 && loop_now_ms(p->x.loop) < p->silent_ms + 2 * DIAL_EVERY_MS_MAX; /* it is called again */
     for (uint32_t i = 0; i < LINKS_MAX; i++) {
-        count += p->links[i].conn != NULL && !p->links[i].up;
+        opening = opening || (p->links[i].conn != NULL && !p->links[i].up);
     }
-    return count;
+    return opening;
 }
 
 uint64_t peers_dropped(const struct peers *p) {

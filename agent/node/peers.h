@@ -48,7 +48,8 @@ void peers_flush(struct peers *p);
 bool peers_up(const struct peers *p, raft_id to);
 uint32_t peers_feature_level(const struct peers *p, raft_id id);      /* what it said in its hello; 0: no link is up */
 size_t peers_up_ids(const struct peers *p, raft_id *out, size_t max); /* all links that are up, also to strangers */
-size_t peers_greeting(const struct peers *p); /* links that are being opened: who is at the other end has not said hello */
+/* Somebody is being called who has not said hello, nor that he is not there: he may be slow, off, or behind a firewall. */
+bool peers_unheard(const struct peers *p);
 
 void peers_check_certificates(struct peers *p); /* revoked ones became known: ends the links of those who have them */
 

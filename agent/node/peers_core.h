@@ -51,6 +51,7 @@ struct peers {
     struct target members[LIMIT_MEMBERS], seeds[SEEDS_MAX];
     uint32_t member_count, seed_count;
     uint64_t dropped;
+    uint64_t silent_ms; /* when the last of our calls ended without a word from there, nor a quick no; 0: none did */
     struct builder scratch, content;
 };
 

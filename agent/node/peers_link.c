@@ -11,6 +11,7 @@
 #include "platform/now.h"
 
 #define HELLO_TIMEOUT_MS 5000u
+#define SILENT_MS 500u /* who is not there says so sooner */
 #define PART_BYTES (512u * 1024u)
 #define KEEP_BUFFER_BYTES (64u * 1024u)
 
@@ -65,6 +66,9 @@ void peers_link_drop(struct link *k) {
     raft_id id = k->id;
     if (k->conn != NULL) {
         metrics_add(&bytes_out, 0, (int64_t)conn_counted(k->conn).out_bytes);
+    }
+    if (k->dialled && k->id == 0 && loop_now_ms(p->x.loop) >= k->opened_ms + SILENT_MS) {
+        p->silent_ms = loop_now_ms(p->x.loop);
     }
     builder_free(&k->out);
     builder_free(&k->part);

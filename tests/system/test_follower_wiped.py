@@ -35,6 +35,22 @@ def test(site):
     site.wait_whole()
     ledger.judge()
 
+    # Once more, and the others stand still for longer than it takes to begin a site where nobody has one.
+    before = {m["id"]: m["raft_id"] for m in site.status(site.leader())["members"]}
+    begun = lambda: open(site.path("node%d.log" % wiped)).read().count("node bootstrap ")
+    sites = begun()
+    site.kill("node%d" % wiped)
+    shutil.rmtree(site.path("node%d" % wiped, "data"))
+    for n in others:
+        site.kill("node%d" % n, signal.SIGSTOP)
+    site.start_node(wiped, bootstrap=True)
+    time.sleep(7)
+    for n in others:
+        site.kill("node%d" % n, signal.SIGCONT)
+    wait_until("its former self to be replaced once more", lambda: before[str(wiped)] not in [m["raft_id"] for m in site.status(site.leader(among=others))["members"]], 60)
+    site.wait_whole()
+    site.ok(begun() == sites, "one with an empty disk whose neighbours say nothing for a while waits for their word, and begins no site of its own")
+
     site.wait_same_state()  # the snapshot is of what this gateway has applied
     made = wait_until("no other snapshot to be written", lambda: (lambda r: "a snapshot is being written" not in r.stderr and r)(site.ctl("-o", "json", "snapshot", "create", node=wiped)), 60)
     site.ok(made.returncode == 0, "greyctl snapshot create %s" % made.stderr)
