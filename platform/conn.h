@@ -147,6 +147,9 @@ void conn_set_unsent_max(struct conn *c, uint32_t bytes);
  * system does it.  Where that is BBR (draft-ietf-ccwg-bbr, ProbeRTT), it has four packets on the way now and then to see the bare round
  * trip, and what an owner grants meanwhile waits; but it is the better one on a network that loses packets. */
 void conn_set_calm(struct conn *c, bool calm);
+/* From now on the other side is asked for a sign of life while nothing else passes, and the connection ends (E_CLOSED) when for patience_ms
+ * there is none, or what was sent is not acknowledged (RFC 5482).  Without it one whose power failed is found out in a quarter of an hour. */
+void conn_set_patience(struct conn *c, uint32_t patience_ms);
 
 /* conn_set_gate: every write to the socket first asks gate(context, wanted) how many bytes may leave now; 0 parks the output until
  * conn_gate_open.  This is the one place where the uplink is shaped.  NULL removes it.  A handshake is not asked for, because it runs

@@ -10,8 +10,9 @@
 #define IP6_BYTES 40u
 #define TCP_BYTES 20u
 #define TIMESTAMPS_BYTES 12u /* RFC 7323, padded */
-#define RENO "reno"          /* each Linux has it */
-#define SYN_MORE_BYTES 8u    /* options of the first segment that the others lack */
+#define KEEPALIVE_PROBES 3
+#define RENO "reno"       /* each Linux has it */
+#define SYN_MORE_BYTES 8u /* options of the first segment that the others lack */
 
 static uint32_t ip_bytes(int fd) {
     struct sockaddr_in6 a = {0};
@@ -64,4 +65,19 @@ void conn_set_calm(struct conn *c, bool calm) {
     }
     const char *name = calm ? RENO : c->congestion;
     (void)setsockopt(c->fd, IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name));
+}
+
+void conn_set_patience(struct conn *c, uint32_t patience_ms) {
+    int patience = (int)patience_ms, first_s = patience / 2000 > 0 ? patience / 2000 : 1,
+        every_s = patience / 6000 > 0 ? patience / 6000 : 1;
+    const struct {
+        int level, name, value;
+    } options[] = {{SOL_SOCKET, SO_KEEPALIVE, 1},
+                   {IPPROTO_TCP, TCP_KEEPIDLE, first_s},
+                   {IPPROTO_TCP, TCP_KEEPINTVL, every_s},
+                   {IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES},
+                   {IPPROTO_TCP, TCP_USER_TIMEOUT, patience}};
+    for (size_t i = 0; c->fd >= 0 && i < sizeof options / sizeof options[0]; i++) {
+        (void)setsockopt(c->fd, options[i].level, options[i].name, &options[i].value, sizeof options[i].value);
+    }
 }

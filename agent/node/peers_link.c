@@ -11,7 +11,8 @@
 #include "platform/now.h"
 
 #define HELLO_TIMEOUT_MS 5000u
-#define SILENT_MS 500u /* who is not there says so sooner */
+#define PATIENCE_MS 15000u /* with who gives no sign of life: gateways that do not lead say little to each other */
+#define SILENT_MS 500u     /* who is not there says so sooner */
 #define PART_BYTES (512u * 1024u)
 #define KEEP_BUFFER_BYTES (64u * 1024u)
 
@@ -371,7 +372,7 @@ static size_t on_bytes(void *context, struct conn *c, struct bytes in) {
 
 static void on_open(void *context, struct conn *c) {
     struct link *k = context;
-    (void)c;
+    conn_set_patience(c, PATIENCE_MS);
     if (k->dialled) {
         peers_link_hello(k);
     }
@@ -422,6 +423,7 @@ static void accepted_open(void *context, struct conn *c) {
     k->conn = c;
     peers_copy_text(k->address, sizeof k->address, bytes_str(conn_peer_address(c)));
     conn_set_context(c, &conn_events, k);
+    conn_set_patience(c, PATIENCE_MS);
 }
 
 static size_t accepted_bytes(void *context, struct conn *c, struct bytes in) {

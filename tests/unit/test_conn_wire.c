@@ -1,13 +1,18 @@
 /* What the network carries of a connection: a mistake here and the ledger of the link says something else than the provider's bill. */
 #include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -37,7 +42,9 @@ static size_t on_bytes(void *context, struct conn *c, struct bytes in) {
 }
 
 static void on_closed(void *context, struct conn *c, enum grey_error why, const char *detail) {
-    (void)context, (void)c, (void)why, (void)detail;
+    struct end *e = context;
+    (void)why, (void)detail;
+    e->conn = e->conn == c ? NULL : e->conn;
 }
 
 static const struct conn_events events = {.on_open = on_open, .on_bytes = on_bytes, .on_closed = on_closed};
@@ -194,12 +201,57 @@ static void a_calm_link_has_another_congestion_control(void **state) {
     end(l);
 }
 
+static void carry(const char *interface, bool on) {
+    struct ifreq r = {0};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    (void)snprintf(r.ifr_name, sizeof r.ifr_name, "%s", interface);
+    assert_return_code(ioctl(fd, SIOCGIFFLAGS, &r), errno);
+    r.ifr_flags = (short)(on ? r.ifr_flags | IFF_UP : r.ifr_flags & ~IFF_UP);
+    assert_return_code(ioctl(fd, SIOCSIFFLAGS, &r), errno);
+    assert_return_code(close(fd), errno);
+}
+
+/* If this failed, a gateway would show another whose power failed as healthy, for a quarter of an hour: nobody says that it is gone, and what
+ * was sent to it is only sent again. */
+static void who_vanishes_without_a_word_is_found_out(void **state) {
+    (void)state;
+    int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    if (unshare(CLONE_NEWNET) != 0) {
+        print_message("no network of its own can be made here: %s\n", strerror(errno));
+        (void)close(own);
+        skip();
+    }
+    for (int busy = 0; busy < 2; busy++) {
+        carry("lo", true);
+        struct conn_listener *l = begin("127.0.0.1:0");
+        conn_set_patience(near_end.conn, 1500);
+        run(2500);
+        assert_non_null(near_end.conn); /* a quiet one that is there is kept */
+        carry("lo", false);
+        if (busy == 1) {
+            assert_int_equal(conn_write(near_end.conn, bytes_of("anybody there?", 14)), E_OK);
+        }
+        for (int i = 0; i < 300 && near_end.conn != NULL; i++) {
+            run(100);
+        }
+        assert_null(near_end.conn);
+        assert_non_null(far_end.conn); /* which had no such patience set */
+        conn_close(far_end.conn);
+        conn_listener_close(l);
+        worker_stop(x.crypto);
+        loop_free(x.loop);
+    }
+    assert_return_code(setns(own, CLONE_NEWNET), errno);
+    (void)close(own);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_ends_count_the_same),
         cmocka_unit_test(a_socket_of_this_machine_has_no_wire),
         cmocka_unit_test(little_waits_in_the_socket),
         cmocka_unit_test(a_calm_link_has_another_congestion_control),
+        cmocka_unit_test(who_vanishes_without_a_word_is_found_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
