@@ -2,8 +2,9 @@
 """The link that sites complain of: 64 kbit/s, 600 ms there and back, one packet of twenty lost, down now and then, and in the middle of the
 backlog the leading gateway dies.  If this fails, an alarm is lost or comes twice, bulk vanishes without a word, or the owner of the link
 pays for more than the limit (FAULTS N and Q)."""
-import hashlib, struct
+import hashlib
 from badlink import *
+from capture import Capture
 from harness import *
 
 LIMIT = 8000  # bytes a second: the link's, and that of the configuration
@@ -13,28 +14,9 @@ KILL_S, RETURN_S = 20, 26  # the leader, in the middle of the second time that t
 ALARM_EVERY_S, ALARMS = 2.0, 22
 ALARM_DEADLINE_S = 30  # at the core, once the link is up for good after it was sent, or a new leader there
 BETTER = {"rate": 4 * LIMIT, "delay": 0.05}  # a link that carries more than the configuration allows, and still loses packets
-ETH_P_ALL, PACKET_OUTGOING, SO_TIMESTAMPNS = 3, 4, 35
 OPTIONS = """  offline: {queue_size_mb: %d}
   bandwidth: {limit_mbps: %.3f}
 """ % (QUEUE_MB, LIMIT * 8 / 1e6)
-
-
-class Leaving:
-    """Every packet that the site gives to the link, with the kernel's time: who carries them may come late, and take at once what left one after the other."""
-
-    def __init__(self):
-        self.packets = []  # (time, bytes)
-        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
-        self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        self.socket.bind(("near", ETH_P_ALL))
-        threading.Thread(target=self.take, daemon=True).start()
-
-    def take(self):
-        while True:
-            data, extra, _, address = self.socket.recvmsg(64, 256)
-            if address[2] == PACKET_OUTGOING and data[0] >> 4 == 4:
-                s, ns = struct.unpack("qq", extra[0][2][:16])
-                self.packets.append((s + ns / 1e9, struct.unpack("!H", data[2:4])[0]))
 
 
 class Sender:
@@ -185,8 +167,12 @@ def test(site, leaving):
     print("# %d bytes up, %d down in %.0f s; packets lost %s, crowded out %s" %
           (sum(z for t, z in up if t >= began), sum(z for t, z in down if t >= began), took, line.lost, line.overflowed))
     site.ok(sum(line.lost) > 20, "packets were lost: %d up, %d down" % tuple(line.lost))
-    within_limit(site, leaving.packets, 0.3, "the bad link")
+    within_limit(site, left(leaving), 0.3, "the bad link")
     better_link(site, sender, leaving)
+
+
+def left(capture):
+    return [(t, size) for t, size, _, _ in capture.so_far()]
 
 
 def within_limit(site, packets, used, what):
@@ -197,14 +183,14 @@ def within_limit(site, packets, used, what):
 def better_link(site, sender, leaving):
     """Here the limit is what holds bytes back, and what is lost and sent again must not come on top of it."""
     site.line.rate, site.line.delay = BETTER["rate"], BETTER["delay"]
-    before = len(leaving.packets)
+    before = len(left(leaving))
     for _ in range(6):  # until there were ten seconds in which no process stood still: else the limit is not what holds bytes back
         for i in range(0, BULK, 10):
             sender.send("bulk", "normal", [noise(i + k, BULK_BYTES) for k in range(10)])
         site.wait_drained(90)
-        if most_in(leaving.packets[before:], 10) >= 0.9 * 10 * LIMIT:
+        if most_in(left(leaving)[before:], 10) >= 0.9 * 10 * LIMIT:
             break
-    within_limit(site, leaving.packets[before:], 0.9, "a better link")
+    within_limit(site, left(leaving)[before:], 0.9, "a better link")
 
 
 if __name__ == "__main__":
@@ -214,7 +200,7 @@ if __name__ == "__main__":
         sys.exit(0)
     s = BadSite({"bytes_per_second": LIMIT, "delay_s": 0.3, "loss": 0.05, "seed": random.getrandbits(32)}, extra=OPTIONS)
     try:
-        leaving = Leaving()
+        leaving = Capture("near")  # by the kernel's time: who carries the packets may come late, and take at once what left one after the other
         s.start()
         test(s, leaving)
     except Exception as e:

@@ -1,46 +1,22 @@
 #!/usr/bin/env python3
 """A limit of 64 kbit/s, seen from outside by a packet capture.  If this fails, a site on a metered or shared modem sends more than its
 owner allowed, learns of a fire behind a backlog, or cannot say who spent the bytes."""
-import hashlib, struct
+import hashlib
+from capture import Capture
 from harness import *
 
 LIMIT = 8000  # bytes a second
 DOWN_LIMIT = 2000
 WAIT_S, WAIT_S_MAX = 3, 10  # of an alarm: half of them, and any, for the machine may stand still for a moment; behind the backlog it would be 20
 MTU = 1500
-ETH_P_ALL, PACKET_OUTGOING, SO_TIMESTAMPNS = 3, 4, 35
 
 
-class Capture:
-    """Every packet between the site and its broker, with the kernel's time and its size at the IP layer."""
+class Wire(Capture):
+    """Every packet between the site and its broker."""
 
     def __init__(self, broker_port):
-        self.port, self.packets, self.others, self.stopped = broker_port, [], set(), False
-        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 20)
-        self.socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        self.socket.bind(("lo", ETH_P_ALL))
-        self.socket.settimeout(0.2)
-        threading.Thread(target=self.take, daemon=True).start()
-
-    def take(self):
-        while not self.stopped:
-            try:
-                data, extra, _, address = self.socket.recvmsg(128, 256)
-            except socket.timeout:
-                continue
-            if address[2] != PACKET_OUTGOING or not extra:  # on lo each packet is seen going and coming
-                continue
-            s, ns = struct.unpack("qq", extra[0][2][:16])
-            if data[0] >> 4 == 4 and data[9] == 6:
-                size, tcp = struct.unpack("!H", data[2:4])[0], (data[0] & 15) * 4
-            elif data[0] >> 4 == 6 and data[6] == 6:
-                size, tcp = struct.unpack("!H", data[4:6])[0] + 40, 40
-            else:
-                continue
-            source, target = struct.unpack("!HH", data[tcp:tcp + 4])
-            if self.port in (source, target):
-                self.packets.append((s + ns / 1e9, source, target, size))
+        super().__init__("lo", broker_port)
+        self.port, self.others = broker_port, set()
 
     def leave_out(self, pid):
         """The core speaks to the same broker: its connections are not the site's."""
@@ -51,8 +27,8 @@ class Capture:
 
     def both(self):
         """(time, size) of what went up and what came down."""
-        packets = [p for p in list(self.packets) if p[1] not in self.others and p[2] not in self.others]
-        return [(t, z) for t, s, d, z in packets if d == self.port], [(t, z) for t, s, d, z in packets if s == self.port]
+        packets = [p for p in self.so_far() if p[2] not in self.others and p[3] not in self.others]
+        return [(t, z) for t, z, s, d in packets if d == self.port], [(t, z) for t, z, s, d in packets if s == self.port]
 
 
 def most_in(packets, span):
@@ -210,7 +186,7 @@ if __name__ == "__main__":
     s = Site(nodes=1)
     try:
         configure(s, ["limit_mbps: %.3f" % (LIMIT * 8 / 1e6)])
-        watch = Capture(s.broker_port)
+        watch = Wire(s.broker_port)
         s.start()
         test(s, watch)
     except Exception as e:
