@@ -27,8 +27,11 @@ static void bootstrap_flushed(void *context, struct sitelog_flush *job) {
     if (job->err != E_OK) {
         node_fail(n, job->err, job->fault.text);
     } else {
-        /* A fresh core that knows its group; the one before it had heard nothing and promised nothing. */
-        struct raft_start start = {.term = n->restored.term,
+        /* A fresh core that knows its group; the one before it had heard nothing, and promised nothing to others. */
+        struct raft_status s;
+        raft_status(n->raft, &s);
+        struct raft_start start = {.term = s.term,
+                                   .vote = s.vote,
                                    .base = n->restored,
                                    .window_base = n->restored,
                                    .applied_index = n->restored.index,
@@ -74,10 +77,12 @@ static void remember_cluster(struct node *n, uint64_t cluster_id, bool begins) {
         node_fail(n, E_NO_MEMORY, "cluster id");
         return;
     }
+    struct raft_status s;
+    raft_status(n->raft, &s);
     builder_init(&job->wants, 0);
     job->cluster_id = cluster_id;
     job->vote_given = begins;
-    job->term = n->restored.term + 1;
+    job->term = s.term + 1;
     job->vote = n->self;
     job->done = cluster_stored;
     job->context = n;
