@@ -85,6 +85,7 @@ class Machine:
     def __init__(self, field, name, number, hosts, memory_mib=256, tpm=False):
         self.field, self.name, self.number, self.memory_mib, self.tpm = field, name, number, memory_mib, tpm
         self.address, self.disk, self.tap = "10.20.0.%d" % number, field.path(name + ".img"), "tap%d" % number
+        wired = name in field.machines  # another takes its place, at its port of the bridge
         field.machines[name] = self
         self.powered_s = 0.0
         subprocess.run(["cp", "--sparse=always", os.path.join(BASE, "debian.img"), self.disk], check=True)
@@ -93,7 +94,7 @@ class Machine:
         self.write("/etc/network/interfaces.d/site", "auto eth0\niface eth0 inet static\n  address %s/24\n" % self.address)
         with open(os.path.join(BASE, "key.pub")) as f:
             self.write("/root/.ssh/authorized_keys", f.read(), "mkdir /root/.ssh")
-        if self.tap not in os.listdir("/sys/class/net"):
+        if not wired:
             ip("tuntap", "add", self.tap, "mode", "tap")
             ip("link", "set", self.tap, "master", BRIDGE, "up")
 
