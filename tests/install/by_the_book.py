@@ -351,7 +351,7 @@ def push(b, version, program):
     """As the page says, but for the days that it gives a stage, and the core is asked from its own machine."""
     b.core.put("/root/agent.bundle", pack(b, version, program))
     commands = b.updates.commands("A new version", "strip greyd")[1:-1]
-    b.core.do(*[re.sub(r":\d{4,}\b", ":5", c.replace("https://core.example.com", "http://127.0.0.1:8080")) for c in commands])
+    b.core.do(*[re.sub(r"(ring=\w+):\d+", r"\1:5", c.replace("https://core.example.com", "http://127.0.0.1:8080")) for c in commands])
 
 
 def updating(b, gateway, phase, count):
