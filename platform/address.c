@@ -95,18 +95,24 @@ static int listen_unix(const char *text, char unix_path[ADDRESS_UNIX_BYTES], str
     return -1;
 }
 
-static void set_options(int fd) {
-    static const struct {
+void address_keep_alive(int fd, int idle_s, int every_s) {
+    const struct {
         int level, name, value;
-    } options[] = {{SOL_SOCKET, SO_REUSEADDR, 1},
-                   {SOL_SOCKET, SO_KEEPALIVE, 1},
-                   {IPPROTO_TCP, TCP_NODELAY, 1},
-                   {IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S},
-                   {IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_EVERY_S},
+    } options[] = {{SOL_SOCKET, SO_KEEPALIVE, 1},
+                   {IPPROTO_TCP, TCP_KEEPIDLE, idle_s},
+                   {IPPROTO_TCP, TCP_KEEPINTVL, every_s},
                    {IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_COUNT}};
     for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
         (void)setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof options[i].value);
     }
+}
+
+static void set_options(int fd) {
+    static const struct { int level, name, value; } options[] = {{SOL_SOCKET, SO_REUSEADDR, 1}, {IPPROTO_TCP, TCP_NODELAY, 1}};
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
+        (void)setsockopt(fd, options[i].level, options[i].name, &options[i].value, sizeof options[i].value);
+    }
+    address_keep_alive(fd, KEEPALIVE_IDLE_S, KEEPALIVE_EVERY_S);
 }
 
 int address_resolve(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **list) {

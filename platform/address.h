@@ -33,4 +33,7 @@ void address_source(const char *described, char *out, size_t out_size);
 /* "10.0.0.7:4711", "[::1]:4711", or "local" for unix sockets. */
 void address_describe(const struct sockaddr_storage *from, char *out, size_t out_size);
 
+/* TCP asks the other side for a sign of life after idle_s without one, then each every_s; the third in vain ends the connection. */
+void address_keep_alive(int fd, int idle_s, int every_s);
+
 #endif

@@ -4,15 +4,15 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "platform/address.h"
 #include "platform/conn_core.h"
 
 #define IP4_BYTES 20u
 #define IP6_BYTES 40u
 #define TCP_BYTES 20u
 #define TIMESTAMPS_BYTES 12u /* RFC 7323, padded */
-#define KEEPALIVE_PROBES 3
-#define RENO "reno"       /* each Linux has it */
-#define SYN_MORE_BYTES 8u /* options of the first segment that the others lack */
+#define RENO "reno"          /* each Linux has it */
+#define SYN_MORE_BYTES 8u    /* options of the first segment that the others lack */
 
 static uint32_t ip_bytes(int fd) {
     struct sockaddr_in6 a = {0};
@@ -68,16 +68,9 @@ void conn_set_calm(struct conn *c, bool calm) {
 }
 
 void conn_set_patience(struct conn *c, uint32_t patience_ms) {
-    int patience = (int)patience_ms, first_s = patience / 2000 > 0 ? patience / 2000 : 1,
-        every_s = patience / 6000 > 0 ? patience / 6000 : 1;
-    const struct {
-        int level, name, value;
-    } options[] = {{SOL_SOCKET, SO_KEEPALIVE, 1},
-                   {IPPROTO_TCP, TCP_KEEPIDLE, first_s},
-                   {IPPROTO_TCP, TCP_KEEPINTVL, every_s},
-                   {IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES},
-                   {IPPROTO_TCP, TCP_USER_TIMEOUT, patience}};
-    for (size_t i = 0; c->fd >= 0 && i < sizeof options / sizeof options[0]; i++) {
-        (void)setsockopt(c->fd, options[i].level, options[i].name, &options[i].value, sizeof options[i].value);
+    int patience = (int)patience_ms, first_s = patience / 2000, every_s = patience / 6000;
+    if (c->fd >= 0) {
+        address_keep_alive(c->fd, first_s > 0 ? first_s : 1, every_s > 0 ? every_s : 1);
+        (void)setsockopt(c->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &patience, sizeof patience);
     }
 }

@@ -410,8 +410,8 @@ static void look(void *context) {
         end(s);
         return;
     }
-    if (site.feature_level <
-        FEATURE_LEVEL_VOUCH) { /* a gateway of before would take it for the core's; or one has not said yet what it is */
+    if (site.feature_level < FEATURE_LEVEL_VOUCH) {
+        /* A gateway of before would take it for the core's; or one has not said yet what it is. */
         s->unsettled = true;
         end(s);
         return;
